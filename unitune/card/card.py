@@ -95,12 +95,7 @@ def write_card(
 
 
 def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
-    """Return the files of a model in its export folder, or else as trained.
-
-    Raises:
-        UserError: The folder holds something else.
-        Mismatch: The export is of another training.
-    """
+    """Return the files of a model in its export folder, or else as trained."""
     exported = files_in(folder, without=(*CARD_FILES, SIGNATURE))
     if not exported:
         return files_in(facts.model_folder) if facts.model_folder else {}
@@ -115,7 +110,6 @@ def files_in(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
 
 
 def _form(facts: CardFacts, folder: Path, files: Mapping[str, Path]) -> str | None:
-    """Return the form of a model's files; None without files or for a vendor's archive."""
     record = read_training_record(folder) if (folder / ABOUT).exists() else facts.trained
     if not files or (record.form == "adapter" and "adapter_config.json" not in files):
         return None
@@ -123,7 +117,6 @@ def _form(facts: CardFacts, folder: Path, files: Mapping[str, Path]) -> str | No
 
 
 def _refuse_changed_files(folder: Path, *, signs: bool) -> None:
-    """Refuse to replace files that were edited, signed, or written by others."""
     try:
         provenance = content_of(folder / PROVENANCE).decode(errors="replace")
     except OSError:

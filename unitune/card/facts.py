@@ -205,7 +205,6 @@ def _is_hub_name(name: str, trained: TrainingRecord) -> bool:
 
 
 def _parameters_in(name: str) -> int | None:
-    """Return the parameters in a model's name, the active ones if named."""
     sizes = {bool(match["active"]): float(match["count"]) for match in BILLIONS.finditer(name)}
     size = sizes.get(True, sizes.get(False))
     return round(size * 10**9) if size else None
@@ -230,7 +229,6 @@ def _tokens(run: Run) -> tuple[int | None, str]:
 
 
 def _comparison(ledger: Ledger, run: Run, model: TunedModel) -> tuple[Comparison | None, str]:
-    """Return a model's newest comparison, and a record of one without local files."""
     comparison, records = newest_of_run(run.id), gate_records(ledger, ledger.record(run.id))
     is_gone = records and not history_folder(records[0].comparison).is_dir()
     elsewhere = records[0].text if is_gone else ""

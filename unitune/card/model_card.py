@@ -78,7 +78,6 @@ def metadata(facts: CardFacts, form: str | None) -> dict[str, Any]:
 
 
 def _model_index(facts: CardFacts) -> list[dict[str, Any]]:
-    """Return the comparison's results in the Hub's format, with the deciding interval."""
     comparison, result = facts.comparison, facts.result
     if comparison is None or result is None:
         return []

@@ -102,7 +102,6 @@ def arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterato
 
 
 def _labels(schema: Any) -> dict[str, list[str]]:
-    """Return the label names by column, as `datasets` stores them in the schema."""
     features: dict[str, dict[str, Any]] = {}
     with suppress(KeyError, TypeError, ValueError):
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
@@ -151,7 +150,6 @@ def _sheet_rows(sheet: Any) -> Iterator[TableRow]:
 
 
 def _cell(value: object) -> str:
-    """Return a cell's text as Excel shows it by default."""
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, datetime):

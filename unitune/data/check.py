@@ -46,8 +46,6 @@ _AFTER_AN_OVERLAP = "Remove it from one of the files: choices made on trained ro
 
 @dataclass(slots=True)
 class _File:
-    """State of a file while it is read."""
-
     files: Files
     purpose: Purpose | None = None
     cut: Cut | None = None
@@ -66,7 +64,6 @@ class _File:
 
     @classmethod
     def of(cls, job: Job, purpose: Purpose) -> list[_File]:
-        """Return the job's file for a purpose, unread, or an empty list if the job has none."""
         if not job.data.files(purpose):
             return []
         return [cls(Files.of(job, purpose), purpose, Cut(job) if purpose == "train" else None)]

@@ -85,7 +85,6 @@ class _Column:
 
     @cached_property
     def is_object(self) -> bool:
-        """True if the column holds JSON objects, as values or strings."""
         found = sum(
             isinstance(json_or_none(value) if isinstance(value, str) else value, dict)
             for value in self.values
@@ -98,7 +97,6 @@ class _Column:
 
     @property
     def is_text(self) -> bool:
-        """True if the column holds words, unlike ids, numbers and dates."""
         worded = sum(bool(re.search(r"[^\W\d_]\s+[^\W\d_]", text)) for text in self.texts)
         unspaced = sum(len(text) > 1 and ord(text[0]) > 0x2E7F for text in self.texts)
         return self.different > 1 and worded + unspaced > len(self.texts) / 2
@@ -176,7 +174,6 @@ def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
 
 
 def _could_be(columns: Iterable[_Column]) -> list[str]:
-    """Return the columns that look like answers, objects last."""
     columns = tuple(columns)
     labels = [each.name for each in columns if may_be_labels(each.texts, each.different)]
     objects = [each.name for each in columns if each.is_object]
@@ -201,7 +198,6 @@ def _together(columns: Sequence[_Column]) -> tuple[str, ...]:
 def _mapping(
     columns: Mapping[str, _Column], question: Sequence[str], answer: str, system: str | None
 ) -> Columns | Template:
-    """Return the columns, or a template if a value is not a string."""
     used = [*question, answer, *([system] if system else [])]
     texts = all(isinstance(v, str) for name in used for v in columns[name].values if v is not None)
     if len(question) == 1 and (texts or not all(name.isidentifier() for name in used)):

@@ -87,7 +87,6 @@ def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
 
 
 def _windows_1252(stream: BufferedReader) -> Finding | None:
-    """Return a note about a Windows-1252 text; None if it is UTF-8 or unclear."""
     first: Finding | None = None
     letters = beyond = odd = 0
     for number, raw in enumerate(iter(lambda: stream.readline(MOST_BYTES), b""), start=1):

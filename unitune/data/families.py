@@ -108,7 +108,6 @@ def families_of(prompts: Sequence[Prompt]) -> list[int]:
 
 
 def _without_shared_turns(prompts: Sequence[Turns]) -> list[Turns]:
-    """Remove turns that many prompts share, such as a system prompt."""
     counts = Counter(turn for turns in set(prompts) for turn in set(turns))
     many = max(TEMPLATE_CASES, TEMPLATE_SHARE * len(prompts))
     return [tuple(turn for turn in turns if counts[turn] < many) or turns for turns in prompts]

@@ -97,7 +97,6 @@ class _Decompressed(io.RawIOBase):
 
 
 def _not_text(stream: BufferedReader, name: str) -> Finding | None:
-    """Return an error about a file that is named as text but is not."""
     head = stream.peek(PEEKED)[:PEEKED]
     if head.startswith(OLD_EXCEL):
         what = "the file is an Excel 97-2003 workbook."

@@ -87,7 +87,6 @@ class Files:
 
 
 def _fitting(job: Job, name: str) -> list[str]:
-    """Return the sorted paths that match a name or pattern, or the name itself."""
     if source_name(name).startswith(SCHEME):
         return [name]
     path = job.path(name)

@@ -37,8 +37,6 @@ class _Element(NamedTuple):
 
 
 class _Source:
-    """Unread part of a file, which begins with `held`."""
-
     def __init__(self, stream: BufferedReader) -> None:
         self._stream = stream
         self._offset = 0
@@ -135,10 +133,7 @@ def _elements(source: _Source) -> Iterator[_Element]:
 
 
 def _row(source: _Source, indent: bytes) -> tuple[list[Record | Finding], int | None]:
-    """Parse the next element and return its length; None if the rest cannot be read.
-
-    `indent` is the line break and blanks before it, empty if it does not begin a line.
-    """
+    """Parse the next element and return its length; None if the rest cannot be read."""
     length = source.length()
     content: list[Record | Finding] = source.rows(length) if length else [_NEVER_CLOSED]
     if any(isinstance(each, Finding) and each.severity == "error" for each in content):

@@ -168,7 +168,6 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
 
 
 def _with_label(example: Example, labels: Mapping[str, str]) -> Example:
-    """Return an example whose answer is spelled as its label."""
     label = labels.get(normal(example.answer or "")) if labels else None
     if label is None or label == example.answer:
         return example
@@ -189,7 +188,6 @@ def _without_reasoning(example: Example) -> Example:
 
 
 def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) -> Iterable[str]:
-    """Return the unmapped columns of a table, or of flat JSON that the job maps."""
     if by_job and is_mapped(record, by_job):
         return (key for key in record.value if key not in by_job.reads and key != "id")
     return (example.model_extra or {}) if record.from_table else ()

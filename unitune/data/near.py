@@ -148,10 +148,7 @@ class NearIndex:
     def _by_keys(
         self, sets: PieceSets, owners: Ints, at: Ints, below: Ints
     ) -> Iterator[tuple[int, Ints]]:
-        """Yield texts with the places of texts that share a key and differ in few bits.
-
-        `owners` holds the owner of each key, ascending, and `at` its number in the index.
-        """
+        """Yield texts with the places of texts that share a key and differ in few bits."""
         holders = self._holders[at]
         hits = np.cumsum(np.bincount(owners, holders, minlength=len(below)))
         part = hits.astype(np.int64)[owners] // MOST_HITS  # a text's hits stay together

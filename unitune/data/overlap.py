@@ -88,8 +88,6 @@ class SharedCase(Closed):
 
 
 class _Question(NamedTuple):
-    """A question, the positions of its cases and its number of different runs."""
-
     runs: int
     cases: Sequence[int]
 

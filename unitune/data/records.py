@@ -227,7 +227,6 @@ def without_blanks(items: Iterator[T]) -> Iterator[T | Finding]:
 
 
 def _object(text: str) -> tuple[Flat, list[str]]:
-    """Return the object of a line and its repeated keys."""
     try:
         value, repeated = strict_json(text)
     except RecursionError:

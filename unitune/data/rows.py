@@ -85,7 +85,6 @@ def _example(record: Record, mapping: Mapping | None, use: Use, shape: Shape | N
 
 
 def _raw_text(row: Flat) -> Flat:
-    """Return a raw text as the content of one message."""
     text = row.get("text")
     if not isinstance(text, str) or "messages" in row:
         keys = ", ".join(map(repr, [*row][:8])) or "nothing"
@@ -155,7 +154,6 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
 
 
 def _control_tokens(example: Example) -> Iterator[Finding]:
-    """Warn about tokens in a text by which chat templates delimit turns."""
     turns = chain(example.messages, example.non_preferred_output or ())
     for at, turn in enumerate(turns):
         if found := CONTROL_TOKEN.search(turn.text):
@@ -169,7 +167,6 @@ def _control_tokens(example: Example) -> Iterator[Finding]:
 
 
 def _weightless(example: Example, use: Use) -> Iterator[Finding]:
-    """Warn about a row that teaches nothing because a weight is 0."""
     weights = [turn.weight for turn in example.messages if turn.role == "assistant"]
     is_trained = use in ("sft", "dpo", "kto")
     if is_trained and (example.weight == 0 or (weights and set(weights) == {0})):

@@ -70,7 +70,6 @@ def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
 
 
 def _refuse_wrapped(row: Flat) -> None:
-    """Refuse a single object that wraps the rows of a file."""
     for key, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict) and shape_of(value[0]):
             what = f"the rows are inside one object, under {key!r}."

@@ -72,7 +72,6 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
 
 
 def _media_type(value: JsonValue, at: Location) -> str | None:
-    """Return the type of the image, audio or file part at a location."""
     for part in at:
         if isinstance(value, dict):
             value = value.get(str(part))

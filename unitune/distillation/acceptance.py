@@ -61,8 +61,6 @@ class AnswerForm:
 
 
 class _Value(NamedTuple):
-    """A JSON object or list; `keys` is None for a list."""
-
     keys: frozenset[str] | None
 
 

@@ -183,7 +183,6 @@ def distill(
 def _judged(
     planned: DistillationPlan, answered: Answered
 ) -> tuple[list[Example], list[RejectedAnswer]]:
-    """Return the rows from the accepted answers, and the other answers."""
     train = planned.teacher.resolved.splits.train
     form = AnswerForm.of([row.answer for row in train if row.answer is not None])
     acceptance = Acceptance(planned.task.scoring.scorers, form)

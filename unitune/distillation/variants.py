@@ -142,7 +142,6 @@ def _request(number: int, rows: Sequence[Example]) -> Example:
 
 
 def _texts(record: Record) -> Iterator[str]:
-    """Yield the questions of an answer, without a code fence around it."""
     text = record.text[record.text.find("[") : record.text.rfind("]") + 1]
     try:
         value, _ = strict_json(text)

@@ -79,7 +79,6 @@ def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Sugg
 
 
 def _fitting(texts: Sequence[str], calling: int, trained: Iterable[Example]) -> Suggestion:
-    """Suggest scorers for answers, `calling` of which call tools."""
     labels = Counter(texts)
     if calling:
         return _tool_calls(calling, len(texts))
@@ -119,7 +118,6 @@ def _are_labels(labels: Mapping[str, int]) -> bool:
 
 
 def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
-    """Suggest scorers of labels; they take labels from the trained rows if all are there."""
     listed = len(labels) <= LISTED_LABELS or not labels.keys() <= trained
     by_case = len({label.casefold() for label in labels}) < len(labels)
 
@@ -150,7 +148,6 @@ def spellings(rows: Iterable[Example]) -> Mapping[str, str] | None:
 
 
 def _several_labels(labels: Mapping[str, int]) -> Suggestion | None:
-    """Suggest scorers if answers are lists of labels in one string, such as ``food; service``."""
     for mark in SEPARATORS:
         lists = [[part.strip() for part in label.split(mark)] for label in labels]
         several = [parts for parts in lists if len(parts) > 1]

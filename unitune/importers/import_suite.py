@@ -172,7 +172,6 @@ def _recorded(answers: Sequence[Answers], files: Sequence[str]) -> tuple[Recorde
 
 
 def _answer_files(answers: Sequence[Answers]) -> list[str]:
-    """Return a file name for each model; equal names are numbered."""
     short = [
         re.sub(r"[^a-z0-9.]+", "-", answer.model.lower()).strip("-.")[:60] for answer in answers
     ]

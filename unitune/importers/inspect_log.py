@@ -64,7 +64,6 @@ class _Sample(BaseModel):
     error: JsonValue = None
 
     def whole(self, text: str) -> str:
-        """Return a text, looked up if inspect stored it as an attachment."""
         return self.attachments.get(text.removeprefix(ATTACHED), text)
 
 
@@ -181,13 +180,7 @@ def _zip_file(path: Path) -> ZipFile:
 
 
 def _refuse_bombs(path: Path, archive: ZipFile) -> None:
-    """Refuse a log that would decompress to far more than a log does.
-
-    Nothing is decompressed for this: `zipfile` returns no more of a member than its declared size.
-
-    Raises:
-        DataError: The log is too large.
-    """
+    """Refuse a log that would decompress to far more than a log does."""
     entries = [
         entry
         for entry in archive.infolist()
@@ -233,11 +226,6 @@ def _parsed(model: type[M], path: Path, what: str, value: JsonValue) -> M:
 
 
 def _case(sample: _Sample) -> Example:
-    """Return a sample as a case.
-
-    Raises:
-        ValueError: The sample is not text, or was answered in an earlier epoch.
-    """
     if sample.epoch > 1:
         raise ValueError(
             f"epoch {sample.epoch} answers again, but a case has only one recorded answer"

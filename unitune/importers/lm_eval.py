@@ -113,11 +113,6 @@ def _row(path: Path, number: int, value: JsonValue) -> Row:
 
 
 def _case(row: Row, case: str) -> Example:
-    """Return the question of a row.
-
-    Raises:
-        ValueError: The row has no readable question.
-    """
     request = next(iter(row.arguments.values()), dict[str, JsonValue]())
     prompt = request.get("arg_0")
     messages = _messages(prompt)
@@ -175,7 +170,6 @@ def _innermost(value: JsonValue) -> JsonValue:
 
 
 def _results(path: Path, date: str) -> dict[str, JsonValue]:
-    """Return lm-eval's results next to the samples; empty if there are none."""
     file = path.parent / f"results_{date}.json"
     try:
         value = json_file(file, "results of lm-eval") if file.exists() else {}

@@ -159,7 +159,6 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
 
 
 def _records(file: Path, refused: list[Finding]) -> Iterator[Record]:
-    """Yield the records of a file and collect errors about it."""
     for each in read_records(file):
         if isinstance(each, Record):
             yield each
@@ -188,7 +187,6 @@ def _has_a_shape(records: Sequence[Record], some: Sequence[Row]) -> bool:
 
 
 def _job(file: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int) -> Job:
-    """Return the job without scorers, in the folder of the rows."""
     if wishes.backend is not None and wishes.model is None:
         raise UserError(
             f"--backend is {wishes.backend}, but no model is named. Name one: --model MODEL. "

@@ -186,7 +186,6 @@ def _lone(suite: Suite, common: set[str]) -> Iterator[Finding]:
 
 
 def _with_unique_names(suites: Sequence[Suite]) -> tuple[Answers, ...]:
-    """Return all answers; where two models share a name, it includes the file."""
     names = [answers.model for suite in suites for answers in suite.answers]
     return tuple(
         replace(answers, model=f"{answers.model} ({Path(suite.file).stem})")

@@ -163,11 +163,7 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
 
 
 def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> bytes:
-    """Return a vendor's rows in canonical form.
-
-    `form` names their format, None if canonical; `draft` is a temporary path; `called` names the
-    vendor's file in messages.
-    """
+    """Return a vendor's rows in canonical form."""
     if form is None:
         return content
     draft.write_bytes(content)

@@ -323,7 +323,6 @@ class Job(Spec):
             draft.write(yaml_file.dump(content))
 
     def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
-        """Adjust the paths in a scorer's options to another folder."""
         for key in {"definition", "file", "grader"} & scorer.keys():
             scorer[key] = self._moved(scorer[key], folder)
         if "function" in scorer:

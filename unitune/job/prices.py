@@ -143,7 +143,6 @@ class PriceRow(Spec):
     @model_validator(mode="before")
     @classmethod
     def _id_is_computed(cls, value: Any) -> Any:
-        """Ignore the computed id of a row in JSON."""
         if not isinstance(value, dict):
             return value
         return {key: each for key, each in cast("dict[str, Any]", value).items() if key != "id"}

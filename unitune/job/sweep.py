@@ -71,7 +71,6 @@ class Swept(Spec):
 
     @classmethod
     def _lists_of(cls, given: Any) -> dict[str, list[Any]]:
-        """Return lists given for settings that take one value."""
         if not isinstance(given, Mapping):
             return {}
         lists = {
@@ -169,7 +168,6 @@ def _refusal(name: str, given: object, why: str) -> ValidationError:
 
 
 def _placed(error: ValidationError, at: Mapping[str, int]) -> ValidationError:
-    """Return an error about list values, located at its position in the list."""
     details: list[InitErrorDetails] = []
     for each in error.errors():
         loc = each["loc"]

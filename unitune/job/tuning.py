@@ -105,12 +105,10 @@ class EarlyStopping(Swept):
 
 
 def _from_bool(value: Any) -> Any:
-    """Return default early stopping for true, and none for false."""
     return ({} if value else None) if isinstance(value, bool) else value
 
 
 def _as_list(value: Any) -> Any:
-    """Return a single reward as a list."""
     return [value] if isinstance(value, str | dict | Scorer) else value
 
 

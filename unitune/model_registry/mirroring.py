@@ -36,7 +36,6 @@ def mirror(ledger: Ledger, model: str) -> None:
 
 
 def _mirrored(ledger: Ledger, model: str) -> tuple[list[str], RunRecord | None]:
-    """Return the trackers that mirror a model, and its newest run whose job names them."""
     for version in reversed(ledger.versions(model)):
         try:
             names = sorted(WITH_REGISTRY.intersection(ledger.job(version.run_id).track))

@@ -146,7 +146,6 @@ def _refuse(job: Job, ledger: Ledger, run_id: str) -> None:
 
 
 def _judged_before(ledger: Ledger, version: ModelVersion, record: RunRecord) -> Comparison | None:
-    """Return the local comparison that promoted a version, or else the newest one."""
     moves = ledger.alias_moves(version.model)
     promoted = [each.comparison for each in moves if each.number == version.number]
     newest = [each.comparison for each in gate_records(ledger, record)[:1]]

@@ -216,7 +216,6 @@ def remove_alias(name: str, reason: str | None = None) -> AliasMove:
 
 
 def _standing(name: str) -> tuple[Ledger, AliasMove]:
-    """Return the last move of an alias."""
     ledger, parsed = Ledger(home()), VersionName.parse(name)
     if parsed is None or parsed.alias is None:
         raise UserError(f"{name!r} is not an alias. Use NAME@ALIAS, such as triage@production.")
@@ -239,7 +238,6 @@ def _move(
 
 
 def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> AliasMove:
-    """Refresh and mirror after a move, and report what fails."""
     if deployment is not None:
         with suppress(BackendError):  # it stays `swapping`, which is reported
             deployment.refresh()
@@ -249,7 +247,6 @@ def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> Al
 
 
 def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVersion:
-    """Return the version of a run, registering it if needed."""
     if record.model is None:
         raise UserError(
             f"run {record.id} is {record.state} and has no model. Watch it with `unitune watch "
@@ -283,7 +280,6 @@ def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
 
 
 def _passed_gate(ledger: Ledger, record: RunRecord, name: str | None, alias: str) -> GateRecord:
-    """Return a run's newest gate result, which its model must have passed."""
     gates = [each for each in gate_records(ledger, record) if each.gate is not None]
     instead = "To promote it anyway, pass --without-gate REASON, which is recorded."
     compare = f"`unitune compare FILE --run {record.id}`, with a gate in the job"
@@ -343,7 +339,6 @@ def _refuse_weaker_evidence(
 
 
 def _last_rule(ledger: Ledger, model: str, alias: str) -> str | None:
-    """Return the rule of an alias's last promotion, if it is on record."""
     moves = [each for each in ledger.alias_moves(model) if each.alias == alias and each.comparison]
     runs = {version.number: version.run_id for version in ledger.versions(model)}
     with suppress(NotFoundError, IndexError):  # the run is deleted, or there was no promotion

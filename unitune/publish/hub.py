@@ -138,7 +138,6 @@ def _api() -> Any:
 
 
 def _repository(api: Any, name: str, *, public: bool) -> tuple[str, str]:
-    """Return a repository's full name and newest commit, creating it if needed."""
     from huggingface_hub.errors import RepositoryNotFoundError  # noqa: PLC0415 - an extra
     from huggingface_hub.utils import validate_repo_id  # noqa: PLC0415
 
@@ -174,7 +173,6 @@ def _exported(
 
 
 def _commit(api: Any, full: str, head: str, folder: Path, message: str) -> str:
-    """Commit missing files and return the newest commit."""
     from huggingface_hub import CommitOperationAdd  # noqa: PLC0415 - an extra
 
     additions = [CommitOperationAdd(name, path) for name, path in files_in(folder).items()]
@@ -192,7 +190,6 @@ def _tagged(api: Any, full: str, tag: str, commit: str) -> list[str]:
 
 
 def _licence_notes(facts: CardFacts) -> Iterator[str]:
-    """Yield information about the right to publish, which the user must check."""
     licence = facts.base.licence
     if licence is None:
         yield f"the licence of {facts.base.name} is unknown: check whether it lets you publish"
@@ -242,12 +239,6 @@ TEXTS = frozenset({".json", ".md", ".sh", ".jinja", ".txt", ".yaml"})
 def _publishable(
     run: Run, facts: CardFacts, export: Path, target: Path, *, all_files: bool = False
 ) -> list[str]:
-    """Write the publishable files of an export into a folder, and return notes for the user.
-
-    Raises:
-        UserError: The folder is not an export.
-        Mismatch: The export is of another training; or as `write_card`.
-    """
     if link := next((path for path in export.rglob("*") if path.is_symlink()), None):
         raise UserError(
             f"{link} is a link and may lead anywhere. Replace it with the file, or remove it."
@@ -265,7 +256,6 @@ def _publishable(
 
 
 def _with_card(run: Run, target: Path) -> Iterator[str]:
-    """Write the card, unless it was edited; yield notes about files left out."""
     if (target / SIGNATURE).exists():
         (target / SIGNATURE).unlink()
         yield f"{SIGNATURE} is left out, because it signs files that name local folders"
@@ -294,7 +284,6 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _without_folders(target: Path, base: str) -> None:
-    """Replace a base model's local folder by its public name in every text file."""
     folders: set[str] = set()
     for file in (*target.rglob(ABOUT), *target.rglob(ADAPTER)):
         content = _object(file)

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 else:
 
     def _by_type(entries: Iterable[type[Entry]]) -> Any:
-        """Return the type of a field that takes one of the entries or its name."""
         kinds = tuple(entries)
         by_type = Annotated[Union[kinds], Field(discriminator="type")]  # noqa: UP007
         names = Literal[tuple(sorted(each.type_name() for each in kinds if is_short(each)))]

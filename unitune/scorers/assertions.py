@@ -221,7 +221,6 @@ class Entries:
 
 
 def _options(spec: Spec) -> dict[str, object]:
-    """Return the options that differ from the defaults."""
     fields = type(spec).model_fields.items()
     return {key: value for key, field in fields if (value := getattr(spec, key)) != field.default}
 

@@ -41,8 +41,6 @@ class CheckFailed(Unscorable):
 
 
 class _Worker:
-    """The worker process, started on demand."""
-
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
@@ -54,7 +52,6 @@ class _Worker:
         self._process, self._lock = None, threading.Lock()  # the process belongs to the parent
 
     def send(self, request: str) -> str:
-        """Return the reply to a request; empty if none came in time."""
         with self._lock:
             process = self._started()
             assert process.stdin, "the process was started with pipes"
@@ -70,7 +67,6 @@ class _Worker:
             return reply
 
     def close(self) -> None:
-        """Kill the process."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()

@@ -91,12 +91,6 @@ def look_up(variable: str, context: Context) -> JsonValue:
 
 
 def _render(template: str, context: Context) -> str:
-    """Fill in a text's placeholders; values other than strings become JSON.
-
-    Raises:
-        Absent: A variable has no value.
-    """
-
     def text_of(match: re.Match[str]) -> str:
         value = look_up(match[1], context)
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -115,7 +109,6 @@ def _only_known_placeholders(text: str) -> str:
 
 
 def _not_refused(value: object) -> object:
-    """Raise for a grader type or metric that is not supported."""
     kind = value if isinstance(value, str) else _mapping(value).get("type")
     if isinstance(kind, str) and kind in _REFUSED:
         what = "" if isinstance(value, str) else "a grader of type "
@@ -194,7 +187,6 @@ class TextSimilarity(OfTwoTexts):
 
 
 def _mapping(value: object) -> dict[str, object]:
-    """Return a mapping unchanged, and an empty one for anything else."""
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 

@@ -174,10 +174,7 @@ class ClassF1(Labelled):
 
 @lru_cache(maxsize=64)
 def _pattern(labels: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern that finds each label as a whole word, longest first.
-
-    Scripts without case (category Lo), such as Chinese or Thai, mostly have no spaces.
-    """
+    """Return a pattern that finds each label as a whole word, longest first."""
 
     def whole(label: str) -> str:
         before = "" if unicodedata.category(label[0]) == "Lo" else r"(?<!\w)"

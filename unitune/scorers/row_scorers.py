@@ -117,11 +117,6 @@ class RowScorers(Scorer):
         return self._entries(attempt.case).wrong_already(attempt)
 
     def _entries(self, case: Case) -> Entries:
-        """Return what a case asserts.
-
-        Raises:
-            DataError: Its `scorers` cannot be read.
-        """
         value = case.content.get(KEY)
         if value is None:
             return self._default
@@ -162,7 +157,6 @@ class RowScorers(Scorer):
         return Assertion(entry, terms)
 
     def _scorer(self, kind: str, options: Mapping[str, JsonValue], at: str) -> Entry:
-        """Return a scorer of the job by name, or a new one by type."""
         if kind in self._named and [*options] == ["type"]:
             return self._named[kind]
         if kind == PythonFunction.type_name():

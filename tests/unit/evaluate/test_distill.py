@@ -282,7 +282,7 @@ def test_a_teacher_writes_questions_like_those_of_the_rows(
 def test_rows_that_are_no_single_questions_have_no_variants(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _, __: "no list")
     job = make_job({"scorers": ["exact"]})
-    with pytest.raises(DataError, match="is a JSON list of questions. The first: 'no list'"):
+    with pytest.raises(DataError, match=r"is a JSON list of questions\. The first: 'no list'"):
         write_variants(plan_variants(teacher_of(job), 3), AnswerOptions())
 
 

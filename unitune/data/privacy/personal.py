@@ -156,7 +156,6 @@ def _ibans(text: str, _: str) -> Iterator[Span]:
 
 
 def _end_of(text: str, characters: int) -> int:
-    """Return the end of a number of letters and digits."""
     places = [at for at, character in enumerate(text, 1) if character.isalnum()]
     return places[characters - 1] if 0 < characters <= len(places) else len(text)
 

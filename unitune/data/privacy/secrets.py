@@ -63,8 +63,6 @@ class Secret(NamedTuple):
 
 
 class _Allowlist(Closed):
-    """Exceptions to a rule."""
-
     description: str = ""
     condition: Literal["AND", "OR"] = "OR"
     paths: tuple[str, ...] = ()
@@ -73,7 +71,6 @@ class _Allowlist(Closed):
     stopwords: tuple[str, ...] = ()
 
     def allows(self, secret: str, match: str, line: str) -> bool:
-        """Return whether a secret in a rule's match and line is an exception."""
         text = {"match": match, "line": line, None: secret}[self.target]
         if self.condition == "AND" and self.paths:
             return False  # rows have no path
@@ -147,7 +144,6 @@ class _Rules(Closed):
 
     @cached_property
     def by_keyword(self) -> dict[str, list[_Rule]]:
-        """The rules by keyword; a text must contain one."""
         known: dict[str, list[_Rule]] = {}
         for rule in self.rules:
             for word in rule.keywords if not rule.path else ():
@@ -163,7 +159,6 @@ class _Rules(Closed):
         }
 
     def that_may_match(self, text: str) -> dict[str, _Rule]:
-        """Return the rules, by name, with a keyword in a lower-case text."""
         longest = set(self._keyword.findall(text))
         keywords = {beginning for word in longest for beginning in self._beginnings[word]}
         ordered = filter(keywords.__contains__, self.by_keyword) if keywords else ()
@@ -176,10 +171,7 @@ class _Rules(Closed):
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """Return an expression for the longest of some words that tries no letter twice.
-
-    For hundreds of keywords it takes a third of the time of separate searches.
-    """
+    """Return an expression for the longest of some words that tries no letter twice."""
     by_letter: dict[str, list[str]] = {}
     for word in words:
         by_letter.setdefault(word[0], []).append(word[1:])
@@ -209,7 +201,6 @@ def find_secrets(text: str) -> list[Secret]:
 
 
 def _may_hold(text: str) -> bool:
-    """Return whether a text has a word as long as a secret; most texts do not."""
     words = text.split() if len(text) >= _FEWEST_LETTERS else ()
     long = (word for word in words if len(word) >= _FEWEST_LETTERS and _may_be(word))
     return any(_may_be(word) for some in long for word in _WORD.findall(some))
@@ -235,7 +226,6 @@ def _rules() -> _Rules:
 
 
 def _entropy(text: str) -> float:
-    """Return the Shannon entropy of a text, in bits per character."""
     shares = (count / len(text) for count in Counter(text).values())
     return -sum(share * math.log2(share) for share in shares)
 

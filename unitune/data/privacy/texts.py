@@ -56,6 +56,5 @@ def changed(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
 
 
 def _within(text: str) -> JsonValue:
-    """Return the value of a string that is JSON with escapes, or None."""
     is_json = "\\" in text and text.lstrip()[:1] in ("{", "[", '"')
     return json_or_none(text) if is_json else None

@@ -126,7 +126,6 @@ def formats(rows: Sequence[QualityRow]) -> Iterator[RowIssues]:
 
 
 def _each_once(answers: Mapping[int, str]) -> Iterator[tuple[int, str]]:
-    """Yield the first row of each answer and the number of its rows, if several."""
     counts = Counter(answers.values())
     for at, answer in answers.items():
         if count := counts.pop(answer, 0):
@@ -151,7 +150,6 @@ def _json_keys(answer: str) -> str | None:
 
 
 def _script(answer: str) -> str | None:
-    """Return the script of most letters, such as Latin, from their Unicode names."""
     letters = [letter for letter in answer[:200] if letter.isalpha()]
     if _is_json(answer) or not letters:
         return None

@@ -88,10 +88,7 @@ def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
 
 
 def _end_of_list(margins: Floats, random: Floats) -> tuple[int, float, float]:
-    """Return the rows to list, and how many of these and of all are expected to be wrong.
-
-    `margins` are those of the doubtful rows, descending; `random` those of all random labels.
-    """
+    """Return the rows to list, and how many of these and of all are expected to be wrong."""
     if not len(margins):
         return 0, 0.0, 0.0
     listed = np.arange(1, len(margins) + 1)
@@ -128,7 +125,6 @@ def _pieces(rows: Sequence[QualityRow]) -> Any:
 
 
 def _keys(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the distinct pieces of some texts, by text."""
     owners, hashes = hashed_pieces(texts)
     return np.unique(owners.astype(np.uint64) << np.uint64(HASH_BITS) | hashes)
 
@@ -163,10 +159,6 @@ def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
 
 
 def _own_likelihoods(pieces: Any, labels: Ints, counts: Any) -> Floats:
-    """Return the likelihood of each row by the other rows of its label.
-
-    `counts` holds rows by label and piece.
-    """
     every, different = pieces.shape
     counts.sort_indices()
     known: Ints = _rows_of(counts) * different + counts.indices
@@ -183,7 +175,6 @@ def _own_likelihoods(pieces: Any, labels: Ints, counts: Any) -> Floats:
 
 
 def _rows_of(matrix: Any) -> Ints:
-    """Return the row of each entry of a sparse matrix."""
     sizes: Ints = np.diff(matrix.indptr)
     return np.repeat(np.arange(len(sizes)), sizes)
 

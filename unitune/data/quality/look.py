@@ -98,7 +98,6 @@ def _quality_row(row: Row) -> QualityRow:
 
 
 def _answer(example: Example) -> str | None:
-    """Return the answer or tool calls; None for a preference or rated row."""
     if example.non_preferred_output is not None or example.kto_tag is not None:
         return None
     calls = [call.get("function") for call in example.messages[-1].tool_calls or ()]
@@ -115,7 +114,6 @@ def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:
 
 
 def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
-    """Yield the causes, most urgent first."""
     weighed = any(row.answer is None for row in rows)  # repeated questions are normal there
     near, contradictions = (None, None) if weighed else repeated(rows, labels=labels)
     if contradictions:
@@ -132,7 +130,6 @@ def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
 
 
 def _longest(rows: Sequence[QualityRow]) -> RowIssues:
-    """Return the few longest rows if they hold a large share of the characters, longest first."""
     total = sum(row.characters for row in rows)
     by_length = sorted(range(len(rows)), key=lambda at: -rows[at].characters)
     reached, taken = 0, 0

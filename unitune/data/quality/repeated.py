@@ -64,7 +64,6 @@ def _nearness(similarity: float) -> str:
 
 
 def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[RowIssue]:
-    """Yield a row of each family with equal answers, with others of the family."""
     groups = Groups(len(rows))
     for pair in pairs:
         groups.join(pair.at, pair.other)
@@ -80,7 +79,6 @@ def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[Ro
 
 
 def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
-    """Yield near-duplicate rows: each with one other and one that contradicts it."""
     texts = _by_text(rows)
     for text in texts:
         for before, at in pairwise(text.rows):

@@ -179,11 +179,6 @@ class Translator:
 
 
 def _number(assertion: Assertion, key: str) -> Entry:
-    """Return a numeric key of an assertion as a mapping, empty if it is absent.
-
-    Raises:
-        NoCounterpart: The value is not a number.
-    """
     value = assertion.get(key)
     if value is None:
         return {}
@@ -195,11 +190,7 @@ def _number(assertion: Assertion, key: str) -> Entry:
 
 
 def _text(value: JsonValue) -> str:
-    """Return a value as JavaScript's String does.
-
-    Raises:
-        NoTranslation: The value is empty, or neither a string nor a number.
-    """
+    """Return a value as JavaScript's String does."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":

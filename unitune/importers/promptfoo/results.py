@@ -75,8 +75,6 @@ def read_results(path: Path) -> Suite:
 
 
 class _Content(NamedTuple):
-    """Content of a results file; JSON Lines have no config."""
-
     rows: JsonValue
     name: str
     config: JsonValue = None
@@ -195,7 +193,6 @@ def _tests(of_test: Iterable[Sequence[Row]], path: Path) -> Iterator[Test]:
 
 
 def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
-    """Yield the templates in assertions with their rendered values."""
     result = grading if isinstance(grading, dict) else {}
     match result:
         case {
@@ -211,11 +208,6 @@ def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
 
 
 def _case(row: Row, asserted: RowScorersOf | None, *, shared: Scorer | None) -> Example:
-    """Return a test as a case.
-
-    `asserted` holds the case's own scorers, if any. `shared` is the scorer that all cases share,
-    apart from the expected text.
-    """
     described = row.test_case.description
     more: dict[str, JsonValue] = {"description": described} if described else {}
     if asserted and shared and asserted.entry:
@@ -236,7 +228,6 @@ def _answers(rows: Sequence[Row], label: str, cases: Sequence[Example]) -> Answe
 
 
 def _labels(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
-    """Return distinct labels of pairs of provider and prompt."""
     pairs = [next((row.provider, row.prompt) for row in rows if row.column == c) for c in columns]
     prompts = list(dict.fromkeys(prompt.label for _, prompt in pairs))
     labels = [

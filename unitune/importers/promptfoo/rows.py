@@ -101,7 +101,6 @@ def messages_of(prompt: str) -> tuple[Message, ...]:
 
 
 def _with_text_parts(turn: JsonValue) -> JsonValue:
-    """Return a message with Adaline's text parts in the usual form."""
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), list):
         return turn
     parts: list[JsonValue] = []
