@@ -1,12 +1,10 @@
 """Write the documents of a run's model into a folder, for example that of its export.
 
-    README.md               model card of the Hugging Face Hub (`unitune.card.model_card`)
-    training-summary.md     training content, by the European Commission's template (same module)
-    croissant.json          the rows (`unitune.card.croissant`)
-    provenance.intoto.json  origin of the model (`unitune.card.provenance`)
-    model.sig               signature of the folder (`unitune.card.provenance`)
-
-They are written again only if unchanged, by the hashes in the provenance.
+README.md               model card of the Hugging Face Hub (`unitune.card.model_card`)
+training-summary.md     training content, by the European Commission's template (same module)
+croissant.json          the rows (`unitune.card.croissant`)
+provenance.intoto.json  origin of the model (`unitune.card.provenance`)
+model.sig               signature of the folder (`unitune.card.provenance`)
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Compare the computation of a training with that of its base model.
+"""Compare a training's computation with a third of its base model's.
 
-If a modification takes a third of the original's training compute, whoever modifies a
-general-purpose model becomes its provider, with duties for the modification. If the original's
-compute is unknown, the fallback is 10^23 floating-point operations (FLOP), from which a model
-counts as general-purpose.
+From that share, whoever modifies a general-purpose model becomes its provider. If the base's
+compute is unknown, 10^23 floating-point operations (FLOP) count instead.
 
 Source: European Commission, Guidelines on the scope of the obligations for general-purpose AI
 models, 2025-07-18. Not legal advice.
@@ -66,14 +64,7 @@ class Compute(NamedTuple):
 
 
 def compute_of(base: Base, method: Method, tokens: int | None, *, trains_adapter: bool) -> Compute:
-    """Return the computation of a training and of its base model.
-
-    Args:
-        base: Base model.
-        method: Training method.
-        tokens: Tokens trained on in all epochs; None if unknown.
-        trains_adapter: Whether the base's weights are known to be frozen.
-    """
+    """Return the computation of a training on a number of tokens, and that of its base model."""
     trained = FROZEN if trains_adapter else TRAINED_WHOLE
     reason = (
         "an adapter was trained, and the base's weights were frozen"

@@ -1,7 +1,4 @@
-"""Describe the training rows in Croissant 1.1: files, fields and hashes.
-
-Croissant's readers can read the rows if the files, which are not published, are in the same folder.
-Licence, creator and address are not in a job and are left out.
+"""Describe the training rows, which are not published, in Croissant 1.1.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html (2026-11-28).
 """

@@ -1,8 +1,4 @@
-"""Collect facts about a run from the ledger, its files and its newest comparison.
-
-Missing facts are None or empty, and "not stated" in documents. Local folders appear only by their
-last part, because the documents are published.
-"""
+"""Collect facts about a run, with local folders reduced to their last part for publication."""
 
 from __future__ import annotations
 
@@ -122,12 +118,7 @@ class CardFacts:
 
 
 def find_facts(run: Run) -> CardFacts:
-    """Return the facts about a run with a model.
-
-    Raises:
-        UserError: The run has no model.
-        Mismatch: The comparison, or its model, changed since.
-    """
+    """Return the facts about a run; raises `UserError` without a model, and `Mismatch`."""
     ledger = Ledger(home())
     record = ledger.record(run.id)
     model = model_of(record)
@@ -158,12 +149,7 @@ def read_training_record(folder: Path) -> TrainingRecord:
 
 
 def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
-    """Refuse an export of another training.
-
-    Raises:
-        UserError: The folder is not an export.
-        Mismatch: The export is of another training.
-    """
+    """Raise `UserError` for a folder that is not an export, `Mismatch` for another training's."""
     if not (folder / ABOUT).is_file():
         raise UserError(
             f"{folder} is not an export of a run: it has no {ABOUT}. Name a folder "

@@ -1,7 +1,5 @@
 """Render the model card (``README.md``) for the Hugging Face Hub and the training summary.
 
-Values are escaped for Markdown, and missing ones are "not stated".
-
 Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md (metadata) and
 huggingface_hub 2.4 (sections); European Commission, C(2025) 8311 (template of the summary).
 """

@@ -1,15 +1,11 @@
-"""State the origin of a model as an in-toto statement with SLSA provenance, and sign its folder.
+"""State a model's origin as an in-toto statement with SLSA provenance, and sign its folder.
 
-The subjects are the model's files by SHA-256. For a model at a vendor, the subject is its id, with
-the digest of the id. Backend options, which may name accounts, appear only in the training's
-fingerprint.
+The subjects are the model's files or, at a vendor, the model's id. Backend options may name
+accounts, so they appear only in the training's fingerprint.
 
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and
-https://slsa.dev/spec/v1.1/provenance (2026-11-28).
-
-`model-signing` (OpenSSF, Sigstore) signs all files of the folder in a Sigstore bundle,
-https://github.com/sigstore/model-transparency (1.1, 2026-11-28), with an elliptic-curve key, so
-nothing is sent anywhere.
+https://slsa.dev/spec/v1.1/provenance (2026-11-28); for the signature `model-signing` 1.1,
+https://github.com/sigstore/model-transparency (2026-11-28).
 """
 
 from __future__ import annotations
@@ -40,13 +36,7 @@ BUILD_TYPE = "urn:unitune:training:v1"
 
 
 def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, str]) -> str:
-    """Return the provenance statement as JSON.
-
-    Args:
-        facts: Facts about the run.
-        files: Model files by name; empty if a vendor keeps them.
-        card: Contents of the card's other files by name.
-    """
+    """Return the provenance of a model's files and the card's files as JSON."""
     run, job = facts.run, facts.run.job
     digests = [(file.name, digest_of(file)) for file in facts.rows]
     rows = [_known({"name": name, "digest": sha and {"sha256": sha}}) for name, sha in digests]
@@ -142,13 +132,7 @@ def sign(folder: Path, signer: Any) -> str:
 
 
 def signer_of(key: Path) -> Any:
-    """Return a signer for a key.
-
-    Raises:
-        MissingExtra: `model-signing` is not installed.
-        UserError: The file is not a suitable key.
-        OSError: The file cannot be read.
-    """
+    """Return a signer for a key; raises `MissingExtra`, `UserError` or `OSError`."""
     try:
         package = cast("Any", import_module("model_signing.signing"))  # an extra
     except ModuleNotFoundError as error:

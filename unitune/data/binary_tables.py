@@ -1,8 +1,6 @@
 """Read Parquet, Arrow and Excel files, and folders saved by `datasets` (extra `data`).
 
-Rows are streamed in batches. Dates and decimals become strings, bytes and empty struct fields are
-left out, and ClassLabel numbers become their names. Rows are counted; in a sheet, they keep the
-sheet's numbers.
+Dates and decimals become strings, ClassLabel numbers their names; bytes are left out.
 """
 
 from __future__ import annotations
@@ -31,11 +29,7 @@ _STATES = ("state.json", "dataset_dict.json")
 
 
 def package(name: str, what: str) -> Any:
-    """Import a package of the extra `data`.
-
-    Raises:
-        BadRow: The package is not installed.
-    """
+    """Import a package of the extra `data`; raises `BadRow` if it is not installed."""
     try:
         return import_module(name)
     except ModuleNotFoundError:

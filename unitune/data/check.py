@@ -1,8 +1,4 @@
-"""Check data files, alone or as a job uses them, before any money is spent.
-
-Rows are streamed and kept on disk, so large files need little memory. If the test is a share of the
-training file, the training rows are read once more after the cut.
-"""
+"""Check data files, alone or as a job uses them, in little memory."""
 
 from __future__ import annotations
 
@@ -136,10 +132,7 @@ class _File:
 
 
 def check_file(path: str | os.PathLike[str]) -> DataReport:
-    """Check one file on its own and return figures and findings.
-
-    A file that cannot be read is a finding. If the first row is rated, rows are read as rated rows.
-    """
+    """Return figures and findings about one file, whose rows are rated if the first one is."""
     file = _File(Files([str(path)]))
     items = file.files.read(None, "case", file.reading)
     first = list(islice(items, 1))
@@ -154,10 +147,7 @@ def check_file(path: str | os.PathLike[str]) -> DataReport:
 
 @dataclass(frozen=True, slots=True)
 class JobRows:
-    """Rows of a job, read, checked and split in one pass.
-
-    `usable` is None if a file cannot be used, `redaction` if the job replaces nothing.
-    """
+    """Rows of a job, and None for unusable rows or without redaction."""
 
     report: DataReport
     leaks: tuple[SharedCase, ...]
@@ -166,11 +156,7 @@ class JobRows:
 
     @property
     def splits(self) -> Splits:
-        """The rows by purpose.
-
-        Raises:
-            DataError: A file cannot be used, or the training file is too small to cut.
-        """
+        """The rows by purpose; raises `DataError` if a file cannot be used."""
         if self.usable is None:
             unusable = tuple(each for each in self.report.errors if each.code not in ABOUT_CASES)
             raise DataError("\n".join(shown(unusable, "`unitune check`")), unusable)
@@ -185,11 +171,7 @@ def _count_parts(train: _File | None, parts: Parts | Finding | None) -> None:
 
 
 def read_job(job: Job) -> JobRows:
-    """Read, check and split all rows of a job.
-
-    A test case or validation row that is also in train is an error if `evaluate.leaks` is `refuse`,
-    otherwise a warning.
-    """
+    """Read, check and split all rows of a job."""
     test = job.data.test
     screen = Screen(job.data)
     for file in _File.of(job, "train") if screen.redaction else ():

@@ -1,9 +1,7 @@
 """Guess which columns of flat rows hold the question and the answer.
 
-Usual names come first, then names that contain such a word (``ticket_text``). Otherwise the answer
-is a column of objects, else one with few short values, else the second longest text; the question
-is the longest remaining text. Ids and dates are neither. Pairs such as a context and its question
-become a template. A guess is shown and written down for the user to correct.
+Usual names come first. Otherwise the answer is a column of objects, else one with few short values,
+else the second longest text; the question is the longest remaining text.
 """
 
 from __future__ import annotations
@@ -113,15 +111,7 @@ class _Column:
 
 
 def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
-    """Guess the columns of the question and the answer.
-
-    Args:
-        rows: Sample rows of a file, with the same keys.
-        chosen: Known columns by role (user, assistant, system).
-
-    Raises:
-        UnknownColumns: The columns cannot be guessed; the message lists them.
-    """
+    """Guess columns except `chosen` ones (by role); raises `UnknownColumns`, listing all."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _Column(name, [row.get(name) for row in rows]) for name in names}
     for role, name in chosen.items():

@@ -1,7 +1,4 @@
-"""Store examples for training, cost and evaluation, in memory or on disk (`Spool`).
-
-A row takes about 2 KB in memory. Reading rows back takes a tenth of the time of the first check.
-"""
+"""Store examples for training, cost and evaluation, in memory or on disk (`Spool`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Read Windows-1252, which Excel writes as "CSV", as UTF-8.
 
-A file with one valid UTF-8 character beyond ASCII stays UTF-8. Any other file is read as
-Windows-1252 only if its text looks like a language of that encoding. Cyrillic or MacRoman letters
-would show up as signs inside words.
+A file with a valid UTF-8 character beyond ASCII stays UTF-8. Any other file is read as Windows-1252
+if its text looks like a language of that encoding.
 """
 
 from __future__ import annotations
@@ -71,11 +70,7 @@ def _decoded(raw: bytes, encoding: str) -> str | None:
 
 
 def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
-    """Return a text as UTF-8, with a note if it was read as Windows-1252.
-
-    Args:
-        stream: Stream at its start. A pipe, which cannot be read twice, is returned unchanged.
-    """
+    """Return a text as UTF-8, with a note if it was Windows-1252; a pipe is returned unchanged."""
     if not stream.seekable():
         return stream, []
     handle = stream.fileno()  # so that the stream and its progress stay at the start

@@ -1,7 +1,6 @@
 """Define the canonical row: OpenAI chat messages, or OpenAI's preference triple.
 
-Every file format is read into `Example`, and every backend's format is written from it. Unknown
-keys are kept for graders. The preferred output of a preference row is the last of `messages`.
+Unknown keys are kept for graders. A preferred output is the last of `messages`.
 """
 
 from __future__ import annotations

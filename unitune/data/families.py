@@ -1,7 +1,6 @@
-"""Group rows that ask nearly the same question into families.
+"""Group rows with equal or near-duplicate prompts into families.
 
-Two rows are in one family if their prompts are equal or near duplicates (`unitune.data.near`). All
-turns count; template words do not. Prompts with different numbers also need the same answer.
+All turns count; template words do not. Prompts with different numbers also need the same answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Detect a file's format by content and name, and read it.
-
-Compressed files and UTF-16 are read through.
-"""
+"""Detect a file's format by content and name, also in compressed files and UTF-16, and read it."""
 
 from __future__ import annotations
 
@@ -117,12 +114,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:
-    """Yield a package's records, then an error if the file is damaged.
-
-    Raises:
-        BadRow: The package is missing.
-        OSError: The file cannot be read.
-    """
+    """Yield a package's records, then an error if the file is damaged; raises `OSError`."""
     try:
         yield from records
     except (BadRow, OSError):
@@ -137,12 +129,7 @@ def records_in(
     check_header: CheckHeader,
     delimiter: str | None = None,
 ) -> Iterator[Record | Finding]:
-    """Read a file's records.
-
-    Raises:
-        BadRow: A package is missing.
-        OSError: The file cannot be read.
-    """
+    """Read a file's records; raises `BadRow` without a package, and `OSError`."""
     head, suffix = stream.peek(16), PurePath(name).suffix.lower()
     for magic, opened in COMPRESSED.items():
         if head.startswith(magic):

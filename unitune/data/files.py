@@ -1,8 +1,4 @@
-"""Read a list of data files, or the files of a pattern, as one.
-
-Lines are counted across the files, so that every row has its own number. `Files.place` converts it
-back for messages.
-"""
+"""Read a list of data files, or the files of a pattern, as one with continuous line numbers."""
 
 from __future__ import annotations
 

@@ -32,11 +32,7 @@ def source_name(path: str | os.PathLike[str]) -> str:
 
 
 def hub_records(name: str) -> Iterator[Record]:
-    """Read a split of a data set.
-
-    Raises:
-        BadRow: The data set cannot be loaded.
-    """
+    """Read a split of a data set; raises `BadRow` if it cannot be loaded."""
     match = _NAME.fullmatch(name)
     if match is None:
         forms = "hf://owner/name, hf://owner/name/split or hf://owner/name/config/split"

@@ -1,8 +1,6 @@
 """Read JSON that is not one object per line: a list of objects, or objects over several lines.
 
-Brackets separate the elements, and each is parsed alone, so a broken element costs only itself.
-Reading resumes at the next line indented like the element. A row's number is its first line or, in
-a list on one line, its position.
+Each element is parsed alone, so a broken one costs only itself.
 """
 
 from __future__ import annotations

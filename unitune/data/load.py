@@ -2,8 +2,7 @@
 
     bytes ─► records (`file_formats`) ─► examples (`rows`, by shape) ─► Row | Finding
 
-Every row becomes a `Row` or an error with file and line; no content makes `read` raise. Errors that
-span rows, such as duplicates, are found by `unitune.data.check`.
+Every row becomes a `Row` or an error with file and line; no content makes `read` raise.
 """
 
 from __future__ import annotations
@@ -50,10 +49,6 @@ def read(
         data: The job's data section with columns or a template; None for the file's own keys.
         use: Purpose of the rows, which decides what each must have.
         reading: Record of how the file was read, filled on the way.
-
-    Yields:
-        Usable rows and findings with file and line, in file order. Findings about the whole file
-        come first or last.
     """
     usable, errors, name = 0, 0, source_name(path)
     dropped: list[Finding] = []
@@ -104,11 +99,7 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
 
 
 def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tuple[Row, ...]:
-    """Return the rows among items.
-
-    Raises:
-        DataError: An item is an error; carries all findings.
-    """
+    """Return the rows among items; raises `DataError` with all findings for an error."""
     rows: list[Row] = []
     findings: list[Finding] = []
     for item in items:

@@ -1,8 +1,6 @@
 """Turn flat rows into messages by column, by template or by the usual names.
 
-A mapping lists the columns it `reads`, checks a table's header (`check_header`) and converts a row
-(`content`); both raise `BadRow`. Other columns stay custom keys of the row, for slices and
-clusters. A blank system prompt is ignored.
+`check_header` and `content` raise `BadRow`. Columns outside `reads` stay custom keys of the row.
 """
 
 from __future__ import annotations
@@ -130,11 +128,7 @@ Mapping: TypeAlias = ByColumn | ByTemplate | ByUsualNames
 
 
 def mapping_of(data: Data | None) -> Mapping | None:
-    """Return a job's mapping, or None.
-
-    Raises:
-        BadRow: A template is broken.
-    """
+    """Return a job's mapping, or None; raises `BadRow` for a broken template."""
     if data and data.template:
         return ByTemplate(data.template)
     return ByColumn(data.columns) if data and data.columns else None

@@ -78,10 +78,7 @@ class NearIndex:
         self._holders = np.diff(self._starts, append=len(hashes))
 
     def doubles(self, texts: Sequence[str]) -> Iterator[Double]:
-        """Yield the indexed near duplicates of other texts, text by text.
-
-        A call with some thousand texts hardly takes longer than with one.
-        """
+        """Yield the indexed near duplicates of other texts, best called with many texts at once."""
         for start, batch in batches(texts):
             below = np.full(len(batch), len(self._texts))
             for text, places in sorted(self._candidates(self._counts.sets(batch), below)):

@@ -42,10 +42,7 @@ def _rounded(parts: Ints) -> Ints:
 
 
 def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
-    """Return the keys to index texts under.
-
-    `numbers` are all part numbers, ascending, between those that indexed texts need.
-    """
+    """Return keys for the index, with part numbers ascending."""
     own = parts_needed(sets.slack)
     keys = [sets.rarest]
     for number in numbers:
@@ -55,10 +52,7 @@ def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
 
 
 def wanted_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
-    """Return the keys to look near duplicates up by.
-
-    `numbers` are the part numbers of the index; no text may need more than the last.
-    """
+    """Return the keys to look near duplicates up by, with the index's part numbers."""
     own = np.maximum(parts_needed(sets.slack), numbers[0])
     keys = [sets.rarest]
     for number in numbers:
@@ -75,10 +69,7 @@ def _joined(keys: Sequence[HashedPieces]) -> HashedPieces:
 
 
 def _parts(sets: PieceSets, some: NDArray[np.bool_], number: int) -> HashedPieces:
-    """Return the parts of some texts, each as the hash of its pieces with the first bit free.
-
-    Texts are left out if no near duplicate of theirs needs that many parts.
-    """
+    """Return the parts of texts, each as the hash of its pieces with the first bit free."""
     enough = _rounded(5 * sets.sizes // (2 * DIFFERENCE) + 1)
     meets = (2 * sets.slack + DIFFERENCE * number > 0) & (sets.sizes > 0)
     texts = np.flatnonzero(some & meets & (enough >= number))

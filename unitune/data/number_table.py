@@ -1,7 +1,4 @@
-"""Keep numbers of every row: in memory while rows are few, then in a temporary file.
-
-Hashes and token counts of ten million rows would take nearly a gigabyte of memory.
-"""
+"""Keep numbers of every row: in memory while rows are few, then in a temporary file."""
 
 from __future__ import annotations
 
@@ -112,11 +109,7 @@ class Column(Sequence[int]):
 
 
 def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
-    """Yield rows in parts that fit into memory; each has all hashes of a range, in ascending order.
-
-    Yields:
-        The positions of a part's rows, ascending, and their hashes.
-    """
+    """Yield rows' positions and hashes in parts that fit into memory, by ranges of hashes."""
     import numpy as np  # noqa: PLC0415 - slow to import
 
     parts = -(-len(column) // PART_ROWS)

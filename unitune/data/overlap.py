@@ -6,13 +6,9 @@
     n-gram           at least half of the case's runs of 13 words are in one training row
     quoted           a case of 6 to 12 words is a line or, outside user turns, a clause of a row
 
-The first two compare user turns with user turns; the last two search every turn of a row. Answers
-are not compared, because labels are often shared. Template words are ignored in the two inexact
-ways. Questions with different numbers and different answers are different questions.
-
-The search finds every pair above the threshold. It does not find paraphrases, translations,
-encodings such as base64, quotations of up to five words, near duplicates outside user turns, or
-cases spread over several rows. Scripts without spaces have no word runs.
+The first two compare user turns; the last two search every turn of a row. Answers are not compared.
+The search finds every pair above the threshold, but no paraphrases, translations or encodings such
+as base64.
 """
 
 from __future__ import annotations
@@ -229,12 +225,7 @@ class Search:
 
 
 def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
-    """Return the test cases found in any of several sets of rows, each with its nearest duplicate.
-
-    Args:
-        seen: Rows that the model or its prompt was made from, held-out rows included.
-        test: Test cases.
-    """
+    """Return the test cases found in sets of rows, each with its nearest duplicate."""
     some = [rows for rows in seen if len(rows)]
     if not some:
         return ()
@@ -245,11 +236,7 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
 
 
 def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
-    """Raise if there are leaked test cases.
-
-    Raises:
-        Leak: A test case is in the training or validation rows.
-    """
+    """Raise `Leak` if a test case is in the training or validation rows."""
     if not shared:
         return
     first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in shared[:SHOWN_CASES])

@@ -1,9 +1,5 @@
 """Read rows of a question and an answer: Alpaca's columns, and pairs.
 
-A string in place of messages is one message. Alpaca's `input` or Dolly's `context` follows the
-instruction on a new line. Anything else that a question may need is refused, because training would
-never show it.
-
 Sources: LLaMA-Factory, data/README.md (Alpaca format); databricks-dolly-15k (`context`).
 """
 

@@ -56,11 +56,7 @@ def fits_preference(row: Flat) -> bool:
 
 
 def preference(row: Flat) -> Flat:
-    """Return OpenAI's triple unchanged.
-
-    Raises:
-        BadRow: The triple is incomplete, or an answer is not one assistant message.
-    """
+    """Return OpenAI's triple; raises `BadRow` unless it has two single assistant messages."""
     if problems := list(_triple_problems(row)):
         raise BadRow(*problems)
     return row

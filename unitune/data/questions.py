@@ -1,7 +1,4 @@
-"""Normalise questions and answers for comparison, without words from shared templates.
-
-The leak search compares user turns only, because system prompts are often shared.
-"""
+"""Normalise questions and answers for comparison, without words from shared templates."""
 
 from __future__ import annotations
 

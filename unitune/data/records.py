@@ -1,7 +1,6 @@
 """Read a file's bytes as records: lines of text and JSON Lines.
 
-A reader yields a `Record` for each good row and a `Finding` with its line for each bad one. Bytes
-that are not UTF-8 become lone surrogates, so that a table reader still counts quotes correctly.
+Bytes that are not UTF-8 become lone surrogates, so that quotes are still counted correctly.
 """
 
 from __future__ import annotations
@@ -53,10 +52,7 @@ def bad(code: str, message: str, fix: str) -> BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a file: its first line and its values by name.
-
-    Values of a CSV file or a sheet (`from_table`) are strings. `file_format` is for messages.
-    """
+    """One row of a file: its first line and its values by name (strings if `from_table`)."""
 
     line: int
     value: Flat
@@ -94,11 +90,7 @@ T = TypeVar("T", Line, TableRow)
 
 
 def encoding_findings(stream: BufferedReader) -> list[Finding]:
-    """Return a note about a UTF-8 byte order mark or an error about UTF-16 without one.
-
-    Args:
-        stream: Stream at its start. It may be a pipe; nothing is consumed.
-    """
+    """Return a note about a UTF-8 byte order mark or an error about UTF-16 without one."""
     whole = stream.peek()
     head = whole[:4]
     if head.startswith(codecs.BOM_UTF8):
@@ -142,12 +134,7 @@ def json_row(text: str, line: int) -> Iterator[Record | Finding]:
 def strict_json(text: str) -> tuple[JsonValue, list[str]]:
     """Parse one JSON value; refuse NaN, overflowing floats and numbers of over 1,000 digits.
 
-    Returns:
-        The value, and the keys that appear more than once in an object.
-
-    Raises:
-        ValueError: The text is not JSON.
-        RecursionError: The value is nested too deeply.
+    Returns the value and the keys repeated in one object; raises ValueError or RecursionError.
     """
     repeated: list[str] = []
 

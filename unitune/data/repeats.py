@@ -51,12 +51,7 @@ class Repeats:
     def findings(
         self, words: Callable[[int], str] = "line {}".format, *, ids_are_cases: bool
     ) -> Iterator[tuple[int, Finding]]:
-        """Yield findings about repeats, each with the position of the later row.
-
-        Args:
-            words: Function that describes the place of a row by its number.
-            ids_are_cases: Whether a repeated id is an error.
-        """
+        """Yield findings about repeats, each with the position of the later row."""
         lines, rows, questions, answers = map(self._rows.column, range(4))
         equal = bytearray(len(rows))
         for at, first in later_and_first(rows):

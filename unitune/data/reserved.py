@@ -1,12 +1,8 @@
-"""Read or refuse keys by which other tools train, so that their meaning is never lost.
+"""Read `system` and ratings, and refuse other keys by which other tools train.
 
-`system` becomes the first message, and a rating (`label`, `kto_tag`) is kept as `kto_tag`. Any
-other such key is refused, unless its value is empty, a flag or a number.
-
-Sources: Anthropic's Messages API (`system`); TRL, dataset_formats.md and `apply_chat_template`
-(`label`, `chosen`, `rejected`, `completions`, `images`, `chat_template_kwargs`); LLaMA-Factory,
-data/README.md (`conversations`, `kto_tag`, `videos`, `audios`); OpenAI's API description,
-FineTuneChatRequestInput (`functions`); Gemini's tuning files (`contents`, `systemInstruction`).
+Sources: Anthropic's Messages API (`system`); TRL, dataset_formats.md and `apply_chat_template`;
+LLaMA-Factory, data/README.md; OpenAI's API description, FineTuneChatRequestInput; Gemini's tuning
+files.
 """
 
 from __future__ import annotations
@@ -34,11 +30,7 @@ RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
 
 
 def check_reserved(row: Flat, content: Flat) -> Flat:
-    """Return canonical content with `system` as a message and a rating under `kto_tag`.
-
-    Raises:
-        BadRow: The row has another reserved key.
-    """
+    """Return content with `system` as a message and a rating as `kto_tag`; raises `BadRow`."""
     if row.keys().isdisjoint(RESERVED):
         return content
     for key in _RATINGS:

@@ -1,7 +1,4 @@
-"""Turn records into examples and check that a row is usable for its purpose.
-
-Findings have no place yet; the reader adds file and line. Keys that are not read stay custom keys.
-"""
+"""Turn records into examples and check that a row is usable for its purpose."""
 
 from __future__ import annotations
 
@@ -41,11 +38,7 @@ def examples(
 ) -> Iterator[Example | Finding]:
     """Yield the example in a record, if it is usable, and findings about it.
 
-    Args:
-        record: One row of a file.
-        mapping: Mapping of flat rows to messages; None if the job has none.
-        use: Purpose: sft and case need an answer, dpo a pair, kto a rated one, cpt a text.
-        shape: Shape of the rows, if the job names it.
+    Rows for sft and case need an answer, for dpo a pair, for kto a rated one, for cpt a text.
     """
     try:
         example = _example(record, mapping, use, shape)

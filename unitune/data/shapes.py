@@ -32,13 +32,7 @@ _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, a
 
 
 class Shape(NamedTuple):
-    """One way to write a row.
-
-    Args:
-        label: Name of its rows, for people.
-        fits: Test of whether a row looks like this shape, complete or not.
-        read: Conversion to canonical keys; raises `BadRow`.
-    """
+    """One way to write a row: a label, a test of whether a row looks like it, and a reader."""
 
     label: str
     fits: Callable[[Flat], bool]
@@ -46,11 +40,7 @@ class Shape(NamedTuple):
 
 
 def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
-    """Return a row with canonical keys.
-
-    Raises:
-        BadRow: The row has no known shape, or holds something its shape cannot express.
-    """
+    """Return a row with canonical keys; raises `BadRow` for an unknown or ambiguous shape."""
     shape = shape or shape_of(row)
     if shape is None:
         _refuse_wrapped(row)
@@ -87,11 +77,7 @@ def shape_of(row: Flat) -> Shape | None:
 
 
 def shape_named(name: str) -> Shape:
-    """Return the shape or wire format with a name.
-
-    Raises:
-        BadRow: The name is unknown.
-    """
+    """Return the shape or wire format with a name; raises `BadRow` if it is unknown."""
     known = {**{form.name: _wire(form) for form in wire_formats()}, **SHAPES}
     if name not in known:
         what = f"there is no format {name!r}.{did_you_mean(name, known)}"

@@ -1,10 +1,7 @@
 r"""Read ShareGPT's conversations as canonical messages: turns of ``from`` and ``value``.
 
-    {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}],
-     "system": "…", "tools": "[{\"name\": …, \"parameters\": …}]"}
-
-A ``function_call`` turn holds one or more calls as JSON, and ``observation`` the result. Calls get
-the ids ``call_0``, ``call_1``, … in order. Turns with ``role`` and ``content`` are kept.
+A ``function_call`` turn holds calls as JSON, and ``observation`` the result. Calls get the ids
+``call_0``, ``call_1``, … in order.
 
 Source: LLaMA-Factory, data/README.md (ShareGPT format, `tools` as a text); axolotl,
 docs/dataset-formats/conversation.qmd (roles); FastChat's dumps (`human`, `gpt`).
@@ -45,11 +42,7 @@ def fits(row: Flat) -> bool:
 
 
 def read(row: Flat) -> Flat:
-    """Return the row with messages; a preference's answers get TRL's names.
-
-    Raises:
-        BadRow: A turn is not ShareGPT's.
-    """
+    """Return the row with messages, or with TRL's preference keys; raises `BadRow`."""
     rest = dict(row)
     key = next((key for key in KEYS if isinstance(row.get(key), list)), None)
     if key is None:
@@ -111,11 +104,7 @@ class _Turns:
 
 
 def tools_of(value: JsonValue) -> list[JsonValue] | None:
-    """Return the functions of a row in OpenAI's form, parsed if they are JSON text.
-
-    Raises:
-        BadRow: The value is not a list of functions.
-    """
+    """Return the functions of a row in OpenAI's form; raises `BadRow` unless it is a list."""
     tools = _json("tools", value) if isinstance(value, str) and value.strip() else value
     if not tools:
         return None

@@ -1,9 +1,8 @@
 """Choose the rows of a training file to hold out for the test and for validation.
 
-Rows with equal inputs, and rows of one cluster (`evaluate.clusters`), stay together. Validation
-also keeps near duplicates together (`unitune.data.families`); the test does not, so that appended
-rows hardly change it, and near duplicates there count as leaks. Groups are chosen by a hash of
-their input, so every machine gives the same cut. The test does not depend on the seed.
+Rows with equal inputs or of one cluster stay together; validation also keeps near duplicates
+together. Groups are chosen by a hash of their input, so every machine gives the same cut, and
+appended rows hardly change it.
 """
 
 from __future__ import annotations
@@ -54,10 +53,7 @@ class Splits:
 
 
 class Inputs:
-    """Hashed inputs of a file's rows, and their clusters if `clustered`.
-
-    Another `salt`, such as a seed, gives another choice of rows.
-    """
+    """Hashed inputs of a file's rows; another `salt`, such as a seed, gives another choice."""
 
     def __init__(self, salt: int | str, *, clustered: bool = False) -> None:
         self._salt = salt

@@ -1,8 +1,7 @@
-"""Read CSV and TSV files as records: a header, then one record per row.
+"""Read CSV and TSV files as records, with a detected delimiter.
 
-The delimiter is detected, because Excel writes semicolons in many countries. `records_of` skips
-title lines above the header and totals at the end, for sheets too. After an unreadable row, reading
-resumes at the next line, so that an unclosed quote does not swallow the rest of the file.
+Title lines above the header and totals at the end are skipped, for sheets too. After an unreadable
+row, reading resumes at the next line, so that an unclosed quote does not swallow the rest.
 """
 
 from __future__ import annotations
@@ -61,11 +60,7 @@ def table_records(
 ) -> Iterator[Record | Finding]:
     """Read a table: a header, then one record per row.
 
-    Args:
-        stream: Stream at its start.
-        check_header: Check that raises for columns that do not fit.
-        usual: Delimiter assumed if the content does not show one.
-        delimiter: Delimiter named by the job, if any.
+    `usual` is the delimiter if neither the job nor the content shows one.
     """
     stream, decoded = as_utf8(stream)
     yield from decoded
@@ -90,11 +85,7 @@ def records_of(
     *,
     ragged: bool = False,
 ) -> Iterator[Record | Finding]:
-    """Yield the records of a table's rows.
-
-    Title lines above the header and totals below the last row are skipped, with a note for each. If
-    `ragged`, rows may end early, as in a sheet with blank cells.
-    """
+    """Yield the records of a table's rows; `ragged` rows may end early, as in a sheet."""
     sample = list(islice(rows, SAMPLE_ROWS))
     table = [row for row in sample if isinstance(row, TableRow)]
     if not table:
@@ -161,9 +152,8 @@ def _is_total(values: Sequence[str]) -> bool:
 
 
 def _delimiter(sample: bytes, usual: str) -> str:
-    """Return the delimiter that the beginning of a file shows.
+    """Return the delimiter in the header that gives most rows as many values as the header.
 
-    The best candidate occurs in the header and gives the most rows as many values as the header.
     Ties go to the one with the most columns, then to the usual one.
     """
     text = sample.removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")

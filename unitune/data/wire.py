@@ -1,7 +1,4 @@
-"""Read vendors' rows by the wire formats of installed packages (``unitune.formats``).
-
-Keys that a format does not read stay custom keys.
-"""
+"""Read vendors' rows by the wire formats of installed packages (``unitune.formats``)."""
 
 from __future__ import annotations
 
@@ -46,11 +43,7 @@ class WireFormat(Protocol):
 
 @cache
 def wire_formats() -> tuple[WireFormat, ...]:
-    """Return the wire formats of installed packages.
-
-    Raises:
-        UserError: A package lists a format that it lacks, as an outdated installation does.
-    """
+    """Return the installed wire formats; raises `UserError` for an outdated installation."""
     formats: list[WireFormat] = []
     for entry in entry_points(group="unitune.formats"):
         try:
@@ -65,11 +58,7 @@ def wire_formats() -> tuple[WireFormat, ...]:
 
 
 def read_wire(form: WireFormat, row: Flat) -> Flat:
-    """Return a vendor's row with canonical keys and its custom keys.
-
-    Raises:
-        BadRow: The format cannot read the row, or the row has a reserved key.
-    """
+    """Return a vendor's row with canonical and custom keys; raises `BadRow`."""
     own = {key for key in row if form.keys and key not in form.keys and key not in _CANONICAL}
     try:
         example = form.decode({key: value for key, value in row.items() if key not in own})

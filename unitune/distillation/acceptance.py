@@ -1,8 +1,4 @@
-"""Decide which answers of a teacher become training rows.
-
-There is no expected answer, so an answer is checked by the scorers that need none and by the common
-form of all training rows: one of their labels, or JSON with their keys.
-"""
+"""Decide by scorers and by the form of the training rows which answers become rows."""
 
 from __future__ import annotations
 

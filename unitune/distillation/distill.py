@@ -1,11 +1,9 @@
 """Turn a teacher's answers to unanswered questions into training rows with their origin.
 
-    questions ──► dev       score of the teacher; chooses its prompt
-              ──► answers   recorded within the budget, optionally in batches
-              ──► accept    complete, in the form of the training rows, not wrong by a scorer
-              ──► rows      the student's prompt, the answer and its origin
-
-The teacher's instructions and examples are not part of the rows.
+questions ──► dev       score of the teacher; chooses its prompt
+          ──► answers   recorded within the budget, optionally in batches
+          ──► accept    complete, in the form of the training rows, not wrong by a scorer
+          ──► rows      the student's prompt, the answer and its origin
 """
 
 from __future__ import annotations

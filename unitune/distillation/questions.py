@@ -1,8 +1,4 @@
-"""Select the questions for a teacher: without an answer, and not near a test case.
-
-They are screened for secrets and personal data like training rows. Redacted data is restored in the
-rows made from them.
-"""
+"""Select the questions for a teacher: without an answer, and not near a test case."""
 
 from __future__ import annotations
 
@@ -41,16 +37,9 @@ def read_questions(
     *,
     is_written: bool = False,
 ) -> Questions:
-    """Read the questions of a file.
+    """Read questions that repeat no row of the job; raises `DataError` for an unusable row.
 
-    Args:
-        resolved: Job whose rows no question may repeat.
-        path: Rows in any supported form, without answers.
-        limit: Maximum number of questions, from the beginning.
-        is_written: Whether a teacher wrote them, so that none may be near a training row.
-
-    Raises:
-        DataError: The file cannot be read or has an unusable row.
+    Questions that a teacher wrote (`is_written`) must not be near a training row either.
     """
     splits = resolved.splits
     data, files = resolved.job.data, Files([str(path)])

@@ -1,8 +1,4 @@
-"""Run a teacher: a model that answers as the only contender of a job.
-
-It uses the runner of `compare`: every answer is recorded, a budget applies, and a repeated call
-continues where it stopped.
-"""
+"""Run a teacher: a model that answers as the only contender of a job."""
 
 from __future__ import annotations
 

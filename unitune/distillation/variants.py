@@ -1,9 +1,4 @@
-"""Have a teacher write new questions like those of the training rows.
-
-A request shows the questions of some rows and asks for as many others. Answers that are not lists
-of strings are ignored. Near repeats are removed when the questions are read
-(`unitune.distillation.questions`).
-"""
+"""Have a teacher write new questions like those of the training rows."""
 
 from __future__ import annotations
 
@@ -58,11 +53,7 @@ class VariantsPlan:
 
 
 def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
-    """Choose the rows to imitate without sending anything.
-
-    Raises:
-        DataError: No training row is a single question with its answer.
-    """
+    """Choose the rows to imitate; raises `DataError` if none is a single question."""
     job, train = teacher.resolved.job, teacher.resolved.splits.train
     seeds = sorted(filter(_is_one_question, train), key=lambda row: digest(["seed", row.input_key]))
     if not seeds:

@@ -42,13 +42,7 @@ _FINAL_NUMBER = re.compile(r"####\s*[-+$]*\d[\d.,]*\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Scorers for a file's answers.
-
-    Args:
-        kind: Kind of answers, for people.
-        scorers: Scorers as in a job; the first decides.
-        caution: Limits of the scorers, or empty.
-    """
+    """Kind of a file's answers, their scorers as in a job, and the scorers' limits."""
 
     kind: str
     scorers: tuple[str | Mapping[str, Any], ...]
@@ -56,12 +50,7 @@ class Suggestion:
 
 
 def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Suggestion:
-    """Suggest scorers for the answers of some rows.
-
-    Args:
-        rows: All rows, each with an answer.
-        trained: Rows trained on, which supply the labels unless the job lists them.
-    """
+    """Suggest scorers for rows with answers; labels come from the trained rows."""
     calling, texts, own = 0, list[str](), 0
     for example in rows:
         calling += bool(example.messages[-1].tool_calls)
@@ -130,11 +119,7 @@ def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
 
 
 def spellings(rows: Iterable[Example]) -> Mapping[str, str] | None:
-    """Return the most frequent spelling of each label, by all spellings that rows have.
-
-    Returns:
-        None if the answers are not labels, or no two differ only in case or white space.
-    """
+    """Return the most frequent spelling by spelling; None without labels spelled differently."""
     counts = Counter(example.answer or "" for example in rows)
     usual: dict[str, str] = {}
     for text, _ in counts.most_common():

@@ -18,11 +18,7 @@ LARGEST_SCORE = 1e300  # larger whole numbers do not fit a float
 
 
 def text_file(path: Path, what: str) -> str:
-    """Return the text of a UTF-8 file; `what` describes it in messages.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
+    """Return the text of a UTF-8 file, described by `what`; raises `DataError`."""
     try:
         text = content_of(path).decode("utf-8-sig")
     except (OSError, ValueError) as failure:  # a NUL in a name is a ValueError
@@ -34,11 +30,7 @@ def text_file(path: Path, what: str) -> str:
 
 
 def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
-    """Yield the values of a JSON Lines file with their line numbers.
-
-    Raises:
-        DataError: The file cannot be read, or a line is not JSON.
-    """
+    """Yield the values of a JSON Lines file with their line numbers; raises `DataError`."""
     # Not splitlines: JSON strings may hold U+2028 and similar characters.
     for number, line in enumerate(text_file(path, what).split("\n"), start=1):
         if line.strip():
@@ -46,25 +38,12 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
 
 
 def json_file(path: Path, what: str) -> JsonValue:
-    """Return the value of a JSON file.
-
-    Raises:
-        DataError: The file cannot be read or is not JSON.
-    """
+    """Return the value of a JSON file; raises `DataError`."""
     return read_json(text_file(path, what), str(path), what)
 
 
 def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
-    """Return the JSON value of a text.
-
-    Args:
-        text: Text of one value.
-        where: File, and the place in it if known, for messages.
-        what: Description of the expected content, for messages.
-
-    Raises:
-        DataError: The text is not JSON or is nested too deeply.
-    """
+    """Return the JSON value of a text; raises `DataError` with its place and expected content."""
     try:
         return plain_json(json.loads(text))
     except (ValueError, RecursionError) as failure:
@@ -78,11 +57,7 @@ def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
 
 
 def plain_json(value: object, depth: int = 0) -> JsonValue:
-    """Return a parsed value with unpaired surrogates replaced.
-
-    Raises:
-        ValueError: The value is nested deeper than `MAX_DEPTH` or is not JSON.
-    """
+    """Return a value with whole characters; raises `ValueError` if it is too deep or not JSON."""
     match value:
         case str():
             return whole_text(value)

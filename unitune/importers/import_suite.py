@@ -1,8 +1,7 @@
-"""Write files of another tool as a job that can be compared.
+"""Write files of another tool as a job with recorded contenders.
 
-The folder gets ``unitune.yaml``, ``test.jsonl`` and one ``answers-NAME.jsonl`` per model: recorded
-contenders, the first as baseline, the last as candidate. A suite without answers gets the untuned
-and the tuned model as contenders and needs training rows.
+The first model is the baseline, the last the candidate. A suite without answers needs training
+rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Read logs of inspect (``.eval`` and ``.json``) as a suite.
 
-A log holds one model's answers to the samples of one task, with all scores. A case holds the
-messages before the answer or, if the sample took several turns, the sample's input; the answer is
-the last one.
+A case holds the messages before the answer or, if the sample took several turns, its input.
 
 Source: inspect_ai 0.3.285, src/inspect_ai/log (log format version 2), as installed.
 """
@@ -85,15 +83,7 @@ class _Header(BaseModel):
 
 
 def read_log(path: Path) -> Suite:
-    """Read a log of inspect.
-
-    Args:
-        path: ``.eval`` or ``.json`` file.
-
-    Raises:
-        DataError: The file cannot be read, is not a log, or its evaluation failed.
-        MissingExtra: The file is compressed by zstd, which this Python cannot read.
-    """
+    """Read a log of inspect; raises `DataError`, or `MissingExtra` for zstd."""
     header, samples = _content(path)
     if header.status == "error" and not any(sample.scores for sample in samples):
         reason = clip(header.error.message) if header.error else "the log gives no reason"

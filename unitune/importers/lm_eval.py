@@ -1,8 +1,7 @@
 """Read samples of lm-evaluation-harness (`lm_eval --log_samples`) as a suite.
 
-A file holds one model's answers to one task. Metrics keep lm-eval's names
-(``exact_match,strict-match``: metric, filter). The answer of a generating task is the unfiltered
-text, that of a multiple choice the likeliest choice.
+The answer of a generating task is the unfiltered text, that of a multiple choice the likeliest
+choice.
 
 Source: lm_eval 0.4.13, lm_eval/loggers/evaluation_tracker.py and lm_eval/evaluator.py, as
 installed.
@@ -57,14 +56,7 @@ class Row(BaseModel):
 
 
 def read_samples(path: Path) -> Suite:
-    """Read a file of samples.
-
-    Args:
-        path: ``samples_TASK_DATE.jsonl``.
-
-    Raises:
-        DataError: The file cannot be read, has another format, or has likelihoods without answers.
-    """
+    """Read ``samples_TASK_DATE.jsonl``; raises `DataError`, also if it has no answers."""
     rows = [(number, _row(path, number, value)) for number, value in json_lines(path, WHAT)]
     if not rows:
         raise DataError(f"{path} is empty; it should be {WHAT}.")

@@ -48,13 +48,7 @@ def base_of(vendor: object, model: object) -> Base | None:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers of one model.
-
-    Args:
-        model: Name in the other tool.
-        texts: Answers by case; failed cases have none.
-        scores: Scores by case and by the other tool's names.
-    """
+    """Answers of one model by case (failed cases have none), with the other tool's scores."""
 
     model: str
     texts: Mapping[str, str]
@@ -111,14 +105,7 @@ def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
 
 
 def joined(suites: Sequence[Suite]) -> Suite:
-    """Join several files of one format, with the cases of the first and the answers of all.
-
-    Args:
-        suites: Suites in the order of their contenders, at least one.
-
-    Raises:
-        DataError: The files have different cases.
-    """
+    """Join files with the same cases, in contender order; raises `DataError` for other cases."""
     first, *others = suites
     for other in others:
         _check_same(first, other)
@@ -136,10 +123,7 @@ def joined(suites: Sequence[Suite]) -> Suite:
 
 
 def without_repeats(suite: Suite) -> Suite:
-    """Remove cases that repeat a question with another answer.
-
-    Recorded answers are looked up by question, so repeats cannot be distinguished.
-    """
+    """Remove cases that repeat a question, by which answers are looked up, with another answer."""
     first: dict[str, Example] = {}
     repeats: dict[str, Finding] = {}
     for case in suite.cases:

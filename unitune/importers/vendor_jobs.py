@@ -1,8 +1,4 @@
-"""Import a training from a vendor as a job of unitune.
-
-`import_job` writes ``unitune.yaml`` with the hyperparameters, and canonical training and validation
-rows. `record_answers` stores the old model's answers while it still exists.
-"""
+"""Import a training from a vendor as a job, and record the old model's answers."""
 
 from __future__ import annotations
 
@@ -35,14 +31,7 @@ IN_FLIGHT = 8  # concurrent requests; few, because no run waits for them
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Result of an import.
-
-    Args:
-        job: Job as written.
-        files: Written files.
-        model: Old tuned model; None if the job has none.
-        notes: Settings that could not be imported, for people.
-    """
+    """Job as written, its files, the old tuned model, and settings that could not be imported."""
 
     job: Job
     files: tuple[Path, ...]
@@ -89,17 +78,7 @@ def record_answers(
     *,
     max_tokens: int = 256,
 ) -> list[str]:
-    """Record a model's answers to all cases without one.
-
-    Args:
-        model: Old tuned model.
-        cases: Cases, each sent with its own messages.
-        file: File of recorded answers, appended to continuously.
-        max_tokens: Longest answer in tokens.
-
-    Returns:
-        Failures, one line each; call again to retry them.
-    """
+    """Record a model's answers to all cases without one, and return the failures."""
     if file.exists():
         mend(file)
     known = read_answers(file) if file.exists() else {}
@@ -180,7 +159,7 @@ def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> by
 
 
 def moved(drafts: Path, folder: Path) -> tuple[Path, ...]:
-    """Copy a folder's files into another, all or none; an identical file may already exist.
+    """Copy a folder's files into another, all or none.
 
     A link in place of a file is replaced; a link in place of a folder is refused.
     """

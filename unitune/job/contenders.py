@@ -1,7 +1,4 @@
-"""Specify contenders: one frozen class per kind, with `ContenderSpec` as their union.
-
-`unitune.evaluate.prompts.contenders` chooses their prompts.
-"""
+"""Specify contenders: one frozen class per kind, with `ContenderSpec` as their union."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Define a `Job`: frozen data on what to tune, the same in YAML and in Python.
-
-Paths are kept as written and resolved against the job file's folder.
-"""
+"""Define a `Job`: frozen data on what to tune, the same in YAML and in Python."""
 
 from __future__ import annotations
 
@@ -202,11 +199,7 @@ class Job(Spec):
 
     @property
     def reward_scorer(self) -> Scorer:
-        """Reward for backends that take one scorer.
-
-        Raises:
-            JobError: There are several rewards, or the reward grades groups.
-        """
+        """Reward for backends that take one scorer; raises `JobError` for several or a group's."""
         if len(self.rewards) == 1 and not self.rewards[0].grades_groups:
             return self.rewards[0]
         names = ", ".join(reward.name for reward in self.rewards)
@@ -217,11 +210,7 @@ class Job(Spec):
 
     @property
     def base_model(self) -> str:
-        """Name of the base model on this job's backend.
-
-        Raises:
-            JobError: `model` is a map without this backend.
-        """
+        """Name of the base model on this job's backend; raises `JobError` if it has none."""
         if isinstance(self.model, str):
             return self.model
         if self.backend not in self.model:
@@ -234,11 +223,7 @@ class Job(Spec):
 
     @property
     def chat_template(self) -> str | None:
-        """Text of the chat template that replaces the model's own, if any.
-
-        Raises:
-            JobError: The file cannot be read.
-        """
+        """Text of the chat template that replaces the model's own; raises `JobError`."""
         name = self.data.chat_template
         if name is None:
             return None

@@ -1,7 +1,6 @@
 """Define prices: flat rows (`PriceRow`), and the short form that people write (`PriceEntry`).
 
-`rows_of` turns the entries of offers, ``prices.yaml`` files and jobs into rows. Amounts are text
-until they are `Decimal`, never floats.
+Amounts are text until they are `Decimal`, never floats.
 """
 
 from __future__ import annotations
@@ -74,11 +73,7 @@ MOST_USD = 10**9
 
 
 def as_written(value: object) -> object:
-    """Return a number as its text.
-
-    YAML turns an unquoted ``3.30`` into a float, whose shortest text equals the number as written
-    up to 15 digits.
-    """
+    """Return a number as its text; YAML's floats are exact up to 15 digits."""
     if not isinstance(value, int | float | Decimal):
         return value
     return str(value) if isinstance(value, int) else f"{Decimal(str(value)):f}"
@@ -312,16 +307,9 @@ CONTEXT = tuple(  # values that an entry passes to the rows inside it
 def rows_of(
     entries: Iterable[PriceEntry], *, origin: Origin, backend: str = "", day: date | None = None
 ) -> tuple[PriceRow, ...]:
-    """Return the price rows of entries.
+    """Return the price rows of entries; raises `ValueError` if one lacks backend, day or source.
 
-    Args:
-        entries: Entries as written.
-        origin: Place where they are written.
-        backend: Default backend; if empty, each entry must name one.
-        day: Default day; None if each entry must have one.
-
-    Raises:
-        ValueError: An entry lacks its backend or day, or in an offer its source.
+    `backend` and `day` are defaults for the entries.
     """
     return tuple(
         row

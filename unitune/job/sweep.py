@@ -2,8 +2,7 @@
 
     tuning: {learning_rate: [1e-4, 3e-4], lora: {rank: [8, 16]}}      four runs
 
-`Swept` is a part of a job with such settings. It holds the first value of each, and `variants`
-yields the part of each run. All combinations are validated when the job is read.
+`Swept` holds the first value of each list, and `variants` yields the part of each run.
 """
 
 from __future__ import annotations

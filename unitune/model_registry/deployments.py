@@ -1,8 +1,4 @@
-"""Match deployments of registered models with aliases.
-
-If the vendor supports it, a promotion moves the deployment first (`move_deployment`), so a refusal
-changes nothing. Alias and deployment may still differ; `mismatches` reports it.
-"""
+"""Match deployments of registered models with aliases."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Mirror registered models to experiment trackers with a model registry, such as MLflow.
 
-The ledger is authoritative and nothing is read back. A mirror that was missed is updated at the
-next change or by `unitune track`.
+Nothing is read back. A missed mirror is updated at the next change or by `unitune track`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def mirror(ledger: Ledger, model: str) -> None:
-    """Send a registered model's versions and aliases to the trackers that mirror them.
-
-    A failure is a warning with the command that sends them later.
-    """
+    """Send a registered model's versions and aliases to its trackers; failures are warnings."""
     names, record = _mirrored(ledger, model)
     if record is None:
         return

@@ -1,9 +1,4 @@
-"""Run the gate of a registered version again with new answers.
-
-A vendor may change the model behind an id, and adapter files may change. So the files are compared
-with the registered ones, every contender answers again, and the answers are compared with those of
-the promotion.
-"""
+"""Run the gate of a registered version again with new answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Register models, and promote, roll back and remove their aliases.
 
-A run is registered under the next number of a name. An alias such as ``triage@production`` is
-promoted to it if its model passed the gate. Whoever moves an alias holds the lease of the target
-run, so that the run cannot be deleted meanwhile.
+Moving an alias holds the lease of the target run, so that the run cannot be deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -267,11 +265,7 @@ def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVer
 
 
 def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
-    """Refuse a model that differs from the registered one.
-
-    Raises:
-        Mismatch: Its files changed or are not on this machine.
-    """
+    """Raise `Mismatch` if a model's files differ from the registered ones, or are not here."""
     if version.fingerprint != fingerprint:
         raise Mismatch(
             f"the model of {version} differs from the registered one: its adapter files "

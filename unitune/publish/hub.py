@@ -1,9 +1,7 @@
 """Push a run's exported model with its card to the Hugging Face Hub.
 
-Large files are uploaded first, then everything is one commit. An interrupted push can continue, and
-the repository never holds part of a model. A new repository is private by default. The token is
-``HF_TOKEN`` or that of ``hf auth login``. Names of local folders are removed from published files;
-the export itself is unchanged.
+Large files are uploaded first, then everything is one commit, so a push can be interrupted. Names
+of local folders are removed from published files.
 """
 
 from __future__ import annotations

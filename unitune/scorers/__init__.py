@@ -15,8 +15,7 @@
     measures     length, latency, cost, consistency         no quality; decide nothing
     rewards      reward_function, http                      groups of answers, in rft only
 
-Every module here is read when the package is imported. A case without an answer scores 0 and counts
-as an error.
+Every module here is read when the package is imported.
 """
 
 from __future__ import annotations

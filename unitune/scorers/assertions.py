@@ -118,11 +118,7 @@ class Assertion:
         return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
     def judge(self, attempt: Attempt) -> Judged:
-        """Score an answer against the bounds.
-
-        Raises:
-            Unscorable: The scorer cannot score it, or the figure is unknown.
-        """
+        """Score an answer against the bounds; raises `Unscorable`."""
         if isinstance(self.entry, Measure):
             figure = attempt.measured and self.entry.figure([attempt.measured])
             if figure is None:

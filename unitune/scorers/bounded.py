@@ -1,9 +1,7 @@
 """Run untrusted patterns, JSON Schemas and templates within limits of time and memory.
 
-`re`, jsonschema and Jinja2 have no limits, so a pattern such as ``(a+)+$`` could run for days. All
-of them run in one separate process, which stops itself after `SECONDS` of CPU time or is killed.
-Other engines do not replace it: `regex` reads some Python patterns differently, RE2 has no
-look-around or back-references, and neither limits a schema.
+They run in a separate process, because `re`, jsonschema and Jinja2 have no limits: a pattern such
+as ``(a+)+$`` could run for days. Other engines (`regex`, RE2) read Python's patterns differently.
 """
 
 from __future__ import annotations

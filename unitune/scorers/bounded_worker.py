@@ -1,9 +1,8 @@
 """Worker process of `unitune.scorers.bounded`: a script that imports nothing from unitune.
 
-Each request is a line, ``{"check": …, "text": …}``; the check is JSON with a `pattern`, a `schema`
-or a `template`, whose text is the JSON of its values. Each reply is a line: ``{"result": null}`` if
-the text passes, ``{"result": "…"}`` with the reason or the rendered text, or ``{"failed":
-"SchemaError", "message": "…"}``.
+Requests are lines of ``{"check": …, "text": …}``; the check is JSON with a `pattern`, a `schema` or
+a `template`. Replies are lines of ``{"result": …}``, null if the text passes, or ``{"failed":
+"SchemaError", "message": …}``.
 """
 
 from __future__ import annotations

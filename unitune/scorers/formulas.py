@@ -1,7 +1,4 @@
-"""Compute scores over many cases as formulas over sums, so that resampling is cheap.
-
-A row of summands is computed once per case. A resample only adds rows and never reads a text.
-"""
+"""Compute scores over many cases as formulas over sums, so that resampling is cheap."""
 
 from __future__ import annotations
 
@@ -62,11 +59,7 @@ def class_counts(pairs: Sequence[tuple[int, int | None]], classes: int) -> Float
 
 
 def macro_f1(sums: Floats) -> Floats:  # (…, 3 k), as `class_counts` has them
-    """Return the mean F1 of the classes that were expected or answered.
-
-    Args:
-        sums: Hits, expected cases and answered cases of each class, (…, 3 k).
-    """
+    """Return the mean F1 of the classes that were expected or answered."""
     hits, expected, answered = np.split(sums, 3, axis=-1)
     there = (expected + answered > 0).sum(axis=-1)
     return ratio(ratio(2 * hits, expected + answered).sum(axis=-1), there)

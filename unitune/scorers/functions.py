@@ -25,21 +25,13 @@ Function: TypeAlias = Callable[..., object]
 
 
 def read_score(returned: object) -> Score:
-    """Return a function's result as a score from 0 to 1.
-
-    Raises:
-        Unscorable: The result is not a score.
-    """
+    """Return a function's result as a score from 0 to 1; raises `Unscorable`."""
     score = read_number(returned)
     return Score(share(score.value, "it returned"), score.reason)
 
 
 def read_number(returned: object) -> Score:
-    """Return a function's result as a score of any size.
-
-    Raises:
-        Unscorable: The result is neither a number nor a dictionary with a numeric `score`.
-    """
+    """Return a function's result as a score of any size; raises `Unscorable`."""
     reason = ""
     if isinstance(returned, Mapping):
         content = cast("Mapping[str, object]", returned)
@@ -73,11 +65,7 @@ class FunctionScorer(Scorer):
         return self._code(setting.folder).source()
 
     def check(self, folder: Path) -> None:
-        """Refuse a missing function without running any of its code.
-
-        Raises:
-            JobError: The file is missing or not Python, or does not define the name.
-        """
+        """Raise `JobError` for a missing function, without running any of its code."""
         self._code(folder).check()
 
     def _code(self, folder: Path) -> UserFunction:
@@ -111,8 +99,8 @@ class RecordedScore(Scorer):
     """Score that another tool gave to an answer, stored with it or in a file.
 
     Why: scores from a judge or from code that runs nowhere else get a paired verdict without being
-        computed again. It leaves out whether the other tool scored well, and every answer that it
-        did not score.
+    computed again. It leaves out whether the other tool scored well, and every answer that it did
+    not score.
 
     A `file` scores answers of any contender: compare once with another scorer, add `scores` to each
     line of the comparison's ``rows.jsonl``, and name that file here. A score counts only for its

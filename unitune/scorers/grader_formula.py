@@ -1,7 +1,4 @@
-"""Compile the formula of a multi grader from the operators in OpenAI's guide "Graders".
-
-The formula is never run as code.
-"""
+"""Compile a multi grader's formula, which never runs as code, by OpenAI's guide "Graders"."""
 
 from __future__ import annotations
 
@@ -34,11 +31,7 @@ _OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
 
 
 def compile_formula(text: str, names: Collection[str]) -> Formula:
-    """Compile a multi grader's formula over named values; ``^`` is a power.
-
-    Raises:
-        ValueError: The text is not a formula.
-    """
+    """Compile a formula over named values (``^`` is a power); raises `ValueError`."""
     try:
         tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
         return _compiled(tree, text, names)

@@ -3,13 +3,9 @@
 Schemas are Grader* of openai/openai-openapi 2.3.0 (2026-08-21); semantics follow OpenAI's guide
 "Graders", developers.openai.com/api/docs/guides/graders, read 2026-11-25.
 
-A test row is the grader's `item`, with its `expected` answer. The answer is its `sample`:
-`output_text`, `output_tools`, and `output_json` if the text is JSON. If the answer lacks a
-variable, its grade is 0; if the row lacks one, it is refused before any request.
-
-Where the guide is silent, `fuzzy_match` is rapidfuzz's `WRatio` without case and punctuation,
-`bleu` is sacrebleu's sentence BLEU, and `rouge_*` uses no stemmer. Graders that run code or call a
-model are refused.
+If the answer lacks a variable, its grade is 0; if the row lacks one, it is refused before any
+request. Where the guide is silent, `fuzzy_match` is rapidfuzz's `WRatio` without case and
+punctuation, `bleu` is sacrebleu's sentence BLEU, and `rouge_*` uses no stemmer.
 """
 
 from __future__ import annotations
@@ -74,11 +70,7 @@ class Absent(LookupError):
 
 
 def look_up(variable: str, context: Context) -> JsonValue:
-    """Return a variable's value.
-
-    Raises:
-        Absent: The variable has no value.
-    """
+    """Return a variable's value; raises `Absent`."""
     path = _VARIABLE.fullmatch(variable)
     assert path is not None, "placeholders are checked when the job is read"
     value: Any = context[path[1]]
@@ -248,7 +240,7 @@ class OpenAIGrader(Scorer):
     """Grader object of OpenAI, unchanged.
 
     Why: the objects already define what a team accepts as right. It leaves out what their types
-        leave out: `string_check` is as strict as `exact` or as lenient as `contains`.
+    leave out: `string_check` is as strict as `exact` or as lenient as `contains`.
     """
 
     kind = Kind.GRADED
@@ -276,11 +268,7 @@ class OpenAIGrader(Scorer):
         return self.load(setting).model_dump(mode="json")
 
     def wire(self, folder: Path) -> dict[str, JsonValue]:
-        """Return the object in OpenAI's format, with a name for each grader.
-
-        Raises:
-            JobError: The grader cannot be read.
-        """
+        """Return the object in OpenAI's format, with names; raises `JobError`."""
         content = self.load(Setting(folder)).model_dump(mode="json", exclude_none=True)
         parts = cast("dict[str, dict[str, JsonValue]]", content.get("graders", {}))
         for name, part in ((self.name, content), *parts.items()):
@@ -317,11 +305,7 @@ class OpenAIGrader(Scorer):
         return None
 
     def load(self, setting: Setting) -> Grader:
-        """Return the grader, read from its file if it names one.
-
-        Raises:
-            JobError: The grader cannot be read.
-        """
+        """Return the grader, read from its file if it names one; raises `JobError`."""
         if not isinstance(self.grader, str):
             return self.grader
         try:

@@ -60,11 +60,7 @@ class Unscorable(Exception):
 
 
 def share(value: float, subject: str) -> float:
-    """Return a value clipped to 0 and 1 if it is within rounding error of that range.
-
-    Raises:
-        Unscorable: The value is out of range.
-    """
+    """Return a value from 0 to 1, up to rounding; raises `Unscorable`."""
     if not -1e-9 <= value <= 1 + 1e-9:
         raise Unscorable(f"{subject} {value!r}, but a score is from 0 to 1")
     return min(1.0, max(0.0, value))
@@ -212,11 +208,7 @@ class Scorer(Entry):
         return made
 
     def require(self, package: str) -> None:
-        """Refuse the scorer if a package is not installed.
-
-        Raises:
-            MissingExtra: The package is missing; the message has the install command.
-        """
+        """Raise `MissingExtra` with the install command if a package is not installed."""
         if find_spec(package) is None:
             raise MissingExtra(
                 f"the scorer {self.name!r} needs the package {package!r}, which is not installed. "
@@ -224,11 +216,7 @@ class Scorer(Entry):
             )
 
     def json_of(self, option: JsonValue, setting: Setting) -> JsonValue:
-        """Return a JSON option, read from a JSON file if it is a path.
-
-        Raises:
-            JobError: The file cannot be read or is not JSON.
-        """
+        """Return a JSON option, read from a JSON file if it is a path; raises `JobError`."""
         if not isinstance(option, str):
             return option
         path = setting.folder / option

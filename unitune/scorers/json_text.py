@@ -1,8 +1,4 @@
-"""Score JSON answers and tool calls.
-
-JSON is read strictly (RFC 8259): no NaN, no repeated keys, no code fence or other text around it,
-because the program that reads the answer would fail too.
-"""
+"""Score JSON answers and tool calls, with JSON read strictly (RFC 8259)."""
 
 from __future__ import annotations
 
@@ -43,14 +39,7 @@ MOST_WRONG_NAMED = 5  # wrong fields listed in a score's reason
 
 
 def read_json(text: str) -> Json:
-    """Read one strict JSON value; whitespace around it is allowed.
-
-    Returns:
-        The value, with numbers as `Number`.
-
-    Raises:
-        ValueError: The text is not JSON, or repeats a key in an object.
-    """
+    """Read one strict JSON value, with numbers as `Number`; raises `ValueError`."""
     try:
         return json.loads(
             text,
@@ -83,11 +72,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def expected_json(text: str) -> Json:
-    """Read the expected answer of a case as JSON.
-
-    Raises:
-        DataError: The answer is not JSON.
-    """
+    """Read the expected answer of a case as JSON; raises `DataError`."""
     try:
         return read_json(text)
     except ValueError as error:
@@ -123,7 +108,7 @@ class JsonValid(JsonText):
     """The answer is one JSON value.
 
     Why: what a program reads must parse before it can be right. Strict (RFC 8259): no NaN, no
-        repeated keys, no text or code fence around it. It leaves out whether the content is right.
+    repeated keys, no text or code fence around it. It leaves out whether the content is right.
     """
 
     needs_expected = False
@@ -142,7 +127,7 @@ class JsonEqual(JsonText):
     """The answer is JSON equal to the expected JSON, whatever its spacing and key order.
 
     Why: spacing and key order carry no meaning. Numbers are compared by value, strings exactly,
-        lists in order. It leaves out partial credit: one wrong field makes a wrong answer.
+    lists in order. It leaves out partial credit: one wrong field makes a wrong answer.
     """
 
     type: Literal["json_equal"] = "json_equal"
@@ -160,9 +145,9 @@ class JsonFields(JsonText):
     """Share of the fields of the expected JSON that are right.
 
     Why: `json_equal` cannot show that nine of ten fields are right. A field is a value other than
-        an object or list, by its path. Fields on one side only count as wrong, so inventing fields
-        costs as much as omitting them. It leaves out that some fields matter more, nearly right
-        values, and shifted lists, which are wrong throughout.
+    an object or list, by its path. Fields on one side only count as wrong, so inventing fields
+    costs as much as omitting them. It leaves out that some fields matter more, nearly right values,
+    and shifted lists, which are wrong throughout.
     """
 
     kind = Kind.GRADED
@@ -200,8 +185,8 @@ class JsonSchema(JsonText):
     """The answer is JSON that a JSON Schema allows.
 
     Why: a program relies on keys and types. It leaves out the expected answer: well-formed but
-        wrong content is right. `format` is not asserted, which is the standard's default. A `$ref`
-        to another document is refused.
+    wrong content is right. `format` is not asserted, which is the standard's default. A `$ref` to
+    another document is refused.
 
     Source:
         JSON Schema 2020-12, or the draft in the schema's `$schema`; computed by jsonschema.
@@ -250,8 +235,8 @@ class JsonContained(Scorer):
     """The answer contains a JSON object.
 
     Why: for models that wrap JSON in text or a code fence, if your program extracts it. Strict JSON
-        from a ``{`` to its ``}``; with a `definition`, any object that the schema allows. It leaves
-        out the surrounding text and other JSON values.
+    from a ``{`` to its ``}``; with a `definition`, any object that the schema allows. It leaves out
+    the surrounding text and other JSON values.
     """
 
     needs_expected = False
@@ -291,9 +276,9 @@ class ToolCalls(Scorer):
     """The answer calls the expected tools with the expected arguments.
 
     Why: a program acts on the calls, so text does not matter and an extra call does. Arguments are
-        compared as JSON, numbers by value. If no call is expected, any call is wrong. It leaves out
-        equivalent arguments (``Paris`` and ``Paris, France``; written-out defaults) and calls
-        written as text.
+    compared as JSON, numbers by value. If no call is expected, any call is wrong. It leaves out
+    equivalent arguments (``Paris`` and ``Paris, France``; written-out defaults) and calls written
+    as text.
     """
 
     type: Literal["tool_calls"] = "tool_calls"

@@ -112,9 +112,9 @@ class Choice(Labelled):
     """The answer names the expected label and no other.
 
     Why: credits ``The answer is (B).`` for ``B`` as `contains` does, but not an answer that names
-        every label. It leaves out negation (``not refund`` names refund), synonyms, and letters
-        that are words: if ``A`` is a label, ``a refund, so B`` names two. Then set `take: last` or
-        prompt for the label only.
+    every label. It leaves out negation (``not refund`` names refund), synonyms, and letters that
+    are words: if ``A`` is a label, ``a refund, so B`` names two. Then set `take: last` or prompt
+    for the label only.
     """
 
     type: Literal["choice"] = "choice"
@@ -125,10 +125,10 @@ class ClassF1(Labelled):
     """F1 over classes, computed over all cases, with a confusion matrix.
 
     Why: with classes of unequal size, accuracy forgives a model that never answers the rare ones;
-        macro F1 does not. Labels are found as by `choice`; an answer without a label counts against
-        its class only. It leaves out which mistakes are worse; see the confusion matrix. Intervals
-        of small classes are uncertain, because resamples without a class skip it. The score of a
-        single case is that of `choice`.
+    macro F1 does not. Labels are found as by `choice`; an answer without a label counts against its
+    class only. It leaves out which mistakes are worse; see the confusion matrix. Intervals of small
+    classes are uncertain, because resamples without a class skip it. The score of a single case is
+    that of `choice`.
 
     Source:
         Van Rijsbergen 1979, Information Retrieval, chapter 7; macro is the mean of the classes' F1,

@@ -1,7 +1,4 @@
-"""Measure answers apart from quality: length, latency, cost and consistency.
-
-A measure gives a figure per case from all its answers, or None. No verdict depends on measures.
-"""
+"""Measure answers apart from quality: length, latency, cost and consistency."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class Length(Measure):
     """Length of the answer.
 
     Why: an equally good but shorter answer is cheaper and quicker to read. It leaves out whether
-        the length is right.
+    the length is right.
     """
 
     type: Literal["length"] = "length"
@@ -60,7 +57,7 @@ class Cost(Measure):
     """Cost of an answer in US dollars, from its tokens and `evaluate.prices`.
 
     Why: few-shot prompts pay for their examples in every request. It leaves out training, hosting,
-        discounts for cached tokens and batches, and taxes.
+    discounts for cached tokens and batches, and taxes.
     """
 
     type: Literal["cost"] = "cost"

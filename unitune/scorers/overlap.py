@@ -1,8 +1,4 @@
-"""Score the overlap of two texts: token F1, ROUGE, chrF and BLEU.
-
-chrF and BLEU over all cases add sacrebleu's n-gram counts; `unitune.scorers.formulas` computes the
-scores from the sums. sacrebleu's scores are from 0 to 100, these from 0 to 1.
-"""
+"""Score the overlap of two texts from 0 to 1: token F1, ROUGE, chrF and BLEU."""
 
 from __future__ import annotations
 
@@ -83,8 +79,8 @@ class TokenF1(Scorer):
     """Share of words shared with the expected answer, as in SQuAD.
 
     Why: the measure of extractive question answering, comparable with published SQuAD figures. It
-        leaves out word order, negation, languages without spaces, and SQuAD's best of several
-        expected answers.
+    leaves out word order, negation, languages without spaces, and SQuAD's best of several expected
+    answers.
 
     Source:
         As `squad_tokens`; if one side has no words, the other must have none (SQuAD 2.0's script).
@@ -106,8 +102,8 @@ class Rouge(Scorer):
     """Overlap in words, word pairs or the longest common subsequence (ROUGE).
 
     Why: the usual measure of summaries, comparable with Google's rouge-score without a stemmer. It
-        leaves out synonyms, word order beyond n, everything but a-z and 0-9, and ROUGE-Lsum's union
-        over sentences.
+    leaves out synonyms, word order beyond n, everything but a-z and 0-9, and ROUGE-Lsum's union
+    over sentences.
 
     Source:
         Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", W04-1013; tokens and
@@ -214,9 +210,9 @@ class Bleu(Sacrebleu):
     """BLEU over all cases, by sacrebleu.
 
     Why: the usual figure in publications on translation. It leaves out synonyms and word order
-        beyond four words, means little below some hundred sentences, and is 0 if all cases are
-        shorter than four words; use chrF there. Compare only BLEU of the same tokenizer. The score
-        of a single case is sentence BLEU without the orders that are too long for it.
+    beyond four words, means little below some hundred sentences, and is 0 if all cases are shorter
+    than four words; use chrF there. Compare only BLEU of the same tokenizer. The score of a single
+    case is sentence BLEU without the orders that are too long for it.
 
     Source:
         Papineni et al. 2002, P02-1040; n-grams by sacrebleu (Post 2018, W18-6319).

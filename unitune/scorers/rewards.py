@@ -80,11 +80,7 @@ async def _awaited(work: Awaitable[object]) -> object:
 
 
 def read_scores(returned: object, answers: int) -> list[Score]:
-    """Return a function's or server's result as one score per answer.
-
-    Raises:
-        Unscorable: `returned` is not a sequence of `answers` entries.
-    """
+    """Return one score per answer from a function's or server's result; raises `Unscorable`."""
     try:
         entries = list(cast("Sequence[object]", returned))
     except TypeError as error:

@@ -5,9 +5,7 @@
                                   {"type": "contains", "any_of": ["rude", "mad"], "negate": true},
                                   {"type": "rouge", "expected": "…", "at_least": 0.75}]}
 
-An entry is a scorer with its options, a measure with bounds, or a list of entries, and may have the
-options of `Terms`. Code and files are named only in the job and referred to by name, so a row
-cannot run anything.
+Code and files are named only in the job and referred to by name, so a row cannot run anything.
 """
 
 from __future__ import annotations
@@ -41,8 +39,8 @@ class RowScorers(Scorer):
     """All scorers of the row pass.
 
     Why: for cases with different requirements, such as a test suite's assertions. A row without
-        `scorers` is scored by `default`. It leaves out how many entries pass; the reason names
-        those that failed.
+    `scorers` is scored by `default`. It leaves out how many entries pass; the reason names those
+    that failed.
     """
 
     needs_expected: ClassVar[bool] = False

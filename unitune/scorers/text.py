@@ -57,8 +57,8 @@ class Exact(CaseOption):
     """The answer equals the expected one.
 
     Why: the plainest test for labels and short fixed texts. Outer whitespace is ignored. It leaves
-        out spacing inside the answer, punctuation and Unicode forms: ``é`` as one or two code
-        points are two answers.
+    out spacing inside the answer, punctuation and Unicode forms: ``é`` as one or two code points
+    are two answers.
     """
 
     type: Literal["exact"] = "exact"
@@ -78,8 +78,8 @@ class Contains(CaseOption):
     """The answer contains the expected text.
 
     Why: credits a model that wraps the right label in a sentence. It leaves out the rest of the
-        answer: naming every label is right too, and so is ``not refund`` for ``refund``; `choice`
-        is stricter. An empty expected text is never right.
+    answer: naming every label is right too, and so is ``not refund`` for ``refund``; `choice` is
+    stricter. An empty expected text is never right.
     """
 
     expects_text = True
@@ -102,8 +102,8 @@ class Regex(Scorer):
     """The answer matches the pattern.
 
     Why: for a form, such as a ticket number, instead of one text. It leaves out the expected
-        answer. Anchors and flags belong to the pattern: ``(?i)^yes``. An answer on which it takes
-        longer than a second cannot be scored.
+    answer. Anchors and flags belong to the pattern: ``(?i)^yes``. An answer on which it takes
+    longer than a second cannot be scored.
     """
 
     needs_expected = False
@@ -137,8 +137,8 @@ class FinishReason(Scorer):
     """The answer ended for the given reason.
 
     Why: shows whether a model calls a tool, stops normally, or is stopped by a filter. It leaves
-        out the answer's content. Vendors' words are mapped to OpenAI's: ``tool_use`` is tool_calls,
-        ``refusal`` is content_filter. Recorded answers count as stopped normally.
+    out the answer's content. Vendors' words are mapped to OpenAI's: ``tool_use`` is tool_calls,
+    ``refusal`` is content_filter. Recorded answers count as stopped normally.
     """
 
     needs_expected = False
@@ -188,9 +188,9 @@ class Numeric(Scorer):
     """The number in the answer is the expected one, within a tolerance.
 
     Why: for sums, measures and prices, where ``1,000`` and ``1000.0 EUR`` are one answer. By
-        default the last number counts, because models reason first. Decimal digits are compared, so
-        0.1 + 0.2 is 0.3. It leaves out units, currencies, percent signs, fractions (1/2), numbers
-        in words, and other numbers in the text.
+    default the last number counts, because models reason first. Decimal digits are compared, so 0.1
+    + 0.2 is 0.3. It leaves out units, currencies, percent signs, fractions (1/2), numbers in words,
+    and other numbers in the text.
     """
 
     type: Literal["numeric"] = "numeric"

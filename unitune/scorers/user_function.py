@@ -1,7 +1,4 @@
-"""Load the user's functions (scorers, callbacks), named ``FILE.py:NAME`` or ``MODULE:NAME``.
-
-Reading or checking a job runs none of their code; only a training or a comparison does.
-"""
+"""Load the user's functions (scorers, callbacks), named ``FILE.py:NAME`` or ``MODULE:NAME``."""
 
 from __future__ import annotations
 
@@ -21,11 +18,7 @@ REFERENCE = r"^[^:]+:[A-Za-z_]\w*$"
 
 
 def reference_to(value: Any) -> Any:
-    """Return the reference to a function given in Python; any other value unchanged.
-
-    Raises:
-        ValueError: Another process could not import the function.
-    """
+    """Return the reference to a function given in Python; raises `ValueError` if it has none."""
     if not callable(value):
         return value
     name, file = getattr(value, "__qualname__", ""), inspect.getsourcefile(inspect.unwrap(value))
@@ -39,24 +32,14 @@ def reference_to(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UserFunction:
-    """A function named in a job.
-
-    Args:
-        reference: ``FILE.py:NAME`` or ``MODULE:NAME``.
-        folder: Folder of relative paths.
-        owner: User of the function, for messages, such as ``the scorer 'polite'``.
-    """
+    """A function named in a job, relative to a folder; `owner` names its user in messages."""
 
     reference: str
     folder: Path
     owner: str
 
     def load(self) -> Callable[..., object]:
-        """Import the function, which runs its module.
-
-        Raises:
-            JobError: The module cannot be imported or has no function of that name.
-        """
+        """Import the function, which runs its module; raises `JobError`."""
         module, _, name = self.reference.rpartition(":")
         spec = self._spec(module)
         try:
@@ -84,12 +67,9 @@ class UserFunction:
         return source.read_text(encoding="utf-8", errors="surrogateescape")
 
     def check(self) -> None:
-        """Refuse a missing function without running any of its code.
+        """Raise `JobError` for a missing function, without running any of its code.
 
         Modules inside packages are not checked, because finding them would run the package.
-
-        Raises:
-            JobError: The file is missing or not Python, or does not define the name.
         """
         module, _, name = self.reference.rpartition(":")
         is_file = module.endswith(".py")

@@ -1,9 +1,8 @@
 """Find personal data: e-mail addresses, phone numbers, accounts, cards and IP addresses.
 
-Checksums and registries refute false matches: IBANs by mod 97 and length, cards by Luhn's sum and
-issuer, phone numbers by `phonenumbers` (extra `privacy`). Addresses at example domains (RFC 2606)
-and of git, private or reserved IP addresses (RFC 6890), and version numbers are skipped. Names,
-postal addresses, birth dates, identity cards and spelled-out data are not found.
+Checksums and registries refute false matches. Example domains (RFC 2606), private IP addresses (RFC
+6890) and version numbers are skipped. Names, postal addresses, birth dates and spelled-out data are
+not found.
 """
 
 from __future__ import annotations
@@ -101,13 +100,7 @@ class Datum(NamedTuple):
 
 
 def find_personal_data(text: str, region: str = "US", known: Iterable[Datum] = ()) -> list[Datum]:
-    """Return the personal data in a text, in order; the first of overlapping kinds wins.
-
-    Args:
-        text: Text to search.
-        region: Country whose phone numbers need no +.
-        known: Known personal data in the text, included in the result.
-    """
+    """Return a text's personal data and `known`, in order; the first of overlapping kinds wins."""
     text = plain(text)
     if not _ANY.search(text):
         return []

@@ -1,8 +1,6 @@
 """Replace personal data by placeholders and put it back, with the map between the two.
 
-`jane@firma.de` becomes ``<EMAIL_1>`` everywhere, so rows about one person stay linked. The map is
-readable by the user only and never uploaded. Text that already looks like a placeholder gets its
-own placeholder, so restoring is exact.
+Text that already looks like a placeholder gets its own placeholder, so restoring is exact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Screen a job's rows for secrets and personal data as they are read.
 
-Findings name the kind and the place, never the value. If personal data is to be redacted, all later
-steps see only the redacted copy.
+Findings name the kind and the place, never the value.
 """
 
 from __future__ import annotations
@@ -32,12 +31,7 @@ _Texts: TypeAlias = list[tuple[str, str]]
 
 
 class Screen:
-    """Screen for the rows of a job, file by file.
-
-    Args:
-        data: The job's data section; None for the defaults.
-        redaction: Map from the job's own rows to continue with.
-    """
+    """Screen for the rows of a job, which may continue an earlier redaction."""
 
     def __init__(self, data: Data | None = None, redaction: Redaction | None = None) -> None:
         self._data = data or Data()

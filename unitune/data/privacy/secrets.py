@@ -1,10 +1,8 @@
 """Find keys, tokens and passwords in texts by gitleaks' rules and our own (`vendors.toml`).
 
 `gitleaks.toml` is config/gitleaks.toml at commit 09242ce9c8a60d9b051fc2d166f9e849b88c7ac0 of
-2025-11-20 (https://github.com/gitleaks/gitleaks, MIT, `gitleaks.LICENSE`), unchanged. Rules about
-file paths are not used. As in gitleaks, a secret is the first matching group with enough entropy
-that no allowlist contains. More characters may follow a secret (`_END`). Base64, percent-encoded
-text and unannounced passwords are not found.
+2025-11-20 (https://github.com/gitleaks/gitleaks, MIT, `gitleaks.LICENSE`), unchanged. Base64,
+percent-encoded text and unannounced passwords are not found.
 """
 
 from __future__ import annotations
@@ -47,14 +45,7 @@ _END = r"""(?:[\x60'"\s;&<>)\]},\\]|[.:?!](?=\s|$)|$)"""
 
 
 class Secret(NamedTuple):
-    """Place of an apparent secret in a text, without its value.
-
-    Args:
-        rule: Name of the gitleaks rule, e.g. ``openai-api-key``.
-        start: Start in the text.
-        end: End in the text.
-        prefix: Up to three characters that all secrets of the rule begin with.
-    """
+    """Rule, place and harmless prefix of an apparent secret in a text."""
 
     rule: str
     start: int

@@ -1,7 +1,4 @@
-"""Find every text of a row: values, keys, and JSON inside strings.
-
-Escapes in inner JSON are resolved, and full-width letters and non-breaking spaces become plain.
-"""
+"""Find every text of a row: values, keys, and JSON inside strings."""
 
 from __future__ import annotations
 
@@ -39,10 +36,7 @@ def strings(value: JsonValue) -> Iterator[str]:
 
 
 def changed(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
-    """Return a JSON value with all its texts changed, keys included.
-
-    JSON inside a string is rewritten only if decoding reveals more than its letters do.
-    """
+    """Return a JSON value with all its texts changed, keys and JSON inside strings included."""
     if isinstance(value, str):
         inner = _within(value)
         within, new = changed(inner, change), change(value)

@@ -23,13 +23,7 @@ _ENDS = (*'.!?:;)\u3002\uff01\uff1f\u2026"\u201d',)
 
 
 class Trait(NamedTuple):
-    """A property that most answers of a file share.
-
-    Args:
-        code: Code of the finding.
-        title: Title for the rows without it.
-        of: Function that describes the property of an answer; None if it does not apply.
-    """
+    """A property that most answers share; `of` describes it, or returns None."""
 
     code: str
     title: str

@@ -1,7 +1,4 @@
-"""Define the report on suspicious training rows: causes, and rows in order of doubt.
-
-There is no score, because the quality of a file depends on its use.
-"""
+"""Define the report on suspicious training rows: causes, and rows in order of doubt."""
 
 from __future__ import annotations
 
@@ -22,12 +19,7 @@ LOOKED_THROUGH = 4000
 class QualityRow:
     """Training row as the quality checks see it.
 
-    Args:
-        line: Line, counted over all files.
-        question: Question as normalised by `unitune.data.questions.question`.
-        text: Question as written.
-        answer: Answer or tool calls; empty if there is none, None in a preference or rated row.
-        characters: Characters of all messages.
+    `line` counts over all files; `answer` is None in a preference or rated row.
     """
 
     line: int
@@ -48,10 +40,7 @@ class RowIssue:
 
 @dataclass(frozen=True, slots=True)
 class RowIssues:
-    """Suspicious rows of one cause, most doubtful first.
-
-    `likely` is the estimated number of wrong rows.
-    """
+    """Suspicious rows of one cause, most doubtful first, and the estimated number of wrong ones."""
 
     code: str
     title: str

@@ -1,9 +1,7 @@
 """Find rows whose label is probably wrong, because rows with similar words have another label.
 
-A naive Bayes classifier on pieces of questions scores each row by all other rows. The list ends
-where fewer than half of its rows are expected to be wrong. The expectation compares the scores with
-those of random labels. Wrong labels that follow a pattern are underestimated.
-`benchmarks/label_errors.py` measures this with labels flipped at random.
+A naive Bayes classifier scores each row by all other rows. By comparison with random labels, the
+list ends where fewer than half of its rows are expected to be wrong.
 
 Sources: Rennie, Shih, Teevan and Karger, Tackling the Poor Assumptions of Naive Bayes Text
 Classifiers, ICML 2003 (multinomial model). Blanchard, Lee and Scott, Semi-Supervised Novelty
@@ -40,13 +38,7 @@ SHOWN_BESIDE = 2
 
 
 class _Judged(NamedTuple):
-    """Scores of some rows by all other rows.
-
-    Args:
-        margins: Log-likelihood of the best other label minus that of the row's own.
-        labels: Best other label.
-        random: Margins if each row had a random other label.
-    """
+    """Log-likelihood margins of the best other label, that label, and margins of random ones."""
 
     margins: Floats
     labels: Ints

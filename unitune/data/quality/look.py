@@ -1,8 +1,4 @@
-"""Run the quality checks on a file or on rows.
-
-Rows are read again. Of a large file only the beginning is read, because comparing questions may
-take quadratic time.
-"""
+"""Run the quality checks on a file or, for a large file, on its beginning."""
 
 from __future__ import annotations
 
@@ -42,12 +38,7 @@ FEWEST_LONG_ROWS = 50
 
 
 def quality_of(subject: Job | str, cases: Dataset | None = None) -> Quality | None:
-    """Return suspicious rows in a job's training file or in a file; None if it has no rows.
-
-    Args:
-        subject: A job, or the path of a file.
-        cases: Rows of the training file that are reserved for the test, counted separately.
-    """
+    """Return suspicious rows in a job's or a file's training rows; None if there are no rows."""
     reading = Reading()
     if isinstance(subject, str):
         files = Files([subject])
@@ -64,13 +55,7 @@ def quality_of(subject: Job | str, cases: Dataset | None = None) -> Quality | No
 
 
 def look_at(items: Iterable[Row | Finding], files: Files, cases: Collection[int] = ()) -> Quality:
-    """Return suspicious training rows.
-
-    Args:
-        items: Rows; findings among them are skipped.
-        files: Files of the rows.
-        cases: Lines of rows reserved for the test.
-    """
+    """Return suspicious training rows; `cases` are lines reserved for the test."""
     rows = (_quality_row(item) for item in items if isinstance(item, Row))
     seen = list(_beginning(rows))
     labels = is_labels(seen)

@@ -1,8 +1,4 @@
-"""Find rows with nearly the same question: duplicates and contradictions.
-
-Questions are compared as in the leak search (`unitune.data.overlap`). In a family of hundreds, each
-row is compared with some of the others only.
-"""
+"""Find rows with nearly the same question: duplicates and contradictions."""
 
 from __future__ import annotations
 
@@ -33,12 +29,7 @@ class _Pair(NamedTuple):
 
 
 def repeated(rows: Sequence[QualityRow], *, labels: bool) -> tuple[RowIssues, RowIssues]:
-    """Return families of duplicates, largest first, and rows that contradict others.
-
-    Args:
-        rows: Rows in file order.
-        labels: Whether the answers are labels, so that at most one is right.
-    """
+    """Return families of duplicates, largest first, and rows that contradict others."""
     near = RowIssues(
         "near-duplicates",
         "Rows that are the same or nearly the same",

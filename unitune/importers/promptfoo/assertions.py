@@ -66,14 +66,7 @@ class NoTranslation(ValueError):
 
 
 def python_pattern(pattern: str) -> str:
-    """Return a Python pattern equivalent to a JavaScript pattern without flags.
-
-    Args:
-        pattern: Pattern as given to ``new RegExp``.
-
-    Raises:
-        NoTranslation: The pattern is invalid or has no counterpart.
-    """
+    """Return an equivalent of a JavaScript pattern without flags; raises `NoTranslation`."""
     pieces: list[str] = []
     at = 0
     while at < len(pattern):
@@ -106,24 +99,14 @@ class NoCounterpart(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """Translator for the assertions of one test.
-
-    Args:
-        rendered: Rendered values of assertions by their templates.
-        variables: Variables of the test.
-        files: Files of the suite.
-    """
+    """Translator for the assertions of one test, with its rendered templates and variables."""
 
     rendered: Mapping[str, str]
     variables: Mapping[str, JsonValue]
     files: SuiteFiles
 
     def entry(self, assertion: JsonValue) -> Entry:
-        """Return an assertion as an entry of a row's `scorers`.
-
-        Raises:
-            NoCounterpart: unitune scores nothing identically.
-        """
+        """Return an assertion as an entry of a row's `scorers`; raises `NoCounterpart`."""
         if not isinstance(assertion, dict) or not isinstance(assertion.get("type"), str):
             raise NoCounterpart(f"{clip(assertion)} is not an assertion with a type")
         weight = _number(assertion, "weight")

@@ -1,9 +1,4 @@
-"""Convert the providers of a suite that was not run to contenders.
-
-The first supported model is the base model. Others become models of their backends or, with an
-`apiBaseUrl`, servers. Temperature and `max_tokens` are kept if all providers agree. A note names
-everything else.
-"""
+"""Convert the providers of a suite that was not run to a base model and contenders."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """Read results of promptfoo (`promptfoo eval -o results.json` or ``.jsonl``) as a suite.
 
 Each pair of provider and prompt is a contender, scored 1 or 0 by promptfoo's verdict. If all
-assertions have a counterpart, they also become the rows' own scorers, and a note reports how often
-the two agree. With ``--providers echo``, promptfoo makes cases without calling a model; its answers
-are ignored.
+assertions have a counterpart, they also become the rows' own scorers.
 """
 
 from __future__ import annotations
@@ -50,14 +48,7 @@ LET_PROMPTFOO = (
 
 
 def read_results(path: Path) -> Suite:
-    """Read results of promptfoo.
-
-    Args:
-        path: JSON or JSON Lines file written by ``-o``.
-
-    Raises:
-        DataError: The file cannot be read or has another format.
-    """
+    """Read results written by ``-o``; raises `DataError`."""
     content = _content(path)
     try:
         rows = ROWS.validate_python(content.rows)

@@ -77,10 +77,7 @@ ROWS = TypeAdapter(list[Row])
 def messages_of(prompt: str) -> tuple[Message, ...]:
     """Return a prompt as messages: a JSON or YAML list of them, or one user message.
 
-    Parts may have Adaline's form: ``{"modality": "text", "value": …}``.
-
-    Raises:
-        ValueError: A message holds more than text, or the prompt is empty.
+    Parts may have Adaline's form, ``{"modality": "text", "value": …}``. Raises `ValueError`.
     """
     try:
         as_yaml = prompt.strip().startswith("- role:")

@@ -24,11 +24,7 @@ class SuiteFiles:
     folder: Path
 
     def content(self, reference: str) -> JsonValue:
-        """Return the JSON, YAML or text of a file, named by ``file://`` and a path.
-
-        Raises:
-            Unreadable: The file is missing, damaged, hidden, outside the folder, or code.
-        """
+        """Return the JSON, YAML or text of a ``file://`` path; raises `Unreadable`."""
         path = reference.removeprefix("file://")
         text = self._text(path)
         try:

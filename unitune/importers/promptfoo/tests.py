@@ -1,8 +1,7 @@
 """Translate a test of promptfoo to a row's `scorers`.
 
 promptfoo passes a test if all assertions hold or, with a threshold, if their weighted mean reaches
-it; a row's list does the same. If all rows share one entry that differs only in the expected text,
-`hoisted` makes it the job's scorer.
+it; a row's list does the same.
 """
 
 from __future__ import annotations
@@ -26,14 +25,7 @@ LEAVE_OUT = "Add an assertion, or pass --drop to leave it out."
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """A test of promptfoo.
-
-    Args:
-        row: First of its rows (one per provider and prompt).
-        rendered: Rendered values of assertions by their templates.
-        depends: Whether its prompt may hold answers to other tests.
-        file: Results file, for findings.
-    """
+    """A test of promptfoo; `depends` means that its prompt may hold answers to other tests."""
 
     row: Row
     rendered: Mapping[str, str]
