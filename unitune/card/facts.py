@@ -161,7 +161,7 @@ def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
         raise Mismatch(
             f"{folder} is the export of another training, not of run {run.id}: base or rows "
             "differ. "
-            "Name the run from which it was exported."
+            "Name the run that it was exported from."
         )
 
 

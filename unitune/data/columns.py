@@ -117,7 +117,7 @@ def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
     for role, name in chosen.items():
         if name not in columns:
             raise UnknownColumns(
-                f"--{role} names {name!r}, but there is no such column.{did_you_mean(name, names)} "
+                f"--{role} names {name!r}, which is not a column.{did_you_mean(name, names)} "
                 f"{_listed(names)}"
             )
     given = [columns[name] for name in chosen.values()]

@@ -148,5 +148,5 @@ def _require(names: Iterable[str], columns: Collection[str], fix: str) -> None:
         if name not in columns:
             listed = ", ".join(map(repr, columns)) or "none"
             guess = did_you_mean(name, columns)
-            what = f"there is no column {name!r}.{guess} The columns are: {listed}."
+            what = f"column {name!r} does not exist.{guess} The columns are: {listed}."
             raise bad("missing-column", what, fix)

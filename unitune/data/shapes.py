@@ -80,7 +80,7 @@ def shape_named(name: str) -> Shape:
     """Return the shape or wire format with a name; raises `BadRow` if it is unknown."""
     known = {**{form.name: _wire(form) for form in wire_formats()}, **SHAPES}
     if name not in known:
-        what = f"there is no format {name!r}.{did_you_mean(name, known)}"
+        what = f"format {name!r} is unknown.{did_you_mean(name, known)}"
         raise bad("unknown-format", what, f"Known: {', '.join(sorted(known))}.")
     return known[name]
 

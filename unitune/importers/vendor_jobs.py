@@ -66,7 +66,7 @@ def import_job(source: str, folder: Path) -> Imported:
     if imported.training is None:
         raise Unsupported(
             f"{name} has job {job_id} but no longer has its training file. "
-            "Write the job file by hand, with your own copy of the rows."
+            "Write the job file yourself, with your own copy of the rows."
         )
     return _write(name, job_id, imported, imported.training, folder)
 

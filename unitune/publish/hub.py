@@ -127,7 +127,7 @@ def _api() -> Any:
         ) from error
     if not get_token():
         raise UserError(
-            "there is no token for the Hugging Face Hub. Set HF_TOKEN, or run `hf auth login`. "
+            "a token for the Hugging Face Hub is missing. Set HF_TOKEN, or run `hf auth login`. "
             "The token needs write access: https://huggingface.co/settings/tokens"
         )
     disable_progress_bars()

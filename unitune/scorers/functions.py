@@ -144,5 +144,5 @@ class RecordedScore(Scorer):
             where = f"in {self.file} for this answer"
         if self.key not in given:
             there = ", ".join(given) or "none"
-            raise Unscorable(f"there is no score {self.key!r} {where}; available: {there}")
+            raise Unscorable(f"score {self.key!r} is missing {where}; available: {there}")
         return share(given[self.key], f"{self.key} is")

@@ -36,7 +36,7 @@ def test_a_recorded_score_is_the_one_beside_the_answer() -> None:
     assert 0.75 == scorer.score(Attempt(CASE, "x", given={"judge": 0.75})).value
     missing = scorer.score(Attempt(CASE, "x", given={"match": 1.0}))
     assert missing.failed
-    assert "there is no score 'judge' with the recorded answer; available: match" == missing.reason
+    assert "score 'judge' is missing with the recorded answer; available: match" == missing.reason
     assert scorer.score(Attempt(CASE, "x", given={"judge": 7.0})).failed
     assert scorer.score(Attempt(CASE, "x", given={"judge": float("nan")})).failed
 

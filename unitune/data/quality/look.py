@@ -125,7 +125,7 @@ def _longest(rows: Sequence[QualityRow]) -> RowIssues:
     return RowIssues(
         "long-rows",
         f"Few rows with {100 * reached / total:.0f} % of all characters" if few else "Long rows",
-        "Shorten or remove them if they are no better than others, because training is billed by "
+        "Shorten or remove them if they are not better than others, because training is billed by "
         "the token.",
         [
             RowIssue(

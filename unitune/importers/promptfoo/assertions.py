@@ -177,7 +177,7 @@ def _text(value: JsonValue) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        raise NoTranslation("there is no text to compare with")
+        raise NoTranslation("the text to compare with is missing")
     return str(value)
 
 
@@ -202,7 +202,7 @@ def _contains(
             (fields,) = csv.reader([value], skipinitialspace=True)
             value = [field.strip() for field in fields if field.strip()]
         if not isinstance(value, list) or not value:
-            raise NoTranslation("there is no list of texts to search for")
+            raise NoTranslation("the list of texts to search for is missing")
         return {"type": "contains", several: [_text(each) for each in value], **options}
 
     return entry
@@ -210,7 +210,7 @@ def _contains(
 
 def _regex(value: JsonValue, _: Assertion) -> Entry:
     if not isinstance(value, str):
-        raise NoTranslation("there is no pattern")
+        raise NoTranslation("the pattern is missing")
     return {"type": "regex", "pattern": python_pattern(value)}
 
 
