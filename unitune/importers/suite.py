@@ -149,8 +149,8 @@ def _check_same(first: Suite, other: Suite) -> None:
         if expected[case.case_id] != case.answer:
             raise DataError(
                 f"{other.file} expects {clip(case.answer)} in case {case.case_id!r}, but "
-                f"{first.file} {clip(expected[case.case_id])}. The results must have the same "
-                "cases. Import each file into its own folder (--output)."
+                f"{first.file} expects {clip(expected[case.case_id])}. The results must have the "
+                "same cases. Import each file into its own folder (--output)."
             )
     if not common:
         raise DataError(

@@ -279,7 +279,7 @@ def test_a_missing_file_is_a_finding_and_no_exception(tmp_path: Path) -> None:
 
 def test_a_share_in_per_cent_is_told_how_to_be_written(tmp_path: Path) -> None:
     (finding,) = check_file(tmp_path / "20%").findings
-    assert "For 20% of the training rows, write 0.2." == finding.fix
+    assert "To use 20% of the training rows, write 0.2." == finding.fix
 
 
 def test_lengths_are_the_shortest_the_median_and_the_longest() -> None:

@@ -184,7 +184,9 @@ def test_what_the_user_names_is_taken_and_the_rest_is_guessed() -> None:
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(UnknownColumns, match=r"--assistant is 'categry'.*Did you mean 'category'"):
+    with pytest.raises(
+        UnknownColumns, match=r"--assistant names 'categry'.*Did you mean 'category'"
+    ):
         guess_columns(rows(text=text, category=label), {"assistant": "categry"})
 
 

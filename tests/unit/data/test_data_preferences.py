@@ -182,7 +182,7 @@ def test_several_pairs_of_one_question_are_no_contradiction_but_a_turned_one_is(
     rows = [TRL, {**TRL, "rejected": "d"}, {**TRL, "chosen": "c", "rejected": "b"}]
     found = check_file(write(tmp_path, *rows)).findings
     assert [("contradiction", 3)] == [(finding.code, finding.line) for finding in found]
-    assert "on line 1, with another answer" in found[0].message
+    assert "on line 1, but another answer" in found[0].message
 
 
 def test_both_answers_are_counted(tmp_path: Path) -> None:

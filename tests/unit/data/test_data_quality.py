@@ -194,7 +194,7 @@ def test_a_label_in_two_spellings_is_named_once() -> None:
     assert [(61, "card"), (64, "card")] == [
         (issue.row.line, issue.beside[0].answer) for issue in issues
     ]
-    assert "'CARD' stands in 3 rows, 'card' in 20." == issues[0].why
+    assert "'CARD' is in 3 rows, 'card' in 20." == issues[0].why
 
 
 def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:

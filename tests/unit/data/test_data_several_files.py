@@ -76,7 +76,7 @@ def test_findings_name_the_file_and_the_line_there(tmp_path: Path) -> None:
     }
     messages = "\n".join(str(each) for each in read.report.findings)
     assert "equals the one on line 2 of a.jsonl." in messages
-    assert f"stands in train, {tmp_path / 'more' / 'b.csv'}:2, with the same answer" in messages
+    assert f"is in train, {tmp_path / 'more' / 'b.csv'}:2, with the same answer" in messages
     assert [("b.csv", 2)] == [(leak.train_file, leak.train_line) for leak in read.leaks]
 
 

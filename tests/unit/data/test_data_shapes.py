@@ -146,8 +146,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"conversations": [{"from": "human", "value": 1}]}, "wrong-value", "[0].value is 1"),
     ({"conversations": ["hello"]}, "wrong-value", "conversations[0] is 'hello'"),
     ({"conversations": []}, "wrong-value", "messages"),
-    ({"conversations": [{"from": "function_call", "value": "sail"}]}, "wrong-value", "no JSON"),
-    ({"conversations": [{"from": "function_call", "value": "[1]"}]}, "wrong-value", "no call"),
+    ({"conversations": [{"from": "function_call", "value": "sail"}]}, "wrong-value", "not JSON"),
+    ({"conversations": [{"from": "function_call", "value": "[1]"}]}, "wrong-value", "not a call"),
     ({"conversations": [{"from": "gpt", "value": "a", "loss": True}]}, "unknown-key", "loss"),
     (
         {"conversations": [{"from": "human", "value": "a"}], "tools": "sail"},
@@ -324,5 +324,7 @@ def test_a_format_that_a_package_has_no_more_is_named_with_what_to_do(
     """As after `git pull` in a checkout: what is installed lists it, the code has it no more."""
     gone = EntryPoint("gone-sft", "unitune.data.wire:GONE", "unitune.formats")
     monkeypatch.setattr("unitune.data.wire.entry_points", lambda **_: [gone])
-    with pytest.raises(UserError, match=r"format 'gone-sft' that it does not have .*GONE.*again"):
+    with pytest.raises(
+        UserError, match=r"format 'gone-sft' that it does not have .*GONE.*Reinstall"
+    ):
         wire_formats.__wrapped__()

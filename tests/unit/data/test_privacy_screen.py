@@ -194,7 +194,7 @@ def test_without_phonenumbers_a_copy_is_refused_and_a_look_says_what_it_left_out
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(personal, "finds_phones", lambda: False)
-    with pytest.raises(MissingExtra, match=r"redact` cannot know phone numbers .* Install with: "):
+    with pytest.raises(MissingExtra, match=r"redact` needs phonenumbers .* Install with: "):
         launch(job(personal_data="redact"))
     notes = [each for each in read_job(job()).report.findings if each.code == "missing-extra"]
     assert [("note", "train.jsonl")] == [(each.severity, each.file) for each in notes]

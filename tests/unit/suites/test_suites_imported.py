@@ -180,7 +180,7 @@ def test_repeats_of_a_question_that_were_answered_otherwise_are_told(tmp_path: P
     source = paired(tmp_path / "r.json", {"old": {0: True, 1: True}, "new": {0: True, 1: False}})
     file = Path(source.partition(":")[2])
     file.write_text(file.read_text().replace("Question 1?", "Question 0?"))
-    with pytest.raises(ImportUnsupported, match="case 'test-2' asks what 'test-1' asks"):
+    with pytest.raises(ImportUnsupported, match="case 'test-2' has the question of 'test-1'"):
         import_suite([source], tmp_path / "evals")
     result = import_suite([source], tmp_path / "evals", drop=True)
     assert ["test-1"] == [case.id for case in result.suite.cases]
@@ -202,7 +202,9 @@ def test_line_ends_of_unicode_in_an_answer_end_no_line(tmp_path: Path) -> None:
 
 
 def test_files_of_other_cases_are_refused() -> None:
-    with pytest.raises(DataError, match=r"b\.json expects 'z' in case '1', and a\.json 'a'"):
+    with pytest.raises(
+        DataError, match=r"b\.json expects 'z' in case '1', but a\.json expects 'a'"
+    ):
         joined([suite("a.json", {"1": "a"}), suite("b.json", {"1": "z"})])
     with pytest.raises(DataError, match=r"a\.json and b\.json have no case in common"):
         joined([suite("a.json", {"1": "a"}), suite("b.json", {"2": "a"})])

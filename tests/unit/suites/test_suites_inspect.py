@@ -137,7 +137,9 @@ def test_pictures_are_told(tmp_path: Path) -> None:
 def test_files_that_are_no_logs_are_named(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     path.write_text('{"version": 2, "eval": {"task": "x"}}')
-    with pytest.raises(DataError, match=r"log\.json is no log of inspect: eval\.model is missing"):
+    with pytest.raises(
+        DataError, match=r"log\.json is not a log of inspect: eval\.model is missing"
+    ):
         read_log(path)
     path.write_text('{"version": 1, "eval": {"task": "x", "model": "m"}}')
     with pytest.raises(DataError, match="has log version 1; only 2 is supported"):
