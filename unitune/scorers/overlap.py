@@ -76,7 +76,7 @@ def _f1(common: int, given: int, wanted: int) -> float:
 
 
 class TokenF1(Scorer):
-    """Share of words shared with the expected answer, as in SQuAD.
+    """Share of words in common with the expected answer, as in SQuAD.
 
     Why: the measure of extractive question answering, comparable with published SQuAD figures. It
     leaves out word order, negation, languages without spaces, and SQuAD's best of several expected

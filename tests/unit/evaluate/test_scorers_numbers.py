@@ -82,7 +82,7 @@ def test_a_number_is_right_within_the_larger_tolerance(
 
 
 def test_an_expected_answer_without_a_number_is_refused() -> None:
-    with pytest.raises(DataError, match=r"test\.jsonl:2: the expected answer 'many' holds no"):
+    with pytest.raises(DataError, match=r"test\.jsonl:2: the expected answer 'many' has no"):
         check_expected([build(Numeric())], dataset("5", "many"))
 
 
