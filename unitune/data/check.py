@@ -13,8 +13,7 @@ from unitune.data.cut_findings import MOST_LABELS, cut_findings, missing_labels,
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.files import Files
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
-from unitune.data.privacy.masking import masked
-from unitune.data.privacy.redaction import Redaction
+from unitune.data.privacy.redaction import Redaction, masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.questions import normal
 from unitune.data.reading import Reading

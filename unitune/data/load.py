@@ -21,7 +21,7 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.file_formats import READERS, records_in, undamaged
 from unitune.data.hub import SCHEME, hub_records, source_name
-from unitune.data.privacy.masking import masked
+from unitune.data.privacy.redaction import masked
 from unitune.data.questions import normal
 from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record

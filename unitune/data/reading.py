@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from unitune.data.example import Example
 from unitune.data.mapping import Mapping
-from unitune.data.privacy.masking import masked
+from unitune.data.privacy.redaction import masked
 from unitune.data.records import Record
 from unitune.data.rows import is_mapped
 from unitune.data.shapes import Shape, shape_of

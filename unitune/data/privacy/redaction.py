@@ -1,4 +1,4 @@
-"""Replace personal data by placeholders and put it back, with the map between the two.
+"""Mask texts, and replace personal data by placeholders that can be put back.
 
 Text that already looks like a placeholder gets its own placeholder, so restoring is exact.
 """
@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from unitune.data.example import Example
 from unitune.data.privacy import personal
-from unitune.data.privacy.personal import Datum
+from unitune.data.privacy.personal import Datum, find_personal_data
+from unitune.data.privacy.secrets import find_secrets
 from unitune.data.privacy.texts import changed
 from unitune.errors import DataError, MissingExtra
 from unitune.workspace.filesystem import content_of, replacing
@@ -148,3 +150,24 @@ def _changed(row: Example, change: Callable[[str], str]) -> Example:
     content = row.content
     new = changed(content, change)
     return row if new == content else Example.model_validate(new)
+
+
+@lru_cache(maxsize=1024)
+def masked(text: str) -> str:
+    """Return a text with secrets and personal data replaced by the names of rules and kinds.
+
+    Examples:
+        >>> masked("keys: 'jane@firma.de', 'label'")
+        "keys: '[EMAIL]', 'label'"
+    """
+    text = without_secrets(text)
+    for datum in reversed(find_personal_data(text)):
+        text = f"{text[: datum.start]}[{datum.kind}]{text[datum.end :]}"
+    return text
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with secrets replaced by the names of their rules."""
+    for secret in reversed(find_secrets(text)):
+        text = f"{text[: secret.start]}[{secret.rule}]{text[secret.end :]}"
+    return text

@@ -14,8 +14,7 @@ from pydantic import JsonValue
 
 from unitune.data.dataset import Row
 from unitune.data.privacy import personal
-from unitune.data.privacy.masking import masked
-from unitune.data.privacy.redaction import Redaction, replacements
+from unitune.data.privacy.redaction import Redaction, masked, replacements
 from unitune.data.privacy.secrets import find_secrets
 from unitune.data.privacy.texts import strings
 from unitune.findings import Finding, clip, error, note, warning

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitune.data.privacy.masking import without_secrets
+from unitune.data.privacy.redaction import without_secrets
 from unitune.data.questions import Turns
 from unitune.security.spec import Closed
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.files import Files
-from unitune.data.privacy.masking import masked
+from unitune.data.privacy.redaction import masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
 from unitune.data.quality.findings import (
