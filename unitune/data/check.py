@@ -12,11 +12,11 @@ from pathlib import Path
 from unitune.data.cut_findings import MOST_LABELS, cut_findings, missing_labels, without_repeated
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.files import Files
+from unitune.data.load import Reading
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.privacy.redaction import Redaction, masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.questions import normal
-from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
 from unitune.data.rows import RATED_ROW

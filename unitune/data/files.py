@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from unitune.data.dataset import Row
 from unitune.data.hub import SCHEME, source_name
-from unitune.data.load import read
-from unitune.data.reading import Reading
+from unitune.data.load import Reading, read
 from unitune.data.rows import Use
 from unitune.findings import Finding
 from unitune.job.data import FilePurpose

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.file_formats import READERS, records_in, undamaged
 from unitune.data.hub import SCHEME, hub_records, source_name
+from unitune.data.mapping import Mapping as RowMapping
 from unitune.data.privacy.redaction import masked
 from unitune.data.questions import normal
-from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
-from unitune.data.shapes import shape_named
+from unitune.data.shapes import Shape, shape_named, shape_of
 from unitune.errors import DataError, nearest
 from unitune.findings import Finding, error, note
 from unitune.job.job import Data
@@ -34,6 +34,42 @@ from unitune.workspace.filesystem import opened
 from unitune.workspace.progress import counted_file
 
 SHOWN_FINDINGS = 5  # findings in an error message; `unitune check` shows all
+MOST_KEYS = 20  # keys kept and listed, because a file may have any number
+
+
+@dataclass(slots=True)
+class Reading:
+    """Form of a file, as far as it has been read."""
+
+    mapping: RowMapping | None = None
+    shape: Shape | None = None
+    _formats: Counter[str] = field(default_factory=Counter[str])
+    _shapes: Counter[str] = field(default_factory=Counter[str])
+    _keys: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
+    _own: dict[str, None] = field(default_factory=dict[str, None])
+
+    def add(self, record: Record, example: Example) -> None:
+        """Add a row that was read."""
+        shape = self.shape or shape_of(record.value)
+        mapped = self.mapping is not None and is_mapped(record, self.mapping)
+        label = "rows mapped by the job" if mapped or shape is None else shape.label
+        self._formats[record.file_format] += 1
+        self._shapes[label] += 1
+        own = (example.model_extra or {}).keys()
+        beside = {*own, "id"}
+        if len(self._own) < MOST_KEYS:
+            self._own |= dict.fromkeys(own)
+        if len(keys := self._keys.setdefault(label, {})) < MOST_KEYS:
+            keys |= dict.fromkeys(key for key in record.value if key not in beside)
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        shapes = (
+            f"{label} from {', '.join(map(masked, self._keys[label]))}"
+            for label, _ in self._shapes.most_common()
+        )
+        own = f"; metadata {', '.join(map(masked, self._own))}" if self._own else ""
+        return f"{' and '.join(self._formats)}: {' and '.join(shapes)}{own}" if self._shapes else ""
 
 
 def read(

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.files import Files
-from unitune.data.load import usable_rows
+from unitune.data.load import Reading, usable_rows
 from unitune.data.overlap import leaks
 from unitune.data.privacy.screen import Screen
-from unitune.data.reading import Reading
 from unitune.planning.preflight import ResolvedJob
 
 ANSWERED = "had an answer"

@@ -9,7 +9,7 @@ import pytest
 
 from unitune.data.check import read_job
 from unitune.data.files import Files
-from unitune.data.reading import Reading
+from unitune.data.load import Reading
 from unitune.errors import JobError
 from unitune.job.job import Job
 

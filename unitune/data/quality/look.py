@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.files import Files
+from unitune.data.load import Reading
 from unitune.data.privacy.redaction import masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
@@ -25,7 +26,6 @@ from unitune.data.quality.findings import (
 from unitune.data.quality.labels import label_errors
 from unitune.data.quality.repeated import repeated
 from unitune.data.questions import question
-from unitune.data.reading import Reading
 from unitune.findings import Finding
 from unitune.job.job import Job
 
