@@ -22,12 +22,12 @@ from unitune.importers.promptfoo.assertions import (
     Entry,
     NoCounterpart,
     NoTranslation,
+    SuiteFiles,
     Translator,
     python_pattern,
 )
 from unitune.importers.promptfoo.results import read_results
 from unitune.importers.promptfoo.rows import messages_of
-from unitune.importers.promptfoo.suite_files import SuiteFiles
 from unitune.importers.suite import Suite
 from unitune.job.contenders import Server
 from unitune.scorers.interface import Attempt, Measured, Scorer, Setting

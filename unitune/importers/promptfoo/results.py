@@ -19,9 +19,9 @@ from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.findings import SHOWN_LINES, Finding, clip
 from unitune.importers.foreign import json_file, json_lines
+from unitune.importers.promptfoo.assertions import SuiteFiles
 from unitune.importers.promptfoo.providers import Providers, base_of_provider
 from unitune.importers.promptfoo.rows import ROWS, Row, messages_of
-from unitune.importers.promptfoo.suite_files import SuiteFiles
 from unitune.importers.promptfoo.tests import (
     WRITE_ANEW,
     RowScorersOf,

@@ -13,9 +13,8 @@ from typing import NamedTuple, TypeGuard
 from pydantic import JsonValue
 
 from unitune.findings import Finding, clip, error
-from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
+from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, SuiteFiles, Translator
 from unitune.importers.promptfoo.rows import Row
-from unitune.importers.promptfoo.suite_files import SuiteFiles
 from unitune.scorers import ENTRIES
 from unitune.scorers.interface import Scorer
 
