@@ -56,8 +56,7 @@ def croissant(facts: CardFacts) -> str:
         "description": (
             f"Training rows of run {facts.run.id}, which tuned {facts.base.name}, from "
             f"{', '.join(facts.data_names) or 'files that the job does not name'}. The rows are "
-            "not "
-            "published with this description."
+            "not published with this description."
         ),
         "dateCreated": f"{facts.run.created:%Y-%m-%d}",
         "prov:wasDerivedFrom": [

@@ -160,8 +160,7 @@ def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
     if trained != (model.base, model.base_fingerprint, model.data_fingerprint):
         raise Mismatch(
             f"{folder} is the export of another training, not of run {run.id}: base or rows "
-            "differ. "
-            "Name the run that it was exported from."
+            "differ. Name the run that it was exported from."
         )
 
 
@@ -226,9 +225,8 @@ def _comparison(ledger: Ledger, run: Run, model: TunedModel) -> tuple[Comparison
     if judged.model_fingerprint != model_fingerprint(model):
         raise Mismatch(
             f"the model of run {run.id} is not the one in comparison {judged.comparison}: its "
-            "files "
-            "changed since, or are not on this machine. Compare it again: "
-            f"unitune compare FILE --run {run.id}"
+            "files changed since, or are not on this machine. Compare it again: unitune compare "
+            f"FILE --run {run.id}"
         )
     refuse_changed_files(judged, is_shared=ledger.is_shared)
     return comparison, elsewhere

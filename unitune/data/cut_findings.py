@@ -28,17 +28,15 @@ def cut_findings(job: Job, file: str, parts: Parts | Finding | None) -> Iterator
     if cases:
         yield note(
             "test-cut",
-            f"{cases:,} of {rows:,} rows are reserved for the test "
-            f"(data.test: {job.data.test:g}), {out:,} are held out to choose prompts and "
-            "checkpoints, "
-            f"and {left:,} are trained on.",
+            f"{cases:,} of {rows:,} rows are reserved for the test (data.test: "
+            f"{job.data.test:g}), {out:,} are held out to choose prompts and checkpoints, and "
+            f"{left:,} are trained on.",
         ).at(file=file)
     if out > left:
         yield warning(
             "small-train",
             f"{out:,} of {rows:,} rows are held out to choose prompts and checkpoints, which "
-            "leaves "
-            f"{left:,} to train on.",
+            f"leaves {left:,} to train on.",
             "Add rows, or set `data.validation` to a file or a smaller fraction.",
         ).at(file=file)
 

@@ -50,8 +50,7 @@ def hub_records(name: str) -> Iterator[Record]:
             "unreachable-dataset",
             f"the data set could not be loaded: {reason}.",
             "Check the name, its split and your connection to huggingface.co. A private data set "
-            "needs "
-            "HF_TOKEN. A folder written by `save_to_disk` is read offline.",
+            "needs HF_TOKEN. A folder written by `save_to_disk` is read offline.",
         ) from failure
     batches = loaded.with_format("arrow").iter(batch_size=BATCH_ROWS)
     rows = arrow_rows(batches, loaded.features.arrow_schema, "a data set of the Hub")

@@ -22,9 +22,8 @@ _ROLES = ("system", "user", "assistant")
 _OPTIONAL = frozenset(Example.model_fields) - {"messages"}
 _IN_JOB = "Correct the name under `data` in the job file."
 _NAME_THEM = (
-    "Name the columns of the messages in the job file, e.g. "
-    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`; `unitune init --data FILE` writes "
-    "such a file."
+    "Name the columns of the messages in the job file, e.g. `data: {columns: {user: QUESTION, "
+    "assistant: ANSWER}}`; `unitune init --data FILE` writes such a file."
 )
 
 

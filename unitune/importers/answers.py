@@ -146,8 +146,7 @@ def _several_labels(labels: Mapping[str, int]) -> Suggestion | None:
                 f"{len(counts):,} labels; {rows:,} answers have several, separated by {mark!r}",
                 ("token_f1", "exact"),
                 f"The {len(labels):,} combinations are not labels themselves: token_f1 counts "
-                "shared "
-                "words in any order, and exact requires the same labels in the same order.",
+                "shared words in any order, and exact requires the same labels in the same order.",
             )
     return None
 

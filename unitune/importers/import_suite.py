@@ -81,8 +81,7 @@ def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) ->
         raise ImportUnsupported(
             f"{suite.file}: {'1 item has' if count == 1 else f'{count} items have'} no "
             f"counterpart. Nothing was written. The first: {suite.findings[0]} Pass --drop to "
-            "leave "
-            "them out.",
+            "leave them out.",
             suite.findings,
         )
     if not suite.cases:

@@ -181,8 +181,7 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
     if largest and largest.file_size > LARGEST_SAMPLE:
         what = (
             f"its member {clip(largest.filename)} decompresses to {largest.file_size:,} bytes; a "
-            "sample "
-            f"may have {LARGEST_SAMPLE:,}"
+            f"sample may have {LARGEST_SAMPLE:,}"
         )
     elif whole > LARGEST_SAMPLE + MOST_RATIO * compressed:
         what = (

@@ -184,9 +184,8 @@ class Evaluate(Spec):
             if isinstance(scorer, RecordedScore) and scorer.file is None and afresh:
                 raise ValueError(
                     f"the scorer {scorer.name!r} reads scores of recorded answers, but "
-                    f"{', '.join(afresh)} gives new answers; give the scorer a `file` with scores, "
-                    "or "
-                    "use another scorer, such as exact"
+                    f"{', '.join(afresh)} gives new answers; give the scorer a `file` with "
+                    "scores, or use another scorer, such as exact"
                 )
         return self
 

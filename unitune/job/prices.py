@@ -85,8 +85,7 @@ def _amount(value: object) -> object:
     if parts is None or parts[3] not in (None, *UNITS):
         raise ValueError(
             "a price is an amount of US dollars such as 3.00, a range 2.75-3.00 over regions, or "
-            "an "
-            f"amount with its unit 100/hour; units are {', '.join(UNITS)}"
+            f"an amount with its unit 100/hour; units are {', '.join(UNITS)}"
         )
     if Decimal(parts[2]) > MOST_USD:
         raise ValueError(f"a price is at most ${MOST_USD:,}")

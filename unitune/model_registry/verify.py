@@ -130,8 +130,7 @@ def _refuse(job: Job, ledger: Ledger, run_id: str) -> None:
         if not isinstance(spec, Tuned):
             raise UserError(
                 f"the candidate of job {job.name!r} is {spec.type}, but a verification needs a "
-                "tuned "
-                "one, which the version replaces."
+                "tuned one, which the version replaces."
             )
         if spec.run is not None and find_record(ledger, spec.run).id != run_id:
             raise UserError(

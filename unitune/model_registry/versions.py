@@ -255,8 +255,7 @@ def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVer
     if VersionName.parse(f"{wanted}:1") is None:
         raise UserError(
             f"the name {wanted!r} is not valid for a registered model: use lower-case letters, "
-            "digits "
-            "and dashes, at most 40."
+            "digits and dashes, at most 40."
         )
     fingerprint = model_fingerprint(record.model)
     version = ledger.register(record, wanted, fingerprint, current_user())
@@ -291,8 +290,7 @@ def _passed_gate(ledger: Ledger, record: RunRecord, name: str | None, alias: str
     if gate.model_fingerprint != model_fingerprint(record.model):
         raise Mismatch(
             f"the model of run {record.id} is not the one in comparison {gate.comparison}: its "
-            "files "
-            f"changed since, or are not on this machine. Compare it: {compare}."
+            f"files changed since, or are not on this machine. Compare it: {compare}."
         )
     refuse_changed_files(gate, is_shared=ledger.is_shared)
     _refuse_weaker_evidence(ledger, record, gates, f"{name or ledger.job(record.id).name}@{alias}")
@@ -326,8 +324,7 @@ def _refuse_weaker_evidence(
     if gate.verdict == "better" and p_value is not None and p_value > ALPHA:
         raise GateNotPassed(
             f"{passed} showed the candidate to be better, but other candidates were compared on "
-            "these "
-            f"cases since. Counting all of them, its p-value is {p_value:.2g}. {instead}",
+            f"these cases since. Counting all of them, its p-value is {p_value:.2g}. {instead}",
             3,
         )
 
@@ -345,7 +342,6 @@ def _last_rule(ledger: Ledger, model: str, alias: str) -> str | None:
 def _check_alias(alias: str) -> None:
     if VersionName.parse(f"any@{alias}") is None or RESERVED_ALIASES.fullmatch(alias):
         raise UserError(
-            f"{alias!r} is not a valid alias. Use a letter, then letters, digits, - and _, at most "
-            "40, "
-            "and not latest, newest, or v with a number. Example: production."
+            f"{alias!r} is not a valid alias. Use a letter, then letters, digits, - and _, at "
+            "most 40, and not latest, newest, or v with a number. Example: production."
         )

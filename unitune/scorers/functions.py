@@ -130,8 +130,7 @@ class RecordedScore(Scorer):
         except (OSError, ValueError) as error:
             raise JobError(
                 f"{path}: the scorer {self.name!r} cannot read this file. Each line needs case, "
-                "text and "
-                f"scores: {error}"
+                f"text and scores: {error}"
             ) from error
 
     def material(self, setting: Setting) -> JsonValue:

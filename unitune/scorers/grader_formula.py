@@ -59,8 +59,7 @@ def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
         case _:
             raise ValueError(
                 f"calculate_output {text!r} may contain only numbers, graders' names, + - * / ^ "
-                "and "
-                f"{', '.join(sorted(_FUNCTIONS))}"
+                f"and {', '.join(sorted(_FUNCTIONS))}"
             )
     inner = [_compiled(argument, text, names) for argument in arguments]
     return lambda values: float(function(*(part(values) for part in inner)))

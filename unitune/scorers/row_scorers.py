@@ -160,8 +160,7 @@ class RowScorers(Scorer):
         if kind == PythonFunction.type_name():
             raise DataError(
                 f"`{at}` names code, which is allowed only in a job. Add the function to `named` "
-                "of "
-                "row_scorers in evaluate.scorers and write its name here"
+                "of row_scorers in evaluate.scorers and write its name here"
             )
         types = {each.type_name(): each for each in leaves(Entry)}
         unfit = {PythonFunction.type_name(), Consistency.type_name(), self.type_name()}

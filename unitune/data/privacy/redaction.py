@@ -115,15 +115,13 @@ class Redaction(BaseModel):
             return cls.model_validate_json(content_of(Path(path)))
         except OSError as failure:
             raise DataError(
-                f"{path}: the map cannot be read: {failure.strerror or failure}. Use the file that "
-                "was "
-                "written with the redacted rows."
+                f"{path}: the map cannot be read: {failure.strerror or failure}. Use the file "
+                "that was written with the redacted rows."
             ) from failure
         except ValidationError as failure:
             raise DataError(
                 f"{path} is not a redaction map. Use the file that was written with the redacted "
-                "rows, "
-                "such as redaction.json in the folder of a run."
+                "rows, such as redaction.json in the folder of a run."
             ) from failure
 
     @property

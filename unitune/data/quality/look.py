@@ -130,8 +130,8 @@ def _longest(rows: Sequence[QualityRow]) -> RowIssues:
         [
             RowIssue(
                 at,
-                f"{rows[at].characters:,} characters, "
-                f"{100 * rows[at].characters / total:.2g} % of all.",
+                f"{rows[at].characters:,} characters, {100 * rows[at].characters / total:.2g} % "
+                "of all.",
             )
             for at in by_length[:few]
         ],

@@ -42,8 +42,7 @@ ECHO = "echo"
 VERSION = 3  # results format of promptfoo 0.121
 LET_PROMPTFOO = (
     "Let promptfoo write its results without calling a model: `promptfoo eval -c {} --providers "
-    "echo "
-    "--grader echo -o results.json`. Then import promptfoo:results.json."
+    "echo --grader echo -o results.json`. Then import promptfoo:results.json."
 )
 
 
