@@ -191,7 +191,7 @@ def tool_findings(example: Example) -> Iterator[Finding]:
             name, arguments = function.get("name"), function.get("arguments", "{}")
             open_calls.add(str(call["id"]) if call.get("id") else None)
             if not isinstance(name, str) or not name:
-                yield error("broken-call", f"{place} names no function.", _WRITE)
+                yield error("broken-call", f"{place} has no function name.", _WRITE)
             elif not isinstance(_parsed(arguments), dict):
                 what = f"the arguments of {place}, {name!r}, are not a JSON object: "
                 yield error("broken-call", f"{what}{clip(str(arguments))}.", _WRITE)

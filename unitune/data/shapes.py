@@ -51,7 +51,7 @@ def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
         )
         raise bad(
             "unknown-shape",
-            f"the row has {keys}, but neither `messages` nor `prompt`.{slip}",
+            f"the row needs `messages` or `prompt`, but has {keys}.{slip}",
             'Write {"messages": […]}, {"prompt": …, "completion": …} or {"prompt": …, "chosen": …, '
             f'"rejected": …}}, or set in the job {_WHICH_KEYS}.'
             + (" To train on raw text, set `method: cpt`." if "text" in row else ""),

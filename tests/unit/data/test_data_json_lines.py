@@ -58,7 +58,7 @@ BAD = [
     Bad("7", "not-an-object", "is 7, not an object"),
     Bad("null", "not-an-object", "is null, not an object"),
     Bad("[1, 2]", "not-an-object", "is [1, 2], not an object"),
-    Bad("{}", "unknown-shape", "the row has nothing"),
+    Bad("{}", "unknown-shape", "but has nothing"),
     Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
     Bad('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
     Bad('{"messages": []}', "wrong-value", "a list of 1 or more entries"),

@@ -44,7 +44,7 @@ def test_other_arguments_are_errors(arguments: object) -> None:
 @pytest.mark.parametrize("broken", [{"id": "1"}, {"function": "f"}, call(None), call("")])
 def test_a_call_names_its_function(broken: dict[str, Any]) -> None:
     (finding,) = tool_findings(row(broken))
-    assert "messages[1].tool_calls[0] names no function" in finding.message
+    assert "messages[1].tool_calls[0] has no function name" in finding.message
 
 
 def test_a_call_of_another_tool_is_a_warning_where_tools_are_declared() -> None:
