@@ -192,7 +192,7 @@ ORDER: dict[str, Any] = {
         ('{"item": "desk", "count": 0}', 0, "0 is less than the minimum of 1"),
         ('{"item": "desk"}', 0, "'count' is a required property"),
         ("a desk", 0, "not JSON"),
-        ('{"item": "desk", "item": "lamp", "count": 1}', 0, "a key stands twice"),
+        ('{"item": "desk", "item": "lamp", "count": 1}', 0, "a key appears twice"),
         ('{"item": "desk", "count": NaN}', 0, "NaN is not JSON"),
     ],
 )

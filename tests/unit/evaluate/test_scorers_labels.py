@@ -80,7 +80,7 @@ def test_an_expected_answer_that_is_no_label_is_refused(spec: Labelled) -> None:
     [
         (Choice(), (), "train has 0 distinct answers"),
         (Choice(), tuple(map(str, range(1001))), "train has 1001 distinct answers"),
-        (Choice(options=("us", "US")), (), "the label 'us' stands twice"),
+        (Choice(options=("us", "US")), (), "the label 'us' is in the options twice"),
     ],
 )
 def test_what_are_no_labels_is_refused(

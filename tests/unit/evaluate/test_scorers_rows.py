@@ -91,7 +91,7 @@ def test_a_measure_holds_within_bounds_where_it_is_known() -> None:
     assert 1.0 == judged(quick, "a", measured=Measured("a", seconds=2.0)).value
     assert 0.0 == judged(quick, "a", measured=Measured("a", seconds=2.1)).value
     unknown = judged(quick, "a", measured=Measured("a"))
-    assert (True, "latency at most 2: the answer's latency is not known") == (
+    assert (True, "latency at most 2: the answer's latency is unknown") == (
         unknown.failed,
         unknown.reason,
     )
