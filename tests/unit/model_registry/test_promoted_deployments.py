@@ -243,7 +243,7 @@ def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
         pass
     assert [new.id] == [each.run_id for each in deployments(standing=True)]
     (text,) = mismatches(Ledger(home()), "served")
-    assert "answers with served:2, and served@production points to version 1" in text
+    assert "serves served:2, but served@production points to version 1" in text
 
     assert moved(new) == 2
     assert before + 1 == switches(vendor)
@@ -287,10 +287,10 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     done = unitune("promote", new.id, "--as", "production", "--without-gate", "a test")
     assert 0 == done.code
     shown = unitune("models", "served").out
-    assert "answers with served:1, and served@production points to version 2" in shown
+    assert "serves served:1, but served@production points to version 2" in shown
     words = ("promote", "served:2", "--as", "production", "--without-gate", "a test")
     assert "answers with it." in unitune(*words, "--deploy", "--allow-unpriced").out
-    assert "answers with" not in unitune("models", "served").out
+    assert "serves served" not in unitune("models", "served").out
     assert f"answers with run {new.id} now" in unitune("deployments").out
     wrong = unitune("promote", "served:2", "--as", "production", "--budget", "5")
     assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)

@@ -162,7 +162,7 @@ def test_what_was_interrupted_goes_on(
 
     monkeypatch.setattr(Run, "export", export)
     server.inject_fault(fault, "POST", COMMIT)
-    with pytest.raises(BackendError, match=r"Push again|has refused"):
+    with pytest.raises(BackendError, match=r"Push again|refused the request"):
         push(run)
     done = push(run)
     assert ["adapter"] == exports
@@ -190,7 +190,7 @@ def test_a_card_that_a_person_has_written_on_is_what_is_published(
     (export / "README.md").write_text("---\nlicense: mit\n---\nMine.\n", "utf-8")
     done = push(run, folder=export)
     assert b"Mine." in hub.content(done.repository, "README.md")
-    assert any("README.md is yours" in note for note in done.notes)
+    assert any("README.md was edited and is kept" in note for note in done.notes)
 
 
 def test_what_is_not_known_of_licences_is_told(run: Run, export: Path) -> None:
