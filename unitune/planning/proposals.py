@@ -1,4 +1,4 @@
-"""Propose a base model for a backend where the job names none."""
+"""Propose a base model for a backend when the job names none."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unitune.workspace.today import today
 
 # Size in a model's name: 8B, 0.6B, 0p6b, 270m
 BILLIONS = re.compile(r"(?<![a-z0-9])(\d+(?:[.p]\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
-FAR = 5  # doublings in size from which on a base is no closer than one of unknown size
+FAR = 5  # difference in doublings from which a base counts like one of unknown size
 
 
 def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
-    """Return the bases of a job's backend that are closest to the job's model, the closest first.
+    """Return the base models of a job's backend that are closest to the job's model, closest first.
 
-    Bases that can be tuned this way come first, and of these the ones with a price. Then the
-    closest in size wins, and of equals the cheapest. Sizes are read from names.
+    Models that support the job come first, then those with a price, then the closest in size, then
+    the cheapest. Sizes are read from names.
 
     Returns:
-        The closest base for each format of rows, because not each can hold the job's rows. Nothing
-        if the job names a base of this backend, or the backend lists none.
+        The closest base for each row format, since not every format can hold the job's rows. Empty
+            if the job names a base of this backend, or the backend lists none.
     """
     offer = book.offer(job.backend)
     if isinstance(job.model, str):
@@ -57,6 +57,6 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
 
 
 def _billions(name: str) -> float | None:
-    """Return the parameters that a model's name states, in billions."""
+    """Return the number of parameters in a model's name, in billions."""
     match = BILLIONS.search(name)
     return match and float(match[1].replace("p", ".")) / (1 if match[2] in "bB" else 1000)

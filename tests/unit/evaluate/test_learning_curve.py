@@ -275,7 +275,7 @@ class TestJudging:
 class TestRefusals:
     @pytest.mark.parametrize(("points", "seeds"), [(2, 3), (3, 1)])
     def test_too_few_points_or_seeds(self, job: Job, points: int, seeds: int) -> None:
-        with pytest.raises(UserError, match="says nothing: it takes at least 3 points"):
+        with pytest.raises(UserError, match="fitting the curve takes at least 3 points"):
             learning_curve_of(preflight(job), points, seeds)
 
     def test_a_sweep(self, job: Job) -> None:

@@ -654,7 +654,7 @@ def test_a_saved_plan_is_refused_with_what_has_changed(priced: Priced, workplace
     told = str(refusal.value)
     assert 5 == refusal.value.exit_code
     assert "job: tuning.epochs was 'auto', is 3" in told
-    assert "data: the rows in train.jsonl are others" in told
+    assert "data: the rows in train.jsonl have changed" in told
     assert "price: training of * was $1000 a million tokens" in told
     assert [] == run.runs()
 

@@ -127,7 +127,7 @@ def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> N
     with pytest.raises(JobError, match="names no training rows, which tuned needs"):
         compare(job)
     assert ["no-training-rows"] == [one.code for one in plan(job.with_backend("fake")).errors]
-    with pytest.raises(UserError, match=r"names no rows to train on.*data\.train"):
+    with pytest.raises(UserError, match=r"has no training rows.*data\.train"):
         launch(job.with_backend("fake"))
 
 
