@@ -151,7 +151,7 @@ class TestFiveJobs:
         assert ("collect", "tuning_pays") == rule_of(decision)
         assert "test" == decision.conclusion.kind
         assert (
-            "With 20 test cases a comparison finds differences from"
+            "With 20 test cases, a comparison detects differences of"
             in (decision.conclusion.reasons[0])
         )
 
