@@ -45,7 +45,7 @@ def test_a_row_past_its_last_day_is_refused_however_new() -> None:
     assert "fresh" == freshness(row, date(2026, 5, 10))
     (finding,) = age_findings([row], date(2026, 5, 11))
     assert ("error", "stale-price") == (finding.severity, finding.code)
-    assert "held until 2026-05-10" in finding.message
+    assert "valid until 2026-05-10" in finding.message
 
 
 def test_a_stale_price_that_the_user_allows_is_still_told() -> None:

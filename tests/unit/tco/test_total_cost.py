@@ -181,7 +181,7 @@ def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
 
     assert month is not None
     assert ("1460.00", "1460.00") == (f"{month.low:.2f}", f"{month.expected:.2f}")
-    assert any("hosting depends on the machine: from $2" in note for note in found.notes)
+    assert any("hosting depends on the machine: $2" in note for note in found.notes)
 
 
 def test_where_tuned_tokens_cost_what_the_bases_do_one_price_tells_the_other() -> None:
