@@ -1,16 +1,15 @@
-"""How often a test was used before, and what that takes from a claim.
+"""Count earlier uses of a test, and correct a claim for them.
 
-Each comparison on a whole test is a look, and the ledger keeps it. Looks share a test when its
-cases are the same, whatever the job and the order of the rows. They share a candidate when model,
-prompt and settings are the same. Two things make a claim weaker:
+Each comparison on a whole test is a look, which the ledger records. Looks share a test if the cases
+are the same, and a candidate if model, prompt and settings are the same. Two things weaken a claim:
 
-    several candidates    The best of several looks good by luck. Holm's procedure counts them all,
-                          and each new draw of answers that are sampled counts as another one.
-    a test that grows     Whoever stops as soon as a candidate is better claims too much. A plan of
-                          `gate.looks` comparisons spends the error rate among them.
+    several candidates    The best of several looks good by luck. Holm's procedure counts all of
+                          them, and each new draw of sampled answers as another one.
+    a test that grows     Stopping as soon as a candidate is better claims too much. A plan of
+                          `gate.looks` comparisons divides the error rate among them.
 
-The same candidate with its recorded answers is the same look. A ledger that knows nothing, as in a
-fresh CI job, corrects for nothing; the verdict then says so.
+Reusing recorded answers of a candidate is the same look. An empty ledger, as in a fresh CI job,
+corrects for nothing; the verdict then states that.
 """
 
 from __future__ import annotations
@@ -38,8 +37,9 @@ def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
     """Return a comparison's p-value, adjusted for all looks at its test so far.
 
     Args:
-        looks: At the test, the oldest first.
-        comparison: Its id; None is returned where no look is of it, or it chose nothing.
+        looks: Looks at the test, oldest first.
+        comparison: Id of the comparison. Without such a look, or for a verification, the result is
+            None.
     """
     at = next((at for at, look in enumerate(looks) if look.comparison == comparison), None)
     if at is None or looks[at].kind == "verification":
@@ -51,7 +51,7 @@ def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
 
 
 def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[str, int]]:
-    """Return the newest p-value by candidate and draw of its answers, and how many draws it has."""
+    """Return the newest p-value per candidate and draw, and the number of draws per candidate."""
     drawn, numbers = dict[tuple[str, int], float](), dict[str, int]()
     for look in looks:
         if look.kind == "verification":
@@ -64,14 +64,14 @@ def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[st
 
 @dataclass(frozen=True, slots=True)
 class TestHistory:
-    """What the ledger knows of a test.
+    """Earlier looks at a test, from the ledger.
 
     Args:
-        task: The test of today.
+        task: The current test.
         job: Name of the job that compares.
-        looks: On these cases, the oldest first; None where no ledger could be read.
-        reason: Why new answers are wanted of a candidate that is known.
-        verifies: Whether this is a verification: all its answers are new, and it chooses nothing.
+        looks: Looks at these cases, oldest first; None if no ledger could be read.
+        reason: Reason for requesting new answers from a known candidate.
+        verifies: True for a verification, whose answers are all new and which chooses nothing.
     """
 
     __test__ = False  # pytest would collect it
@@ -84,7 +84,7 @@ class TestHistory:
 
     @classmethod
     def of(cls, task: Task, job: str, options: CompareOptions) -> TestHistory:
-        """Read it from the ledger; a replay does without one that cannot be read."""
+        """Read it from the ledger. A replay continues without a readable ledger."""
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
 
         try:
@@ -96,15 +96,15 @@ class TestHistory:
         return cls(task, job, looks, options.new_answers, options.verifies)
 
     def refuse_new_answers(self, name: str, candidate: str, contender: str) -> None:
-        """Refuse to have sampled answers of a known candidate, or its baselines, drawn again.
+        """Refuse to sample answers of a known candidate or its baselines again.
 
         Args:
-            name: Of the contender that is about to be asked.
+            name: Name of the contender about to answer.
             candidate: Identity of the candidate.
-            contender: Identity of that contender.
+            contender: Identity of the contender.
 
         Raises:
-            UserError: They were drawn before, and no reason is given.
+            UserError: The answers were sampled before, and no reason is given.
         """
         if self.reason is not None or self.verifies:
             return
@@ -112,15 +112,15 @@ class TestHistory:
             known = (look.candidate, *look.baselines)
             if look.sampled and look.candidate == candidate and contender in known:
                 raise UserError(
-                    f"{name} answered these {look.cases:,} test cases in comparison "
-                    f"{look.comparison}, and would be sampled again. Repeating a comparison until "
-                    "it comes out better proves nothing. Reuse the recorded answers (the same "
-                    "--output, or --use-cache), raise evaluate.repeats, or give --new-answers "
-                    "REASON, which is recorded and counted."
+                    f"{name} already answered these {look.cases:,} test cases in comparison "
+                    f"{look.comparison}. Sampling again until the result is better would make the "
+                    "verdict invalid. Reuse the recorded answers (the same --output, or "
+                    "--use-cache), raise evaluate.repeats, or give --new-answers REASON, which is "
+                    "recorded and counted."
                 )
 
     def use(self, candidate: str, cases: int, p_value: float, planned: int) -> UseOfTest:
-        """Return which use of the test this comparison is, and the level that follows from it."""
+        """Return this comparison's use of the test, and the confidence level that follows."""
         drawn, numbers = _draws(self.looks or ())
         if self.reason is not None or self.verifies or candidate not in numbers:
             numbers[candidate] = numbers.get(candidate, 0) + 1
@@ -147,7 +147,7 @@ class TestHistory:
         )
 
     def _earlier_sizes(self, candidate: str) -> list[int]:
-        """Return the sizes of other tests on which this job has compared the candidate."""
+        """Return the sizes of other tests on which this job compared the candidate."""
         if self.looks is None:
             return []
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
@@ -157,11 +157,11 @@ class TestHistory:
         return [cases for test, cases in sizes.items() if test != self.task.digest]
 
     def record(self, comparison: Comparison, answered: Sequence[Answered]) -> None:
-        """Write a finished comparison down as a look, where the ledger could be read."""
+        """Record a finished comparison as a look, if the ledger could be read."""
         if self.looks is None:
             return
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
-        from unitune.ledger.looks import Look  # noqa: PLC0415 - likewise
+        from unitune.ledger.looks import Look  # noqa: PLC0415 - slow to import
 
         task, known = self.task, {each.name: each for each in answered}
         ids = {each.name: task.identity(each.fingerprint, each.choice.prompt) for each in answered}

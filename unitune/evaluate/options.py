@@ -1,4 +1,4 @@
-"""Options of `compare`, and of everything else that has models answer."""
+"""Options of `compare` and of other commands that let models answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ignore(_: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerOptions:
-    """How models are made to answer; `unitune.compare` describes each option."""
+    """Options for answers; see `unitune.compare`."""
 
     deploy_seconds: float | None = None
     deploy_options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
@@ -33,11 +33,11 @@ class AnswerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions(AnswerOptions):
-    """How contenders are compared; `unitune.compare` describes each option."""
+    """Options for comparing contenders; see `unitune.compare`."""
 
     out: str | os.PathLike[str] | None = None
     update_baseline: bool = False
     limit: int | None = None
     new_answers: str | None = None
-    # Whether it watches a model in use: all answers are new, and nothing is chosen
+    # True for a check of a model in use: all answers are new, and nothing is chosen
     verifies: bool = False

@@ -56,7 +56,7 @@ def test_a_stale_price_that_the_user_allows_is_still_told() -> None:
 def test_rows_of_one_source_are_told_once() -> None:
     priced = rows({"training": 3, "hosting": "1.70"}, {"model": "m", "training": 4})
     (finding,) = age_findings([*priced, *priced], date(2027, 1, 1))
-    assert "training, hosting is of 2026-05-01, 245 days ago (a page)" in finding.message
+    assert "training, hosting is from 2026-05-01, 245 days ago (a page)" in finding.message
 
 
 def test_time_travel_a_third_party_price_is_too_old_today_and_was_not_in_june() -> None:

@@ -289,7 +289,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("goal", [0, 1.1, 90, float("nan")])
     def test_a_goal_that_is_no_score(self, job: Job, goal: float) -> None:
-        with pytest.raises(UserError, match="a score lies above 0 and goes up to 1"):
+        with pytest.raises(UserError, match="a score must be above 0 and at most 1"):
             learning_curve(job, goal=goal)
 
     @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ class TestMoney:
         curve = learning_curve_of(preflight(half), 3, 2)
         with pytest.raises(OverBudget, match=r"6 trainings may cost .* budget of \$1.00"):
             with_budget(curve, Decimal(1), allow_unpriced=True)
-        with pytest.raises(OverBudget, match="no price is known of rows="):
+        with pytest.raises(OverBudget, match="the price of rows="):
             with_budget(curve, Decimal(10_000))
         job = with_budget(curve, Decimal(10_000), allow_unpriced=True).job
         assert job.budget is not None

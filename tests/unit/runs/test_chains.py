@@ -156,7 +156,7 @@ def test_cases_that_an_earlier_training_learned_are_leaks_as_well(
     run = launch(job).wait(0.001)
     tuned = find_tuned_runs(preflight(job), run, replay=False)["tuned"]
     assert f"{first.id}/train.jsonl" in [each.name for each in tuned.rows]
-    assert f"Run {run.id} goes on from run {first.id}" in tuned.notes[0]
+    assert f"Run {run.id} continues from run {first.id}" in tuned.notes[0]
     assert tuned.effort.startswith("trained by sft, then sft")
     with pytest.raises(Leak):
         compare(job, run)

@@ -227,7 +227,7 @@ def test_the_offer_names_the_newest_model_where_the_job_does_not() -> None:
 def test_old_prices_are_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2027-09-01")
 
-    assert any("of 2026-11-01, 304 days ago" in note for note in example_cost().notes)
+    assert any("from 2026-11-01, 304 days ago" in note for note in example_cost().notes)
 
 
 def test_a_model_that_is_on_this_machine_is_counted_by_its_own_tokenizer(
