@@ -1,8 +1,4 @@
-"""Apply a vendor's billing rules (an offer's `Billing`) to counted rows.
-
-An unknown rule becomes a range from the least to the most that any vendor is known to charge, with
-a reason. Prices are not used here (`unitune.cost.estimate`).
-"""
+"""Apply a vendor's billing rules (an offer's `Billing`) to counted rows."""
 
 from __future__ import annotations
 
@@ -82,12 +78,8 @@ def training_tokens(
 def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally) -> Charged:
     """Return the tokens charged for one pass over rows at their own lengths.
 
-    Args:
-        job: Provides the method and the sequence length.
-        vendor: Name used in the reasons.
-        billing: The vendor's rules.
-        limit: The vendor's maximum tokens per row; None if unknown.
-        rows: The rows with the base model's counts.
+    `limit` is the vendor's maximum tokens per row, None if unknown; `vendor` is named in the
+    reasons.
     """
     because: list[str] = []
     lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals

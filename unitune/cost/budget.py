@@ -128,16 +128,9 @@ def budget_findings(  # noqa: PLR0913 - a cost and the words for it
     unpriced: bool = False,
     price: str = "training=25",
 ) -> Iterator[Finding]:
-    """Yield errors if a launch or a deployment exceeds a limit.
+    """Yield errors if a cost exceeds a limit, or is unknown (None) under a limit.
 
-    Args:
-        limits: Limits that apply.
-        usd: The cost; None if unknown.
-        backend: The backend that charges it.
-        what: Name of the charge.
-        less: How to reduce the cost.
-        unpriced: Accept an unknown price.
-        price: Example value for --price.
+    `what` names the charge, `less` a way to reduce it and `price` an example value for --price.
     """
     if usd is None:
         if limits and not unpriced:

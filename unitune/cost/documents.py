@@ -1,7 +1,4 @@
-"""Document of a job's cost on one backend: `Estimate`, with a `Line` per item.
-
-A sum with an unknown line is unknown, never zero. `unitune.cost.estimate` computes it.
-"""
+"""Document of a job's cost on one backend. A sum with an unknown line is unknown, never zero."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Estimate what a job costs on one backend, line by line, as ranges.
-
-Training on the user's own machine is forecast elsewhere (`Forecasts`). `unitune.tco` compares the
-cost of requests.
-"""
+"""Estimate what a job costs on one backend, line by line, as ranges."""
 
 from __future__ import annotations
 
@@ -120,9 +116,7 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
 def standing_usd(ends: tuple[PriceRow, PriceRow], units: Spread) -> Spread | None:
     """Return the cost of a deployment, or None if its price is not per hour or month.
 
-    Args:
-        ends: The cheapest price, used for low and expected, and the most expensive, used for high.
-        units: Hours or months, matching the price.
+    `ends` are the cheapest price (low and expected) and the most expensive one (high).
     """
     usd = _amount(ends[0], None, units)
     return usd and Spread(usd.low, usd.expected, max(usd.high, units.high * ends[1].usd))

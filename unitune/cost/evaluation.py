@@ -1,8 +1,4 @@
-"""Estimate the tokens of a comparison's requests and answers from the cases and prompt kinds.
-
-Building prompts needs dev rows, so instructions and shots are bounded instead. Requests on dev
-rows, to choose a contender's prompt, are included. `evaluate.budget` limits the actual requests.
-"""
+"""Estimate the tokens of a comparison's requests and answers from the cases and prompt kinds."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
 """Compare the bill of a run with its estimate, and narrow later estimates.
 
-A bill shows where in the range of tokens the truth is: at the low end if a vendor does not charge
-the tail of the chat template, at the high end if it does. Three bills that agree narrow the range.
-
-The vendor's figures for a run that succeeded are final. Failed and cancelled runs are charged by
-the vendor's rules, which is provisional until a person has read the bill.
+A bill shows where in the range of tokens the truth is. Three bills that agree narrow the range.
 """
 
 from __future__ import annotations
@@ -171,7 +167,6 @@ def _by_rule(
 
 
 def _whole_epochs(epoch: Count, chosen: Count, billed: int) -> int:
-    """Return the number of epochs that fits a bill best."""
     if chosen.exact:
         return max(chosen.expected, 1)
     fitting = [

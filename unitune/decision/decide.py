@@ -1,7 +1,4 @@
-"""Decide whether to tune or to prompt: measure until the rules reach a conclusion.
-
-Answers and trainings are recorded, so a call that was interrupted resumes when it is repeated.
-"""
+"""Decide whether to tune or to prompt: measure until the rules reach a conclusion."""
 
 from __future__ import annotations
 
@@ -105,10 +102,7 @@ def measure_and_conclude(
 ) -> Decision:
     """Measure until the rules reach a conclusion, and write the decision next to the answers.
 
-    Args:
-        resolved: The job on each backend that is considered.
-        choices: How to measure.
-        measure: Measure what is missing. Otherwise use only the measurements made so far.
+    Without `measure`, use only the measurements made so far.
     """
     options = [Measured.of(each, choices.requests_month) for each in resolved]
     checked, notes, over_budget = _checked(resolved[0], choices), list[str](), False

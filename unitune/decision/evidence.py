@@ -1,7 +1,4 @@
-"""Documents of `unitune decide --json`: the evidence and the decision.
-
-Scores are fractions from 0 to 1 on validation rows; money is in US dollars.
-"""
+"""Documents of `unitune decide --json`. Scores are fractions of 1; money is in US dollars."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Measure a job on one backend for a decision.
-
-Each measurement is a learning curve or a comparison: recorded, launched once, within the budget and
-never repeated. All use the validation rows, so the test set stays unused.
-"""
+"""Measure a job on one backend for a decision, using only validation rows."""
 
 from __future__ import annotations
 
@@ -140,12 +136,7 @@ class Measured:
         self.tuned, self.runs = answers.graded[-seeds:], tuple(run.id for run in runs[-seeds:])
 
     def option(self, best: Graded | None, points: int) -> TuningOption:
-        """Return the option as evidence for the rules.
-
-        Args:
-            best: The best prompt of all backends.
-            points: Sizes of a learning curve.
-        """
+        """Return the option as evidence; `best` is the best prompt of all backends."""
         resolved, rows = self.resolved, self.resolved.rows.read
         model = resolved.terms.model
         ends = model.retires_on if model else None

@@ -1,8 +1,6 @@
 """Check what a gate requires of the cases, and read and write the baseline file.
 
-The baseline file is in the repository next to the job, and changes to it are reviewed like code.
-Its lines are therefore sorted and its numbers rounded, so a diff shows only cases whose score has
-changed. Only ``compare --update-baseline`` writes it.
+The file is reviewed like code, so its lines are sorted and its numbers rounded:
 
     {"schema_version": 1, "metric": "exact", "scorers": {"exact": "0f3a5c…"}}
     {"id": "0a1b…", "content": "9c1e…", "scores": {"exact": 1, "json_valid": 1}}
@@ -126,10 +124,7 @@ def required_cases(
 ) -> frozenset[str]:
     """Return the ids of the cases that the candidate must answer correctly.
 
-    Args:
-        gate: The gate with the job's required cases, or None.
-        cases: Test cases. A row can set ``required: true`` itself.
-        copies: Ids of dropped duplicates with the ids of the cases they duplicate.
+    `copies` has the ids of dropped duplicates with those of the kept cases.
 
     Raises:
         NotFoundError: The gate names a case that does not exist.
@@ -170,7 +165,6 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
 def _mismatch(
     header: Header, lines: Mapping[str, Line], primary: Scorer, today: Mapping[str, Example]
 ) -> str | None:
-    """Return why the file cannot be compared with today's scorer and cases, or None if it can."""
     name = primary.name
     if header.metric != name:
         return f"its scores are by {header.metric}, but the job's are by {name}"

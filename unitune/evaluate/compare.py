@@ -1,18 +1,4 @@
-"""Compare a job's contenders on the same cases, and the candidate with the best baseline.
-
-    preflight ──► readiness   checks before anything else
-              ──► sweep       the run of a sweep that dev rows choose
-              ──► tuned_run   runs of the tuned models
-              ──► sources     model and price of each contender
-              ──► task        cases and scorers; leaks are refused
-              ──► baseline    the gate's requirements for the cases
-              ──► contenders  prompts to choose from
-              ──► runner      choose prompts on dev rows, then answer test cases
-              ──► conclude    scores, statistics, verdict, gate
-
-``verdict.json`` is written to the folder and to the history (`unitune.evaluate.history`). After an
-interruption, the same call resumes.
-"""
+"""Compare a job's contenders on the same cases, and the candidate with the best baseline."""
 
 from __future__ import annotations
 
@@ -117,7 +103,7 @@ def compare(  # noqa: PLR0913 - every option has a default
 
     Returns:
         The comparison. It is also in the history (`unitune.comparisons`) under its `id`, unless it
-            is a replay of a folder given as `out`.
+        is a replay of a folder given as `out`.
 
     Raises:
         UserError: The job cannot be compared as is. The subclasses are JobError, DataError, Leak,

@@ -1,8 +1,4 @@
-"""Compute every figure of a comparison, from scores to the verdict, from its recorded answers.
-
-The verdict is about the best baseline (`statistics.paired.against_best`); the accompanying figures
-are those against the strongest baseline. The same records always give the same comparison.
-"""
+"""Compute every figure of a comparison, from scores to the verdict, from its recorded answers."""
 
 from __future__ import annotations
 

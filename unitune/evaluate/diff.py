@@ -1,8 +1,4 @@
-"""Compare two comparisons of the history: what each contender gained and lost.
-
-A contender is paired with itself, case by case, if both comparisons used the same scorer and cases;
-otherwise the reason is given. A case with an error or a cut-off answer in either is left out.
-"""
+"""Compare two comparisons of the history: what each contender gained and lost."""
 
 from __future__ import annotations
 
@@ -116,7 +112,6 @@ def _unpaired(then: Comparison, now: Comparison, pairs: Sequence[object]) -> str
 def _paired(
     name: str, now: Comparison, pairs: Iterable[tuple[CaseResult, CaseResult]]
 ) -> PairedDiff | None:
-    """Return a contender paired with itself, or None if too few of its answers are complete."""
     of_both = [(old.answers[name], new.answers[name], new) for old, new in pairs]
     known = [each for each in of_both if each[0].known and each[1].known]
     if len(known) < LEAST_PAIRS:

@@ -185,7 +185,6 @@ def _enough(gate: Gate, scored: Reading, then: Sequence[Regression]) -> Ruling:
 
 
 def _mode(gate: Gate, evidence: Evidence) -> Ruling:
-    """Rule by the mode, if every reading of the evidence supports it."""
     nothing = _uninformative(evidence)
     if nothing == NOTHING_RIGHT:
         return Ruling(3, nothing)
@@ -205,7 +204,6 @@ def _uninformative(evidence: Evidence) -> str | None:
 
 
 def _in_every_reading(rule: Rule, evidence: Evidence) -> Ruling:
-    """Return a rule's ruling if it is inconclusive or the same in every reading."""
     ruling = rule(*evidence.held[0])
     if ruling.exit_code in (3, 4):
         return ruling

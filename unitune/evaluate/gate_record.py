@@ -1,9 +1,4 @@
-"""Record a comparison's result as an event of the candidate's run.
-
-The event has the gate's decision and hashes of the comparison's files and of the model. They prove
-later, also on a machine that only shares the ledger, that this model passed a gate and that the
-files are unchanged.
-"""
+"""Record a comparison's result as an event of the candidate's run."""
 
 from __future__ import annotations
 
@@ -111,9 +106,7 @@ def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
 def refuse_changed_files(record: GateRecord, *, is_shared: bool) -> None:
     """Refuse a comparison whose files were changed, or deleted on the machine that made them.
 
-    Args:
-        record: The record of the comparison.
-        is_shared: True if the ledger is shared, so the files may be on another machine.
+    If the ledger is shared, the files may be on another machine.
 
     Raises:
         Mismatch: The files differ from the record.

@@ -1,8 +1,6 @@
 """Score answers per contender and case, and over all cases.
 
-A case requested several times counts once, with the mean of its scores: repeats make a score
-steadier but are not additional evidence. Shapes: N cases, K repeats of a case, S sufficient
-statistics.
+Repeats of a case count once, with their mean score. Shapes: N cases, K repeats, S statistics.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Keep every finished comparison in a folder of its own, ``.unitune/comparisons/ID/``.
-
-`unitune.evaluate.result_files` writes verdict.json and cases.jsonl, `unitune.report.files` the
-report. Ids sort by time. Recorded answers stay in the folder that `compare` writes to, where the
-next comparison of the job reuses them.
-"""
+"""Keep every finished comparison in a folder of its own, ``.unitune/comparisons/ID/``."""
 
 from __future__ import annotations
 

@@ -1,13 +1,4 @@
-"""Measure how much data a job needs, and extrapolate its learning curve.
-
-    planning.learning_curve ──► nested subsets and seeds, a run each
-              run.sweep     ──► each launched once
-              runner        ──► each model answers the validation rows
-              statistics    ──► laws through the mean scores, with their ranges
-
-After an interruption, the same call resumes: no run is trained twice and no recorded answer is
-requested again. The test cases are not used.
-"""
+"""Measure how much data a job needs, and extrapolate its learning curve."""
 
 from __future__ import annotations
 
@@ -105,14 +96,9 @@ def check_goal(goal: float | None) -> None:
 def with_budget(
     resolved: ResolvedJob, usd: Decimal, *, allow_unpriced: bool = False
 ) -> ResolvedJob:
-    """Return a learning curve with a common budget for its trainings and answers.
+    """Return a learning curve with a common budget in US dollars.
 
     The trainings get their maximum cost, and the answers the rest.
-
-    Args:
-        resolved: The result of `learning_curve_of`.
-        usd: The budget in US dollars.
-        allow_unpriced: Accept an unknown price of the answers.
 
     Raises:
         OverBudget: Items with a price may cost more, or the answers have no price.
@@ -144,12 +130,6 @@ def judge_curve(
     options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
 ) -> LearningCurve:
     """Let the models of a curve's runs answer the validation rows, and fit their scores.
-
-    Args:
-        resolved: The result of `learning_curve_of`.
-        runs: Its runs, in its order.
-        goal: See `learning_curve`.
-        options: How the models answer.
 
     Raises:
         RunFailed: A run has no model.
@@ -245,7 +225,6 @@ def _document(
 
 
 def _check(fitted: FittedCurve) -> Prediction | None:
-    """Return the score at the largest size as predicted from the others, and as measured."""
     if len(fitted.sizes) <= LEAST_POINTS:
         return None
     predicted = _prediction(fitted.before_last, fitted.sizes[-1])

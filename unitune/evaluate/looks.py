@@ -1,15 +1,8 @@
-"""Count earlier uses of a test, and correct a claim for them.
+"""Count earlier uses of a test (looks), and correct a claim for them.
 
-Each comparison on a whole test is a look, which the ledger records. Looks share a test if the cases
-are the same, and a candidate if model, prompt and settings are the same. Two things weaken a claim:
-
-    several candidates    The best of several looks good by luck. Holm's procedure counts all of
-                          them, and each new draw of sampled answers as another one.
-    a test that grows     Stopping as soon as a candidate is better claims too much. A plan of
-                          `gate.looks` comparisons divides the error rate among them.
-
-Reusing recorded answers of a candidate is the same look. An empty ledger, as in a fresh CI job,
-corrects for nothing; the verdict then states that.
+Looks share a test if the cases are the same, and a candidate if model, prompt and settings are.
+Holm's procedure counts candidates and new draws of sampled answers. A plan of `gate.looks` divides
+the error rate among the comparisons of a growing test.
 """
 
 from __future__ import annotations
@@ -34,12 +27,9 @@ if TYPE_CHECKING:
 
 
 def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
-    """Return a comparison's p-value, adjusted for all looks at its test so far.
+    """Return a comparison's p-value, adjusted for all looks (oldest first) at its test so far.
 
-    Args:
-        looks: Looks at the test, oldest first.
-        comparison: Id of the comparison. Without such a look, or for a verification, the result is
-            None.
+    Without such a look, or for a verification, the result is None.
     """
     at = next((at for at, look in enumerate(looks) if look.comparison == comparison), None)
     if at is None or looks[at].kind == "verification":
@@ -64,14 +54,10 @@ def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[st
 
 @dataclass(frozen=True, slots=True)
 class TestHistory:
-    """Earlier looks at a test, from the ledger.
+    """Earlier looks at a test, oldest first; None if no ledger could be read.
 
-    Args:
-        task: The current test.
-        job: Name of the job that compares.
-        looks: Looks at these cases, oldest first; None if no ledger could be read.
-        reason: Reason for requesting new answers from a known candidate.
-        verifies: True for a verification, whose answers are all new and which chooses nothing.
+    `reason` is for new answers from a known candidate. A verification has only new answers and
+    chooses nothing.
     """
 
     __test__ = False  # pytest would collect it
@@ -147,7 +133,6 @@ class TestHistory:
         )
 
     def _earlier_sizes(self, candidate: str) -> list[int]:
-        """Return the sizes of other tests on which this job compared the candidate."""
         if self.looks is None:
             return []
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import

@@ -1,7 +1,4 @@
-"""Keep a person's notes on cases in ``notes.jsonl``, next to a comparison's other files.
-
-The file only grows. The last note on a case counts, and an empty one deletes it.
-"""
+"""Keep a person's notes on cases in ``notes.jsonl``, next to a comparison's other files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Check a job and its data before anything is paid: `check` and `refusals`.
-
-`compare` raises the first refusal; `check`, `plan` and `run` show all as findings. No model, key or
-user code is needed. What can still be fixed after the training, such as a missing baseline file, is
-only a warning there.
-"""
+"""Check a job and its data before anything is paid: `check` and `refusals`."""
 
 from __future__ import annotations
 
@@ -62,7 +57,7 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 
     Returns:
         Figures of each file, findings, and suspicious training rows. Unreadable data is also a
-            finding.
+        finding.
 
     Raises:
         JobError: The job file is missing or not valid.
@@ -101,11 +96,7 @@ def _check_pipe(pipe: Path) -> DataReport:
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:
-    """Return the errors of a job's backend and of its model there.
-
-    Args:
-        job: A job without training rows is only compared, so its backend only has to exist.
-    """
+    """Return the errors of a job's backend and, if it trains, of its model there."""
     try:
         offer = registry.offer(job.backend)
         if job.data.train is None:
@@ -156,13 +147,7 @@ def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:
 def readiness_findings(
     job: Job, rows: JobRows, book: PriceBook | None = None
 ) -> tuple[Finding, ...]:
-    """Return findings about a comparison of a job whose rows can be read.
-
-    Args:
-        job: Without test cases, only its contenders are checked.
-        rows: Its rows.
-        book: Prices; by default those of the job's folder.
-    """
+    """Return findings about a comparison of a job whose rows can be read."""
     findings = [finding for refusal in refusals(job, rows) for finding in _findings_of(refusal)]
     lacking = (each for refusal in _lacking_yet(job, rows, book) for each in _findings_of(refusal))
     findings += [each.model_copy(update={"severity": "warning"}) for each in lacking]
@@ -184,10 +169,7 @@ def readiness_findings(
 def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[UnituneError]:
     """Yield the reasons why a job cannot be compared, judging by the job and its rows.
 
-    Args:
-        job: Without test cases, only its contenders are checked.
-        rows: Its rows.
-        run: Id of the run given by the user, if any.
+    Without test cases, only its contenders are checked.
     """
     yield from _raised(check_contenders, job, run)
     splits, evaluate = rows.splits, job.evaluate

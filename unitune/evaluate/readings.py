@@ -218,7 +218,6 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
 
 
 def _given(pairings: Mapping[str, Pairing], *, to_candidate: bool) -> dict[str, Pairing]:
-    """Return the pairings with all unknown answers counted for one side."""
     candidate = read_as(next(iter(pairings.values())).candidate, right=to_candidate)
     return {
         name: replace(

@@ -1,8 +1,4 @@
-"""Define the parts of a comparison: `Record`, `Answer` and `CaseResult`.
-
-A `Record` is a line of ``rows.jsonl``. These are dataclasses, because pydantic models take three
-times the memory and there is one per question.
-"""
+"""Define the parts of a comparison as dataclasses, which take a third of pydantic's memory."""
 
 from __future__ import annotations
 

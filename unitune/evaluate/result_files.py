@@ -1,8 +1,4 @@
-"""Locate and write the files of a comparison.
-
-All files are in the folder of the recorded answers: that of the run or job, or the user's. Those of
-a preview (`--limit`) are in a subfolder, so they do not replace files of the whole test.
-"""
+"""Locate and write the files of a comparison."""
 
 from __future__ import annotations
 
@@ -37,12 +33,9 @@ def report_folder(comparison: Comparison, folder: Path) -> Path:
 
 
 def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
-    """Return the folder for the answers of a comparison.
+    """Return the folder for the answers of a comparison: `out`, or that of the run or job.
 
-    Args:
-        out: The folder given by the user; None for that of the job or run.
-        job: Jobs with the same name in different folders have separate folders.
-        run: Id of the run of the tuned model.
+    Jobs with the same name in different folders have separate folders.
 
     Raises:
         UserError: The folder has files with the same names that are not from a comparison.

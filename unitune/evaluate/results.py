@@ -1,8 +1,4 @@
-"""Define the result of a comparison: `Comparison`, returned by `unitune.compare`.
-
-``verdict.json`` is a `Comparison` without its cases, which are lines of ``cases.jsonl``. No
-statistic is computed here.
-"""
+"""Define the result of a comparison: `Comparison`, returned by `unitune.compare`."""
 
 from __future__ import annotations
 

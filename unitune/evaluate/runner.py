@@ -1,12 +1,8 @@
 """Take every contender through dev and test cases, loading one model at a time.
 
-A model is loaded once for all of its contenders and closed before the next is loaded. Tuned models
-come first, because they may not match their base, and again last, for contenders that use the best
-baseline's prompt. Each contender chooses its prompt on dev rows and then answers the test cases
-with it. Dev rows always use single requests, because each round depends on the one before.
-
-Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``. A replay reads these
-files and loads no model.
+Tuned models come first, because they may not match their base, and again last, for contenders that
+use the best baseline's prompt. Dev rows always use single requests, because each round depends on
+the one before. Their answers go to ``dev.jsonl``, those to test cases to ``rows.jsonl``.
 """
 
 from __future__ import annotations
@@ -152,7 +148,6 @@ def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Ans
 def _outside_any_loop(
     work: Callable[[], tuple[Answered, ...]], stopped: threading.Event
 ) -> tuple[Answered, ...]:
-    """Run the work here, or in a thread that is stopped if waiting for it ends early."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

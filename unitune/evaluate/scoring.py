@@ -1,8 +1,4 @@
-"""Prepare a comparison's scorers, check them against the cases, and apply them to answers.
-
-Cases that no answer could get right, and scorers that accept every answer, are refused before any
-request.
-"""
+"""Prepare a comparison's scorers, check them against the cases, and apply them to answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Choose the run of a sweep that scores best on dev rows as the candidate.
-
-Each run's model answers all dev rows with their own messages. The primary metric decides, then the
-mean of all scorers, then the order. Only the chosen run's model answers the test cases.
-"""
+"""Choose the run of a sweep that scores best on dev rows as the candidate."""
 
 from __future__ import annotations
 
@@ -87,12 +83,6 @@ def select(
     resolved: ResolvedJob, runs: Mapping[str, Run], trials: Mapping[str, Trial], spent: Decimal
 ) -> Selection:
     """Choose the run with the best score on dev rows; the first one of a tie.
-
-    Args:
-        resolved: The sweep.
-        runs: Runs with a model, by values.
-        trials: Trials of these runs, by values.
-        spent: Cost of the answers, in US dollars.
 
     Raises:
         NotFoundError: No run has a model.

@@ -1,9 +1,7 @@
 """Prepare the cases of a comparison with their scorers, clusters and slices.
 
-Test cases that also occur in training rows are refused or dropped, as `evaluate.leaks` says.
-Identical cases count once, whatever their ids, because a copy is not additional evidence.
-`evaluate.clusters` and `evaluate.slices` name extra keys in the rows of ``data.test``. Cases with
-the same or nearly the same question (`unitune.data.families`) always belong to one cluster.
+Identical cases count once, whatever their ids. Cases with the same or nearly the same question
+(`unitune.data.families`) belong to one cluster.
 """
 
 from __future__ import annotations
@@ -75,12 +73,7 @@ class Task:
         return digest(sorted(case.case_hash for case in self.cases))
 
     def identity(self, fingerprint: str, prompt: Prompt) -> str:
-        """Return the digest of what determines a contender's answers to any cases.
-
-        Args:
-            fingerprint: Fingerprint of its model.
-            prompt: Its prompt. The settings are those of the task.
-        """
+        """Return the digest of what determines a contender's answers to any cases."""
         shots = prompt.shots
         shown = (
             [shots.count, shots.neighbours.fingerprint]

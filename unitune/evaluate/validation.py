@@ -1,8 +1,4 @@
-"""Collect answers to the validation rows, so that the test stays unused.
-
-`planning.learning_curve.judged_on_validation` returns the job with its contenders and rows. Answers
-are recorded in one folder per job and backend and never requested twice.
-"""
+"""Collect answers to the validation rows, so that the test stays unused."""
 
 from __future__ import annotations
 
@@ -50,13 +46,7 @@ def answer_validation(
 ) -> ValidationAnswers:
     """Let contenders answer the validation rows, each tuned model separately, the others together.
 
-    Prompts are chosen on the same rows that score them, which makes their scores slightly
-    optimistic.
-
-    Args:
-        resolved: The result of `judged_on_validation`.
-        runs: Runs of the tuned contenders, by contender; each must have a model.
-        options: How they answer.
+    Prompts are chosen on the same rows that score them, which makes their scores optimistic.
 
     Raises:
         BackendError: See `unitune.compare`, as for OverBudget and Interrupted.
@@ -92,16 +82,7 @@ def answer_validation(
 def answer_in_turn(
     config: EvaluationConfig, journals: Journals, runs: Mapping[str, Run]
 ) -> dict[str, Answered]:
-    """Collect answers of one tuned model (and deployment) at a time, then of all others.
-
-    Args:
-        config: The configuration with its contenders.
-        journals: Journals of the configuration.
-        runs: Runs of the tuned contenders, by contender.
-
-    Returns:
-        Answers by contender.
-    """
+    """Return the answers by contender, collecting those of one tuned model at a time."""
     groups: list[tuple[Contender, ...]] = [(each,) for each in config.contenders if each.is_tuned]
     groups.append(tuple(each for each in config.contenders if not each.is_tuned))
     answered: dict[str, Answered] = {}

@@ -1,8 +1,4 @@
-"""Check a job against a backend's offer: model, method, settings and dates.
-
-An explicit setting that the backend does not support is an error; only `auto` adapts. `seed` is a
-warning, because it also decides locally which rows are held out.
-"""
+"""Check a job against a backend's offer. Unsupported explicit settings are errors."""
 
 from __future__ import annotations
 

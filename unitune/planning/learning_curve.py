@@ -1,9 +1,7 @@
 """Plan the runs of a learning curve: nested subsets of the training rows, each with several seeds.
 
-The largest subset has all rows; each smaller one has about half of the next. Rows of equal input
-stay together. Each seed draws its own subsets. All runs use the job's settings and are scored on
-its validation rows, so the test set stays unused. The run with all rows and the first seed is the
-job's own run.
+All runs use the job's settings and are scored on its validation rows. The run with all rows and the
+first seed is the job's own run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Show which tokens of a row are trained on, before anything is paid for.
-
-Backends that train on this machine show their own loss mask (`ShowsLossMask`). For vendors it is
-every assistant turn whose weight is not 0. Texts are split into tokens if the model's encoding is
-installed.
-"""
+"""Show which tokens of a row are trained on, before anything is paid for."""
 
 from __future__ import annotations
 

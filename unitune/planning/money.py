@@ -50,10 +50,6 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
 
     A shared ledger is read only if budget.yaml needs it, so a plan opens no connection otherwise.
 
-    Args:
-        job: A job whose folder may contain budget.yaml.
-        unpriced: Accept unknown or old prices.
-
     Raises:
         JobError: budget.yaml is not valid.
     """
@@ -80,12 +76,9 @@ def estimated(
     money: Money = NOTHING_KNOWN,
     trained: Mapping[str, Job] | None = None,
 ) -> Estimate:
-    """Return the vendor's price of a training and of the answers of its comparison.
+    """Return the vendor's price of a training (or sweep) and of the answers of its comparison.
 
-    Args:
-        resolved: The job; a sweep's estimate covers all its runs.
-        money: Spending and earlier bills.
-        trained: Jobs of the runs that tuned contenders name, by contender, if known.
+    `trained` has the jobs of the runs that tuned contenders name, by contender.
     """
     job = resolved.job
     others = {

@@ -1,8 +1,4 @@
-"""Plan one job on one or several backends: findings, and a forecast or an estimate.
-
-A plan reads the offer, the data files and, for backends that train here, the model. It calls no
-vendor and spends nothing. A launch is refused for the same errors that its plan reports.
-"""
+"""Plan one job on one or several backends: findings, and a forecast or an estimate."""
 
 from __future__ import annotations
 
@@ -262,11 +258,8 @@ def _beside_others(job: Job, book: PriceBook, rows: Rows, money: Money) -> Plan:
 def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     """Return the plan of a resolved job.
 
-    Args:
-        resolved: The job.
-        money: Budgets, spending and earlier bills.
-        alone: Import the backend to forecast and to validate options. Without it, warnings and
-            notes about the data, which are the same for all backends, are left out.
+    Unless it is planned `alone`, the backend is not imported, so it neither forecasts nor validates
+    options, and warnings and notes about the data are left out.
     """
     job, offer, terms = resolved.job, resolved.offer, resolved.terms
     findings, read = list(resolved.offer_findings), resolved.rows.read.report

@@ -1,9 +1,4 @@
-"""Look up everything that a job needs, once, without calling a vendor.
-
-Job ──► offer, backend, the model's name there
-    ──► rows read, checked and split; test cases that leak
-    ──► ResolvedJob: used by plan, launch, quote, calibrate, compare and cost
-"""
+"""Look up everything that a job needs, once, without calling a vendor."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
 
     Returns:
         The closest base for each row format, since not every format can hold the job's rows. Empty
-            if the job names a base of this backend, or the backend lists none.
+        if the job names a base of this backend, or the backend lists none.
     """
     offer = book.offer(job.backend)
     if isinstance(job.model, str):

@@ -89,12 +89,7 @@ def row_findings(
 ) -> tuple[Finding, ...]:
     """Return findings about rows that a backend's format or limits do not allow.
 
-    Args:
-        vendor: The backend's name.
-        terms: The offer's terms for the base model.
-        splits: Training and validation rows.
-        files: The same rows as they would be uploaded, by file name.
-        lengths: Tokens of the training rows; None if not counted.
+    `files` are the same rows as uploaded, by name; `lengths` are None if not counted.
     """
     findings = [finding for file in files.values() for finding in file.findings]
     limits = terms.limits
@@ -131,7 +126,6 @@ def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Fin
 def _long_rows(
     vendor: str, fate: str | None, most: int, rows: Dataset, lengths: Lengths
 ) -> Iterator[Finding]:
-    """Yield an error for each row that is certainly too long, and a warning if it may be."""
     if lengths.longest.high <= most:
         return
     for row, count in zip(rows.rows, lengths, strict=True):

@@ -1,8 +1,4 @@
-"""Save a plan to a file and find what has changed since: `unitune plan -o`, `unitune apply`.
-
-A saved plan is bound to the job, the uploaded rows and the prices, so that exactly the reviewed
-plan is launched.
-"""
+"""Save a plan to a file and find what has changed since: `unitune plan -o`, `unitune apply`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Find the tuned model that a job's training continues from (`start`), without calling a vendor.
-
-It names a run, a version of a registered model, the folder of an adapter if the backend trains
-here, or a model by the vendor's name.
-"""
+"""Find the tuned model that a job's training continues from (`start`), without calling a vendor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Price the requests and the hosting of a model.
-
-A base model has a price per token and needs no deployment; a tuned one may need one. Its hours are
-the planned ones, with every hour of the month as the high end, in case it is left running.
-"""
+"""Price the requests and the hosting of a model."""
 
 from __future__ import annotations
 
@@ -188,7 +184,6 @@ def _hosting(prices: PriceLookup, usage: Usage) -> tuple[Spread | None, list[str
 
 
 def _hours(usage: Usage) -> Spread:
-    """Return a month's hours: as planned, with every hour of the month at the high end."""
     planned = HOURS_A_MONTH * usage.hosting_hours_day / 24
     return Spread(planned, planned, HOURS_A_MONTH)
 

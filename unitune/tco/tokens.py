@@ -1,8 +1,4 @@
-"""Count and measure the tokens of a job's requests, from its rows and its newest comparison.
-
-The tuned model gets the row's own messages. Before dev rows have chosen the best prompt, its count
-spans the first prompts that the most elaborate baseline would try.
-"""
+"""Count and measure the tokens of a job's requests, from its rows and its newest comparison."""
 
 from __future__ import annotations
 
@@ -48,10 +44,7 @@ class Tokens(NamedTuple):
 def measured(job: Job, alternative: str | None, shared_tuned: Count) -> Tokens:
     """Return what the newest comparison of a job measured, or no tokens without one.
 
-    Args:
-        job: Only comparisons with its name, backend and base model count.
-        alternative: Name of the newest untuned model.
-        shared_tuned: Tokens that all prompts of the tuned model start with.
+    Only comparisons with the job's name, backend and base model count.
     """
     newest = newest_of(job.name, job.backend, job.base_model)
     if newest is None:
@@ -112,7 +105,6 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Tokens:
 
 
 def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
-    """Return the first prompts of the most elaborate baseline, shortest first."""
     contenders = build(job.evaluate, job.tuning, splits.train)
     baselines = [each for each in contenders if each.spec.role == "baseline"]
     most = max(baselines, key=lambda each: EFFORT.index(prompt_kind(each.spec)), default=None)
@@ -120,7 +112,6 @@ def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
 
 
 def _added(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> int:
-    """Return how many tokens a prompt adds to a row, on average."""
     longer = [
         row.model_copy(update={"messages": (*prompt.messages(row), NO_ANSWER)}) for row in rows
     ]

@@ -1,7 +1,4 @@
-"""Compute the total cost of ownership of a job's tuned model, without calling a vendor.
-
-All figures use one horizon: the planned months, or fewer if the model is switched off earlier.
-"""
+"""Compute the total cost of ownership of a job's tuned model, without calling a vendor."""
 
 from __future__ import annotations
 
@@ -44,12 +41,8 @@ def total_costs(
 ) -> TotalCostList:
     """Return the total cost of ownership of a job's tuned model on several backends.
 
-    Args:
-        job: What is tuned and how it will be used.
-        backends: Names of backends. One without a total cost is left out, with the reason.
-        requests_month: Overrides the job's requests per month.
-        only_launchable: Leave out backends on which the job cannot be launched. If the job names no
-            base model for a backend, use the closest one, as `unitune.planning.plan.plans` does.
+    With `only_launchable`, leave out backends on which the job cannot be launched, and use the
+    closest base model if the job names none.
 
     Raises:
         UnituneError: No backend has a total cost; gives the reason of the first.
@@ -148,7 +141,6 @@ def total_cost(
 
 
 def _horizon(resolved: ResolvedJob) -> Horizon:
-    """Return the horizon of the tuned model, which ends with its base."""
     job, begins, planned = resolved.job, today(), resolved.job.usage.months
     ends = resolved.terms.model.retires_on if resolved.terms.model else None
     left = Decimal((ends - begins).days) * 24 / HOURS_A_MONTH if ends else Decimal(planned)

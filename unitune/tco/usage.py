@@ -1,7 +1,4 @@
-"""Compile the figures of a model's usage, each with its source.
-
-The first source that has a figure wins: command line or job, newest comparison, rows, assumption.
-"""
+"""Compile the figures of a model's usage, each with its source."""
 
 from __future__ import annotations
 
@@ -35,11 +32,8 @@ def says_all_tokens(usage: Usage) -> bool:
 def use_of(job: Job, measured: Tokens, counted: Tokens, requests_month: int | None) -> Use:
     """Return how a job's model will be used.
 
-    Args:
-        job: Its `usage` takes precedence over everything except `requests_month`.
-        measured: Tokens of the newest comparison.
-        counted: Tokens of the rows; may be empty if the job gives all of them.
-        requests_month: Requests per month from the command line.
+    The job's `usage` takes precedence over everything except `requests_month` (from the command
+    line). `counted` may be empty if the job gives all token counts.
     """
     usage, figures = job.usage, list[Figure]()
 
@@ -81,7 +75,6 @@ def use_of(job: Job, measured: Tokens, counted: Tokens, requests_month: int | No
 
 
 def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
-    """Yield the figures that the job sets or leaves to assumptions."""
     rate = hit_rate(usage)
     span = f"{100 * WORST_HIT_RATE:.0f} % to {100 * BEST_HIT_RATE:.0f} %"
     factor = usage.reasoning_factor

@@ -380,7 +380,7 @@ def test_a_batch_that_failed_is_told_and_made_anew_by_the_next_call(
     vendor.plays(fails="the enqueued token limit is reached")
     with pytest.raises(BackendError) as caught:
         compare(two, out=out, batch=True)
-    assert "zero-shot at fake has failed: the enqueued token limit is reached." in str(caught.value)
+    assert "zero-shot at fake failed: the enqueued token limit is reached." in str(caught.value)
     assert "None of its 60 questions was answered" in str(caught.value)
     assert "without --batch, one by one" in str(caught.value)
     assert ["failed", "failed"] == ends(out)
@@ -696,7 +696,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
 ) -> None:
     out.mkdir()
     (out / "batches.jsonl").write_text(content)
-    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 is no record of a batch"):
+    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 is not a record of a batch"):
         compare(two, out=out, batch=True)
     assert content == (out / "batches.jsonl").read_text()
     assert 0 == vendor.asked("submit_batch")

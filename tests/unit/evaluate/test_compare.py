@@ -233,7 +233,7 @@ def test_files_of_somebody_else_are_not_written_over(
 ) -> None:
     backend = backend_of(told_is_better)
     (tmp_path / "summary.md").write_text("mine")
-    with pytest.raises(UserError, match=r"summary\.md is of no comparison"):
+    with pytest.raises(UserError, match=r"summary\.md is not from a comparison"):
         compare(make_job(PROMPTED), out=tmp_path)
     assert ("mine", []) == ((tmp_path / "summary.md").read_text(), backend.requests)
 
@@ -390,7 +390,9 @@ def test_two_cases_under_one_id_are_refused(make_job: Any, backend_of: Any, tmp_
         for text in ("test 1", "test 2")
     ]
     (tmp_path / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    with pytest.raises(DataError, match=r"test\.jsonl:2: the id 'one' stands at test\.jsonl:1 too"):
+    with pytest.raises(
+        DataError, match=r"test\.jsonl:2: the id 'one' is also used at test\.jsonl:1"
+    ):
         compare(job)
 
 

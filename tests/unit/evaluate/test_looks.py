@@ -188,7 +188,7 @@ def test_a_baseline_that_is_sampled_again_takes_a_reason_too(
     ]
     job = make_job({"contenders": contenders, "temperature": 0.7})
     compare(job)
-    with pytest.raises(UserError, match="zero-shot answered these 60 test cases"):
+    with pytest.raises(UserError, match="zero-shot already answered these 60 test cases"):
         compare(job, out=tmp_path / "again")
 
 

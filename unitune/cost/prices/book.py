@@ -1,11 +1,9 @@
 """Find the price that applies, by backend, model and day.
 
 The first source that has a price wins: a flag, the job, the project's ``prices.yaml``, the user's
-own file, the offer and, for answers, the package genai-prices. Third-party rows come after
-first-party rows and the user's own. A job and the files next to it may be a stranger's, so they
-cannot lower a price that is known without them: the more expensive one applies.
-
-A prices file is a project's ``prices.yaml``, next to its job, or the user's own:
+own file, the offer and, for answers, the package genai-prices; but first-party rows come before
+third-party ones. A job and the files next to it may be a stranger's, so they cannot lower a price
+that is known without them.
 
     prices:                                  # written by people
       - {backend: azure, tier: global, training: 21.25, source: contract 7, as_of: 2026-11-01}

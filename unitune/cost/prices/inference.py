@@ -1,7 +1,6 @@
-"""Look up prices of answers in the package genai-prices (extra `prices`).
+"""Look up prices of answers in the package genai-prices (extra `prices`), which works offline.
 
-It is third-party, works offline, and has neither training nor hosting prices. It does not date its
-prices, so the newest price change that it contains is taken as their day.
+Its prices have no date, so the newest price change that it contains is taken as their day.
 """
 
 from __future__ import annotations

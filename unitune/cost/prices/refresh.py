@@ -1,8 +1,4 @@
-"""Compare what a vendor states now with what is known, and write it to a prices file.
-
-Text above the mark, which people wrote, is left unchanged. Readers of vendors' pages and APIs are
-entry points ``unitune.prices``.
-"""
+"""Compare what a vendor states now with what is known, and write it to a prices file."""
 
 from __future__ import annotations
 

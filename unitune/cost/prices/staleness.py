@@ -1,8 +1,4 @@
-"""Warn about prices that are old, or that only the job's folder states.
-
-Vendors change prices within weeks, and tables without dates go out of date unnoticed: one package
-on PyPI was a third too low after a change. Each row therefore has the day of its source.
-"""
+"""Warn about prices that are old, or that only the job's folder states."""
 
 from __future__ import annotations
 
@@ -67,16 +63,7 @@ def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding |
 def folder_findings(
     rows: Iterable[PriceRow], book: PriceBook, job: Job, day: date
 ) -> Iterator[Finding]:
-    """Yield warnings about prices that only the job or a file next to it states.
-
-    They may be a stranger's.
-
-    Args:
-        rows: The prices that are used.
-        book: The book of the prices.
-        job: Provides model, method and options.
-        day: Day of the prices.
-    """
+    """Yield warnings about prices that only the job or a stranger's file next to it may state."""
     for row in rows:
         if row.origin in OF_FOLDER and not row.usd and not _known_price(row, book.known, job, day):
             yield warning(

@@ -1,8 +1,7 @@
 """Count for models that use one of OpenAI's encodings: exact texts in the framing of chat.
 
-The API frames a prompt in the same way. Whether a training also counts the tokens that open a reply
-is unknown, so only the high count has them. OpenAI does not publish how it frames tools and calls,
-so both are ranges whose high count is their JSON.
+Whether a training counts the tokens that open a reply is unknown, and so is the framing of tools
+and calls. Both are ranges; the high count of tools and calls is their JSON.
 """
 
 from __future__ import annotations
@@ -125,7 +124,6 @@ class EncodingCounter:
         return Count.of(tokens) + self._calls(turns)
 
     def _prelude(self, turns: Sequence[Message], tools: Sequence[Tool] | None) -> Count:
-        """Return the tokens of tools and of what a vendor adds to a prompt."""
         framing, added = self._framing, Count()
         instructions = [turn for turn in turns if turn.role in INSTRUCTION_ROLES]
         if tools:

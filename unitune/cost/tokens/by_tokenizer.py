@@ -1,8 +1,6 @@
 """Count for open models with their own tokenizer and chat template, if they are installed.
 
-They are searched in a named folder, the stores of backends and the Hugging Face cache; nothing is
-downloaded. Templates may be a stranger's, so they run in a sandbox with limits
-(`unitune.scorers.bounded`).
+Templates may be a stranger's, so they run in a sandbox with limits (`unitune.scorers.bounded`).
 """
 
 from __future__ import annotations
@@ -42,11 +40,8 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
 class TokenizerCounter:
     """Counter that uses a model's own tokenizer and chat template, if it has one.
 
-    Args:
-        folder: Folder with ``tokenizer.json``.
-
     Raises:
-        ValueError: The tokenizer cannot be read.
+        ValueError: The tokenizer in the folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,13 +139,9 @@ class TooSlow(CannotRender):
 
 
 class ChatTemplate:
-    """Chat template in Jinja.
+    """Chat template in Jinja, with special tokens by name and additional variables (`kwargs`).
 
-    Args:
-        source: Text of the template.
-        special: Special tokens that it uses, by name.
-        kwargs: Additional variables, such as ``enable_thinking``.
-        day: Date that the template sees, as YYYY-MM-DD; None for today.
+    `day` is the date that the template sees, as YYYY-MM-DD; None for today.
     """
 
     def __init__(

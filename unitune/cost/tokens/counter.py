@@ -1,8 +1,4 @@
-"""Choose the token counter of a model.
-
-Tokenizers of vendors' models are listed by name in ``families.yaml``. Those of open models are
-searched on this machine.
-"""
+"""Choose the token counter of a model."""
 
 from __future__ import annotations
 
@@ -54,8 +50,7 @@ class Family(Spec):
 def family_of(model: str) -> Family | None:
     """Return the family of a model; None for an open or unknown model.
 
-    Args:
-        model: A vendor's name. A tuned model of OpenAI (``ft:BASE:…``) has the family of its base.
+    A tuned model of OpenAI (``ft:BASE:…``) has the family of its base.
     """
     name = model.lower()
     while prefix := _PREFIX.match(name):

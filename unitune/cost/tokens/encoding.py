@@ -1,8 +1,4 @@
-"""Count tokens with tiktoken and the rank tables shipped with unitune, so nothing is downloaded.
-
-Counting never fails: special tokens count as text, an unpaired surrogate counts as its replacement,
-and texts that are too long for tiktoken are cut where the count does not change.
-"""
+"""Count tokens with tiktoken and the rank tables shipped with unitune, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -35,7 +31,10 @@ class _Recipe(TypedDict):
 
 
 def count_tokens(encoding: str, text: str) -> int:
-    """Return the number of tokens of a text in o200k_base or cl100k_base."""
+    """Return the number of tokens of a text in o200k_base or cl100k_base; never fails.
+
+    Special tokens count as text, and an unpaired surrogate counts as its replacement.
+    """
     encode = tiktoken_encoding(encoding).encode_ordinary
     return sum(len(encode(piece)) for piece in pieces(text))
 

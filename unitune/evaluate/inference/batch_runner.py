@@ -1,8 +1,6 @@
 """Answer test cases in batches: within a day, for about half the price.
 
-The open questions of all contenders are submitted before any batch is waited for. A batch is
-recorded before it is submitted and searched for before it is submitted again, so it is paid for
-once (`unitune.evaluate.inference.batches`). Its answers become ordinary records.
+A batch is recorded before it is submitted, and searched for before it is submitted again:
 
     announced, no id   searched for; adopted, or else submitted again with its key
     with an id         polled and collected, never submitted again

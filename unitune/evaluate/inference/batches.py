@@ -1,9 +1,6 @@
 """Record batches of requests in ``batches.jsonl`` and submit each exactly once.
 
-A batch is recorded with its key before the paid call, so after a crash it can be searched for
-(`unitune.backends.exactly_once`). Later lines with its key add the backend's id or its end; they
-are short enough to be added by hand. The file only grows, and a torn last line is cut off. Only the
-process that holds the lock of ``rows.jsonl`` writes it.
+Only the holder of ``rows.jsonl`` writes the file. Later lines of a key add its id or end.
 """
 
 from __future__ import annotations
@@ -116,13 +113,7 @@ class BatchFile:
         self._write(batch)
 
     def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
-        """Record new facts about a batch.
-
-        Args:
-            batch: An announced batch.
-            batch_id: The backend's id; empty if the id recorded so far is of another batch.
-            end: The end of the batch.
-        """
+        """Record new facts about a batch. An empty id means that the recorded one is wrong."""
         self._write(Change(key=batch.key, batch_id=batch_id, end=end))
 
     def _write(self, line: Batch | Change) -> None:
@@ -143,10 +134,7 @@ class BatchFile:
 
 @contextmanager
 def open_batches(path: Path) -> Generator[BatchFile]:
-    """Open the file of batches for reading and appending, and cut off a torn last line.
-
-    Args:
-        path: The file; this process must hold ``rows.jsonl`` in its folder. Created if missing.
+    """Open or create the file of batches, and cut off a torn last line.
 
     Raises:
         Mismatch: A line is not a record of a batch.

@@ -1,10 +1,7 @@
 """Price a comparison's answers, and enforce their budget as a hard limit.
 
-A price is the vendor's (`unitune.cost.prices`), or the job's own under `evaluate.prices` if that is
-higher or the only one. Before a request is sent, its maximum cost is reserved: a high count of its
-text plus the longest allowed answer, including hidden reasoning. The vendor's token counts then
-replace the reservation, unless they are missing or impossible. Near the limit, requests wait for
-each other.
+Each request first reserves its maximum cost: a high count of its text and the longest answer. The
+vendor's token counts then replace it, unless they are missing or impossible.
 """
 
 from __future__ import annotations
@@ -95,12 +92,7 @@ def record_usd(price: TokenPrice, record: Record) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPrices:
-    """Known token prices of a comparison's answers.
-
-    Args:
-        contenders: Prices by contender.
-        unpriced: Contenders that cost money at a vendor, but have no known price.
-    """
+    """Known token prices by contender, and contenders that have an unknown price."""
 
     contenders: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     unpriced: tuple[str, ...] = ()
@@ -180,7 +172,6 @@ def _price_of_vendor(spec: ContenderSpec, lookup: PriceLookup, *, stale: bool) -
 
 
 def _is_free(spec: ContenderSpec, lookup: PriceLookup) -> bool:
-    """Return whether tokens are free: no charge at all, or a deployment paid by the hour."""
     if _is_uncharged(spec, lookup):
         return True
     hosting = lookup.hosting() if isinstance(spec, Tuned) else None
@@ -206,13 +197,7 @@ class Budget:
         return cls(evaluate.budget and evaluate.budget.usd, spent)
 
     def charge(self, records: Iterable[Record], prices: Mapping[str, TokenPrice]) -> None:
-        """Add the cost of recorded answers from earlier calls or from batches.
-
-        Args:
-            records: Recorded answers; on dev rows, the contender's name is followed by the
-                prompt's.
-            prices: Prices by contender; contenders without one are not counted.
-        """
+        """Add the cost of recorded answers from earlier calls or from batches."""
         for record in records:
             name = record.contender
             fitting = [each for each in prices if name == each or name.startswith(f"{each}: ")]

@@ -1,9 +1,4 @@
-"""Send questions to a model and record every answer as it arrives.
-
-Answers in the journal are not requested again unless they are errors. The hash that identifies them
-covers the model's fingerprint, the messages and every sampling setting, so models and prompts never
-share answers. Requests stop if a vendor is down.
-"""
+"""Send questions to a model and record every answer as it arrives."""
 
 from __future__ import annotations
 
@@ -191,8 +186,6 @@ class _Pending(NamedTuple):
 
 @dataclass(slots=True)
 class _Requests:
-    """Requests of one contender and their records so far."""
-
     model: ChatModel
     journal: Journal
     contender: str
@@ -289,7 +282,6 @@ class _Requests:
         self.notify(len(self.records))
 
     def _stop_if_down(self, reply: Reply) -> None:
-        """Stop if the failures are about the vendor or the account, not the model."""
         if reply.error is None:
             self.failures, self.answered = 0, True
             return

@@ -1,8 +1,7 @@
 """Record answers so that they survive a killed process, and cache answers across comparisons.
 
-Every answer is appended as a whole line. After a crash, at most a torn last line is cut off and
-requests in flight are repeated. The file only grows: the last line of a question counts, and lines
-whose `Record.request_hash` no longer matches a request are ignored. One process writes at a time.
+The file only grows, and one process writes at a time. The last line of a question counts; lines
+whose `Record.request_hash` no longer matches a request are ignored.
 """
 
 from __future__ import annotations
@@ -178,12 +177,7 @@ def heal(
 class ResponseCache:
     """Answers of all comparisons by the hash of their request, in a private SQLite file.
 
-    The hash covers the model, so two models never share an answer. If the file cannot be used,
-    everything is requested.
-
-    Args:
-        file: None to neither read nor store answers.
-        use_cache: Read stored answers. New ones are stored in any case.
+    The hash covers the model. Without a usable file, everything is requested.
     """
 
     def __init__(self, file: sqlite3.Connection | None, *, use_cache: bool) -> None:

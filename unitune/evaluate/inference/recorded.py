@@ -1,7 +1,6 @@
 """Use recorded answers as a model, so that a retired model can still be compared.
 
-The file has one JSON object per line with `case` and `answer`, and `scores` if another tool scored
-it (`unitune import … --answers`). A case without an answer is an error, never a wrong answer.
+The file has one JSON object per line with `case`, `answer` and perhaps another tool's `scores`.
 """
 
 from __future__ import annotations
@@ -42,12 +41,7 @@ _LINE = TypeAdapter(RecordedAnswer)
 
 
 class RecordedModel(BatchedChatModel):
-    """Model that returns recorded answers.
-
-    Args:
-        path: The file.
-        cases: Cases to answer.
-        redaction: Replacements in the cases, which are also made in the answers.
+    """Model that returns recorded answers to cases, with the cases' redaction.
 
     Raises:
         DataError: The file is missing, a line is not a recorded answer, or two cases with the same
@@ -139,11 +133,7 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
-    """Return recorded answers by case.
-
-    Args:
-        path: The file.
-        redaction: Replacements to make in the answers; None for none.
+    """Return recorded answers by case, redacted if a redaction is given.
 
     Raises:
         DataError: The file is missing, a line is not a recorded answer, or a case has two.

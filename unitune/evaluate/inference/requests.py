@@ -1,11 +1,9 @@
 """Send a request until it is answered or retrying is useless.
 
-Retries follow `unitune.backends.retry.retry_reply`; each attempt also waits for its turn and
-reserves its budget. The number of requests in flight adapts to the model. It grows by one per round
-of answers, at first by one per answer, and is halved when the vendor limits the rate (additive
-increase, multiplicative decrease: Chiu and Jain 1989, Computer Networks 17:1). A pause that the
-vendor asks for applies to every request, because limits are per account. A few refusals among
-answers do not slow it down.
+The limit of requests in flight grows by one per round of answers, at first by one per answer, and
+is halved when the vendor limits the rate (additive increase, multiplicative decrease: Chiu and Jain
+1989, Computer Networks 17:1). A vendor's pause applies to all requests of the account. A few
+refusals among answers do not slow it down.
 """
 
 from __future__ import annotations
@@ -81,12 +79,9 @@ class AdaptiveLimiter:
         self.limit = min(self.most, self.limit + (1 if self._starting else 1 / self.limit))
 
     def refused(self, sent: float, retry_after_seconds: float) -> None:
-        """Record that the vendor limits the rate.
+        """Record that the vendor limits the rate and asks for a pause.
 
-        Args:
-            sent: Time when the refused request was sent, on the monotonic clock. Refusals of
-                requests sent before the last slowdown are ignored.
-            retry_after_seconds: The pause that the vendor asks for.
+        Refusals of requests sent before the last slowdown (`sent`, monotonic clock) are ignored.
         """
         self._refused.append(True)
         if sum(self._refused) < REFUSALS:

@@ -1,8 +1,4 @@
-"""Resolve which model answers for each contender, and open it.
-
-Contenders of the same origin share one opened model. A key is read from the environment when its
-model is opened, and stored nowhere.
-"""
+"""Resolve which model answers for each contender, and open it."""
 
 from __future__ import annotations
 

@@ -1,14 +1,9 @@
 """Build each contender of a job with its prompts, and choose among them on dev rows.
 
-zero-shot and tuned have one prompt, the row's own messages; instructed adds a text. few-shot tries
-prompts with more and more shots, then variants of the best: without the instructions, with other
-rows and with each case's nearest rows, at most six prompts. Models of other backends and servers
-use the prompts of the kind that they name. A tuned model may borrow the best baseline's prompt.
-
-Test cases are never used to choose. With several prompts and many dev rows, the first
-`SCREENING_ROWS` pick `FINALISTS`, which also answer the others. Ties are broken by the mean of all
-scorers, then by the order of trial (shorter first) and, for baselines, in favour of more effort, so
-that a tie never gives the candidate an easier opponent.
+few-shot tries prompts with more and more shots, then variants of the best one, at most six. With
+several prompts and many dev rows, the first `SCREENING_ROWS` pick `FINALISTS`, which also answer
+the others. Ties are broken by the mean of all scorers, then by the order of trial and, for
+baselines, in favour of more effort, so that a tie never gives the candidate an easier opponent.
 """
 
 from __future__ import annotations
@@ -84,10 +79,6 @@ class Contender:
 
 def check_contenders(job: Job, run: str | None) -> None:
     """Refuse contenders that cannot be compared or built.
-
-    Args:
-        job: The job with its contenders.
-        run: Id of the run given by the user, if any.
 
     Raises:
         JobError: See `check_roles`; or training rows are missing, or no contender uses the run.
@@ -204,8 +195,6 @@ def _not_comparable(specs: Sequence[ContenderSpec]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """Sources of prompts, without dev or test rows."""
-
     train: Sequence[Example]
     neighbours: Neighbours
     instructions: str
@@ -218,13 +207,7 @@ class _Material:
 
 
 def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple[Contender, ...]:
-    """Build the job's contenders, in its order.
-
-    Args:
-        evaluate: Contenders, and the job's instructions if any.
-        tuning: Its seed decides which rows are used as shots.
-        train: The training rows, the only source of shots and generated instructions.
-    """
+    """Build the job's contenders in its order, with shots and instructions from training rows."""
     rows = tuple(row for row in train if row.answer is not None)
     material = _Material(
         train=rows,

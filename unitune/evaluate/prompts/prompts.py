@@ -72,14 +72,11 @@ def _facets(answer: str) -> tuple[str, ...]:
 class Neighbours:
     """Training rows ranked by the similarity of their questions, computed at the first search.
 
-    The similarity is the cosine of TF-IDF vectors, without a model. A row's vector has two halves
-    of equal weight: words and word pairs, and runs of 3 to 5 letters inside words, which also match
-    across endings and typing errors. Frequencies count as 1 + log(count), and rarity as log((1 +
-    rows) / (1 + rows with it)) + 1 (Manning, Raghavan and Schütze, Introduction to Information
-    Retrieval, 6.2 and 6.4; smoothed as in scikit-learn).
-
-    Args:
-        train: The training rows; of several with one input, the first by hash is kept.
+    The similarity is the cosine of TF-IDF vectors with two halves of equal weight: words and word
+    pairs, and runs of 3 to 5 letters inside words, which also match across endings and typing
+    errors. Frequencies count as 1 + log(count), and rarity as log((1 + rows) / (1 + rows with it))
+    + 1 (Manning, Raghavan and Schütze, Introduction to Information Retrieval, 6.2 and 6.4; smoothed
+    as in scikit-learn).
     """
 
     def __init__(self, train: Sequence[Example]) -> None:
@@ -121,8 +118,6 @@ class Neighbours:
 
 
 class _TfIdf:
-    """Unit vectors of texts over one kind of terms."""
-
     def __init__(self, texts: Sequence[Iterable[str]]) -> None:
         from scipy.sparse import csc_array  # noqa: PLC0415 - slow to import
 
@@ -232,7 +227,7 @@ def instructions_from(train: Iterable[Example]) -> str:
 
     Returns:
         A sentence on the format with up to 30 distinct answers; for JSON objects, the keys with up
-            to 30 values each; for other texts, a few samples.
+        to 30 values each; for other texts, a few samples.
     """
     answers = [answer.strip() for example in train if (answer := example.answer)]
     if objects := _objects(answers):
@@ -276,7 +271,6 @@ def _turns(shot: Example) -> tuple[Message, ...]:
 
 
 def _objects(answers: Sequence[str]) -> list[dict[str, object]]:
-    """Return the answers as JSON objects, or nothing if any of them is not an object."""
     objects: list[dict[str, object]] = []
     for answer in answers:
         try:

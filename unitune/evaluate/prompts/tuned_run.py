@@ -64,12 +64,7 @@ class TunedRun:
 def answering(
     tuned: Mapping[str, TunedRun], config: EvaluationConfig
 ) -> Generator[dict[str, Source]]:
-    """Yield the sources with the tuned models, deploying them meanwhile if needed.
-
-    Args:
-        tuned: The run of each tuned contender.
-        config: Its budget also pays for the deployments. A replay deploys nothing.
-    """
+    """Yield the sources with the tuned models, deploying them if needed and within the budget."""
     options, budget, ready = config.options, config.budget, dict(config.sources)
     with ExitStack() as stack:
         models: dict[str, TunedModel] = {}
@@ -90,11 +85,8 @@ def answering(
 def find_runs(job: Job, fingerprint: str, run: Run | None, *, replay: bool) -> dict[str, Run]:
     """Return the run whose model answers for each tuned contender, by contender name.
 
-    Args:
-        job: The job; its contenders may name runs.
-        fingerprint: Fingerprint of the training that the job describes.
-        run: Run of contenders that name none; by default the newest succeeded run of this training.
-        replay: Leave out contenders whose run is not in the ledger.
+    By default it is the newest succeeded run of this training. A replay leaves out runs that are
+    not in the ledger.
 
     Raises:
         NotFoundError: The run does not exist.
@@ -242,10 +234,6 @@ def _refreshed(run: Run) -> Run:
 
 
 def _effort(run: Run, compared: Job, events: Sequence[Event]) -> str:
-    """Return a summary of the training: the steps made and the job's settings.
-
-    It names the base and backend if they differ from those of the compared job.
-    """
     job, base, backend = run.job, run.base_model, run.backend_name
     other = (base, backend) != (compared.base_model, compared.backend)
     steps = max((event.number("step") or 0 for event in events if event.kind == "step"), default=0)

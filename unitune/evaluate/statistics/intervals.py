@@ -210,7 +210,7 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
 
     Source:
         Tango 1998, Stat Med 17:891. Empirical likelihood: Owen 1988, Biometrika 75:237; with added
-            values: Chen, Variyath and Abraham 2008, J Comput Graph Stat 17:426.
+        values: Chen, Variyath and Abraham 2008, J Comput Graph Stat 17:426.
     """
     far = differences.reach
     return _score_interval(differences, (-far, far), level)

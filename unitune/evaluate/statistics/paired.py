@@ -186,8 +186,8 @@ def verdict(interval: Interval, interval90: Interval, margin: float, p_value: fl
 
     Returns:
         better (interval above 0) and worse (interval below 0) if the test also rejects at the
-            interval's level; equivalent (90 % interval inside the margin); non-inferior (above
-            minus the margin); else inconclusive.
+        interval's level; equivalent (90 % interval inside the margin); non-inferior (above minus
+        the margin); else inconclusive.
 
     Raises:
         ValueError: The margin is not between 0 and 1.

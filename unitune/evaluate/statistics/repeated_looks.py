@@ -1,8 +1,4 @@
-"""Compute confidence levels that stay valid when one test is used more than once.
-
-`holm_divisor` is for several candidates on the same cases, `look_level` for one candidate on a
-growing test.
-"""
+"""Compute confidence levels that stay valid when one test is used more than once."""
 
 from __future__ import annotations
 
@@ -50,7 +46,7 @@ def spent(fraction: float, alpha: float = ALPHA) -> float:
 
     Source:
         Lan and DeMets 1983, Biometrika 70:659: the function similar to O'Brien and Fleming's
-            bounds, 2 - 2 Phi(z / sqrt(fraction)), for each side with half of alpha.
+        bounds, 2 - 2 Phi(z / sqrt(fraction)), for each side with half of alpha.
     """
     from scipy.special import ndtr, ndtri  # noqa: PLC0415 - slow to import
 
@@ -73,7 +69,7 @@ def look_level(sizes: Sequence[int], planned: int, alpha: float = ALPHA) -> floa
 
     Source:
         Lan and DeMets 1983, Biometrika 70:659; the recursion: Armitage, McPherson and Rowe 1969, J
-            R Stat Soc A 132:235; Jennison and Turnbull 2000, chapters 7 and 19.
+        R Stat Soc A 132:235; Jennison and Turnbull 2000, chapters 7 and 19.
     """
     if len(sizes) > planned:
         raise ValueError(f"{len(sizes)} looks exceed the {planned} planned looks")

@@ -43,7 +43,7 @@ def cases_needed(discordance: float, effect: float, power: float = POWER) -> int
 
     Source:
         Connor 1987, Biometrics 43:207: the test uses the variance without a difference, the
-            discordance, and the observations vary by discordance - effect².
+        discordance, and the observations vary by discordance - effect².
     """
     if not 0 <= discordance <= 1:
         raise ValueError(f"discordance must be a fraction from 0 to 1, not {discordance}")
@@ -104,7 +104,7 @@ def cases_needed_for_margin(
 
     Source:
         Two variances in one sample size: Lachin 1981, Control Clin Trials 2:93. Tango 1998, Stat
-            Med 17:891; Liu et al. 2002, Stat Med 21:231.
+        Med 17:891; Liu et al. 2002, Stat Med 21:231.
     """
     _check_mean_square(mean_square)
     check_share("margin", margin)
@@ -209,7 +209,7 @@ def foresight(n: int, margin: float, *, graded: bool = False) -> str:
 
     Returns:
         The smallest difference detected with 80 % power, and the cases that detect one as large as
-            the margin, for a range of assumptions on how much cases differ. Clusters are ignored.
+        the margin, for a range of assumptions on how much cases differ. Clusters are ignored.
     """
     likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
     squares = [share**2 if graded else share for share in likely]

@@ -79,7 +79,7 @@ def sign_flip_p(sums: FloatArray) -> float:  # (U,)
 
     Source:
         Fisher 1935, The Design of Experiments, section 21. Drawn: (1 + #) / (1 + R), Phipson and
-            Smyth 2010, Stat Appl Genet Mol Biol 9:39.
+        Smyth 2010, Stat Appl Genet Mol Biol 9:39.
     """
     moved = sums[sums != 0]  # (U,); exchanging equal answers changes nothing
     total = float(moved.sum())
@@ -105,7 +105,7 @@ def randomisation_p(
 
     Source:
         Noreen 1989, Computer-Intensive Methods for Testing Hypotheses; Riezler and Maxwell 2005,
-            ACL workshop on evaluation measures, W05-0908.
+        ACL workshop on evaluation measures, W05-0908.
     """
     change = baseline - candidate  # (U, S)
     old, new = baseline.sum(0), candidate.sum(0)  # (S,)
@@ -152,7 +152,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Returns:
         Adjusted p-values in the same order: a comparison is significant at 5 % if its own is 0.05
-            or less.
+        or less.
 
     Raises:
         ValueError: A p-value is outside 0 to 1.
@@ -180,7 +180,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
     Source:
         Benjamini and Hochberg 1995, J R Stat Soc B 57:289; dependence: Benjamini and Yekutieli
-            2001, Ann Stat 29:1165.
+        2001, Ann Stat 29:1165.
     """
     if not p_values:
         return []
