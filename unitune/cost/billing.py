@@ -61,10 +61,7 @@ def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
 def training_tokens(
     job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally
 ) -> Charged:
-    """Return the tokens charged for one epoch (see `pass_tokens`).
-
-    Without packing, some vendors charge each training row, but no validation row, as the longest.
-    """
+    """Return the tokens of one epoch; without packing, some vendors charge rows as the longest."""
     if billing.packing_off is None or _option(job, "packing") is not False:
         return pass_tokens(job, vendor, billing, limit, rows)
     longest = _longest(job, limit)

@@ -79,9 +79,7 @@ class Cap:
 
 
 def project_budget(folder: Path) -> ProjectBudget:
-    """Read the budgets of the projects that a folder belongs to.
-
-    Every budget.yaml in the folder and its parents applies, so the lowest limits count.
+    """Return the lowest limits of the budget.yaml files in a folder and its parents.
 
     Raises:
         JobError: A file is not valid; the message names the line.

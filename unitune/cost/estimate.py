@@ -93,10 +93,7 @@ def estimate(  # noqa: PLR0913 - everything that a cost depends on
 
 
 def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
-    """Return an estimate of the same work with the prices of another day.
-
-    A line without a price on that day becomes unknown.
-    """
+    """Return an estimate with another day's prices; a line without a price becomes unknown."""
     prices = {row.id: row for row in made.prices}
     lines: list[Line] = []
     for line in made.lines:

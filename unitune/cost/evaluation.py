@@ -64,10 +64,7 @@ class ContenderTokens:
 
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
-    """Return the tokens of a contender's requests and answers; not for a recorded one.
-
-    The contender's model must have counted the rows of `work`.
-    """
+    """Return the tokens of a contender's requests; its model must have counted `work`."""
     kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))

@@ -14,11 +14,7 @@ WIDE = Context(prec=100)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Range of US dollars.
-
-    Raises:
-        ValueError: Low, expected and high are out of order.
-    """
+    """Range of US dollars. Raises ValueError if its ends are out of order."""
 
     low: Decimal
     expected: Decimal

@@ -100,10 +100,7 @@ def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
 def measure_and_conclude(
     resolved: Sequence[ResolvedJob], choices: Choices, *, measure: bool = True
 ) -> Decision:
-    """Measure until the rules reach a conclusion, and write the decision next to the answers.
-
-    Without `measure`, use only the measurements made so far.
-    """
+    """Measure (or not) until the rules conclude, and write the decision next to the answers."""
     options = [Measured.of(each, choices.requests_month) for each in resolved]
     checked, notes, over_budget = _checked(resolved[0], choices), list[str](), False
     while True:

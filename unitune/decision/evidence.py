@@ -163,10 +163,7 @@ class Evidence(Frozen):
         return option.months_left is None or option.months_left >= self.needed_months
 
     def worth_usd(self, option: TuningOption) -> float:
-        """Return the value of all answers over the horizon if each wrong one became correct.
-
-        0 if volume, value or a price is unknown.
-        """
+        """Return the value over the horizon if each wrong answer became correct; 0 if unknown."""
         value, cost = self.value_per_correct_usd, option.cost
         if not value or cost is None or not self.volume_given or None in option.totals:
             return 0.0

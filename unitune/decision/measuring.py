@@ -111,10 +111,7 @@ class Measured:
     def measure_training(
         self, what: Measurement, choices: Choices, left: Decimal | None, goal: float
     ) -> None:
-        """Train with all rows and let the model answer the validation rows.
-
-        For a learning curve, also train on subsets of the rows and extrapolate to the goal.
-        """
+        """Train with all rows (and for a curve with subsets) and answer the validation rows."""
         seeds = choices.seeds if what == "curve" else 1
         if what == "curve":
             sweep = learning_curve_of(self.resolved, choices.points, seeds)
@@ -170,10 +167,7 @@ def best_of(options: Sequence[Measured]) -> Graded | None:
 
 
 def weakest_labels(tuned: Sequence[Graded], train: Dataset) -> tuple[str, ...]:
-    """Return the labels that a model gets wrong most often, over all its seeds.
-
-    Labels are the answers of the training rows, if they look like labels.
-    """
+    """Return the labels that a model gets wrong most often, if the answers look like labels."""
     if not AnswerForm.of([row.answer or "" for row in train]).labels:
         return ()
     task, scores = tuned[0].task, defaultdict[str, list[float]](list)

@@ -124,8 +124,6 @@ def required_cases(
 ) -> frozenset[str]:
     """Return the ids of the cases that the candidate must answer correctly.
 
-    `copies` has the ids of dropped duplicates with those of the kept cases.
-
     Raises:
         NotFoundError: The gate names a case that does not exist.
     """
@@ -142,13 +140,7 @@ def required_cases(
 
 
 def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
-    """Return the job's baseline, or None if its gate names none.
-
-    Raises:
-        JobError: The file does not exist.
-        DataError: A line cannot be read.
-        Mismatch: The metric, scorer or a case has changed, or too few cases are in both.
-    """
+    """Return the job's baseline, or None if its gate names none. Raises like `requirements`."""
     gate = job.evaluate.gate
     if gate is None or gate.baseline is None:
         return None
@@ -187,11 +179,7 @@ def _mismatch(
 
 
 def check_kept(primary: Scorer) -> None:
-    """Refuse a metric that is not a mean of scores per case.
-
-    Raises:
-        JobError: The metric is computed over all cases together.
-    """
+    """Raise JobError if a metric is not a mean of scores per case."""
     if primary.kind is Kind.CORPUS:
         raise JobError(
             f"evaluate.gate.baseline stores a score per case, but {primary.name} is computed over "
@@ -200,12 +188,9 @@ def check_kept(primary: Scorer) -> None:
 
 
 def regressions(then: Standing | None, candidate: Graded, margin: float) -> tuple[Regression, ...]:
-    """Compare a candidate with its baseline file on all cases of the file.
+    """Compare a candidate with its baseline file: the last and, if different, first scores.
 
     A removed case counts as wrong now, so deleting a failing case does not fix it.
-
-    Returns:
-        The regression against the last accepted scores and, if different, against the first ones.
     """
     if then is None:
         return ()
@@ -278,11 +263,7 @@ def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to overwrite a file that is not a baseline.
-
-    Raises:
-        JobError: The path has another file.
-    """
+    """Raise JobError if a path has a file that is not a baseline."""
     if not path.exists() or not path.stat().st_size:
         return
     try:
@@ -296,11 +277,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def accept(job: Job, task: Task, comparison: Comparison) -> None:
-    """Write the candidate's scores as the baseline file of the job's gate.
-
-    Cases without a complete answer are left out, because zeros would become gains of later
-    candidates.
-    """
+    """Write the candidate's scores as the baseline file, without incomplete answers."""
     gate = job.evaluate.gate
     assert gate is not None
     assert gate.baseline is not None, "`requirements` checks it"
@@ -318,13 +295,10 @@ def write(
     cases: Sequence[Example],
     answers: Mapping[str, Answer],
 ) -> None:
-    """Write the candidate's scores as the baseline file atomically.
+    """Write the candidate's scores atomically. Raises BackendError if a case has no score.
 
     The first accepted scores are kept as anchors while metric, scorer and case stay the same.
     Without them, a loss within the margin could be accepted again and again.
-
-    Raises:
-        BackendError: A case has no score.
     """
     header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
     before: dict[str, Line] = {}

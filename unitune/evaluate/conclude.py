@@ -56,11 +56,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     *,
     spent: Decimal,
 ) -> Comparison:
-    """Score the contenders and compare the candidate with each baseline.
-
-    Raises:
-        BackendError: The candidate or a baseline gave no answer at all.
-    """
+    """Compare the candidate with each baseline. Raises BackendError if one never answered."""
     job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
     graded = [grade(task, answered) for answered in contenders]
     of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}

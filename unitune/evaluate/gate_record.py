@@ -88,11 +88,7 @@ def record_gate(ledger: Ledger, run: RunRecord, job: Job, comparison: Comparison
 
 
 def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
-    """Return the comparisons in which a run's model was the candidate, newest first.
-
-    Raises:
-        UnreadableRecord: An event in the ledger is not such a record.
-    """
+    """Return the comparisons with a run's model as candidate, newest first; UnreadableRecord."""
     events = [seen.event for seen in ledger.events(run.id, run.attempt, key=KEY)]
     try:
         read = [GateRecord.model_validate({**each.data, "time": each.time}) for each in events]
@@ -104,13 +100,7 @@ def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
 
 
 def refuse_changed_files(record: GateRecord, *, is_shared: bool) -> None:
-    """Refuse a comparison whose files were changed, or deleted on the machine that made them.
-
-    If the ledger is shared, the files may be on another machine.
-
-    Raises:
-        Mismatch: The files differ from the record.
-    """
+    """Raise Mismatch if a comparison's files were changed, or deleted on the machine with them."""
     folder = history_folder(record.comparison)
     if is_shared and record.host != socket.gethostname() and not folder.exists():
         return

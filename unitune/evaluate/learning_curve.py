@@ -82,11 +82,7 @@ def train_all(resolved: ResolvedJob, *, allow_unpriced: bool) -> list[Run]:
 
 
 def check_goal(goal: float | None) -> None:
-    """Refuse a goal that is not a score.
-
-    Raises:
-        UserError: It is not above 0 and at most 1.
-    """
+    """Raise UserError if a goal is not a score above 0 and at most 1."""
     if goal is not None and not 0 < goal <= 1:
         raise UserError(
             f"the goal is {goal:g}, but a score must be above 0 and at most 1 (0.9 is 90 %)."
@@ -129,22 +125,14 @@ def judge_curve(
     goal: float | None = None,
     options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
 ) -> LearningCurve:
-    """Let the models of a curve's runs answer the validation rows, and fit their scores.
-
-    Raises:
-        RunFailed: A run has no model.
-    """
+    """Return the curve fitted to its runs' answers to the validation rows. Raises RunFailed."""
     return fit_curve(resolved, runs, answer_curve(resolved, runs, options), goal)
 
 
 def answer_curve(
     resolved: ResolvedJob, runs: Sequence[Run], options: AnswerOptions
 ) -> ValidationAnswers:
-    """Let the models of a curve's runs answer the validation rows.
-
-    Raises:
-        RunFailed: A run has no model.
-    """
+    """Let a curve's runs answer the validation rows. Raises RunFailed if one has no model."""
     if missing := [run.id for run in runs if run.tuned_model is None]:
         raise RunFailed(
             f"{len(missing)} of {len(runs)} runs of the learning curve have no model: "

@@ -54,11 +54,7 @@ def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[st
 
 @dataclass(frozen=True, slots=True)
 class TestHistory:
-    """Earlier looks at a test, oldest first; None if no ledger could be read.
-
-    `reason` is for new answers from a known candidate. A verification has only new answers and
-    chooses nothing.
-    """
+    """Earlier looks at a test, oldest first; None if no ledger could be read."""
 
     __test__ = False  # pytest would collect it
 
@@ -82,16 +78,7 @@ class TestHistory:
         return cls(task, job, looks, options.new_answers, options.verifies)
 
     def refuse_new_answers(self, name: str, candidate: str, contender: str) -> None:
-        """Refuse to sample answers of a known candidate or its baselines again.
-
-        Args:
-            name: Name of the contender about to answer.
-            candidate: Identity of the candidate.
-            contender: Identity of the contender.
-
-        Raises:
-            UserError: The answers were sampled before, and no reason is given.
-        """
+        """Raise UserError if a candidate or its baselines are sampled again without a reason."""
         if self.reason is not None or self.verifies:
             return
         for look in self.looks or ():

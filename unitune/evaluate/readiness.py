@@ -126,10 +126,7 @@ def _own_findings(job: Job, offer: Offer) -> Iterator[Finding]:
 
 
 def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:
-    """Yield the chat template's errors for the first row with tools in each file.
-
-    A plan renders all rows. A base model that is not on this machine is not downloaded.
-    """
+    """Yield the chat template's errors for the first row with tools in each file."""
     here = registry.offer(job.backend).trains_here
     files = (rows.splits.train, rows.splits.test) if here else ()
     for file in filter(None, files):

@@ -262,10 +262,7 @@ def _cut_answers(side: Graded) -> str:
 
 
 def against_references(pairings: Mapping[str, Pairing]) -> tuple[Contrast, ...]:
-    """Compare the candidate with each reference by the deciding metric.
-
-    Only cases that both answered count, so errors of a reference are not gains of the candidate.
-    """
+    """Compare the candidate with each reference on the cases that both answered."""
     whole = {name: pairing.whole for name, pairing in pairings.items()}
     compared = {
         name: pairing.compare(members=whole[name])
@@ -326,13 +323,7 @@ def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float
 
 
 def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
-    """Return the number of errors on dev rows, and whether they are too many to choose prompts.
-
-    Errors of references do not matter, because their prompts do not compete.
-
-    Returns:
-        None if nothing was requested on dev rows.
-    """
+    """Return a ruling on errors of competing prompts on dev rows, or None without requests."""
     trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
     if not trials:
         return None

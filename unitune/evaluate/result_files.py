@@ -35,8 +35,6 @@ def report_folder(comparison: Comparison, folder: Path) -> Path:
 def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
     """Return the folder for the answers of a comparison: `out`, or that of the run or job.
 
-    Jobs with the same name in different folders have separate folders.
-
     Raises:
         UserError: The folder has files with the same names that are not from a comparison.
     """

@@ -212,10 +212,7 @@ class EvaluationRunner:
         return answered | (self._answered_in_batches(batched) if batched else {})
 
     def _groups(self) -> Iterable[Sequence[Contender]]:
-        """Return the contenders grouped by model, in the order of loading.
-
-        Models that may be refused come before those that take minutes.
-        """
+        """Return the contenders by model, those that may be refused before those that take minutes."""
 
         def turn(each: Contender) -> tuple[bool, ...]:
             spec = each.spec
@@ -244,10 +241,7 @@ class EvaluationRunner:
             self.loop.run(model.aclose())
 
     def _choices(self, model: ChatModel, contender: Contender) -> Iterator[Choice]:
-        """Yield a contender with its prompt, then each other finalist as an additional baseline.
-
-        Few dev rows may have chosen the wrong prompt.
-        """
+        """Yield a contender with its prompt, then each other finalist as another baseline."""
         choice = self._choose(model, contender)
         yield choice
         spec, rows = contender.spec, len(self.config.task.dev)

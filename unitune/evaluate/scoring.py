@@ -103,12 +103,7 @@ class Scoring:
 
 
 def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
-    """Prepare a job's scorers, with the labels of its training rows.
-
-    Raises:
-        JobError: See `build`.
-        MissingExtra: See `build`.
-    """
+    """Prepare a job's scorers, with the labels of its training rows. Raises like `build`."""
     evaluate, setting = job.evaluate, Setting(folder=job.folder, labels=labels_of(train))
     scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
     return Scoring(
@@ -166,11 +161,7 @@ def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
 
 
 def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
-    """Refuse cases that no answer could get right.
-
-    Raises:
-        DataError: There are such cases; its findings name their lines.
-    """
+    """Raise DataError, with the lines, if no answer could get a case right."""
     broken = [
         cases.located(
             findings.error(
@@ -192,11 +183,7 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
 
 
 def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
-    """Refuse rows with their own scorers if no scorer of the job reads them.
-
-    Raises:
-        DataError: There are such rows; its findings name their lines.
-    """
+    """Raise DataError, with the lines, if rows have scorers that no scorer of the job reads."""
     if any(isinstance(spec, RowScorers) for spec in specs):
         return
     unread = [
@@ -216,11 +203,7 @@ def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
 
 
 def check_indulgence(scorers: Sequence[Scorer], cases: Dataset) -> None:
-    """Refuse scorers that would accept every answer to every case.
-
-    Raises:
-        JobError: There is such a scorer.
-    """
+    """Raise JobError if a scorer would accept every answer to every case."""
     for scorer in scorers:
         reasons = [scorer.indulgence(row.example) for row in cases.rows]
         if reasons and all(reasons):

@@ -82,11 +82,7 @@ def sources_of(
 def select(
     resolved: ResolvedJob, runs: Mapping[str, Run], trials: Mapping[str, Trial], spent: Decimal
 ) -> Selection:
-    """Choose the run with the best score on dev rows; the first one of a tie.
-
-    Raises:
-        NotFoundError: No run has a model.
-    """
+    """Choose the first run with the best score on dev rows. Raises NotFoundError if none."""
     if not trials:
         hint = "All of its runs failed or were cancelled: unitune runs"
         raise NotFoundError("tuned model of sweep", resolved.job.name, (), hint)

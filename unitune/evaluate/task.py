@@ -220,13 +220,9 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
 
 
 def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
-    """Refuse a run that was trained on cases of a test split cut from the training file.
+    """Raise Leak if a run was trained on cases of a test split cut from the training file.
 
-    The cut keeps equal inputs on one side, so another cut was used when the run was launched.
-    Dropping these cases would hide that they were learned.
-
-    Raises:
-        Leak: The run's rows contain such cases.
+    Another cut was used when it was launched. Dropping the cases would hide that they were learned.
     """
     learned = {example.input_key for rows in trained for example in rows}
     if shared := [row for row in test.rows if row.example.input_key in learned]:
@@ -239,10 +235,7 @@ def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
 
 
 def _leaks(resolved: ResolvedJob, trained: Sequence[Dataset], test: Dataset) -> LeakResult:
-    """Refuse or list the test cases that occur in rows used to build contenders.
-
-    The job's own rows are searched when it is resolved; other rows of a training are searched here.
-    """
+    """Refuse or list the test cases that occur in rows used to build contenders."""
     action, lines = resolved.job.evaluate.leaks, {row.line for row in test.rows}
     known = {leak.line: leak for leak in leaks(trained, test)}
     known |= {leak.line: leak for leak in resolved.leaks if leak.line in lines}
@@ -256,11 +249,7 @@ def _leaks(resolved: ResolvedJob, trained: Sequence[Dataset], test: Dataset) -> 
 def without_leaks(
     job: Job, leaking: Iterable[SharedCase], test: Dataset, copies: Mapping[str, str]
 ) -> tuple[Example, ...]:
-    """Return the cases without leaks, if the job drops them.
-
-    Raises:
-        Leak: A required case would be dropped, or none would be left.
-    """
+    """Return the cases without leaks, if the job drops them. Raises Leak if one is required."""
     if job.evaluate.leaks != "drop":
         return tuple(test)
     gate, dropped = job.evaluate.gate, {shared.case for shared in leaking}
@@ -310,11 +299,7 @@ def near_copies(cases: Sequence[Example]) -> str | None:
 
 
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
-    """Return the cluster of each case, or None without clusters.
-
-    Raises:
-        JobError: A case lacks the key that the job names.
-    """
+    """Return the cluster of each case, or None without any. Raises JobError for a missing key."""
     named = _named_clusters(cases, evaluate.clusters) if evaluate.clusters is not None else None
     groups, first = Groups(len(cases)), dict[str, int]()
     for at, head in enumerate(families(cases)):
@@ -340,11 +325,7 @@ def _named_clusters(cases: Sequence[Example], key: str) -> list[str]:
 
 
 def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
-    """Return the slices with enough cases, in the order of keys and values.
-
-    Raises:
-        JobError: No case has a key.
-    """
+    """Return the slices with enough cases, by key and value. Raises JobError for an unused key."""
     slices: list[Slice] = []
     for key in evaluate.slices:
         members: dict[str, list[int]] = {}

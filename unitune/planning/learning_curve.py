@@ -27,12 +27,7 @@ LEAST_ROWS = 10  # in the smallest subset: about one or two training steps
 
 
 def learning_curve_of(resolved: ResolvedJob, points: int, seeds: int) -> ResolvedJob:
-    """Return the job as a sweep over subsets of its rows and seeds, scored on its validation rows.
-
-    Args:
-        resolved: The job.
-        points: Number of sizes, each half of the next.
-        seeds: Number of trainings per size.
+    """Return the job as a sweep over `points` halved subsets of its rows and `seeds` per subset.
 
     Raises:
         UserError: The job is already a sweep, or there are too few points or seeds.
@@ -71,11 +66,7 @@ def whole_training_of(resolved: ResolvedJob) -> ResolvedJob:
 
 
 def nested_subsets(train: Dataset, points: int, seed: int) -> list[Dataset]:
-    """Return subsets of the training rows, smallest first, each about half of the next.
-
-    Raises:
-        DataError: Too many rows have the same input.
-    """
+    """Return halved subsets of the training rows, smallest first. Raises DataError if too few."""
     inputs = Inputs(f"learning curve {seed}")
     for example in train:
         inputs.add(example.input_key)

@@ -317,11 +317,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
 
 
 def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
-    """Return the plan of a job without training rows as the plan of its comparison.
-
-    It cannot be launched; once saved, it shows what has changed. Other plans are returned
-    unchanged.
-    """
+    """Return the plan of a job without training rows as that of its comparison."""
     codes = [finding.code for finding in planned.errors]
     if codes != [NO_TRAINING_ROWS] or resolved.splits.test is None:
         return planned

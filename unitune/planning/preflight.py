@@ -84,11 +84,7 @@ class ResolvedJob:
 
     @property
     def splits(self) -> Splits:
-        """Rows of each split.
-
-        Raises:
-            DataError: The rows cannot be used.
-        """
+        """Rows of each split. Raises DataError if they cannot be used."""
         return self.rows.read.splits
 
     @property
@@ -98,11 +94,7 @@ class ResolvedJob:
 
     @cached_property
     def backend(self) -> Backend:
-        """Backend of the job.
-
-        Raises:
-            MissingExtra: The backend's packages are not installed.
-        """
+        """Backend of the job. Raises MissingExtra if its packages are not installed."""
         return registry.backend(self.offer.name)
 
     @cached_property
@@ -127,9 +119,7 @@ class ResolvedJob:
     def fingerprint(self) -> str:
         """Hash of everything that determines what a training learns (`training_fingerprint`).
 
-        Name, budget and evaluation are left out, so changing them finds the same training. The
-        deciding
-        scorer counts if it chooses the checkpoint.
+        Name, budget and evaluation are left out, but for the scorer that chooses the checkpoint.
         """
         job, start, chosen = self.job, self.job.start, dict[str, JsonValue]()
         if job.tuning.best_by == "score":

@@ -20,12 +20,9 @@ FAR = 5  # difference in doublings from which a base counts like one of unknown 
 def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
     """Return the base models of a job's backend that are closest to the job's model, closest first.
 
-    Models that support the job come first, then those with a price, then the closest in size, then
-    the cheapest. Sizes are read from names.
-
-    Returns:
-        The closest base for each row format, since not every format can hold the job's rows. Empty
-        if the job names a base of this backend, or the backend lists none.
+    Models that support the job come first, then those with a price, then the closest in size (read
+    from names), then the cheapest: one for each row format. Empty if the job names a base of this
+    backend.
     """
     offer = book.offer(job.backend)
     if isinstance(job.model, str):

@@ -16,21 +16,13 @@ from unitune.workspace.filesystem import content_of
 
 
 def refuse_errors(plan: Plan) -> None:
-    """Refuse to save a plan that has errors.
-
-    Raises:
-        UserError: The plan has errors.
-    """
+    """Raise UserError if a plan has errors."""
     if plan.errors:
         raise UserError(f"the plan has errors and was not saved: {plan.errors[0]}")
 
 
 def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
-    """Return the file content of a plan, including its job file and the command line's settings.
-
-    Raises:
-        UserError: The plan has errors.
-    """
+    """Return the file content of a plan. Raises UserError if it has errors."""
     refuse_errors(plan)
     if plan.bound is None:
         raise UserError(f"the plan of {job_file} is not bound to a job and cannot be saved.")
@@ -42,11 +34,7 @@ def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
 
 
 def read(path: Path) -> Plan:
-    """Read a saved plan.
-
-    Raises:
-        UserError: The file is missing or is not a saved plan.
-    """
+    """Read a saved plan. Raises UserError if the file is missing or is not one."""
     try:
         return Plan.model_validate_json(content_of(path))
     except OSError as failure:
@@ -92,11 +80,7 @@ def job_file_of(plan: Plan, path: Path) -> Path:
 
 
 def refuse_changes(then: Plan, now: Plan) -> None:
-    """Refuse to launch a plan whose inputs have changed.
-
-    Raises:
-        Mismatch: An input has changed.
-    """
+    """Raise Mismatch if an input of a plan has changed."""
     changed = changes(then, now)
     if changed:
         listed = "".join(f"\n  {change}" for change in changed)

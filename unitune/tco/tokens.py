@@ -42,10 +42,7 @@ class Tokens(NamedTuple):
 
 
 def measured(job: Job, alternative: str | None, shared_tuned: Count) -> Tokens:
-    """Return what the newest comparison of a job measured, or no tokens without one.
-
-    Only comparisons with the job's name, backend and base model count.
-    """
+    """Return the tokens that the newest comparison of a job's name, backend and base measured."""
     newest = newest_of(job.name, job.backend, job.base_model)
     if newest is None:
         return Tokens({})

@@ -184,12 +184,8 @@ def _paid_once(
 ) -> Spread | None:
     """Return the cost before the first request: R (training + N r (k + k')) + preparation.
 
-    R trainings, each evaluated on N cases, r times each. None if a part is unknown.
-
-    Args:
-        resolved: Provides cases, repeats and usage.
-        training: US dollars of one training.
-        requests: US dollars k and k' of a request to each of the two models evaluated.
+    R trainings in US dollars, each evaluated on N cases, r times each, at k and k' a request. None
+    if a part is unknown.
     """
     job = resolved.job
     answers = len(resolved.splits.test or ()) * job.evaluate.repeats

@@ -30,11 +30,7 @@ def says_all_tokens(usage: Usage) -> bool:
 
 
 def use_of(job: Job, measured: Tokens, counted: Tokens, requests_month: int | None) -> Use:
-    """Return how a job's model will be used.
-
-    The job's `usage` takes precedence over everything except `requests_month` (from the command
-    line). `counted` may be empty if the job gives all token counts.
-    """
+    """Return how a job's model will be used. `counted` may be empty if the job gives all tokens."""
     usage, figures = job.usage, list[Figure]()
 
     def take(name: str, given: int | Literal["auto"]) -> Count:

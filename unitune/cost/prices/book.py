@@ -75,11 +75,7 @@ def user_file() -> Path:
 
 
 def read_prices(path: Path) -> PricesFile:
-    """Return the content of a prices file, or an empty one if it does not exist.
-
-    Raises:
-        JobError: The file is not valid; the message names the line.
-    """
+    """Return the content of a prices file, or an empty one. Raises JobError if it is not valid."""
     if not path.exists():
         return PricesFile()
     return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
@@ -102,11 +98,7 @@ class PriceBook:
     )
 
     def offer(self, backend: str) -> Offer:
-        """Return a backend's offer with later facts from its vendor.
-
-        Raises:
-            NotFoundError: No installed package provides it.
-        """
+        """Return a backend's offer with later facts from its vendor. Raises NotFoundError."""
         return (self.offers.get(backend) or registry.offer(backend)).updated(self.updates)
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
@@ -145,8 +137,7 @@ class PriceBook:
             method: sft, dpo or rft; for training, validation and grader.
             tier: Where it runs; None for the backend's usual tier.
             tuned: Look up the answers of models tuned from the base model.
-            on: Day of the price. A row past its last day is returned only if no other applies;
-                `unitune.cost.prices.staleness` then refuses it.
+            on: Day of the price. A row past its last day is returned only if no other applies.
             as_written: Return the first row even if it may not lower a known price.
         """
         offer = self.offer(backend)
@@ -343,11 +334,7 @@ def book_here(folder: Path) -> PriceBook:
 
 
 def book_for(job: Job) -> PriceBook:
-    """Return the prices known for a job: from the command line, the job and all other sources.
-
-    Raises:
-        JobError: A prices file is not valid.
-    """
+    """Return the prices known for a job, from all sources. Raises JobError like `book_here`."""
     book = book_here(job.folder)
     flags = rows_of(job.given_prices, origin="flag", day=today())
     return replace(book, own=(*flags, *rows_of(job.prices, origin="job", day=today()), *book.own))

@@ -53,11 +53,10 @@ def changes(book: PriceBook, backend: str, update: PriceUpdate) -> tuple[Change,
 
 
 def contradictions(rows: Iterable[PriceRow]) -> dict[str, str]:
-    """Return reasons why prices cannot be right, by the id of the row.
+    """Return reasons why prices of one model, tier, day and source cannot be right, by row id.
 
-    Cached input above input, input above output, or free training without a note: every public
-    price list that was read, including first-party ones, had such rows. Rows of one model, tier,
-    day and source are compared.
+    Cached input above input, input above output, or free training without a note occurred in every
+    public price list that was read.
     """
     reasons: dict[str, str] = {}
     groups: dict[tuple[object, ...], dict[Kind, PriceRow]] = {}
@@ -111,11 +110,7 @@ def _change(subject: str, before: date | int | None, after: date | int, source: 
 
 
 def write_refreshed(path: Path, refreshed: Refreshed) -> None:
-    """Replace the vendors' facts in a prices file and keep what people wrote.
-
-    Raises:
-        JobError: The part written by people has a key ``refreshed``.
-    """
+    """Replace the vendors' facts in a prices file. Raises JobError for a key ``refreshed``."""
     mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
     content = refreshed.model_dump(mode="json", exclude_defaults=True)
     text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"

@@ -25,10 +25,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | None:
-    """Return the folder on this machine that has a model's tokenizer, or None.
-
-    The model is a folder, a stored model or a Hugging Face name.
-    """
+    """Return the local folder with the tokenizer of a folder, stored model or hub name."""
     kept = [each.path for each in stored if each.name.lower() == model.lower()]
     named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path.expanduser raises for ~nobody
     for folder in (named, *kept, *_hub_snapshots(model)):
@@ -38,11 +35,7 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
 
 
 class TokenizerCounter:
-    """Counter that uses a model's own tokenizer and chat template, if it has one.
-
-    Raises:
-        ValueError: The tokenizer in the folder cannot be read.
-    """
+    """Counter with a model's own tokenizer and chat template. Raises ValueError if unreadable."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _load(folder / TOKENIZER)
@@ -156,10 +149,10 @@ class ChatTemplate:
         self._day = day
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, asks: bool) -> str:
-        """Return a conversation as text, followed by the start of an answer if it `asks` for one.
+        """Return a conversation as text, ending with the start of an answer if it `asks` for one.
 
         Raises:
-            CannotRender: The template rejects it.
+            CannotRender: The template rejects it or takes too long.
         """
         turns = [template_turn(message) for message in messages]
         return self.render(turns, tools, asks=asks)
@@ -167,11 +160,7 @@ class ChatTemplate:
     def render(
         self, turns: Sequence[Mapping[str, JsonValue]], tools: Tools = None, *, asks: bool
     ) -> str:
-        """Return messages in the form of `template_turn` as text.
-
-        Raises:
-            CannotRender: The template rejects them or takes too long.
-        """
+        """Return messages in the form of `template_turn` as text. Raises CannotRender like `text`."""
         day = self._day or str(today())
         template: dict[str, JsonValue] = {"template": self._source, "today": day}
         # OpenAI's newer name of the system role

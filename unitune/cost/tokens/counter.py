@@ -48,10 +48,7 @@ class Family(Spec):
 
 
 def family_of(model: str) -> Family | None:
-    """Return the family of a model; None for an open or unknown model.
-
-    A tuned model of OpenAI (``ft:BASE:…``) has the family of its base.
-    """
+    """Return the family of a model (tuned or not), or None for an open or unknown model."""
     name = model.lower()
     while prefix := _PREFIX.match(name):
         name = name[prefix.end() :]

@@ -31,19 +31,13 @@ class _Recipe(TypedDict):
 
 
 def count_tokens(encoding: str, text: str) -> int:
-    """Return the number of tokens of a text in o200k_base or cl100k_base; never fails.
-
-    Special tokens count as text, and an unpaired surrogate counts as its replacement.
-    """
+    """Return the number of tokens of any text in o200k_base or cl100k_base; never fails."""
     encode = tiktoken_encoding(encoding).encode_ordinary
     return sum(len(encode(piece)) for piece in pieces(text))
 
 
 def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a long text between words into pieces of at most `most` characters.
-
-    A stretch of that length without a space between words is cut at its end, which may add a token.
-    """
+    """Cut a long text between words, or else anywhere, into pieces of at most `most` characters."""
     start = 0
     while len(text) - start > most:
         window = text[start : start + most]

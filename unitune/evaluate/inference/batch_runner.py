@@ -50,10 +50,7 @@ Notify = Callable[[EvaluationProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """One contender's questions, of distinct cases, to be answered in batches.
-
-    A model that is known to reason gets a higher output limit (`thinks`).
-    """
+    """One contender's questions of distinct cases; `thinks` gives a higher output limit."""
 
     contender: str
     prompt: str
@@ -193,11 +190,7 @@ class BatchRunner:
             send(batch)
 
     def wait(self) -> None:
-        """Collect the batches of all jobs as they end.
-
-        Raises:
-            BackendError: Some batches failed; those that had ended by then are collected.
-        """
+        """Collect the batches of all jobs as they end. Raises BackendError if some failed."""
         submitted = {each.contender: self._open(each) for each in self.jobs}
         for pause in delays(LONGEST_POLL_SECONDS):
             failed: list[str] = []
@@ -254,11 +247,7 @@ class BatchRunner:
     def _collect(
         self, batch: Batch, batch_id: str, status: BatchStatus, batch_job: BatchJob
     ) -> bool:
-        """Record the answers, unless they belong to someone else's requests.
-
-        Raises:
-            Unreachable: There are fewer answers than done requests; the file may be truncated.
-        """
+        """Record the answers unless they are another's. Raises Unreachable if some are missing."""
         replies = self.backend.fetch_batch(batch_id)
         ours = replies.keys() & batch.requests().keys()
         if replies and not ours:

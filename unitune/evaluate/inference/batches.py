@@ -134,11 +134,7 @@ class BatchFile:
 
 @contextmanager
 def open_batches(path: Path) -> Generator[BatchFile]:
-    """Open or create the file of batches, and cut off a torn last line.
-
-    Raises:
-        Mismatch: A line is not a record of a batch.
-    """
+    """Open the file of batches without a torn last line. Raises Mismatch for another line."""
     announced: set[str] = set()
 
     def read(line: bytes) -> Batch | Change:
@@ -163,11 +159,7 @@ def supports_batches(name: str) -> bool:
 
 
 def batching_backend(name: str) -> Batches:
-    """Return a backend if it supports batches.
-
-    Raises:
-        Unsupported: It does not; the message names backends that do.
-    """
+    """Return a backend if it supports batches, else raise Unsupported."""
     backend = registry.backend(name)
     if isinstance(backend, Batches):
         return backend
@@ -211,10 +203,7 @@ class BatchSubmitter(CreateCall):
         self.batches.change(self.batch, batch_id=batch_id)
 
     def recover(self) -> bool:
-        """Search for a batch that another process may have submitted, and record its id.
-
-        Return whether the backend has it. Raises the same errors as `submit`.
-        """
+        """Find a submitted batch, record its id and return whether it exists. Raises like `submit`."""
         with self._explained():
             batch_id = recover(self, "")
         if batch_id is not None:

@@ -113,11 +113,8 @@ def answer_prices(
 ) -> AnswerPrices:
     """Return the known prices of a comparison's answers.
 
-    Args:
-        job: The job, with the offer's name of its model.
-        book: All prices. If the answers have a budget, stale prices are not used.
-        trained: Jobs that trained the tuned contenders, by name, if they differ.
-        allow_unpriced: Accept unknown or stale prices.
+    `trained` has jobs of tuned contenders that differ from the job. Under a budget, stale prices
+    are not used unless `allow_unpriced`.
 
     Raises:
         OverBudget: The answers have a budget, but something that costs money has no price.
@@ -205,11 +202,7 @@ class Budget:
                 self.spent += record_usd(prices[max(fitting, key=len)], record)
 
     def afford(self, most: Decimal) -> None:
-        """Refuse batches whose maximum cost, which is paid at once, may exceed the limit.
-
-        Raises:
-            OverBudget: It may exceed the limit.
-        """
+        """Raise OverBudget if batches, which are paid at once, may exceed the limit."""
         if self.cap is not None and self.spent + most > self.cap:
             raise OverBudget(
                 f"the answers in batches may cost up to ${most:.6f}. The limit is ${self.cap}, "
@@ -247,11 +240,7 @@ class BudgetGuard:
     price: TokenPrice
 
     async def reserve(self, request: Request) -> None:
-        """Reserve the maximum cost of a request.
-
-        Raises:
-            OverBudget: The request could exceed the limit.
-        """
+        """Reserve the maximum cost of a request. Raises OverBudget if it could exceed the limit."""
         most = most_usd(self.price, request)
         if not await self.budget.reserve(most):
             raise OverBudget(

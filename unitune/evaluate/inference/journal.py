@@ -44,20 +44,12 @@ def line_of(record: Record) -> str:
 
 
 def read_record(line: str | bytes) -> Record:
-    """Return the record of a line.
-
-    Raises:
-        ValidationError: The line is not a record.
-    """
+    """Return the record of a line. Raises ValidationError."""
     return _RECORD.validate_json(line)
 
 
 class Journal:
-    """Recorded answers in memory and in their file. Use `open_journal` to open one.
-
-    `origins` has the `Record.origin` of each contender's model. It is recorded with each answer,
-    and answers of other origins do not count.
-    """
+    """Recorded answers of `open_journal`. Only answers of the contender's `origins` count."""
 
     def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
         self.origins: dict[str, str] = {}

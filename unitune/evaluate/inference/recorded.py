@@ -44,8 +44,7 @@ class RecordedModel(BatchedChatModel):
     """Model that returns recorded answers to cases, with the cases' redaction.
 
     Raises:
-        DataError: The file is missing, a line is not a recorded answer, or two cases with the same
-            question have different answers.
+        DataError: Like `read_recorded`; or cases with the same question have different answers.
     """
 
     batch_size = 100  # lookups are fast, but requests take memory
@@ -80,12 +79,9 @@ class RecordedModel(BatchedChatModel):
 
 
 def check_recorded(job: Job, cases: Sequence[Example]) -> None:
-    """Refuse recorded answers that cannot be read, or that answer or score no case.
+    """Raise DataError for recorded answers that are unreadable, or answer or score no case.
 
     A missing or empty file is accepted, because the model may still have to answer.
-
-    Raises:
-        DataError: See `RecordedModel`; or no case has an answer, or no answer a required score.
     """
     keys = {
         each.key
@@ -115,11 +111,7 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
 
 
 def recorded_fingerprint(path: Path, redaction: Redaction | None = None) -> str:
-    """Return the fingerprint of a file of recorded answers, computed from its content.
-
-    Raises:
-        DataError: The file is missing, or a line is not a recorded answer.
-    """
+    """Return the fingerprint of a file of recorded answers. Raises like `read_recorded`."""
     return _fingerprint(read_recorded(path, redaction))
 
 

@@ -119,11 +119,7 @@ class Outcome(NamedTuple):
 async def request_with_retry(
     model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None = None
 ) -> Outcome:
-    """Send a request until it is answered or retrying is useless.
-
-    Raises:
-        OverBudget: The budget does not cover the next attempt.
-    """
+    """Send a request until it is answered or retrying is useless. Raises OverBudget."""
     uncounted: Uncounted | None = None
 
     async def attempt() -> Reply:

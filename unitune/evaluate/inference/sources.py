@@ -117,11 +117,7 @@ def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str
 
 
 def check_keys(spec: Server) -> None:
-    """Refuse a server if the user has not allowed its key to be sent there.
-
-    Raises:
-        UserError: The pair of key and server is not allowed.
-    """
+    """Raise UserError if the user has not allowed a server's key to be sent there."""
     check_allowed(*_key_of(spec))
 
 
@@ -130,12 +126,7 @@ def _key_of(spec: Server) -> tuple[str | None, str, str]:
 
 
 def check_batches(job: Job, *, deploys: bool) -> None:
-    """Refuse batches if no contender's backend supports them, or with a deployment.
-
-    Raises:
-        Unsupported: No backend supports batches.
-        UserError: The tuned model is to be deployed, which costs money while batches are pending.
-    """
+    """Refuse batches that no backend supports (Unsupported) or with a deployment (UserError)."""
     specs = [s for s in job.evaluate.contenders if not isinstance(s, Server | Recorded)]
     backends = {spec.backend if isinstance(spec, Model) else job.backend for spec in specs}
     elsewhere = any(isinstance(spec, Tuned) and spec.run for spec in specs)

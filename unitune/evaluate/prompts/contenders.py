@@ -78,11 +78,7 @@ class Contender:
 
 
 def check_contenders(job: Job, run: str | None) -> None:
-    """Refuse contenders that cannot be compared or built.
-
-    Raises:
-        JobError: See `check_roles`; or training rows are missing, or no contender uses the run.
-    """
+    """Raise JobError if contenders cannot be compared or built from the job or run."""
     specs = job.evaluate.contenders
     check_roles(specs)
     tuned = [spec.name for spec in specs if isinstance(spec, Tuned) and spec.run is None]
@@ -105,11 +101,7 @@ def check_contenders(job: Job, run: str | None) -> None:
 
 
 def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
-    """Refuse contenders with more shots than the training rows have distinct questions.
-
-    Raises:
-        JobError: There is such a contender.
-    """
+    """Raise JobError if a contender has more shots than the rows have distinct questions."""
     for spec in evaluate.contenders:
         if not isinstance(spec, FewShot | Model | Server) or spec.shots == "auto":
             continue
@@ -127,12 +119,7 @@ def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
 
 
 def check_roles(specs: Sequence[ContenderSpec]) -> None:
-    """Refuse contenders that cannot be compared.
-
-    Raises:
-        JobError: There is not exactly one candidate, there is no baseline, recorded answers would
-            have to compete on dev rows, or there is no prompt to borrow.
-    """
+    """Raise JobError if the contenders' roles do not allow a comparison."""
     if why := _not_comparable(specs):
         raise JobError(f"evaluate.contenders: {why}")
 

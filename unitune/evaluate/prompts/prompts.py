@@ -202,10 +202,7 @@ class Prompt:
     shots: tuple[Example, ...] | Nearest = ()  # answered rows shown before the question
 
     def messages(self, case: Example) -> tuple[Message, ...]:
-        """Return the messages of a request: the case's own plus this prompt's additions.
-
-        System prompts of shots are left out.
-        """
+        """Return a case's own messages plus this prompt's, without shots' system prompts."""
         system, question = _split(case.prompt)
         shots = self.shots
         if isinstance(shots, Nearest):

@@ -131,8 +131,7 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
     Combinations whose runs all failed or were cancelled are left out.
 
     Raises:
-        NotFoundError: A run was not launched or is in progress, so its score is unknown; never in a
-            replay.
+        NotFoundError: A run was not launched or is in progress; never in a replay.
     """
     known, chosen = runs(), dict[str, Run]()
     for each in resolved.runs:
