@@ -212,7 +212,7 @@ class EvaluationRunner:
         return answered | (self._answered_in_batches(batched) if batched else {})
 
     def _groups(self) -> Iterable[Sequence[Contender]]:
-        """Return the contenders by model, those that may be refused before those that take minutes."""
+        """Return the contenders by model; those that may be refused come before slow ones."""
 
         def turn(each: Contender) -> tuple[bool, ...]:
             spec = each.spec

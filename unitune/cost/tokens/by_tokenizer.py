@@ -160,7 +160,7 @@ class ChatTemplate:
     def render(
         self, turns: Sequence[Mapping[str, JsonValue]], tools: Tools = None, *, asks: bool
     ) -> str:
-        """Return messages in the form of `template_turn` as text. Raises CannotRender like `text`."""
+        """Return messages in the form of `template_turn` as text. Raises CannotRender."""
         day = self._day or str(today())
         template: dict[str, JsonValue] = {"template": self._source, "today": day}
         # OpenAI's newer name of the system role

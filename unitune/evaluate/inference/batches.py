@@ -203,7 +203,7 @@ class BatchSubmitter(CreateCall):
         self.batches.change(self.batch, batch_id=batch_id)
 
     def recover(self) -> bool:
-        """Find a submitted batch, record its id and return whether it exists. Raises like `submit`."""
+        """Find a submitted batch and record its id; return whether it exists."""
         with self._explained():
             batch_id = recover(self, "")
         if batch_id is not None:
