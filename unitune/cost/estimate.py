@@ -37,16 +37,10 @@ def estimate(  # noqa: PLR0913 - everything that a cost depends on
     trained: Mapping[str, Job] | None = None,
     lessons: Iterable[Lesson] = (),
 ) -> Estimate:
-    """Return the cost of a job and the figures behind it.
+    """Return the cost of a job and the figures behind it, as priced on a day.
 
-    Args:
-        job: The job.
-        work: The job's rows with the base model's token counts.
-        book: Prices.
-        day: Day of the prices.
-        others: Rows as counted by the models of other contenders, by contender.
-        trained: Jobs of the runs that tuned contenders name, by contender, if known.
-        lessons: Lessons from earlier bills of the same backend and model.
+    `others` are the rows as counted by other contenders' models, and `trained` the jobs of runs
+    that tuned contenders name, both by contender.
     """
     offer = book.offer(job.backend)
     terms = offer.terms(job.base_model, job.method)

@@ -46,14 +46,10 @@ VERBOSE_TOKENS = 100
 
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
-    """Tokens of one contender's requests and answers.
+    """Tokens of all requests and answers of one contender.
 
-    Args:
-        prompt: Tokens of all requests.
-        answer: Tokens of all answers.
-        requests: Number of requests, on dev and test rows.
-        own: Tokens per request beyond the row's own messages, where they differ by row.
-        shared: Tokens per request beyond the row's own messages, where they are the same.
+    `own` and `shared` count tokens per request beyond a row's own messages, which differ by row or
+    not.
     """
 
     prompt: Count

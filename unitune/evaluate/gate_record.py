@@ -28,28 +28,20 @@ class GateRecord(Frozen):
     time: datetime
     """Time of the comparison, UTC."""
     text: str
-    """Verdict and gate as text."""
     comparison: str
-    """Id of the comparison in the history."""
     verdict: VerdictName
     gate: int | None
     """Exit code of the gate; None without a gate."""
     reason: str
-    """Reason of the gate's decision."""
     rule: str
     """Digest of the gate and its inputs (`rule_of`)."""
     cases: int
-    """Number of cases."""
     test: str
-    """Digest of the cases."""
     score: float
-    """Score of the candidate."""
     model_fingerprint: str
     """Fingerprint of the model that answered (`unitune.planning.start.model_fingerprint`)."""
     verdict_sha256: str
-    """Hash of ``verdict.json``."""
     cases_sha256: str
-    """Hash of ``cases.jsonl``."""
     host: str
     """Machine that has the files."""
 

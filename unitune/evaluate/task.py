@@ -129,13 +129,10 @@ def prepare(
     *,
     limit: int | None = None,
 ) -> Task:
-    """Prepare the task of a job.
+    """Prepare the task of a job, or of a preview with `limit` cases.
 
-    Args:
-        resolved: The job with its rows.
-        trained: Other training rows to search for test cases.
-        backends: Backends of contenders that do not use the job's, by contender.
-        limit: Number of cases of a preview, and its maximum number of dev rows.
+    `trained` are other training rows to search for test cases. `backends` are those of contenders
+    that do not use the job's.
 
     Raises:
         JobError: The job has no test cases, or they lack a key that it names.

@@ -145,11 +145,6 @@ def preflight(
 ) -> ResolvedJob:
     """Look up everything that a job needs. A resolved job is returned unchanged.
 
-    Args:
-        job: What to tune and how.
-        book: Prices; by default those of the job's folder.
-        rows: The job's rows, if they are already read.
-
     Raises:
         NotFoundError: No installed package provides the job's backend.
         JobError: The job names no base model for its backend, or prices.yaml is not valid.

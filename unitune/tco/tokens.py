@@ -25,14 +25,10 @@ NO_ANSWER = Message(role="assistant", content="")
 
 
 class Tokens(NamedTuple):
-    """Mean tokens of requests, from one source.
+    """Mean tokens of requests from one source, by their names in the report.
 
-    Args:
-        counts: Counts by their names in the report: ``tuned prompt``, ``prompted answer``, …;
-            measured answers include hidden reasoning.
-        detail: The comparison, or the prompts that were counted.
-        shared_tuned: Tokens that all prompts of the tuned model start with.
-        notes: How tokens were counted, one sentence each.
+    Measured answers include hidden reasoning. `shared_tuned` are those that all prompts of the
+    tuned model start with, `notes` sentences on how tokens were counted.
     """
 
     counts: dict[str, Count]

@@ -128,17 +128,9 @@ class PriceBook:
     ) -> PriceRow | None:
         """Return the row that applies, or None if the price is unknown.
 
-        A row of the job or of a file next to it applies only if it is not below the known price.
-
-        Args:
-            backend: Name of the backend.
-            model: Any name of a base model.
-            kind: What is paid for.
-            method: sft, dpo or rft; for training, validation and grader.
-            tier: Where it runs; None for the backend's usual tier.
-            tuned: Look up the answers of models tuned from the base model.
-            on: Day of the price. A row past its last day is returned only if no other applies.
-            as_written: Return the first row even if it may not lower a known price.
+        A row of the job or of a file next to it applies only if it is not below the known price,
+        unless `as_written`. A row past its last day is returned only if no other applies. Without a
+        tier, the backend's usual tier is used. `tuned` is for answers of tuned models.
         """
         offer = self.offer(backend)
         name = _offered_name(offer, model)

@@ -59,12 +59,7 @@ DIGITS = re.compile(r"\d{2,}")
 
 
 class ApproximateCounter:
-    """Counter that uses o200k_base with a range for other vocabularies.
-
-    Args:
-        reason: Why the model's own tokenizer is not used, for messages.
-        unseen: Use a wider range, because the vocabulary may differ more than those measured.
-    """
+    """Counter with o200k_base and a range for other (wider: unpublished) vocabularies."""
 
     def __init__(self, reason: str, *, unseen: bool = False) -> None:
         self._reason = reason

@@ -90,17 +90,7 @@ def run_batches(
     notify: Notify,
     announce: Callable[[str], None],
 ) -> dict[str, tuple[Record, ...]]:
-    """Answer all jobs in batches, except for the answers in the journal.
-
-    Args:
-        jobs: One per contender, by the name of the backend that answers.
-        batches: All batches on record.
-        rows: Journal of the answers.
-        notify: Called with the progress of batches, at least about once a second.
-        announce: Called with sentences for the user.
-
-    Returns:
-        By contender, one record per question, in their order.
+    """Answer all jobs (by backend) in batches, except for the answers in the journal.
 
     Raises:
         Unsupported: The backend does not support batches, or not these.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
+
+from pydantic import JsonValue
 
 from unitune.backends.output_limit import is_cut_by_thoughts, thinks, widened
 from unitune.data.example import digest
@@ -58,6 +61,39 @@ class EvaluationProgress:
     prompt: str  # label of the prompt
     done: int  # for a batch, as far as the backend reports it
     total: int
+
+
+Notify = Callable[[EvaluationProgress], None]
+
+
+def ignore(_: object) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """Options for answers; see `unitune.compare`."""
+
+    deploy_seconds: float | None = None
+    deploy_options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    batch: bool = False
+    replay: bool = False
+    use_cache: bool = False
+    allow_unpriced: bool = False
+    progress: Notify = ignore
+    announce: Callable[[str], None] = ignore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions(AnswerOptions):
+    """Options for comparing contenders; see `unitune.compare`."""
+
+    out: str | os.PathLike[str] | None = None
+    update_baseline: bool = False
+    limit: int | None = None
+    new_answers: str | None = None
+    # True for a check of a model in use: all answers are new, and nothing is chosen
+    verifies: bool = False
 
 
 def short_hash(value: object) -> str:
@@ -138,10 +174,7 @@ async def collect_answers(  # noqa: PLR0913 - each is independent
     *,
     options: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
-    """Send all questions to a model, except those with recorded answers.
-
-    Returns:
-        One record per question, in their order.
+    """Send all questions without a recorded answer to a model; return all records in order.
 
     Raises:
         BackendError: The model is down or refuses every question; its answers are kept.

@@ -222,9 +222,8 @@ OWN_MESSAGES = Prompt(label="the row's own messages")  # the unchanged case
 def instructions_from(train: Iterable[Example]) -> str:
     """Write instructions from the answers of the training rows.
 
-    Returns:
-        A sentence on the format with up to 30 distinct answers; for JSON objects, the keys with up
-        to 30 values each; for other texts, a few samples.
+    They list up to 30 distinct answers; for JSON objects, the keys with up to 30 values each; for
+    other texts, a few samples.
     """
     answers = [answer.strip() for example in train if (answer := example.answer)]
     if objects := _objects(answers):

@@ -126,12 +126,6 @@ def fit(
 
     Floor and scale are not negative, and the shape is one of `Form.shapes`. For each shape the fit
     is linear, so the best one is found by trying all.
-
-    Args:
-        sizes: Numbers of rows (P,), ascending.
-        errors: Errors of one curve (P,), or of several (R, P).
-        weights: Weights of the sizes (P,).
-        form: Form of the laws.
     """
     n, w = np.asarray(sizes, np.float64), weights / weights.sum()
     shapes = form.shapes(n)

@@ -258,8 +258,8 @@ class AgainstBest:
 def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
     """Combine comparisons of a candidate with several baselines, whichever is truly the best.
 
-    Dev rows are few and may name the wrong baseline as the best. The interval is therefore that of
-    candidate minus the truly best baseline:
+    Dev rows are few and may name the wrong baseline (`chosen`) as the best. The interval is
+    therefore that of candidate minus the truly best baseline:
 
         lower end    the lowest of the lower ends against the baselines. It is above the truth
                      only if the interval against the truly best one is. Each test keeps its own
@@ -269,13 +269,6 @@ def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
                      that is higher. The best baseline is at least as good as any that was named
                      without the test. The lowest of several ends would be below the truth more
                      often, the more baselines there are.
-
-    Args:
-        pairs: The candidate against each baseline, on the same cases and with the same margin.
-        chosen: Name of the baseline chosen without the test cases; it wins ties.
-
-    Returns:
-        The baseline with the lowest lower end, the interval and the verdict.
 
     Source:
         Berger 1982, Technometrics 24:295; Berger and Hsu 1996, Stat Sci 11:283.

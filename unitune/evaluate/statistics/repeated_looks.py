@@ -20,14 +20,9 @@ GRID = 1_001  # Points of Simpson's rule. With half of them, known bounds change
 def holm_divisor(p_value: float, others: Iterable[float], alpha: float = ALPHA) -> int:
     """Return the number by which Holm's procedure divides alpha for one of several candidates.
 
-    It is the number of candidates without those that have no greater p-value and are rejected. An
-    interval at 1 - alpha / divisor excludes zero if Holm's test rejects. It agrees with that test
-    but does not cover all true differences simultaneously.
-
-    Args:
-        p_value: Two-sided p-value of this candidate.
-        others: P-values of the other candidates on the same cases.
-        alpha: Probability of any false claim.
+    It is the number of candidates without those that have no greater (two-sided) p-value and are
+    rejected. An interval at 1 - alpha / divisor excludes zero if Holm's test rejects. It agrees
+    with that test but does not cover all true differences simultaneously.
 
     Source:
         Holm 1979, Scand J Stat 6:65. Intervals: Guilbaud 2008, Biometrical J 50:678.
@@ -56,13 +51,9 @@ def spent(fraction: float, alpha: float = ALPHA) -> float:
 def look_level(sizes: Sequence[int], planned: int, alpha: float = ALPHA) -> float:
     """Return the level of the interval at the latest look at a growing test.
 
-    Looks may be at any sizes; each spends what the plan of equally spaced looks allows. Bounds come
-    from the joint normal distribution of the sums, whose increments are independent.
-
-    Args:
-        sizes: Cases at each look so far, latest last.
-        planned: Number of planned looks.
-        alpha: Two-sided probability of a false claim over all planned looks.
+    Looks may be at any sizes; each spends what the plan of equally spaced looks allows of alpha,
+    the two-sided probability of a false claim over all planned looks. Bounds come from the joint
+    normal distribution of the sums, whose increments are independent.
 
     Raises:
         ValueError: There were more looks than planned.

@@ -207,9 +207,8 @@ def _to_find(
 def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     """Return one sentence on what a number of cases can detect, before anything is spent.
 
-    Returns:
-        The smallest difference detected with 80 % power, and the cases that detect one as large as
-        the margin, for a range of assumptions on how much cases differ. Clusters are ignored.
+    It has the smallest difference detected with 80 % power, and the cases that detect the margin,
+    for a range of assumptions on how much cases differ. Clusters are ignored.
     """
     likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
     squares = [share**2 if graded else share for share in likely]

@@ -35,10 +35,6 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
     It is conservative and shown only for readers who know it; it decides nothing.
 
-    Args:
-        gained: Cases that only the candidate got right.
-        lost: Cases that only the baseline got right.
-
     Source:
         Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
     """
@@ -69,13 +65,9 @@ def _fair_coin_tail(most: int, tosses: int) -> float:
 
 
 def sign_flip_p(sums: FloatArray) -> float:  # (U,)
-    """Return the two-sided p-value of the sign-flip test of paired differences.
+    """Return the two-sided p-value of the sign-flip test of paired differences, (U,).
 
-    Args:
-        sums: Differences summed over each unit, (U,).
-
-    Returns:
-        Fraction of the exchanges whose total is at least as far from 0 as the observed one.
+    It is the fraction of the exchanges whose total is at least as far from 0 as the observed one.
 
     Source:
         Fisher 1935, The Design of Experiments, section 21. Drawn: (1 + #) / (1 + R), Phipson and
@@ -98,10 +90,8 @@ def randomisation_p(
 ) -> float:
     """Return the two-sided p-value of approximate randomisation for a corpus statistic.
 
-    Args:
-        baseline: The baseline's sufficient statistics, summed over each unit.
-        candidate: The candidate's on the same units.
-        score: Function from totals to the statistic: (R, S) to (R,).
+    Both sides are sufficient statistics summed over each unit; `score` turns totals into the
+    statistic.
 
     Source:
         Noreen 1989, Computer-Intensive Methods for Testing Hypotheses; Riezler and Maxwell 2005,
@@ -120,11 +110,7 @@ def randomisation_p(
 
 
 def how_permuted(sums: FloatArray) -> str:  # (U,), whose zeros are not exchanged, or (U, S)
-    """Return how the exchanges of these units were made: in full, or drawn with a seed.
-
-    Args:
-        sums: One per unit, (U,) or (U, S); units of zeros are not exchanged.
-    """
+    """Return how the exchanges of units (without those of zeros) were made: in full or drawn."""
     units = int(np.count_nonzero(sums)) if sums.ndim == 1 else len(sums)
     return f"{DRAWS:,} draws, seed {SEED}" if units > MOST_UNITS_IN_FULL else "in full"
 
@@ -149,10 +135,6 @@ def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, u
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values so that the probability of any false claim stays at the level.
-
-    Returns:
-        Adjusted p-values in the same order: a comparison is significant at 5 % if its own is 0.05
-        or less.
 
     Raises:
         ValueError: A p-value is outside 0 to 1.
