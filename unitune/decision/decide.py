@@ -14,8 +14,8 @@ from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
+from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
 from unitune.evaluate.learning_curve import check_goal, train_all
-from unitune.evaluate.options import AnswerOptions, Notify, ignore
 from unitune.evaluate.readiness import readiness_findings
 from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.task import dev_rows, once_each

@@ -18,9 +18,9 @@ from unitune.decision.evidence import Conclusion, Gain, Measurement, Score, Tuni
 from unitune.distillation.acceptance import AnswerForm
 from unitune.errors import UnituneError
 from unitune.evaluate.grading import Graded
+from unitune.evaluate.inference.engine import AnswerOptions, Notify
 from unitune.evaluate.learning_curve import answer_curve, fit_curve, with_budget
 from unitune.evaluate.learning_curve_document import LearningCurve
-from unitune.evaluate.options import AnswerOptions, Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
 from unitune.evaluate.validation import answer_validation

@@ -16,9 +16,9 @@ from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget
+from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.looks import TestHistory
-from unitune.evaluate.options import CompareOptions, Notify, ignore
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals

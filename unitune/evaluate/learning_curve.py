@@ -12,6 +12,7 @@ from statistics import fmean
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.grading import MOST_ERRORS, Graded
 from unitune.evaluate.inference.budget import answer_prices
+from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
 from unitune.evaluate.learning_curve_document import (
     FARTHEST,
     CurvePoint,
@@ -22,7 +23,6 @@ from unitune.evaluate.learning_curve_document import (
     Prediction,
     RowsForGoal,
 )
-from unitune.evaluate.options import AnswerOptions, Notify, ignore
 from unitune.evaluate.statistics.learning_curve import LEVEL, Doubt, FittedCurve, Range
 from unitune.evaluate.validation import ValidationAnswers, answer_validation
 from unitune.job.job import Job

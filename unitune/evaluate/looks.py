@@ -21,7 +21,7 @@ from unitune.workspace.home import home
 
 if TYPE_CHECKING:
     from unitune.evaluate.grading import Answered
-    from unitune.evaluate.options import CompareOptions
+    from unitune.evaluate.inference.engine import CompareOptions
     from unitune.evaluate.task import Task
     from unitune.ledger.looks import Look
 

@@ -26,8 +26,10 @@ from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
 from unitune.evaluate.inference.budget import Budget, most_usd
 from unitune.evaluate.inference.engine import (
+    AnswerOptions,
     EvaluationProgress,
     InferenceOptions,
+    Notify,
     Question,
     ReplayedModel,
     collect_answers,
@@ -42,7 +44,6 @@ from unitune.evaluate.inference.journal import (
 )
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.looks import TestHistory
-from unitune.evaluate.options import AnswerOptions, Notify
 from unitune.evaluate.prompts.contenders import (
     Choice,
     Contender,

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.inference.budget import Budget
-from unitune.evaluate.inference.engine import EvaluationProgress
+from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress
 from unitune.evaluate.inference.sources import resolve_sources
-from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering
 from unitune.evaluate.result_files import results_folder

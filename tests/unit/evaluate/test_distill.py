@@ -17,7 +17,7 @@ from unitune.distillation.distill import Distillation, distill, plan_distillatio
 from unitune.distillation.teacher import Teacher
 from unitune.distillation.variants import plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
-from unitune.evaluate.options import AnswerOptions
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.job.job import Job
 from unitune.models import Request

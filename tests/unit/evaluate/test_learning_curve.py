@@ -15,9 +15,9 @@ from unitune.backends import registry
 from unitune.backends.forecasts import Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, OverBudget, RunFailed, UserError
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.learning_curve import judge_curve, learning_curve, with_budget
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
-from unitune.evaluate.options import AnswerOptions
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.learning_curve import curve_notes, learning_curve_of, nested_subsets

@@ -14,8 +14,8 @@ from unitune.data.privacy.redaction import Redaction
 from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.budget import answer_prices
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
-from unitune.evaluate.options import AnswerOptions
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
 from unitune.models import ChatModel, TunedModel, VersionName
