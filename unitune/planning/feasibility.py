@@ -1,19 +1,23 @@
-"""Check a job against a backend's offer. Unsupported explicit settings are errors."""
+"""Check a job against a backend's offer, and propose a base model when the job names none."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
+from unitune.cost.prices.book import PriceBook
 from unitune.errors import JobError, nearest
 from unitune.findings import Finding, error, listed, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
 from unitune.scorers.user_function import UserFunction
 from unitune.security.spec import Spec
+from unitune.workspace.today import today
 
 OTHER_BACKEND_HELPS = frozenset(  # refusals whose fix names other backends
     {
@@ -34,6 +38,10 @@ Customers = Literal["all", "some"]
 # Higher values get a warning: 100 times the usual LoRA rate, 10 times the usual epochs
 HIGH_LEARNING_RATE, MANY_EPOCHS = 0.1, 50
 SOON = timedelta(days=90)  # dates within this period are warnings, later ones notes
+
+# Size in a model's name: 8B, 0.6B, 0p6b, 270m
+BILLIONS = re.compile(r"(?<![a-z0-9])(\d+(?:[.p]\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
+FAR = 5  # difference in doublings from which a base counts like one of unknown size
 
 
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
@@ -315,3 +323,45 @@ def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:
         f"Allowed: {', '.join(allowed) or 'nothing'}. Change the job or choose a backend that "
         "supports it.",
     )
+
+
+def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
+    """Return the base models of a job's backend that are closest to the job's model, closest first.
+
+    Models that support the job come first, then those with a price, then the closest in size (read
+    from names), then the cheapest: one for each row format. Empty if the job names a base of this
+    backend.
+    """
+    offer = book.offer(job.backend)
+    if isinstance(job.model, str):
+        names, refusal = [job.model], offer.terms(job.model).refusal
+        if offer.model(job.model) or refusal or is_open(job, offer):
+            return ()
+    else:
+        names = [*job.model.values()]
+        if job.backend in job.model:
+            return ()
+    if offer.hub_models and (on_hub := [name for name in names if name.count("/") == 1]):
+        return tuple(on_hub[:1])
+    size = next((size for name in names if (size := _billions(name))), None)
+    tier = offer.tier(job.options.get(offer.name, {}))
+
+    def distance(model: OfferedModel) -> tuple[bool, int, Decimal]:
+        row = book.find(
+            offer.name, model.name, "training", method=job.method, tier=tier, on=today()
+        )
+        sizes = (_billions(name) for name in (model.name, *model.aliases))
+        theirs = next((each for each in sizes if each), None)
+        doublings = round(abs(math.log2(theirs / size))) if theirs and size else FAR
+        return row is None, min(doublings, FAR), row.usd if row else Decimal(0)
+
+    usable = [model for model in offer.models if takes(job, offer, model.name, today())]
+    ordered = sorted(usable or offer.models[:1], key=distance)
+    formats = ((offer.terms(model.name).formats.get(job.method), model.name) for model in ordered)
+    return tuple(dict(reversed([*formats])).values())[::-1]
+
+
+def _billions(name: str) -> float | None:
+    """Return the number of parameters in a model's name, in billions."""
+    match = BILLIONS.search(name)
+    return match and float(match[1].replace("p", ".")) / (1 if match[2] in "bB" else 1000)

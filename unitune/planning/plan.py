@@ -30,10 +30,9 @@ from unitune.planning.evaluation_forecast import (
     Seconds,
     forecast_evaluation,
 )
-from unitune.planning.feasibility import NO_TRAINING_ROWS
+from unitune.planning.feasibility import NO_TRAINING_ROWS, proposed_bases
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows, row_findings
 from unitune.security.spec import Frozen
 from unitune.workspace.notebook import table

@@ -17,9 +17,9 @@ from unitune.data.check import read_job
 from unitune.errors import JobError, MissingExtra, UnituneError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.job.tuning import Alternative
+from unitune.planning.feasibility import proposed_bases
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
-from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows
 from unitune.tco.documents import Column, Horizon, TotalCost, TotalCostList
 from unitune.tco.serving import Serving, serving
