@@ -79,12 +79,7 @@ def decide(  # noqa: PLR0913 - every option has a default
 
 
 def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
-    """Return the job on each backend, reading its rows once.
-
-    Raises:
-        UserError: The job is a sweep.
-        NotFoundError: No installed package provides a backend.
-    """
+    """Return the job on each backend, reading its rows once. Raises UserError for a sweep."""
     if job.sweep:
         raise UserError(
             f"job {job.name!r} is a sweep (lists of {', '.join(job.sweep)}), but a decision is "

@@ -12,20 +12,9 @@
     constraints: METRIC at least or at most   holds        does not           4, no value
 
 lo and hi are the ends of the interval of candidate minus best baseline (for absolute, of the
-candidate's own score), m the margin. Too many errors skip all later checks; too few cases skip all
-but required cases. A check without a value (None, NaN) never passes.
-
-A case with an error favours neither side. Nor does an answer cut off at `max_tokens`, unless the
-deciding scorer finds it wrong regardless of its continuation (`unitune.evaluate.readings`). Modes
-and `constraints` are therefore also undecided in these cases:
-
-    counting errors as right or as wrong changes the result                             4
-    counting cut answers as right or as wrong changes the result                        3
-    neither side got anything right                                                     3
-    no-regress passes, but both scores are below the margin, so nothing could fail      3
-
-A required case whose answer was cut off also gives 3. The exit code is the first of 4, 1, 3 that
-any check has, else 0.
+candidate's own score), m the margin. Modes and `constraints` are also undecided if the result
+depends on errors (4) or cut answers (3), if nothing was right (3), or if no-regress passes with
+both scores below the margin (3). The exit code is the first of 4, 1, 3 that any check has, else 0.
 """
 
 from __future__ import annotations

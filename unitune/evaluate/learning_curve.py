@@ -92,9 +92,7 @@ def check_goal(goal: float | None) -> None:
 def with_budget(
     resolved: ResolvedJob, usd: Decimal, *, allow_unpriced: bool = False
 ) -> ResolvedJob:
-    """Return a learning curve with a common budget in US dollars.
-
-    The trainings get their maximum cost, and the answers the rest.
+    """Return a curve with a budget in US dollars: trainings get their maximum, answers the rest.
 
     Raises:
         OverBudget: Items with a price may cost more, or the answers have no price.

@@ -84,12 +84,7 @@ def write_verdict(comparison: Comparison, folder: Path) -> None:
 
 
 def read_comparison(folder: Path, *, cases: bool = True) -> Comparison:
-    """Return a written comparison, without cases if they are not wanted or missing.
-
-    Raises:
-        OSError: There is no verdict.
-        ValidationError: A file has other content.
-    """
+    """Return a written comparison, perhaps without cases. Raises OSError or ValidationError."""
     comparison = Comparison.model_validate_json(content_of(folder / VERDICT))
     with suppress(FileNotFoundError):
         lines = content_of(folder / CASES).split(b"\n") if cases else ()

@@ -145,14 +145,11 @@ def build(scorer: S, setting: Setting | None = None) -> S:
 
 
 def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
-    """Return a hash that changes when a scorer may score differently.
+    """Return a hash that changes when a scorer may score differently. Raises JobError.
 
     It covers the type with our version of it, non-default options, the labels of the training rows,
-    and the content of a schema, grader or Python file that the options name. It does not cover
-    imports of a Python file or package versions, which known answers in our tests check.
-
-    Raises:
-        JobError: A file named in the options cannot be read.
+    and the content of files that the options name. It does not cover imports of a Python file or
+    package versions, which known answers in our tests check.
     """
     options: JsonValue = scorer.model_dump(mode="json", exclude=UNSCORED, exclude_defaults=True)
     material = scorer.material(setting or Setting())

@@ -83,11 +83,9 @@ def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
 
 
 def calibrate(job: Job | ResolvedJob) -> None:
-    """Time a few steps of a job's training on this machine to make later forecasts more precise.
+    """Time a few steps of a job's training here, to make later forecasts more precise.
 
-    Raises:
-        Unsupported: The backend does not train on this machine.
-        BackendError: The measuring process died.
+    Raises Unsupported if the backend does not train here, or BackendError if the process died.
     """
     resolved = preflight(job)
     backend = resolved.backend
@@ -103,9 +101,7 @@ def calibrate(job: Job | ResolvedJob) -> None:
 def counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
     """Return the job with token counts scaled to the vendor's count of a sample of its rows.
 
-    Raises:
-        Unsupported: The vendor does not count tokens.
-        BackendError: The vendor refused the request or did not answer.
+    Raises Unsupported if the vendor does not count tokens, or BackendError.
     """
     backend, model = resolved.backend, resolved.job.base_model
     if not isinstance(backend, CountsTokens):

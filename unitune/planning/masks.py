@@ -32,12 +32,7 @@ class Audit:
 
 
 def audit(job: Job | ResolvedJob, count: int) -> Audit:
-    """Return the loss masks of the first training rows.
-
-    Raises:
-        DataError: The data cannot be used.
-        MissingExtra: The backend trains on this machine, but its packages are not installed.
-    """
+    """Return the loss masks of the first training rows. Raises DataError or MissingExtra."""
     resolved = preflight(job)
     job, rows = resolved.job, resolved.splits.train.rows[:count]
     if resolved.offer.trains_here and isinstance(resolved.backend, ShowsLossMask):

@@ -46,12 +46,9 @@ NOTHING_KNOWN = Money()
 
 
 def money_of(job: Job, *, unpriced: bool = False) -> Money:
-    """Return the budgets, spending and earlier bills of a job's project.
+    """Return the budgets, spending and earlier bills of a job's project. Raises JobError.
 
     A shared ledger is read only if budget.yaml needs it, so a plan opens no connection otherwise.
-
-    Raises:
-        JobError: budget.yaml is not valid.
     """
     project = project_budget(job.folder)
     shared = ledger_url() is not None

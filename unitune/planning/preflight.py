@@ -183,17 +183,7 @@ def _with_redacted_instructions(job: Job, redaction: Redaction) -> Job:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise the exception that fits the errors among the findings, if any.
-
-    Raises:
-        Leak: Test cases or validation rows also occur in training rows.
-        Mismatch: The start has another base model.
-        OverBudget: The only errors are about the budget.
-        MissingExtra: Packages are missing.
-        JobError: The options for the backend are wrong.
-        DataError: Rows cannot be used.
-        Unsupported: The backend does not support the job.
-    """
+    """Raise the exception that fits the errors among the findings, if any (`_error_type`)."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return

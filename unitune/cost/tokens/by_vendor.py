@@ -35,10 +35,7 @@ class VendorCounter:
         """Let the vendor count the prompts of a sample of rows, one request each.
 
         Raises:
-            Unsupported: The vendor counts none of them.
-            UserError: No key is set.
-            BackendError: The vendor refused.
-            Unreachable: The vendor did not answer.
+            Unsupported: The vendor counts none of them. Its other errors are not caught.
         """
         pairs: list[tuple[int, int]] = []
         refused = Unsupported("the sample has no prompts to count.")

@@ -66,12 +66,9 @@ def families() -> tuple[Family, ...]:
 def counter_for(
     model: str, stored: Iterable[StoredModel] = (), *, aliases: Iterable[str] = ()
 ) -> TokenCounter:
-    """Return the counter of a model without downloading anything.
+    """Return the counter of a model, by any of its names, without downloading anything.
 
-    Args:
-        model: A vendor's name, also of a tuned model; a Hugging Face name; or a tokenizer folder.
-        stored: Models on this machine (`Stores`), searched in addition to the Hugging Face cache.
-        aliases: Other names of the same weights, from the offer.
+    The tokenizers of `stored` models are searched in addition to the Hugging Face cache.
     """
     kept, names = tuple(stored), (model, *aliases)
     folder = next(filter(None, (find_tokenizer(name, kept) for name in names)), None)

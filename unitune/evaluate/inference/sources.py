@@ -44,13 +44,7 @@ class Source:
         return self.backend is not None and supports_batches(self.backend)
 
     def open(self, cases: Sequence[Example]) -> ChatModel:
-        """Open the model.
-
-        Raises:
-            UserError: The key is not set, or may not be sent there.
-            DataError: Recorded answers cannot be read.
-            MissingExtra: A backend's packages are not installed.
-        """
+        """Open the model. Raises UserError (key), DataError (recorded answers) or MissingExtra."""
         spec = self.spec
         if isinstance(spec, Recorded):
             return RecordedModel(self.folder / spec.answers, cases, self.redaction)
@@ -70,9 +64,7 @@ def resolve_sources(
     Raises:
         OverBudget: There is a budget, but a price is unknown.
         NotFoundError: The backend does not exist.
-        MissingExtra: The backend's packages are not installed.
-        DataError: Recorded answers cannot be read.
-        UserError: A key is not set, or the user has not allowed it to be sent there.
+        UnituneError: The same errors as `Source.open`.
     """
     job, redaction = resolved.job, resolved.rows.read.redaction
     trained = {name: each.job for name, each in runs.items()}

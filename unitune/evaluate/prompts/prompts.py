@@ -323,12 +323,9 @@ def _bullets(lines: Iterable[str]) -> str:
 def check_prompts(
     spec: Tuned, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
 ) -> None:
-    """Refuse cases whose system prompt the contender's model was never trained with.
+    """Raise Mismatch for cases whose system prompt the contender's model was not trained with.
 
     If nearly every row has its own system prompt, the prompts are content, and any is accepted.
-
-    Raises:
-        Mismatch: There are such cases, and the contender uses its own prompt.
     """
     if spec.prompt != "own":
         return

@@ -128,8 +128,6 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
 def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
     """Return the newest succeeded run of each combination of a sweep's values, by name.
 
-    Combinations whose runs all failed or were cancelled are left out.
-
     Raises:
         NotFoundError: A run was not launched or is in progress; never in a replay.
     """
