@@ -18,7 +18,7 @@ from unitune.security.spec import Frozen, Spec
 from unitune.workspace import yaml_file
 
 FILE = "budget.yaml"  # in the job's folder or a parent folder
-# codes of findings about money alone
+# Codes of findings about money alone
 BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})
 
 

@@ -68,7 +68,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
         on_dev += Count.of(len(job.variants()) * len(work.validation))  # runs of a sweep
     verdict = len(work.test) * job.evaluate.repeats
     times = Count.of(job.evaluate.repeats)
-    # the other finalists also answer the test rows
+    # The other finalists also answer the test rows
     if kind == "few-shot" and spec.role == "baseline":
         times = times * Count(2, FINALISTS, FINALISTS)
     requests = times * Count.of(len(work.test)) + on_dev

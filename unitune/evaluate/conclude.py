@@ -281,7 +281,7 @@ def _large_cluster(task: Task, verdict: Verdict) -> Iterator[str]:
         case = task.cases[task.clusters.index(label)].case_id
         yield (
             f"The cluster {label.removeprefix('named ')!r}, such as case {case}, has {count:,} of "
-            f"{n:,} cases, which widens the interval. Use fewer of its cases, or more others."
+            f"{n:,} cases, which widens the interval. Use fewer of its cases, or more of others."
         )
 
 

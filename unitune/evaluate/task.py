@@ -278,7 +278,7 @@ def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> It
         )
     if copies:
         what = "1 test row is a copy" if copies == 1 else f"{copies} test rows are copies"
-        yield f"{what} of another row and left out, because a copy is not additional evidence."
+        yield f"{what} of another row, left out because a copy is not additional evidence."
     if alike := near_copies(cases):
         yield alike
 

@@ -29,7 +29,7 @@ OTHER_BACKEND_HELPS = frozenset(  # refusals whose fix names other backends
         "unsupported-model",
     }
 )
-# code of the finding that a vendor no longer accepts some customers' trainings
+# Code of the finding that a vendor no longer accepts some customers' trainings
 CLOSED_TO = "closed-to"
 NOT_ALL = "not open to all"
 FOR_TESTS = "fake"

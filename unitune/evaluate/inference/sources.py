@@ -105,7 +105,7 @@ def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str
     if run is not None:
         return f"run:{run.id}:{run.fingerprint}"
     is_moving = spec.run == NEWEST or VersionName.parse(spec.run)
-    return "run:" if is_moving else f"run:{spec.run}"  # run:{spec.run}
+    return "run:" if is_moving else f"run:{spec.run}"  # a replay's rows name it
 
 
 def check_keys(spec: Server) -> None:
