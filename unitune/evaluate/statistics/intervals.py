@@ -252,8 +252,8 @@ def refuted(
     With x = sum - mean · size of each unit, the maximum-likelihood weights that make the mean of x
     zero are 1 / (U (1 + l x)), and the variance of x under them is its plain mean divided by l. So
     the score statistic U · mean² / variance exceeds z² exactly if l is beyond z² / Σx, where Σ x /
-    (1 + l x) has not reached zero. No weight may be negative: beyond the l that leaves all remaining
-    weight to the farthest unit, the mean is not rejected.
+    (1 + l x) has not reached zero. No weight may be negative: beyond the l that leaves all
+    remaining weight to the farthest unit, the mean is not rejected.
 
     The unobserved unit has the mean size of the unit that a case belongs to, Σ size² / Σ size,
     because clusters of uneven size may hide a large one.
