@@ -360,7 +360,7 @@ def test_a_job_that_trains_nothing_is_planned_as_its_comparison(
         assert words in told.out
     assert "training" not in told.out.partition("note")[0]
     assert "### compared: a comparison may cost" in unitune("plan", str(job), "--markdown").out
-    assert "no training rows" in unitune("plan", str(job), "--all").err
+    assert "no rows to train on" in unitune("plan", str(job), "--all").err
 
 
 def test_the_plan_of_a_comparison_is_saved_for_what_changes_and_not_to_be_launched(

@@ -243,7 +243,7 @@ def test_a_value_that_the_backend_cannot_honour_is_named_with_its_run(file: Path
     findings = plan(Job.load(file).with_backend("openai")).errors
     assert ["unsupported-setting"] == [finding.code for finding in findings]
     assert (
-        "run learning_rate=0.0001, seed=0 (and 1 more run): openai cannot honour "
+        "run learning_rate=0.0001, seed=0 (and 1 more run): openai does not support "
         "tuning.learning_rate." == findings[0].message
     )
 
