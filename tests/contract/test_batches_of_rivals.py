@@ -85,5 +85,5 @@ def test_each_vendor_that_can_answers_in_batches_and_who_cannot_is_named_before(
     assert batched == {json.loads(line)["contender"] for line in lines if "contender" in line}
     assert {0} == {result.errors for result in found.contenders}
     beginnings = [f"Contender {name} uses single requests" for name in singly]
-    warned = [line.partition(",")[0] for line in told if line.startswith("Contender")]
+    warned = [line.partition(" at ")[0] for line in told if line.startswith("Contender")]
     assert beginnings == warned

@@ -41,7 +41,7 @@ with serve_vendor(TestStrangerBackend.setup, behavior) as served:
 """
 ROWS = {"Why was I charged twice?": "billing", "The app does not open.": "defect"}
 LACKS = (
-    "does not support batches",
+    "does not answer in batches",
     "does not count tokens",
     "does not promise it",
     "cannot put another model in its place",
