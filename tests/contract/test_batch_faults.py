@@ -111,7 +111,7 @@ def test_a_create_call_that_was_sent_twice_is_told_and_its_double_cancelled(
     played.server.inject_fault(Fault.TWICE, "POST", CREATE)
     compared(played, tmp_path, told)
     assert CASES == len(rows_of(tmp_path))
-    assert 1 == sum("has sent one call twice" in line for line in told), told
+    assert 1 == sum("one call was sent twice" in line for line in told), told
     assert 2 == len(batches(played))
 
 

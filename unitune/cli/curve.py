@@ -35,7 +35,7 @@ from unitune.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unitune.evaluate.options import AnswerOptions
+    from unitune.evaluate.inference.engine import AnswerOptions
     from unitune.planning.plan import Plan, PlannedRun
 
 Points = Annotated[
@@ -139,7 +139,7 @@ def answer_options(
     Raises:
         UserError: They are not valid, or speak of a deployment where none is to be brought up.
     """
-    from unitune.evaluate.options import AnswerOptions
+    from unitune.evaluate.inference.engine import AnswerOptions
     from unitune.run.deploying import ttl_seconds
 
     if option and deploy is None:

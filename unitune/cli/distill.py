@@ -95,8 +95,8 @@ def distill(
     from unitune.distillation.distill import plan_distillation
     from unitune.distillation.teacher import Teacher
     from unitune.distillation.variants import plan_variants, write_variants
+    from unitune.evaluate.inference.engine import AnswerOptions, ignore
     from unitune.evaluate.inference.sources import check_batches
-    from unitune.evaluate.options import AnswerOptions, ignore
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.report.typography import counted

@@ -1,1 +1,1 @@
-"""What a job would cost."""
+"""Estimate what a job costs."""

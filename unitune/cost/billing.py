@@ -1,9 +1,4 @@
-"""What vendors charge for, as pure functions over an offer's `Billing` and counted rows.
-
-Epochs when the vendor chooses them, rows that are too long, prompts of preference rows, packing,
-and validation. What is not known of a vendor is a range from the least to the most that any is
-known to charge, and a sentence gives the reason. Prices are not here (`unitune.cost.estimate`).
-"""
+"""Apply a vendor's billing rules (an offer's `Billing`) to counted rows."""
 
 from __future__ import annotations
 
@@ -18,14 +13,14 @@ from unitune.job.job import Job
 TARGET_EPOCHS = 3
 LEAST_ROW_EPOCHS, MOST_ROW_EPOCHS = 100, 25_000
 MOST_AUTO_EPOCHS = 25
-# When nothing is known of how a vendor chooses: OpenAI's cookbook aims at 3, a worked example of
-# Azure got 2, Together makes 1
+# Used if a vendor's choice is unknown: OpenAI's cookbook aims at 3, an Azure example got 2,
+# Together makes 1
 UNKNOWN_EPOCHS = Count(1, TARGET_EPOCHS, TARGET_EPOCHS + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A number of tokens or passes that is charged (None: not known), and why it is a range."""
+    """Charged tokens or passes (None if unknown), with the reasons why it is a range."""
 
     count: Count | None
     because: tuple[str, ...] = ()
@@ -34,8 +29,8 @@ class Charged:
 def cookbook_epochs(rows: int) -> int:
     """Return the epochs of OpenAI's cookbook for jobs that leave them to OpenAI.
 
-    Source: openai/openai-cookbook, examples/Chat_finetuning_data_prep.ipynb. It is close, not
-    exact: a worked example of Azure's has 2 epochs for 500 rows, and this gives 3.
+    Source: openai/openai-cookbook, examples/Chat_finetuning_data_prep.ipynb. It is an
+    approximation: an Azure example has 2 epochs for 500 rows, and this returns 3.
     """
     if not rows:
         return TARGET_EPOCHS
@@ -47,16 +42,16 @@ def cookbook_epochs(rows: int) -> int:
 
 
 def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
-    """Return how many passes over the training rows are charged."""
+    """Return the number of passes over the training rows that are charged."""
     if job.tuning.epochs != "auto":
         return Charged(Count.of(math.ceil(job.tuning.epochs)))
     auto = billing.epochs_auto
     if isinstance(auto, int):
-        return Charged(Count.of(auto), (f"epochs are {vendor}'s own default, {auto}",))
+        return Charged(Count.of(auto), (f"epochs: {vendor}'s default, {auto}",))
     usual = cookbook_epochs(rows)
     if auto is None:
         most = max(UNKNOWN_EPOCHS.high, usual + 1)
-        reason = f"how {vendor} chooses the epochs is not known: {UNKNOWN_EPOCHS.low} to {most}"
+        reason = f"how {vendor} chooses the epochs is unknown: {UNKNOWN_EPOCHS.low} to {most}"
         return Charged(Count(UNKNOWN_EPOCHS.low, UNKNOWN_EPOCHS.expected, most), (reason,))
     count = Count(min(usual, 2), usual, usual + 1)
     reason = f"{vendor} chooses the epochs: {count.low} to {count.high}, expected {usual}"
@@ -66,30 +61,22 @@ def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
 def training_tokens(
     job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally
 ) -> Charged:
-    """Return the tokens that one epoch is charged; see `pass_tokens`.
-
-    Without packing some vendors charge each training row as the longest, which validation rows
-    never are.
-    """
+    """Return the tokens of one epoch; without packing, some vendors charge rows as the longest."""
     if billing.packing_off is None or _option(job, "packing") is not False:
         return pass_tokens(job, vendor, billing, limit, rows)
     longest = _longest(job, limit)
     if longest is None:
-        reason = "without packing every row is charged as the longest, whose length is not known"
+        reason = "without packing, every row is charged as the longest, whose length is unknown"
         return Charged(None, (f"{reason}; set tuning.sequence_length",))
-    reason = f"without packing every row is charged as {longest:,} tokens"
+    reason = f"without packing, every row is charged as {longest:,} tokens"
     return Charged(Count.of(len(rows) * longest), (reason,))
 
 
 def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally) -> Charged:
-    """Return the tokens that one pass over rows is charged, each as long as it is.
+    """Return the tokens charged for one pass over rows at their own lengths.
 
-    Args:
-        job: Its method and sequence length.
-        vendor: For the sentences.
-        billing: Its rules.
-        limit: Most tokens of a row there; None: not known.
-        rows: As the base model counts them.
+    `limit` is the vendor's maximum tokens per row, None if unknown; `vendor` is named in the
+    reasons.
     """
     because: list[str] = []
     lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals
@@ -99,14 +86,14 @@ def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows
     longest = _longest(job, limit)
     if longest is not None and lengths.longest.high > longest:
         over = sum(count.high > longest for count in lengths)
-        fate = billing.overlength or "dropped, cut or charged in full: not known which"
-        because.append(f"{over:,} rows may be longer than {longest:,} tokens; they are {fate}")
+        fate = billing.overlength or "dropped, cut or charged in full (unknown which)"
+        because.append(f"{over:,} rows may exceed {longest:,} tokens; they are {fate}")
         lengths = cut(lengths, longest, billing)
     return Charged(lengths.total, tuple(because))
 
 
 def cut(lengths: Lengths, limit: int, billing: Billing) -> Lengths:
-    """Return what is charged of rows, some of which are longer than a limit."""
+    """Return the charged tokens of rows, some of which exceed a limit."""
 
     def charged(row: Count) -> Count:
         kept = Count(*(min(end, limit) for end in (row.low, row.expected, row.high)))
@@ -125,7 +112,7 @@ def cut(lengths: Lengths, limit: int, billing: Billing) -> Lengths:
 
 
 def validation_passes(job: Job, vendor: str, billing: Billing, epochs_: Count) -> Charged:
-    """Return how often the tokens of the validation rows are charged."""
+    """Return how many times the validation tokens are charged."""
     match billing.validation:
         case "free":
             return Charged(Count())
@@ -136,11 +123,11 @@ def validation_passes(job: Job, vendor: str, billing: Billing, epochs_: Count) -
             count = option if isinstance(option, int) else billing.evaluations_auto
             if count is not None:
                 return Charged(Count.of(count))
-            reason = f"how often {vendor} evaluates is not known: once to each epoch"
+            reason = f"how often {vendor} evaluates is unknown: once per epoch"
             return Charged(Count(1, epochs_.expected, epochs_.high), (reason,))
         case None:
             reason = (
-                f"whether {vendor} charges validation tokens is not known: not at all, to once an "
+                f"whether {vendor} charges validation tokens is unknown: not at all to once per "
                 "epoch"
             )
             return Charged(Count(0, 0, epochs_.high), (reason,))
@@ -149,9 +136,9 @@ def validation_passes(job: Job, vendor: str, billing: Billing, epochs_: Count) -
 def _preferences(
     lengths: Lengths, prompts: Lengths, vendor: str, billing: Billing
 ) -> tuple[Lengths, list[str]]:
-    """Return the lengths of preference rows, whose prompt stands before two answers.
+    """Return the lengths of preference rows, which have one prompt and two answers.
 
-    They are counted with the prompt once (low, expected) and twice (high).
+    The input lengths include the prompt once (low, expected) and twice (high).
     """
     match billing.preferences:
         case "prompt-once":
@@ -163,12 +150,12 @@ def _preferences(
         case "prompt-twice":
             twice = lengths + prompts
             high = map(max, twice.expected, lengths.high)
-            reason = "the prompt of a row is charged with each of its two answers"
+            reason = "each row's prompt is charged with both of its answers"
             return Lengths(twice.low, twice.expected, tuple(high)), [reason]
         case None:
             reason = (
                 f"both answers of a row are charged; whether {vendor} charges its prompt once or "
-                "twice is not known"
+                "twice is unknown"
             )
             return lengths, [reason]
 

@@ -1,8 +1,7 @@
-"""Ways of answering side by side: what each costs at a volume, and where one becomes cheaper.
+"""Compare the costs of serving options and find where one becomes cheaper.
 
-Each costs something once, something a month, and something a request, so over M months and at n
-requests a month T(n) = once + M (month + n request), a straight line. Two lines cross at most once,
-and `cheaper` says where. What hangs on an unknown price is None, never zero.
+Over M months with n requests a month, an option costs T(n) = once + M (month + n request), a
+straight line. Two lines cross at most once. Results that depend on an unknown price are None.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from unitune.security.spec import Frozen
 
 
 class Range(StrEnum):
-    """For which values something is cheaper than something else."""
+    """Range of values for which something is cheaper."""
 
     ALWAYS = "always"
     NEVER = "never"
@@ -28,14 +27,14 @@ class Range(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """For which values from 0 on something is cheaper."""
+    """Values from 0 for which something is cheaper."""
 
     range: Range
-    at: Decimal | None = None  # the value at which both cost the same; None unless above or below
+    at: Decimal | None = None  # value of equal cost; None unless the range is above or below
 
 
 def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
-    """Return for which x from 0 on the difference fixed + slope * x lies below zero."""
+    """Return the x >= 0 for which the difference fixed + slope * x is negative."""
     if fixed == slope == 0:
         return Crossover(Range.SAME)
     if fixed <= 0 and slope <= 0:
@@ -46,16 +45,16 @@ def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
 
 
 class ServingCost(Frozen):
-    """Cost of one way of answering; None is unknown."""
+    """Cost of one serving option, in US dollars; None is unknown."""
 
     once_usd: Spread | None
-    """Paid before the first request: training, evaluation, preparing data."""
+    """Cost before the first request: training, evaluation, preparing data."""
     month_usd: Spread | None
-    """Paid each month, used or not: hosting, storage."""
+    """Monthly cost regardless of use: hosting, storage."""
     request_usd: Spread | None
 
     def total(self, requests_month: Decimal, months: Decimal) -> Spread | None:
-        """Return what it costs over a horizon; None where a part is not known."""
+        """Return the cost over a horizon, or None if a part is unknown."""
         if self.once_usd is None or self.month_usd is None or self.request_usd is None:
             return None
         requests = self.request_usd.scaled(requests_month * months)
@@ -69,9 +68,9 @@ class ServingCost(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Crossovers:
-    """Where a challenger is cheaper than an incumbent."""
+    """Ranges in which a challenger is cheaper than an incumbent."""
 
-    # The challenger at its lowest, the incumbent at its highest; worst is the reverse
+    # Best compares the challenger's low end with the incumbent's high end; worst is the reverse
     best: Crossover
     expected: Crossover
     worst: Crossover
@@ -80,10 +79,10 @@ class Crossovers:
 def break_even(
     challenger: ServingCost, incumbent: ServingCost, months: Decimal
 ) -> Crossovers | None:
-    """Return from which requests a month on the challenger costs less over the horizon.
+    """Return the requests a month at which the challenger costs less over the horizon.
 
     The break-even is n* = ((F - F') / M + H - H') / (k' - k), with F once, H a month, k a request
-    and M the months, above 0; ' is the incumbent. None where a part of either is not known.
+    and M the months, above 0; ' marks the incumbent. None if a part of either is unknown.
     """
     return _crossovers(
         challenger,
@@ -95,9 +94,10 @@ def break_even(
 def payback(
     challenger: ServingCost, incumbent: ServingCost, requests_month: Decimal
 ) -> Crossovers | None:
-    """Return after how many months the challenger has earned what it costs once.
+    """Return the months after which the challenger has recovered its one-time cost.
 
-    That is (F - F') / (n (k' - k) - (H - H')), for n requests a month; else as in `break_even`.
+    The formula is (F - F') / (n (k' - k) - (H - H')) for n requests a month, with the symbols of
+    `break_even`.
     """
     return _crossovers(
         challenger,

@@ -1,8 +1,4 @@
-"""How much may be spent, and what is left of it: of a job, of a month, of a project.
-
-Pure functions over what was spent. That is read by `unitune.ledger.budgeting` (runs) and
-`unitune.planning.plan` (before there is one).
-"""
+"""Check costs against the budgets of a job, a month and a project."""
 
 from __future__ import annotations
 
@@ -21,30 +17,31 @@ from unitune.job.prices import PriceEntry
 from unitune.security.spec import Frozen, Spec
 from unitune.workspace import yaml_file
 
-FILE = "budget.yaml"  # of a project, in the job's folder or a folder above it
-BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})  # findings about money alone
+FILE = "budget.yaml"  # in the job's folder or a parent folder
+# Codes of findings about money alone
+BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})
 
 
 class ProjectBudget(Spec):
-    """The most that all trainings and deployments of a project may cost: the file budget.yaml."""
+    """Limits on the cost of all trainings and deployments of a project: the file budget.yaml."""
 
     month_usd: Annotated[Decimal, Field(ge=0)] | None = None
-    """US dollars in a calendar month, UTC."""
+    """US dollars per calendar month, UTC."""
     project_usd: Annotated[Decimal, Field(ge=0)] | None = None
-    """US dollars in all."""
+    """US dollars in total."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostingBudget:
-    """What a deployment may cost besides what the project's budget allows."""
+    """Limit on the cost of one deployment, in addition to the project's budget."""
 
-    usd: Decimal | None = None  # US dollars; None: no limit of its own
-    unpriced: bool = False  # whether an unknown price is taken, whatever the budgets say
-    prices: tuple[PriceEntry, ...] = ()  # of the command line, which win over all others
+    usd: Decimal | None = None  # US dollars; None for no separate limit
+    unpriced: bool = False  # accept an unknown price regardless of budgets
+    prices: tuple[PriceEntry, ...] = ()  # from the command line; they override all other prices
 
     @classmethod
     def of(cls, budget: HostingBudget | Decimal | float | None) -> HostingBudget:
-        """Return a budget that may be given in US dollars alone."""
+        """Return a budget from a `HostingBudget` or an amount in US dollars."""
         if isinstance(budget, cls):
             return budget
         return cls(None if budget is None else Decimal(str(budget)))
@@ -54,37 +51,35 @@ NO_LIMIT = HostingBudget()
 
 
 class Spent(Frozen):
-    """What runs and deployments have cost, or may still cost."""
+    """Actual and committed cost of runs and deployments."""
 
     month_usd: Decimal = Decimal(0)
     project_usd: Decimal = Decimal(0)
     unknown: int = 0
-    """Runs and deployments whose cost is not known; they are in neither sum."""
+    """Number of runs and deployments with unknown cost, which are in neither sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A limit, and what is gone of it, in US dollars."""
+    """Limit in US dollars and the amount already used."""
 
     name: str
     usd: Decimal
-    spent: Decimal  # by others than what the limit is held against
-    raise_: str  # what to change for a higher limit
+    spent: Decimal  # by anything other than what is checked
+    raise_: str  # setting that raises the limit
 
     @property
     def left(self) -> Decimal:
-        """What may still be spent; negative when it is passed already."""
+        """Amount that may still be spent; negative if the limit is already exceeded."""
         return self.usd - self.spent
 
     def __str__(self) -> str:
-        gone = f", of which ${cents(self.spent)} are spent or set aside" if self.spent else ""
+        gone = f"; ${cents(self.spent)} of it is spent or reserved" if self.spent else ""
         return f"{self.name} is ${self.usd}{gone}"
 
 
 def project_budget(folder: Path) -> ProjectBudget:
-    """Read the budgets of the projects that a folder belongs to; without a file there is no limit.
-
-    Every budget.yaml from the folder upwards holds, so of each amount the least does.
+    """Return the lowest limits of the budget.yaml files in a folder and its parents.
 
     Raises:
         JobError: A file is not valid; the message names the line.
@@ -95,7 +90,7 @@ def project_budget(folder: Path) -> ProjectBudget:
 
 
 def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
-    """Return the budget that keeps to all budgets."""
+    """Return the lowest limits of several budgets."""
     known = tuple(budgets)
     months = [budget.month_usd for budget in known if budget.month_usd is not None]
     totals = [budget.project_usd for budget in known if budget.project_usd is not None]
@@ -105,9 +100,9 @@ def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
 def caps(
     job_usd: Decimal | None, project: ProjectBudget, spent: Spent, run_spent: Decimal = Decimal(0)
 ) -> tuple[Cap, ...]:
-    """Return all limits that hold for a training.
+    """Return all limits that apply to a training.
 
-    Other runs and deployments have spent `spent`, earlier attempts of the same run `run_spent`.
+    `spent` is from other runs and deployments, `run_spent` from earlier attempts of the same run.
     """
     limits = (
         ("the job's budget", job_usd, Decimal(0), "budget.usd of the job"),
@@ -121,7 +116,7 @@ def caps(
     )
 
 
-def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
+def budget_findings(  # noqa: PLR0913 - a cost and the words for it
     limits: Sequence[Cap],
     usd: Spread | None,
     backend: str,
@@ -131,23 +126,16 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
     unpriced: bool = False,
     price: str = "training=25",
 ) -> Iterator[Finding]:
-    """Yield what the limits say against the cost of a launch or a deployment.
+    """Yield errors if a cost exceeds a limit, or is unknown (None) under a limit.
 
-    Args:
-        limits: That hold for it.
-        usd: What it would cost; None: unknown.
-        backend: Whose price that is.
-        what: What is to be paid.
-        less: How it would cost less.
-        unpriced: Whether the user takes an unknown price.
-        price: Example of the option that gives its price.
+    `what` names the charge, `less` a way to reduce it and `price` an example value for --price.
     """
     if usd is None:
         if limits and not unpriced:
             yield error(
                 "unknown-price",
-                f"{limits[0]}, and it is not known what {backend} charges for {what}.",
-                f"Give its price in US dollars, e.g. --price {price} or in prices.yaml, choose "
+                f"{limits[0]}, but {backend}'s price for {what} is unknown.",
+                f"Set the price in US dollars with --price {price} or in prices.yaml, choose "
                 "another backend, or accept it with --allow-unpriced.",
             )
         return
@@ -155,16 +143,16 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
         if usd.high > limit.left:
             yield error(
                 "over-budget",
-                f"{what} may cost ${cents(usd.high)}, and {limit}.",
+                f"{what} may cost ${cents(usd.high)}, but {limit}.",
                 f"Raise {limit.raise_}, {less}.",
             )
 
 
 def unknown_findings(limits: Iterable[Cap], spent: Spent) -> Iterator[Finding]:
-    """Yield a note when unknown costs are missing in what is spent."""
+    """Yield a note if the amount spent lacks unknown costs."""
     if spent.unknown and any("job" not in limit.name for limit in limits):
         yield note(
             "unknown-spending",
-            f"of {spent.unknown} runs or deployments the cost is not known; they are not in what "
-            "is spent.",
+            f"the cost of {spent.unknown} runs or deployments is unknown and not included in the "
+            "amount spent.",
         )

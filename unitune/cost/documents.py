@@ -1,8 +1,4 @@
-"""What a job costs at one backend, as a document: `Estimate`, made of a `Line` for each item.
-
-A line whose price or quantity is not known is unknown, and so is every sum that it stands in: never
-zero. Money is Decimal throughout. How it is computed is `unitune.cost.estimate`.
-"""
+"""Document of a job's cost on one backend. A sum with an unknown line is unknown, never zero."""
 
 from __future__ import annotations
 
@@ -17,56 +13,56 @@ from unitune.job.prices import PriceRow
 from unitune.security.spec import Frozen
 
 Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage"]
-# What the vendor charges for the training itself: what a job's budget is held against
+# Items of the training itself, which a job's budget limits
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
 MONTHLY: frozenset[Item] = frozenset({"hosting", "storage"})
 
 
 class Line(Frozen):
-    """One item that costs money."""
+    """Item that costs money."""
 
     item: Item
     what: str = ""
-    """Which contender, for evaluation; which run, for the training of a sweep."""
+    """Contender of an evaluation, or run of a sweep's training."""
     tokens: Count | None = None
-    """For what is priced by the token."""
+    """Quantity of items priced per token."""
     units: Spread | None = None
-    """Hours or months, as the price says, for what is not priced by the token."""
+    """Hours or months of items not priced per token."""
     price: str | None = None
-    """`PriceRow.id` of its price, in `Estimate.prices`."""
+    """`PriceRow.id` of the item's price in `Estimate.prices`."""
     usd: Spread | None = None
-    """US dollars; None: unknown."""
+    """US dollars; None if unknown."""
     because: str = ""
-    """Why it is unknown."""
+    """Reason why the cost is unknown."""
 
 
 class Estimate(Frozen):
-    """What one job costs at one backend."""
+    """Cost of one job on one backend."""
 
     backend: str
     model: str
     day: date
-    """Whose prices were taken."""
+    """Day of the prices."""
     basis: str
-    """What tokens were counted with."""
+    """Tokenizer that counted the tokens."""
     rows: int
-    """Training rows."""
+    """Number of training rows."""
     epochs: Count
     epoch_tokens: Count | None
-    """Of one pass over the training rows, as charged."""
+    """Charged tokens of one pass over the training rows."""
     counted_epochs: Count
-    """Before earlier bills have narrowed them; so are the next."""
+    """Epochs before they were narrowed by earlier bills."""
     counted_tokens: Count | None
     lines: tuple[Line, ...]
     prices: tuple[PriceRow, ...]
-    """The rows that the lines name."""
+    """Price rows that the lines name."""
     minimum_usd: Decimal | None = None
-    """The least that the vendor charges for a training."""
+    """Vendor's minimum charge for a training."""
     assumptions: tuple[str, ...]
 
     @property
     def launch_usd(self) -> Spread | None:
-        """What the launch costs: training, validation and graders; None: unknown."""
+        """Cost of the launch (training, validation and graders); None if unknown."""
         total = _sum(line for line in self.lines if line.item in LAUNCH)
         least = self.minimum_usd
         if total is None or least is None:
@@ -75,12 +71,12 @@ class Estimate(Frozen):
 
     @property
     def evaluation_usd(self) -> Spread | None:
-        """What the answers of the contenders cost."""
+        """Cost of the contenders' answers."""
         return _sum(line for line in self.lines if line.item == "evaluation")
 
     @property
     def month_usd(self) -> Spread | None:
-        """What a month costs after the training, whether it is used or not: hosting and storage."""
+        """Monthly cost of hosting and storage after the training, regardless of use."""
         return _sum(line for line in self.lines if line.item in MONTHLY)
 
     @property
@@ -91,12 +87,12 @@ class Estimate(Frozen):
 
     @property
     def launch_prices(self) -> tuple[PriceRow, ...]:
-        """The price rows that the launch rests on."""
+        """Price rows of the launch."""
         used = {line.price for line in self.lines if line.item in LAUNCH}
         return tuple(row for row in self.prices if row.id in used)
 
     def of_sweep(self, runs: Mapping[str, Estimate]) -> Estimate:
-        """Return the estimate of a sweep: a line for each run's launch, the rest as it is here."""
+        """Return the estimate of a sweep: a line for each run's launch, other lines unchanged."""
         made = tuple(runs.values())
         launches = (_launch_line(name, run) for name, run in runs.items())
         others = (line for line in self.lines if line.item not in LAUNCH)
@@ -107,7 +103,7 @@ class Estimate(Frozen):
                 "epoch_tokens": _around([run.epoch_tokens for run in made]),
                 "lines": (*launches, *others),
                 "prices": tuple(prices.values()),
-                "minimum_usd": None,  # of each run, and in its line
+                "minimum_usd": None,  # included in the line of each run
                 "assumptions": tuple(
                     dict.fromkeys(each for part in (self, *made) for each in part.assumptions)
                 ),
@@ -115,7 +111,7 @@ class Estimate(Frozen):
         )
 
     def of(self, item: Item) -> tuple[Line, ...]:
-        """Return the lines of one kind."""
+        """Return the lines of one item."""
         return tuple(line for line in self.lines if line.item == item)
 
     def price(self, line: Line) -> PriceRow | None:

@@ -1,10 +1,4 @@
-"""What a job costs at one backend, line by line, each as a range.
-
-    Workload (counted rows) ── billing rules ──► tokens ── price rows ──► lines ──► Estimate
-
-What comes out is `unitune.cost.documents`. The user's own machines are not here (`Forecasts`), nor
-what requests to the tuned model cost against prompting another (`unitune.tco`).
-"""
+"""Estimate what a job costs on one backend, line by line, as ranges."""
 
 from __future__ import annotations
 
@@ -27,13 +21,13 @@ from unitune.job.job import Job, TokenPrice
 from unitune.job.prices import UNIT_NAMES, PriceRow
 from unitune.scorers.graders import OpenAIGrader
 
-HOURS_A_MONTH = Decimal(730)  # 365 days of 24 hours in 12 months, as cloud price lists have it
-# How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)
+HOURS_A_MONTH = Decimal(730)  # 365 days of 24 hours in 12 months, as in cloud price lists
+# Default lifetime of a deployment (`unitune.run.deploying.DEFAULT_TTL`)
 EVALUATION_HOURS = Decimal(2)
 NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
 
 
-def estimate(  # noqa: PLR0913 - what a cost depends on
+def estimate(  # noqa: PLR0913 - everything that a cost depends on
     job: Job,
     work: Workload,
     book: PriceBook,
@@ -43,16 +37,10 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     trained: Mapping[str, Job] | None = None,
     lessons: Iterable[Lesson] = (),
 ) -> Estimate:
-    """Return what a job costs, and what that is computed from.
+    """Return the cost of a job and the figures behind it, as priced on a day.
 
-    Args:
-        job: Its model, method, tuning, contenders and use.
-        work: The job's rows, as the base model counts them.
-        book: Prices.
-        day: Whose prices to take.
-        others: Rows as the models of other contenders count them, by contender.
-        trained: The jobs of the runs that tuned contenders name, by contender, where known.
-        lessons: Of earlier bills of the same backend and model.
+    `others` are the rows as counted by other contenders' models, and `trained` the jobs of runs
+    that tuned contenders name, both by contender.
     """
     offer = book.offer(job.backend)
     terms = offer.terms(job.base_model, job.method)
@@ -68,7 +56,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     if len(fitting) >= LEAST_BILLS:
         passes = narrowed_epochs(passes, fitting)
         charged = charged and narrowed_tokens(charged, fitting)
-        assumptions.append(f"narrowed by the bills of {len(fitting)} earlier runs of this model")
+        assumptions.append(f"narrowed with the bills of {len(fitting)} earlier runs of this model")
     lines: list[Line] = []
     if trains:
         lines.append(_training(job, prices, charged, passes))
@@ -99,10 +87,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
 
 
 def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
-    """Return an estimate of the same work with the prices of another day.
-
-    What has no price any more is unknown.
-    """
+    """Return an estimate with another day's prices; a line without a price becomes unknown."""
     prices = {row.id: row for row in made.prices}
     lines: list[Line] = []
     for line in made.lines:
@@ -120,30 +105,28 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
 
 
 def standing_usd(ends: tuple[PriceRow, PriceRow], units: Spread) -> Spread | None:
-    """Return what a deployment costs; None where its price is by something else than time.
+    """Return the cost of a deployment, or None if its price is not per hour or month.
 
-    Args:
-        ends: The cheapest price, which is expected, and the dearest, which is the high end.
-        units: Hours or months, as the price has it.
+    `ends` are the cheapest price (low and expected) and the most expensive one (high).
     """
     usd = _amount(ends[0], None, units)
     return usd and Spread(usd.low, usd.expected, max(usd.high, units.high * ends[1].usd))
 
 
 def machine_assumptions(ends: tuple[PriceRow, PriceRow]) -> tuple[str, ...]:
-    """Return what is assumed of the machine, where hosting depends on it."""
+    """Return an assumption about the machine if hosting prices depend on it."""
     cheap, dear = ends
     if cheap == dear:
         return ()
     assumption = (
-        f"hosting depends on the machine: from ${cheap.usd:f} {UNIT_NAMES[cheap.per]} "
-        f"({cheap.tier}), which is expected, to ${dear.usd:f} ({dear.tier})"
+        f"hosting depends on the machine: ${cheap.usd:f} {UNIT_NAMES[cheap.per]} ({cheap.tier}, "
+        f"expected) to ${dear.usd:f} ({dear.tier})"
     )
     return (assumption,)
 
 
 def price_of(row: PriceRow) -> Spread:
-    """Return a price as a range; the middle is expected where regions differ."""
+    """Return a price as a range. If regions differ, the middle is expected."""
     least = row.usd if row.usd_least is None else row.usd_least
     return Spread(least, (least + row.usd) / 2, row.usd)
 
@@ -158,11 +141,11 @@ def _training(job: Job, prices: PriceLookup, tokens: Count | None, passes: Count
         "training",
         row,
         units=Spread(Decimal(0), hours, hours) if hours is not None and by_hour else None,
-        because="it is charged by the hour; say how many it may take under budget.hours",
+        because="it is charged by the hour; set the maximum in budget.hours",
     )
 
 
-def _validation(  # noqa: PLR0913, PLR0917 - what it depends on
+def _validation(  # noqa: PLR0913, PLR0917 - everything that it depends on
     job: Job,
     terms: Terms,
     prices: PriceLookup,
@@ -183,7 +166,7 @@ def _validation(  # noqa: PLR0913, PLR0917 - what it depends on
 
 
 def _graders(job: Job, prices: PriceLookup) -> Iterator[Line]:
-    """Yield the line of a grader that may call a model; how much it writes is never known."""
+    """Yield the line of a grader that may call a model, whose output length is unknown."""
     if job.method != "rft":
         return
     row = prices.find("grader")
@@ -192,13 +175,13 @@ def _graders(job: Job, prices: PriceLookup) -> Iterator[Line]:
         return
     grader = job.options.get(job.backend, {}).get("grader")
     if grader is None and all(isinstance(reward, OpenAIGrader) for reward in job.rewards):
-        return  # those that unitune reads call no model
+        return  # unitune's own rewards call no model
     kind = grader.get("type") if isinstance(grader, dict) else None
     if kind not in NO_MODEL_GRADERS:
-        yield Line(item="graders", because="what a grader that calls a model reads and writes")
+        yield Line(item="graders", because="the tokens of a grader that calls a model are unknown")
 
 
-def _evaluation(  # noqa: PLR0913 - what a cost depends on
+def _evaluation(  # noqa: PLR0913 - everything that a cost depends on
     job: Job,
     prices: PriceLookup,
     work: Workload,
@@ -217,8 +200,8 @@ def _evaluation(  # noqa: PLR0913 - what a cost depends on
                 lookup = prices.of_training(trained[spec.name])
             elif spec.run is not None:
                 where = f"tuned from {job.base_model} on {job.backend}"
-                assumptions.append(f"the model of {spec.name} is priced as if it were {where}")
-            # Of a sweep each run's answers on dev, and the chosen one's on the test.
+                assumptions.append(f"the model of {spec.name} is priced as if {where}")
+            # Every run of a sweep answers the dev rows, and the chosen run answers the test rows.
             number = 1 if spec.run else 1 + len(job.variants())
             deployment = _deployment(lookup, number, assumptions)
         yield _contender(spec, tokens, job, lookup, deployment)
@@ -237,17 +220,17 @@ def _contender(
         usd += deployment.usd if deployment and deployment.usd else Spread.of(Decimal(0))
         return line.model_copy(update={"usd": usd, "price": price})
     if isinstance(spec, Server):
-        return line.model_copy(update={"because": "give its price under evaluate.prices"})
-    # Without a price by the hour answers are paid by the token, and that price is not known.
+        return line.model_copy(update={"because": "set its price under evaluate.prices"})
+    # Without an hourly price, answers are paid per token, and that price is unknown.
     if deployment is None:
-        return line.model_copy(update={"because": "no price is known"})
+        return line.model_copy(update={"because": "its price is unknown"})
     return deployment.model_copy(update={"what": line.what, "tokens": line.tokens})
 
 
 def _answers_usd(
     spec: ContenderSpec, tokens: ContenderTokens, job: Job, prices: PriceLookup
 ) -> tuple[Spread | None, str | None]:
-    """Return what answers cost by the token, and the id of their price; None: not known."""
+    """Return the cost of answers priced per token and the id of the price, or None if unknown."""
     given = job.evaluate.price_of(spec, job.base_model)
     read = written = None
     if isinstance(spec, Model):
@@ -268,13 +251,15 @@ def _answers_usd(
 
 
 def _deployment(prices: PriceLookup, number: int, assumptions: list[str]) -> Line | None:
-    """Return the line of a deployment that answers; None where none is paid by the hour."""
+    """Return the line of a deployment that answers, or None if none is paid by the hour."""
     ends = prices.hosting()
     if ends is None or not ends[1].usd or ends[0].per not in ("hour", "gpu-hour"):
         return None
-    assumptions.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
+    assumptions.append(f"one deployment of {EVALUATION_HOURS} hours answers the cases")
     if number > 1:
-        assumptions.append(f"so does one of each of the {number - 1} runs of the sweep, on dev")
+        assumptions.append(
+            f"each of the {number - 1} runs of the sweep also has one, for the dev rows"
+        )
     return _standing("evaluation", ends, EVALUATION_HOURS * number, assumptions)
 
 
@@ -285,12 +270,12 @@ def _monthly(job: Job, prices: PriceLookup, assumptions: list[str]) -> Iterator[
     elif ends is not None:
         hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
         if ends[1].usd:
-            assumptions.append(f"a deployment stands {hours:.0f} hours a month, used or not")
+            assumptions.append(f"a deployment runs {hours:.0f} hours a month, used or not")
         yield _standing("hosting", ends, hours, assumptions)
     row = prices.find("storage")
     if row is not None:
         flat = Spread.of(Decimal(1)) if row.per == "month" else None
-        yield _line("storage", row, units=flat, because="how large the model gets is not known")
+        yield _line("storage", row, units=flat, because="the size of the model is unknown")
 
 
 def _standing(
@@ -308,10 +293,10 @@ def _line(
     *,
     tokens: Count | None = None,
     units: Spread | None = None,
-    because: str = "its tokens are not known",
+    because: str = "its number of tokens is unknown",
 ) -> Line:
     if row is None:
-        return Line(item=item, tokens=tokens, units=units, because="no price is known")
+        return Line(item=item, tokens=tokens, units=units, because="its price is unknown")
     usd = _amount(row, tokens, units)
     reason = because if usd is None else ""
     return Line(item=item, tokens=tokens, units=units, price=row.id, usd=usd, because=reason)

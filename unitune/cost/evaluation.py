@@ -1,9 +1,4 @@
-"""What the answers of a comparison's contenders cost, from their prompts and the cases.
-
-Prompts are not built here, which needs dev: instructions and shots are bounded by what
-`unitune.evaluate` makes of a training file. Requests on dev, to choose a contender's prompt, are
-in its tokens. The guard while requests are made is separate (`evaluate.budget`).
-"""
+"""Estimate the tokens of a comparison's requests and answers from the cases and prompt kinds."""
 
 from __future__ import annotations
 
@@ -30,35 +25,31 @@ from unitune.job.contenders import (
 )
 from unitune.job.job import Evaluate, Job
 
-# Tokens of a text that is made from train: at most 30 answers of at most 80 bytes
+# Tokens of instructions made from training rows: at most 30 answers of at most 80 bytes
 MADE_INSTRUCTIONS = Count(20, 150, 2_400)
-AUTO_SHOTS = Count(4, 8, 16)  # numbers of shots that are tried where a job names none
-# Shots together have at most as many bytes, and no text has more tokens than bytes
+AUTO_SHOTS = Count(4, 8, 16)  # numbers of shots that are tried if the job does not set one
+# Upper bound in bytes for all shots together; a text never has more tokens than bytes
 MOST_SHOT_TOKENS = 16_000
-# Dev rows that every prompt of a few-shot contender is tried on. In 1,500 simulated choices among
-# six prompts, of which the best were 1 to 4 points apart, the chosen one was short of the truly
-# best by 0.5 to 0.9 points with 500 dev rows, and by 0.4 to 0.7 when all six were tried on all
-# rows, which costs nearly twice as much.
+# Dev rows on which every prompt of a few-shot contender is tried. In 1,500 simulated choices among
+# six prompts, the best of which were 1 to 4 points apart, the chosen one was 0.5 to 0.9 points
+# below the truly best with 500 dev rows. Trying all six on all rows, at nearly twice the cost, gave
+# 0.4 to 0.7.
 SCREENING_ROWS = 100
-FINALISTS = 3  # prompts of these that are tried on all other dev rows
-# Prompts of a kind that are tried on dev; nearest shots come on top of random ones
+FINALISTS = 3  # number of prompts that are tried on all other dev rows
+# Prompts per kind that are tried on dev rows; nearest shots are tried in addition to random ones
 TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot": Count(3, 4, 6)}
-# Expected of an answer here to a prompt without shots: a small model that has seen no answer is
-# verbose. Cut at 74, 136 and 271 tokens, those of an untuned SmolLM2 had 56 to 72, 85 to 96 and 152
-# to 169 in four comparisons.
+# Expected answer length of a local model prompted without shots, which tends to be verbose. In four
+# comparisons, answers of an untuned SmolLM2 cut at 74, 136 and 271 tokens had 56 to 72, 85 to 96
+# and 152 to 169 tokens.
 VERBOSE_TOKENS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
-    """Tokens of one contender: of all requests, and of all answers together.
+    """Tokens of all requests and answers of one contender.
 
-    Args:
-        prompt: Of all requests.
-        answer: Of all answers.
-        requests: How many, on dev and for the verdict.
-        own: Of a request beside the row's own messages, where each row has another text.
-        shared: Likewise, where all rows have the same.
+    `own` and `shared` count tokens per request beyond a row's own messages, which differ by row or
+    not.
     """
 
     prompt: Count
@@ -69,24 +60,22 @@ class ContenderTokens:
 
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
-    """Return the tokens of a contender's requests and answers; not of a recorded one.
-
-    Its model counts the rows of `work`.
-    """
+    """Return the tokens of a contender's requests; its model must have counted `work`."""
     kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))
     if isinstance(spec, Tuned) and spec.run is None:
-        on_dev += Count.of(len(job.variants()) * len(work.validation))  # the runs of a sweep
+        on_dev += Count.of(len(job.variants()) * len(work.validation))  # runs of a sweep
     verdict = len(work.test) * job.evaluate.repeats
     times = Count.of(job.evaluate.repeats)
-    if kind == "few-shot" and spec.role == "baseline":  # the other finalists answer the test, too
+    # The other finalists also answer the test rows
+    if kind == "few-shot" and spec.role == "baseline":
         times = times * Count(2, FINALISTS, FINALISTS)
     requests = times * Count.of(len(work.test)) + on_dev
     instructions, shots = _added_tokens(spec, job.evaluate, work)
     added = instructions + shots
     own = _own_share(spec) * shots
-    if own.low < shots.low:  # choose: auto, which on dev shows nearly all rows the same shots
+    if own.low < shots.low:  # choose: auto uses the same shots for nearly all dev rows
         own = Count(own.low, own.expected * verdict // max(requests.expected, 1), own.high)
     return ContenderTokens(
         requests=requests,
@@ -100,7 +89,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
 
 
 def _dev_requests(tries: Count, rows: int) -> Count:
-    """Return the requests on dev: a few prompts on all rows, the others on some."""
+    """Return the requests on dev rows: a few prompts on all rows, the others on some."""
     some = min(rows, SCREENING_ROWS)
     return Count(
         *(
@@ -111,7 +100,7 @@ def _dev_requests(tries: Count, rows: int) -> Count:
 
 
 def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> tuple[Count, Count]:
-    """Return the tokens of the instructions and of the shots that a prompt adds to a row's own."""
+    """Return the tokens that instructions and shots add to a row's own."""
     match spec:
         case Tuned(prompt="baseline"):
             shots = Count(high=_shots(AUTO_SHOTS, work).high)
@@ -126,7 +115,7 @@ def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> tu
 
 
 def _own_share(spec: ContenderSpec) -> Count:
-    """Return whether shots are others for each row: 0 or 1, and either where both are tried."""
+    """Return 1 if each row gets its own shots, 0 if not, and a range if both are tried."""
     match spec:
         case FewShot(choose=choose) | Model(prompt="few-shot", choose=choose):
             return {"random": Count(), "nearest": Count.of(1)}.get(choose, Count(0, 1, 1))
@@ -137,7 +126,7 @@ def _own_share(spec: ContenderSpec) -> Count:
 
 
 def _instructions(text: str | None) -> Count:
-    """Return the tokens of instructions: at most as many as bytes, seldom fewer than a sixth."""
+    """Return the tokens of instructions: at most one per byte, rarely fewer than one per six."""
     if text is None:
         return MADE_INSTRUCTIONS
     size = len(text.encode())
@@ -152,9 +141,9 @@ def _shots(count: Count, work: Workload) -> Count:
 
 
 def _answer(spec: ContenderSpec, job: Job, work: Workload) -> Count:
-    """Return the tokens of one answer: as in the cases, at most as long as is allowed.
+    """Return the tokens of one answer: as long as in the cases, up to the limit.
 
-    Of a model that thinks they are more (`REASONING`), hidden ones among them.
+    Models known to reason have more, including hidden tokens (`REASONING`).
     """
     mean = work.test.answers.mean if work.test.answers.total.high else work.train.answers.mean
     longest = max(work.train.answers.longest.high, work.test.answers.longest.high)

@@ -1,11 +1,6 @@
-"""The bill of a run beside its estimate, and what the difference says of the next estimate.
+"""Compare the bill of a run with its estimate, and narrow later estimates.
 
-A bill tells where in our range of tokens the truth lay: at its low end if a vendor does not charge
-the tail of the chat template, at its high end if it does, and likewise for characters a token where
-no tokenizer was available. Three bills that agree narrow the range to what they have shown.
-
-Of a run that succeeded the vendor's own figures are final. Of one that was cancelled or has failed
-vendors charge by their rules, which is provisional here until a person has read the bill.
+A bill shows where in the range of tokens the truth is. Three bills that agree narrow the range.
 """
 
 from __future__ import annotations
@@ -25,70 +20,72 @@ from unitune.security.spec import Frozen
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
 LEAST_BILLS = 3  # fewer show no pattern
-IMPLAUSIBLE = 10  # times the high estimate; a higher bill is taken for a mistake
-# A stated amount up to this may be a vendor's minimum charge, however small the estimate is
+IMPLAUSIBLE = 10  # a bill above this multiple of the high estimate is considered wrong
+# An amount up to this may be a vendor's minimum charge, however small the estimate
 MINIMUM_CHARGE_USD = Decimal(10)
 
 
 class Bill(Frozen):
-    """What a vendor states as the cost of a run, as far as it does."""
+    """Cost of a run as far as the vendor states it."""
 
     tokens: int | None = None
     """Trained tokens of all epochs."""
     usd: Decimal | None = None
     hours: Decimal | None = None
-    """How long the training has run, by the ledger's clock."""
+    """Duration of the training by the ledger's clock."""
     saved_hours: Decimal | None = None
-    """Of these, those until the last checkpoint; None: none was seen."""
+    """Part of the hours until the last checkpoint; None if no checkpoint was seen."""
     share: Decimal | None = None
-    """Steps done of all steps, from 0 to 1."""
+    """Fraction of the steps done, from 0 to 1."""
 
 
 class Lesson(Frozen):
-    """What one bill has shown."""
+    """Lesson from one bill."""
 
     basis: str
-    """What the tokens were counted with."""
+    """Tokenizer that counted the tokens."""
     position: Decimal | None
-    """Where between low (0) and high (1) the tokens of one epoch lay; None: there was no range."""
+    """Position of one epoch's tokens between low (0) and high (1); None if there was no range."""
     epochs_beside: int | None
-    """Epochs more than expected, where the vendor chose them."""
+    """Epochs minus expected epochs, if the vendor chose them."""
 
 
 class Reconciliation(Frozen):
-    """A bill beside its estimate."""
+    """Bill compared with its estimate."""
 
     end: End
     provisional: bool
-    """Whether the vendor's rules were applied, because no bill states the charge."""
+    """True if no bill states the charge and the vendor's rules were applied."""
     bill: Bill
     usd: Decimal | None
-    """Cost of the training: as the vendor states it, or its tokens at our price; None: unknown."""
+    """Cost of the training, as billed or computed from tokens; None if unknown."""
     estimated_usd: Spread | None
     estimated_tokens: Count | None
-    """Of all epochs."""
+    """Tokens of all epochs."""
     epochs: int | None = None
-    """Whole epochs that fit the bill best."""
+    """Whole number of epochs that fits the bill best."""
     implied_epochs: Decimal | None = None
-    """Billed tokens over the tokens of one epoch, as we counted them."""
+    """Billed tokens divided by our count of one epoch."""
     framing_error: Decimal | None = None
-    """Billed tokens a row and epoch, less those that we counted."""
+    """Billed minus counted tokens, per row and epoch."""
     price_drift: Decimal | None = None
-    """What the vendor charged a token over our price, less one."""
+    """Billed price per token divided by our price, minus one."""
     lesson: Lesson | None = None
     implausible: bool = False
-    """Whether the vendor bills less than a token a row, or far more than the estimate allows. Such
-    a figure is shown, is not the run's cost, and changes no later estimate."""
+    """True if the bill is below one token per row or far above the estimate.
+
+    It is shown, but it is neither the run's cost nor used for later estimates.
+    """
 
     @property
     def above_high(self) -> bool:
-        """Whether it has cost more than was thought possible."""
+        """True if the run cost more than the high estimate."""
         usd, most = self.usd, self.estimated_usd
         return usd is not None and most is not None and usd > most.high
 
 
 def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconciliation:
-    """Compare a bill with the estimate of its run; the rules bill runs that did not succeed."""
+    """Compare a bill with the estimate of its run. The rules price runs that did not succeed."""
     training = made.of("training")[0]
     stated, bill = bill, _believed(made, bill, end)
     result = Reconciliation(
@@ -154,7 +151,7 @@ def _by_rule(
 ) -> Decimal | None:
     """Return what a vendor's rule charges for a training that did not succeed.
 
-    A checkpoint that was not seen may have been written at the very end, so all hours count then.
+    If no checkpoint was seen, one may have been written at the very end, so all hours count.
     """
     if rule == "nothing":
         return Decimal(0)
@@ -170,7 +167,6 @@ def _by_rule(
 
 
 def _whole_epochs(epoch: Count, chosen: Count, billed: int) -> int:
-    """Return the number of epochs that explains a bill best."""
     if chosen.exact:
         return max(chosen.expected, 1)
     fitting = [
@@ -202,20 +198,20 @@ def _rounded(value: Decimal) -> Decimal:
 
 
 def narrowed_tokens(counted: Count, lessons: Sequence[Lesson]) -> Count:
-    """Return the tokens of one epoch, as far as earlier bills narrow them."""
+    """Return the tokens of one epoch, narrowed by earlier bills."""
     width = counted.high - counted.low
     positions = [lesson.position for lesson in lessons if lesson.position is not None]
     return _narrowed(counted, [counted.low + round(width * position) for position in positions])
 
 
 def narrowed_epochs(charged: Count, lessons: Sequence[Lesson]) -> Count:
-    """Return the epochs, as far as earlier choices of the vendor narrow them."""
+    """Return the epochs, narrowed by the vendor's earlier choices."""
     beside = [lesson.epochs_beside for lesson in lessons if lesson.epochs_beside is not None]
     return _narrowed(charged, [charged.expected + more for more in beside])
 
 
 def _narrowed(count: Count, seen: Sequence[int]) -> Count:
-    """Return the range of what was seen; a bill outside of the range shows that it was wrong."""
+    """Return the range observed. A bill outside the estimated range shows that it was wrong."""
     if count.exact or len(seen) < LEAST_BILLS:
         return count
     if min(seen) < count.low or max(seen) > count.high:

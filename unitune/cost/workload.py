@@ -1,8 +1,4 @@
-"""How many tokens a job's rows are, as the tokenizer of one model counts them.
-
-Rows are counted once for each tokenizer, however many backends a plan has, and only lengths
-are kept: what a vendor makes of them (limits, epochs) is computed in `unitune.cost.billing`.
-"""
+"""Count the tokens of a job's rows with one tokenizer, keeping only lengths."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from unitune.workspace.progress import counted
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of many rows, one after another: of each row the fewest, expected and most."""
+    """Lowest, expected and highest token counts of many rows."""
 
     low: Sequence[int]
     expected: Sequence[int]
@@ -53,7 +49,7 @@ class Lengths:
 
     @property
     def mean(self) -> Count:
-        """Tokens of a row on average, rounded outwards."""
+        """Mean tokens of a row, rounded outwards."""
         rows, total = max(len(self), 1), self.total
         return Count(total.low // rows, round(total.expected / rows), -(-total.high // rows))
 
@@ -63,11 +59,11 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The rows of one file."""
+    """Token counts of one file's rows."""
 
-    totals: Lengths  # what a training sees of each row in one epoch
-    prompts: Lengths  # what a request for each row's answer sends
-    answers: Lengths  # what a model writes to give each row's answer
+    totals: Lengths  # input of a training per row and epoch
+    prompts: Lengths  # input of a request for each row's answer
+    answers: Lengths  # each row's answer
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -75,10 +71,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A job's rows, counted by one tokenizer; no test rows are an empty tally."""
+    """Token counts of a job's rows by one tokenizer. Without test rows, that tally is empty."""
 
-    basis: str  # what it was counted with
-    assumptions: tuple[str, ...]  # why counts are ranges
+    basis: str  # name of the tokenizer
+    assumptions: tuple[str, ...]  # reasons why counts are ranges
     train: Tally
     validation: Tally
     test: Tally
@@ -96,7 +92,7 @@ def measure(splits: Splits, counter: TokenCounter) -> Workload:
 
 
 def tally(rows: Dataset | Sequence[Example], counter: TokenCounter) -> Tally:
-    """Count rows, one by one; nothing of a row is kept but its lengths."""
+    """Count rows one by one, keeping only their lengths."""
     table = NumberTable(9)
     for row in counted(rows, "counting tokens", len(rows)):
         tokens = counter.row(row)

@@ -1,1 +1,1 @@
-"""Whether to tune, or to prompt: evidence, the rules, and the steps that gather it."""
+"""Decide whether to tune or to prompt."""

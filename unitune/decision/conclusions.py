@@ -1,4 +1,4 @@
-"""Conclusions that several rules share, and their sentences; intervals are in brackets."""
+"""Build the conclusions that several rules share. Intervals are in brackets."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def measure(
 
 
 def collect(kind: Rows, rows: int, why: str, weakest: Sequence[str] = ()) -> Conclusion:
-    """Conclude that more rows come first, above all of the labels that the model gets wrong."""
+    """Conclude that more rows are needed, above all of the labels that the model gets wrong."""
     which, where = ROWS[kind]
-    labels = [f"Start with the labels that it gets wrong most: {', '.join(weakest)}."]
+    labels = [f"Start with the labels that the model gets wrong most often: {', '.join(weakest)}."]
     return Conclusion(
         answer="collect",
         rows=rows,
         kind=kind,
         headline=f"Collect about {two_digits(rows)} more {which} first",
         reasons=(why, *(labels if weakest else ())),
-        changes=(f"The same command with more {which}.",),
+        changes=(f"Run the same command with more {which}.",),
         next=NextStep(why=where),
     )
 
@@ -71,7 +71,7 @@ def collect(kind: Rows, rows: int, why: str, weakest: Sequence[str] = ()) -> Con
 def collect_validation(
     evidence: Evidence, option: TuningOption, apart: float, why: str
 ) -> Conclusion:
-    """Conclude that more validation rows are needed to detect such a difference."""
+    """Conclude that detecting such a difference needs more validation rows."""
     gain, apart = option.shown_gain, max(apart, evidence.margin / 2)
     needed = cases_needed(min(1.0, gain.mean_square), apart) - evidence.validation_rows
     return collect("validation", max(1, needed), f"{gained(evidence, option)} {why}")
@@ -87,8 +87,10 @@ def keep_prompting(
         reasons=tuple(reasons),
         changes=(change,),
         next=NextStep(
-            why="Use that prompt. To gate it, give its contender `role: candidate` and leave out "
-            "the tuned one."
+            why=(
+                "Use that prompt. To gate it, set `role: candidate` on its contender and remove "
+                "the tuned contender."
+            )
         ),
     )
 
@@ -99,10 +101,12 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
     spare = points(max(0.0, option.shown_gain.value - evidence.margin))
     changes = [f"A prompt that scores {spare} points more than {evidence.best_prompt.name}."]
     if option.ends:
-        changes.append(f"An end of the base model before {option.ends}, its announced last day.")
+        changes.append(
+            f"An earlier retirement of the base model than {option.ends}, the announced day."
+        )
     reasons = [gained(evidence, option), *costs(evidence, option)]
     if evidence.goal is not None and not option.reaches(evidence.goal):
-        missed = f"The goal of {percent(evidence.goal)} is not reached."
+        missed = f"The model does not reach the goal of {percent(evidence.goal)}."
         reasons += [missed, more_rows(evidence, option)]
     return Conclusion(
         answer="tune",
@@ -112,48 +116,48 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
         changes=tuple(changes),
         next=NextStep(
             command=command(evidence, "compare", f"--run {option.runs[0]}"),
-            why="The model is trained. Its verdict comes from the test, which is still unused.",
+            why="The model is trained. The test set, which is still unused, gives the verdict.",
         ),
     )
 
 
 def tune_if_it_shows(evidence: Evidence, option: TuningOption) -> Conclusion:
-    """Conclude that tuning pays, or that the test is too small to show it."""
+    """Conclude that tuning pays, or that the test set is too small to show it."""
     gain, cases = option.shown_gain, evidence.test_cases
     visible = smallest_detectable(cases, gain.mean_square, graded=evidence.graded)
     if visible <= gain.value:
         return tune(evidence, option)
     needed = cases_needed(min(1.0, gain.mean_square), gain.value)
     why = (
-        f"{gained(evidence, option)} With {cases:,} test cases a comparison finds differences from "
-        f"{points(visible)} points on (80 % power), so it could not show that."
+        f"{gained(evidence, option)} With {cases:,} test cases, a comparison detects differences "
+        f"of at least {points(visible)} points (80 % power), so it could not show this gain."
     )
     return collect("test", max(1, needed - cases), why)
 
 
 def gained(evidence: Evidence, option: TuningOption) -> str:
-    """Return what the tuned model gains, in a sentence."""
+    """Return a sentence on the tuned model's gain."""
     shown, best = option.shown_gain, evidence.best_prompt
     own = percent(option.tuned.value) if option.tuned else ""
     return (
-        f"Tuned on {option.backend}, {option.base_model} scores {own}, "
-        f"{points(shown.value, sign=True)} points "
-        f"({points(shown.low, sign=True)} to {points(shown.high, sign=True)}) beyond the best "
-        f"prompt ({best.name}, {percent(best.value)}); {points(evidence.margin)} matter."
+        f"Tuned on {option.backend}, {option.base_model} scores {own}. That is "
+        f"{points(shown.value, sign=True)} points ({points(shown.low, sign=True)} to "
+        f"{points(shown.high, sign=True)}) relative to the best prompt ({best.name}, "
+        f"{percent(best.value)}); {points(evidence.margin)} matter."
     )
 
 
 def more_rows(evidence: Evidence, option: TuningOption) -> str:
-    """Return what more rows would bring by the learning curve, in a sentence."""
+    """Return a sentence on the learning curve's prediction for more rows."""
     curve, wanted = option.curve, evidence.wanted_score
     if curve is None:
         return ""
     if curve.doubts:
-        return f"The effect of more rows is not known: {' '.join(curve.doubts)}"
+        return f"The effect of more rows is unknown: {' '.join(curve.doubts)}"
     farthest = curve.predictions[-1]
     figure = farthest.score
     predicted = (
-        f"By the learning curve {farthest.rows:,} rows would score {percent(figure.value or 0)} "
+        f"By the learning curve, {farthest.rows:,} rows would score {percent(figure.value or 0)} "
         f"({percent(figure.low or 0)} to {percent(figure.high or 0)})"
     )
     rows = curve.goal and curve.goal.rows
@@ -167,39 +171,39 @@ def more_rows(evidence: Evidence, option: TuningOption) -> str:
 
 
 def costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
-    """Yield the total costs of tuning and prompting, and the worth of what is gained."""
+    """Yield the total costs of tuning and prompting, and the value of the gain."""
     if (cost := option.cost) is None:
         return
     prompted, tuned = option.totals
     if not prompted or not tuned:
-        yield "Its total cost is not known: a price is missing (unitune cost names it)."
+        yield "Its total cost is unknown because a price is missing (see unitune cost)."
         return
     assumed = "" if evidence.volume_given else ", an assumption: set usage.requests_month"
     yield (
-        f"Its total cost of ownership is ${tuned.expected:,.2f}, that of prompting the same base "
-        f"${prompted.expected:,.2f} ({cost.requests_month:,} requests a month, "
-        f"{cost.horizon.months:.3g} months{assumed})."
+        f"Its total cost of ownership is ${tuned.expected:,.2f}, compared with "
+        f"${prompted.expected:,.2f} for prompting the same base model ({cost.requests_month:,} "
+        f"requests a month, {cost.horizon.months:.3g} months{assumed})."
     )
     if evidence.worth_usd(option) and (gain := option.gain):
         left, low, high = (
             evidence.net_usd(option, each) for each in (gain.value, gain.low, gain.high)
         )
         yield (
-            f"At ${evidence.value_per_correct_usd} for one more right answer, the gain is worth "
-            f"${left:,.2f} (${low:,.2f} to ${high:,.2f}) after that extra cost."
+            f"At ${evidence.value_per_correct_usd} per additional correct answer, the gain is "
+            f"worth ${left:,.2f} (${low:,.2f} to ${high:,.2f}) after the extra cost."
         )
 
 
 def exclusions(evidence: Evidence) -> Iterator[str]:
-    """Yield why options were ruled out."""
+    """Yield the reasons why options were ruled out."""
     for option in evidence.options:
         for refusal in option.refusals:
             yield f"Not at {option.backend}: {refusal}"
         if not option.refusals and not evidence.lives(option):
             yield (
-                f"Not at {option.backend}: {option.base_model}, and what is tuned from it, is "
-                f"switched off on {option.ends}, in {option.months_left:.1f} months; it is "
-                f"needed for {evidence.needed_months}."
+                f"Not at {option.backend}: {option.base_model} and models tuned from it are "
+                f"switched off on {option.ends}, in {option.months_left:.1f} months. The model is "
+                f"needed for {evidence.needed_months} months."
             )
 
 
@@ -209,15 +213,15 @@ def command(evidence: Evidence, name: str, *options: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent."""
+    """Format a fraction in percent."""
     return f"{100 * share:.1f} %"
 
 
 def points(share: float, *, sign: bool = False) -> str:
-    """Return a difference in points."""
+    """Format a difference in percentage points."""
     return f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
 
 
 def two_digits(number: float) -> str:
-    """Return a number with two significant digits."""
+    """Format a number with two significant digits."""
     return f"{float(f'{number:.2g}'):,.0f}"

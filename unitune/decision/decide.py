@@ -1,11 +1,4 @@
-"""Decide whether to tune or to prompt: measure until the rules conclude.
-
-    evidence ──► rules ──► conclusion
-        ▲                      │ names a figure that is missing
-        └──── measurement ◄────┘ if the user agrees to its price
-
-Killed at any moment, the same call resumes: answers and trainings are recorded.
-"""
+"""Decide whether to tune or to prompt: measure until the rules reach a conclusion."""
 
 from __future__ import annotations
 
@@ -21,8 +14,8 @@ from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
+from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
 from unitune.evaluate.learning_curve import check_goal, train_all
-from unitune.evaluate.options import AnswerOptions, Notify, ignore
 from unitune.evaluate.readiness import readiness_findings
 from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.task import dev_rows, once_each
@@ -37,7 +30,7 @@ from unitune.workspace.today import today
 DOCUMENT = "decision.json"
 
 
-def decide(  # noqa: PLR0913 - each has a name and a default
+def decide(  # noqa: PLR0913 - every option has a default
     job: Job,
     backends: Sequence[str] = (),
     *,
@@ -49,26 +42,26 @@ def decide(  # noqa: PLR0913 - each has a name and a default
     allow_unpriced: bool = False,
     progress: Notify | None = None,
 ) -> Decision:
-    """Say whether to tune or to prompt, by what is measured on the validation rows.
+    """Decide whether to tune or to prompt by measuring on the validation rows.
 
     Examples:
         >>> decision = unitune.decide(job, budget=20)
         >>> print(decision.conclusion.headline)
 
     Args:
-        job: What is wanted of a model; no sweep.
-        backends: Where it could be tuned; by default at the job's own backend.
-        points: Sizes of a learning curve, should one be needed.
-        seeds: Trainings of each size.
-        goal: A score from 0 to 1 that is good enough; None: as good as can be had.
-        requests_month: For the total cost, in place of the job's own.
-        budget: The most that prompts and trainings may cost together, in US dollars. A measurement
-            that may cost more is not made, and the decision says so.
-        allow_unpriced: Go on although a price is unknown or old.
-        progress: Called as answers come.
+        job: The job to decide about; not a sweep.
+        backends: Backends to consider; by default the job's own.
+        points: Sizes of a learning curve, if one is needed.
+        seeds: Trainings per size.
+        goal: A score from 0 to 1 that is good enough; None for the best possible score.
+        requests_month: Requests per month for the total cost; overrides the job's own.
+        budget: Maximum cost of prompts and trainings together, in US dollars. A measurement that
+            may cost more is skipped, and the decision states that.
+        allow_unpriced: Continue although a price is unknown or old.
+        progress: Called as answers arrive.
 
     Raises:
-        UnituneError: As of `unitune.launch` and `unitune.compare`.
+        UnituneError: The same errors as `unitune.launch` and `unitune.compare`.
     """
     check_goal(goal)
     choices = Choices(
@@ -86,16 +79,11 @@ def decide(  # noqa: PLR0913 - each has a name and a default
 
 
 def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
-    """Return the job at each backend, with its rows read once.
-
-    Raises:
-        UserError: It is a sweep.
-        NotFoundError: No installed package brings a backend.
-    """
+    """Return the job on each backend, reading its rows once. Raises UserError for a sweep."""
     if job.sweep:
         raise UserError(
-            f"job {job.name!r} is a sweep (lists of {', '.join(job.sweep)}), and a decision is "
-            "about one setting. Give each setting one value, such as that of the best run."
+            f"job {job.name!r} is a sweep (lists of {', '.join(job.sweep)}), but a decision is "
+            "about one setting. Give each setting one value, for example that of the best run."
         )
     resolved: list[ResolvedJob] = []
     for name in dict.fromkeys(backends or (job.backend,)):
@@ -107,13 +95,7 @@ def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
 def measure_and_conclude(
     resolved: Sequence[ResolvedJob], choices: Choices, *, measure: bool = True
 ) -> Decision:
-    """Measure until the rules conclude, and write the decision beside the recorded answers.
-
-    Args:
-        resolved: The job at each backend that is considered.
-        choices: How to measure.
-        measure: Measure what is missing; otherwise conclude from what is known so far.
-    """
+    """Measure (or not) until the rules conclude, and write the decision next to the answers."""
     options = [Measured.of(each, choices.requests_month) for each in resolved]
     checked, notes, over_budget = _checked(resolved[0], choices), list[str](), False
     while True:
@@ -194,9 +176,8 @@ def _checked(resolved: ResolvedJob, choices: Choices) -> Evidence:
 
 
 def _doubtful(causes: Iterable[Cause]) -> Iterator[str]:
-    """Yield how many training rows teach what others contradict."""
     for cause in causes:
         if cause.code == "contradictions":
-            yield f"{cause.total:,} training rows to look at (unitune check): {cause.title}."
+            yield f"{cause.total:,} training rows need review (unitune check): {cause.title}."
         if cause.likely:
             yield f"About {cause.likely:,} training rows look mislabelled (unitune check)."

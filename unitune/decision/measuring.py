@@ -1,8 +1,4 @@
-"""What is known of a job at one backend, and the measurements that make it known.
-
-Each measurement is one of `unitune curve`'s or `unitune compare`'s own: recorded, launched once,
-within the budget, and not made again. All take the validation rows, so that the test stays unused.
-"""
+"""Measure a job on one backend for a decision, using only validation rows."""
 
 from __future__ import annotations
 
@@ -22,9 +18,9 @@ from unitune.decision.evidence import Conclusion, Gain, Measurement, Score, Tuni
 from unitune.distillation.acceptance import AnswerForm
 from unitune.errors import UnituneError
 from unitune.evaluate.grading import Graded
+from unitune.evaluate.inference.engine import AnswerOptions, Notify
 from unitune.evaluate.learning_curve import answer_curve, fit_curve, with_budget
 from unitune.evaluate.learning_curve_document import LearningCurve
-from unitune.evaluate.options import AnswerOptions, Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
 from unitune.evaluate.validation import answer_validation
@@ -43,57 +39,57 @@ from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 from unitune.workspace.today import today
 
-# Launches the runs of a sweep, and returns them when they have ended
+# Launches the runs of a sweep and returns them when they have ended
 Launch = Callable[[ResolvedJob], Sequence[Run]]
-# Tried where the job has no prompts among its contenders
+# Tried if the job has no prompts among its contenders
 USUAL_PROMPTS: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot())
-MOST_LABELS = 3  # labels that are named as those to collect rows of
+MOST_LABELS = 3  # labels named in the advice to collect rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Options of `decide`, and how it measures."""
+    """Options of `decide` and callbacks for its measurements."""
 
     points: int
     seeds: int
     requests_month: int | None = None
     budget: Decimal | None = None
     launch: Launch
-    # Called before a measurement; raises where the user does not agree to its price
+    # Called before a measurement; raises if the user does not accept its price
     agree: Callable[[Measurement, ResolvedJob], None]
     answers: AnswerOptions  # how validation rows are answered
-    # Entered while they are; gives what is to be called as answers come
+    # Context manager entered while answers arrive; yields the progress callback
     shown: Callable[[], AbstractContextManager[Notify]]
     goal: float | None = None
     # Path of the job file in the commands of the conclusion; empty for the default one
     file: str = ""
-    # Called before a measurement with the conclusion that asks for it
+    # Called before a measurement with the conclusion that requires it
     announce: Callable[[Conclusion], None] = lambda _: None
 
     @contextmanager
     def answering(self) -> Generator[AnswerOptions]:
-        """Show the answers as they come."""
+        """Yield answer options that report progress."""
         with self.shown() as progress:
             yield replace(self.answers, progress=progress)
 
 
 @dataclass(slots=True)
 class Measured:
-    """A job at one backend, with what was measured so far."""
+    """Job on one backend, with the measurements made so far."""
 
     resolved: ResolvedJob
     prompts: tuple[Graded, ...] = ()
-    tuned: tuple[Graded, ...] = ()  # of all rows, by seed
+    tuned: tuple[Graded, ...] = ()  # with all rows, one per seed
     runs: tuple[str, ...] = ()
     curve: LearningCurve | None = None
-    cost: TotalCost | None = None  # none: it cannot be said, or the job cannot be tuned there
-    prompts_usd: Decimal = Decimal(0)  # what the answers of prompts have cost
-    # The most that trainings may have cost, and what the answers of their models have
+    cost: TotalCost | None = None  # None if unknown, or if the job cannot be tuned there
+    prompts_usd: Decimal = Decimal(0)  # cost of the prompts' answers
+    # Maximum cost of the trainings plus the cost of their models' answers
     tuned_usd: Decimal = Decimal(0)
 
     @classmethod
     def of(cls, resolved: ResolvedJob, requests_month: int | None) -> Self:
-        """Return what is known before anything is measured."""
+        """Return a job without measurements."""
         if resolved.rows.read.report.errors:
             return cls(resolved)
         with suppress(UnituneError):
@@ -101,7 +97,7 @@ class Measured:
         return cls(resolved)
 
     def measure_prompts(self, choices: Choices, left: Decimal | None) -> None:
-        """Have every prompt of the job answer the validation rows."""
+        """Let every prompt of the job answer the validation rows."""
         given = self.resolved.job.evaluate.contenders
         specs = tuple(spec for spec in given if prompt_kind(spec)) or USUAL_PROMPTS
         judged = judged_on_validation(self.resolved, specs)
@@ -115,10 +111,7 @@ class Measured:
     def measure_training(
         self, what: Measurement, choices: Choices, left: Decimal | None, goal: float
     ) -> None:
-        """Train with all rows, once, and have the model answer the validation rows.
-
-        For a curve, train on parts of the rows as well, and carry it on to the goal.
-        """
+        """Train with all rows (and for a curve with subsets) and answer the validation rows."""
         seeds = choices.seeds if what == "curve" else 1
         if what == "curve":
             sweep = learning_curve_of(self.resolved, choices.points, seeds)
@@ -140,12 +133,7 @@ class Measured:
         self.tuned, self.runs = answers.graded[-seeds:], tuple(run.id for run in runs[-seeds:])
 
     def option(self, best: Graded | None, points: int) -> TuningOption:
-        """Return what is known, as the rules see it.
-
-        Args:
-            best: The best prompt of all backends.
-            points: Sizes of a learning curve.
-        """
+        """Return the option as evidence; `best` is the best prompt of all backends."""
         resolved, rows = self.resolved, self.resolved.rows.read
         model = resolved.terms.model
         ends = model.retires_on if model else None
@@ -173,16 +161,13 @@ class Measured:
 
 
 def best_of(options: Sequence[Measured]) -> Graded | None:
-    """Return the best prompt of all that were measured."""
+    """Return the best measured prompt."""
     prompts = (each for option in options for each in option.prompts)
     return max(prompts, key=lambda each: each.score, default=None)
 
 
 def weakest_labels(tuned: Sequence[Graded], train: Dataset) -> tuple[str, ...]:
-    """Return the labels that a model, of several seeds, gets wrong most, of those wrong at all.
-
-    Labels are the answers of the training rows, where they may be labels.
-    """
+    """Return the labels that a model gets wrong most often, if the answers look like labels."""
     if not AnswerForm.of([row.answer or "" for row in train]).labels:
         return ()
     task, scores = tuned[0].task, defaultdict[str, list[float]](list)
@@ -213,7 +198,7 @@ def _mean_score(tuned: Sequence[Graded]) -> Score | None:
 
 
 def _gain(best: Graded, tuned: Sequence[Graded], margin: float) -> Gain:
-    """Compare the tuned model with the best prompt; its seeds count as repeats of the cases."""
+    """Compare the tuned model with the best prompt. Its seeds count as repeats of the cases."""
     task, metric = best.task, best.task.scoring.primary
     old: FloatArray = np.array(best.scores(metric.name))  # (N,)
     new: FloatArray = np.transpose([each.scores(metric.name) for each in tuned])  # (N, K)

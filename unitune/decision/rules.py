@@ -1,8 +1,8 @@
-"""The rules of `unitune decide`, in order: the first that applies gives the conclusion.
+"""Rules of `unitune decide`, in order: the first that applies gives the conclusion.
 
-Each rule is a pure function of the evidence. A rule that lacks a figure concludes "cannot tell" and
-names the measurement in `next.measures`; `unitune.decision.decide` makes it and applies the rules
-again. The order is therefore that of the cost: free checks, prompts, one training, several.
+A rule that lacks a figure concludes "cannot tell" and names the measurement in `next.measures`;
+`unitune.decision.decide` makes it and applies the rules again. Cheap checks come before expensive
+measurements: free ones, prompts, one training, several trainings.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from unitune.evaluate.statistics.sample_size import (
 )
 
 NO_WORSE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
-# From this multiple of the prompting cost and this price of one more right answer on, the worth of
-# a right answer must be given. A minute of a person's work costs about as much.
+# If tuning costs this multiple of prompting, and at least this much per additional correct answer,
+# the user must give the value of a correct answer. A minute of a person's work costs about 1
+# dollar.
 FAR_MORE, DEAR_USD = 10, 1.0
 WORTH = "evaluate.economics.value_per_correct_usd"
 Rule = Callable[[Evidence], Conclusion | None]
 
 
 def conclude(evidence: Evidence) -> Conclusion:
-    """Return the conclusion of the first rule that applies, with what limits every conclusion."""
+    """Return the conclusion of the first rule that applies, with the limits of all conclusions."""
     for rule in RULES:
         if conclusion := rule(evidence):
             limits = () if conclusion.next.measures else (*exclusions(evidence), *evidence.warnings)
@@ -65,14 +66,14 @@ def unusable(evidence: Evidence) -> Conclusion | None:
 
 
 def no_cases(evidence: Evidence) -> Conclusion | None:
-    """There are no validation rows, or too few test cases to detect any difference."""
+    """The job lacks validation rows, or has too few test cases to detect any difference."""
     needed = cases_needed(LIKELY_DISCORDANCE[0], evidence.margin)
     cases = evidence.test_cases
     if not evidence.validation_rows:
-        why = "There are no validation rows to measure prompts and models on."
+        why = "The job has no validation rows to evaluate prompts and models on."
         return collect("validation", needed, why)
     if not cases:
-        why = "There are no test cases, so no comparison can show which model is better."
+        why = "The job has no test cases, so no comparison can show which model is better."
         return collect("test", needed, why)
     if smallest_detectable(cases, LIKELY_DISCORDANCE[0], graded=evidence.graded) < 1:
         return None
@@ -81,19 +82,21 @@ def no_cases(evidence: Evidence) -> Conclusion | None:
 
 
 def nowhere(evidence: Evidence) -> Conclusion | None:
-    """No backend takes the job, or every base is switched off too soon."""
+    """No backend accepts the job, or every base model is switched off too soon."""
     if evidence.open_options:
         return None
     others = evidence.elsewhere
     return Conclusion(
         answer="cannot tell",
         headline="Cannot tell: every backend that was considered is ruled out",
-        changes=("A backend that takes the job and keeps its base for as long as it is needed.",),
+        changes=(
+            "A backend that accepts the job and keeps its base model as long as it is needed.",
+        ),
         next=NextStep(
             command=command(evidence, "decide", f"--backend {others[0]}") if others else "",
-            why=f"The job can be tuned at {', '.join(others)}."
+            why=f"The job can be tuned on {', '.join(others)}."
             if others
-            else "No installed backend takes the job. Try another base model.",
+            else "No installed backend accepts the job. Try another base model.",
         ),
     )
 
@@ -108,7 +111,7 @@ def unmeasured_prompts(evidence: Evidence) -> Conclusion | None:
 
 
 def prompt_suffices(evidence: Evidence) -> Conclusion | None:
-    """The best prompt reaches the goal or leaves too little to gain, and tuning saves nothing."""
+    """The prompt suffices or leaves too little to gain, and tuning saves nothing."""
     best, goal, margin = evidence.best_prompt, evidence.goal, evidence.margin
     if any(_may_save(option, evidence) for option in evidence.open_options):
         return None
@@ -151,13 +154,13 @@ def labels_cap_scores(evidence: Evidence) -> Conclusion | None:
 
 
 def too_few_rows(evidence: Evidence) -> Conclusion | None:
-    """There are fewer training rows than any backend takes."""
+    """There are fewer training rows than any backend requires."""
     least = min(evidence.open_options, key=lambda option: option.min_rows)
     missing = least.min_rows - evidence.training_rows
     if missing <= 0:
         return None
     why = (
-        f"Training on {least.backend} takes at least {least.min_rows:,} rows; there are "
+        f"Training on {least.backend} requires at least {least.min_rows:,} rows; there are "
         f"{evidence.training_rows:,}."
     )
     return collect("training", missing, why)
@@ -173,7 +176,7 @@ def unmeasured_training(evidence: Evidence) -> Conclusion | None:
 
 
 def worth_its_cost(evidence: Evidence) -> Conclusion | None:
-    """The worth of a right answer is given, and tuning gains more, or less, than it costs."""
+    """A correct answer's value shows that tuning gains more or less than it costs."""
     known = [option for option in evidence.measured_options if evidence.worth_usd(option)]
     if not known or not evidence.best_tuned.reaches(evidence.goal):
         return None
@@ -191,12 +194,15 @@ def worth_its_cost(evidence: Evidence) -> Conclusion | None:
             "tuning costs more than it gains over {}",
         )
     least = -float(option.saving_usd) / evidence.worth_usd(option)
-    why = f"Tuning pays from {points(least)} points on. These rows show neither more nor less."
+    why = (
+        f"Tuning pays if it gains at least {points(least)} points. These rows show neither more "
+        "nor less."
+    )
     return collect_validation(evidence, option, abs(gain.value - least), why)
 
 
 def costs_far_more(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is better but far dearer, and is not known to be worth it."""
+    """The tuned model is better but far more expensive, and its value is unknown."""
     option = evidence.best_tuned
     (prompted, tuned), cost = option.totals, option.cost
     if not (_is_better(option, evidence) and cost and prompted and tuned):
@@ -208,15 +214,15 @@ def costs_far_more(evidence: Evidence) -> Conclusion | None:
         return None
     return Conclusion(
         answer="cannot tell",
-        headline=f"Cannot tell: one more right answer costs about ${usd:,.2f}",
+        headline=f"Cannot tell: one additional correct answer costs about ${usd:,.2f}",
         reasons=(gained(evidence, option), *costs(evidence, option)),
-        changes=(f"Tuning pays if one more right answer is worth more than ${usd:,.2f}.",),
+        changes=(f"Tuning pays if one additional correct answer is worth more than ${usd:,.2f}.",),
         next=NextStep(why=f"Set {WORTH} and usage.requests_month in the job."),
     )
 
 
 def tuning_pays(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is better by what matters, and reaches the goal if there is one."""
+    """The tuned model is better by the margin and reaches any goal."""
     best = evidence.best_tuned
     if _is_better(best, evidence) and best.reaches(evidence.goal):
         return tune_if_it_shows(evidence, best)
@@ -224,7 +230,7 @@ def tuning_pays(evidence: Evidence) -> Conclusion | None:
 
 
 def tuning_saves(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is no worse, and costs less at the given volume."""
+    """The tuned model is no worse and costs less at the given volume."""
     for option in evidence.measured_options:
         if _may_save(option, evidence) and option.reaches(evidence.goal):
             return tune(evidence, option)
@@ -232,7 +238,7 @@ def tuning_saves(evidence: Evidence) -> Conclusion | None:
 
 
 def saving_unproven(evidence: Evidence) -> Conclusion | None:
-    """The tuned model costs less, and too few validation rows show whether it is no worse."""
+    """Tuning costs less, but too few rows show whether the model is no worse."""
     for option in evidence.measured_options:
         gain, saved = option.shown_gain, option.saving_usd
         saves = evidence.volume_given and saved > 0 and option.reaches(evidence.goal)
@@ -247,19 +253,19 @@ def saving_unproven(evidence: Evidence) -> Conclusion | None:
 
 
 def unmeasured_curve(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is not good enough, and the effect of more rows has not been measured."""
+    """The tuned model falls short and the effect of more rows is not measured."""
     option = evidence.best_tuned
     if option.curve is not None:
         return None
     so_far, missing = gained(evidence, option), option.curve_rows - evidence.training_rows
     if missing <= 0:
         return measure("curve", evidence, option, f"{so_far} Would more rows be enough?")
-    why = f"{so_far} A learning curve takes {option.curve_rows:,} rows."
+    why = f"{so_far} A learning curve requires {option.curve_rows:,} rows."
     return collect("training", missing, why, option.weakest)
 
 
 def more_rows_pay(evidence: Evidence) -> Conclusion | None:
-    """By its learning curve, the tuned model is good enough with more rows."""
+    """The learning curve predicts that more rows are enough."""
     option = evidence.best_tuned
     curve = option.curve
     rows = curve and curve.goal and curve.goal.rows
@@ -271,13 +277,13 @@ def more_rows_pay(evidence: Evidence) -> Conclusion | None:
 
 
 def better_below_goal(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is better by what matters, and no number of rows is known for the goal."""
+    """The tuned model is better by the margin, but misses the goal."""
     best = evidence.best_tuned
     return tune_if_it_shows(evidence, best) if _is_better(best, evidence) else None
 
 
 def no_gain(evidence: Evidence) -> Conclusion | None:
-    """Tuning does not gain what matters, and by its curve more rows would not either."""
+    """Tuning gains too little, and by its curve more rows would not help."""
     option = evidence.best_tuned
     curve, tuned = option.curve, option.tuned
     if any(each.shown_gain.high >= evidence.margin for each in evidence.measured_options):
@@ -286,7 +292,7 @@ def no_gain(evidence: Evidence) -> Conclusion | None:
         return None
     if curve.predictions:
         high = curve.predictions[-1].score.high or 1.0
-    else:  # each doubling gains no more than the last one
+    else:  # assume that each doubling gains no more than the last one
         high = tuned.value + 2 * max(0.0, curve.last_gain.high or 0.0)
     if high >= evidence.wanted_score:
         return None
@@ -296,7 +302,7 @@ def no_gain(evidence: Evidence) -> Conclusion | None:
 
 
 def undecided(evidence: Evidence) -> Conclusion:
-    """The measurements allow a gain that matters, and none."""
+    """The measurements can neither rule out nor confirm a gain that matters."""
     option = evidence.best_tuned
     gain = option.shown_gain
     effect = max(evidence.margin, abs(gain.value))
@@ -314,7 +320,7 @@ def undecided(evidence: Evidence) -> Conclusion:
         changes=(change,),
         next=NextStep(
             command=command(evidence, "check"),
-            why="It lists rows worth a look. Better answers in existing rows cost least.",
+            why="It lists suspicious rows. Improving the answers of existing rows costs least.",
         ),
     )
 
@@ -347,6 +353,6 @@ def _is_better(option: TuningOption, evidence: Evidence) -> bool:
 
 
 def _may_save(option: TuningOption, evidence: Evidence) -> bool:
-    """Return whether tuning costs less at the given volume, and is not known to be worse."""
+    """Return whether tuning costs less at the given volume and is not known to be worse."""
     is_worse = option.gain is not None and option.gain.verdict not in NO_WORSE
     return evidence.volume_given and option.saving_usd > 0 and not is_worse

@@ -27,7 +27,7 @@ from unitune.distillation.teacher import Teacher
 from unitune.distillation.variants import WrittenQuestions
 from unitune.errors import DataError, UserError
 from unitune.evaluate.grading import Answered
-from unitune.evaluate.options import AnswerOptions
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of

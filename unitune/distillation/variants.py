@@ -14,7 +14,7 @@ from unitune.data.example import Example, Message, digest
 from unitune.data.records import strict_json
 from unitune.distillation.teacher import Teacher
 from unitune.errors import DataError
-from unitune.evaluate.options import AnswerOptions
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of

@@ -1,1 +1,1 @@
-"""Contenders against cases: the engine, scorers, statistics, gate and the comparison they make."""
+"""Evaluate contenders on test cases, compare them and apply the gate."""

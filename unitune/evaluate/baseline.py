@@ -1,11 +1,6 @@
-"""What a gate requires of the cases, and the baseline file: scores that somebody has accepted.
+"""Check what a gate requires of the cases, and read and write the baseline file.
 
-`requirements` looks up before any request what the job's gate asks for, so that a mistake costs
-nothing.
-
-The baseline file stands in the repository beside the job, and a change of it is reviewed like code.
-So its lines are sorted, its numbers rounded, and nothing in it changes by itself: a diff shows the
-cases whose score has changed, and no others. Only ``compare --update-baseline`` writes it.
+The file is reviewed like code, so its lines are sorted and its numbers rounded:
 
     {"schema_version": 1, "metric": "exact", "scorers": {"exact": "0f3a5c…"}}
     {"id": "0a1b…", "content": "9c1e…", "scores": {"exact": 1, "json_valid": 1}}
@@ -36,18 +31,18 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import content_of, replacing
 from unitune.workspace.validation import first_problem
 
-LEAST_OVERLAP = 0.9  # share of the file's cases, and of today's, that must be in both
-# A score's digits in the file: a tenth of the smallest step that a report shows, in points
+LEAST_OVERLAP = 0.9  # minimum fraction of the file's and of today's cases that must be in both
+# Decimal places of a score in the file: a tenth of the smallest step in reports, in points
 DECIMALS = 4
-# 64 bits of a hash: enough to tell a changed case, and short enough to read past in a diff
+# 64 bits of a hash: enough to detect a changed case, and short in a diff
 HASH_DIGITS = 16
-MOST_NAMED = 5  # cases that a message names
+MOST_NAMED = 5  # maximum number of cases listed in a message
 
 Model = TypeVar("Model", bound=Closed)
 
 
 class Header(Closed):
-    """First line: the scorer that decides, and the fingerprint of every scorer by name."""
+    """First line: the deciding scorer, and the fingerprint of every scorer by name."""
 
     schema_version: Literal[1] = 1
     metric: str
@@ -58,7 +53,7 @@ def _without_point(score: float) -> JsonValue:
     return int(score) if score == int(score) else score
 
 
-# Most scores are whole numbers, and stand in the file without a point
+# Whole numbers, as most scores are, are written without a decimal point
 Share = Annotated[float, Field(ge=0, le=1), PlainSerializer(_without_point)]
 
 
@@ -69,19 +64,19 @@ class Line(Closed):
     content: str
     scores: dict[str, Share] = Field(min_length=1)
     anchor: Share | None = None
-    """The score that was accepted first; None where it is the one of today."""
+    """First accepted score; None if it equals the current one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A baseline file that can be held against the cases of today."""
+    """Baseline file that can be compared with today's cases."""
 
-    file: str  # as the job names it
+    file: str  # path as given in the job
     metric: str
     lines: Mapping[str, Line]  # by case id
 
     def scores(self, *, first: bool = False) -> dict[str, float]:
-        """Return the scores that were accepted last or, of each case, first; by case id."""
+        """Return the last accepted scores or, for each case, the first; by case id."""
         return {
             name: line.anchor if first and line.anchor is not None else line.scores[self.metric]
             for name, line in self.lines.items()
@@ -90,27 +85,27 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a job's gate asks of these cases."""
+    """Requirements of a job's gate for its cases."""
 
-    cases: frozenset[str] = frozenset()  # ids of those that the candidate must get right
+    cases: frozenset[str] = frozenset()  # ids of cases that the candidate must answer correctly
     standing: Standing | None = None
-    accepting: bool = False  # whether the candidate's scores are to become the baseline file
+    accepting: bool = False  # True if the candidate's scores will become the baseline file
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
-    """Look up what the job's gate asks of these cases.
+    """Check what the job's gate requires, before any request is made.
 
     Raises:
-        JobError: The baseline file is not there, the job names none to write, or the primary
-            metric has no scores to keep.
-        NotFoundError: The gate requires a case that is not among them.
+        JobError: The baseline file does not exist, the job names none to write, or the primary
+            metric does not score single cases.
+        NotFoundError: The gate requires a case that does not exist.
         DataError: A line of the baseline file cannot be read.
-        Mismatch: The file cannot be held against these cases.
+        Mismatch: The file cannot be compared with these cases.
     """
     gate, primary = job.evaluate.gate, task.scoring.primary
     if accepting and (gate is None or gate.baseline is None):
         raise JobError(
-            f"job {job.name!r} names no baseline file to update. "
+            f"job {job.name!r} has no baseline file to update. "
             "Set evaluate.gate to {mode: no-regress, baseline: baseline.jsonl}."
         )
     if gate and gate.baseline:
@@ -127,36 +122,25 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
 def required_cases(
     gate: Gate | None, cases: Iterable[Example], copies: Mapping[str, str]
 ) -> frozenset[str]:
-    """Return the ids of the cases that the candidate must get right.
-
-    Args:
-        gate: With the ids that the job names; None without a gate.
-        cases: Test cases; a row may say ``required: true`` itself.
-        copies: Ids of copies that were left out, with those of what they copy.
+    """Return the ids of the cases that the candidate must answer correctly.
 
     Raises:
-        NotFoundError: The gate names a case that is not among them.
+        NotFoundError: The gate names a case that does not exist.
     """
     by_id = {case.case_id: case for case in cases}
     named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
     for name in named:
         if name not in by_id:
             hint = (
-                "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or the "
-                "one that the report shows."
+                "evaluate.gate.required_cases lists ids of test cases: a row's own `id`, or the "
+                "one shown in the report."
             )
             raise NotFoundError("case", name, by_id, hint)
     return frozenset(named) | {name for name, case in by_id.items() if case.required}
 
 
 def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
-    """Return the job's baseline; None when its gate names none.
-
-    Raises:
-        JobError: The file is not there.
-        DataError: A line cannot be read.
-        Mismatch: Metric, scorer or a case has changed, or too few cases are in both.
-    """
+    """Return the job's baseline, or None if its gate names none. Raises like `requirements`."""
     gate = job.evaluate.gate
     if gate is None or gate.baseline is None:
         return None
@@ -164,8 +148,8 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
     header, lines = read(path)
     if why := _mismatch(header, lines, primary, today):
         raise Mismatch(
-            f"{path}: {why}. Scores then and now cannot be compared. Where that is meant, write "
-            "the baseline anew with `unitune compare FILE --update-baseline`."
+            f"{path}: {why}. The scores cannot be compared. If the change is intended, rewrite "
+            "the baseline with `unitune compare FILE --update-baseline`."
         )
     return Standing(gate.baseline, header.metric, lines)
 
@@ -173,49 +157,40 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
 def _mismatch(
     header: Header, lines: Mapping[str, Line], primary: Scorer, today: Mapping[str, Example]
 ) -> str | None:
-    """Say why the file cannot be held against today's scorer and cases; None when it can."""
     name = primary.name
     if header.metric != name:
-        return f"its scores are by {header.metric}, and the job's are by {name}"
+        return f"its scores are by {header.metric}, but the job's are by {name}"
     if header.scorers.get(name) != primary.fingerprint:
-        return f"the scorer {name} has changed since"
+        return f"the scorer {name} has changed"
     both = lines.keys() & today.keys()
     changed = sorted(case for case in both if _content(today[case]) != lines[case].content)
     if changed:
         more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
         return (
-            "these cases had another content when it was written: "
+            "these cases have changed since it was written: "
             f"{', '.join(changed[:MOST_NAMED])}{more}"
         )
     if len(both) < LEAST_OVERLAP * max(len(lines), len(today)):
         return (
-            f"{len(both)} cases stand both among its {len(lines)} and among today's {len(today)}, "
-            f"and a comparison takes {100 * LEAST_OVERLAP:.0f} % of each"
+            f"only {len(both)} cases are both among its {len(lines)} and among today's "
+            f"{len(today)}; a comparison requires {100 * LEAST_OVERLAP:.0f} % of each"
         )
     return None
 
 
 def check_kept(primary: Scorer) -> None:
-    """Refuse a metric that is no mean of scores of single cases.
-
-    Raises:
-        JobError: It is made of all cases together.
-    """
+    """Raise JobError if a metric is not a mean of scores per case."""
     if primary.kind is Kind.CORPUS:
         raise JobError(
-            f"evaluate.gate.baseline keeps a score a case, and {primary.name} is made of all cases "
-            "together. Let another scorer be primary, or leave the baseline file out."
+            f"evaluate.gate.baseline stores a score per case, but {primary.name} is computed over "
+            "all cases together. Choose another primary scorer, or remove the baseline file."
         )
 
 
 def regressions(then: Standing | None, candidate: Graded, margin: float) -> tuple[Regression, ...]:
-    """Compare a candidate with its baseline file, on all cases of the file.
+    """Compare a candidate with its baseline file: the last and, if different, first scores.
 
-    A case that is no longer there counts as wrong now, so that deleting a failing case does not
-    fix it.
-
-    Returns:
-        Against the scores that were accepted last and, where others were accepted before, first.
+    A removed case counts as wrong now, so deleting a failing case does not fix it.
     """
     if then is None:
         return ()
@@ -250,15 +225,15 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
     """Return a baseline file's header, and its cases by id.
 
     Raises:
-        JobError: There is no such file, or it cannot be read.
-        DataError: A line is not of this format, or a case stands twice.
+        JobError: The file does not exist or cannot be read.
+        DataError: A line has another format, or a case occurs twice.
     """
     try:
         text = content_of(path).decode()
     except FileNotFoundError as error:
         raise JobError(
-            f"evaluate.gate.baseline: {path}: no such file. "
-            "Write it with `unitune compare FILE --update-baseline`, and commit it."
+            f"evaluate.gate.baseline: {path}: file not found. Write it with `unitune compare FILE "
+            "--update-baseline`, and commit it."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
@@ -269,9 +244,9 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
     for number, text in enumerate(rest, start=2):
         line = _parsed(Line, text, path, number)
         if line.id in lines:
-            raise DataError(f"{path}:{number}: the case {line.id!r} stands here a second time.")
+            raise DataError(f"{path}:{number}: the case {line.id!r} occurs twice.")
         if header.metric not in line.scores:
-            raise DataError(f"{path}:{number}: there is no score by {header.metric!r}.")
+            raise DataError(f"{path}:{number}: the score by {header.metric!r} is missing.")
         lines[line.id] = line
     return header, lines
 
@@ -281,18 +256,14 @@ def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
         return model.model_validate_json(text)
     except ValidationError as error:
         raise DataError(
-            f"{path}:{number} is no line of a baseline: {text[:80]!r} ({first_problem(error)}). "
-            "Take the file back from version control, or write it anew with "
+            f"{path}:{number} is not a line of a baseline file: {text[:80]!r} "
+            f"({first_problem(error)}). Restore the file from version control, or rewrite it with "
             "`unitune compare FILE --update-baseline`."
         ) from error
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to write a baseline over a file that is none.
-
-    Raises:
-        JobError: Another file stands there.
-    """
+    """Raise JobError if a path has a file that is not a baseline."""
     if not path.exists() or not path.stat().st_size:
         return
     try:
@@ -300,19 +271,16 @@ def check_replaceable(path: Path) -> None:
             Header.model_validate_json(file.readline())
     except (ValueError, OSError) as error:
         raise JobError(
-            f"evaluate.gate.baseline: {path} is no baseline file, and is not overwritten. Name "
-            "another file."
+            f"evaluate.gate.baseline: {path} is not a baseline file and will not be overwritten. "
+            "Use another file name."
         ) from error
 
 
 def accept(job: Job, task: Task, comparison: Comparison) -> None:
-    """Write the candidate's scores as the baseline file of the job's gate.
-
-    Cases without a whole answer are left out: as zeros they would be gains of later candidates.
-    """
+    """Write the candidate's scores as the baseline file, without incomplete answers."""
     gate = job.evaluate.gate
     assert gate is not None
-    assert gate.baseline is not None, "`requirements` sees to it"
+    assert gate.baseline is not None, "`requirements` checks it"
     answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
     answers = {case: answer for case, answer in answers.items() if answer.known}
     cases = [case for case in task.cases if case.case_id in answers]
@@ -327,13 +295,10 @@ def write(
     cases: Sequence[Example],
     answers: Mapping[str, Answer],
 ) -> None:
-    """Write the candidate's scores as the baseline, whole or not at all.
+    """Write the candidate's scores atomically. Raises BackendError if a case has no score.
 
-    The scores that were accepted first stay beside them as anchors, as long as metric, scorer and
-    case are the same: else a loss within the margin could be accepted again and again.
-
-    Raises:
-        BackendError: A case has no score.
+    The first accepted scores are kept as anchors while metric, scorer and case stay the same.
+    Without them, a loss within the margin could be accepted again and again.
     """
     header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
     before: dict[str, Line] = {}
@@ -361,7 +326,7 @@ def _line(
 
 
 def rounded(score: float) -> float:
-    """Return a score as it stands in the file; then and now are compared in the same digits."""
+    """Return a score as written in the file, so that scores are compared with the same digits."""
     return round(score, DECIMALS) + 0.0  # adding zero turns -0.0 into 0.0
 
 
@@ -374,7 +339,7 @@ def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
     known = {name: rounded(score) for name, score in scores if math.isfinite(score)}
     if metric not in known:
         raise BackendError(
-            f"the case {case!r} has no score by {metric}, so no baseline is written. "
-            "Run compare again when that is fixed."
+            f"the case {case!r} has no score by {metric}, so no baseline was written. Fix the "
+            "cause and run compare again."
         )
     return known

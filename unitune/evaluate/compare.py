@@ -1,21 +1,4 @@
-"""Comparing a job's contenders on the same cases, and the candidate with the best baseline.
-
-`compare` goes from top to bottom, each step in a module of its own:
-
-    preflight ──► readiness   what is refused before anything else
-              ──► sweep       of a sweep, which run dev chooses
-              ──► tuned_run   which runs made the tuned models
-              ──► sources     which model answers for each contender, at which price
-              ──► task        cases and scorers; leaks refused
-              ──► baseline    what the gate asks of the cases
-              ──► contenders  with the prompts that they may choose from
-              ──► runner      dev chooses prompts, then test; dev.jsonl and rows.jsonl
-              ──► conclude    scores, statistics, verdict, gate
-
-It ends with ``verdict.json``, and a copy in the history (`unitune.evaluate.history`); a report is
-made from the `Comparison` (`unitune.report.files`). Killed at any moment, the same call goes on
-where it stopped.
-"""
+"""Compare a job's contenders on the same cases, and the candidate with the best baseline."""
 
 from __future__ import annotations
 
@@ -33,9 +16,9 @@ from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget
+from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.looks import TestHistory
-from unitune.evaluate.options import CompareOptions, Notify, ignore
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
@@ -73,7 +56,7 @@ def _in_notebook() -> Notify:
     return lambda at: show(f"{at.phase}: {at.contender}, {at.done} of {at.total} answered")
 
 
-def compare(  # noqa: PLR0913 - each has a name and a default
+def compare(  # noqa: PLR0913 - every option has a default
     job: Job | ResolvedJob,
     run: Run | None = None,
     *,
@@ -90,43 +73,44 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     progress: Notify | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Judge the candidate of a job against its best baseline, and write the evidence down.
+    """Compare the candidate of a job with its best baseline, and record the evidence.
 
     Args:
         job: Contenders, scorers, margin and gate.
-        run: Whose model is the tuned one, where a tuned contender names no run; by default the
-            newest succeeded run of this training, and of a sweep that which is best on dev.
+        run: Run of a tuned contender that names none. By default the newest succeeded run of this
+            training or, for a sweep, the run that scores best on dev rows.
         out: Folder for the files, `Comparison.folder`; by default that of the run, or of the job.
-        deploy_seconds: Where a tuned model answers only from a deployment and there is none:
-            start one for at most so long, and end it afterwards. Each costs money.
-        deploy_options: The backend's own for that deployment: hardware, capacity, …
-        batch: Have test cases answered in batches, wherever a contender's backend can: within a
-            day, for about half the price. The same call collects what an earlier call submitted.
-        replay: Judge by the answers recorded in the folder: no request, cost, key or ledger.
-        use_cache: Take answers that the same model gave to the same request in any comparison of
-            this ledger's folder. A vendor may have changed a model under its name since.
-        update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
-            else the gate checks.
-        limit: A first look at so many test cases, the same each time, with as many rows of dev at
-            most: no verdict, and no gate is passed. The whole comparison goes on from its answers.
-        new_answers: Why a candidate whose answers are sampled is asked again on the same cases.
-            The reason is recorded, and the comparison counts as another one. Without a reason it is
-            refused, since it could be repeated until it comes out better.
-        allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
-        progress: Called as answers come; with batches about once a second, too. By default a
+        deploy_seconds: If a tuned model needs a deployment, start one for at most this long and
+            delete it afterwards. Each deployment costs money.
+        deploy_options: Backend-specific options of the deployment, such as hardware or capacity.
+        batch: Answer test cases in batches where the backend supports it: within a day, for about
+            half the price. The same call collects batches submitted earlier.
+        replay: Use only the answers recorded in the folder: no request, cost, key or ledger.
+        use_cache: Reuse answers of the same model to the same request from any comparison in this
+            ledger's folder. The vendor may have changed the model since.
+        update_baseline: Make the candidate's scores the gate's baseline file, if all other checks
+            of the gate pass.
+        limit: Preview with this many test cases, the same each time, and at most as many dev rows.
+            It has no verdict and passes no gate; the full comparison reuses its answers.
+        new_answers: Reason for requesting new answers from a sampled candidate on the same cases.
+            It is recorded, and the comparison counts as another one. Without a reason the request
+            is refused, because it could be repeated until the result is better.
+        allow_unpriced: Continue although a price is unknown or old. Budgets do not limit answers
+            without a price.
+        progress: Called as answers arrive and, with batches, about once a second. By default a
             notebook shows a line below its cell.
-        announce: Called before any request: what so many cases can show, what no batch answers.
+        announce: Called before any request with what the cases can show and what is not batched.
 
     Returns:
-        The comparison, which stands in the history too (`unitune.comparisons`) under its `id`;
-        replays of a folder that the user names do not.
+        The comparison. It is also in the history (`unitune.comparisons`) under its `id`, unless it
+        is a replay of a folder given as `out`.
 
     Raises:
-        UserError: The job cannot be compared as it is; its kinds are JobError, DataError, Leak,
+        UserError: The job cannot be compared as is. The subclasses are JobError, DataError, Leak,
             Mismatch, NotFoundError, OverBudget and Unsupported.
-        BackendError: Candidate or baseline gave no answer at all, or a batch has failed.
+        BackendError: The candidate or a baseline gave no answer at all, or a batch failed.
         LockTimeout: Another process compares in this folder.
-        Interrupted: The user pressed Ctrl-C; the same call goes on.
+        Interrupted: The user pressed Ctrl-C; the same call resumes.
     """
     options = CompareOptions(
         out=out,
@@ -146,7 +130,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
 
 
 def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> Comparison:
-    """Compare the contenders of a resolved job; see `compare`."""
+    """Compare the contenders of a resolved job (see `compare`)."""
     _refuse(resolved, run, options)
     selection = _selection(resolved, run, options)
     resolved, run = selection.resolved, selection.run
@@ -196,8 +180,7 @@ def _refuse(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> 
         raise UserError("new answers of a known candidate need a reason, which is recorded.")
     if options.limit is not None and options.update_baseline:
         raise UserError(
-            "a first look (--limit) has the scores of some cases alone. Update the baseline "
-            "without it."
+            "a preview (--limit) has scores of some cases only. Update the baseline without it."
         )
     for refusal in refusals(resolved.job, resolved.rows.read, run and run.id):
         raise refusal
@@ -206,11 +189,11 @@ def _refuse(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> 
 
 
 def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> Selection:
-    """Return the run of a sweep that dev chooses; of another job the job as it is."""
+    """Return the run of a sweep that scores best on dev rows; other jobs are unchanged."""
     if not resolved.job.sweep or run is not None or not selects(resolved):
         return unselected(resolved, run)
     from unitune.evaluate.prompts.tuned_run import find_sweep_runs  # noqa: PLC0415 - the ledger
-    from unitune.evaluate.validation import answer_in_turn  # noqa: PLC0415 - likewise
+    from unitune.evaluate.validation import answer_in_turn  # noqa: PLC0415 - the ledger
 
     runs = find_sweep_runs(resolved, replay=options.replay)
     (of_sweep,) = resolve_sources(tuned_alone(resolved), {}, options).values()
@@ -240,7 +223,7 @@ def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) 
 
 
 def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | None) -> Task:
-    """Return what is to be answered, none of it trained on by any of the runs."""
+    """Return the task, checked for cases that any of the runs was trained on."""
     backends = {name: each.run.backend_name for name, each in tuned.items()}
     rows = {each.run.id: each.rows for each in tuned.values()}
     task = prepare(resolved, chain.from_iterable(rows.values()), backends, limit=limit)
@@ -279,7 +262,7 @@ def _recorded_before(contenders: Sequence[Answered], rows: Journal) -> Iterator[
 def _with_recorded_runs(
     sources: Mapping[str, Source], runs: Mapping[str, Run], rows: Journal
 ) -> dict[str, Source]:
-    """Return the sources of a replay: a run that the ledger does not know is that of the rows."""
+    """Return the sources of a replay, with runs that are not in the ledger taken from the rows."""
     return {
         name: replace(source, origin=rows.origin_of(name, source.origin) or source.origin)
         if isinstance(source.spec, Tuned) and source.spec.run is not None and name not in runs

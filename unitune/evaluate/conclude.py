@@ -1,10 +1,4 @@
-"""From recorded answers to the verdict: every figure of a comparison, computed from its records.
-
-`conclude` scores the contenders' answers, compares the candidate with each baseline, and applies
-the gate. The verdict is about the best baseline (`statistics.paired.against_best`); the figures
-beside it are those against the hardest baseline. It requests nothing and writes nothing,
-so the same records always give the same comparison.
-"""
+"""Compute every figure of a comparison, from scores to the verdict, from its recorded answers."""
 
 from __future__ import annotations
 
@@ -48,8 +42,8 @@ if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
 
 Number = TypeVar("Number", int, float)
-# Share of the cases from which on a cluster is named: with a quarter in one, 500 cases in clusters
-# of five did not show a difference of 15 points
+# Fraction of the cases from which on a cluster is reported: with a quarter in one, 500 cases in
+# clusters of five did not show a difference of 15 points
 LARGE_CLUSTER = 0.2
 
 
@@ -62,11 +56,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     *,
     spent: Decimal,
 ) -> Comparison:
-    """Judge the candidate.
-
-    Raises:
-        BackendError: Candidate or baseline gave no answer at all.
-    """
+    """Compare the candidate with each baseline. Raises BackendError if one never answered."""
     job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
     graded = [grade(task, answered) for answered in contenders]
     of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}
@@ -133,19 +123,19 @@ def _refuse_silence(*sides: Graded) -> None:
     for side in sides:
         if not side.answered.succeeded:
             raise BackendError(
-                f"{side.name} gave no answer to any of {len(side.answers)} cases. "
-                f"First reason: {side.answers[0].error}. Run compare again when that is fixed: "
-                "it requests only what has no answer."
+                f"{side.name} did not answer any of {len(side.answers)} cases. First reason: "
+                f"{side.answers[0].error}. Fix it and run compare again: it requests only missing "
+                "answers."
             )
 
 
 def first_look(task: Task) -> Ruling:
-    """Say that a few of the cases give no verdict."""
+    """Return the ruling that a preview has no verdict."""
     whole = len(task.cases) + task.omitted
     return Ruling(
         3,
-        f"A first look at {len(task.cases):,} of {whole:,} test cases (--limit) is no verdict and "
-        "passes no gate. Run compare without --limit: it goes on from these answers.",
+        f"A preview on {len(task.cases):,} of {whole:,} test cases (--limit) has no verdict and "
+        "passes no gate. Run compare without --limit; it reuses these answers.",
     )
 
 
@@ -154,8 +144,8 @@ def _too_many_looks(use: UseOfTest) -> Ruling | None:
         return None
     return Ruling(
         3,
-        f"evaluate.gate.looks plans {use.planned} comparisons of this candidate; this is number "
-        f"{len(use.sizes)}: no error rate is left. Compare on new test cases.",
+        f"evaluate.gate.looks plans {use.planned} comparisons of this candidate, but this is "
+        f"number {len(use.sizes)}, so no error rate is left. Compare on new test cases.",
     )
 
 
@@ -211,7 +201,7 @@ def _effort(answered: Answered, tuned: TunedRun | None) -> str:
         sweep = f"; chosen on dev among {runs} run{'s' if runs > 1 else ''}" if runs else ""
         return f"{tuned.effort}{prompt}{sweep}"
     if isinstance(contender.spec, Recorded):
-        return f"answers kept in {contender.spec.answers}"
+        return f"recorded answers in {contender.spec.answers}"
     return answered.choice.effort
 
 
@@ -240,7 +230,7 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
     limit = task.output_limit.fixed
-    most = "ample room for each" if limit is None else f"at most {limit} tokens an"
+    most = "a generous limit for each" if limit is None else f"at most {limit} tokens an"
     return {
         **{_called(each, several=several): each.fingerprint for each in contenders},
         **{f"Training of {each.name}" if several else "Training": each.origin for each in tuned},
@@ -276,10 +266,10 @@ def _notes(
         yield from _failed_scorers(each)
         yield from _about_records(answered)
         if isinstance(each.spec, Tuned) and each.name not in tuned:
-            which = "run that the job names" if each.spec.run else "training that the job describes"
+            which = "run named in the job" if each.spec.run else "training described in the job"
             yield (
-                f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
-                f"by {answered.origin}, which is the {which}."
+                f"{each.name}: the recorded answers are from the model {answered.fingerprint} of "
+                f"{answered.origin}, the {which}."
             )
 
 
@@ -290,9 +280,8 @@ def _large_cluster(task: Task, verdict: Verdict) -> Iterator[str]:
     if count >= LARGE_CLUSTER * n:
         case = task.cases[task.clusters.index(label)].case_id
         yield (
-            f"The cluster {label.removeprefix('named ')!r}, such as case {case}, holds {count:,} "
-            f"of {n:,} cases, which widens the interval by itself. Take fewer of its cases, or "
-            "more of others."
+            f"The cluster {label.removeprefix('named ')!r}, such as case {case}, has {count:,} of "
+            f"{n:,} cases, which widens the interval. Use fewer of its cases, or more of others."
         )
 
 
@@ -306,11 +295,11 @@ def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
         if count := sum(each.cut for each in scores):
             cut.append(f"{answered.name} {count:,} of {answers:,}")
     if errors:
-        yield f"Dev answers that ended in an error, and count as wrong: {', '.join(errors)}."
+        yield f"Dev answers with an error, which count as wrong: {', '.join(errors)}."
     if cut:
         yield (
-            f"Dev answers cut off at max_tokens: {', '.join(cut)}. A weaker prompt or run may have "
-            "been chosen by them; raise evaluate.max_tokens."
+            f"Dev answers cut off at max_tokens: {', '.join(cut)}. They may have caused the "
+            "choice of a weaker prompt or run; raise evaluate.max_tokens."
         )
 
 
@@ -327,20 +316,20 @@ def _failed_scorers(graded: Graded) -> Iterator[str]:
 def _about_records(answered: Answered) -> Iterator[str]:
     name, records = answered.name, answered.records
     if count := sum(record.cached is not None for record in records):
-        yield f"{name}: {count} answers were given in an earlier comparison (--use-cache)."
+        yield f"{name}: {count} answers were reused from earlier comparisons (--use-cache)."
     if count := sum(record.uncounted is not None for record in answered.succeeded):
         yield (
-            f"{name}: for {count} answers the most tokens that a request can take were held "
-            "against the budget, since the vendor gave no possible count."
+            f"{name}: {count} answers had no plausible token count, so the maximum tokens per "
+            "request were charged to the budget."
         )
     without = sorted({setting for record in records for setting in record.left_out or ()})
     if without:
         greedy = " Its answers are not greedy." if "temperature" in without else ""
-        yield f"{name}: requested without {' and '.join(without)}, which it refuses.{greedy}"
+        yield f"{name}: requested without {' and '.join(without)}, which the model rejects.{greedy}"
     if hidden := sum(record.reasoning_tokens or 0 for record in records):
         yield (
-            f"{name}: thinks before it answers ({hidden / len(records):,.0f} tokens of thoughts "
-            "an answer, which are paid for and not scored)."
+            f"{name}: reasons before it answers ({hidden / len(records):,.0f} reasoning tokens "
+            "per answer, which are paid for but not scored)."
         )
 
 
@@ -348,13 +337,13 @@ def _weak_baselines(job: Job) -> Iterator[str]:
     specs = [spec for spec in job.evaluate.contenders if spec.role == "baseline"]
     if {prompt_kind(spec) for spec in specs} == {"zero-shot"}:
         yield (
-            "The only baseline is zero-shot, a prompt without any effort: instructions or shots "
-            "may do as well as tuning. Add instructed and few-shot to evaluate.contenders."
+            "The only baseline is zero-shot, a prompt without any tuning effort. Instructions or "
+            "few-shot examples may do as well. Add instructed and few-shot to evaluate.contenders."
         )
     prompted = [spec for spec in specs if isinstance(spec, FewShot | Model | Server)]
     if {spec.choose for spec in prompted if prompt_kind(spec) == "few-shot"} == {"random"}:
         yield (
-            "Left out of the comparison: a prompt that shows each case its own nearest training "
-            "rows, often stronger than the same rows for all (choose: random). With choose: auto "
-            "dev tries both."
+            "Not compared: few-shot prompts with the nearest training rows of each case, which "
+            "often beat the same rows for all cases (choose: random). Use choose: auto to try "
+            "both on dev rows."
         )

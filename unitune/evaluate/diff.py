@@ -1,10 +1,4 @@
-"""Two comparisons of the history beside one another: what each contender gained and lost between.
-
-A contender is paired with itself, case by case, where both comparisons judged it by the same scorer
-on the same cases; where not, the reason is given in place of a difference. A case that ended in an
-error, or whose answer was cut off before it was right or wrong, in either of them is left out: it
-does not tell how good the contender is.
-"""
+"""Compare two comparisons of the history: what each contender gained and lost."""
 
 from __future__ import annotations
 
@@ -22,30 +16,30 @@ LEAST_PAIRS = 2
 
 
 class PairedDiff(Difference):
-    """A contender then and now on the cases with a whole answer in both."""
+    """Paired difference of a contender on the cases with a complete answer in both."""
 
     p_adjusted: float
-    """For all contenders together, by Holm's method."""
+    """P-value adjusted for all contenders together by Holm's method."""
     gained: tuple[str, ...]
     """Ids of cases that scored higher now, in the order of the cases."""
     lost: tuple[str, ...]
     left_out: int
-    """Cases of both that ended in an error, or were cut off, in either."""
+    """Cases in both with an error or a cut-off answer in either."""
 
 
 class ContenderDiff(Closed):
-    """One contender by its name, in two comparisons."""
+    """One contender in two comparisons."""
 
     name: str
     then: float | None
-    """Its score; None where the first comparison does not have it."""
+    """Score in the first comparison, or None if it is not in it."""
     now: float | None
     paired: PairedDiff | None
-    """None where it cannot be paired with itself."""
+    """Paired difference, or None if it cannot be paired."""
 
 
 class Change(Closed):
-    """Something that determined the results, and differs; None where only one of them has it."""
+    """Changed input of the results; None where a comparison lacks it."""
 
     name: str
     then: str | None
@@ -53,17 +47,17 @@ class Change(Closed):
 
 
 class ComparisonDiff(Closed):
-    """The second comparison against the first."""
+    """Changes from the first comparison to the second."""
 
     schema_version: Literal[1] = 1
     then: str | None
-    """Id of the first."""
+    """Id of the first comparison."""
     now: str | None
     unpaired: str | None
-    """Why no contender can be paired with itself, case by case; None where it can."""
+    """Reason why contenders cannot be paired case by case, or None."""
     contenders: tuple[ContenderDiff, ...]
     changes: tuple[Change, ...]
-    """Models, trainings, scorers, cases, versions."""
+    """Changed models, trainings, scorers, cases and versions."""
 
 
 def diff(then: Comparison, now: Comparison) -> ComparisonDiff:
@@ -101,16 +95,16 @@ def _same_cases(then: Comparison, now: Comparison) -> list[tuple[CaseResult, Cas
 def _unpaired(then: Comparison, now: Comparison, pairs: Sequence[object]) -> str | None:
     metric, scorer = now.metric, f"Scorer {now.metric}"
     if then.metric != metric:
-        return f"the first is judged by {then.metric}, and the second by {metric}"
+        return f"the first is scored by {then.metric}, the second by {metric}"
     if then.provenance.get(scorer) != now.provenance.get(scorer):
-        return f"the scorer {metric} is not the same in both"
+        return f"the scorer {metric} has changed"
     if not (then.per_case and now.per_case):
-        return f"{metric} is made of all cases together, and scores no single case"
+        return f"{metric} is computed over all cases together and does not score single cases"
     most = max(len(then.cases), len(now.cases))
     if len(pairs) < max(LEAST_PAIRS, LEAST_OVERLAP * most):
         return (
-            f"of the first's {len(then.cases):,} cases and the second's {len(now.cases):,}, "
-            f"{len(pairs):,} are the same, and pairing takes {100 * LEAST_OVERLAP:.0f} %"
+            f"the first has {len(then.cases):,} cases and the second {len(now.cases):,}, but only "
+            f"{len(pairs):,} are the same; pairing requires {100 * LEAST_OVERLAP:.0f} %"
         )
     return None
 
@@ -118,7 +112,6 @@ def _unpaired(then: Comparison, now: Comparison, pairs: Sequence[object]) -> str
 def _paired(
     name: str, now: Comparison, pairs: Iterable[tuple[CaseResult, CaseResult]]
 ) -> PairedDiff | None:
-    """Return a contender paired with itself; None where too few of its answers are whole."""
     of_both = [(old.answers[name], new.answers[name], new) for old, new in pairs]
     known = [each for each in of_both if each[0].known and each[1].known]
     if len(known) < LEAST_PAIRS:

@@ -1,31 +1,20 @@
-"""The rule that passes or fails CI: a pure function from evidence to exit code.
+"""Apply the rule that passes or fails CI: a pure function from evidence to exit code.
 
     check                                     passed (0)   failed (1)         else
-    errors: share of cases in error           <= 2 %                          4
-    dev errors, of each prompt that competes  <= 2 %                          4
+    errors: fraction of cases in error        <= 2 %                          4
+    dev errors of each competing prompt       <= 2 %                          4
     required CASE, each                       right        wrong              4, not answered
     min_cases                                 reached                         3
-    all cases, of a first look (`--limit`)                                    3
+    all cases, for a preview (`--limit`)                                      3
     improve                                   better       worse, equivalent  3
     no-regress                                lo > -m      hi < 0             3
     absolute                                  lo >= line   hi < line          3
     constraints: METRIC at least or at most   holds        does not           4, no value
 
-lo and hi are the ends of the interval of candidate minus the best baseline, m the margin; under
-absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
-few cases all but required ones. Whatever has no value (None, NaN) is never a pass.
-
-A case that ended in an error favours no side, nor does a case whose answer was cut off at
-`max_tokens`, unless the scorer that decides finds it wrong whatever would have followed
-(`unitune.evaluate.readings`). Of the modes and `constraints` therefore:
-
-    errors, read as right and as wrong, do not give the same result                     4
-    cut answers, read as right and as wrong, do not give the same result                3
-    neither side got anything right                                                     3
-    no-regress passes, but both scores are below the margin: nothing could have failed  3
-
-A required case whose answer was cut off gives 3, too. The exit code is the first of 4, 1, 3 that
-any check has, else 0: a vendor's failure is never taken for evidence, and evidence outweighs doubt.
+lo and hi are the ends of the interval of candidate minus best baseline (for absolute, of the
+candidate's own score), m the margin. Modes and `constraints` are also undecided if the result
+depends on errors (4) or cut answers (3), if nothing was right (3), or if no-regress passes with
+both scores below the margin (3). The exit code is the first of 4, 1, 3 that any check has, else 0.
 """
 
 from __future__ import annotations
@@ -53,9 +42,9 @@ from unitune.evaluate.results import GateCheck, GateResult, Regression
 from unitune.evaluate.statistics.paired import Verdict, own_score
 from unitune.job.job import Constraint, Gate
 
-# Reasons that a result spells out; its checks have them all.
+# Maximum number of reasons in a result; its checks list all of them.
 MOST_REASONS = 3
-# Exit codes, the deciding code first.
+# Exit codes, deciding code first.
 SEVERITY: tuple[ExitCode, ...] = (4, 1, 3, 0)
 Held = tuple[Reading, Sequence[Regression]]
 Rule = Callable[[Reading, Sequence[Regression]], Ruling]
@@ -63,20 +52,20 @@ Rule = Callable[[Reading, Sequence[Regression]], Ruling]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a gate rules on."""
+    """Evidence that a gate rules on."""
 
     judgement: Judgement
     required: Requirements
     # Every reading of the answers, the scored one first, with its regressions
     held: tuple[Held, ...]
-    # Whether too many answers on dev are errors; None without dev requests
+    # Ruling on too many dev errors; None without dev requests
     dev: Ruling | None = None
-    look: Ruling | None = None  # why nothing is judged, where only some of the cases were looked at
+    look: Ruling | None = None  # why a preview is not evaluated
     use: UseOfTest | None = None
 
     @property
     def scored(self) -> Reading:
-        """The answers as they were scored."""
+        """Answers as they were scored."""
         return self.judgement.scored
 
 
@@ -88,7 +77,7 @@ def decide(  # noqa: PLR0913, PLR0917 - each is independent
     look: Ruling | None,
     use: UseOfTest | None,
 ) -> GateResult | None:
-    """Return a gate's decision, with what its metric cannot show; None without a gate."""
+    """Return a gate's decision with the limits of its metric, or None without a gate."""
     if gate is None:
         return None
     then, margin = required.standing, judgement.scored.hardest.margin
@@ -102,7 +91,7 @@ def decide(  # noqa: PLR0913, PLR0917 - each is independent
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
-    """Return whether the evidence passes the gate, with every check and the reasons that decide."""
+    """Return whether the evidence passes the gate, with every check and the deciding reasons."""
     checks = tuple(_checks(gate, evidence))
     codes = {check.exit_code for check in checks}
     code: ExitCode = next(each for each in SEVERITY if each in codes)
@@ -146,7 +135,7 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
 
 def _check(name: str, ruling: Ruling, *, judged: bool = True) -> GateCheck:
     if not judged:
-        return GateCheck(name=name, exit_code=None, reason="Not judged: too little is known.")
+        return GateCheck(name=name, exit_code=None, reason="Not checked: too little is known.")
     return GateCheck(name=name, exit_code=ruling.exit_code, reason=ruling.reason)
 
 
@@ -155,14 +144,14 @@ def _errors(scored: Reading) -> Ruling:
     if scored.errors > MOST_ERRORS * scored.paired.n:
         return Ruling(
             4,
-            f"{what}, more than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only "
+            f"{what}, more than {100 * MOST_ERRORS:.0f} %. Run compare again; it requests only "
             "those.",
         )
     return Ruling(0, f"{what}.")
 
 
 def _required(gate: Gate, case: str, answers: Sequence[Answer], metric: str) -> Ruling:
-    """Go by the majority of the repeats, so that one slip does not stop a release."""
+    """Rule by the majority of the repeats, so that one slip does not stop a release."""
     repeats = len(answers)
     known = [a.scores[metric] for a in answers if a.known and math.isfinite(a.scores[metric])]
     right = sum(score >= gate.required_score for score in known)
@@ -180,12 +169,11 @@ def _required(gate: Gate, case: str, answers: Sequence[Answer], metric: str) -> 
 def _enough(gate: Gate, scored: Reading, then: Sequence[Regression]) -> Ruling:
     n = then[0].n - len(then[0].removed) if then else scored.paired.n
     if n < gate.min_cases:
-        return Ruling(3, f"There are {n} cases, and the gate asks for at least {gate.min_cases}.")
+        return Ruling(3, f"The gate requires at least {gate.min_cases} cases; there are {n}.")
     return Ruling(0, f"There are {n} cases.")
 
 
 def _mode(gate: Gate, evidence: Evidence) -> Ruling:
-    """Rule by the mode, as far as every reading of the evidence supports it."""
     nothing = _uninformative(evidence)
     if nothing == NOTHING_RIGHT:
         return Ruling(3, nothing)
@@ -205,7 +193,6 @@ def _uninformative(evidence: Evidence) -> str | None:
 
 
 def _in_every_reading(rule: Rule, evidence: Evidence) -> Ruling:
-    """Return a rule's ruling, where it is the same in every reading or claims nothing."""
     ruling = rule(*evidence.held[0])
     if ruling.exit_code in (3, 4):
         return ruling
@@ -218,7 +205,7 @@ def _rule(gate: Gate, evidence: Evidence, reading: Reading, then: Sequence[Regre
     ends = reading.best.interval.ends
     own = reading.hardest.candidate.own_interval.ends
     if not all(map(math.isfinite, (*ends, *own, *(end for each in then for end in each.interval)))):
-        return Ruling(4, "The metric that decides has no value.")
+        return Ruling(4, "The deciding metric has no value.")
     margin = reading.hardest.margin
     match gate.mode:
         case "improve":  # by the judgement, which all readings support
@@ -234,11 +221,11 @@ def _improve(verdict: Verdict, ends: tuple[float, float], margin: float) -> Ruli
     rulings: dict[Verdict, Ruling] = {
         Verdict.BETTER: Ruling(0, f"The candidate is better than every baseline{small}."),
         Verdict.WORSE: Ruling(1, "The candidate is worse than the best baseline."),
-        Verdict.EQUIVALENT: Ruling(1, f"There is no difference larger than {_points(margin)}."),
+        Verdict.EQUIVALENT: Ruling(1, f"Any difference is smaller than {_points(margin)}."),
         Verdict.NON_INFERIOR: Ruling(
             3,
-            f"The candidate is not worse by more than {_points(margin)}, "
-            "but these cases do not show that it is better than every baseline.",
+            f"The candidate is not worse by more than {_points(margin)}, but these cases do not "
+            "show that it is better than every baseline.",
         ),
         Verdict.INCONCLUSIVE: Ruling(
             3, "These cases do not show whether it is better than every baseline."
@@ -251,7 +238,7 @@ def _no_regress(
     ends: tuple[float, float], margin: float, then: Sequence[Regression], *, accepting: bool
 ) -> Ruling:
     if accepting:
-        return Ruling(0, "The candidate's scores are the baseline from now on.")
+        return Ruling(0, "The candidate's scores become the baseline.")
     rulings = [_not_worse(each.interval, f" than {each.when}", margin) for each in then]
     rulings = rulings or [_not_worse(ends, "", margin)]
     return next(each for code in SEVERITY for each in rulings if each.exit_code == code)
@@ -269,7 +256,7 @@ def _not_worse(interval: tuple[float, float], than: str, margin: float) -> Rulin
 
 
 def _absolute(threshold: float, low: float, high: float) -> Ruling:
-    own = f"The candidate's score lies between {low:.3f} and {high:.3f}"
+    own = f"The candidate's score is between {low:.3f} and {high:.3f}"
     if low >= threshold:
         return Ruling(0, f"{own}, at or above {threshold:g}.")
     if high < threshold:
@@ -286,7 +273,7 @@ def _constraint(constraint: Constraint, reading: Reading, _: Sequence[Regression
     at_most = math.inf if constraint.at_most is None else constraint.at_most
     if at_least <= total <= at_most:
         return Ruling(0, f"{what}.")
-    return Ruling(1, f"{what}; the gate asks for {_line(constraint)}.")
+    return Ruling(1, f"{what}; the gate requires {_line(constraint)}.")
 
 
 def _line(constraint: Constraint) -> str:
@@ -296,7 +283,7 @@ def _line(constraint: Constraint) -> str:
 
 
 def is_known(score: float | None) -> TypeGuard[float]:
-    """Return whether there is a score at all: not None, not NaN, not infinite."""
+    """Return whether there is a finite score: not None, NaN or infinite."""
     return score is not None and math.isfinite(score)
 
 

@@ -1,9 +1,4 @@
-"""What a comparison has shown of a run, written down as an event of the run.
-
-The event names the comparison, its gate's decision, and hashes of its files and of the model that
-answered. So it can be told later that this very model has passed a gate, and that nobody has
-changed the files since; on a machine that shares the ledger, too, which may not have the files.
-"""
+"""Record a comparison's result as an event of the candidate's run."""
 
 from __future__ import annotations
 
@@ -24,50 +19,42 @@ from unitune.planning.start import model_fingerprint
 from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import sha256
 
-KEY = "comparison:"  # how the keys of these events begin
+KEY = "comparison:"  # prefix of these events' keys
 
 
 class GateRecord(Frozen):
-    """A comparison in which a run's model was the candidate."""
+    """Comparison in which a run's model was the candidate."""
 
     time: datetime
-    """When it was made, UTC."""
+    """Time of the comparison, UTC."""
     text: str
-    """Verdict and gate, for people."""
     comparison: str
-    """Its id in the history."""
     verdict: VerdictName
     gate: int | None
-    """Exit code of its gate; None: it had none."""
+    """Exit code of the gate; None without a gate."""
     reason: str
-    """Of the gate's decision."""
     rule: str
-    """Digest of the gate and of what it rests on (`rule_of`)."""
+    """Digest of the gate and its inputs (`rule_of`)."""
     cases: int
-    """How many there were."""
     test: str
-    """Digest of them."""
     score: float
-    """Of the candidate."""
     model_fingerprint: str
-    """Of the model that answered (`unitune.planning.start.model_fingerprint`)."""
+    """Fingerprint of the model that answered (`unitune.planning.start.model_fingerprint`)."""
     verdict_sha256: str
-    """Of its ``verdict.json``."""
     cases_sha256: str
-    """Of its ``cases.jsonl``."""
     host: str
-    """The machine that has the files."""
+    """Machine that has the files."""
 
 
 def rule_of(job: Job) -> str:
-    """Return the digest of a job's gate, with the contenders and scorers that it rests on."""
+    """Return the digest of a job's gate with its contenders and scorers."""
     decides = {"gate", "contenders", "primary", "margin", "clusters", "leaks"}
     scorers = [scorer.name for scorer in job.evaluate.scorers]
     return digest([job.evaluate.model_dump(mode="json", include=decides), scorers])
 
 
 def record_gate(ledger: Ledger, run: RunRecord, job: Job, comparison: Comparison) -> None:
-    """Write down what a comparison, which is in the history, has shown of its candidate."""
+    """Record a comparison in the history as an event of its candidate's run."""
     assert run.model is not None, "it was the candidate"
     gate, folder = comparison.gate, history_folder(comparison.id or "")
     passed = "no gate" if gate is None else f"gate {'' if gate.passed else 'not '}passed"
@@ -93,11 +80,7 @@ def record_gate(ledger: Ledger, run: RunRecord, job: Job, comparison: Comparison
 
 
 def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
-    """Return the comparisons in which a run's model was the candidate, the newest first.
-
-    Raises:
-        UnreadableRecord: The ledger holds something else in place of one.
-    """
+    """Return the comparisons with a run's model as candidate, newest first; UnreadableRecord."""
     events = [seen.event for seen in ledger.events(run.id, run.attempt, key=KEY)]
     try:
         read = [GateRecord.model_validate({**each.data, "time": each.time}) for each in events]
@@ -109,23 +92,15 @@ def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
 
 
 def refuse_changed_files(record: GateRecord, *, is_shared: bool) -> None:
-    """Refuse a comparison whose files were changed, or are gone from the machine that made them.
-
-    Args:
-        record: As it was written down.
-        is_shared: Whether the ledger is, so that the files may be on another machine.
-
-    Raises:
-        Mismatch: They are not those of the record.
-    """
+    """Raise Mismatch if a comparison's files were changed, or deleted on the machine with them."""
     folder = history_folder(record.comparison)
     if is_shared and record.host != socket.gethostname() and not folder.exists():
         return
     for name, expected in ((VERDICT, record.verdict_sha256), (CASES, record.cases_sha256)):
         file = folder / name
         if not file.exists() or sha256(file) != expected:
-            state = "was changed since the comparison" if file.exists() else "is gone"
+            state = "was changed since the comparison" if file.exists() else "was deleted"
             raise Mismatch(
-                f"{file} {state}, so comparison {record.comparison} is no evidence any more. "
+                f"{file} {state}, so comparison {record.comparison} is no longer valid evidence. "
                 "Compare again: unitune compare"
             )

@@ -1,8 +1,6 @@
-"""Scored answers: the result of each contender for each case, and over all of them.
+"""Score answers per contender and case, and over all cases.
 
-A case that is requested several times counts once, with the mean of its scores, so that repeats
-make a score steadier and are no further evidence. In shapes: N cases, K repeats of a case, S
-sufficient statistics.
+Repeats of a case count once, with their mean score. Shapes: N cases, K repeats, S statistics.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
 
-# Larger shares of cases in error say more about the vendor than about the model. A case in error
-# scores 0, so this also bounds what errors can move a score.
+# A larger fraction of cases in error says more about the vendor than about the model. A case in
+# error scores 0, so this also bounds how far errors can move a score.
 MOST_ERRORS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A contender with its answers to all test cases."""
+    """Contender with its answers to all test cases."""
 
     choice: Choice
-    # One a case and repeat, in the task's order, the repeats of a case together
+    # One per case and repeat, in the task's order, with the repeats of a case together
     records: tuple[Record, ...]
     fingerprint: str  # of the model that answered
     origin: str  # `Record.origin`
@@ -43,27 +41,27 @@ class Answered:
 
     @property
     def name(self) -> str:
-        """The contender's name."""
+        """Name of the contender."""
         return self.choice.contender.name
 
     @property
     def succeeded(self) -> list[Record]:
-        """Records that are no errors."""
+        """Records without an error."""
         return [record for record in self.records if record.error is None]
 
     def is_sampled(self, task: Task) -> bool:
-        """Return whether the same requests could have been answered differently."""
+        """Return whether the same requests could have got different answers."""
         refused = any("temperature" in (each.left_out or ()) for each in self.records)
         recorded = isinstance(self.choice.contender.spec, Recorded)
         return not recorded and (task.temperature > 0 or refused)
 
     @property
     def usd(self) -> Decimal | None:
-        """Cost of the answers; None where tokens or their price are not known."""
+        """Cost of the answers, or None if their tokens or price are unknown."""
         return self.usd_of(self.succeeded)
 
     def usd_of(self, records: Sequence[Record]) -> Decimal | None:
-        """Return the cost of some records, likewise."""
+        """Return the cost of some records, or None if their tokens or price are unknown."""
         if (price := self.price) is None:
             return None
         costs = [usd(price, record.prompt_tokens, record.completion_tokens) for record in records]
@@ -73,43 +71,43 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """A contender with its scored answers, in the order of the cases."""
+    """Contender with its scored answers, in the order of the cases."""
 
     task: Task
     answered: Answered
-    # Of each case the first of its repeats, with the scores of all
+    # First repeat of each case, with the scores of all repeats
     answers: tuple[Answer, ...]  # (N,)
     repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
-    sums: dict[str, Sums]  # what each scorer's score over the cases is made of
+    sums: dict[str, Sums]  # sufficient statistics of each scorer
 
     @property
     def name(self) -> str:
-        """The contender's."""
+        """Name of the contender."""
         return self.answered.name
 
     @property
     def spec(self) -> ContenderSpec:
-        """The contender as the job names it."""
+        """Contender as specified in the job."""
         return self.answered.choice.contender.spec
 
     @property
     def known(self) -> bool:
-        """Whether it is known of all answers how good they are."""
+        """True if every answer can be scored."""
         return all(answer.known for answer in self.answers)
 
     @property
     def errors(self) -> int:
-        """Cases without an answer."""
+        """Number of cases without an answer."""
         return sum(answer.error is not None for answer in self.answers)
 
     @property
     def score(self) -> float:
-        """The score by the metric that decides."""
+        """Score by the deciding metric."""
         return self.sums[self.task.scoring.primary.name].statistic()
 
     @property
     def own_interval(self) -> Interval:
-        """Interval of that score."""
+        """Interval of the score by the deciding metric."""
         primary, clusters = self.task.scoring.primary, self.task.clusters
         if primary.kind is Kind.CORPUS:
             sums = self.sums[primary.name]
@@ -125,7 +123,7 @@ class Graded:
 
     @property
     def totals(self) -> dict[str, float | None]:
-        """The total by every scorer and measure; None where too many cases lack it."""
+        """Total by every scorer and measure; None if too many cases lack it."""
         totals: dict[str, float | None] = {n: sums.statistic() for n, sums in self.sums.items()}
         totals |= self.measures
         for name in totals:
@@ -142,14 +140,14 @@ class Graded:
         return [answer.scores[metric] for answer in self.answers]
 
     def costs(self) -> list[Decimal | None]:
-        """Return what an answer to each case cost, in US dollars; None where it is not known."""
+        """Return the cost of an answer per case in US dollars; None where it is unknown."""
         size, records = self.task.repeats, self.answered.records
         cases = (records[at : at + size] for at in range(0, len(records), size))
         return [cost and cost / size for cost in map(self.answered.usd_of, cases)]
 
 
 def dev_score(task: Task, records: Sequence[Record]) -> DevScore:
-    """Return a prompt's score, from its answers to the first dev rows in their order."""
+    """Return a prompt's score from its answers to the first dev rows, in order."""
     cases = task.dev[: len(records)]
     attempts = [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
     answers = task.scoring.answers(attempts, records, None)
@@ -172,7 +170,7 @@ def grade(task: Task, answered: Answered) -> Graded:
 
 
 def read_as(graded: Graded, *, right: bool) -> Graded:
-    """Return a contender as if all its answers in error or cut off had been right, or wrong."""
+    """Return a contender with all failed or cut-off answers counted as right, or as wrong."""
     if graded.known:
         return graded
     attempts = graded.task.attempts(graded.answered.records)
@@ -193,7 +191,7 @@ def _graded(
         measures = task.scoring.measured(answered.records[at : at + size], answered.price)
         answers.append(_merged(repeats[-1], measures))
     sums = {
-        # (N * K, S) to (N, S): of each case the mean over its repeats
+        # (N * K, S) to (N, S): mean over the repeats of each case
         name: replace(each, rows=each.rows.reshape(-1, size, each.rows.shape[1]).mean(axis=1))
         for name, each in task.scoring.sums(attempts, scored).items()
     }
@@ -201,7 +199,7 @@ def _graded(
 
 
 def _merged(repeats: Sequence[Answer], measures: dict[str, float]) -> Answer:
-    """Return one answer for a case; it is in error when any of its repeats is."""
+    """Return one answer for a case, with an error if any of its repeats has one."""
     first = repeats[0]
     if len(repeats) == 1:
         return first

@@ -1,12 +1,4 @@
-"""The history: every finished comparison, each in a folder of its own that nothing replaces.
-
-    .unitune/comparisons/ID/
-        verdict.json, cases.jsonl    written by `unitune.evaluate.result_files`
-        report.html, …               written by `unitune.report.files`
-
-Ids sort by time. Recorded answers, by which a comparison resumes and replays, are not here: they
-stand in the folder that `compare` writes to, which the next comparison of the job goes on with.
-"""
+"""Keep every finished comparison in a folder of its own, ``.unitune/comparisons/ID/``."""
 
 from __future__ import annotations
 
@@ -29,20 +21,20 @@ from unitune.job.contenders import NEWEST
 from unitune.workspace.filesystem import private_folder
 from unitune.workspace.home import COMPARISONS, home, make_home
 
-SHOWN_COMPARISONS = 20  # comparisons that a list shows by default
+SHOWN_COMPARISONS = 20  # default number of comparisons in a list
 _ID = re.compile(r"c\d{6}-[0-9a-z]{12}")
 HISTORY = "the history"
 
 
 class ComparisonListing(NamedTuple):
-    """Comparisons without their cases, newest first, and what is there in place of others."""
+    """Comparisons without their cases, newest first, and those that cannot be read."""
 
     comparisons: list[Comparison]
     unreadable: list[UnreadableRecord]
 
 
 def keep(comparison: Comparison) -> Comparison:
-    """Write a finished comparison into the history, whole or not at all; return it with its id."""
+    """Write a finished comparison to the history atomically, and return it with its id."""
     make_home(home())
     kept = comparison.model_copy(update={"id": comparison_id(time.time())})
     folder = history_folder(kept.id or "")
@@ -62,7 +54,7 @@ def history_folder(id_: str) -> Path:
 
 
 def comparison_ids(beginning: str = "") -> list[str]:
-    """Return the ids of all kept comparisons that begin so, newest first."""
+    """Return the ids of all kept comparisons with this prefix, newest first."""
     folder = home() / COMPARISONS
     names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
     return sorted(
@@ -73,10 +65,10 @@ def comparison_ids(beginning: str = "") -> list[str]:
 def comparisons(limit: int | None = None) -> list[Comparison]:
     """Return the comparisons of this folder's history without their cases, newest first.
 
-    One that cannot be read is logged.
+    A comparison that cannot be read is logged.
 
     Args:
-        limit: How many at most, which are read alone; None for all.
+        limit: Maximum number of comparisons to read; None for all.
     """
     listing = comparison_listing(limit)
     for problem in listing.unreadable:
@@ -85,7 +77,7 @@ def comparisons(limit: int | None = None) -> list[Comparison]:
 
 
 def comparison_listing(limit: int | None = None) -> ComparisonListing:
-    """Return the kept comparisons, so many at most, and those that cannot be read."""
+    """Return up to `limit` kept comparisons, and those that cannot be read."""
     read = list(islice(_read_all(), limit))
     return ComparisonListing(
         [each for each in read if isinstance(each, Comparison)],
@@ -102,7 +94,7 @@ def newest_of(job: str, backend: str, base_model: str) -> Comparison | None:
 
 
 def newest_of_run(run: str) -> Comparison | None:
-    """Return the newest comparison that judged the model of a run, without its cases."""
+    """Return the newest comparison of a run's model, without its cases."""
     read = _readable()
     return next((each for each in read if run in {of.run for of in each.contenders}), None)
 
@@ -132,16 +124,16 @@ def _read(id_: str, *, cases: bool = False) -> Comparison:
 
 
 def find_comparison(id_or_prefix: str = NEWEST) -> Comparison:
-    """Return a kept comparison with its cases, by its id or a unique beginning, or the newest.
+    """Return a kept comparison with its cases, by its id, a unique prefix of it, or the newest.
 
     Raises:
-        NotFoundError: No comparison's id begins so.
-        UserError: Several do, or there is none at all.
-        UnreadableRecord: Its files are damaged, or of another version.
+        NotFoundError: No comparison's id has this prefix.
+        UserError: Several ids have it, or the history is empty.
+        UnreadableRecord: Its files are damaged or of another version.
     """
     ids = comparison_ids("" if id_or_prefix == NEWEST else id_or_prefix)
     if id_or_prefix == NEWEST and not ids:
-        raise UserError("there is no comparison yet. Make one: unitune compare unitune.yaml")
+        raise UserError("the history has no comparison yet. Run: unitune compare unitune.yaml")
     if not ids:
         known = comparison_ids()[:SHOWN_COMPARISONS]
         hint = "`unitune comparisons` lists them."
@@ -149,6 +141,6 @@ def find_comparison(id_or_prefix: str = NEWEST) -> Comparison:
     if len(ids) > 1 and id_or_prefix not in (NEWEST, ids[0]):
         listed = ", ".join(ids[:SHOWN_COMPARISONS])
         raise UserError(
-            f"{id_or_prefix!r} is the beginning of several comparisons: {listed}. Give more."
+            f"{id_or_prefix!r} matches several comparisons: {listed}. Use a longer prefix."
         )
     return _read(ids[0], cases=True)

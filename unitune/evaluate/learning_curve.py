@@ -1,15 +1,4 @@
-"""How much data a job needs: its learning curve, measured and carried on.
-
-`learning_curve` goes from top to bottom:
-
-    planning.learning_curve ──► nested subsets and seeds, a run each
-              run.sweep     ──► each launched once
-              runner        ──► each model answers the validation rows
-              statistics    ──► laws through the mean scores, with their ranges
-
-Killed at any moment, the same call goes on where it stopped: no run is trained twice, and no
-recorded answer requested again. The test cases have no part in it.
-"""
+"""Measure how much data a job needs, and extrapolate its learning curve."""
 
 from __future__ import annotations
 
@@ -23,6 +12,7 @@ from statistics import fmean
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.grading import MOST_ERRORS, Graded
 from unitune.evaluate.inference.budget import answer_prices
+from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
 from unitune.evaluate.learning_curve_document import (
     FARTHEST,
     CurvePoint,
@@ -33,7 +23,6 @@ from unitune.evaluate.learning_curve_document import (
     Prediction,
     RowsForGoal,
 )
-from unitune.evaluate.options import AnswerOptions, Notify, ignore
 from unitune.evaluate.statistics.learning_curve import LEVEL, Doubt, FittedCurve, Range
 from unitune.evaluate.validation import ValidationAnswers, answer_validation
 from unitune.job.job import Job
@@ -45,10 +34,10 @@ from unitune.run.sweep import launch_sweep
 from unitune.workspace.filesystem import private_folder, replacing
 
 DOCUMENT = "learning-curve.json"
-TIMES = (2, 4)  # the rows there are, times these, are predicted
+TIMES = (2, 4)  # multiples of the available rows that are predicted
 
 
-def learning_curve(  # noqa: PLR0913 - each has a name and a default
+def learning_curve(  # noqa: PLR0913 - every option has a default
     job: Job | ResolvedJob,
     *,
     points: int = 4,
@@ -58,23 +47,23 @@ def learning_curve(  # noqa: PLR0913 - each has a name and a default
     allow_unpriced: bool = False,
     progress: Notify | None = None,
 ) -> LearningCurve:
-    """Train a job on nested subsets of its rows, and say what more rows would bring.
+    """Train a job on nested subsets of its rows, and predict the effect of more rows.
 
     Examples:
         >>> curve = unitune.learning_curve(job, budget=20)
         >>> print(curve.doubts or curve.predictions)
 
     Args:
-        job: What to tune and how; no sweep.
-        points: How many sizes, each half of the next; at least three.
-        seeds: How many trainings of each size; at least two.
-        goal: A score from 0 to 1, for which the rows needed are wanted.
-        budget: The most that trainings and answers may cost together, in US dollars.
-        allow_unpriced: Go on although a price is unknown or old.
-        progress: Called as answers come.
+        job: What to tune and how; not a sweep.
+        points: Number of sizes, each half of the next; at least three.
+        seeds: Number of trainings per size; at least two.
+        goal: Score from 0 to 1; the required number of rows is predicted.
+        budget: Maximum cost of trainings and answers together, in US dollars.
+        allow_unpriced: Continue although a price is unknown or old.
+        progress: Called as answers arrive.
 
     Raises:
-        UnituneError: As of `unitune.launch_sweep` and `unitune.compare`.
+        UnituneError: The same errors as `unitune.launch_sweep` and `unitune.compare`.
     """
     check_goal(goal)
     resolved = learning_curve_of(preflight(job), points, seeds)
@@ -93,33 +82,20 @@ def train_all(resolved: ResolvedJob, *, allow_unpriced: bool) -> list[Run]:
 
 
 def check_goal(goal: float | None) -> None:
-    """Refuse a goal that is no score.
-
-    Raises:
-        UserError: It is not above 0 and at most 1.
-    """
+    """Raise UserError if a goal is not a score above 0 and at most 1."""
     if goal is not None and not 0 < goal <= 1:
         raise UserError(
-            f"the goal is {goal:g}; a score lies above 0 and goes up to 1 (0.9 is 90 %)."
+            f"the goal is {goal:g}, but a score must be above 0 and at most 1 (0.9 is 90 %)."
         )
 
 
 def with_budget(
     resolved: ResolvedJob, usd: Decimal, *, allow_unpriced: bool = False
 ) -> ResolvedJob:
-    """Return a curve whose trainings and answers may cost so much together.
-
-    The trainings get what they may cost at most, and the answers the rest. Neither gets more than
-    the budget.
-
-    Args:
-        resolved: As `learning_curve_of` returns it.
-        usd: The budget in US dollars.
-        allow_unpriced: Accept an unknown price of the answers. Launching the trainings asks the
-            same about theirs.
+    """Return a curve with a budget in US dollars: trainings get their maximum, answers the rest.
 
     Raises:
-        OverBudget: What has a price may cost more, or the answers have no price.
+        OverBudget: Items with a price may cost more, or the answers have no price.
     """
     job = resolved.job
     if resolved.offer.training_price == "none":
@@ -133,7 +109,7 @@ def with_budget(
         runs = f"{len(resolved.runs)} training{'s' if resolved.is_sweep else ''}"
         raise OverBudget(
             f"{runs} may cost ${most:,.2f} and the answers ${total - most:,.2f}, more than the "
-            f"budget of ${usd:,.2f}. Raise it, or give fewer --points or --seeds."
+            f"budget of ${usd:,.2f}. Raise it, or use fewer --points or --seeds."
         )
     job = job.with_budget(most if trainings else usd).with_evaluation_budget(usd - most)
     answer_prices(job, resolved.book, allow_unpriced=allow_unpriced)
@@ -147,32 +123,18 @@ def judge_curve(
     goal: float | None = None,
     options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
 ) -> LearningCurve:
-    """Have the models of a curve's runs answer the validation rows, and fit their scores.
-
-    Args:
-        resolved: As `learning_curve_of` returns it.
-        runs: Its runs, in its order.
-        goal: As of `learning_curve`.
-        options: How the models answer.
-
-    Raises:
-        RunFailed: A run has no model.
-    """
+    """Return the curve fitted to its runs' answers to the validation rows. Raises RunFailed."""
     return fit_curve(resolved, runs, answer_curve(resolved, runs, options), goal)
 
 
 def answer_curve(
     resolved: ResolvedJob, runs: Sequence[Run], options: AnswerOptions
 ) -> ValidationAnswers:
-    """Have the models of a curve's runs answer the validation rows.
-
-    Raises:
-        RunFailed: A run has no model.
-    """
+    """Let a curve's runs answer the validation rows. Raises RunFailed if one has no model."""
     if missing := [run.id for run in runs if run.tuned_model is None]:
         raise RunFailed(
             f"{len(missing)} of {len(runs)} runs of the learning curve have no model: "
-            f"{', '.join(missing)}. The same call launches them anew."
+            f"{', '.join(missing)}. Repeat the call to launch them again."
         )
     by_name = {part.setting: run for part, run in zip(resolved.runs, runs, strict=True)}
     return answer_validation(resolved, by_name, options)
@@ -181,7 +143,7 @@ def answer_curve(
 def fit_curve(
     resolved: ResolvedJob, runs: Sequence[Run], answers: ValidationAnswers, goal: float | None
 ) -> LearningCurve:
-    """Fit the scores of a curve's runs, and write down what they say."""
+    """Fit the scores of a curve's runs, and write the document."""
     made = _document(resolved, runs, answers, goal)
     private_folder(answers.folder)
     with replacing(answers.folder / DOCUMENT) as file:
@@ -249,7 +211,6 @@ def _document(
 
 
 def _check(fitted: FittedCurve) -> Prediction | None:
-    """Return the largest size as the others predict it, and as it was measured."""
     if len(fitted.sizes) <= LEAST_POINTS:
         return None
     predicted = _prediction(fitted.before_last, fitted.sizes[-1])
@@ -273,14 +234,14 @@ def _doubts(fitted: FittedCurve, graded: Sequence[Graded]) -> Iterator[str]:
     gain = fitted.last_gain
     texts = {
         Doubt.NO_GAIN: (
-            f"From {before:,} to {last:,} rows the score changed by {100 * gain.value:+.1f} points "
-            f"({100 * LEVEL:.0f} % range {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), which "
-            "may be no gain at all."
+            f"From {before:,} to {last:,} rows the score changed by {100 * gain.value:+.1f} "
+            f"points ({100 * LEVEL:.0f} % range {100 * gain.low:+.1f} to {100 * gain.high:+.1f}). "
+            "This may be no gain at all."
         ),
-        Doubt.FLAT: "The error may fall so slowly that it does not fall at all.",
+        Doubt.FLAT: "The error may fall so slowly that it never falls noticeably.",
         Doubt.MISFIT: (
-            "No curve that rises ever more slowly goes through the scores. Where small sizes have "
-            "hardly learned anything, fewer --points leave them out."
+            "No curve with diminishing gains fits the scores. If small sizes have learned hardly "
+            "anything, use fewer --points to leave them out."
         ),
     }
     yield from (texts[doubt] for doubt in fitted.doubts)

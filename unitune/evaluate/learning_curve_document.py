@@ -1,4 +1,4 @@
-"""What a learning curve says: the document of `unitune curve --json`, page and terminal."""
+"""Document of a learning curve: `unitune curve --json`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydantic import Field
 from unitune.evaluate.statistics.learning_curve import LEVEL, Form
 from unitune.security.spec import Frozen
 
-FARTHEST = 16  # beyond so many times the rows there are, no number of rows is told
+FARTHEST = 16  # no number of rows above this multiple of the available rows is predicted
 
 
 class Figure(Frozen):
-    """A figure with the range in which it lies in four curves of five."""
+    """Value with its 80 % range."""
 
     value: float | None
-    """None: beyond all bounds, as rows that no number is enough for."""
+    """Expected value; None if unbounded, for example if no number of rows is enough."""
     low: float | None
     high: float | None
 
@@ -31,42 +31,42 @@ class CurveRun(Frozen):
     rows: int
     score: float
     errors: int
-    """Cases without an answer; they count as wrong."""
+    """Cases without an answer, which count as wrong."""
 
 
 class CurvePoint(Frozen):
-    """The trainings of one size."""
+    """Trainings of one size."""
 
     rows: int
-    """Of a run; where rows of equal input stay together, about as many in each."""
+    """Rows of a run; approximate if rows of equal input stay together."""
     score: Figure
-    """Mean of the runs."""
+    """Mean score of the runs."""
     runs: tuple[CurveRun, ...]
 
 
 class Prediction(Frozen):
-    """A score that was not measured when it was predicted."""
+    """Predicted score."""
 
     rows: int
     score: Figure
     gain: Figure
-    """Beyond the largest size that it is predicted from, by the same curve."""
+    """Gain over the largest size used for the prediction, by the same curve."""
     measured: float | None = None
-    """What was measured since: of the largest size, predicted from the others."""
+    """Measured score; only for the largest size, predicted from the others."""
 
 
 class RowsForGoal(Frozen):
-    """How many rows a score takes."""
+    """Number of rows that a score requires."""
 
     score: float
     reached: bool
-    """Whether the rows there are reach it."""
+    """True if the available rows reach the score."""
     rows: Figure | None = None
-    """By the curve; None where the curve does not say, or it is reached."""
+    """Predicted number; None if it is reached, or the curve does not predict one."""
 
 
 class Law(Frozen):
-    """The law of the error that is drawn."""
+    """Law of the error that is drawn."""
 
     form: Form
     floor: float
@@ -74,47 +74,47 @@ class Law(Frozen):
     shape: Figure
     """Exponent of a power law; rate of an exponential approach."""
     fitting: tuple[Form, ...]
-    """Forms that fit the scores: every range is the union of theirs."""
+    """Forms that fit the scores; every range is the union of theirs."""
 
     def score(self, rows: float) -> float:
-        """Return the score with so many rows."""
+        """Return the score with this many rows."""
         fall = float(self.form.fall(rows, self.shape.value or 0))
         return min(1.0, 1 - self.floor - self.scale * fall)
 
 
 class LearningCurve(Frozen):
-    """Scores by the number of training rows, and what more rows would bring."""
+    """Scores by the number of training rows, with predictions for more rows."""
 
     schema_version: Literal[1] = 1
     job: str
     backend: str
     base_model: str
     created: str
-    """ISO date and time, UTC."""
+    """ISO date and time in UTC."""
     metric: str
     cases: int
     """Validation rows that every run answered."""
     level: float = LEVEL
-    """Of all ranges."""
+    """Confidence level of all ranges."""
     points: tuple[CurvePoint, ...]
-    """By size, the smallest first."""
+    """Points by size, smallest first."""
     last_gain: Figure
-    """What the largest size scores beyond the one before."""
+    """Gain of the largest size over the second largest."""
     law: Law
     doubts: tuple[str, ...]
-    """Why the curve does not say what more rows would bring; none where it does."""
+    """Reasons why the curve predicts nothing; empty if it does."""
     check: Prediction | None
-    """The largest size, predicted from the others; None where these are fewer than three."""
+    """Largest size predicted from the others; None if there are fewer than three others."""
     predictions: tuple[Prediction, ...]
-    """With more rows; none where there are doubts."""
+    """Predictions for more rows; empty if there are doubts."""
     goal: RowsForGoal | None = None
     notes: tuple[str, ...] = ()
     spent_usd: Decimal | None = None
-    """Of the answers, all calls together."""
+    """Cost of the answers over all calls."""
     folder: Path = Field(default=Path(), exclude=True)
-    """Where the recorded answers are."""
+    """Folder of the recorded answers."""
 
     @property
     def rows(self) -> int:
-        """All rows that there are to train on."""
+        """All available training rows."""
         return self.points[-1].rows

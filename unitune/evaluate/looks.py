@@ -1,16 +1,8 @@
-"""How often a test was used before, and what that takes from a claim.
+"""Count earlier uses of a test (looks), and correct a claim for them.
 
-Each comparison on a whole test is a look, and the ledger keeps it. Looks share a test when its
-cases are the same, whatever the job and the order of the rows. They share a candidate when model,
-prompt and settings are the same. Two things make a claim weaker:
-
-    several candidates    The best of several looks good by luck. Holm's procedure counts them all,
-                          and each new draw of answers that are sampled counts as another one.
-    a test that grows     Whoever stops as soon as a candidate is better claims too much. A plan of
-                          `gate.looks` comparisons spends the error rate among them.
-
-The same candidate with its recorded answers is the same look. A ledger that knows nothing, as in a
-fresh CI job, corrects for nothing; the verdict then says so.
+Looks share a test if the cases are the same, and a candidate if model, prompt and settings are.
+Holm's procedure counts candidates and new draws of sampled answers. A plan of `gate.looks` divides
+the error rate among the comparisons of a growing test.
 """
 
 from __future__ import annotations
@@ -29,17 +21,15 @@ from unitune.workspace.home import home
 
 if TYPE_CHECKING:
     from unitune.evaluate.grading import Answered
-    from unitune.evaluate.options import CompareOptions
+    from unitune.evaluate.inference.engine import CompareOptions
     from unitune.evaluate.task import Task
     from unitune.ledger.looks import Look
 
 
 def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
-    """Return a comparison's p-value, adjusted for all looks at its test so far.
+    """Return a comparison's p-value, adjusted for all looks (oldest first) at its test so far.
 
-    Args:
-        looks: At the test, the oldest first.
-        comparison: Its id; None is returned where no look is of it, or it chose nothing.
+    Without such a look, or for a verification, the result is None.
     """
     at = next((at for at, look in enumerate(looks) if look.comparison == comparison), None)
     if at is None or looks[at].kind == "verification":
@@ -51,7 +41,7 @@ def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
 
 
 def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[str, int]]:
-    """Return the newest p-value by candidate and draw of its answers, and how many draws it has."""
+    """Return the newest p-value per candidate and draw, and the number of draws per candidate."""
     drawn, numbers = dict[tuple[str, int], float](), dict[str, int]()
     for look in looks:
         if look.kind == "verification":
@@ -64,15 +54,7 @@ def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[st
 
 @dataclass(frozen=True, slots=True)
 class TestHistory:
-    """What the ledger knows of a test.
-
-    Args:
-        task: The test of today.
-        job: Name of the job that compares.
-        looks: On these cases, the oldest first; None where no ledger could be read.
-        reason: Why new answers are wanted of a candidate that is known.
-        verifies: Whether this is a verification: all its answers are new, and it chooses nothing.
-    """
+    """Earlier looks at a test, oldest first; None if no ledger could be read."""
 
     __test__ = False  # pytest would collect it
 
@@ -84,7 +66,7 @@ class TestHistory:
 
     @classmethod
     def of(cls, task: Task, job: str, options: CompareOptions) -> TestHistory:
-        """Read it from the ledger; a replay does without one that cannot be read."""
+        """Read it from the ledger. A replay continues without a readable ledger."""
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
 
         try:
@@ -96,31 +78,22 @@ class TestHistory:
         return cls(task, job, looks, options.new_answers, options.verifies)
 
     def refuse_new_answers(self, name: str, candidate: str, contender: str) -> None:
-        """Refuse to have sampled answers of a known candidate, or its baselines, drawn again.
-
-        Args:
-            name: Of the contender that is about to be asked.
-            candidate: Identity of the candidate.
-            contender: Identity of that contender.
-
-        Raises:
-            UserError: They were drawn before, and no reason is given.
-        """
+        """Raise UserError if a candidate or its baselines are sampled again without a reason."""
         if self.reason is not None or self.verifies:
             return
         for look in self.looks or ():
             known = (look.candidate, *look.baselines)
             if look.sampled and look.candidate == candidate and contender in known:
                 raise UserError(
-                    f"{name} answered these {look.cases:,} test cases in comparison "
-                    f"{look.comparison}, and would be sampled again. Repeating a comparison until "
-                    "it comes out better proves nothing. Reuse the recorded answers (the same "
-                    "--output, or --use-cache), raise evaluate.repeats, or give --new-answers "
-                    "REASON, which is recorded and counted."
+                    f"{name} already answered these {look.cases:,} test cases in comparison "
+                    f"{look.comparison}. Sampling again until the result is better would make the "
+                    "verdict invalid. Reuse the recorded answers (the same --output, or "
+                    "--use-cache), raise evaluate.repeats, or give --new-answers REASON, which is "
+                    "recorded and counted."
                 )
 
     def use(self, candidate: str, cases: int, p_value: float, planned: int) -> UseOfTest:
-        """Return which use of the test this comparison is, and the level that follows from it."""
+        """Return this comparison's use of the test, and the confidence level that follows."""
         drawn, numbers = _draws(self.looks or ())
         if self.reason is not None or self.verifies or candidate not in numbers:
             numbers[candidate] = numbers.get(candidate, 0) + 1
@@ -147,7 +120,6 @@ class TestHistory:
         )
 
     def _earlier_sizes(self, candidate: str) -> list[int]:
-        """Return the sizes of other tests on which this job has compared the candidate."""
         if self.looks is None:
             return []
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
@@ -157,11 +129,11 @@ class TestHistory:
         return [cases for test, cases in sizes.items() if test != self.task.digest]
 
     def record(self, comparison: Comparison, answered: Sequence[Answered]) -> None:
-        """Write a finished comparison down as a look, where the ledger could be read."""
+        """Record a finished comparison as a look, if the ledger could be read."""
         if self.looks is None:
             return
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
-        from unitune.ledger.looks import Look  # noqa: PLC0415 - likewise
+        from unitune.ledger.looks import Look  # noqa: PLC0415 - slow to import
 
         task, known = self.task, {each.name: each for each in answered}
         ids = {each.name: task.identity(each.fingerprint, each.choice.prompt) for each in answered}

@@ -1,8 +1,4 @@
-"""Notes that a person keeps on cases: ``notes.jsonl``, beside the other files of a comparison.
-
-The file only grows. Of several notes on one case the last counts, and an empty one takes the
-earlier ones back. A note is on a case by its id, so it outlives the comparison that it was made on.
-"""
+"""Keep a person's notes on cases in ``notes.jsonl``, next to a comparison's other files."""
 
 from __future__ import annotations
 
@@ -25,16 +21,16 @@ _BEGINNING = b'{"case":'
 
 
 class Note(Frozen):
-    """What a person wrote on a case."""
+    """Note of a person on a case."""
 
     case: str
     text: str
     created: str
-    """ISO date and time, UTC."""
+    """ISO date and time in UTC."""
 
 
 def read_notes(folder: Path) -> dict[str, str]:
-    """Return the notes beside a comparison, by case; a line that is none is passed over."""
+    """Return the notes in a comparison's folder by case, skipping invalid lines."""
     try:
         lines = content_of(folder / NOTES).split(b"\n")
     except OSError:
@@ -48,11 +44,11 @@ def read_notes(folder: Path) -> dict[str, str]:
 
 
 def write_note(folder: Path, case: str, text: str) -> None:
-    """Keep a note on a case in place of the one before; an empty text takes it back.
+    """Write a note on a case, replacing the previous one; an empty text deletes it.
 
     Raises:
         UserError: It is too long, or the file is a symbolic link.
-        Mismatch: The file holds something else.
+        Mismatch: The file has other content.
         LockTimeout: Another process is writing.
     """
     text = "\n".join(text.split("\r\n")).strip()

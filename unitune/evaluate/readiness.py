@@ -1,10 +1,4 @@
-"""What a comparison refuses before its first request: `refusals`.
-
-`unitune.evaluate.compare` raises the first of them. `check`, `plan` and `run` show all, as findings
-before a training is paid for: neither a model, a key nor the user's own code is needed. What may
-still be put right after the training, such as a baseline file that is still to be written or a key
-that may not be sent yet, is a warning there.
-"""
+"""Check a job and its data before anything is paid: `check` and `refusals`."""
 
 from __future__ import annotations
 
@@ -48,21 +42,22 @@ from unitune.scorers.labels import Labelled, labels_of
 from unitune.scorers.row_scorers import RowScorers
 from unitune.workspace.today import today
 
-# Rows among which one with tools is looked for, so that no large file is read again
+# Rows searched for one with tools, so that large files are not read again
 LOOKED_AT = 1000
 
 
 def check(subject: Job | str | os.PathLike[str]) -> DataReport:
-    """Find what is wrong with a job and its data, or with one data file, before anything is paid.
+    """Find errors in a job and its data, or in one data file, before anything is paid.
 
-    What `plan`, `launch` and `compare` would refuse. No model is called and no key is needed.
+    It finds what `plan`, `launch` and `compare` would refuse, without calling a model or using a
+    key.
 
     Args:
         subject: A job, the path of a job file (.yaml), or the path of a data file.
 
     Returns:
-        Figures of each file, findings, and what is worth a look in the rows to train on; what
-        cannot be read is a finding, too.
+        Figures of each file, findings, and suspicious training rows. Unreadable data is also a
+        finding.
 
     Raises:
         JobError: The job file is missing or not valid.
@@ -90,7 +85,7 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 
 
 def _check_pipe(pipe: Path) -> DataReport:
-    """Check a copy of what comes out of a pipe, which can be read only once."""
+    """Check a copy of a pipe's content, which can be read only once."""
     with TemporaryDirectory() as folder:
         copy = Path(folder, pipe.name)
         with pipe.open("rb") as source, copy.open("wb") as file:
@@ -101,11 +96,7 @@ def _check_pipe(pipe: Path) -> DataReport:
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:
-    """Return the errors of a job's backend and of its model there.
-
-    Args:
-        job: One without training rows is only compared, and needs a known backend alone.
-    """
+    """Return the errors of a job's backend and, if it trains, of its model there."""
     try:
         offer = registry.offer(job.backend)
         if job.data.train is None:
@@ -117,7 +108,7 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
 
 
 def _own_findings(job: Job, offer: Offer) -> Iterator[Finding]:
-    """Yield what a plan would learn from the backend itself: options, and a folder that is gone."""
+    """Yield errors that a plan would get from the backend: options and a missing model folder."""
     if offer.options is not None:
         kind = registry.options_of(offer.options)
         for refusal in _raised(job_options, job, offer.name, kind):
@@ -128,15 +119,14 @@ def _own_findings(job: Job, offer: Offer) -> Iterator[Finding]:
         and name.startswith((".", "/", "~"))
         and not Path(name).expanduser().exists()
     ):
-        what = f"the model {name!r} is not there."
-        yield error("no-model", what, "Name a model folder, or a model of the Hugging Face hub.")
+        what = f"the model folder {name!r} does not exist."
+        yield error(
+            "no-model", what, "Name an existing model folder, or a model of the Hugging Face hub."
+        )
 
 
 def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:
-    """Yield what the base's template says of the first row with tools in each file.
-
-    A plan renders all rows. Here a base is not fetched where it is not on this machine yet.
-    """
+    """Yield the chat template's errors for the first row with tools in each file."""
     here = registry.offer(job.backend).trains_here
     files = (rows.splits.train, rows.splits.test) if here else ()
     for file in filter(None, files):
@@ -154,24 +144,18 @@ def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:
 def readiness_findings(
     job: Job, rows: JobRows, book: PriceBook | None = None
 ) -> tuple[Finding, ...]:
-    """Return what a comparison would refuse of a job whose rows can be read, and what it lacks yet.
-
-    Args:
-        job: Without test cases, only its contenders are looked at.
-        rows: Its rows.
-        book: Prices; None: those that hold where the job stands.
-    """
+    """Return findings about a comparison of a job whose rows can be read."""
     findings = [finding for refusal in refusals(job, rows) for finding in _findings_of(refusal)]
     lacking = (each for refusal in _lacking_yet(job, rows, book) for each in _findings_of(refusal))
     findings += [each.model_copy(update={"severity": "warning"}) for each in lacking]
     test, gate = rows.splits.test, job.evaluate.gate
     if test is None:
-        why = "the job has no test cases: it can be trained, and `unitune compare` refuses it."
+        why = "the job has no test cases. It can be trained, but `unitune compare` refuses it."
         findings.append(note("no-test-cases", why, "Set data.test to held-out rows."))
     elif gate and gate.min_cases > len(test):
         why = (
-            f"evaluate.gate.min_cases is {gate.min_cases:,}, and {test.name} has {len(test):,} "
-            "cases: the gate stays inconclusive whatever is answered."
+            f"evaluate.gate.min_cases is {gate.min_cases:,}, but {test.name} has {len(test):,} "
+            "cases, so the gate can only be inconclusive."
         )
         findings.append(warning("gate-out-of-reach", why))
     if test is not None and (alike := near_copies(tuple(once_each(test)[0]))):
@@ -180,12 +164,9 @@ def readiness_findings(
 
 
 def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[UnituneError]:
-    """Yield why a job cannot be compared, as far as the job and its rows tell.
+    """Yield the reasons why a job cannot be compared, judging by the job and its rows.
 
-    Args:
-        job: Without test cases, only its contenders are looked at.
-        rows: Its rows.
-        run: Id of the run whose model is to be judged, where the user names it.
+    Without test cases, only its contenders are checked.
     """
     yield from _raised(check_contenders, job, run)
     splits, evaluate = rows.splits, job.evaluate
@@ -219,7 +200,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
 
 
 def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[UnituneError]:
-    """Yield what a comparison refuses today, and what need not be there before the training."""
+    """Yield current refusals of a comparison that can be resolved after the training."""
     for spec in job.evaluate.contenders:
         if isinstance(spec, Tuned) and spec.run not in (None, NEWEST):
             from unitune.run.run import find_run  # noqa: PLC0415 - the ledger
@@ -239,7 +220,7 @@ def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[Un
 
 
 def _scorers(job: Job, train: Dataset) -> tuple[list[Scorer], list[UnituneError]]:
-    """Build the scorers that need neither a key nor the user's code; return why some cannot be."""
+    """Build scorers that need neither a key nor user code; return errors of the others."""
     ready: list[Scorer] = []
     unusable: list[UnituneError] = []
     specs = job.evaluate.scorers

@@ -1,20 +1,14 @@
-"""The candidate against each baseline, and the claims that missing and cut answers allow.
+"""Compare the candidate with each baseline, and bound what missing and cut answers could change.
 
-`Pairing` compares two sides by any metric, on all cases or on some. `judge` takes the verdict that
-every reading of missing answers supports.
-
-A case that ended in an error, or whose answer was cut off at `max_tokens`, does not tell how good
-its contender is; only where the scorer that decides finds a cut answer wrong already, whatever
-would have followed, it does. The others are scored all the same (an error 0, a cut answer as it
-stands), and two more readings bound what whole answers could have shown: each gives all such cases
-to one side, its own as right and the other's as wrong. A verdict that the three do not share is no
-verdict, so that no side ever gains by the other's errors, or by its own. Nor is there a verdict in
-favour of one side where more than 2 % of the other's cases ended in an error, which asking again
-may mend, nor any where nothing was right.
+A case with an error, or with an answer cut off at `max_tokens`, does not show how good its
+contender is, unless the deciding scorer finds the cut answer wrong regardless of its continuation.
+Such cases are scored anyway (errors 0, cut answers as is). Two more readings bound what complete
+answers could have shown: each counts all such cases as right for one side and as wrong for the
+other. A verdict counts only if all three share it, so no side gains from errors. More than 2 %
+errors on one side also prevent a verdict in favour of the other.
 
 Source:
-    Bounds for data that are missing in an unknown way: Horowitz and Manski 2000, J Am Stat Assoc
-    95:77.
+    Bounds for data missing in an unknown way: Horowitz and Manski 2000, J Am Stat Assoc 95:77.
 """
 
 from __future__ import annotations
@@ -44,8 +38,8 @@ from unitune.job.job import Economics
 from unitune.scorers.interface import Kind
 
 NOTHING_RIGHT = (
-    "Nothing was right: no side got a single case right, which says more of the prompt "
-    "and the scorer than of them. Check scorer, template and labels."
+    "No side got a single case right, which points to the prompt or the scorer. Check scorer, "
+    "template and labels."
 )
 
 
@@ -57,7 +51,7 @@ WITHIN_MARGIN = (Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """An exit code with its reason in plain words."""
+    """Exit code with its reason."""
 
     exit_code: ExitCode
     reason: str
@@ -65,12 +59,12 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Baseline and candidate on the same cases; the margin is a difference too small to matter."""
+    """Baseline and candidate on the same cases, with the smallest difference that matters."""
 
     baseline: Graded
     candidate: Graded
     margin: float
-    level: float = LEVEL  # of the interval that decides; all others are at the usual one
+    level: float = LEVEL  # of the deciding interval; others use the default
 
     @property
     def task(self) -> Task:
@@ -85,7 +79,7 @@ class Pairing:
 
     @property
     def whole(self) -> list[int]:
-        """Positions of the cases to which both gave a whole answer."""
+        """Positions of the cases that both answered completely."""
         pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
         return [position for position, pair in enumerate(pairs) if all(each.known for each in pair)]
 
@@ -95,7 +89,7 @@ class Pairing:
         members: Sequence[int] | None = None,
         level: float = LEVEL,
     ) -> PairedResult:
-        """Compare by a metric, the deciding metric by default, on all cases or on some."""
+        """Compare by a metric, by default the deciding one, on all or some cases."""
         metric = metric or self.task.scoring.primary.name
         old, new = self.baseline.sums[metric], self.candidate.sums[metric]
         positions = list(range(len(old)) if members is None else members)
@@ -111,18 +105,18 @@ class Pairing:
         return compare_paired(*scores, clusters=clusters, margin=self.margin, level=level)
 
     def secondary(self) -> tuple[Contrast, ...]:
-        """Compare by every metric but the deciding metric."""
+        """Compare by every metric except the deciding one."""
         scoring = self.task.scoring
         names = [scorer.name for scorer in scoring.scorers if scorer is not scoring.primary]
         return _family({name: self.compare(name) for name in names}, holm)
 
     def slices(self) -> tuple[Contrast, ...]:
-        """Compare on parts of the cases."""
+        """Compare on slices of the cases."""
         results = {each.name: self.compare(members=each.members) for each in self.task.slices}
         return _family(results, benjamini_hochberg)
 
     def answered(self) -> Contrast | None:
-        """Compare on the cases to which both gave a whole answer; None when those are all."""
+        """Compare on the cases that both answered completely, or return None if those are all."""
         members = self.whole
         if len(members) < 2 or len(members) == len(self.task.cases):
             return None
@@ -130,7 +124,7 @@ class Pairing:
         return _contrast("cases that both answered", result, result.p_value)
 
     def money(self, economics: Economics) -> Money | None:
-        """Weigh quality against cost; None where the price of an answer is not known."""
+        """Weigh quality against cost, or return None if the price of an answer is unknown."""
         primary, old, new = self.task.scoring.primary, self.baseline, self.candidate
         if primary.kind is Kind.CORPUS:
             return None
@@ -140,7 +134,7 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The candidate against every baseline by the metric that decides, its answers read one way."""
+    """Candidate compared with every baseline by the deciding metric, for one reading."""
 
     pairings: Mapping[str, Pairing]
     pairs: Mapping[str, PairedResult]
@@ -148,43 +142,43 @@ class Reading:
 
     @classmethod
     def of(cls, pairings: Mapping[str, Pairing], chosen: str) -> Reading:
-        """Compare with every baseline, of which dev chose one."""
+        """Compare with every baseline; `chosen` is the best one on dev rows."""
         pairs = {name: each.compare(level=each.level) for name, each in pairings.items()}
         return cls(pairings, pairs, against_best(pairs, chosen))
 
     def only(self, name: str) -> Reading:
-        """Return the reading were this the only baseline."""
+        """Return the reading as if this were the only baseline."""
         pairs = {name: self.pairs[name]}
         return Reading({name: self.pairings[name]}, pairs, against_best(pairs, name))
 
     @property
     def hardest(self) -> Pairing:
-        """The candidate and the baseline that is hardest to beat."""
+        """Candidate and the baseline that is hardest to beat."""
         return self.pairings[self.best.hardest]
 
     @property
     def paired(self) -> PairedResult:
-        """The comparison of `hardest`."""
+        """Comparison of `hardest`."""
         return self.pairs[self.best.hardest]
 
     @property
     def sides(self) -> tuple[Graded, ...]:
-        """The candidate, then all baselines."""
+        """Candidate, then all baselines."""
         return (self.hardest.candidate, *(pairing.baseline for pairing in self.pairings.values()))
 
     @property
     def errors(self) -> int:
-        """Cases in which the candidate or a baseline gave no answer, of the baseline with most."""
+        """Cases with an error of the candidate or the baseline, for the baseline with most."""
         return max(pairing.errors for pairing in self.pairings.values())
 
     @property
     def cut(self) -> str:
-        """Which sides have answers that were cut off before they were right or wrong, in words."""
+        """Sentences on the sides whose answers were cut off before they could be scored."""
         return " ".join(filter(None, map(_cut_answers, self.sides)))
 
     @property
     def uninformative(self) -> str | None:
-        """Why the scores tell nothing; see `uninformative`."""
+        """Reason why the scores are uninformative; see `uninformative`."""
         scores = [side.score for side in self.sides]
         highs = [side.own_interval.high for side in self.sides]
         return uninformative(scores, highs, self.hardest.margin)
@@ -192,13 +186,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the answers show, whatever the missing ones would have been."""
+    """Result that holds regardless of missing answers."""
 
-    scored: Reading  # errors as wrong, cut answers as they stand
-    # All that is not known given to the baselines, and to the candidate; none: all is known
+    scored: Reading  # errors as wrong, cut answers as is
+    # Unknown answers counted for the baselines and for the candidate; empty if all are known
     others: tuple[Reading, ...]
-    verdict: Verdict  # the one that every reading supports; else inconclusive
-    doubt: Ruling | None = None  # why it is inconclusive where `scored` alone would say more
+    verdict: Verdict  # supported by every reading, else inconclusive
+    doubt: Ruling | None = None  # reason for inconclusive, if `scored` alone has a verdict
 
     @classmethod
     def of(cls, scored: Reading, others: tuple[Reading, ...]) -> Judgement:
@@ -207,12 +201,12 @@ class Judgement:
         return cls(scored, others, Verdict.INCONCLUSIVE if doubt else scored.best.verdict, doubt)
 
     def only(self, name: str) -> Judgement:
-        """Return the judgement were this the only baseline."""
+        """Return the judgement as if this were the only baseline."""
         return Judgement.of(self.scored.only(name), tuple(each.only(name) for each in self.others))
 
 
 def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
-    """Return what the answers show against these baselines, of which dev chose one."""
+    """Return the result against these baselines; `chosen` is the best one on dev rows."""
     scored = Reading.of(pairings, chosen)
     others: tuple[Reading, ...] = ()
     if not all(side.known for side in scored.sides):
@@ -224,7 +218,6 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
 
 
 def _given(pairings: Mapping[str, Pairing], *, to_candidate: bool) -> dict[str, Pairing]:
-    """Return the pairings with all that is not known given to one side."""
     candidate = read_as(next(iter(pairings.values())).candidate, right=to_candidate)
     return {
         name: replace(
@@ -252,7 +245,7 @@ def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
             return Ruling(
                 4,
                 f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, "
-                f"more than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only those.",
+                f"more than {100 * MOST_ERRORS:.0f} %. Run compare again; it requests only those.",
             )
     return None
 
@@ -263,16 +256,13 @@ def _cut_answers(side: Graded) -> str:
     limits = [record.max_tokens or 0 for record in side.answered.records if record.cut]
     limit = max(limits, default=0) or side.task.output_limit.of(side.spec)
     return (
-        f"{side.name}: {cases:,} of {len(side.answers):,} answers were cut off at {limit:,} tokens "
-        "before they were right or wrong. Raise evaluate.max_tokens."
+        f"{side.name}: {cases:,} of {len(side.answers):,} answers were cut off at {limit:,} "
+        "tokens before they could be scored. Raise evaluate.max_tokens."
     )
 
 
 def against_references(pairings: Mapping[str, Pairing]) -> tuple[Contrast, ...]:
-    """Compare the candidate with each reference, by the metric that decides.
-
-    On the cases that both answered: errors of a reference are no gain of the candidate's.
-    """
+    """Compare the candidate with each reference on the cases that both answered."""
     whole = {name: pairing.whole for name, pairing in pairings.items()}
     compared = {
         name: pairing.compare(members=whole[name])
@@ -301,22 +291,22 @@ def _contrast(name: str, result: PairedResult, p_adjusted: float) -> Contrast:
 
 
 def undecided(errors: int, cut: str) -> Ruling:
-    """Return the ruling where errors or cut answers decide the result."""
+    """Return the ruling for a result that depends on errors or cut answers."""
     if errors:
         cases = "1 case" if errors == 1 else f"{errors:,} cases"
         return Ruling(
             4,
-            f"The verdict depends on {cases} in error, and an error counts for neither side. "
-            "Run compare again: it requests only those.",
+            f"The verdict depends on {cases} in error, and an error counts for neither side. Run "
+            "compare again; it requests only those.",
         )
     return Ruling(3, f"The verdict depends on answers that were cut off. {cut}")
 
 
 def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float) -> str | None:
-    """Say why scores tell nothing of a candidate, because nothing or next to nothing was right.
+    """Return why scores are uninformative because almost nothing was right, else None.
 
-    A candidate that gets nothing right loses no more than the baseline has. Where that is less than
-    the margin, no candidate could ever be worse by more than the margin.
+    A candidate that gets nothing right loses no more than the baseline's score. If that is below
+    the margin, no candidate can be worse by more than the margin.
 
     Source:
         Assay sensitivity of a non-inferiority trial: ICH E10 (2000), section 1.5.
@@ -325,21 +315,15 @@ def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float
         return NOTHING_RIGHT
     if max(highs) <= margin:
         return (
-            "Next to nothing was right: all scores are below the margin of "
-            f"{100 * margin:.3g} points, so a candidate that gets nothing right would do as well. "
-            "Check scorer, template and labels, or set a smaller evaluate.margin."
+            f"Almost nothing was right: all scores are below the margin of {100 * margin:.3g} "
+            "points, so a candidate that gets nothing right would do as well. Check scorer, "
+            "template and labels, or set a smaller evaluate.margin."
         )
     return None
 
 
 def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
-    """Say how many answers on dev are errors, and whether there are too many to choose by.
-
-    The prompts of a reference compete for nothing, so their errors never are too many.
-
-    Returns:
-        None where nothing was requested on dev.
-    """
+    """Return a ruling on errors of competing prompts on dev rows, or None without requests."""
     trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
     if not trials:
         return None
@@ -350,11 +334,11 @@ def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
                 4,
                 f"{contender.name}: {len(score.errors)} of {score.rows} dev rows with "
                 f"{trial.prompt.label} ended in an error, more than {100 * MOST_ERRORS:.0f} %, so "
-                f"dev may have chosen wrongly. First reason: {score.errors[0]}. Run compare again: "
-                "it requests only those. If they fail for good, such as a prompt that is too long "
-                "for the model, change the contender (few-shot takes `shots: 4`), or give it "
-                "`role: reference`.",
+                f"the choice may be wrong. First reason: {score.errors[0]}. Run compare again; it "
+                "requests only those. If they always fail, for example because the prompt is too "
+                "long for the model, change the contender (few-shot accepts `shots: 4`), or give "
+                "it `role: reference`.",
             )
     failed = sum(len(trial.score.errors) for _, trial in trials)
     rows = sum(trial.score.rows for _, trial in trials)
-    return Ruling(0, f"{failed:,} of {rows:,} answers on dev ended in an error.")
+    return Ruling(0, f"{failed:,} of {rows:,} dev answers ended in an error.")

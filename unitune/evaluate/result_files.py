@@ -1,9 +1,4 @@
-"""Where the files of a comparison stand, and its verdict on disk.
-
-Recorded answers are in one folder, that of the run or of the job unless the user names another.
-Verdict and report stand beside them; those of a first look (`--limit`) in a folder of their own, so
-that they replace none of the whole test.
-"""
+"""Locate and write the files of a comparison."""
 
 from __future__ import annotations
 
@@ -24,29 +19,24 @@ from unitune.workspace.filesystem import content_of, private_folder, replacing
 from unitune.workspace.home import EVALUATION, home, make_home
 
 VERDICT = "verdict.json"
-CASES = "cases.jsonl"  # written with the verdict: a `CaseResult` a line
+CASES = "cases.jsonl"  # written with the verdict: a `CaseResult` per line
 _CASE = TypeAdapter(CaseResult)
-# Folder beside the recorded answers for what is said of a few of the cases
+# Subfolder for results of a preview
 FIRST_LOOK = "first-look"
-# Written beside the verdict by `unitune.report.files`
+# Written next to the verdict by `unitune.report.files`
 REPORTS = ("report.html", "summary.md", "junit.xml")
 
 
 def report_folder(comparison: Comparison, folder: Path) -> Path:
-    """Return where verdict and report go; those of a first look replace none of the whole test."""
+    """Return the folder for verdict and report."""
     return folder / FIRST_LOOK if comparison.omitted_cases else folder
 
 
 def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
-    """Return the folder for the answers of a comparison.
-
-    Args:
-        out: As the user names it; None: that of the job, or of the run.
-        job: Jobs of one name in several folders have a folder each.
-        run: Id of the run that made the tuned model.
+    """Return the folder for the answers of a comparison: `out`, or that of the run or job.
 
     Raises:
-        UserError: The folder holds results that are no comparison's.
+        UserError: The folder has files with the same names that are not from a comparison.
     """
     if not out:
         make_home(home())
@@ -58,14 +48,14 @@ def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None
     taken = [name for name in (*REPORTS, VERDICT) if (folder / name).exists()]
     if taken and not (folder / "rows.jsonl").exists():
         raise UserError(
-            f"{folder / taken[0]} is of no comparison, and is not overwritten. Name another "
-            "folder for the results."
+            f"{folder / taken[0]} is not from a comparison and will not be overwritten. Choose "
+            "another folder for the results."
         )
     return folder
 
 
 def folder_of_job(job: Job) -> Path:
-    """Return the folder for the answers to a job; it may not be there yet."""
+    """Return the folder for the answers to a job, which may not exist yet."""
     folder, project = job.folder.resolve(), home().resolve().parent
     if folder.is_relative_to(project):
         return home() / "evaluations" / folder.relative_to(project) / job.name
@@ -75,18 +65,18 @@ def folder_of_job(job: Job) -> Path:
 def _refuse_link(folder: Path) -> None:
     if folder.is_symlink():
         raise UserError(
-            f"{folder} is a symbolic link to {folder.readlink()}, and no results are written "
-            "through one. Name the folder itself."
+            f"{folder} is a symbolic link to {folder.readlink()}, and results are not written "
+            "through links. Name the folder itself."
         )
 
 
 def write_verdict(comparison: Comparison, folder: Path) -> None:
-    """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all."""
+    """Write ``cases.jsonl`` and then ``verdict.json``, each atomically."""
     _refuse_link(folder)
     private_folder(folder)
     with replacing(folder / CASES) as file:
         for case in comparison.cases:
-            # A scorer's reason may quote a model's JSON, which may hold lone surrogates.
+            # A scorer's reason may quote a model's JSON, which may have unpaired surrogates.
             fields = _CASE.dump_python(case, mode="json", exclude_defaults=True)
             file.write(whole_text(json.dumps(fields, ensure_ascii=False)) + "\n")
     with replacing(folder / VERDICT) as file:
@@ -94,12 +84,7 @@ def write_verdict(comparison: Comparison, folder: Path) -> None:
 
 
 def read_comparison(folder: Path, *, cases: bool = True) -> Comparison:
-    """Return what `write_verdict` wrote, without cases where they are not wanted or not there.
-
-    Raises:
-        OSError: There is no verdict.
-        ValidationError: A file is not what was written.
-    """
+    """Return a written comparison, perhaps without cases. Raises OSError or ValidationError."""
     comparison = Comparison.model_validate_json(content_of(folder / VERDICT))
     with suppress(FileNotFoundError):
         lines = content_of(folder / CASES).split(b"\n") if cases else ()

@@ -1,9 +1,4 @@
-"""The results of a comparison: frozen data that the terminal, the report, JSON and the gate read.
-
-`Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without its cases,
-which stand in ``cases.jsonl``, one a line.
-Every total is computed from records (`unitune.evaluate.records`), and no statistic here.
-"""
+"""Define the result of a comparison: `Comparison`, returned by `unitune.compare`."""
 
 from __future__ import annotations
 
@@ -33,12 +28,12 @@ if TYPE_CHECKING:
     from unitune.run.run import Run
 
 
-# Figures of a paired result that documents have under the same names, and with another meaning.
+# Fields of a paired result that have another meaning in documents
 OWN_MEANING = {"baseline", "candidate", "verdict"}
 
 
 class ContenderResult(Closed):
-    """One contender's results over all cases."""
+    """Results of one contender over all cases."""
 
     name: str
     type: str
@@ -46,54 +41,54 @@ class ContenderResult(Closed):
     score: float
     """Mean of the primary metric, from 0 to 1."""
     interval: tuple[float, float]
-    """Of the score, at the comparison's level."""
+    """Interval of the score, at the comparison's level."""
     n: int
     errors: int
     cut: int = 0
-    """Cases with an answer that was cut off at `max_tokens`."""
+    """Cases with an answer cut off at `max_tokens`."""
     scores: dict[str, float]
-    """Of every metric, over all cases: their mean, or what the metric makes of them together."""
+    """Score by every metric over all cases: their mean, or a corpus score."""
     measures: dict[str, float] = {}  # noqa: RUF012 - pydantic copies it
     """Mean of every measure over the cases where it is known."""
     confusion: dict[str, Confusion] = {}  # noqa: RUF012 - pydantic copies it
-    """By metric, for those that look for labels."""
+    """Confusion matrices of metrics that look for labels."""
     answers: int = 0
-    """How many were given, repeats included."""
+    """Number of answers, including repeats."""
     prompt_tokens: int | None
-    """All answers together."""
+    """Tokens of all answers together."""
     completion_tokens: int | None
     usd: Decimal | None
-    """None: no charge known; local models have none."""
+    """Cost of the answers; None if unknown or, for local models, not charged."""
     seconds: float | None
     """Wall time of all cases together."""
     effort: str
-    """What was tried on dev to make it good, in words; the training's settings for tuned."""
+    """Summary of what was tried on dev rows; for a tuned model, the training's settings."""
     run: str | None = None
-    """Id of the run that made its model, where it is tuned."""
+    """Id of the run that trained the model, if it is tuned."""
     curve: Curve | None = None
-    """Of that training."""
+    """Learning progress of the training."""
 
 
 class GateCheck(Closed):
-    """One rule of a gate, or one required case."""
+    """Rule of a gate, or a required case."""
 
     name: str
     exit_code: Literal[0, 1, 3, 4] | None
-    """None: not judged, because too little is known."""
+    """Exit code; None if not checked, because too little is known."""
     reason: str
 
 
 class Difference(Closed):
-    """Figures of a paired result that every document about one shows."""
+    """Figures of a paired result that all documents share."""
 
     n: int
-    """Cases."""
+    """Number of cases."""
     difference: float
-    """Candidate minus baseline; now minus then."""
+    """Candidate minus baseline, or now minus then."""
     interval: tuple[float, float]
-    """At the comparison's level."""
+    """Interval at the comparison's level."""
     p_value: float
-    """Two-sided, not corrected for anything else."""
+    """Two-sided p-value, not corrected for multiple tests."""
 
     @classmethod
     def figures(cls, result: PairedResult) -> dict[str, Any]:
@@ -104,212 +99,210 @@ class Difference(Closed):
 
 
 class Regression(Difference):
-    """The candidate against the scores in a baseline file, on all cases of the file."""
+    """Candidate compared with the scores in a baseline file, on all cases of the file."""
 
     file: str
-    """As the job names it."""
+    """Path of the file as given in the job."""
     first: bool = False
-    """Whether against the scores that were accepted first, and not last."""
+    """True if compared with the first accepted scores, not the last."""
     gained: int
     lost: int
     added: tuple[str, ...] = ()
-    """Ids of cases that the file does not have yet."""
+    """Ids of cases that are not in the file yet."""
     removed: tuple[str, ...] = ()
-    """Ids of cases that only the file has; they count as wrong now."""
+    """Ids of cases that are only in the file; they count as wrong now."""
 
     @property
     def when(self) -> str:
-        """Where the earlier scores come from, in words."""
+        """Origin of the earlier scores, for sentences."""
         return f"when {self.file} was first accepted" if self.first else f"in {self.file}"
 
 
 class GateResult(Closed):
-    """The gate's decision."""
+    """Decision of the gate."""
 
     mode: Literal["improve", "no-regress", "absolute"]
     passed: bool
     exit_code: Literal[0, 1, 3, 4]
     reason: str
-    """Of the checks that decided."""
+    """Reasons of the deciding checks."""
     checks: tuple[GateCheck, ...] = ()
-    """Every rule and every required case, judged or not."""
+    """All rules and required cases, checked or not."""
     regressions: tuple[Regression, ...] = ()
-    """With a baseline file: against the scores accepted last and, if they differ, first."""
+    """Comparisons with a baseline file: the last accepted scores and, if different, the first."""
 
 
 class Contrast(Difference):
-    """Candidate against baseline by another metric or on some of the cases, or against another.
+    """Candidate compared with a baseline by another metric, on some cases, or with a reference.
 
     Its interval is not adjusted for other contrasts.
     """
 
     name: str
-    """Of the metric, of the cases, such as ``language = de``, or of a reference."""
+    """Name of the metric, of the slice, such as ``language = de``, or of a reference."""
     baseline: float
     candidate: float
     p_adjusted: float
-    """For all contrasts of its kind: Benjamini-Hochberg for slices, Holm for the others."""
+    """P-value adjusted within its kind: Benjamini-Hochberg for slices, Holm for the others."""
 
 
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 
 
 class BaselineResult(Difference):
-    """Candidate against one of the baselines, by the metric that decides.
+    """Candidate compared with one of the baselines by the deciding metric.
 
-    Claims that hold against each baseline need no correction.
+    A claim that holds against every baseline needs no correction.
     """
 
     name: str
     best_on_dev: bool
-    """Whether dev chose it among the baselines."""
+    """True if it was the best baseline on dev rows."""
     verdict: VerdictName
-    """Were it the only baseline."""
+    """Verdict as if it were the only baseline."""
     bounds: tuple[float, float] | None = None
-    """Ends of the interval with missing and cut answers read as right and as wrong, if any."""
+    """Outer ends of the interval with missing and cut answers counted both ways, if any."""
 
 
-# In US dollars, at the comparison's level; an end that is not known is open
+# US dollars at the comparison's level; None for an unknown, open end
 UsdInterval: TypeAlias = tuple[Decimal | None, Decimal | None]
 PayBack: TypeAlias = Literal["after", "never by cost alone", "not determined"]
 
 
 class Money(Spec):
-    """Cost against quality, in US dollars an answer; None is not known, or does not exist."""
+    """Cost compared with quality, in US dollars per answer; None is unknown or undefined."""
 
     extra_usd: Decimal
-    """What an answer costs more than the baseline's."""
+    """Extra cost of an answer compared with the baseline's."""
     extra_interval_usd: UsdInterval
-    """Of that, at the comparison's level; an end that is not known is open."""
+    """Interval of the extra cost; an unknown end is open."""
     pay_back: PayBack | None = None
-    """Whether cheaper answers alone pay for what was spent once."""
+    """Pay-back of the one-time cost by cheaper answers alone."""
     break_even_answers: int | None = None
-    """After how many answers they do."""
+    """Answers after which they do."""
     usd_per_extra_right: Decimal | None = Field(
         default=None,
-        description="Cost of one more right answer over the horizon; known when the candidate is "
-        "better, and what is paid once and the number of answers are given (evaluate.economics).",
+        description=(
+            "Cost of an additional correct answer over the horizon; known if the candidate is "
+            "better and evaluate.economics has the one-time cost and the number of answers."
+        ),
     )
     net_usd: Decimal | None = None
-    """Worth of what is gained, less what it costs, an answer."""
+    """Net value per answer: worth of the gain minus its cost."""
     net_interval_usd: UsdInterval | None = None
-    """Of that, at the comparison's level."""
+    """Interval of the net value."""
     worth: Literal["worth it", "not worth it", "unclear"] | None = None
-    """Whether that interval lies above 0."""
+    """Conclusion from the interval of the net value."""
     smallest_worth_usd: Decimal | None = None
-    """From this worth of a right answer on, the candidate is worth its money."""
+    """Smallest worth of a correct answer for which the candidate is worth its cost."""
 
 
 class LeakResult(Closed):
-    """Test cases that stand in the training rows."""
+    """Test cases that also occur in the training rows."""
 
     action: Literal["refuse", "drop", "allow"]
     searched: bool = True
-    """Whether there were training rows to search."""
+    """True if there were training rows to search."""
     cases: tuple[SharedCase, ...] = ()
-    """Each with its kind, its similarity and its place in the training rows."""
+    """Cases with their kind, similarity and location in the training rows."""
 
 
 class Comparison(Difference):
-    """Contenders side by side, with the verdict.
+    """Contenders compared, with the verdict.
 
-    Difference and interval are those against the hardest baseline, the interval corrected for other
-    uses of the test; `use_of_test` has the corrected p-value.
+    Difference and interval are those against the strongest baseline. The interval is corrected for
+    other uses of the test; the corrected p-value is in `use_of_test`.
     """
 
     schema_version: Literal[1] = 1
     id: str | None = None
-    """In the history (`unitune comparisons`); None where it is not kept there."""
+    """Id in the history (`unitune comparisons`), or None if it is not kept there."""
     job: str
     """Name of the job."""
     run: str | None
-    """Id of the run that made the candidate's model; where it is not tuned, the first tuned one's.
-    """
+    """Id of the run of the candidate or, if it is not tuned, of the first tuned contender."""
     base_model: str
     backend: str
     created: str
-    """ISO date and time, UTC."""
+    """ISO date and time in UTC."""
     verdict: VerdictName
-    """Against the best baseline, whichever that truly is: better only where it is better than each
-    of them, worse where it is worse than the one that was best on dev.
+    """Verdict against the best baseline, whichever that truly is.
+
+    Better requires better than every baseline, worse only worse than the best one on dev rows.
     """
     doubt: str | None = None
-    """Why the verdict is inconclusive where the intervals alone would allow another."""
+    """Reason for an inconclusive verdict if the intervals alone would allow another."""
     metric: str
     closeness: str = ""
-    """What a higher score is closer to, such as the reference's wording; empty where the score says
-    whether answers are right."""
+    """Target of a closeness score, such as the reference's wording; else empty."""
     caution: str = ""
-    """What such a score cannot show; empty like `closeness`."""
+    """Limits of a closeness score; else empty."""
     candidate: str
     baseline: str
-    """The baseline that is hardest to beat: against which the interval reaches down farthest."""
+    """Baseline that is hardest to beat: the one with the lowest interval."""
     baselines: tuple[BaselineResult, ...] = ()
-    """The candidate against each baseline."""
+    """Candidate compared with each baseline."""
     level: float = 0.95
     use_of_test: UseOfTest | None = None
-    """How often the test was used; None for a first look (`--limit`)."""
+    """Earlier uses of the test; None for a preview (`--limit`)."""
     p_exact: float | None = None
-    """Exact McNemar p; None where McNemar's test does not apply."""
+    """Exact McNemar p-value; None if McNemar's test does not apply."""
     method: str
-    """Interval and test, in words with their sources' names."""
+    """Names of interval and test with their sources."""
     graded: bool = False
-    """Whether any answer scored something between 0 and 1."""
+    """True if any answer scored between 0 and 1."""
     per_case: bool = True
-    """Whether the metric that decides scores single cases, and not all of them together."""
+    """True if the deciding metric scores single cases, False for a corpus score."""
     gained: int
-    """Cases in which the candidate scored higher: it alone got them right, unless graded."""
+    """Cases in which the candidate scored higher; unless graded, those that only it got right."""
     lost: int
     clusters: int | None = None
-    """How many clusters the cases fall into; None where each stands alone."""
+    """Number of clusters of the cases, or None if they are independent."""
     design_effect: float = 1.0
-    """So many clustered cases are worth one that stands alone."""
+    """Number of clustered cases that are worth one independent case."""
     margin: float
     cases_needed: int
-    """Cases that the margin needs at the seen scatter and 80 % power."""
+    """Cases needed for the margin at the observed variance and 80 % power."""
     smallest_detectable: float
-    """Smallest true difference that this n finds with 80 % power."""
+    """Smallest true difference that this n detects with 80 % power."""
     secondary: tuple[Contrast, ...] = ()
-    """By the other metrics."""
+    """Contrasts by the other metrics."""
     slices: tuple[Contrast, ...] = ()
-    """By the primary metric on slices of the cases. Exploratory: they prove nothing."""
+    """Exploratory contrasts by the primary metric on slices of the cases."""
     answered: Contrast | None = None
-    """By the primary metric on the cases that both sides answered, where some ended in an error."""
+    """Contrast by the primary metric on the cases without an error, if some have one."""
     references: tuple[Contrast, ...] = ()
-    """The candidate against each reference, on the cases that both answered. They have no part in
-    the verdict."""
+    """Contrasts with each reference on the cases that both answered; not part of the verdict."""
     contenders: tuple[ContenderResult, ...]
     sweep: tuple[SweptRun, ...] = ()
-    """The runs among which dev chose the one that is judged, where the job is a sweep."""
+    """Runs of a sweep among which the compared one was chosen on dev rows."""
     spent_usd: Decimal | None = None
-    """Cost of all requests, on dev and on the test; at most, where a vendor counted no tokens; None
-    where no charge is known."""
+    """Cost of all requests, an upper bound where tokens were not counted; None if not charged."""
     gate: GateResult | None = None
     economics: Money | None = None
-    """With the prices of both sides."""
+    """Cost and quality, if the prices of both sides are known."""
     leaks: LeakResult
     dev_rows: int
     omitted_cases: int = 0
-    """Test cases that a first look left out (`--limit`): where there are any, there is no verdict,
-    and no gate is passed."""
+    """Test cases left out by a preview (`--limit`), which has no verdict and passes no gate."""
     notes: tuple[str, ...] = ()
-    """What a reader must know: dropped cases, a baseline with no effort, dequantised weights …"""
+    """Notes for the reader: dropped cases, a weak baseline, dequantised weights …"""
     provenance: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """What else determined the result, by name, for people: fingerprints, versions, seeds …"""
+    """Other inputs of the result, by name: fingerprints, versions, seeds …"""
     cases: tuple[CaseResult, ...] = Field(default=(), repr=False)
     folder: Path | None = Field(default=None, exclude=True)
-    """Where its files are, on this machine."""
+    """Folder of its files on this machine."""
 
     @property
     def exit_code(self) -> int:
-        """The gate's exit code; 0 without a gate."""
+        """Exit code of the gate; 0 without a gate."""
         return self.gate.exit_code if self.gate else 0
 
     @property
     def summary(self) -> str:
-        """The verdict with its figures, in one line."""
+        """Verdict with its figures, in one line."""
         low, high = (100 * end for end in self.interval)
-        look = f"first look at {self.n} of {self.n + self.omitted_cases} cases, no verdict"
+        look = f"preview on {self.n} of {self.n + self.omitted_cases} cases, no verdict"
         by = f" by closeness to {self.closeness}" if self.closeness else ""
         return (
             f"{look if self.omitted_cases else self.verdict}{by}: "
@@ -359,7 +352,8 @@ class Comparison(Difference):
             from pandas import DataFrame  # noqa: PLC0415 - optional, and slow to import
         except ModuleNotFoundError as error:
             raise MissingExtra(
-                "to_frame() needs pandas: pip install pandas. rows() gives the same without it."
+                "to_frame() needs pandas: pip install pandas. rows() returns the same data "
+                "without it."
             ) from error
         return DataFrame(self.rows()).set_index(["case", "contender"])
 

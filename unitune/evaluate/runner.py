@@ -1,14 +1,8 @@
-"""Taking every contender through dev and test: which model is loaded when, with which requests.
+"""Take every contender through dev and test cases, loading one model at a time.
 
-A model is loaded once for all of its contenders, and closed before the next one is loaded, so that
-one fits where two would not. The tuned one comes first: it may turn out not to belong to its base,
-and that should not cost the user minutes. Once more it comes last, for contenders that use the best
-baseline's prompt. Each contender chooses its prompt on dev and then answers the test cases with
-that prompt alone, at once or, with batches, when all contenders have chosen: dev always takes
-single requests, since each round waits for the round before.
-
-Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``. A replay reads the
-same files and loads no model.
+Tuned models come first, because they may not match their base, and again last, for contenders that
+use the best baseline's prompt. Dev rows always use single requests, because each round depends on
+the one before. Their answers go to ``dev.jsonl``, those to test cases to ``rows.jsonl``.
 """
 
 from __future__ import annotations
@@ -32,8 +26,10 @@ from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
 from unitune.evaluate.inference.budget import Budget, most_usd
 from unitune.evaluate.inference.engine import (
+    AnswerOptions,
     EvaluationProgress,
     InferenceOptions,
+    Notify,
     Question,
     ReplayedModel,
     collect_answers,
@@ -48,7 +44,6 @@ from unitune.evaluate.inference.journal import (
 )
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.looks import TestHistory
-from unitune.evaluate.options import AnswerOptions, Notify
 from unitune.evaluate.prompts.contenders import (
     Choice,
     Contender,
@@ -70,27 +65,27 @@ from unitune.workspace.home import home, make_home
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """Which contenders answer which cases, and how."""
+    """Contenders, cases, and how the answers are collected."""
 
     task: Task
     contenders: tuple[Contender, ...]  # in the job's order
-    sources: Mapping[str, Source]  # who answers for each, by name
-    folder: Path  # where answers are recorded
+    sources: Mapping[str, Source]  # by contender
+    folder: Path  # for recorded answers
     budget: Budget
-    concurrency: int  # requests in flight at most
+    concurrency: int  # maximum requests in flight
     options: AnswerOptions
-    history: TestHistory | None = None  # of the test; None where nothing is counted
-    # Whether every contender is scored on all dev rows, and none on the test
+    history: TestHistory | None = None  # of the test; None if uses are not counted
+    # True to score every contender on all dev rows and none on the test
     dev_only: bool = False
 
     @property
     def prices(self) -> dict[str, TokenPrice]:
-        """Of tokens, by contender, where they are known."""
+        """Known token prices, by contender."""
         return {name: each.price for name, each in self.sources.items() if each.price is not None}
 
 
 class Journals(NamedTuple):
-    """The recorded answers of a comparison."""
+    """Recorded answers of a comparison."""
 
     dev: Journal
     test: Journal
@@ -98,9 +93,9 @@ class Journals(NamedTuple):
 
 @contextmanager
 def open_journals(config: EvaluationConfig) -> Generator[Journals]:
-    """Open the files of recorded answers, and charge the budget for what they have cost.
+    """Open the files of recorded answers, and charge their cost to the budget.
 
-    Answers that git tracks count in a replay alone: a pull request can bring them.
+    Answers that git tracks are used only in a replay, because a pull request can add them.
 
     Raises:
         LockTimeout: Another process has them open.
@@ -122,20 +117,22 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
 
 
 def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Answered, ...]:
-    """Request every answer that is not recorded yet; return the contenders with their answers.
+    """Request every answer that is not recorded; return the contenders with their answers.
 
-    Where an event loop runs already, as in a notebook, the requests are sent from a thread of their
-    own.
+    If an event loop is running, as in a notebook, a separate thread sends the requests.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C; what was answered is kept.
-        BackendError: A batch was refused or has failed, or its state is not known.
+        Interrupted: The user pressed Ctrl-C; existing answers are kept.
+        BackendError: A batch was refused or failed, or its state is unknown.
     """
     stopped = threading.Event()
     kept = f"every answer so far is saved in {config.folder}."
     more = "Run the same command to resume."
     if config.options.batch:
-        more = "Submitted batches go on at their vendors; the same command collects them."
+        more = (
+            "Submitted batches continue at their vendors; run the same command again to collect "
+            "them."
+        )
     interrupted = Interrupted(f"{kept} {more}")
 
     def notify_or_stop(progress: EvaluationProgress) -> None:
@@ -152,7 +149,6 @@ def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Ans
 def _outside_any_loop(
     work: Callable[[], tuple[Answered, ...]], stopped: threading.Event
 ) -> tuple[Answered, ...]:
-    """Do the work here, or in a thread that stops when waiting for it ends early."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -183,18 +179,18 @@ def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> tu
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRunner:
-    """Takes contenders through dev and test, in one event loop: models may keep connections."""
+    """Takes contenders through dev and test cases in one event loop, as models keep connections."""
 
     config: EvaluationConfig
     loop: asyncio.Runner
     journals: Journals
     cache: ResponseCache | None
     notify: Notify
-    sources: dict[str, Source]  # those of the contenders, and of finalists that stand beside them
+    sources: dict[str, Source]  # of contenders and additional finalists
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     # Identity of the candidate, once its model is open
     candidate: list[str] = field(default_factory=list[str])
-    # Fingerprints of models that are known to think before they answer
+    # Fingerprints of models known to reason before answering
     thinking: set[str] = field(default_factory=set[str])
 
     def run(self) -> dict[str, Answered]:
@@ -217,10 +213,7 @@ class EvaluationRunner:
         return answered | (self._answered_in_batches(batched) if batched else {})
 
     def _groups(self) -> Iterable[Sequence[Contender]]:
-        """Return the contenders by the model that answers for them, in the order of loading.
-
-        What may be refused comes before what takes minutes.
-        """
+        """Return the contenders by model; those that may be refused come before slow ones."""
 
         def turn(each: Contender) -> tuple[bool, ...]:
             spec = each.spec
@@ -249,10 +242,7 @@ class EvaluationRunner:
             self.loop.run(model.aclose())
 
     def _choices(self, model: ChatModel, contender: Contender) -> Iterator[Choice]:
-        """Yield a contender with its prompt, then each other finalist as a baseline of its own.
-
-        Dev may have chosen the wrong one: its rows are few.
-        """
+        """Yield a contender with its prompt, then each other finalist as another baseline."""
         choice = self._choose(model, contender)
         yield choice
         spec, rows = contender.spec, len(self.config.task.dev)
@@ -300,7 +290,7 @@ class EvaluationRunner:
         return Answered(choice, records, model.fingerprint, source.origin, source.price)
 
     def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
-        """Return the test cases as questions; refuse to have known answers sampled once more."""
+        """Return the test cases as questions; refuse to sample known answers again."""
         config, spec, journal = self.config, choice.contender.spec, self.journals.test
         questions = config.task.questions(choice.prompt, spec)
         name = config.task.identity(model.fingerprint, choice.prompt)
@@ -323,11 +313,11 @@ class EvaluationRunner:
     def _records(
         self, model: ChatModel, questions: Sequence[Question], progress: EvaluationProgress
     ) -> list[Record]:
-        """Return the answers to questions: recorded ones, and where allowed new ones."""
+        """Return the answers to questions: recorded ones and, if allowed, new ones."""
         config, journal, name = self.config, self.journals.test, progress.contender
         source = self.sources[name]
         guard = source.price and config.budget.guard(name, source.price)
-        if progress.phase == "dev":  # a reader of the file can tell the prompts apart
+        if progress.phase == "dev":  # distinguishes prompts in the file
             journal, name = self.journals.dev, f"{name}: {progress.prompt}"
         journal.origins[name] = source.origin
         cache = None if isinstance(source.spec, Recorded) else self.cache
@@ -343,7 +333,7 @@ class EvaluationRunner:
                 return await collect_answers(
                     model, questions, journal, name, notify, options=options
                 )
-            except asyncio.CancelledError:  # Ctrl-C: show at once that it was noticed
+            except asyncio.CancelledError:  # Ctrl-C: show at once that it was received
                 self.notify(replace(progress, phase="stopping"))
                 raise
 
@@ -381,7 +371,7 @@ class EvaluationRunner:
         }
 
     def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
-        """Return a batch's answers; what thoughts have cut short is requested once more."""
+        """Return a batch's answers, requesting those cut off by reasoning once more."""
         source, choice = self.sources[batch_job.contender], self.chosen[batch_job.contender]
         pairs = zip(records, batch_job.requested().values(), strict=True)
         if any(wants_more_room(*pair) for pair in pairs):

@@ -1,8 +1,4 @@
-"""The scorers of a comparison: made ready, held against the cases, and applied to answers.
-
-What no answer could change is refused before any request: cases to which no answer could be right,
-and scorers that would find every answer right.
-"""
+"""Prepare a comparison's scorers, check them against the cases, and apply them to answers."""
 
 from __future__ import annotations
 
@@ -33,32 +29,32 @@ from unitune.scorers.labels import labels_of
 from unitune.scorers.measures import Measure
 from unitune.scorers.row_scorers import KEY, RowScorers
 
-FINGERPRINT_DIGITS = 16  # hex digits: 64 bits, far beyond chance for the few scorers of a baseline
-UNSCORED = {"name"}  # options that change no score
+FINGERPRINT_DIGITS = 16  # hex digits: 64 bits, enough for the few scorers of a baseline
+UNSCORED = {"name"}  # options that do not change scores
 
 S = TypeVar("S", bound=Scorer)
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """By what answers are scored."""
+    """Scorers and measures of a comparison."""
 
     scorers: tuple[Scorer, ...]  # ready to score
-    primary: Scorer  # the scorer that decides
+    primary: Scorer  # the deciding scorer
     measures: tuple[Measure, ...] = ()
 
     def asserted(self, case: Example) -> str:
-        """Return what a scorer wants of an answer beside the expected one."""
+        """Return a scorer's additional requirements for an answer."""
         return next(filter(None, (scorer.asserted(case) for scorer in self.scorers)), "")
 
     def scorer(self, name: str) -> Scorer:
-        """Return the scorer of a name."""
+        """Return the scorer with this name."""
         return next(scorer for scorer in self.scorers if scorer.name == name)
 
     def answers(
         self, attempts: Sequence[Attempt], records: Sequence[Record], price: TokenPrice | None
     ) -> list[Answer]:
-        """Score recorded answers; an error has 0 by every scorer."""
+        """Score recorded answers; an error scores 0 by every scorer."""
         pairs = zip(attempts, records, strict=True)
         return [self._answer(attempt, record, price) for attempt, record in pairs]
 
@@ -82,13 +78,13 @@ class Scoring:
         )
 
     def measured(self, records: Sequence[Record], price: TokenPrice | None) -> dict[str, float]:
-        """Return the measures of a case that are known, from all its answers of one contender."""
+        """Return the known measures of a case, from all its answers of one contender."""
         answers = [measured_answer(record, price) for record in records if record.error is None]
         figures = {measure.name: measure.figure(answers) for measure in self.measures}
         return {name: figure for name, figure in figures.items() if figure is not None}
 
     def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
-        """Return what each scorer's score over cases, or over a resample of them, is made of."""
+        """Return the sufficient statistics of each scorer's score over cases."""
         return {
             scorer.name: scorer.sums(
                 [
@@ -107,12 +103,7 @@ class Scoring:
 
 
 def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
-    """Make a job's scorers ready; labels are those of its training rows.
-
-    Raises:
-        JobError: As of `build`.
-        MissingExtra: Likewise.
-    """
+    """Prepare a job's scorers, with the labels of its training rows. Raises like `build`."""
     evaluate, setting = job.evaluate, Setting(folder=job.folder, labels=labels_of(train))
     scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
     return Scoring(
@@ -123,14 +114,14 @@ def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
 
 
 def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
-    """Return a record as measures see it."""
+    """Return a record in the form that measures read."""
     cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
     dollars = None if cost is None else float(cost)
     return Measured(record.text, record.completion_tokens, record.seconds, dollars)
 
 
 def attempt_of(case: Example, record: Record) -> Attempt:
-    """Return a record as scorers see it; an error is an empty answer."""
+    """Return a record in the form that scorers read; an error is an empty answer."""
     if record.error:
         return Attempt(case, "")
     return Attempt(
@@ -146,7 +137,7 @@ def build(scorer: S, setting: Setting | None = None) -> S:
     """Return a scorer that is ready to score.
 
     Raises:
-        JobError: What the options name cannot be used: a file, a schema, a function, labels.
+        JobError: A file, schema, function or label in the options cannot be used.
         MissingExtra: A package is not installed; the message has the install command.
     """
     setting = setting or Setting()
@@ -154,15 +145,11 @@ def build(scorer: S, setting: Setting | None = None) -> S:
 
 
 def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
-    """Return a hash that changes when a scorer may score differently.
+    """Return a hash that changes when a scorer may score differently. Raises JobError.
 
-    It covers the type with our version of it, every option that is not its default, the labels that
-    train gives, and the content of a schema, grader or Python file that the options name. It leaves
-    out what a Python file imports, and versions of the packages beneath, which known answers in our
-    tests hold in place.
-
-    Raises:
-        JobError: A file that the options name cannot be read.
+    It covers the type with our version of it, non-default options, the labels of the training rows,
+    and the content of files that the options name. It does not cover imports of a Python file or
+    package versions, which known answers in our tests check.
     """
     options: JsonValue = scorer.model_dump(mode="json", exclude=UNSCORED, exclude_defaults=True)
     material = scorer.material(setting or Setting())
@@ -171,16 +158,12 @@ def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
 
 
 def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
-    """Refuse cases to which no answer could be right.
-
-    Raises:
-        DataError: There are such cases; its findings name their lines.
-    """
+    """Raise DataError, with the lines, if no answer could get a case right."""
     broken = [
         cases.located(
             findings.error(
                 "unusable-expected",
-                f"{why}, so the scorer {scorer.name} could never find an answer right.",
+                f"{why}, so the scorer {scorer.name} could never accept an answer.",
                 "Correct the row, or use another scorer in evaluate.scorers.",
             ),
             row,
@@ -192,24 +175,20 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
     if broken:
         count = "1 case" if len(broken) == 1 else f"{len(broken)} cases"
         raise DataError(
-            f"{cases.name}: {count} could never be found right. First: {broken[0]}", tuple(broken)
+            f"{cases.name}: no answer could get {count} right. First: {broken[0]}", tuple(broken)
         )
 
 
 def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
-    """Refuse rows with scorers of their own that no scorer of the job reads.
-
-    Raises:
-        DataError: There are such rows; its findings name their lines.
-    """
+    """Raise DataError, with the lines, if rows have scorers that no scorer of the job reads."""
     if any(isinstance(spec, RowScorers) for spec in specs):
         return
     unread = [
         cases.located(
             findings.error(
                 "unread-scorers",
-                f"the row has `{KEY}` of its own, and the job scores all rows alike.",
-                "Set evaluate.scorers to [row_scorers], or give the key another name.",
+                f"the row has its own `{KEY}`, but the job scores all rows in the same way.",
+                "Set evaluate.scorers to [row_scorers], or rename the key.",
             ),
             row,
         )
@@ -221,16 +200,12 @@ def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
 
 
 def check_indulgence(scorers: Sequence[Scorer], cases: Dataset) -> None:
-    """Refuse scorers that would find every answer right, whatever the case.
-
-    Raises:
-        JobError: There is such a scorer.
-    """
+    """Raise JobError if a scorer would accept every answer to every case."""
     for scorer in scorers:
         reasons = [scorer.indulgence(row.example) for row in cases.rows]
         if reasons and all(reasons):
             raise JobError(
-                f"evaluate.scorers: {scorer.name} could never find an answer to {cases.name} "
-                f"wrong: {reasons[0]}. Every contender would have 100 %. Use another scorer, or "
-                "rows that it can tell apart."
+                f"evaluate.scorers: {scorer.name} could never reject an answer to {cases.name}: "
+                f"{reasons[0]}. Every contender would score 100 %. Use another scorer or other "
+                "rows."
             )

@@ -1,9 +1,4 @@
-"""Which run of a sweep is the candidate: the one that scores best on dev.
-
-Each run's model answers all dev rows with their own messages, as prompts are tried for the best
-prompt: by the primary metric, between equals by the mean of all scorers, then the first. The test
-cases have no part in it, and only the chosen run's model answers them.
-"""
+"""Choose the run of a sweep that scores best on dev rows as the candidate."""
 
 from __future__ import annotations
 
@@ -23,22 +18,22 @@ from unitune.planning.preflight import ResolvedJob
 if TYPE_CHECKING:
     from unitune.run.run import Run
 
-# Beside the recorded answers of the job, for those to dev rows by which a run is chosen
+# Subfolder of the job's recorded answers for the dev rows that choose a run
 FOLDER = "sweep"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The chosen run of a sweep."""
+    """Chosen run of a sweep."""
 
-    resolved: ResolvedJob  # its job: with its values, and without lists
-    run: Run | None  # none in a replay whose ledger does not know it
-    runs: tuple[SweptRun, ...] = ()  # all runs of the sweep, as the comparison shows them
-    trials: tuple[Trial, ...] = ()  # the same, as dev scored them
-    spent: Decimal = Decimal(0)  # cost of the answers on dev, in US dollars
+    resolved: ResolvedJob  # its job, with its values instead of lists
+    run: Run | None  # None in a replay whose ledger does not have it
+    runs: tuple[SweptRun, ...] = ()  # all runs of the sweep, for the comparison
+    trials: tuple[Trial, ...] = ()  # the same runs with their dev scores
+    spent: Decimal = Decimal(0)  # cost of the dev answers, in US dollars
 
     def noted(self, answered: Iterable[Answered]) -> tuple[Answered, ...]:
-        """Return the contenders; those that the chosen run has made, with the trials on dev."""
+        """Return the contenders, adding the trials on dev rows to those of the chosen run."""
         return tuple(
             replace(each, choice=replace(each.choice, trials=self.trials))
             if _is_of_the_job(each.choice.contender.spec)
@@ -48,7 +43,7 @@ class Selection:
 
 
 def selects(resolved: ResolvedJob) -> bool:
-    """Whether a contender is the tuned model of a sweep, so that a run must be chosen."""
+    """Return whether a contender is the tuned model of a sweep, so that a run must be chosen."""
     return any(map(_is_of_the_job, resolved.job.evaluate.contenders))
 
 
@@ -57,7 +52,7 @@ def _is_of_the_job(spec: object) -> bool:
 
 
 def unselected(resolved: ResolvedJob, run: Run | None) -> Selection:
-    """Return the run that the user names, or the first where none is judged."""
+    """Return the run given by the user, or the first one."""
     same = (each for each in resolved.runs if run and each.fingerprint == run.fingerprint)
     return Selection(next(same, resolved.runs[0]), run)
 
@@ -73,7 +68,7 @@ def tuned_alone(resolved: ResolvedJob) -> ResolvedJob:
 def sources_of(
     resolved: ResolvedJob, tuned: Source, contenders: Mapping[str, Contender]
 ) -> dict[str, Source]:
-    """Return who answers for each run, as the source of the job's tuned model says."""
+    """Return the source of each run, based on the source of the job's tuned model."""
     return {
         each.setting: replace(
             tuned,
@@ -87,19 +82,9 @@ def sources_of(
 def select(
     resolved: ResolvedJob, runs: Mapping[str, Run], trials: Mapping[str, Trial], spent: Decimal
 ) -> Selection:
-    """Choose the run with the best score on dev; of equals the first.
-
-    Args:
-        resolved: The sweep.
-        runs: By values; those that have no model are left out.
-        trials: Likewise.
-        spent: Cost of the answers, in US dollars.
-
-    Raises:
-        NotFoundError: No run has a model.
-    """
+    """Choose the first run with the best score on dev rows. Raises NotFoundError if none."""
     if not trials:
-        hint = "All of its runs have failed or were cancelled: unitune runs"
+        hint = "All of its runs failed or were cancelled: unitune runs"
         raise NotFoundError("tuned model of sweep", resolved.job.name, (), hint)
     best = best_trial(list(trials.values()))
     (chosen,) = (each for each in resolved.runs if trials.get(each.setting) is best)

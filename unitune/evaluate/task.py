@@ -1,14 +1,7 @@
-"""The cases of a comparison with their scorers, and what their rows say of their kinship.
+"""Prepare the cases of a comparison with their scorers, clusters and slices.
 
-`prepare` makes a `Task` out of a job's splits once `unitune.evaluate.readiness` finds nothing to
-refuse. It refuses test cases that stand in training rows (as `evaluate.leaks` says). A case that
-stands in the file twice, under whatever ids, counts once, because it is no second piece of
-evidence.
-
-Clusters that belong together, and slices to report, are extra keys in the rows of ``data.test``,
-named by `evaluate.clusters` and `evaluate.slices`. Cases that ask the same, or nearly the same
-(`unitune.data.families`), belong together whatever the keys say: a model that is right in one of
-them is right in all.
+Identical cases count once, whatever their ids. Cases with the same or nearly the same question
+(`unitune.data.families`) belong to one cluster.
 """
 
 from __future__ import annotations
@@ -38,14 +31,14 @@ from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt
 
-# Settings that a model may refuse where the job leaves them to `auto`
+# Settings that a model may reject if the job leaves them to `auto`
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
-# Slices of fewer cases are not looked at: they show noise, and each takes part of the others' power
+# Smaller slices are skipped: they show noise, and each reduces the others' power
 SMALLEST_SLICE = 10
 
 
 class Slice(NamedTuple):
-    """The cases, by their positions, that have one value at one key."""
+    """Positions of the cases with one value of one key."""
 
     name: str
     members: tuple[int, ...]
@@ -55,37 +48,32 @@ class Slice(NamedTuple):
 class Task:
     """Cases with scorers."""
 
-    cases: tuple[Example, ...]  # of the test, each once
+    cases: tuple[Example, ...]  # test cases, each once
     dev: tuple[Example, ...]  # rows that choose prompts and the best baseline
     scoring: Scoring
     output_limit: OutputLimit
     leaks: LeakResult
-    clusters: list[str] | None = None  # the cluster of each case; None where each stands alone
+    clusters: list[str] | None = None  # cluster of each case; None without clusters
     slices: tuple[Slice, ...] = ()  # parts of the cases to report
-    notes: tuple[str, ...] = ()  # what a reader of the verdict must know about the cases
-    repeats: int = 1  # how often each test case is requested
+    notes: tuple[str, ...] = ()  # notes on the cases for readers of the verdict
+    repeats: int = 1  # requests per test case
     temperature: float = 0.0
-    # Settings that the job itself names, `Request.fixed`
+    # Settings that the job itself sets, `Request.fixed`
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     response_schema: dict[str, JsonValue] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
-    # Ids of cases left out as copies, each with the id of the case that is kept
+    # Ids of dropped duplicates, each with the id of the kept case
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
-    omitted: int = 0  # how many cases a first look leaves out (`--limit`)
+    omitted: int = 0  # number of cases left out by a preview (`--limit`)
 
     @property
     def digest(self) -> str:
-        """Digest of the cases in whatever order, by which uses of a test are counted."""
+        """Digest of the cases in any order, which identifies uses of a test."""
         return digest(sorted(case.case_hash for case in self.cases))
 
     def identity(self, fingerprint: str, prompt: Prompt) -> str:
-        """Return the digest of what determines a contender's answers, to whatever cases.
-
-        Args:
-            fingerprint: Of its model.
-            prompt: Its prompt; the settings are those of the task.
-        """
+        """Return the digest of what determines a contender's answers to any cases."""
         shots = prompt.shots
         shown = (
             [shots.count, shots.neighbours.fingerprint]
@@ -129,7 +117,7 @@ class Task:
         ]
 
     def attempts(self, records: Sequence[Record]) -> list[Attempt]:
-        """Return answers to the test cases, one a case and repeat, as scorers see them."""
+        """Return answers to the test cases, one per case and repeat, as attempts for scorers."""
         cases = (case for case in self.cases for _ in range(self.repeats))
         return [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
 
@@ -141,24 +129,21 @@ def prepare(
     *,
     limit: int | None = None,
 ) -> Task:
-    """Make the task of a job.
+    """Prepare the task of a job, or of a preview with `limit` cases.
 
-    Args:
-        resolved: The job with its rows.
-        trained: Other rows of trainings, to be searched for test cases too.
-        backends: Of contenders that answer elsewhere than the job's base, by contender.
-        limit: For a first look: how many cases, and how many rows of dev at most.
+    `trained` are other training rows to search for test cases. `backends` are those of contenders
+    that do not use the job's.
 
     Raises:
         JobError: The job has no test cases, or they lack a key that it names.
-        DataError: Cases cannot be distinguished, or an expected answer cannot be read.
-        Leak: Test cases stand in training rows, and the job refuses that or requires one.
+        DataError: Cases have the same id, or an expected answer cannot be read.
+        Leak: Test cases occur in training rows, and the job refuses that or requires one.
     """
     job, splits = resolved.job, resolved.splits
     if splits.test is None:
         raise JobError(
-            f"job {job.name!r} has no test cases, and nothing can be judged without. "
-            "Set data.test to a file of held-out rows."
+            f"job {job.name!r} has no test cases, so nothing can be evaluated. Set data.test to a "
+            "file of held-out rows."
         )
     evaluate, most = job.evaluate, job.evaluate.max_tokens
     test, copies = once_each(splits.test)
@@ -192,7 +177,7 @@ def prepare(
 
 
 def _first_look(cases: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
-    """Return the cases with the smallest hashes, in their order: a larger look holds a smaller."""
+    """Return the cases with the smallest hashes, so a larger preview includes a smaller one."""
     if limit is None or limit >= len(cases):
         return cases
     order = sorted(range(len(cases)), key=lambda at: digest(["look", cases[at].case_hash]))
@@ -200,15 +185,15 @@ def _first_look(cases: tuple[Example, ...], limit: int | None) -> tuple[Example,
 
 
 def dev_rows(validation: Dataset) -> tuple[Example, ...]:
-    """Return the rows that choose prompts, each once, in an order that is no order of the file."""
+    """Return the rows that choose prompts, each once, in an order independent of the file."""
     distinct = {example.case_id: example for example in validation}
     return tuple(distinct[name] for name in sorted(distinct, key=digest))
 
 
 def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
-    """Return the test rows without copies, and the ids of copies with those of what they copy.
+    """Return the test rows without duplicates, and the ids of duplicates with those of the kept.
 
-    A case that is required in any of its copies is required.
+    A case is required if any of its duplicates is.
     """
     by_id: dict[str, Row] = {}
     kept: dict[str, Row] = {}
@@ -219,8 +204,8 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
         if other.example.case_hash != content:
             (file, line), (other_file, other_line) = test.place(row), test.place(other)
             raise DataError(
-                f"{file}:{line}: the id {name!r} stands at {other_file}:{other_line} too, with "
-                f"another content. Give each case an id of its own, or none."
+                f"{file}:{line}: the id {name!r} is also used at {other_file}:{other_line} for "
+                "another case. Give each case its own id, or none."
             )
         first = kept.setdefault(content, row)
         if first.example.case_id != name:
@@ -232,29 +217,22 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
 
 
 def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
-    """Refuse a run that was trained on cases of a test that is cut from the training file.
+    """Raise Leak if a run was trained on cases of a test split cut from the training file.
 
-    The cut keeps equal inputs on one side, so it was another cut when the run was launched. That
-    such cases are dropped where the job says so would hide that they were learned.
-
-    Raises:
-        Leak: Its rows hold such cases.
+    Another cut was used when it was launched. Dropping the cases would hide that they were learned.
     """
     learned = {example.input_key for rows in trained for example in rows}
     if shared := [row for row in test.rows if row.example.input_key in learned]:
         raise Leak(
-            f"{len(shared)} of {len(test)} test cases stand in the rows that the run was trained "
-            f"on, such as {test.name}:{shared[0].line}: when it was launched, another share was "
-            "kept for the test (data.test), or the file was another. Give data.test the share that "
-            "it had, or train again: unitune run FILE"
+            f"{len(shared)} of {len(test)} test cases are in the rows that the run was trained "
+            f"on, such as {test.name}:{shared[0].line}. When it was launched, data.test was "
+            "another share, or the file was different. Restore data.test, or train again: unitune "
+            "run FILE"
         )
 
 
 def _leaks(resolved: ResolvedJob, trained: Sequence[Dataset], test: Dataset) -> LeakResult:
-    """Refuse or name the test cases that stand in rows that contenders were made from.
-
-    The job's own rows are searched when it is resolved; other rows of a training are searched here.
-    """
+    """Refuse or list the test cases that occur in rows used to build contenders."""
     action, lines = resolved.job.evaluate.leaks, {row.line for row in test.rows}
     known = {leak.line: leak for leak in leaks(trained, test)}
     known |= {leak.line: leak for leak in resolved.leaks if leak.line in lines}
@@ -268,11 +246,7 @@ def _leaks(resolved: ResolvedJob, trained: Sequence[Dataset], test: Dataset) -> 
 def without_leaks(
     job: Job, leaking: Iterable[SharedCase], test: Dataset, copies: Mapping[str, str]
 ) -> tuple[Example, ...]:
-    """Return the cases without those that leak, where the job drops them.
-
-    Raises:
-        Leak: A case that is required would be dropped, or none would be left.
-    """
+    """Return the cases without leaks, if the job drops them. Raises Leak if one is required."""
     if job.evaluate.leaks != "drop":
         return tuple(test)
     gate, dropped = job.evaluate.gate, {shared.case for shared in leaking}
@@ -282,15 +256,15 @@ def without_leaks(
         if name in dropped and (row.example.required or name in required):
             file, line = test.place(row)
             raise Leak(
-                f"{file}:{line}: the case {name} is required, and it stands in training "
-                "or validation rows too: dropping it would drop the check. Take the row out of "
-                "training, or require another case."
+                f"{file}:{line}: the case {name} is required but also occurs in training or "
+                "validation rows. Dropping it would drop the check. Remove the row from training, "
+                "or require another case."
             )
     kept = tuple(example for example in test if example.case_id not in dropped)
     if not kept:
         raise Leak(
-            f"all {len(test)} test cases stand in training or validation rows, "
-            "so none is left to judge by. Give data.test rows that were not trained on."
+            f"all {len(test)} test cases also occur in training or validation rows, so none is "
+            "left. Set data.test to rows that were not trained on."
         )
     return kept
 
@@ -304,29 +278,25 @@ def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> It
         )
     if copies:
         what = "1 test row is a copy" if copies == 1 else f"{copies} test rows are copies"
-        yield f"{what} of another row, left out: a copy is no second piece of evidence."
+        yield f"{what} of another row, left out because a copy is not additional evidence."
     if alike := near_copies(cases):
         yield alike
 
 
 def near_copies(cases: Sequence[Example]) -> str | None:
-    """Return how many different questions the cases ask, in words; None where all differ."""
+    """Return a sentence on the number of different questions, or None if all differ."""
     asked = len(set(families(cases)))
     if asked == len(cases):
         return None
     questions = "1 question" if asked == 1 else f"{asked:,} different questions"
     return (
-        f"The {len(cases):,} test cases ask {questions}. Cases that ask the same or nearly the "
-        "same form one cluster: they count as one piece of evidence together."
+        f"The {len(cases):,} test cases ask {questions}. Cases with the same or nearly the same "
+        "question form one cluster and count as one piece of evidence together."
     )
 
 
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
-    """Return the cluster of each case; None when each stands alone.
-
-    Raises:
-        JobError: A case lacks the key that the job names.
-    """
+    """Return the cluster of each case, or None without any. Raises JobError for a missing key."""
     named = _named_clusters(cases, evaluate.clusters) if evaluate.clusters is not None else None
     groups, first = Groups(len(cases)), dict[str, int]()
     for at, head in enumerate(families(cases)):
@@ -352,11 +322,7 @@ def _named_clusters(cases: Sequence[Example], key: str) -> list[str]:
 
 
 def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
-    """Return the slices with enough cases, in the order of keys and of values.
-
-    Raises:
-        JobError: No case has a key.
-    """
+    """Return the slices with enough cases, by key and value. Raises JobError for an unused key."""
     slices: list[Slice] = []
     for key in evaluate.slices:
         members: dict[str, list[int]] = {}
@@ -365,8 +331,8 @@ def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
                 members.setdefault(_label(value), []).append(position)
         if not members:
             raise JobError(
-                f"evaluate.slices names {key!r}, but no test case has such a key. "
-                "Add it to the rows of data.test, or leave it out."
+                f"evaluate.slices names {key!r}, but no test case has this key. Add it to the "
+                "rows of data.test, or remove it."
             )
         slices += [
             Slice(f"{key} = {value}", tuple(positions))

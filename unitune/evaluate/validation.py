@@ -1,9 +1,4 @@
-"""Answers to the validation rows: how good prompts and models are, while the test stays unused.
-
-Who answers and which rows stand in the job that `planning.learning_curve.judged_on_validation`
-returns. Answers are recorded in one folder of the job for each backend, whoever wants them, and
-none is requested again.
-"""
+"""Collect answers to the validation rows, so that the test stays unused."""
 
 from __future__ import annotations
 
@@ -15,9 +10,8 @@ from typing import NamedTuple
 
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.inference.budget import Budget
-from unitune.evaluate.inference.engine import EvaluationProgress
+from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress
 from unitune.evaluate.inference.sources import resolve_sources
-from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering
 from unitune.evaluate.result_files import results_folder
@@ -31,17 +25,17 @@ from unitune.evaluate.task import Task, prepare
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run
 
-# Beside the recorded answers of the job; each backend has a folder there, since contenders of two
-# may have one name
+# Subfolder of the job's recorded answers, with a folder per backend because contenders' names may
+# repeat
 FOLDER = "validation"
 
 
 class ValidationAnswers(NamedTuple):
-    """Who has answered the validation rows, in the job's order, with scores."""
+    """Scored answers to the validation rows, in the job's order."""
 
     task: Task
     graded: tuple[Graded, ...]
-    # Of these contenders' answers, recorded ones too; None where no price is known
+    # Cost of all answers, including recorded ones; None if no price is known
     spent_usd: Decimal | None
     folder: Path
 
@@ -49,17 +43,12 @@ class ValidationAnswers(NamedTuple):
 def answer_validation(
     resolved: ResolvedJob, runs: Mapping[str, Run], options: AnswerOptions
 ) -> ValidationAnswers:
-    """Have contenders answer the validation rows, each tuned model alone and the others together.
+    """Let contenders answer the validation rows, each tuned model separately, the others together.
 
-    Prompts are chosen on the very rows that then score them, which flatters them a little.
-
-    Args:
-        resolved: As `judged_on_validation` returns it.
-        runs: Those of the tuned contenders, which have a model, by contender.
-        options: How they answer.
+    Prompts are chosen on the same rows that score them, which makes their scores optimistic.
 
     Raises:
-        BackendError: As of `unitune.compare`; so are OverBudget and Interrupted.
+        BackendError: See `unitune.compare`, as for OverBudget and Interrupted.
     """
     task, evaluate = prepare(resolved), resolved.job.evaluate
     contenders = build(evaluate, resolved.job.tuning, resolved.splits.train)
@@ -68,7 +57,7 @@ def answer_validation(
     def show(at: EvaluationProgress) -> None:  # the test stays unused
         progress(replace(at, phase="dev") if at.phase == "test" else at)
 
-    # The answers by which a prompt was chosen are taken from the cache.
+    # Answers used to choose a prompt come from the cache.
     options = replace(options, progress=show, use_cache=not runs)
     config = EvaluationConfig(
         task=task,
@@ -92,16 +81,7 @@ def answer_validation(
 def answer_in_turn(
     config: EvaluationConfig, journals: Journals, runs: Mapping[str, Run]
 ) -> dict[str, Answered]:
-    """Collect the answers of one tuned model, and one deployment, at a time; then all others'.
-
-    Args:
-        config: With its contenders.
-        journals: Of the config.
-        runs: Those of the tuned contenders, by contender.
-
-    Returns:
-        By contender.
-    """
+    """Return the answers by contender, collecting those of one tuned model at a time."""
     groups: list[tuple[Contender, ...]] = [(each,) for each in config.contenders if each.is_tuned]
     groups.append(tuple(each for each in config.contenders if not each.is_tuned))
     answered: dict[str, Answered] = {}

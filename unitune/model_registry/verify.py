@@ -13,7 +13,7 @@ from unitune.evaluate.compare import run_comparison
 from unitune.evaluate.diff import ContenderDiff, diff
 from unitune.evaluate.gate_record import gate_records
 from unitune.evaluate.history import find_comparison, history_folder
-from unitune.evaluate.options import CompareOptions, Notify, ignore
+from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job

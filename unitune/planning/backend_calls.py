@@ -1,8 +1,4 @@
-"""What a job's backend itself says of it, where it is installed; no training is started.
-
-A plan forecasts and validates options without a connection. A vendor's own price, its count of
-tokens and a timing of steps here are made only on request.
-"""
+"""Ask a job's backend for forecasts and option checks and, on request, a price or token counts."""
 
 from __future__ import annotations
 
@@ -28,30 +24,27 @@ from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows
 from unitune.workspace.install import install_command
 
-# Code of the finding that something is known of a vendor, and nothing can be launched there
+# Code of the finding that unitune can plan for the backend but cannot launch there
 NO_BACKEND = "no-backend"
-QUOTE_KEY = "unitune-quote"  # in place of a launch key; nothing is created under it
+QUOTE_KEY = "unitune-quote"  # replaces the launch key; nothing is created under it
 
 
 def existence_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
-    """Return the error that no installed package brings the backend, if none does."""
+    """Return an error if no installed package provides the backend."""
     if resolved.offer.name in registry.backend_names():
         return ()
     offers = (registry.offer(name) for name in registry.backend_names() if name != FOR_TESTS)
     names = listed([offer.name for offer in offers if offer.methods])
-    return (error(NO_BACKEND, resolved.offer.unavailable, f"It can launch at {names}."),)
+    return (error(NO_BACKEND, resolved.offer.unavailable, f"Backends that can launch: {names}."),)
 
 
 def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[Forecast, ...]]:
-    """Return what the backend says against the job, and a forecast of each run if it trains here.
-
-    A job that is no sweep has one run.
-    """
+    """Return the backend's findings and, if it trains on this machine, a forecast of each run."""
     if no_backend := existence_findings(resolved):
         return no_backend, ()
     name, here = resolved.offer.name, resolved.offer.trains_here
     if not here and (missing := registry.missing_packages(name)):
-        what = f"to launch there, {', '.join(missing)} must be installed."
+        what = f"launching on this backend requires {', '.join(missing)}."
         return (note("missing-extra", what, f"Install with: {install_command(name)}"),), ()
     refused = of_runs({run.setting: _refusal(run) for run in resolved.runs})
     if refused or not (here and isinstance(resolved.backend, Forecasts)):
@@ -62,7 +55,7 @@ def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[
 
 
 def _forecasts(resolved: ResolvedJob, backend: Forecasts) -> dict[str, Forecast]:
-    """Return a forecast of each run; runs that differ by their seeds alone take the same."""
+    """Return a forecast of each run. Runs that differ only in their seeds share one."""
     made: dict[str, Forecast] = {}
     alike: dict[tuple[str, int], Forecast] = {}
     for run in resolved.runs:
@@ -90,35 +83,29 @@ def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
 
 
 def calibrate(job: Job | ResolvedJob) -> None:
-    """Time a few steps of a job's training here, so that its plans become narrow.
+    """Time a few steps of a job's training here, to make later forecasts more precise.
 
-    The backend keeps what it measured, and makes every later forecast from it.
-
-    Raises:
-        Unsupported: Its backend does not train on this machine.
-        BackendError: The measuring process died.
+    Raises Unsupported if the backend does not train here, or BackendError if the process died.
     """
     resolved = preflight(job)
     backend = resolved.backend
     if not isinstance(backend, Calibrates):
         raise Unsupported(
-            f"backend {resolved.offer.name!r} does not train on this machine, so there is nothing "
-            "to calibrate. Leave --calibrate out."
+            f"backend {resolved.offer.name!r} does not train on this machine, so it cannot be "
+            "calibrated. Leave --calibrate out."
         )
     splits = resolved.splits
     backend.calibrate(resolved.job, splits.train, splits.validation, resolved.start)
 
 
 def counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
-    """Return the job with its rows counted as its vendor counts the prompts of a sample.
+    """Return the job with token counts scaled to the vendor's count of a sample of its rows.
 
-    Raises:
-        Unsupported: The vendor counts no tokens.
-        BackendError: It refused to, or did not answer.
+    Raises Unsupported if the vendor does not count tokens, or BackendError.
     """
     backend, model = resolved.backend, resolved.job.base_model
     if not isinstance(backend, CountsTokens):
-        raise Unsupported(f"{resolved.offer.name} counts no tokens before a launch.")
+        raise Unsupported(f"{resolved.offer.name} does not count tokens before a launch.")
     own = counter_for(model, aliases=resolved.terms.aliases)
     sample = [row.example for row in spread(resolved.splits.train.rows, SAMPLE_ROWS)]
     counters = {model: VendorCounter.sampled(backend, model, own, sample)}
@@ -126,22 +113,21 @@ def counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
 
 
 def quote(job: Job | ResolvedJob) -> Decimal:
-    """Return a vendor's own price of a training, in US dollars; of a sweep that of all its runs.
+    """Return the vendor's quote for a training, or for all runs of a sweep, in US dollars.
 
-    It is computed from the files of a launch, so they are uploaded, under the name of their hash: a
-    launch finds them there.
+    The files of the launch are uploaded, named by their hash, so that a launch can reuse them.
 
     Raises:
-        Unsupported: The vendor gives no price of its own.
+        Unsupported: The vendor does not quote prices.
         MissingExtra: The backend's packages are not installed.
-        BackendError: It refused the files, or did not answer.
+        BackendError: The vendor refused the files or did not answer.
     """
     resolved = preflight(job)
     if resolved.is_sweep:
         return sum((quote(run) for run in resolved.runs), start=Decimal(0))
     job, backend = resolved.job, resolved.backend
     if not isinstance(backend, Quotes):
-        raise Unsupported(f"{job.backend} gives no price of its own before a launch.")
+        raise Unsupported(f"{job.backend} does not quote a price before a launch.")
     form = resolved.terms.formats.get(job.method)
     with TemporaryDirectory() as temporary:
         folder, uploads = Path(temporary), dict[str, Upload]()

@@ -1,9 +1,4 @@
-"""What a comparison would take: requests, tokens and time of each contender.
-
-Requests and tokens are those of its estimate (`unitune.cost.evaluation`). How long models on this
-machine take, their backend says (`ForecastsAnswers`); for others so many seconds a request are
-assumed, and the assumption stands beside the figure.
-"""
+"""Forecast the requests, tokens and time of a comparison."""
 
 from __future__ import annotations
 
@@ -20,15 +15,15 @@ from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.security.spec import Frozen
 
-# Assumed of one request to a vendor or a server: low, expected, high. Not measured.
+# Assumed seconds per request to a vendor or server: low, expected, high. Not measured.
 REQUEST_SECONDS = (0.5, 2.0, 10.0)
-# With so many requests at once the engine begins (`unitune.evaluate.inference.requests`)
+# Requests in flight when the engine starts (`unitune.evaluate.inference.requests`)
 USUAL_CONCURRENCY = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """A time as a range around what is expected."""
+    """Expected time with its range, in seconds."""
 
     low: float = 0.0
     expected: float = 0.0
@@ -39,46 +34,46 @@ class Seconds:
 
 
 class ContenderForecast(Frozen):
-    """What the requests of one contender would take."""
+    """Requests, tokens and time of one contender."""
 
     name: str
     requests: Count
-    """On dev, to choose its prompt, and for the verdict."""
+    """Requests on the dev set, to choose a prompt, and on the test set."""
     tokens: Count
-    """Of prompts and answers together."""
+    """Prompt and answer tokens together."""
     seconds: Seconds
     basis: str
-    """What the time rests on."""
+    """Source of the time: measured, guessed or assumed."""
 
 
 class EvaluationForecast(Frozen):
-    """What the requests of a comparison would take; recorded answers take none."""
+    """Requests, tokens and time of a comparison. Recorded answers need no requests."""
 
     contenders: tuple[ContenderForecast, ...]
 
     @property
     def seconds(self) -> Seconds:
-        """From the first request to the last: contenders answer one after another."""
+        """Total time. Contenders answer one after another."""
         return sum((each.seconds for each in self.contenders), start=Seconds())
 
     @property
     def requests(self) -> Count:
-        """Of all contenders."""
+        """Requests of all contenders."""
         return sum((each.requests for each in self.contenders), start=Count())
 
     @property
     def tokens(self) -> Count:
-        """Of all contenders."""
+        """Tokens of all contenders."""
         return sum((each.tokens for each in self.contenders), start=Count())
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """What the times rest on, each once."""
+        """Distinct sources of the times."""
         return tuple(dict.fromkeys(each.basis for each in self.contenders))
 
 
 def forecast_evaluation(resolved: ResolvedJob) -> EvaluationForecast | None:
-    """Return what a comparison of a job would take; None where it has no test rows."""
+    """Return the forecast of a job's comparison, or None if the job has no test rows."""
     test = resolved.splits.test
     if test is None or not len(test):
         return None
@@ -112,7 +107,6 @@ def _forecast(spec: ContenderSpec, resolved: ResolvedJob, test: Dataset) -> Cont
 def _here(
     spec: ContenderSpec, job: Job, test: Dataset, tokens: ContenderTokens
 ) -> AnswerForecast | None:
-    """Return the forecast of a model's backend, where it answers on this machine."""
     if isinstance(spec, Server):
         return None
     name = spec.backend if isinstance(spec, Model) else job.backend
@@ -124,7 +118,7 @@ def _here(
         backend = registry.backend(name) if registry.offer(name).is_own else None
         if isinstance(backend, ForecastsAnswers):
             return backend.forecast_answers(model, test, load)
-    except UnituneError:  # a finding of its own
+    except UnituneError:  # reported as a finding elsewhere
         pass
     return None
 
@@ -138,5 +132,5 @@ def _assumed(requests: Count, most: int) -> tuple[Seconds, str]:
         requests.high * high / usual,
     )
     at_once = f"{usual}" if usual == most else f"{usual} to {most}"
-    basis = f"assumed: {low:g} to {high:g} s a request, {at_once} at a time"
+    basis = f"assumed: {low:g} to {high:g} s per request, {at_once} at a time"
     return seconds, basis

@@ -1,30 +1,25 @@
-"""Whether a backend could do a job, from its offer alone: what plan shows and launch refuses by.
-
-Pure functions from job, offer, date and rows to findings. An explicit setting that the backend
-cannot honour is an error; only `auto` adapts. The seed is a warning: it decides here, too, which
-rows are held out and shown, and at the vendor only whether a training could be repeated.
-
-A refusal that another backend would not make names those that take the job: first those with the
-same weights (offers name them by aliases, and some backends take any model of the Hugging Face
-hub), then those that would train the same rows on another base.
-"""
+"""Check a job against a backend's offer, and propose a base model when the job names none."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
+from unitune.cost.prices.book import PriceBook
 from unitune.errors import JobError, nearest
 from unitune.findings import Finding, error, listed, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
 from unitune.scorers.user_function import UserFunction
 from unitune.security.spec import Spec
+from unitune.workspace.today import today
 
-OTHER_BACKEND_HELPS = frozenset(  # refusals after which one looks for another backend
+OTHER_BACKEND_HELPS = frozenset(  # refusals whose fix names other backends
     {
         "closed",
         "closed-backend",
@@ -34,18 +29,23 @@ OTHER_BACKEND_HELPS = frozenset(  # refusals after which one looks for another b
         "unsupported-model",
     }
 )
-CLOSED_TO = "closed-to"  # code of the finding that a vendor takes no trainings from some customers
+# Code of the finding that a vendor no longer accepts some customers' trainings
+CLOSED_TO = "closed-to"
 NOT_ALL = "not open to all"
 FOR_TESTS = "fake"
-NO_TRAINING_ROWS = "no-training-rows"  # code of the finding that a job names none
+NO_TRAINING_ROWS = "no-training-rows"  # code of the finding that a job has no training file
 Customers = Literal["all", "some"]
-# More is a warning: a hundred times the usual rate of LoRA, ten times the usual epochs
+# Higher values get a warning: 100 times the usual LoRA rate, 10 times the usual epochs
 HIGH_LEARNING_RATE, MANY_EPOCHS = 0.1, 50
-SOON = timedelta(days=90)  # A date nearer than this is a warning, a later one a note
+SOON = timedelta(days=90)  # dates within this period are warnings, later ones notes
+
+# Size in a model's name: 8B, 0.6B, 0p6b, 270m
+BILLIONS = re.compile(r"(?<![a-z0-9])(\d+(?:[.p]\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
+FAR = 5  # difference in doublings from which a base counts like one of unknown size
 
 
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
-    """Return what the offer of a job's backend says against it on a day, whatever its rows."""
+    """Return the findings of a backend's offer against a job on a day, regardless of its rows."""
     findings = _against(job, offer, day)
     if not any(finding.code in OTHER_BACKEND_HELPS for finding in findings):
         return findings
@@ -59,10 +59,9 @@ def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
 
 
 def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
-    """Return what an offer says against a job, without regard to other backends."""
     terms = offer.terms(job.base_model)
     if job.data.train is None:
-        what = f"job {job.name!r} names no rows to train on; it can only be compared."
+        what = f"job {job.name!r} has no training rows; it can only be compared."
         return (error(NO_TRAINING_ROWS, what, "Name a file under `data.train`."),)
     if offer.closed is not None and day >= offer.closed.by:
         return (error("closed-backend", offer.unavailable),)
@@ -81,7 +80,7 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
 
 
 def same_base_elsewhere(job: Job, own: Offer, day: date) -> Iterator[tuple[Offer, str, Customers]]:
-    """Yield the other backends that tune the same weights, with their name there, and for whom."""
+    """Yield other backends that tune the same weights, with model names and allowed customers."""
     names = {
         job.base_model,
         *_names(own.model(job.base_model) or OfferedModel(name=job.base_model)),
@@ -99,7 +98,7 @@ def _others(job: Job) -> Iterator[Offer]:
 
 
 def _other_backends(job: Job, own: Offer, day: date) -> str:
-    """Return in a sentence or two which other backends take a job; empty where none does."""
+    """Return sentences that name the other backends that accept a job, or an empty string."""
     same = {
         offer.name: f"{offer.name} ({name if customers == 'all' else f'{name}, {NOT_ALL}'})"
         for offer, name, customers in same_base_elsewhere(job, own, day)
@@ -109,15 +108,15 @@ def _other_backends(job: Job, own: Offer, day: date) -> str:
         others = [takes(job, offer, each.name, day) for each in offer.models]
         if offer.name not in same and any(others):
             other.append(offer.name if "all" in others else f"{offer.name} ({NOT_ALL})")
-    sentences = [f"The same model can be tuned at {listed([*same.values()])}."] if same else []
+    sentences = [f"You can tune the same model with {listed([*same.values()])}."] if same else []
     if other:
         verb = "takes" if len(other) == 1 else "take"
-        sentences.append(f"With another base {listed(other)} {verb} the job.")
+        sentences.append(f"With another base model, {listed(other)} {verb} the job.")
     return " ".join(sentences)
 
 
 def takes(job: Job, offer: Offer, model: str, day: date) -> Customers | None:
-    """Return from which customers a backend takes the job with this base: all, some, or none."""
+    """Return which customers of a backend can run the job with this base model."""
     moved = job.model_copy(update={"backend": offer.name, "model": model})
     findings = _against(moved, offer, day)
     if any(finding.severity == "error" for finding in findings):
@@ -139,7 +138,7 @@ def _names(model: OfferedModel) -> set[str]:
 
 
 def explicit_settings(tuning: Tuning) -> list[str]:
-    """Return the dotted names of the settings that a job has set."""
+    """Return the dotted names of the settings that a job sets."""
     names: list[str] = []
     for name, value in tuning:
         if value == Tuning.model_fields[name].default:
@@ -160,29 +159,29 @@ def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
     if offer.is_own and offer.any_model:
         vendors = [] if "/" in name or job.path(name).exists() else _vendors_of(job)
         if vendors:
-            what = f"{offer.name} has no model {name!r}, which is a model of {listed(vendors)}."
+            what = f"{offer.name} does not have {name!r}; it is available from {listed(vendors)}."
             yield error("unsupported-model", what, f"Write `backend: {vendors[0]}`.")
         return
     guess = nearest(name, names)
     if not offer.any_model or (names and not is_open(job, offer)):
         what = f"{offer.name} cannot tune {name!r}"
-        what += f"; the nearest is {guess!r}" if guess else ", and offers no equivalent"
+        what += f"; the closest model is {guess!r}" if guess else ", and offers no equivalent"
         refusal = _refusal("model", what, names)
-        insist = f" To request it all the same, write `model: {{{offer.name}: {name}}}`."
+        insist = f" To request it anyway, write `model: {{{offer.name}: {name}}}`."
         yield refusal.model_copy(update={"fix": refusal.fix + insist * offer.any_model})
     elif names:
-        what = f"what is known of {offer.name} names no model {name!r}"
-        what += f"; the nearest is {guess!r}" if guess else ""
+        what = f"model {name!r} is not in the list of {offer.name}'s models"
+        what += f"; the closest is {guess!r}" if guess else ""
         yield warning(
             "unlisted-model",
-            f"{what}. It is requested by this name, and may be refused.",
-            f"Known: {', '.join(names)}. A job can name a model for each backend: "
-            f"model: {{{offer.name}: NAME, …}}.",
+            f"{what}. It is requested by this name and may be refused.",
+            f"Known models: {', '.join(names)}. To name a model per backend, write model: "
+            f"{{{offer.name}: NAME, …}}.",
         )
 
 
 def is_open(job: Job, offer: Offer) -> bool:
-    """Return whether a base that a job's backend does not list may be requested there."""
+    """Return whether a job may request a base model that the backend does not list."""
     named = not isinstance(job.model, str)
     pattern = offer.open_names or "$^"
     return offer.any_model and (
@@ -191,7 +190,7 @@ def is_open(job: Job, offer: Offer) -> bool:
 
 
 def _vendors_of(job: Job) -> list[str]:
-    """Return the backends that know a job's model by name, even if they cannot tune it."""
+    """Return the backends that list a job's model, even if they cannot tune it."""
     others = ((each.name, each.terms(job.base_model)) for each in _others(job) if each.methods)
     return [name for name, terms in others if terms.model or terms.refusal]
 
@@ -201,18 +200,26 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
         if setting == "seed" and setting not in offer.supported_settings:
             yield warning(
                 "no-seed",
-                f"{offer.name} takes no seed; the same training there may end with another model.",
-                "tuning.seed still decides which rows are held out and which are shown as shots.",
+                f"{offer.name} does not accept a seed, so repeating a training may produce a "
+                "different model.",
+                "tuning.seed still decides which rows are held out and which are used as few-shot "
+                "examples.",
             )
         elif setting not in (*offer.supported_settings, "preference.loss"):
             yield _refusal(
-                "setting", f"{offer.name} cannot honour tuning.{setting}", offer.supported_settings
+                "setting",
+                f"{offer.name} does not support tuning.{setting}",
+                offer.supported_settings,
             )
     if job.data.chat_template and not offer.trains_here:
-        what = f"{offer.name} trains with its own chat template, and data.chat_template names one."
-        yield error("chat-template", what, "Leave it out, or train with backend: local.")
+        what = (
+            f"{offer.name} trains with its own chat template, so data.chat_template cannot be used."
+        )
+        yield error(
+            "chat-template", what, "Remove data.chat_template, or train with backend: local."
+        )
     if refusal := _warmup_refusal(job.tuning.warmup, offer):
-        yield error("warmup", refusal, "Say it so, or leave it to auto.")
+        yield error("warmup", refusal, "Change the value, or use auto.")
     if job.method == "dpo":
         yield from _preference_findings(job.tuning.preference, offer)
     yield from _value_findings(job, offer, most_epochs)
@@ -221,34 +228,42 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
 def _value_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterator[Finding]:
     epochs, rate = job.tuning.epochs, job.tuning.learning_rate
     if isinstance(rate, float) and rate > HIGH_LEARNING_RATE:
-        what = f"tuning.learning_rate is {rate:g}; trainings use 0.00001 to 0.001, and diverge far "
-        yield warning("high-learning-rate", f"{what}above that.", "Lower it, or leave it to auto.")
+        what = (
+            f"tuning.learning_rate is {rate:g}; usual rates are 0.00001 to 0.001, and training "
+            "diverges far "
+        )
+        yield warning("high-learning-rate", f"{what}above.", "Lower it, or use auto.")
     if isinstance(epochs, float) and not offer.is_own:
-        what = f"tuning.epochs is {epochs:g}; {offer.name} makes whole passes over the rows."
-        yield error("fractional-epochs", what, "Give a whole number, or leave it to auto.")
+        what = f"tuning.epochs is {epochs:g}; {offer.name} accepts only whole numbers."
+        yield error("fractional-epochs", what, "Use a whole number or auto.")
     for name in job.tuning.callbacks:
         try:
             UserFunction(name, job.folder, f"the callback {name!r}").check()
         except JobError as refusal:
             yield error("callback", str(refusal))
     if epochs != "auto" and epochs > MANY_EPOCHS:
-        what = f"tuning.epochs is {epochs}: each row is trained on {epochs} times, and 1 to 5 are "
-        yield warning("many-epochs", f"{what}usual.", "Lower it, or leave it to auto.")
+        what = (
+            f"tuning.epochs is {epochs}, so each row is trained on {epochs} times; 1 to 5 epochs "
+            "are "
+        )
+        yield warning("many-epochs", f"{what}usual.", "Lower it, or use auto.")
     if most_epochs is not None and epochs != "auto" and epochs > most_epochs:
         yield error(
             "too-many-epochs",
-            f"tuning.epochs is {epochs}; {offer.name} makes at most {most_epochs}.",
-            "Lower it, or leave it to auto.",
+            f"tuning.epochs is {epochs}; {offer.name} accepts at most {most_epochs}.",
+            "Lower it, or use auto.",
         )
 
 
 def _warmup_refusal(warmup: float | str, offer: Offer) -> str | None:
     if not isinstance(warmup, int | float) or not warmup or offer.warmup_as is None:
         return None
-    given, wanted = ("steps", "a share, below 1") if warmup >= 1 else ("share", "a number of steps")
+    given, wanted = (
+        ("steps", "a fraction below 1") if warmup >= 1 else ("share", "a number of steps")
+    )
     if offer.warmup_as == given:
         return None
-    return f"tuning.warmup is {warmup:g}; {offer.name} takes {wanted}."
+    return f"tuning.warmup is {warmup:g}; {offer.name} accepts {wanted}."
 
 
 def _preference_findings(preference: Preference, offer: Offer) -> Iterator[Finding]:
@@ -256,14 +271,14 @@ def _preference_findings(preference: Preference, offer: Offer) -> Iterator[Findi
     losses = offer.preference_losses
     if loss not in ("auto", *losses):
         yield _refusal(
-            "loss", f"{offer.name} cannot honour tuning.preference.loss {loss}", (*losses,)
+            "loss", f"{offer.name} does not support tuning.preference.loss {loss}", (*losses,)
         )
     beta_range = losses.get("dpo" if loss == "auto" else loss)
     if beta_range and beta != "auto" and (allowed := beta_range.refusal(beta)):
         yield error(
             "beta-range",
-            f"tuning.preference.beta is {beta:g}; {offer.name} takes {allowed}.",
-            "Change it, or leave it to auto.",
+            f"tuning.preference.beta is {beta:g}; {offer.name} accepts {allowed}.",
+            "Change it, or use auto.",
         )
 
 
@@ -275,19 +290,25 @@ def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Fin
     else:
         for closed in model.closed_to:
             when = "since" if day >= closed.since else "from"
-            what = f"{offer.name} takes no trainings of {model.name} from {closed.whom}, {when} "
+            what = (
+                f"{offer.name} does not accept trainings of {model.name} from {closed.whom}, "
+                f"{when} "
+            )
             yield warning(CLOSED_TO, f"{what}{closed.since}.")
         if closes is not None:
-            what = f"{offer.name} takes trainings of {model.name} only until {closes}; from that "
-            yield _by_date(closes, day)("closes", f"{what}day on none can be started.")
+            what = (
+                f"{offer.name} accepts trainings of {model.name} until {closes}; from that day on "
+            )
+            yield _by_date(closes, day)("closes", f"{what}none can be started.")
     if retires_on is not None and day >= retires_on:
         yield error("stopped", f"{offer.name} switched {model.name} off on {retires_on}.")
     elif retires_on is not None:
         days = (retires_on - day).days
         yield _by_date(retires_on, day)(
             "stops",
-            f"{model.name} and all that is tuned from it stop on {retires_on}, in {days} days.",
-            "Plan what follows it; the same job can be trained elsewhere.",
+            f"{model.name} and all models tuned from it are switched off on {retires_on}, in "
+            f"{days} days.",
+            "Plan a replacement; the same job can be trained on another backend.",
         )
 
 
@@ -299,6 +320,48 @@ def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:
     return error(
         f"unsupported-{what}",
         f"{message}.",
-        f"It takes: {', '.join(allowed) or 'nothing'}. Change the job or choose a backend "
-        "that can.",
+        f"Allowed: {', '.join(allowed) or 'nothing'}. Change the job or choose a backend that "
+        "supports it.",
     )
+
+
+def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
+    """Return the base models of a job's backend that are closest to the job's model, closest first.
+
+    Models that support the job come first, then those with a price, then the closest in size (read
+    from names), then the cheapest: one for each row format. Empty if the job names a base of this
+    backend.
+    """
+    offer = book.offer(job.backend)
+    if isinstance(job.model, str):
+        names, refusal = [job.model], offer.terms(job.model).refusal
+        if offer.model(job.model) or refusal or is_open(job, offer):
+            return ()
+    else:
+        names = [*job.model.values()]
+        if job.backend in job.model:
+            return ()
+    if offer.hub_models and (on_hub := [name for name in names if name.count("/") == 1]):
+        return tuple(on_hub[:1])
+    size = next((size for name in names if (size := _billions(name))), None)
+    tier = offer.tier(job.options.get(offer.name, {}))
+
+    def distance(model: OfferedModel) -> tuple[bool, int, Decimal]:
+        row = book.find(
+            offer.name, model.name, "training", method=job.method, tier=tier, on=today()
+        )
+        sizes = (_billions(name) for name in (model.name, *model.aliases))
+        theirs = next((each for each in sizes if each), None)
+        doublings = round(abs(math.log2(theirs / size))) if theirs and size else FAR
+        return row is None, min(doublings, FAR), row.usd if row else Decimal(0)
+
+    usable = [model for model in offer.models if takes(job, offer, model.name, today())]
+    ordered = sorted(usable or offer.models[:1], key=distance)
+    formats = ((offer.terms(model.name).formats.get(job.method), model.name) for model in ordered)
+    return tuple(dict(reversed([*formats])).values())[::-1]
+
+
+def _billions(name: str) -> float | None:
+    """Return the number of parameters in a model's name, in billions."""
+    match = BILLIONS.search(name)
+    return match and float(match[1].replace("p", ".")) / (1 if match[2] in "bB" else 1000)

@@ -1,12 +1,7 @@
-"""The runs of a learning curve: nested subsets of a job's training rows, each with several seeds.
+"""Plan the runs of a learning curve: nested subsets of the training rows, each with several seeds.
 
-The largest subset is all rows, and each other one about half of the next; rows of equal input stay
-together. A seed draws its own subsets, so that they differ in rows as well as in training, and all
-learn with the settings of the job, so that each row is passed over as often. The runs are ordinary
-ones: that with all rows and the first seed is the job's own, and none is trained twice.
-
-They are judged on the validation rows, on which every one of them answers the same cases; the test
-stays unused.
+All runs use the job's settings and are scored on its validation rows. The run with all rows and the
+first seed is the job's own run.
 """
 
 from __future__ import annotations
@@ -24,36 +19,31 @@ from unitune.job.contenders import ContenderSpec, Tuned
 from unitune.planning.preflight import ResolvedJob, refuse
 from unitune.planning.rows import Rows
 
-# A power law has three parts. Of one training a size nobody knows what chance does: in simulations
-# the 80 % range of twice the rows then held the truth in 48 to 100 %, by the form of the curve, and
-# with three seeds in 77 to 100 % (`benchmarks/learning_curves.py`).
+# A power law has three parameters. With one seed per size the noise is unknown: in simulations the
+# 80 % range for twice the rows then covered the truth in 48 to 100 % of cases, depending on the
+# shape of the curve, and with three seeds in 77 to 100 % (`benchmarks/learning_curves.py`).
 LEAST_POINTS, LEAST_SEEDS = 3, 2
-LEAST_ROWS = 10  # of the smallest subset: about a step or two of training
+LEAST_ROWS = 10  # in the smallest subset: about one or two training steps
 
 
 def learning_curve_of(resolved: ResolvedJob, points: int, seeds: int) -> ResolvedJob:
-    """Return the job as a sweep over subsets of its rows and seeds, judged on its validation rows.
-
-    Args:
-        resolved: The job.
-        points: How many sizes, each half of the next.
-        seeds: How many trainings of each size.
+    """Return the job as a sweep over `points` halved subsets of its rows and `seeds` per subset.
 
     Raises:
-        UserError: It is a sweep already, or these are too few points or seeds.
-        DataError: It has too few rows, or they cannot be used.
+        UserError: The job is already a sweep, or there are too few points or seeds.
+        DataError: The job has too few rows, or they cannot be used.
     """
     if resolved.is_sweep:
         raise UserError(
-            f"job {resolved.job.name!r} is a sweep (lists of {', '.join(resolved.job.sweep)}), and "
-            "a learning curve is that of one setting. Give each setting one value, such as that "
+            f"job {resolved.job.name!r} is a sweep (lists of {', '.join(resolved.job.sweep)}), "
+            "but a learning curve uses one setting. Give each setting one value, for example that "
             "of the best run."
         )
     if points < LEAST_POINTS or seeds < LEAST_SEEDS:
         raise UserError(
-            f"a learning curve of {points} points and {seeds} seeds says nothing: it takes at "
-            f"least {LEAST_POINTS} points, to which a curve is fitted, and {LEAST_SEEDS} seeds, "
-            "which show what chance does."
+            f"a learning curve of {points} points and {seeds} seeds is not reliable: fitting the "
+            f"curve takes at least {LEAST_POINTS} points, and measuring noise takes at least "
+            f"{LEAST_SEEDS} seeds."
         )
     refuse(resolved.offer_findings)
     splits = resolved.splits
@@ -69,18 +59,14 @@ def learning_curve_of(resolved: ResolvedJob, points: int, seeds: int) -> Resolve
 
 
 def whole_training_of(resolved: ResolvedJob) -> ResolvedJob:
-    """Return the run of a learning curve that is the job's own, as a curve of it alone."""
+    """Return the job's own run as a learning curve with a single run."""
     own = _part(resolved, resolved.splits.train, seed_of(resolved.job))
     judged = judged_on_validation(resolved, [Tuned(name=own.setting, role="reference")])
     return replace(judged, parts=(own,))
 
 
 def nested_subsets(train: Dataset, points: int, seed: int) -> list[Dataset]:
-    """Return subsets of training rows, the smallest first, each about half of the next.
-
-    Raises:
-        DataError: Too many rows have the same input.
-    """
+    """Return halved subsets of the training rows, smallest first. Raises DataError if too few."""
     inputs = Inputs(f"learning curve {seed}")
     for example in train:
         inputs.add(example.input_key)
@@ -90,7 +76,7 @@ def nested_subsets(train: Dataset, points: int, seed: int) -> list[Dataset]:
         if kept is None:
             raise DataError(
                 f"{train.name}: its {len(train):,} rows have {inputs.different():,} different "
-                f"inputs, too few for {points} sizes, as rows of equal input stay together. "
+                f"inputs, too few for {points} sizes, because rows of equal input stay together. "
                 "Give fewer --points."
             )
         subsets.append(train.picked(np.flatnonzero(kept).tolist()))
@@ -98,20 +84,20 @@ def nested_subsets(train: Dataset, points: int, seed: int) -> list[Dataset]:
 
 
 def curve_notes(resolved: ResolvedJob) -> Iterator[Finding]:
-    """Yield what makes sizes of a learning curve differ in more than their rows."""
+    """Yield a note for each setting that makes sizes differ in more than their rows."""
     tuning = resolved.job.tuning
     if tuning.epochs == "auto" and not resolved.offer.trains_here:
         yield note(
             "epochs-by-size",
-            f"{resolved.offer.name} chooses the epochs of each size itself, perhaps more for fewer "
-            "rows.",
-            "Set tuning.epochs, so that each row is passed over as often.",
+            f"{resolved.offer.name} chooses the epochs of each size itself, and may use more for "
+            "fewer rows.",
+            "Set tuning.epochs so that every size makes the same number of passes.",
         )
     if tuning.max_steps != "auto":
         yield note(
             "steps-by-size",
-            f"tuning.max_steps ends each training after {tuning.max_steps} steps, so that larger "
-            "sizes may pass over their rows less often.",
+            f"tuning.max_steps ends each training after {tuning.max_steps} steps, so larger sizes "
+            "may make fewer passes over their rows.",
             "Leave it out.",
         )
 
@@ -121,7 +107,9 @@ def _check_sizes(resolved: ResolvedJob, points: int) -> None:
     smallest, least = rows >> (points - 1), max(LEAST_ROWS, limits.min_rows or 0)
     if smallest >= least:
         return
-    who = f"{resolved.offer.name} takes" if (limits.min_rows or 0) > LEAST_ROWS else "there must be"
+    who = (
+        f"{resolved.offer.name} takes" if (limits.min_rows or 0) > LEAST_ROWS else "the minimum is"
+    )
     raise DataError(
         f"{resolved.splits.train.name}: of {rows:,} rows to train on, the smallest of {points} "
         f"sizes has {smallest:,}, and {who} at least {least:,}. Give fewer --points, or collect "
@@ -130,7 +118,6 @@ def _check_sizes(resolved: ResolvedJob, points: int) -> None:
 
 
 def _part(resolved: ResolvedJob, subset: Dataset, seed: int) -> ResolvedJob:
-    """Return one run; that of all rows keeps what is known of them."""
     job, read = resolved.job, resolved.rows.read
     if seed != seed_of(job):
         tuning = job.tuning.model_copy(update={"seed": seed})
@@ -143,7 +130,7 @@ def _part(resolved: ResolvedJob, subset: Dataset, seed: int) -> ResolvedJob:
 
 
 def judged_on_validation(resolved: ResolvedJob, contenders: Iterable[ContenderSpec]) -> ResolvedJob:
-    """Return the job with its validation rows as the cases of these contenders."""
+    """Return the job with its validation rows as the test cases of these contenders."""
     splits, evaluate = resolved.splits, resolved.job.evaluate
     cases = {row.example.case_id: row for row in splits.validation.rows}
     dev = replace(splits.validation, rows=tuple(cases.values()))
@@ -159,7 +146,7 @@ def judged_on_validation(resolved: ResolvedJob, contenders: Iterable[ContenderSp
             "clusters": evaluate.clusters if named else None,
             "slices": (),
             "gate": None,
-            "leaks": "allow",  # of validation rows, which warns of them; those of the test refuse
+            "leaks": "allow",  # validation rows only warn of leaks; test rows refuse them
         }
     )
     job = resolved.job.model_copy(update={"evaluate": judged})

@@ -1,9 +1,4 @@
-"""Which tokens of a row a training learns: the mask, to be looked at before anything is paid.
-
-Backends that train on what is sent learn the assistant turns, except those of weight 0; a backend
-that trains here shows itself what carries loss (`ShowsLossMask`). Texts are cut into tokens where
-the model's encoding is here; elsewhere they stay whole, which is stated.
-"""
+"""Show which tokens of a row are trained on, before anything is paid for."""
 
 from __future__ import annotations
 
@@ -21,28 +16,23 @@ from unitune.planning.preflight import ResolvedJob, preflight
 
 @dataclass(frozen=True, slots=True)
 class MaskedRow:
-    """One row as a training sees it."""
+    """One training row with its loss mask."""
 
-    line: int  # of the training file
-    pieces: tuple[MaskedToken, ...]  # tokens in order, or whole texts where no tokenizer is here
-    problem: str = ""  # why it cannot be learnt from; empty where it can
+    line: int  # in the training file
+    pieces: tuple[MaskedToken, ...]  # tokens in order, or whole texts without a tokenizer
+    problem: str = ""  # reason why the row cannot be trained on, or empty
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The first rows of a training file, and what cut their texts, for people."""
+    """Loss masks of the first rows of a training file."""
 
     rows: tuple[MaskedRow, ...]
     basis: str
 
 
 def audit(job: Job | ResolvedJob, count: int) -> Audit:
-    """Return the first training rows with what is learnt of them.
-
-    Raises:
-        DataError: The data cannot be used.
-        MissingExtra: The backend trains here, and its packages are not installed.
-    """
+    """Return the loss masks of the first training rows. Raises DataError or MissingExtra."""
     resolved = preflight(job)
     job, rows = resolved.job, resolved.splits.train.rows[:count]
     if resolved.offer.trains_here and isinstance(resolved.backend, ShowsLossMask):
@@ -55,17 +45,16 @@ def audit(job: Job | ResolvedJob, count: int) -> Audit:
         return Audit(tuple(shown), "the model's own tokenizer")
     family = family_of(job.base_model)
     encoding = family.encoding if family else None
-    cut = encoding or "whole texts: the tokenizer of this model is not on this machine"
+    cut = encoding or "whole texts: this model's tokenizer is not on this machine"
     masked = (MaskedRow(row.line, tuple(_pieces(row.example, encoding))) for row in rows)
     return Audit(tuple(masked), f"{cut}; the vendor's own template is not shown")
 
 
 def _pieces(example: Example, encoding: str | None) -> Iterator[MaskedToken]:
-    """Yield the pieces of a row at a vendor: which turns carry loss is all that is known."""
     last = len(example.messages) - 1
     for at, turn in enumerate(example.messages):
         learnt = turn.role == "assistant" and turn.weight != 0 and example.weight > 0
-        # Of a preference row the answers alone are compared with each other.
+        # In a preference row, only the two answers are compared with each other.
         learnt = learnt and (example.non_preferred_output is None or at == last)
         yield from _turn(turn.role, turn, encoding, learnt=learnt)
     for worse in example.non_preferred_output or ():
@@ -83,7 +72,7 @@ def _turn(
 
 
 def _cut(text: str, encoding: str | None) -> Iterable[str]:
-    """Return the tokens of a text as text; those that are no whole characters stand together."""
+    """Return the tokens of a text. Tokens that are not whole characters are joined."""
     if encoding is None or not text:
         return (text,)
     tokens = tiktoken_encoding(encoding)

@@ -1,4 +1,4 @@
-"""What a resolved job costs at a vendor, and what budgets and prices say against that."""
+"""Price a resolved job at a vendor and check the estimate against budgets and price ages."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from unitune.workspace.today import today
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What is known of money before a plan is made."""
+    """Budgets, spending and earlier bills that a plan is checked against."""
 
     project: ProjectBudget = field(default_factory=ProjectBudget)
-    # By the project's runs and deployments, where budget.yaml limits what they may cost
+    # By the project's runs and deployments, if budget.yaml limits their cost
     spent: Spent = field(default_factory=Spent)
-    # Of the bills of earlier runs, by backend and base model
+    # From the bills of earlier runs, by backend and base model
     lessons: Mapping[tuple[str, str], Sequence[Lesson]] = field(
         default_factory=dict[tuple[str, str], Sequence[Lesson]]
     )
-    unpriced: bool = False  # whether the user takes a price that is unknown or old
-    # Fingerprints of trainings that go on or are done: their money is in `spent`
+    unpriced: bool = False  # True if the user accepts unknown or old prices
+    # Fingerprints of running and finished trainings, whose money is in `spent`
     launched: frozenset[str] = frozenset()
 
 
@@ -46,24 +46,16 @@ NOTHING_KNOWN = Money()
 
 
 def money_of(job: Job, *, unpriced: bool = False) -> Money:
-    """Return what is known of money where a job stands.
+    """Return the budgets, spending and earlier bills of a job's project. Raises JobError.
 
-    A ledger that machines share is only read when budget.yaml makes it matter: a plan opens no
-    connection of its own accord.
-
-    Args:
-        job: Its folder has the project's budget.
-        unpriced: Whether the user takes a price that is unknown or old.
-
-    Raises:
-        JobError: budget.yaml is not valid.
+    A shared ledger is read only if budget.yaml needs it, so a plan opens no connection otherwise.
     """
     project = project_budget(job.folder)
     shared = ledger_url() is not None
     wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
     if not wanted:
         return Money(project, unpriced=unpriced)
-    from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
+    from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - imports the database
 
     ledger = Ledger(home())
     books = budgeting.books_of(ledger)
@@ -81,12 +73,9 @@ def estimated(
     money: Money = NOTHING_KNOWN,
     trained: Mapping[str, Job] | None = None,
 ) -> Estimate:
-    """Return what a training and the answers of its comparison cost at a vendor.
+    """Return the vendor's price of a training (or sweep) and of the answers of its comparison.
 
-    Args:
-        resolved: The job; of a sweep all runs are in it.
-        money: What is known beforehand.
-        trained: The jobs of the runs that tuned contenders name, by contender, where known.
+    `trained` has the jobs of the runs that tuned contenders name, by contender.
     """
     job = resolved.job
     others = {
@@ -103,7 +92,7 @@ def estimated(
 
 
 def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
-    """Yield what budgets and the age and origin of prices say against an estimate."""
+    """Yield findings about budgets and about the age and origin of the prices."""
     job, usd = resolved.job, made.launch_usd
     limits = caps(job.budget and job.budget.usd, money.project, money.spent)
     what, less = "the training", "lower the epochs, or leave rows out"
@@ -112,7 +101,7 @@ def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Itera
     if job.sweep:
         less = f"leave values out, {less}"
     if usd is not None and resolved.is_sweep:
-        # Money of the runs that are launched is in what is spent: the project pays for the others.
+        # Launched runs are already in `spent`, so the project pays only for the others.
         lines = zip(resolved.runs, made.of("training"), strict=True)
         left = [line.usd for run, line in lines if run.fingerprint not in money.launched]
         others = Spread.total(each for each in left if each is not None)

@@ -1,12 +1,4 @@
-"""What would happen: the findings, and the forecast or the estimate, of one job on each backend.
-
-    preflight ──► rows against the offer ──► estimate against budgets ──► backend ──► `Plan`
-
-`plan` reads the offer (data, no SDK), the data files, and, for backends that train on this machine,
-model and machine. It starts nothing, spends nothing and calls no vendor. A launch is refused for
-the errors of its plan, so a plan without errors is a job that can be launched. `plans` compares
-several backends at once: data are read, checked and counted once for all of them.
-"""
+"""Plan one job on one or several backends: findings, and a forecast or an estimate."""
 
 from __future__ import annotations
 
@@ -38,10 +30,9 @@ from unitune.planning.evaluation_forecast import (
     Seconds,
     forecast_evaluation,
 )
-from unitune.planning.feasibility import NO_TRAINING_ROWS
+from unitune.planning.feasibility import NO_TRAINING_ROWS, proposed_bases
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows, row_findings
 from unitune.security.spec import Frozen
 from unitune.workspace.notebook import table
@@ -49,87 +40,87 @@ from unitune.workspace.today import today
 
 
 class Bound(Frozen):
-    """What a saved plan holds for: changed, `unitune apply` refuses it."""
+    """Inputs of a saved plan. If any of them changes, `unitune apply` refuses the plan."""
 
     job: dict[str, Any]
-    """The job, without its folder."""
+    """Job without its folder."""
     files: dict[str, str]
-    """SHA-256 of each file as it would be uploaded, by its name; of a comparison, of its cases."""
+    """SHA-256 of each file as uploaded, by name; for a comparison, the hash of its test cases."""
     start: Start | None = None
-    """What the training goes on from."""
+    """Model that the training continues from."""
     job_file: str | None = None
-    """Where the job stands, from the folder of the saved plan; None where it was not saved."""
+    """Path of the job file, relative to the saved plan's folder; None if the plan was not saved."""
     given_prices: tuple[PriceEntry, ...] = ()
-    """Prices of the command line that it was made with; they hold for the launch, too."""
+    """Prices given on the command line. They also apply to the launch."""
     given_budget: TrainingBudget | None = None
-    """The budget of the command line, likewise."""
+    """Budget given on the command line. It also applies to the launch."""
 
 
 class PlannedRun(Frozen):
     """One run of a sweep."""
 
     name: str
-    """Its values: ``learning_rate=0.0001, lora.rank=8``."""
+    """Values of the run: ``learning_rate=0.0001, lora.rank=8``."""
     settings: dict[str, Value]
-    """The same, by the dotted names of the settings under `tuning`."""
+    """The same values by the dotted names of the settings under `tuning`."""
     forecast: Forecast | None = None
-    """For backends that train on this machine."""
+    """Forecast, for backends that train on this machine."""
     estimate: Estimate | None = None
-    """For hosted backends."""
+    """Estimate, for hosted backends."""
 
 
 class Plan(Frozen):
-    """What one job would do on one backend; of a sweep, all of its runs together."""
+    """Plan of one job on one backend. The plan of a sweep covers all its runs."""
 
     schema_version: int = 1
     job: str
     backend: str
     model: str
     proposed: bool = False
-    """Whether the job names no base here, and `model` is the backend's closest."""
+    """True if the job names no base model for this backend and `model` is the closest one."""
     method: str
     day: date
-    """Day that it was made for."""
+    """Day of the plan."""
     listed: bool
-    """Whether the offer names the model, or takes all of the hub's by their names there."""
+    """True if the offer names the model or accepts every model of the Hugging Face hub."""
     charge: Literal["none", "estimated", "unknown"]
-    """"none" on this machine; "unknown" where no price is known."""
+    """"none" on this machine; "unknown" if no price is known."""
     start: Start | None = None
-    """What the training goes on from; None: it begins at the base model."""
+    """Model that the training continues from, or None to start from the base model."""
     train_rows: int = 0
     validation_rows: int = 0
     test_rows: int | None = None
     findings: tuple[Finding, ...] = ()
     tunable_until: date | None = None
-    """Day from which this base cannot be tuned here any more."""
+    """First day on which this base model can no longer be tuned on this backend."""
     retires_on: date | None = None
-    """Day on which the base, and what was tuned from it, is switched off here."""
+    """Day on which the backend switches off the base model and models tuned from it."""
     forecast: Forecast | None = None
-    """For backends that train on this machine."""
+    """Forecast, for backends that train on this machine."""
     estimate: Estimate | None = None
-    """For hosted backends."""
+    """Estimate, for hosted backends."""
     evaluation: EvaluationForecast | None = None
-    """The requests of its comparison; None without test rows."""
+    """Requests of the comparison, or None without test rows."""
     runs: tuple[PlannedRun, ...] = ()
-    """Of a sweep, in the order of launch; none where the job has a single run."""
+    """Runs of a sweep in launch order; empty if the job has a single run."""
     bound: Bound | None = None
-    """None where the job cannot be launched."""
+    """Inputs that the plan depends on, or None if the job cannot be launched."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that stop a launch."""
+        """Findings that stop a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     @property
     def compares_only(self) -> bool:
-        """Whether nothing is trained, and the plan is that of a comparison."""
+        """True if nothing is trained and the plan is that of a comparison."""
         return any(
             (each.code, each.severity) == (NO_TRAINING_ROWS, "note") for each in self.findings
         )
 
     @property
     def training_seconds(self) -> Seconds | None:
-        """How long the training would take; None where its backend does not say."""
+        """Duration of the training, or None if the backend does not forecast it."""
         forecast = self.forecast
         if forecast is None:
             return None
@@ -137,7 +128,7 @@ class Plan(Frozen):
 
     @property
     def verdict_seconds(self) -> Seconds | None:
-        """How long training and answers would take; None where either is not known."""
+        """Duration of training and answers, or None if either is unknown."""
         training, evaluation = self.training_seconds, self.evaluation
         return training + evaluation.seconds if training and evaluation else None
 
@@ -145,7 +136,7 @@ class Plan(Frozen):
         return f"<Plan {self.job!r} on {self.backend}: {len(self.errors)} errors>"
 
     def __str__(self) -> str:
-        """A few lines for a person: rows, time and memory or cost, and the findings."""
+        """Return a summary: rows, time and memory or cost, and the findings."""
         lines = [f"{self.job}: {self.method} of {self.model} on {self.backend}, {self.day}"]
         if not self.errors:
             lines += self._figures()
@@ -192,7 +183,7 @@ def _named(line: str) -> tuple[str, str]:
 
 
 class PlanSet(Frozen):
-    """What one job would do on several backends."""
+    """Plans of one job on several backends."""
 
     schema_version: int = 1
     job: str
@@ -201,7 +192,7 @@ class PlanSet(Frozen):
 
 
 def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
-    """Return what a job would do, without doing it.
+    """Return what a job would do and cost, without starting it.
 
     Examples:
         >>> plan = unitune.plan(job)
@@ -211,17 +202,17 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
 
     Args:
         job: What to tune and how.
-        vendor_counts: Upload a sample of the training rows, and let the vendor count their
-            prompts; no vendor is called without this.
+        vendor_counts: Upload a sample of the training rows to have the vendor count their tokens.
+            Otherwise no vendor is called.
 
     Returns:
         Findings, row counts, and tokens with their time and memory, or their cost.
 
     Raises:
-        NotFoundError: No installed package brings the job's backend.
+        NotFoundError: No installed package provides the job's backend.
         JobError: The job names no base model for its backend, or budget.yaml is not valid.
-        Unsupported: The vendor should count tokens, and counts none.
-        BackendError: It refused to, or did not answer.
+        Unsupported: `vendor_counts` is set, but the vendor does not count tokens.
+        BackendError: The vendor refused to count tokens, or did not answer.
     """
     resolved = preflight(job)
     money = money_of(resolved.job)
@@ -234,12 +225,12 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
 
 
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
-    """Return what a job would do on each of several backends, by name; imports none of them.
+    """Return the plans of a job on several backends, by name, without importing the backends.
 
-    If the job names no base of a backend, the plan is that of the closest one (`Plan.proposed`).
+    If the job names no base model for a backend, its plan uses the closest one (`Plan.proposed`).
 
     Raises:
-        NotFoundError: No installed package brings one of them.
+        NotFoundError: No installed package provides one of the backends.
         JobError: budget.yaml is not valid.
     """
     rows, money, book = Rows(read_job(job)), money_of(job), book_for(job)
@@ -264,13 +255,10 @@ def _beside_others(job: Job, book: PriceBook, rows: Rows, money: Money) -> Plan:
 
 
 def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
-    """Return the plan of a resolved job: what a launch is refused by.
+    """Return the plan of a resolved job.
 
-    Args:
-        resolved: The job.
-        money: What is known of it.
-        alone: Whether its backend is imported, to forecast and to validate options. Beside other
-            backends it is not, and of the data, the same for all, only errors are findings.
+    Unless it is planned `alone`, the backend is not imported, so it neither forecasts nor validates
+    options, and warnings and notes about the data are left out.
     """
     job, offer, terms = resolved.job, resolved.offer, resolved.terms
     findings, read = list(resolved.offer_findings), resolved.rows.read.report
@@ -328,15 +316,11 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
 
 
 def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
-    """Return the plan of a job that trains nothing, and can be compared, as that of its comparison.
-
-    Nothing can be launched by it; saved, it shows what has changed since. Another plan is returned
-    as it is.
-    """
+    """Return the plan of a job without training rows as that of its comparison."""
     codes = [finding.code for finding in planned.errors]
     if codes != [NO_TRAINING_ROWS] or resolved.splits.test is None:
         return planned
-    what = "the job names no rows to train on: it is only compared."
+    what = "the job has no training rows, so it is only compared."
     findings = [each for each in planned.findings if each.severity != "error"]
     made = estimated(resolved) if resolved.offer.training_price != "none" else None
     bound = Bound(

@@ -1,12 +1,4 @@
-"""The one way into everything: `preflight` looks up all that a job needs, once.
-
-    Job ──► offer, backend, the model's own name there
-        ──► rows read, checked and split; test cases that leak
-        ──► ResolvedJob: plan, launch, quote, calibrate, compare and cost take it
-
-It starts nothing and calls no vendor. A finding that is an error stops a plan and, by `refuse`, a
-launch, in the same words.
-"""
+"""Look up everything that a job needs, once, without calling a vendor."""
 
 from __future__ import annotations
 
@@ -54,25 +46,25 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 
 @dataclass(frozen=True, eq=False)
 class ResolvedJob:
-    """A job with everything looked up."""
+    """Job with its offer, prices, rows and start looked up."""
 
-    job: Job  # with the offer's own name of its base model
+    job: Job  # with the offer's name of its base model
     offer: Offer
-    terms: Terms  # of the offer, for the base model
+    terms: Terms  # the offer's terms for the base model
     book: PriceBook
-    rows: Rows  # the same for all backends
-    # What the offer says against the job, and what speaks against its start
+    rows: Rows  # shared by all backends
+    # From the offer, the start and the trackers
     offer_findings: tuple[Finding, ...]
-    # What its training goes on from; None: it begins at the base model, or that is not found
+    # Model that the training continues from; None for the base model, or if it was not found
     start: Start | None = None
-    # Of a run of a sweep: its values, by the names of the settings
+    # Values of a run of a sweep, by setting
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    # Of a sweep over rows, too: its runs (`unitune.planning.learning_curve`)
+    # Runs of a sweep over rows (`unitune.planning.learning_curve`)
     parts: tuple[ResolvedJob, ...] = ()
 
     @cached_property
     def runs(self) -> tuple[ResolvedJob, ...]:
-        """The job of each run of a sweep; where it is none, itself."""
+        """Each run of a sweep as a resolved job; the job itself if it is not a sweep."""
         sweep = self.job.sweep
         runs = tuple(
             replace(self, job=job, settings={name: job.tuning.value_of(name) for name in sweep})
@@ -82,51 +74,43 @@ class ResolvedJob:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether it has several runs."""
+        """True if the job has several runs."""
         return bool(self.parts or self.job.sweep)
 
     @property
     def setting(self) -> str:
-        """Of a run of a sweep: its values, which are its name there."""
+        """Values of a run of a sweep, which are its name."""
         return ", ".join(f"{name}={written(value)}" for name, value in self.settings.items())
 
     @property
     def splits(self) -> Splits:
-        """The rows by what they are for.
-
-        Raises:
-            DataError: They cannot be used.
-        """
+        """Rows of each split. Raises DataError if they cannot be used."""
         return self.rows.read.splits
 
     @property
     def leaks(self) -> tuple[SharedCase, ...]:
-        """Test cases that stand in training or validation rows."""
+        """Test cases that also occur in training or validation rows."""
         return self.rows.read.leaks
 
     @cached_property
     def backend(self) -> Backend:
-        """The backend.
-
-        Raises:
-            MissingExtra: Its packages are not installed.
-        """
+        """Backend of the job. Raises MissingExtra if its packages are not installed."""
         return registry.backend(self.offer.name)
 
     @cached_property
     def workload(self) -> Workload:
-        """The rows as the base model counts them."""
+        """Rows with the base model's token counts."""
         return self.rows.counted_for(self.job.base_model, self.terms.aliases)
 
     @cached_property
     def files(self) -> dict[str, WireFile]:
-        """The files as they would be uploaded, by name."""
+        """Files of the upload, by name."""
         written = self.rows.written_in(self.terms.formats.get(self.job.method))
         return {name: file for name, file in written.items() if name in self.uploads}
 
     @property
     def uploads(self) -> dict[str, Dataset]:
-        """The rows that a launch uploads, by file name."""
+        """Rows of the upload, by file name."""
         held_out = self.terms.limits.validation_rows_most != 0 and len(self.splits.validation)
         more = {"validation.jsonl": self.splits.validation} if held_out else {}
         return {"train.jsonl": self.splits.train, **more}
@@ -135,8 +119,7 @@ class ResolvedJob:
     def fingerprint(self) -> str:
         """Hash of everything that determines what a training learns (`training_fingerprint`).
 
-        Name, budget and evaluation are left out, so that changing them finds the same training; but
-        for the scorer where it chooses the step that is kept.
+        Name, budget and evaluation are left out, but for the scorer that chooses the checkpoint.
         """
         job, start, chosen = self.job, self.job.start, dict[str, JsonValue]()
         if job.tuning.best_by == "score":
@@ -160,15 +143,10 @@ class ResolvedJob:
 def preflight(
     job: Job | ResolvedJob, *, book: PriceBook | None = None, rows: Rows | None = None
 ) -> ResolvedJob:
-    """Look up all that a job needs; one that is resolved is returned as it is.
-
-    Args:
-        job: What to tune and how.
-        book: Prices; None: those that hold where the job stands.
-        rows: Of the job, where they are read already.
+    """Look up everything that a job needs. A resolved job is returned unchanged.
 
     Raises:
-        NotFoundError: No installed package brings the job's backend.
+        NotFoundError: No installed package provides the job's backend.
         JobError: The job names no base model for its backend, or prices.yaml is not valid.
     """
     if isinstance(job, ResolvedJob):
@@ -193,7 +171,7 @@ def preflight(
 
 
 def _with_redacted_instructions(job: Job, redaction: Redaction) -> Job:
-    """Return a job whose prompts say what its rows say: the same placeholders."""
+    """Return the job with the placeholders of its redacted rows in its prompts, too."""
 
     def redacted(spec: SpecT) -> SpecT:
         words = getattr(spec, "instructions", None)
@@ -205,17 +183,7 @@ def _with_redacted_instructions(job: Job, redaction: Redaction) -> Job:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Refuse what has an error among its findings.
-
-    Raises:
-        Leak: Test cases or validation rows stand in training rows.
-        Mismatch: It goes on from a model of another base.
-        OverBudget: Only the budget speaks against it.
-        MissingExtra: Packages are missing.
-        JobError: Its options for the backend are wrong.
-        DataError: Rows cannot be used.
-        Unsupported: The backend cannot do it.
-    """
+    """Raise the exception that fits the errors among the findings, if any (`_error_type`)."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return

@@ -1,7 +1,4 @@
-"""A job's rows: read once, counted once by each tokenizer, written once in each format.
-
-`row_findings` holds them against what a backend takes for a model.
-"""
+"""Read, count and write a job's rows once, and check them against a backend's limits."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ from unitune.workspace.progress import counted
 
 @dataclass(frozen=True, slots=True)
 class WireFile:
-    """A file as it would be uploaded, without its content."""
+    """Hash, size and findings of a file as it would be uploaded."""
 
-    findings: tuple[Finding, ...]  # an error for each row that the format cannot carry
+    findings: tuple[Finding, ...]  # an error for each row that the format cannot represent
     size: int  # in bytes
     sha256: str
 
 
 def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
-    """Write rows in a wire format, or as canonical JSON Lines, and keep what describes the file."""
+    """Write rows in a wire format (None: canonical JSON Lines) and describe the file."""
     content, size, findings = hashlib.sha256(), 0, list[Finding]()
     for item in counted(wire_lines(rows, format_name), "writing rows", len(rows)):
         if isinstance(item, Finding):
@@ -46,10 +43,10 @@ def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
 
 @dataclass
 class Rows:
-    """A job's rows, read once, written once in each format, counted once by each tokenizer."""
+    """Rows of a job, with a cache of their token counts and files."""
 
     read: JobRows
-    # Of models whose vendor counted, by model
+    # Counters of vendors that counted tokens themselves, by model
     counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
     _written: dict[str | None, dict[str, WireFile]] = field(
@@ -58,14 +55,14 @@ class Rows:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of the rows to train on and to hold out, read once for all runs of a sweep."""
+        """Hashes of the training and validation rows."""
         splits = self.read.splits
         return {"train": splits.train.fingerprint, "validation": splits.validation.fingerprint}
 
     def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
-        """Return the rows as a model counts them."""
+        """Return the rows with a model's token counts."""
         counter = self.counters.get(model) or counter_for(model, aliases=aliases)
-        # Whichever tokenizer is missing, the rows are counted alike.
+        # The approximate count is the same for every missing tokenizer.
         alike = isinstance(counter, ApproximateCounter)
         key = counter.basis if alike else (counter.basis, counter.assumptions)
         if key not in self._counted:
@@ -90,22 +87,17 @@ def row_findings(
     files: Mapping[str, WireFile],
     lengths: Lengths | None = None,
 ) -> tuple[Finding, ...]:
-    """Return what a backend's terms for a model say against rows: format and limits.
+    """Return findings about rows that a backend's format or limits do not allow.
 
-    Args:
-        vendor: The backend's name.
-        terms: For the base model.
-        splits: Rows to train on and to hold out.
-        files: The same rows as they would be uploaded, by file name.
-        lengths: Tokens of the training rows; None: not counted.
+    `files` are the same rows as uploaded, by name; `lengths` are None if not counted.
     """
     findings = [finding for file in files.values() for finding in file.findings]
     limits = terms.limits
     findings += _count_findings(vendor, limits, splits)
     size = files["train.jsonl"].size
     if limits.file_bytes is not None and size > limits.file_bytes:
-        what = f"the training file has {size:,} bytes; {vendor} takes {limits.file_bytes:,}."
-        fix = "Leave rows out, or choose a backend that takes more."
+        what = f"the training file has {size:,} bytes; {vendor} accepts {limits.file_bytes:,}."
+        fix = "Leave rows out, or choose a backend with a higher limit."
         findings.append(error("file-too-large", what, fix))
     if limits.row_tokens is not None and lengths is not None:
         fate = terms.billing.overlength
@@ -124,8 +116,8 @@ def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Fin
     if held_out == 0 and len(splits.validation):
         yield note(
             "no-validation",
-            f"{vendor} takes no validation rows for this training; they stay here, for choosing "
-            "prompts.",
+            f"{vendor} does not accept validation rows for this training; they are kept here to "
+            "choose prompts.",
         )
     elif held_out is not None and len(splits.validation) > held_out:
         yield _count(vendor, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
@@ -134,7 +126,6 @@ def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Fin
 def _long_rows(
     vendor: str, fate: str | None, most: int, rows: Dataset, lengths: Lengths
 ) -> Iterator[Finding]:
-    """Yield an error for each row that is too long in any case, a warning for what may be."""
     if lengths.longest.high <= most:
         return
     for row, count in zip(rows.rows, lengths, strict=True):
@@ -143,12 +134,14 @@ def _long_rows(
         kind = error if count.low > most and fate in (None, "refused") else warning
         finding = kind(
             "row-too-long",
-            f"the row has about {count.expected:,} tokens; {vendor} takes {most:,}"
-            f"{f', and longer rows are {fate}' if fate else ''}.",
+            f"the row has about {count.expected:,} tokens; {vendor} accepts "
+            f"{most:,}{f', and longer rows are {fate}' if fate else ''}.",
             "Shorten it, split it, or leave it out.",
         )
         yield rows.located(finding, row)
 
 
 def _count(vendor: str, rows: Dataset, allowed: str, fix: str) -> Finding:
-    return error("row-count", f"{rows.name} has {len(rows):,} rows; {vendor} takes {allowed}.", fix)
+    return error(
+        "row-count", f"{rows.name} has {len(rows):,} rows; {vendor} accepts {allowed}.", fix
+    )

@@ -1,8 +1,4 @@
-"""A plan as a file, and what has changed since it was saved: `unitune plan -o`, `unitune apply`.
-
-A saved plan is bound to the job, to the rows as they would be uploaded, and to the prices that
-it rests on. Who has read and approved it launches exactly that, or nothing.
-"""
+"""Save a plan to a file and find what has changed since: `unitune plan -o`, `unitune apply`."""
 
 from __future__ import annotations
 
@@ -20,24 +16,16 @@ from unitune.workspace.filesystem import content_of
 
 
 def refuse_errors(plan: Plan) -> None:
-    """Refuse to save a plan that can be followed by nothing.
-
-    Raises:
-        UserError: The plan has errors.
-    """
+    """Raise UserError if a plan has errors."""
     if plan.errors:
         raise UserError(f"the plan has errors and was not saved: {plan.errors[0]}")
 
 
 def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
-    """Return a plan as its file holds it, with the command line's settings and its job's file.
-
-    Raises:
-        UserError: The plan has errors.
-    """
+    """Return the file content of a plan. Raises UserError if it has errors."""
     refuse_errors(plan)
     if plan.bound is None:
-        raise UserError(f"the plan of {job_file} is bound to no job, and cannot be saved.")
+        raise UserError(f"the plan of {job_file} is not bound to a job and cannot be saved.")
     relative = os.path.relpath(job_file.absolute(), path.absolute().parent)
     budget = Job.model_validate(plan.bound.job).budget
     given = budget if budget != Job.load(job_file).budget else None
@@ -46,29 +34,25 @@ def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
 
 
 def read(path: Path) -> Plan:
-    """Read a saved plan.
-
-    Raises:
-        UserError: The file is missing or no saved plan.
-    """
+    """Read a saved plan. Raises UserError if the file is missing or is not one."""
     try:
         return Plan.model_validate_json(content_of(path))
     except OSError as failure:
         raise UserError(f"{path} cannot be read: {failure.strerror or failure}.") from failure
     except ValidationError as invalid:
         raise UserError(
-            f"{path} is no plan that this version of unitune has saved. {_how_to_save(path)}"
+            f"{path} is not a plan saved by this version of unitune. {_how_to_save(path)}"
         ) from invalid
 
 
 def _how_to_save(path: Path) -> str:
-    """Say how a plan is saved, never over what stands at a path that is none."""
+    """Return the command that saves a plan. It never overwrites a file that is not a plan."""
     job = path if path.suffix in (".yaml", ".yml") else "FILE"
     return f"Save one with `unitune plan {job} -o plan.json`."
 
 
 def job_of(plan: Plan, path: Path) -> Job:
-    """Return the job of a saved plan, as its file stands now, with the command line's settings.
+    """Return the job of a saved plan from its current job file, with the command line's settings.
 
     Raises:
         UserError: The plan was not saved to be applied, or trains nothing.
@@ -78,42 +62,38 @@ def job_of(plan: Plan, path: Path) -> Job:
     if plan.compares_only:
         raise UserError(
             f"{path} is the plan of a comparison, which trains nothing. Run `unitune compare "
-            f"{os.path.relpath(file)}`; `unitune plan --against {path} --markdown` says what has "
+            f"{os.path.relpath(file)}`. `unitune plan --against {path} --markdown` shows what has "
             "changed since."
         )
     if bound is None or not file.exists():
-        raise JobError(f"{path} was made from {file}, which is not there any more.")
+        raise JobError(f"{path} was made from {file}, which no longer exists.")
     job = Job.load(file).with_backend(plan.backend).with_prices(bound.given_prices)
     given = bound.given_budget
     return job if given is None else job.model_copy(update={"budget": given})
 
 
 def job_file_of(plan: Plan, path: Path) -> Path:
-    """Return where the job of a saved plan stands; a UserError as of `job_of`."""
+    """Return the path of a saved plan's job file. Raises UserError like `job_of`."""
     if plan.bound is None or plan.bound.job_file is None:
         raise UserError(f"{path} names no job file to launch. {_how_to_save(path)}")
     return path.absolute().parent / plan.bound.job_file
 
 
 def refuse_changes(then: Plan, now: Plan) -> None:
-    """Refuse to launch what is not what a saved plan was made of.
-
-    Raises:
-        Mismatch: Something has changed.
-    """
+    """Raise Mismatch if an input of a plan has changed."""
     changed = changes(then, now)
     if changed:
         listed = "".join(f"\n  {change}" for change in changed)
         raise Mismatch(
-            f"the plan of {then.day} does not hold any more:{listed}\nNothing was launched. Look "
-            "at a new plan, and apply that."
+            f"the plan of {then.day} is no longer valid:{listed}\nNothing was launched. Make a "
+            "new plan, review it and apply that."
         )
 
 
 def changes(then: Plan, now: Plan) -> tuple[str, ...]:
-    """Return what a plan rests on that is not as it was, a sentence each."""
+    """Return a line for each input of a plan that has changed."""
     if then.bound is None or now.bound is None:
-        return ("one of the plans names nothing that it holds for",)
+        return ("one of the plans is not bound to a job",)
     jobs = _differences(_flat(then.bound.job), _flat(now.bound.job))
     files = _differences(then.bound.files, now.bound.files)
     prices = _differences(_prices(then), _prices(now))
@@ -121,8 +101,8 @@ def changes(then: Plan, now: Plan) -> tuple[str, ...]:
     is_other = start is not None and start.content != (then.bound.start or start).content
     return (
         *(f"job: {key} was {before!r}, is {after!r}" for key, before, after in jobs),
-        *((f"start: the files in {start} are others",) if is_other else ()),
-        *(f"data: the rows in {name} are others" for name, _, _ in files),
+        *((f"start: the files in {start} have changed",) if is_other else ()),
+        *(f"data: the rows in {name} have changed" for name, _, _ in files),
         *(
             f"price: {name} was {before or 'unknown'}, is {after or 'unknown'}"
             for name, before, after in prices

@@ -1,10 +1,4 @@
-"""What `start` of a job means: the tuned model that its training goes on from.
-
-It names a run of the ledger, or a version of a registered model there, else the folder of an
-adapter where the backend trains here, else a model by the vendor's own name. No vendor is called.
-What only the backend can know of the model, such as the shape of its adapter, is the business of
-the backend's forecast.
-"""
+"""Find the tuned model that a job's training continues from (`start`), without calling a vendor."""
 
 from __future__ import annotations
 
@@ -28,28 +22,28 @@ from unitune.workspace.home import home
 if TYPE_CHECKING:
     from unitune.ledger import RunRecord
 
-# A run's id or its beginning, with the day at least
+# A run's id or a prefix of it that contains the day
 RUN_ID = re.compile(rf"r\d{{6}}(-[{DIGITS}]{{0,12}})?")
-# What decides how a tuned model answers: an adapter's weights and configuration, or a model's
+# Files that decide how a tuned model answers: adapter weights and configuration, or a model's
 MODEL_FILES = ("adapter_*", "*.safetensors", "config.json")
 LIST = "`unitune runs` lists the runs."
 
 
 class ResolvedStart(NamedTuple):
-    """What a job goes on from, and what speaks against that."""
+    """Model that a job continues from, and findings about it."""
 
     start: Start | None = None
     findings: tuple[Finding, ...] = ()
 
 
 def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
-    """Return what a job goes on from, if anything."""
+    """Return the model that a job continues from, if any."""
     if job.start is None:
         return ResolvedStart()
     if job.method not in terms.continues:
-        can = f" It can by method {', '.join(terms.continues)}." if terms.continues else ""
+        can = f" It can with method {', '.join(terms.continues)}." if terms.continues else ""
         what = (
-            f"{offer.name} cannot go on from a tuned model by method {job.method} with "
+            f"{offer.name} cannot continue from a tuned model with method {job.method} and "
             f"{job.base_model}."
         )
         return _refused("unsupported-start", f"{what}{can}", "Leave `start` out.")
@@ -59,14 +53,14 @@ def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
     if offer.is_own:
         return _of_folder(folder, job)
     if folder.is_dir():
-        what = f"start is the folder {folder}; {offer.name} goes on from its own models only."
-        return _refused("start-folder", what, "Name a run, or the vendor's name of a model.")
+        what = f"start is the folder {folder}, but {offer.name} continues only from its own models."
+        return _refused("start-folder", what, "Name a run, or a model by the vendor's name.")
     return ResolvedStart(Start(model=_model(job.start, job)))
 
 
 def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
-    from unitune.ledger import Ledger  # noqa: PLC0415 - brings SQLAlchemy
-    from unitune.ledger.finding import find_record  # noqa: PLC0415 - likewise
+    from unitune.ledger import Ledger  # noqa: PLC0415 - imports SQLAlchemy
+    from unitune.ledger.finding import find_record  # noqa: PLC0415 - imports SQLAlchemy
 
     try:
         record = find_record(Ledger(home()), name)
@@ -77,13 +71,15 @@ def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
     start = Start(run=record.id, model=record.model)
     if record.backend != offer.name and not (offer.is_own and Path(record.model.name).is_dir()):
         what = (
-            f"start is run {record.id}, which was trained on {record.backend}; {offer.name} goes "
-            "on from its own models only."
+            f"start is run {record.id}, which was trained on {record.backend}, but {offer.name} "
+            "continues only from its own models."
         )
-        return _refused("start-other-backend", what, "Name a run of it, or train there.", start)
+        return _refused(
+            "start-other-backend", what, "Name a run of the same backend, or train there.", start
+        )
     if record.model.base_fingerprint is None and record.base_model != job.base_model:
-        what = f"start is run {record.id} of {record.base_model}, and model is {job.base_model}."
-        return _refused(OTHER_BASE, what, "Let both be the same base model.", start)
+        what = f"start is run {record.id} of {record.base_model}, but model is {job.base_model}."
+        return _refused(OTHER_BASE, what, "Use the same base model for both.", start)
     return ResolvedStart(start)
 
 
@@ -91,16 +87,16 @@ def _unfinished(record: RunRecord) -> ResolvedStart:
     what = f"start is run {record.id}, which has no model: it is {record.state}"
     if not record.state.ended:
         stands = record.state in (State.PAUSED, State.UNCERTAIN)
-        fix = f"Let it end first: unitune {'resume' if stands else 'watch'} {record.id}"
-        return _refused("start-unfinished", f"{what}, as it was last seen.", fix)
-    again = f"`unitune resume {record.id}` tries again. " if record.state is State.FAILED else ""
+        fix = f"Wait until it ends: unitune {'resume' if stands else 'watch'} {record.id}"
+        return _refused("start-unfinished", f"{what} (last known state).", fix)
+    again = f"Run `unitune resume {record.id}` to retry. " if record.state is State.FAILED else ""
     fix = f"{again}Or name another run: unitune runs"
     return _refused("start-unfinished", f"{what}.", fix)
 
 
 def _of_folder(folder: Path, job: Job) -> ResolvedStart:
     if not folder.is_dir():
-        what = f"start {job.start!r} is neither the id of a run nor a folder ({folder})."
+        what = f"start {job.start!r} is neither a run id nor a folder ({folder})."
         return _refused("start-unknown", what, LIST)
     return ResolvedStart(Start(model=_model(str(folder), job), content=digest(_hashes(folder))))
 
@@ -114,10 +110,10 @@ def _refused(code: str, what: str, fix: str, start: Start | None = None) -> Reso
 
 
 def model_fingerprint(model: TunedModel) -> str:
-    """Return a hash of what decides how a tuned model answers, as far as that is known here.
+    """Return a hash of what decides how a tuned model answers, as far as it is known here.
 
-    Of a model in a folder these are its adapter's files; of a vendor's, its id there: a vendor that
-    changes the model behind an id is seen by its answers alone.
+    For a model in a folder it covers the adapter's files, otherwise the vendor's model id. A vendor
+    that changes the model behind an id goes unnoticed.
     """
     folder = Path(model.name)
     hashes = _hashes(folder) if folder.is_absolute() else {}

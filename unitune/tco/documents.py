@@ -1,7 +1,4 @@
-"""Total cost of ownership, as frozen data that the terminal and JSON read.
-
-Money is in US dollars; null is unknown, and never zero. Nothing here computes.
-"""
+"""Documents of the total cost of ownership, in US dollars. Null means unknown, never zero."""
 
 from __future__ import annotations
 
@@ -21,43 +18,43 @@ Source = Literal["option", "job", "measured", "counted", "assumed"]
 
 
 class Figure(Frozen):
-    """A figure of the usage, with where it comes from."""
+    """Figure of the usage, with its source."""
 
     name: str
     value: str
     source: Source
     detail: str = ""
-    """Which comparison, which rows, or what is assumed."""
+    """Comparison or rows that it comes from, or what is assumed."""
 
 
 class Horizon(Frozen):
-    """How long the model will be used."""
+    """Period of use."""
 
     months: Decimal
-    """As planned, or until the model is switched off; a month is 730 hours."""
+    """Planned months, or fewer if the model is switched off earlier; a month is 730 hours."""
     planned: int
     begins: date
     ends: date | None = None
-    """Day on which the model is switched off, where that is sooner than planned."""
+    """Day on which the model is switched off, if that is earlier than planned."""
 
 
 class Column(ServingCost):
-    """Cost of one way of answering."""
+    """Cost of one serving option."""
 
     role: Role
     backend: str
     model: str
-    """Name of the model; for the tuned one, of its base."""
+    """Name of the model; for the tuned model, its base."""
     retires_on: date | None
-    """Day on which it is switched off, where one is announced."""
+    """Announced retirement day of the model, if any."""
     total_usd: Spread | None
-    """Cost over the horizon, at the planned volume."""
+    """Cost over the horizon at the planned volume."""
     by_volume_usd: dict[int, Spread | None]
-    """Cost a month by requests a month, with its share of the one-time cost."""
+    """Monthly cost by requests per month, including a share of the one-time cost."""
 
 
 class TotalCost(Frozen):
-    """Total cost of ownership of a tuned model, against prompting."""
+    """Total cost of ownership of a tuned model, compared with prompting."""
 
     schema_version: int = 1
     job: str
@@ -66,29 +63,28 @@ class TotalCost(Frozen):
     method: str
     requests_month: int
     prompted_tokens: int
-    """Expected tokens of a request and its answer, if the base is prompted."""
+    """Expected tokens of a request and its answer when prompting the base model."""
     tuned_tokens: int
-    """The same for the tuned model."""
+    """Expected tokens of a request to the tuned model and its answer."""
     horizon: Horizon
     columns: tuple[Column, ...]
-    """Prompted, tuned and, where one is named, the newest untuned model."""
+    """Prompted, tuned and, if one is named, the newest untuned model."""
     break_even: Crossovers | None
-    """At which requests a month the tuned model costs less than the prompted one over the horizon;
-    null: a price is not known."""
+    """Requests per month from which the tuned model costs less; null if a price is unknown."""
     pays_back: Crossovers | None
-    """After how many months it has, at the planned volume."""
+    """Months after which the tuned model costs less, at the planned volume."""
     figures: tuple[Figure, ...]
-    """The usage, each figure with its source."""
+    """Figures of the usage with their sources."""
     notes: tuple[str, ...]
-    """What is not known or was assumed."""
+    """Unknown and assumed values."""
     prices: tuple[PriceRow, ...]
-    """The rows that were used."""
+    """Price rows used."""
 
     def __repr__(self) -> str:
         return f"<TotalCost {self.job!r} on {self.backend}>"
 
     def __str__(self) -> str:
-        """A line for each way of answering, with its total over the horizon, and the notes."""
+        """Return the total over the horizon for each serving option, and the notes."""
         totals = (f"{name}: {total}" for name, total in self._totals())
         return "\n".join((self._title, *totals, *self.notes))
 
@@ -109,9 +105,9 @@ class TotalCost(Frozen):
 
 
 class TotalCostList(Frozen):
-    """Total cost of ownership of a tuned model on each of some backends."""
+    """Total costs of ownership of a tuned model on several backends."""
 
     schema_version: int = 1
     backends: tuple[TotalCost, ...]
     left_out: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Why no total cost can be given, by backend."""
+    """Reason why a backend has no total cost, by backend."""

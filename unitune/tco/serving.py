@@ -1,10 +1,4 @@
-"""Price the requests and the hosting of a model.
-
-A request costs its tokens, with a cache that holds the beginning of the prompt. Prices are those of
-the day; what no row prices is unknown. A base model answers at a price a token and needs no
-deployment; a tuned one may need one, whose hours are those of the plan, and all hours at the high
-end, because a deployment that is left running costs that much.
-"""
+"""Price the requests and the hosting of a model."""
 
 from __future__ import annotations
 
@@ -25,17 +19,17 @@ from unitune.tco.documents import Role
 
 NO_REASONING = (Decimal(1), Decimal(1), Decimal(1))
 NOTHING = Spread.of(Decimal(0))
-# Ends of the range beside the expected rate: some requests always come first, or after the vendor
-# has forgotten the prompt; and traffic may be so thin that none finds it.
+# Some requests always miss the cache: the first, those after the vendor drops the prompt and, with
+# sparse traffic, all of them.
 BEST_HIT_RATE, WORST_HIT_RATE = Decimal("0.95"), Decimal(0)
-USUAL_HIT_RATE = Decimal("0.5")  # the middle of the range, where nothing is known
+USUAL_HIT_RATE = Decimal("0.5")  # middle of the range, used if nothing is known
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Prices of a model's tokens, in US dollars a million; None is unknown.
+    """Prices of a model's tokens, in US dollars per million; None is unknown.
 
-    Output includes hidden reasoning. Where cached input has no price, nothing counts as cached.
+    Output includes hidden reasoning. Without a price for cached input, nothing counts as cached.
     """
 
     input: Decimal | None = None
@@ -45,27 +39,27 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An average request to a model, in tokens, and what prices it."""
+    """Average request to a model, in tokens, with its prices."""
 
     prompt: Count
     answer: Count
     rates: Rates = field(default_factory=Rates)
-    shared: Count = field(default_factory=Count)  # beginning of the prompt that all requests share
-    caching: Caching | None = None  # None: not known, and nothing counts as cached
-    hit_rate: Decimal = Decimal(0)  # share of requests, 0 to 1, whose beginning is in the cache
+    shared: Count = field(default_factory=Count)  # start of the prompt that all requests share
+    caching: Caching | None = None  # None if unknown; then nothing counts as cached
+    hit_rate: Decimal = Decimal(0)  # share of requests, 0 to 1, whose start is cached
     reasoning: tuple[Decimal, Decimal, Decimal] = NO_REASONING  # factors of the billed answer
-    shows_all: bool = False  # whether hidden reasoning is in the answer, because a vendor counted
+    shows_all: bool = False  # True if the measured answer includes hidden reasoning
 
     @property
     def caches(self) -> bool:
-        """Whether a cache holds anything of the expected prompt, at a known price."""
+        """True if part of the expected prompt is cached at a known price."""
         return self._cached(self.prompt.expected, self.shared.expected) > 0
 
     @property
     def usd(self) -> Spread | None:
-        """US dollars; None where a price is not known.
+        """Cost in US dollars, or None if a price is unknown.
 
-        The range spans few and many tokens, each at the best, the expected and the worst hit rate:
+        The range covers low and high token counts at the best, expected and worst hit rate, because
         a prompt just long enough for the cache may cost less than a shorter one.
         """
         if self.rates.input is None or self.rates.output is None:
@@ -83,8 +77,8 @@ class Request:
     def _at(self, prompt: int, shared: int, answer: Decimal, hit_rate: Decimal) -> Decimal:
         """Return [(P - C) i + h C c + (1 - h) C w i + O o] / 1,000,000.
 
-        P prompt, O answer, C tokens that the cache holds, h hit rate; i, o, c prices of input,
-        output and cached input; w the factor of writing. With w = 1 it is (P - hC) i + hCc + Oo.
+        P prompt, O answer, C cached tokens, h hit rate; i, o, c prices of input, output and cached
+        input; w factor for cache writes. With w = 1 it is (P - hC) i + hCc + Oo.
         """
         assert self.rates.input is not None
         assert self.rates.output is not None
@@ -97,11 +91,11 @@ class Request:
         return usd / MILLION
 
     def _cached(self, prompt: int, shared: int) -> int:
-        """Return the tokens that the cache holds; 0 where their price is not known.
+        """Return the tokens that the cache holds, or 0 if their price is unknown.
 
-        Source: OpenAI before GPT-5.6 caches from 1,024 tokens in steps of 128 and charges nothing
-        for writing (openai/openai-cookbook, examples/Prompt_Caching_201.ipynb); from GPT-5.6 on
-        writing costs 1.25 times the input (developers.openai.com/api/docs/guides/prompt-caching).
+        Source: OpenAI models before GPT-5.6 cache from 1,024 tokens in steps of 128, with free
+        writes (openai/openai-cookbook, examples/Prompt_Caching_201.ipynb); since GPT-5.6 writes
+        cost 1.25 times the input (developers.openai.com/api/docs/guides/prompt-caching).
         """
         if self.caching is None or self.rates.cached_input is None:
             return 0
@@ -110,16 +104,16 @@ class Request:
 
 
 class Serving(NamedTuple):
-    """A model that answers, with its cost."""
+    """Model that serves requests, with its cost."""
 
     role: Role
-    prices: PriceLookup  # prices of the model or, for a tuned one, its base; keeps the rows used
+    prices: PriceLookup  # of the model or, if tuned, its base; keeps the rows used
     cost: ServingCost
-    notes: list[str]  # what is not known, or was assumed, a sentence each
+    notes: list[str]  # unknown or assumed values, one sentence each
 
 
 def serving(role: Role, prices: PriceLookup, asked: Request, usage: Usage) -> Serving:
-    """Price a way of answering; its one-time cost is zero."""
+    """Price a serving option. Its one-time cost is zero."""
     offer, tuned = prices.book.offer(prices.backend), role == "tuned"
     if offer.is_own:
         rates, month, notes = _own_machine(prices, usage)
@@ -143,52 +137,53 @@ def serving(role: Role, prices: PriceLookup, asked: Request, usage: Usage) -> Se
 
 
 def hit_rate(usage: Usage) -> Decimal:
-    """Return the share of requests, 0 to 1, whose beginning is in the cache."""
+    """Return the share of requests, 0 to 1, whose start is cached."""
     return USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
 
 
 def _rates(prices: PriceLookup, *, tuned: bool) -> Rates:
     rows = (prices.tokens(kind, tuned=tuned) for kind in ("input", "output", "cached-input"))
     plain, output, cached = (row.usd if row else None for row in rows)
-    # Rows of two origins may not fit together: no vendor charges more for what it has cached.
+    # Rows of different origins may not match: no vendor charges more for cached input.
     fits = plain is not None and cached is not None and cached <= plain
     return Rates(plain, output, cached if fits else None)
 
 
 def _own_machine(prices: PriceLookup, usage: Usage) -> tuple[Rates, Spread | None, list[str]]:
-    """Return rates, a month and notes of the user's own machine, which is paid by the hour."""
+    """Return rates, monthly cost and notes of the user's own machine, which is paid by the hour."""
     row = prices.find("machine")
     if row is None:
         note = (
-            f"{prices.backend} makes no charge, and what an hour of the machine costs is not "
-            f"known: set it by --price {prices.backend}:machine=0.85 or machine in prices.yaml, to "
-            "0 where it costs nothing."
+            f"{prices.backend} makes no charge, but the hourly cost of the machine is unknown. "
+            f"Set it with --price {prices.backend}:machine=0.85 or machine in prices.yaml; use 0 "
+            "if it costs nothing."
         )
         return Rates(), None, [note]
-    note = "the estimate assumes one machine at any volume and length of prompts."
+    note = "the estimate assumes one machine, regardless of volume and prompt length."
     return Rates(Decimal(0), Decimal(0)), standing_usd((row, row), _hours(usage)), [note]
 
 
 def _hosting(prices: PriceLookup, usage: Usage) -> tuple[Spread | None, list[str]]:
-    """Return hosting and storage of a tuned model a month; None where hosting has no price."""
+    """Return a tuned model's monthly hosting and storage cost; None without a hosting price."""
     ends, storage = prices.hosting(), prices.find("storage")
     if ends is None:
         note = (
-            f"no price is known for hosting a tuned {prices.model} on {_place(prices)}; hosting in "
-            "prices.yaml sets it, 0 where none is charged."
+            f"the price of hosting a tuned {prices.model} on {_place(prices)} is unknown; set "
+            "hosting in prices.yaml, or 0 if it is free."
         )
         return None, [note]
     units = Spread.of(Decimal(1)) if ends[0].per == "month" else _hours(usage)
     month, notes = standing_usd(ends, units), list(machine_assumptions(ends))
     if storage is not None and storage.per != "month":
-        notes.append(f"storage is charged by {storage.per} and not counted: its size is unknown.")
+        notes.append(
+            f"storage is charged by {storage.per} and not counted, because its size is unknown."
+        )
     elif storage is not None and month is not None:
         month += Spread.of(storage.usd)
     return month, notes
 
 
 def _hours(usage: Usage) -> Spread:
-    """Return a month's hours: as planned, and all of them at the high end."""
     planned = HOURS_A_MONTH * usage.hosting_hours_day / 24
     return Spread(planned, planned, HOURS_A_MONTH)
 
@@ -198,17 +193,17 @@ def _price_notes(prices: PriceLookup, request: Request, *, tuned: bool) -> Itera
     rates, caching = request.rates, request.caching
     kinds = (("input", rates.input), ("output", rates.output))
     if unknown := [kind for kind, usd in kinds if usd is None]:
-        yield f"no price is known for {' and '.join(unknown)} of {model}; prices.yaml can set it."
+        yield f"the price of {' and '.join(unknown)} for {model} is unknown; set it in prices.yaml."
     elif tuned or request.caches:
         return
     elif caching is None and rates.cached_input is not None:
-        yield f"how {model} caches prompts is not known; nothing counts as cached."
+        yield f"prompt caching of {model} is unknown, so nothing counts as cached."
     elif caching is not None and rates.cached_input is None:
-        yield f"no price is known for cached input of {model}; nothing counts as cached."
+        yield f"the price of cached input for {model} is unknown, so nothing counts as cached."
     elif caching is not None and request.shared.expected:
         yield (
-            f"{model} caches from {caching.minimum_tokens:,} tokens on; the "
-            f"{request.shared.expected:,} that prompts share are fewer."
+            f"{model} caches prompts of at least {caching.minimum_tokens:,} tokens; the prompts "
+            f"share only {request.shared.expected:,}."
         )
 
 

@@ -1,9 +1,4 @@
-"""Count and measure the tokens of a job's requests, from its rows and its newest comparison.
-
-The tuned model gets the row's own messages. The best prompt is not known before dev rows have
-chosen it, so its count spans the prompts that the baseline with most effort in it would try first:
-from the fewest shots to the most.
-"""
+"""Count and measure the tokens of a job's requests, from its rows and its newest comparison."""
 
 from __future__ import annotations
 
@@ -22,22 +17,18 @@ from unitune.evaluate.results import Comparison
 from unitune.job.contenders import prompt_kind
 from unitune.job.job import Job
 
-# Rows that are counted, evenly spread: their mean was within 2 % of that of all rows in 95 of 100
+# Number of evenly spaced rows to count. Their mean was within 2 % of that of all rows in 95 of 100
 # draws, measured with o200k_base on 50,000 short rows.
 MOST_ROWS = 1000
-PROMPT_ROWS = 20  # whole prompts are built for these: what a prompt adds differs little by row
+PROMPT_ROWS = 20  # rows with fully built prompts: what a prompt adds differs little by row
 NO_ANSWER = Message(role="assistant", content="")
 
 
 class Tokens(NamedTuple):
-    """Mean tokens of requests, from one source.
+    """Mean tokens of requests from one source, by their names in the report.
 
-    Args:
-        counts: By the names in the report: ``tuned prompt``, ``prompted answer``, …; measured
-            answers include hidden reasoning.
-        detail: The comparison, or the prompts that were counted.
-        shared_tuned: Tokens that all prompts of the tuned model begin with.
-        notes: How tokens were counted, a sentence each.
+    Measured answers include hidden reasoning. `shared_tuned` are those that all prompts of the
+    tuned model start with, `notes` sentences on how tokens were counted.
     """
 
     counts: dict[str, Count]
@@ -47,13 +38,7 @@ class Tokens(NamedTuple):
 
 
 def measured(job: Job, alternative: str | None, shared_tuned: Count) -> Tokens:
-    """Return what the newest comparison of a job measured; nothing where there is none.
-
-    Args:
-        job: Only comparisons of its name, backend and base model count.
-        alternative: Name of the newest untuned model.
-        shared_tuned: Tokens that all prompts of the tuned model begin with.
-    """
+    """Return the tokens that the newest comparison of a job's name, backend and base measured."""
     newest = newest_of(job.name, job.backend, job.base_model)
     if newest is None:
         return Tokens({})
@@ -70,7 +55,7 @@ def measured(job: Job, alternative: str | None, shared_tuned: Count) -> Tokens:
     prompted, tuned = counts.get("prompted prompt"), counts.get("tuned prompt")
     if prompted and _has_nearest_shots(newest):
         counts["shared beginning"] = shared_tuned
-    elif prompted and tuned:  # what the best prompt adds to a row comes before its question
+    elif prompted and tuned:  # the best prompt adds its tokens before the question
         added = Count.of(max(0, prompted.expected - tuned.expected))
         counts["shared beginning"] = shared_tuned + added
     return Tokens(counts, f"run {newest.run}" if newest.run else f"comparison of {newest.job}")
@@ -85,13 +70,13 @@ def _means(comparison: Comparison, name: str | None) -> Iterator[tuple[str, Coun
 
 
 def _has_nearest_shots(comparison: Comparison) -> bool:
-    """Return whether the best prompt shows each case examples of its own."""
+    """Return whether the best prompt selects few-shot examples per case."""
     efforts = (each.effort for each in comparison.contenders if each.name == comparison.baseline)
     return any("nearest" in effort.rpartition("chose ")[2] for effort in efforts)
 
 
 def count(job: Job, splits: Splits, counter: TokenCounter) -> Tokens:
-    """Count a job's requests by its test rows, or by its training rows where there are none."""
+    """Count a job's requests from its test rows, or from its training rows if it has none."""
     rows = [row.example for row in spread((splits.test or splits.train).rows, MOST_ROWS)]
     sample = spread(rows, PROMPT_ROWS)
     mean = _mean([counter.row(row) for row in rows])
@@ -113,7 +98,6 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Tokens:
 
 
 def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
-    """Return what the baseline with most effort in it would try first, the shortest first."""
     contenders = build(job.evaluate, job.tuning, splits.train)
     baselines = [each for each in contenders if each.spec.role == "baseline"]
     most = max(baselines, key=lambda each: EFFORT.index(prompt_kind(each.spec)), default=None)
@@ -121,7 +105,6 @@ def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
 
 
 def _added(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> int:
-    """Return by how many tokens a prompt lengthens a row, on average."""
     longer = [
         row.model_copy(update={"messages": (*prompt.messages(row), NO_ANSWER)}) for row in rows
     ]
@@ -130,7 +113,7 @@ def _added(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> in
 
 
 def _shared(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> int:
-    """Return the tokens of the messages that all rows' prompts begin with."""
+    """Return the tokens of the messages that all rows' prompts start with."""
     prompts = [prompt.messages(row) for row in rows]
     same = takewhile(lambda turns: turns.count(turns[0]) == len(turns), zip(*prompts, strict=False))
     common = [turns[0] for turns in same]
@@ -149,5 +132,5 @@ def _mean(counts: Sequence[RowCount]) -> RowCount:
 
 
 def _share(total: Count, n: int) -> Count:
-    """Return a mean: down to a whole token for low, up for high."""
+    """Return a mean, rounded down for low and up for high."""
     return Count(total.low // n, (2 * total.expected + n) // (2 * n), -(-total.high // n))

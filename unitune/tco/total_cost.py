@@ -1,8 +1,4 @@
-"""Total cost of ownership of a job's tuned model: `total_cost` makes a `TotalCost` document.
-
-Everything is computed for one horizon: the planned months, or fewer where base and tuned model are
-switched off before. No vendor is called.
-"""
+"""Compute the total cost of ownership of a job's tuned model, without calling a vendor."""
 
 from __future__ import annotations
 
@@ -21,9 +17,9 @@ from unitune.data.check import read_job
 from unitune.errors import JobError, MissingExtra, UnituneError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.job.tuning import Alternative
+from unitune.planning.feasibility import proposed_bases
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
-from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows
 from unitune.tco.documents import Column, Horizon, TotalCost, TotalCostList
 from unitune.tco.serving import Serving, serving
@@ -31,7 +27,7 @@ from unitune.tco.tokens import Tokens, count, measured
 from unitune.tco.usage import says_all_tokens, use_of
 from unitune.workspace.today import today
 
-# Requests a month at which costs are shown beside the planned ones
+# Requests per month that are shown in addition to the planned ones
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
 SMALLEST = Decimal("0.000001")  # US dollars
 
@@ -43,17 +39,13 @@ def total_costs(
     requests_month: int | None,
     only_launchable: bool,
 ) -> TotalCostList:
-    """Return the total cost of ownership of a job's tuned model on each of several backends.
+    """Return the total cost of ownership of a job's tuned model on several backends.
 
-    Args:
-        job: What is tuned, and how it will be used.
-        backends: Their names; one without a total cost is left out, with the reason.
-        requests_month: In place of the job's own.
-        only_launchable: Leave those out, too, where the job could not be launched. Where the job
-            names no base, take the closest one, as `unitune.planning.plan.plans` does.
+    With `only_launchable`, leave out backends on which the job cannot be launched, and use the
+    closest base model if the job names none.
 
     Raises:
-        UnituneError: None of them has one; the reason of the first.
+        UnituneError: No backend has a total cost; gives the reason of the first.
     """
     costs: list[TotalCost] = []
     refused: list[tuple[str, UnituneError]] = []
@@ -81,25 +73,23 @@ def total_costs(
 def total_cost(
     job: Job | ResolvedJob, book: PriceBook | None = None, *, requests_month: int | None = None
 ) -> TotalCost:
-    """Return the total cost of ownership of a job's tuned model, against prompting.
+    """Return the total cost of ownership of a job's tuned model, compared with prompting.
 
     Args:
         job: What is tuned, on which backend, and how it will be used (`usage`).
-        book: Prices; None: those that hold where the job stands.
-        requests_month: In place of the job's own.
+        book: Prices; by default those of the job's folder.
+        requests_month: Overrides the job's requests per month.
 
     Raises:
-        NotFoundError: No installed package brings the backend.
+        NotFoundError: No installed package provides the backend.
         JobError: The job trains nothing.
-        DataError: Its rows cannot be read.
-        UserError: The model is switched off already.
+        DataError: The job's rows cannot be read.
+        UserError: The model is already switched off.
     """
     resolved = preflight(job, book=book)
     job, usage = resolved.job, resolved.job.usage
     if job.data.train is None:
-        raise JobError(
-            f"job {job.name!r} names no training rows (data.train), so nothing is tuned."
-        )
+        raise JobError(f"job {job.name!r} has no training rows (data.train), so nothing is tuned.")
     horizon, alternative = _horizon(resolved), usage.alternative
     if alternative is None and resolved.offer.newest is not None:
         alternative = Alternative(model=resolved.offer.newest.model)
@@ -151,14 +141,13 @@ def total_cost(
 
 
 def _horizon(resolved: ResolvedJob) -> Horizon:
-    """Return the horizon of the tuned model, which lives no longer than its base."""
     job, begins, planned = resolved.job, today(), resolved.job.usage.months
     ends = resolved.terms.model.retires_on if resolved.terms.model else None
     left = Decimal((ends - begins).days) * 24 / HOURS_A_MONTH if ends else Decimal(planned)
     if left <= 0:
         raise UserError(
-            f"{job.base_model} on {job.backend}, and what was tuned from it, is switched off on "
-            f"{ends}; today is {begins}. Choose another model or backend: unitune backends."
+            f"{job.base_model} on {job.backend} and models tuned from it were switched off on "
+            f"{ends} (today is {begins}). Choose another model or backend: unitune backends."
         )
     if left >= planned:
         return Horizon(months=Decimal(planned), planned=planned, begins=begins)
@@ -166,14 +155,14 @@ def _horizon(resolved: ResolvedJob) -> Horizon:
 
 
 def _training_usd(resolved: ResolvedJob) -> Spread | None:
-    """Return the price of a training; on the user's own machine, a month there covers it."""
+    """Return the price of a training. On the user's own machine, the monthly cost covers it."""
     if resolved.offer.training_price != "none":
         return estimated(resolved).launch_usd
     return Spread.of(Decimal(0)) if _lookup(resolved).find("machine") else None
 
 
 def _counted(resolved: ResolvedJob) -> Tokens:
-    """Count the requests; models that a backend keeps on this machine bring their tokenizers."""
+    """Count the requests, with the tokenizers of models that the backend stores on this machine."""
     stored: list[StoredModel] = []
     if resolved.offer.is_own:
         with suppress(MissingExtra):
@@ -193,14 +182,10 @@ def _lookup(resolved: ResolvedJob, alternative: Alternative | None = None) -> Pr
 def _paid_once(
     resolved: ResolvedJob, training: Spread | None, requests: Sequence[Spread | None]
 ) -> Spread | None:
-    """Return what is paid before the first request: R (training + N r (k + k')) + preparation.
+    """Return the cost before the first request: R (training + N r (k + k')) + preparation.
 
-    R trainings, each judged by N cases, r times each; None where a part is not known.
-
-    Args:
-        resolved: Its cases, repeats and usage.
-        training: US dollars of one.
-        requests: US dollars k and k' of a request to each side that is judged.
+    R trainings in US dollars, each evaluated on N cases, r times each, at k and k' a request. None
+    if a part is unknown.
     """
     job = resolved.job
     answers = len(resolved.splits.test or ()) * job.evaluate.repeats
@@ -231,7 +216,7 @@ def _column(option: Serving, requests_month: int, horizon: Horizon) -> Column:
 
 
 def _rounded(usd: Spread | None) -> Spread | None:
-    """Return an amount as it is shown: beyond a ten-thousandth of a cent there are only thirds."""
+    """Return an amount rounded to a ten-thousandth of a cent, which removes repeating decimals."""
     if usd is None:
         return None
     ends = (usd.low, usd.expected, usd.high)
@@ -241,14 +226,14 @@ def _rounded(usd: Spread | None) -> Spread | None:
 def _limits(resolved: ResolvedJob, horizon: Horizon, training: Spread | None) -> Iterator[str]:
     for finding in resolved.offer_findings:
         if finding.severity == "error":
-            yield f"it cannot be launched there: {finding.message}"
+            yield f"the job cannot be launched there: {finding.message}"
     if horizon.ends is not None:
         yield (
-            f"the model's retirement date is {horizon.ends}: {horizon.months:.1f} of the "
-            f"{horizon.planned} planned months are left, and a break-even must come within them."
+            f"the model is retired on {horizon.ends}, so only {horizon.months:.1f} of the "
+            f"{horizon.planned} planned months are left for a break-even."
         )
     if training is None:
         yield (
-            "what a training costs is not known: its price is not, or that of the machine's hours, "
-            "or it is charged by the hour. Set it by --price or in prices.yaml."
+            "the cost of a training is unknown: it has no price, the machine's hourly price is "
+            "missing, or it is charged by the hour. Set it with --price or in prices.yaml."
         )

@@ -1,8 +1,4 @@
-"""Compile how the model will be used, figure by figure, each with its source.
-
-A figure comes from the command line or the job, else from the newest comparison, else from the
-rows, and else is an assumption that is named as one.
-"""
+"""Compile the figures of a model's usage, each with its source."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from unitune.tco.tokens import Tokens
 
 
 class Use(NamedTuple):
-    """How a model will be used: an average request to each, and all figures with sources."""
+    """Average request per serving option, and all figures with their sources."""
 
     requests: dict[Role, Request]
     figures: tuple[Figure, ...]
@@ -28,24 +24,17 @@ class Use(NamedTuple):
 
 
 def says_all_tokens(usage: Usage) -> bool:
-    """Return whether nothing has to be counted or measured."""
+    """Return whether the job gives all token counts, so that nothing is counted or measured."""
     tokens = (usage.prompted_tokens, usage.tuned_tokens, usage.shared_tokens, usage.answer_tokens)
     return "auto" not in tokens
 
 
 def use_of(job: Job, measured: Tokens, counted: Tokens, requests_month: int | None) -> Use:
-    """Return how a job's model will be used.
-
-    Args:
-        job: Its `usage` takes precedence over all but `requests_month`.
-        measured: Tokens of the newest comparison.
-        counted: Tokens of the rows; may be empty where the job gives all of them.
-        requests_month: Requests a month from the command line.
-    """
+    """Return how a job's model will be used. `counted` may be empty if the job gives all tokens."""
     usage, figures = job.usage, list[Figure]()
 
     def take(name: str, given: int | Literal["auto"]) -> Count:
-        """Return a number of tokens from the first source that has it, and note the source."""
+        """Return a number of tokens from the first source that has it, and record the source."""
         source: Source
         if given != "auto":
             source, detail, count = "job", "", Count.of(given)
@@ -82,7 +71,6 @@ def use_of(job: Job, measured: Tokens, counted: Tokens, requests_month: int | No
 
 
 def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
-    """Yield the figures that the job sets or leaves to assumptions."""
     rate = hit_rate(usage)
     span = f"{100 * WORST_HIT_RATE:.0f} % to {100 * BEST_HIT_RATE:.0f} %"
     factor = usage.reasoning_factor
@@ -93,8 +81,8 @@ def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
         ("months", "months", f"{usage.months}", "a year"),
         ("cache_hit_rate", "cache hit rate", f"{100 * rate:.0f} % ({span})", "the middle"),
         ("reasoning_factor", "hidden reasoning", f"{reasoning} times the answer", "if any"),
-        ("hosting_hours_day", "deployment stands", f"{hours:f} h a day", "always"),
-        ("runs", "trainings", f"{usage.runs}", "none fails or is repeated"),
+        ("hosting_hours_day", "deployment running", f"{hours:f} h a day", "always"),
+        ("runs", "trainings", f"{usage.runs}", "no failed or repeated trainings"),
         ("preparation_usd", "preparing rows", f"${prepared:,f}", "not counted"),
     ):
         if key == "requests_month" and requests_month is not None:

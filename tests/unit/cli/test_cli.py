@@ -298,7 +298,7 @@ def test_compare_in_batches_is_refused_where_there_are_none(
     outcome = unitune("compare", str(job_file), "--batch", "--backend", "local")
 
     assert 2 == outcome.code
-    assert "backend 'local' does not answer in batches" in outcome.err
+    assert "backend 'local' does not support batches" in outcome.err
     assert "--batch" in outcome.err
 
 
@@ -311,7 +311,7 @@ def test_the_gate_decides_the_exit_code(unitune: Command, job_file: Path) -> Non
 
     assert 3 == verdict.code
     assert "inconclusive" == json.loads(verdict.out)["verdict"]
-    assert json.loads(verdict.out)["doubt"].startswith("Nothing was right")
+    assert json.loads(verdict.out)["doubt"].startswith("No side got")
     assert 3 == json.loads(verdict.out)["gate"]["exit_code"]
 
 

@@ -73,7 +73,7 @@ def test_two_are_held_against_one_another(
     assert max(map(len, same.splitlines())) <= 80
     other = keep(sample_comparison(texts={"question": "Where is it?"}))
     told = unitune("comparisons", kept[0].id or "", other.id or "").out
-    assert "Not compared case by case: of the first's 180 cases" in " ".join(told.split())
+    assert "Not compared case by case: the first has 180 cases" in " ".join(told.split())
 
 
 def test_the_cases_gained_and_lost_are_shown(unitune: Command, kept: list[Comparison]) -> None:

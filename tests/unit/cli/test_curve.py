@@ -79,7 +79,7 @@ def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--goal", "90"), "the goal is 90; a score lies above 0 and goes up to 1"),
+        (("--goal", "90"), "the goal is 90, but a score must be above 0 and at most 1"),
         (("--goal", "nan"), "the goal is nan"),
         (("--points", "5"), "of 44 rows to train on, the smallest of 5 sizes has 2"),
         (("--points", "2"), "'--points'"),

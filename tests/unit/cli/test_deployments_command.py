@@ -124,7 +124,7 @@ def test_the_projects_budget_holds_for_deployments(
         assert 0 == unitune("deploy", run_id, "--ttl", "2h").code
     monkeypatch.setattr("unitune.run.deploying._unfinished", lambda _: None)
     again = unitune("deploy", run_id, "--ttl", "2h")
-    assert (6, True) == (again.code, "are spent or set aside" in again.err), again.err
+    assert (6, True) == (again.code, "is spent or reserved" in again.err), again.err
 
 
 def test_an_import_writes_a_job_that_plans(unitune: Command, run_id: str, tmp_path: Path) -> None:

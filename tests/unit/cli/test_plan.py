@@ -179,7 +179,7 @@ def test_a_plan_whose_data_changed_is_not_applied(unitune: Command, file: Path) 
     change(file.with_name("train.jsonl"), "answer 7", "another answer 7")
     refused = unitune("apply", str(saved))
     assert 5 == refused.code
-    assert "data: the rows in train.jsonl are others" in refused.err
+    assert "data: the rows in train.jsonl have changed" in refused.err
     assert "Nothing was launched" in refused.err
 
 
@@ -187,7 +187,7 @@ def test_a_plan_whose_data_changed_is_not_applied(unitune: Command, file: Path) 
 def test_a_file_that_is_no_plan_is_told(unitune: Command, tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content, encoding="utf-8")
     refused = unitune("apply", "plan.json")
-    assert (2, True) == (refused.code, "no plan" in refused.err)
+    assert (2, True) == (refused.code, "is not a plan" in refused.err)
 
 
 def test_over_the_budget_exits_6_and_says_which(unitune: Command, file: Path) -> None:

@@ -42,19 +42,19 @@ def write(folder: Path, evaluate: str) -> Path:
 
 
 BROKEN = {
-    "{slices: [nokey]}": "evaluate.slices names 'nokey', but no test case has such a key",
+    "{slices: [nokey]}": "evaluate.slices names 'nokey', but no test case has this key",
     "{clusters: nokey}": "evaluate.clusters is 'nokey', but test case",
     '{scorers: [{type: python, function: "nope.py:score"}]}': "names 'nope.py', which is neither",
     '{scorers: [{type: python, function: "checks.py:rude"}]}': "checks.py has no function 'rude'",
-    "{scorers: [numeric]}": "so the scorer numeric could never find an answer right",
-    "{scorers: [json_equal]}": "so the scorer json_equal could never find an answer right",
+    "{scorers: [numeric]}": "so the scorer numeric could never accept an answer",
+    "{scorers: [json_equal]}": "so the scorer json_equal could never accept an answer",
     '{scorers: [{type: choice, options: ["A", "B"]}]}': "names none of the 2 options",
-    "{scorers: [tool_calls]}": "could never find an answer to",
+    "{scorers: [tool_calls]}": "could never reject an answer to",
     "{gate: {mode: improve, required_cases: [nobody]}}": "There is no case 'nobody'",
-    "{contenders: [tuned]}": "'tuned' has nothing to be compared with",
-    "{contenders: [{type: few-shot, shots: 500}, tuned]}": "train has only 96 distinct questions",
+    "{contenders: [tuned]}": "'tuned' has no baseline",
+    "{contenders: [{type: few-shot, shots: 500}, tuned]}": "only 96 distinct questions",
     "{contenders: [{type: recorded, answers: old.jsonl}, tuned]}": "has no answer to any of the 30",
-    "{scorers: [bleu], gate: {mode: no-regress, baseline: b.jsonl}}": "keeps a score a case",
+    "{scorers: [bleu], gate: {mode: no-regress, baseline: b.jsonl}}": "stores a score per case",
     "{contenders: [{type: model, backend: lokal, model: m, prompt: zero-shot}, tuned]}": "'lokal'",
 }
 
@@ -92,9 +92,9 @@ def test_a_baseline_that_is_still_to_be_written_is_a_warning(
 @pytest.mark.parametrize(
     ("evaluate", "said"),
     [
-        ("{gate: {mode: improve, min_cases: 31}}", "the gate stays inconclusive whatever"),
+        ("{gate: {mode: improve, min_cases: 31}}", "the gate can only be inconclusive"),
         ("{contenders: [{type: recorded, answers: nope.jsonl}, tuned]}", "nope.jsonl cannot be"),
-        (UNPRICED, "no price is known of own"),
+        (UNPRICED, "the price of own is unknown"),
     ],
 )
 def test_what_may_still_be_put_right_is_a_warning(
@@ -133,7 +133,7 @@ def test_required_cases_that_would_be_dropped_are_found(unitune: Command, tmp_pa
         test.write(json.dumps({**first, "id": "same"}) + "\n")
     told = unitune("check", str(file))
     assert 2 == told.code
-    assert "the case same is required, and it stands in training" in " ".join(told.out.split())
+    assert "the case same is required but also occurs in training" in " ".join(told.out.split())
 
 
 def test_a_job_without_test_cases_is_told_that_it_cannot_be_compared(
@@ -143,7 +143,7 @@ def test_a_job_without_test_cases_is_told_that_it_cannot_be_compared(
     file.write_text(file.read_text().replace("test: test.jsonl, ", ""))
     told = unitune("check", str(file))
     assert 0 == told.code
-    assert "it can be trained, and `unitune compare` refuses it" in " ".join(told.out.split())
+    assert "It can be trained, but `unitune compare` refuses it" in " ".join(told.out.split())
 
 
 @pytest.mark.parametrize(

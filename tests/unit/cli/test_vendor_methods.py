@@ -150,5 +150,7 @@ def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
     page = next(tmp_path.glob(".unitune/runs/*/evaluation/report.html")).read_text(encoding="utf-8")
     assert "Mean reward by step" in page
     assert {0} == {one["errors"] for one in found["contenders"]}
-    assert "zero-shot: requested without temperature, which it refuses." in " ".join(found["notes"])
-    assert "tuned: thinks before it answers (320 tokens" in " ".join(found["notes"])
+    assert "zero-shot: requested without temperature, which the model rejects." in " ".join(
+        found["notes"]
+    )
+    assert "tuned: reasons before it answers (320 reasoning tokens" in " ".join(found["notes"])

@@ -73,7 +73,7 @@ def test_dates_are_told_before_and_refuse_after(day: date, expected: dict[str, s
     ("takes", "warmup", "refused"),
     [
         ("steps", 0.1, "a number of steps"),
-        ("share", 10, "a share, below 1"),
+        ("share", 10, "a fraction below 1"),
         ("steps", 10, None),
         ("share", 0.1, None),
         ("share", 0, None),
@@ -90,7 +90,7 @@ def test_a_warmup_that_is_said_in_another_way_is_refused(
         for finding in offer_findings(job("large-1", tuning={"warmup": warmup}), offer, DAY)
         if finding.severity == "error"
     ]
-    expected = f"tuning.warmup is {warmup:g}; vendor takes {refused}."
+    expected = f"tuning.warmup is {warmup:g}; vendor accepts {refused}."
     assert ([expected] if refused else []) == found
 
 
@@ -116,7 +116,7 @@ def test_an_unlisted_model_is_a_warning_where_the_list_is_not_complete() -> None
     assert "unsupported-model" == refused.code
     assert "write `model: {vendor: smal-1}`" in refused.fix
     (finding,) = offer_findings(job("smal-1"), open_list, DAY)
-    assert "the nearest is 'small-1'" in finding.message
+    assert "the closest is 'small-1'" in finding.message
     assert {"unsupported-model": "error"} == told(model="smal-1")
     on_ones_own_machine = open_list.model_copy(update={"trains_on": "this-machine"})
     assert {} == told(model="smal-1", offer=on_ones_own_machine)
@@ -126,7 +126,7 @@ def test_a_vendors_model_on_your_own_machine_names_the_vendor() -> None:
     (refused,) = offer_findings(
         job("gpt-4o-mini", backend="local"), registry.offer("local"), today()
     )
-    assert "has no model 'gpt-4o-mini', which is a model of azure and openai" in refused.message
+    assert "'gpt-4o-mini'; it is available from azure and openai" in refused.message
     assert "Write `backend: azure`." in refused.fix
 
 
@@ -195,13 +195,13 @@ def test_today_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ("backend", "preference", "refusal"),
     [
         ("openai", {"beta": 2}, None),
-        ("openai", {"beta": 2.1}, "tuning.preference.beta is 2.1; openai takes at most 2"),
-        ("openai", {"loss": "simpo"}, "cannot honour tuning.preference.loss simpo"),
-        ("openai", {"nll_weight": 1}, "cannot honour tuning.preference.nll_weight"),
+        ("openai", {"beta": 2.1}, "tuning.preference.beta is 2.1; openai accepts at most 2"),
+        ("openai", {"loss": "simpo"}, "does not support tuning.preference.loss simpo"),
+        ("openai", {"nll_weight": 1}, "does not support tuning.preference.nll_weight"),
         ("fireworks", {"loss": "orpo", "beta": 0.4}, None),
-        ("fireworks", {"beta": 0.5}, "fireworks takes below 0.5"),
+        ("fireworks", {"beta": 0.5}, "fireworks accepts below 0.5"),
         ("together", {"loss": "simpo", "margin": 1}, None),
-        ("together", {"loss": "ipo"}, "It takes: dpo, simpo"),
+        ("together", {"loss": "ipo"}, "Allowed: dpo, simpo"),
         ("local", {"loss": "robust", "label_smoothing": 0.1, "nll_weight": 1}, None),
     ],
 )
@@ -237,12 +237,12 @@ def test_a_preference_without_its_loss_is_no_job(changes: dict[str, object], mes
     [
         ("local", {"scorers": "exact", "group_size": 4, "kl": 0.1, "temperature": 0.7}, None),
         ("azure", {"scorers": "exact"}, None),  # its own check says which scorers it computes
-        ("azure", {"group_size": 4}, "azure cannot honour tuning.reward.group_size"),
-        ("azure", {"kl": 0.1}, "azure cannot honour tuning.reward.kl"),
+        ("azure", {"group_size": 4}, "azure does not support tuning.reward.group_size"),
+        ("azure", {"kl": 0.1}, "azure does not support tuning.reward.kl"),
         ("fireworks", {"group_size": 4, "max_tokens": 64, "temperature": 0.7}, None),
-        ("fireworks", {"scorers": "exact"}, "fireworks cannot honour tuning.reward.scorers"),
+        ("fireworks", {"scorers": "exact"}, "fireworks does not support tuning.reward.scorers"),
         ("vertex", {"scorers": "exact", "group_size": 4, "max_tokens": 64}, None),  # as azure
-        ("vertex", {"kl": 0.1}, "vertex cannot honour tuning.reward.kl"),
+        ("vertex", {"kl": 0.1}, "vertex does not support tuning.reward.kl"),
         ("together", {}, "together cannot do rft"),
     ],
 )

@@ -42,7 +42,7 @@ def test_names_and_aliases_of_offered_models_are_taken() -> None:
 def test_another_model_is_refused_and_the_nearest_named() -> None:
     (finding,) = offer_findings(job(model="smal-1"), OFFER, TODAY)
 
-    assert "vendor cannot tune 'smal-1'; the nearest is 'small-1'." == finding.message
+    assert "vendor cannot tune 'smal-1'; the closest model is 'small-1'." == finding.message
     assert "error" == finding.severity
 
 
@@ -55,7 +55,7 @@ def test_auto_adapts_and_only_an_explicit_setting_is_refused() -> None:
         for finding in offer_findings(job(tuning=explicit), OFFER, TODAY)
         if finding.severity == "error"
     ]
-    assert ["vendor cannot honour tuning.lora.dropout."] == refused
+    assert ["vendor does not support tuning.lora.dropout."] == refused
 
 
 def test_a_seed_that_the_vendor_does_not_take_is_a_warning() -> None:

@@ -243,7 +243,7 @@ def test_a_value_that_the_backend_cannot_honour_is_named_with_its_run(file: Path
     findings = plan(Job.load(file).with_backend("openai")).errors
     assert ["unsupported-setting"] == [finding.code for finding in findings]
     assert (
-        "run learning_rate=0.0001, seed=0 (and 1 more run): openai cannot honour "
+        "run learning_rate=0.0001, seed=0 (and 1 more run): openai does not support "
         "tuning.learning_rate." == findings[0].message
     )
 
@@ -252,7 +252,7 @@ def test_a_list_that_the_backend_cannot_honour_is_an_error_once(file: Path) -> N
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("epochs: [1, 3]", "learning_rate: [1e-4, 1]"), encoding="utf-8")
     findings = plan(Job.load(file).with_backend("openai")).errors
-    assert ["openai cannot honour tuning.learning_rate."] == [each.message for each in findings]
+    assert ["openai does not support tuning.learning_rate."] == [each.message for each in findings]
 
 
 def test_a_saved_plan_of_a_sweep_is_bound_to_its_lists(file: Path) -> None:

@@ -233,7 +233,7 @@ def test_each_line_and_each_sum_is_in_order_and_no_float_is_in_money(
 
 def test_without_a_price_the_line_and_the_sum_are_unknown_and_not_zero() -> None:
     made = costs(job(model="unpriced"), offer(training="3"), examples(10))
-    assert (None, "no price is known") == (made.lines[0].usd, made.lines[0].because)
+    assert (None, "its price is unknown") == (made.lines[0].usd, made.lines[0].because)
     assert made.launch_usd is None
 
 

@@ -73,7 +73,7 @@ def test_requests_are_the_cases_and_the_choice_on_dev(make: MakeJob) -> None:
 
 def test_time_at_a_vendor_is_assumed_and_says_so(make: MakeJob) -> None:
     (tuned,) = forecast(make(contenders=["tuned"], concurrency=4)).contenders
-    assert "assumed: 0.5 to 10 s a request, 4 at a time" == tuned.basis
+    assert "assumed: 0.5 to 10 s per request, 4 at a time" == tuned.basis
     assert (2.5, 10.0, 50.0) == (tuned.seconds.low, tuned.seconds.expected, tuned.seconds.high)
 
 

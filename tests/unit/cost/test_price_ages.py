@@ -45,7 +45,7 @@ def test_a_row_past_its_last_day_is_refused_however_new() -> None:
     assert "fresh" == freshness(row, date(2026, 5, 10))
     (finding,) = age_findings([row], date(2026, 5, 11))
     assert ("error", "stale-price") == (finding.severity, finding.code)
-    assert "held until 2026-05-10" in finding.message
+    assert "valid until 2026-05-10" in finding.message
 
 
 def test_a_stale_price_that_the_user_allows_is_still_told() -> None:
@@ -56,7 +56,7 @@ def test_a_stale_price_that_the_user_allows_is_still_told() -> None:
 def test_rows_of_one_source_are_told_once() -> None:
     priced = rows({"training": 3, "hosting": "1.70"}, {"model": "m", "training": 4})
     (finding,) = age_findings([*priced, *priced], date(2027, 1, 1))
-    assert "training, hosting is of 2026-05-01, 245 days ago (a page)" in finding.message
+    assert "training, hosting is from 2026-05-01, 245 days ago (a page)" in finding.message
 
 
 def test_time_travel_a_third_party_price_is_too_old_today_and_was_not_in_june() -> None:

@@ -224,13 +224,13 @@ class TestMoney:
         assert (rule, answer) == (conclusion.rule, conclusion.answer)
         assert "validation" == (conclusion.kind or "validation")
         if rule == "worth_its_cost" and answer != "collect":
-            assert any("one more right answer" in reason for reason in conclusion.reasons)
+            assert any("additional correct answer" in reason for reason in conclusion.reasons)
 
     def test_without_a_worth_the_price_of_a_right_answer_is_said(self) -> None:
         dear = option(tuned=TUNED, gain=BETTER, cost=total_cost(prompted=100, tuned=300_100))
         conclusion = concluded(dear, volume_given=True)
         assert ("costs_far_more", "cannot tell") == (conclusion.rule, conclusion.answer)
-        assert "one more right answer costs about $10.00" in conclusion.headline
+        assert "one additional correct answer costs about $10.00" in conclusion.headline
 
     @pytest.mark.parametrize(("prompted", "tuned"), [(100, 900), (1, 20_000), (0, 0)])
     def test_a_cost_that_is_alike_or_small_decides_nothing(self, prompted: int, tuned: int) -> None:
@@ -271,7 +271,7 @@ def test_a_base_that_ends_is_left_out_with_its_date() -> None:
     conclusion = concluded(dying, option(tuned=TUNED, gain=BETTER))
     assert ("tune", "local") == (conclusion.answer, conclusion.backend)
     assert any(
-        "Not at openai: nano, and what is tuned from it, is switched off on 2027-01-14" in reason
+        "Not at openai: nano and models tuned from it are switched off on 2027-01-14" in reason
         for reason in conclusion.reasons
     )
     alone = concluded(dying, elsewhere=("local", "azure"))
@@ -313,7 +313,7 @@ def test_a_model_that_is_no_worse_and_cheaper_is_tuned_for_its_cost() -> None:
     measured = option(**good, tuned=TUNED, gain=worse, cost=total_cost(prompted=100, tuned=20))
     assert "prompt_suffices" == concluded(measured, volume_given=True).rule
     (told,) = (r for r in concluded(cheaper, volume_given=True).reasons if "total cost" in r)
-    assert "total cost of ownership is $20.00, that of prompting the same base $100.00" in told
+    assert "total cost of ownership is $20.00, compared with $100.00" in told
 
 
 def total_cost(**usd: int) -> TotalCost:

@@ -191,7 +191,7 @@ def test_less_overlap_than_nine_tenths_of_either_side_is_an_integrity_error(
     new = [] if kept.start else [(f"test {at}", "yes") for at in range(500, 523)]
     job = make_job(evaluate(), test=[*ROWS[kept], *new])
 
-    with pytest.raises(IntegrityError, match="a comparison takes 90 % of each"):
+    with pytest.raises(IntegrityError, match="a comparison requires 90 % of each"):
         again(job)
     assert [] == backend.requests, "refused before anything is paid for"
 
@@ -238,14 +238,14 @@ def test_a_job_whose_file_is_not_there_says_how_to_write_it(
 ) -> None:
     backend_of(wrong_every(10))
 
-    with pytest.raises(JobError, match=r"no such file.*--update-baseline"):
+    with pytest.raises(JobError, match=r"file not found.*--update-baseline"):
         compare(make_job(evaluate()))
 
 
 def test_there_must_be_a_file_to_update(make_job: Make, backend_of: Any) -> None:
     backend_of(wrong_every(10))
 
-    with pytest.raises(JobError, match="names no baseline file"):
+    with pytest.raises(JobError, match="has no baseline file"):
         compare(make_job(evaluate({"mode": "improve"})), update_baseline=True)
 
 
@@ -254,7 +254,7 @@ def test_a_file_of_another_kind_is_not_written_over(make_job: Make, backend_of: 
     job = make_job(evaluate(), test=ROWS)
     (job.folder / "baseline.jsonl").write_text("mine\n")
 
-    with pytest.raises(JobError, match="is no baseline file, and is not overwritten"):
+    with pytest.raises(JobError, match="is not a baseline file and will not be overwritten"):
         compare(job, update_baseline=True)
     assert ("mine\n", []) == ((job.folder / "baseline.jsonl").read_text(), backend.requests)
 
@@ -323,7 +323,7 @@ def test_a_metric_over_all_cases_has_no_scores_to_keep(make_job: Make, backend_o
     backend = backend_of(wrong_every(10))
     job = make_job(evaluate(scorers=[{"type": "class_f1", "options": ["yes", "no"]}]))
 
-    with pytest.raises(JobError, match="class_f1 is made of all cases together"):
+    with pytest.raises(JobError, match="class_f1 is computed over all cases together"):
         compare(job, update_baseline=True)
     assert [] == backend.requests
 

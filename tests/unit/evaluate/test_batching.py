@@ -300,7 +300,7 @@ def test_it_is_looked_for_no_longer_than_the_settle_time(
 ) -> None:
     vendor.spoilt["submit_batch"] = [silence] * 2
     started = clock.now
-    with pytest.raises(Unreachable, match=r"(gone|down)\. Nothing is lost: the same command"):
+    with pytest.raises(Unreachable, match=r"(gone|down)\. Nothing is lost: run the same command"):
         compare(two, out=out, batch=True)
     assert 2 * SETTLE_SECONDS == pytest.approx(clock.now - started)
     assert 2 == vendor.asked("submit_batch")
@@ -361,7 +361,7 @@ def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
         compare(two, out=out, batch=True)
     clock.now += 1000
     assert [60, 60] == vendor.sizes
-    with pytest.raises(UserError, match="several batches at fake may be the one") as caught:
+    with pytest.raises(UserError, match="several batches at fake may have the key") as caught:
         compare(two, out=out, batch=True)
     ids = [str(file.parent) for file in vendor.batches]
     assert all(batch_id in str(caught.value) for batch_id in ids)
@@ -380,9 +380,9 @@ def test_a_batch_that_failed_is_told_and_made_anew_by_the_next_call(
     vendor.plays(fails="the enqueued token limit is reached")
     with pytest.raises(BackendError) as caught:
         compare(two, out=out, batch=True)
-    assert "zero-shot at fake has failed: the enqueued token limit is reached." in str(caught.value)
+    assert "zero-shot at fake failed: the enqueued token limit is reached." in str(caught.value)
     assert "None of its 60 questions was answered" in str(caught.value)
-    assert "without --batch, are sent singly" in str(caught.value)
+    assert "without --batch, one by one" in str(caught.value)
     assert ["failed", "failed"] == ends(out)
     vendor.plays()
     compare(two, out=out, batch=True)
@@ -403,7 +403,9 @@ def test_when_one_has_failed_the_others_go_on_and_are_collected_by_the_next_call
         return original(self, batch_id)
 
     monkeypatch.setattr(FakeBackend, "poll_batch", first_fails)
-    with pytest.raises(BackendError, match=r"bad luck\. None.*goes on, and collects the others\."):
+    with pytest.raises(
+        BackendError, match=r"bad luck\. None.*resumes and collects the other batches\."
+    ):
         compare(two, out=out, batch=True)
     compare(two, out=out, batch=True)
     assert [60] * 3 == vendor.sizes
@@ -423,7 +425,7 @@ def test_polling_bears_a_vendor_that_is_away_for_hours(
 def test_a_batch_that_is_gone_is_the_users_to_give_up(two: Job, vendor: Vendor, out: Path) -> None:
     """Another account would be told the same, so nothing is paid for again unasked."""
     vendor.spoilt["poll_batch"] = [BackendError("there is no such batch.", status=404)]
-    with pytest.raises(BackendError, match="really gone") as caught:
+    with pytest.raises(BackendError, match="no longer exists") as caught:
         compare(two, out=out, batch=True)
     told = str(caught.value).partition("echo '")[2]
     line, _, file = told.partition("' >> ")
@@ -450,7 +452,7 @@ def test_stopped_by_the_user_the_batches_go_on_and_are_collected_later(
 ) -> None:
     vendor.plays(polls=5)
     clock.asleep = lambda: signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Interrupted, match="go on at their vendors; the same command collects them"):
+    with pytest.raises(Interrupted, match="continue at their vendors; run the same command again"):
         compare(two, out=out, batch=True)
     clock.asleep = lambda: None
     compare(two, out=out, batch=True)
@@ -562,7 +564,7 @@ def test_the_batch_of_somebody_else_is_noticed_when_it_has_ended(
     compare(two, out=tmp_path / "else", batch=True)
     (vendor.batches[0].parent / "batch.json").unlink()
     vendor.plays(submits=["none", "none", "lose request"])
-    with pytest.raises(BackendError, match="hold the requests of another batch"):
+    with pytest.raises(BackendError, match="holds the requests of another batch"):
         compare(two, out=out, batch=True)
     compare(two, out=out, batch=True)
     assert 0 == sum(row.error is not None for row in rows(out))
@@ -581,7 +583,7 @@ def test_a_batch_that_was_listed_late_is_found_once_another_was_not_it(
     vendor.plays(submits=["none", "none", "lose answer"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeBackend, "find_batch", lambda *_: [str(foreign.parent)])
-        with pytest.raises(BackendError, match=f"batch {foreign.parent} at fake, now that it has"):
+        with pytest.raises(BackendError, match=f"batch {foreign.parent} at fake has ended, but"):
             compare(two, out=out, batch=True)
     handed_in = vendor.asked("submit_batch")
     compare(two, out=out, batch=True)
@@ -655,7 +657,7 @@ def test_batches_of_another_backend_are_left_alone(two: Job, out: Path) -> None:
 def test_a_backend_without_batches_is_refused_before_anything_is_asked(two: Job, out: Path) -> None:
     with pytest.raises(Unsupported) as caught:
         compare(two.with_backend("local"), out=out, batch=True)
-    assert "backend 'local' does not answer in batches" in str(caught.value)
+    assert "backend 'local' does not support batches" in str(caught.value)
     assert "Without --batch" in str(caught.value)
     assert not out.exists()
 
@@ -676,12 +678,12 @@ def test_the_refusal_names_the_backends_that_can(two: Job, monkeypatch: pytest.M
     monkeypatch.setattr(registry, "backend", backend)
     monkeypatch.setattr(registry, "offer", lambda name: offers.get(name) or known(name))
     monkeypatch.setattr(registry, "backend_names", lambda: ["able", "absent", "fake", "local"])
-    with pytest.raises(Unsupported, match="of those installed here, able can"):
+    with pytest.raises(Unsupported, match="installed backends that do: able"):
         compare(two.with_backend("local"), batch=True)
 
 
 def test_a_deployment_is_not_paid_for_while_batches_last(two: Job, vendor: Vendor) -> None:
-    with pytest.raises(UserError, match="--deploy and --batch are both given"):
+    with pytest.raises(UserError, match="--deploy and --batch cannot be combined"):
         compare(two, batch=True, deploy_seconds=3600)
     assert [] == vendor.calls
 
@@ -694,7 +696,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
 ) -> None:
     out.mkdir()
     (out / "batches.jsonl").write_text(content)
-    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 is no record of a batch"):
+    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 is not a record of a batch"):
         compare(two, out=out, batch=True)
     assert content == (out / "batches.jsonl").read_text()
     assert 0 == vendor.asked("submit_batch")

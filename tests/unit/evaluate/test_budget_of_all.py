@@ -66,6 +66,6 @@ def test_counts_that_cannot_be_true_are_told(
     with pytest.raises(OverBudget):
         compare(make_job({**evaluate, "budget": {"usd": "0.01"}}))
     found = compare(make_job({**evaluate, "budget": {"usd": "5"}}))
-    assert any("no possible count" in note for note in found.notes)
+    assert any("no plausible token count" in note for note in found.notes)
     assert found.spent_usd is not None
     assert 0 < found.spent_usd < 5

@@ -233,7 +233,7 @@ def test_files_of_somebody_else_are_not_written_over(
 ) -> None:
     backend = backend_of(told_is_better)
     (tmp_path / "summary.md").write_text("mine")
-    with pytest.raises(UserError, match=r"summary\.md is of no comparison"):
+    with pytest.raises(UserError, match=r"summary\.md is not from a comparison"):
         compare(make_job(PROMPTED), out=tmp_path)
     assert ("mine", []) == ((tmp_path / "summary.md").read_text(), backend.requests)
 
@@ -327,7 +327,7 @@ def test_a_side_without_any_answer_is_a_failure_of_the_vendor(
     make_job: Any, backend_of: Any
 ) -> None:
     backend_of(errors_in(60))
-    with pytest.raises(BackendError, match="instructed gave no answer to any of 60 cases"):
+    with pytest.raises(BackendError, match="instructed did not answer any of 60 cases"):
         compare(make_job(PROMPTED))
 
 
@@ -390,7 +390,9 @@ def test_two_cases_under_one_id_are_refused(make_job: Any, backend_of: Any, tmp_
         for text in ("test 1", "test 2")
     ]
     (tmp_path / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    with pytest.raises(DataError, match=r"test\.jsonl:2: the id 'one' stands at test\.jsonl:1 too"):
+    with pytest.raises(
+        DataError, match=r"test\.jsonl:2: the id 'one' is also used at test\.jsonl:1"
+    ):
         compare(job)
 
 
@@ -403,7 +405,7 @@ def test_a_job_without_test_cases_names_the_key(make_job: Any) -> None:
 
 def test_a_lone_zero_shot_baseline_is_called_weak(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
-    assert any("without any effort" in note for note in compare(make_job(PROMPTED)).notes)
+    assert any("without any tuning effort" in note for note in compare(make_job(PROMPTED)).notes)
 
 
 @pytest.mark.parametrize(
@@ -535,7 +537,7 @@ def test_a_stronger_prompt_that_was_left_out_is_named(
     ]
     candidate = {"type": "zero-shot", "role": "candidate"}
     notes = compare(make_job({"contenders": [*few_shot, candidate]})).notes
-    assert told == any("each case its own nearest training rows" in note for note in notes)
+    assert told == any("the nearest training rows of each case" in note for note in notes)
 
 
 def test_a_first_look_is_no_verdict_and_passes_no_gate(
@@ -550,13 +552,11 @@ def test_a_first_look_is_no_verdict_and_passes_no_gate(
     assert {"inconclusive"} == {each.verdict for each in look.baselines}
     assert look.gate is not None
     assert ("all cases", 3) in [(check.name, check.exit_code) for check in look.gate.checks]
-    assert str(look).startswith("first look at 20 of 60 cases, no verdict: ")
+    assert str(look).startswith("preview on 20 of 60 cases, no verdict: ")
     folder = tmp_path / "out" / "first-look"
     for name in ("report.html", "summary.md", "verdict.json", "junit.xml"):
         text = (folder / name).read_text()
-        assert "first look at 20 of 60 test cases (--limit) is no verdict" in text.replace(
-            "A f", "f"
-        )
+        assert "preview on 20 of 60 test cases (--limit) has no verdict" in text
         assert not (tmp_path / "out" / name).exists()
     assert "First look, no verdict" in (folder / "summary.md").read_text()
     whole = compare(gated, out=tmp_path / "out")
@@ -585,5 +585,5 @@ def test_a_first_look_chooses_prompts_on_few_rows(make_job: Any, backend_of: Any
 
 def test_a_first_look_updates_no_baseline(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
-    with pytest.raises(UserError, match="a first look"):
+    with pytest.raises(UserError, match="a preview"):
         compare(make_job(PROMPTED), limit=5, update_baseline=True)

@@ -59,7 +59,7 @@ def test_without_training_rows_the_cases_alone_are_read(tmp_path: Path) -> None:
 def test_what_is_made_from_training_rows_needs_some(
     tmp_path: Path, contenders: str, named: str
 ) -> None:
-    with pytest.raises(JobError, match=f"names no training rows, which {named} needs"):
+    with pytest.raises(JobError, match=f"has no training rows, which {named} needs"):
         compare(job(tmp_path, f"{{contenders: {contenders}}}"))
 
 

@@ -16,7 +16,7 @@ from unitune.decision.decide import decide, measure_and_conclude, resolve
 from unitune.decision.evidence import Decision
 from unitune.decision.measuring import Choices
 from unitune.errors import OverBudget, UserError
-from unitune.evaluate.options import AnswerOptions, ignore
+from unitune.evaluate.inference.engine import AnswerOptions, ignore
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.planning.preflight import ResolvedJob
@@ -151,7 +151,7 @@ class TestFiveJobs:
         assert ("collect", "tuning_pays") == rule_of(decision)
         assert "test" == decision.conclusion.kind
         assert (
-            "With 20 test cases a comparison finds differences from"
+            "With 20 test cases, a comparison detects differences of"
             in (decision.conclusion.reasons[0])
         )
 

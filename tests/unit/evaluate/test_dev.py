@@ -55,19 +55,19 @@ def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
     again = [row for request in backend.requests if (row := dev_row(request)) is not None]
     assert [7, 9] == sorted(again)
     checks = {check.name: check.reason for check in found.gate.checks}
-    assert "0 of 360 answers on dev ended in an error." == checks["dev errors"]
+    assert "0 of 360 dev answers ended in an error." == checks["dev errors"]
 
 
 def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _model, request: "ERROR busy" if dev_row(request) == 7 else "yes")
     found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
     note = (
-        "Dev answers that ended in an error, and count as wrong: zero-shot 1 of 60, instructed 1 "
+        "Dev answers with an error, which count as wrong: zero-shot 1 of 60, instructed 1 "
         "of 60, few-shot 4 of 240."
     )
     assert note in found.notes
     checks = {check.name: check.reason for check in found.gate.checks}
-    assert "6 of 360 answers on dev ended in an error." == checks["dev errors"]
+    assert "6 of 360 dev answers ended in an error." == checks["dev errors"]
 
 
 def test_answers_that_were_cut_off_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
@@ -81,7 +81,7 @@ def test_answers_that_were_cut_off_on_dev_are_told(make_job: Any, backend_of: An
     found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
     assert (
         "Dev answers cut off at max_tokens: zero-shot 9 of 60, instructed 9 of 60, few-shot 36 of "
-        "240. A weaker prompt or run may have been chosen by them; raise evaluate.max_tokens."
+        "240. They may have caused the choice of a weaker prompt or run; raise evaluate.max_tokens."
     ) in found.notes
 
 

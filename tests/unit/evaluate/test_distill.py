@@ -17,7 +17,7 @@ from unitune.distillation.distill import Distillation, distill, plan_distillatio
 from unitune.distillation.teacher import Teacher
 from unitune.distillation.variants import plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
-from unitune.evaluate.options import AnswerOptions
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.job.job import Job
 from unitune.models import Request
@@ -229,7 +229,7 @@ def test_a_budget_holds_and_the_most_is_known_before(
     planned = plan_distillation(teacher_of(job), questions)
     assert planned.most_usd is not None
     assert planned.most_usd > 1
-    with pytest.raises(OverBudget, match="may spend"):
+    with pytest.raises(OverBudget, match="The limit is"):
         distill(planned, tmp_path / "out.jsonl", AnswerOptions())
     assert [] == backend.requests
     assert not (tmp_path / "out.jsonl").exists()

@@ -138,14 +138,14 @@ def telling(*cases: Example, spec: Any) -> None:
 
 
 def test_calls_are_not_looked_for_where_none_can_be_made(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="tool_calls could never find an answer"):
+    with pytest.raises(JobError, match="tool_calls could never reject an answer"):
         telling(row("a"), row("b"), spec=ToolCalls())
     telling(row("a"), row("b", tools=[TOOL]), spec=ToolCalls())
     rows, answers = copies(1), {f"{at}-0": "Paris" for at in range(4)}
     job = recorded_job(
         tmp_path, rows, answers, answers, scorers=["tool_calls"], gate={"mode": "no-regress"}
     )
-    with pytest.raises(JobError, match="Every contender would have 100 %"):
+    with pytest.raises(JobError, match="Every contender would score 100 %"):
         compare(job, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

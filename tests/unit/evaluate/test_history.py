@@ -128,10 +128,10 @@ def test_answers_in_error_are_neither_gained_nor_lost() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"metric": "exact"}, "judged by json_equal, and the second by exact"),
-        ({"provenance": {"Scorer json_equal": "f"}}, "the scorer json_equal is not the same"),
-        ({"per_case": False}, "made of all cases together"),
-        ({"cases": ()}, "180 cases and the second's 0, 0 are the same"),
+        ({"metric": "exact"}, "scored by json_equal, the second by exact"),
+        ({"provenance": {"Scorer json_equal": "f"}}, "the scorer json_equal has changed"),
+        ({"per_case": False}, "computed over all cases together"),
+        ({"cases": ()}, "180 cases and the second 0, but only 0 are the same"),
     ],
 )
 def test_what_cannot_be_paired_says_why(changes: dict[str, Any], why: str) -> None:
@@ -164,12 +164,12 @@ def test_a_damaged_comparison_does_not_hide_the_others() -> None:
 
 
 def test_a_comparison_that_is_not_there_is_said_to_be_so() -> None:
-    with pytest.raises(UserError, match="there is no comparison yet"):
+    with pytest.raises(UserError, match="the history has no comparison yet"):
         find_comparison()
     kept = [keep(sample_comparison()) for _ in range(2)]
     with pytest.raises(NotFoundError, match="unitune comparisons"):
         find_comparison("c9")
-    with pytest.raises(UserError, match="the beginning of several comparisons: c") as several:
+    with pytest.raises(UserError, match="matches several comparisons: c") as several:
         find_comparison("c2")
     assert all(str(each.id) in str(several.value) for each in kept)
 

@@ -15,9 +15,9 @@ from unitune.backends import registry
 from unitune.backends.forecasts import Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, OverBudget, RunFailed, UserError
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.learning_curve import judge_curve, learning_curve, with_budget
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
-from unitune.evaluate.options import AnswerOptions
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.learning_curve import curve_notes, learning_curve_of, nested_subsets
@@ -275,7 +275,7 @@ class TestJudging:
 class TestRefusals:
     @pytest.mark.parametrize(("points", "seeds"), [(2, 3), (3, 1)])
     def test_too_few_points_or_seeds(self, job: Job, points: int, seeds: int) -> None:
-        with pytest.raises(UserError, match="says nothing: it takes at least 3 points"):
+        with pytest.raises(UserError, match="fitting the curve takes at least 3 points"):
             learning_curve_of(preflight(job), points, seeds)
 
     def test_a_sweep(self, job: Job) -> None:
@@ -289,7 +289,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("goal", [0, 1.1, 90, float("nan")])
     def test_a_goal_that_is_no_score(self, job: Job, goal: float) -> None:
-        with pytest.raises(UserError, match="a score lies above 0 and goes up to 1"):
+        with pytest.raises(UserError, match="a score must be above 0 and at most 1"):
             learning_curve(job, goal=goal)
 
     @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ class TestMoney:
         curve = learning_curve_of(preflight(half), 3, 2)
         with pytest.raises(OverBudget, match=r"6 trainings may cost .* budget of \$1.00"):
             with_budget(curve, Decimal(1), allow_unpriced=True)
-        with pytest.raises(OverBudget, match="no price is known of rows="):
+        with pytest.raises(OverBudget, match="the price of rows="):
             with_budget(curve, Decimal(10_000))
         job = with_budget(curve, Decimal(10_000), allow_unpriced=True).job
         assert job.budget is not None

@@ -79,7 +79,7 @@ def test_the_first_comparison_is_as_if_nothing_were_counted(told: Any) -> None:
     )
     assert first.p_value == use(first).p_adjusted == alone.p_value
     assert "first comparison on these cases" in words.figures(first)
-    assert "First comparison on these cases that this ledger knows of." == str(use(first))
+    assert "First comparison on these cases in this ledger." == str(use(first))
 
 
 def test_the_best_of_several_candidates_is_corrected_for_all_of_them(told: Any) -> None:
@@ -143,12 +143,12 @@ def test_sampling_a_known_candidate_again_takes_a_reason(
     job = make_job(SAMPLED)
     first = compare(job)
     asked = len(backend.requests)
-    with pytest.raises(UserError, match=f"in comparison {first.id}, and would be sampled again"):
+    with pytest.raises(UserError, match=rf"in comparison {first.id}\. Sampling again"):
         compare(job, out=tmp_path / "again")
     with pytest.raises(UserError, match="need a reason"):
         compare(job, out=tmp_path / "again", new_answers=" ")
     (home() / "answers.sqlite").unlink()
-    with pytest.raises(UserError, match="would be sampled again"):
+    with pytest.raises(UserError, match="Sampling again"):
         compare(job, out=tmp_path / "again", use_cache=True)
     assert asked == len(backend.requests)
     second = compare(job, out=tmp_path / "again", new_answers="the server was misconfigured")
@@ -188,7 +188,7 @@ def test_a_baseline_that_is_sampled_again_takes_a_reason_too(
     ]
     job = make_job({"contenders": contenders, "temperature": 0.7})
     compare(job)
-    with pytest.raises(UserError, match="zero-shot answered these 60 test cases"):
+    with pytest.raises(UserError, match="zero-shot already answered these 60 test cases"):
         compare(job, out=tmp_path / "again")
 
 
@@ -221,7 +221,7 @@ def test_a_growing_test_spends_its_error_rate_over_the_planned_looks(
     assert look_level([30, 60], 2) == use(second).level
     assert (30, 60) == use(second).sizes
     assert "better" != first.verdict
-    assert "Look 1 of 2 planned, so the interval is one of 99.695 %." in words.reason(first)
+    assert "Look 1 of 2 planned, so the interval has the level 99.695 %." in words.reason(first)
     assert second.p_value < use(second).p_adjusted < 1.1 * second.p_value
     assert ("inconclusive", 3) == (third.verdict, third.exit_code)
     assert third.doubt is not None

@@ -121,7 +121,7 @@ def test_cut_answers_of_a_baseline_are_no_victory(judged: Any, text: str, scorer
     """All its answers are cut before they come to the point, as a reasoning model's are."""
     found = judged(lambda _: text, right, max_tokens=19, scorers=[scorer])
     assert ("inconclusive", 3) == (found.verdict, found.exit_code)
-    told = "zero-shot: 200 of 200 answers were cut off at 19 tokens before they were right or wrong"
+    told = "zero-shot: 200 of 200 answers were cut off at 19 tokens before they could be scored"
     assert told in found.doubt
     assert [200, 0] == [result.cut for result in found.contenders]
 

@@ -26,7 +26,7 @@ CASES = [
 def test_a_second_answer_to_a_case_is_refused_unless_it_is_the_same(tmp_path: Path) -> None:
     file = tmp_path / "old.jsonl"
     file.write_text(answer_line("one", "a") * 2 + answer_line("one", "b"), encoding="utf-8")
-    with pytest.raises(DataError, match=r"old\.jsonl:3 is another answer to the case 'one'"):
+    with pytest.raises(DataError, match=r"old\.jsonl:3 is a second answer to the case 'one'"):
         RecordedModel(file, CASES)
 
 
@@ -61,14 +61,14 @@ def test_one_question_with_two_answers_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "old.jsonl"
     file.write_text(answer_line("one", "x") + answer_line("two", "y"))
     same = [CASES[0], CASES[1].model_copy(update={"messages": CASES[0].messages})]
-    with pytest.raises(DataError, match="'one' and 'two' ask the same, and their recorded answers"):
+    with pytest.raises(DataError, match="'one' and 'two' have the same question"):
         RecordedModel(file, same)
 
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "old.jsonl"
     file.write_text(answer_line("one", "x") + '{"case": "two"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"old\.jsonl:2 is no recorded answer"):
+    with pytest.raises(DataError, match=r"old\.jsonl:2 is not a recorded answer"):
         read_answers(file)
     with pytest.raises(DataError, match="cannot be read"):
         read_answers(tmp_path / "none.jsonl")
@@ -77,7 +77,7 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 def test_recorded_answers_cannot_compete_on_dev() -> None:
     old = Recorded(name="old", answers="old.jsonl")
     check_roles((old, Tuned()))
-    with pytest.raises(JobError, match="old has recorded answers to the test cases alone"):
+    with pytest.raises(JobError, match="old has recorded answers to the test cases only"):
         check_roles((old, FewShot(), Tuned()))
     check_roles((old, FewShot(role="reference"), Tuned()))
 

@@ -107,7 +107,9 @@ def test_rows_of_another_model_than_the_job_names_are_refused(
     server_job: Any, tmp_path: Path, changed: dict[str, str]
 ) -> None:
     assert 0 == compare(server_job(), out=tmp_path / "out", replay=True).exit_code
-    with pytest.raises(Mismatch, match=r"The job's model is http.*and the rows are of http.*:good"):
+    with pytest.raises(
+        Mismatch, match=r"The job's model is http.*but the rows are from http.*:good"
+    ):
         compare(server_job(**changed), out=tmp_path / "out", replay=True)
 
 
@@ -116,7 +118,7 @@ def test_rows_of_another_base_are_refused(make_job: Any, backend_of: Any, tmp_pa
     job = make_job(PROMPTED)
     compare(job, out=tmp_path / "out")
     other = job.model_copy(update={"model": "base-2"})
-    with pytest.raises(Mismatch, match="fake:base-2, and the rows are of fake:base"):
+    with pytest.raises(Mismatch, match="fake:base-2, but the rows are from fake:base"):
         compare(other, out=tmp_path / "out", replay=True)
 
 
@@ -172,7 +174,7 @@ def test_a_budget_ends_the_asking_before_it_is_passed_and_keeps_the_answers(
 ) -> None:
     evaluate = PROMPTED | {"prices": PRICES, "budget": {"usd": "0.003"}, "max_tokens": 16}
     backend_of(rule)
-    with pytest.raises(OverBudget, match=r"of the \$0\.003 that this comparison may spend"):
+    with pytest.raises(OverBudget, match=r"The limit is \$0\.003"):
         compare(make_job(evaluate), out=tmp_path / "out")
     rows = (tmp_path / "out" / "rows.jsonl").read_text().count("\n")
     # 10 tokens asked and 2 answered cost $0.00003; what is set aside at most is $0.0003.

@@ -135,13 +135,13 @@ def test_a_bad_specification_is_named_by_file_and_line(scorers: Any, reason: str
 
 def test_scorers_that_no_answer_could_fail_are_refused() -> None:
     every = dataset("a", scorers=[{"type": "regex", "pattern": "x*"}, {**HAS_A, "weight": 0}])
-    with pytest.raises(JobError, match=r"could never find an answer to test\.jsonl wrong"):
+    with pytest.raises(JobError, match=r"could never reject an answer to test\.jsonl"):
         check_indulgence([build(RowScorers())], every)
     check_indulgence([build(RowScorers())], dataset("a", scorers=["contains"]))
 
 
 def test_scorers_of_rows_that_the_job_does_not_read_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^test\.jsonl:1: .* \[row_scorers\], or give the key"):
+    with pytest.raises(DataError, match=r"^test\.jsonl:1: .* \[row_scorers\], or rename the key"):
         check_row_scorers([Exact()], dataset("a", scorers=["contains"]))
     check_row_scorers([RowScorers()], dataset("a", scorers=["contains"]))
     check_row_scorers([Exact()], dataset("a", source="mail"))

@@ -181,8 +181,8 @@ class TestGraded:
         assert Verdict.INCONCLUSIVE == actual.verdict
         assert actual.interval.low < -0.05
         assert actual.warnings[0] == (
-            "20 cases are few: cases in which one side loses everything could be 16.8 % of all and "
-            "none of them be among these, so the interval allows for them. By what was seen alone "
+            "20 cases are few. Up to 16.8 % of all cases could be total losses of one side without "
+            "any in this sample, so the interval allows for them. From the observed scores alone "
             "the verdict would be better."
         )
         assert () == compare_paired(old * 20, new * 20).warnings
@@ -252,8 +252,7 @@ class TestClusters:
         assert Verdict.BETTER == compare_paired(old, new).verdict
         assert Verdict.INCONCLUSIVE == nine.verdict
         assert nine.warnings[0].startswith(
-            "9 clusters, into which the 90 cases fall, are few: clusters in which one side loses "
-            "everything could be 33.6 % of all"
+            "9 clusters (of 90 cases) are few. Up to 33.6 % of all clusters could be total losses"
         )
         assert nine.method.startswith("score interval over 9 clusters")
         whole = compare_paired([0] * n, [1] * n, clusters=clusters)

@@ -65,7 +65,7 @@ def test_clusters_widen_the_intervals(keyed_job: Any, backend_of: Any) -> None:
 def test_few_clusters_are_told(keyed_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
     found = compare(keyed_job({"clusters": "customer"}, lambda at: {"customer": at % 4}))
-    assert any(note.startswith("4 clusters, into which the 60 cases") for note in found.notes)
+    assert any(note.startswith("4 clusters (of 60 cases)") for note in found.notes)
     assert "inconclusive" == found.verdict
 
 
@@ -165,4 +165,4 @@ def test_a_cluster_with_a_quarter_of_the_cases_is_named(keyed_job: Any, backend_
     found = compare(keyed_job({"clusters": "customer"}, of_customer))
     assert "better" != found.verdict
     (note,) = (note for note in found.notes if note.startswith("The cluster 'acme', such as case"))
-    assert "holds 20 of 60 cases, which widens the interval by itself." in note
+    assert "has 20 of 60 cases, which widens the interval." in note

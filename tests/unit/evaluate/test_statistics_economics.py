@@ -156,7 +156,7 @@ class TestUnknown:
         assert actual.smallest_worth_usd is None
 
     def test_prices_must_be_one_a_case(self) -> None:
-        with pytest.raises(ValueError, match="one price a case"):
+        with pytest.raises(ValueError, match="one price per case"):
             weigh(GAINS, prices(CENT)[1:], prices(CENT), Economics())
 
     def test_a_horizon_has_answers(self) -> None:

@@ -50,7 +50,7 @@ def test_one_planned_look_is_an_ordinary_comparison() -> None:
 
 
 def test_more_looks_than_planned_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 looks, and 2 were planned"):
+    with pytest.raises(ValueError, match="3 looks exceed the 2 planned looks"):
         look_level([10, 20, 30], 2)
 
 

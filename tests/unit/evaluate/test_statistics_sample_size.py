@@ -206,7 +206,7 @@ class TestForesight:
             assert not re.search(r"([\d.,]+) to \1 ", said)
 
     def test_too_few_cases_are_promised_nothing(self) -> None:
-        assert "3 test cases are too few to find any difference, however large." == (
+        assert "3 test cases are too few to detect any difference, however large." == (
             foresight(3, 0.05)
         )
 

@@ -125,11 +125,11 @@ def test_a_named_run_is_judged_without_a_choice(job: Job, backend_of: Any) -> No
 
 
 def test_a_run_that_is_missing_or_under_way_is_named(job: Job) -> None:
-    with pytest.raises(NotFoundError, match=r"with 'lora\.rank=4'.* unitune run FILE launches"):
+    with pytest.raises(NotFoundError, match=r"with 'lora\.rank=4'.* `unitune run FILE` launches"):
         compare(job)
     for _ in next(launch_sweep(job)).watch(0):
         pass
-    with pytest.raises(NotFoundError, match=r"with 'lora\.rank=8'.* unitune run FILE launches"):
+    with pytest.raises(NotFoundError, match=r"with 'lora\.rank=8'.* `unitune run FILE` launches"):
         compare(job)
 
 
@@ -137,7 +137,7 @@ def test_a_run_that_failed_is_left_out_and_told(make_job: Any, backend_of: Any) 
     job = swept(make_job({}), fail_at_step=1)
     failed = trained(job)
     assert {"failed"} == {str(run.state) for run in failed.values()}
-    with pytest.raises(NotFoundError, match="All of its runs have failed"):
+    with pytest.raises(NotFoundError, match="All of its runs failed"):
         compare(job)
     others = {rank: failed[rank].resume() for rank in (8, 16)}
     for run in others.values():
@@ -153,7 +153,7 @@ def test_a_run_that_failed_is_left_out_and_told(make_job: Any, backend_of: Any) 
 def test_a_run_that_failed_while_nobody_watched_is_left_out(make_job: Any) -> None:
     job = swept(make_job({}), fail_at_step=1, states=[])
     assert not any(run.state.ended for run in launch_sweep(job))
-    with pytest.raises(NotFoundError, match="All of its runs have failed"):
+    with pytest.raises(NotFoundError, match="All of its runs failed"):
         compare(job)
 
 

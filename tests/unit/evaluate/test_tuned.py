@@ -96,7 +96,7 @@ def test_a_run_under_way_is_named(job: Job) -> None:
 
 def test_a_named_run_must_have_a_model(job: Job) -> None:
     run = launch(job)
-    with pytest.raises(UserError, match="has no model to judge"):
+    with pytest.raises(UserError, match="has no model"):
         compare(job, run)
 
 
@@ -114,7 +114,7 @@ def test_a_run_of_other_rows_is_judged_when_named_and_a_note_says_so(
         compare(changed)
     found = compare(changed, run)
     assert run.id == found.run
-    assert any("trained on other rows" in note for note in found.notes)
+    assert any("trained with other rows" in note for note in found.notes)
 
 
 def test_its_own_training_rows_are_searched_for_the_test_cases(job: Job, make_job: Any) -> None:
@@ -131,7 +131,7 @@ def test_a_run_of_another_base_is_a_mismatch(job: Job) -> None:
     run = trained(job)
     other = job.model_copy(update={"model": "another-base"})
     with pytest.raises(
-        Mismatch, match="tuned base on fake, and the job compares with another-base"
+        Mismatch, match="tuned base on fake, but the job compares with another-base"
     ):
         compare(other, run)
 
@@ -196,12 +196,12 @@ def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
     found = compare(job, out=tmp_path / "rows", replay=True)
     assert (asked.verdict, None) == (found.verdict, found.run)
     assert f"training:{run.fingerprint}" == found.provenance["Training"]
-    told = f"made by training:{run.fingerprint}, which is the training that the job describes."
+    told = f"of training:{run.fingerprint}, the training described in the job."
     assert any(note.endswith(told) for note in found.notes)
     assert run.fingerprint in markdown.render(found)
 
     other = job.model_copy(update={"tuning": job.tuning.model_copy(update={"epochs": 9})})
-    with pytest.raises(Mismatch, match=f"the rows are of training:{run.fingerprint}"):
+    with pytest.raises(Mismatch, match=f"the rows are from training:{run.fingerprint}"):
         compare(other, out=tmp_path / "rows", replay=True)
 
 
@@ -228,7 +228,7 @@ def test_a_larger_share_judges_no_run_that_was_trained_on_its_cases(
     make_job: Any, leaks: str
 ) -> None:
     run = trained(cut(make_job, 0.2, leaks=leaks))
-    with pytest.raises(Leak, match=r"40 of 80 test cases stand in the rows that the run was"):
+    with pytest.raises(Leak, match=r"40 of 80 test cases are in the rows that the run was"):
         compare(cut(make_job, 0.4, leaks=leaks), run)
     assert 20 == compare(cut(make_job, 0.1, leaks=leaks), run).n
 
@@ -341,10 +341,10 @@ def test_a_replay_without_the_ledger_takes_the_run_of_the_rows_that_the_job_name
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "elsewhere"))
     found = compare(named, out=tmp_path / "rows", replay=True)
     assert (50 / 60, None) == (found.contenders[1].score, found.run)
-    told = f"made by run:{run.id}:{run.fingerprint}, which is the run that the job names."
+    told = f"of run:{run.id}:{run.fingerprint}, the run named in the job."
     assert any(note.endswith(told) for note in found.notes)
 
     other = scripted(job, {"contenders": ["zero-shot", {"type": "tuned", "run": "r000000"}]})
     other.evaluate.contenders[1].__dict__["name"] = found.candidate
-    with pytest.raises(Mismatch, match=f"model is run:r000000, and the rows are of run:{run.id}"):
+    with pytest.raises(Mismatch, match=f"model is run:r000000, but the rows are from run:{run.id}"):
         compare(other, out=tmp_path / "rows", replay=True)

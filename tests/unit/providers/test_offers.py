@@ -147,16 +147,18 @@ def test_today_it_is_told_who_can_tune_gpt_4o_mini_and_for_how_long() -> None:
     text = said("openai", "gpt-4o-mini")
     assert "organisations that never tuned, since 2026-05-07" in text
     assert "in the last 60 days, since 2026-07-02" in text
-    assert "only until 2027-01-06" in text
-    assert "stop on 2027-01-14" in text
+    assert "until 2027-01-06" in text
+    assert "switched off on 2027-01-14" in text
 
 
 def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job() -> None:
     text = said("openai", "gpt-4o-mini", date(2027, 1, 6))
-    assert "The same model can be tuned at azure (gpt-4o-mini-2024-07-18, not open to all)." in text
     assert (
-        "With another base bedrock, fireworks, local, nebius, ray, together and vertex take the "
-        "job." in text
+        "You can tune the same model with azure (gpt-4o-mini-2024-07-18, not open to all)." in text
+    )
+    assert (
+        "With another base model, bedrock, fireworks, local, nebius, ray, together and vertex take "
+        "the job." in text
     )
 
 
@@ -165,7 +167,7 @@ def test_who_would_refuse_the_job_itself_is_not_named() -> None:
     text = said("openai", "gpt-4o-mini", date(2027, 4, 1), tuning={"learning_rate": 1e-5})
     assert "gpt-4o-mini-2024-07-18)" not in text
     assert (
-        "With another base bedrock, fireworks, local, nebius, ray and together take the job."
+        "With another base model, bedrock, fireworks, local, nebius, ray and together take the job."
         in text
     )
 

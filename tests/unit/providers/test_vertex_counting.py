@@ -123,5 +123,5 @@ def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Ser
 def test_a_plan_whose_vendor_cannot_be_asked_says_so(tmp_path: Path) -> None:
     job = planned(tmp_path, rows=100).with_backend("together")
     job = job.model_copy(update={"model": "meta-llama/Llama-3.2-1B-Instruct"})
-    with pytest.raises(Unsupported, match="together counts no tokens"):
+    with pytest.raises(Unsupported, match="together does not count tokens"):
         plan(job, vendor_counts=True)

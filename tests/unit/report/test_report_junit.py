@@ -80,7 +80,7 @@ def test_the_message_is_the_checks_reason() -> None:
     (failure,) = suite(comparison).iter("failure")
 
     assert failure.get("message") == (
-        "The candidate's json_valid is 0.7917; the gate asks for at least 0.99."
+        "The candidate's json_valid is 0.7917; the gate requires at least 0.99."
     )
 
 

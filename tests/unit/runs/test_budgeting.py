@@ -95,7 +95,7 @@ def test_what_other_runs_have_taken_is_not_there_any_more(
     limit(workplace, **{name: high(job) * Decimal("1.5")})
     run.launch(job)
     assert "over-budget" in [finding.code for finding in plan(other(job)).errors]
-    with pytest.raises(OverBudget, match="spent or set aside"):
+    with pytest.raises(OverBudget, match="spent or reserved"):
         run.launch(other(job))
 
 
@@ -128,7 +128,7 @@ def test_a_new_month_has_money_again(
 
 def test_an_unknown_price_is_refused_under_a_budget_and_recorded_when_taken(priced: Priced) -> None:
     job = priced("1000", price="")
-    with pytest.raises(OverBudget, match="not known what fake charges for the training"):
+    with pytest.raises(OverBudget, match="fake's price for the training is unknown"):
         run.launch(job)
     launched = run.launch(job, allow_unpriced=True)
     approval = budgeting.approval_of(Ledger(home()), launched.id)
@@ -309,7 +309,7 @@ def test_deployments_at_once_share_one_budget() -> None:
 def test_a_deployment_of_unknown_price_needs_a_word_where_a_budget_holds() -> None:
     ledger, project = Ledger(home()), ProjectBudget(month_usd=Decimal(100))
     record = a_deployment(None, ledger.now(), ledger.now() + 60)
-    with pytest.raises(OverBudget, match="not known what fake charges for the deployment"):
+    with pytest.raises(OverBudget, match="fake's price for the deployment is unknown"):
         budgeting.add_deployment(ledger, record, project)
     assert [] == ledger.deployments()
     budgeting.add_deployment(ledger, record, project, unpriced=True)
@@ -344,7 +344,7 @@ def test_a_second_attempt_finds_less_in_the_jobs_budget(priced: Priced) -> None:
     for _ in launched.watch(0):
         pass
     assert State.FAILED is launched.state
-    with pytest.raises(OverBudget, match="spent or set aside"):
+    with pytest.raises(OverBudget, match="spent or reserved"):
         launched.resume()
 
 
@@ -654,7 +654,7 @@ def test_a_saved_plan_is_refused_with_what_has_changed(priced: Priced, workplace
     told = str(refusal.value)
     assert 5 == refusal.value.exit_code
     assert "job: tuning.epochs was 'auto', is 3" in told
-    assert "data: the rows in train.jsonl are others" in told
+    assert "data: the rows in train.jsonl have changed" in told
     assert "price: training of * was $1000 a million tokens" in told
     assert [] == run.runs()
 

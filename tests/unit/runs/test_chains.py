@@ -94,7 +94,7 @@ def test_what_cannot_be_started_from_is_an_error_in_the_plan(
     assert ["start-unknown"] == codes(start("r260101-aaaa"))
     assert ["start-unknown"] == codes(start("no-such-folder"))
     assert ["start-other-base"] == codes(continued.model_copy(update={"model": "other"}))
-    with pytest.raises(Mismatch, match="and model is other"):
+    with pytest.raises(Mismatch, match="but model is other"):
         launch(continued.model_copy(update={"model": "other"}))
     at_vendor = {"backend": "together", "model": "Qwen/Qwen3-8B"}
     assert "start-other-backend" in codes(continued.model_copy(update=at_vendor))
@@ -115,7 +115,7 @@ def test_a_folder_is_known_by_its_content(make_job: MakeJob, workplace: Path) ->
     before = preflight(job).fingerprint
     (folder / "adapter_model").write_text("2")
     assert before != preflight(job).fingerprint
-    assert (f"start: the files in {folder} are others",) == changes(then, plan(job))
+    assert (f"start: the files in {folder} have changed",) == changes(then, plan(job))
 
 
 def test_a_saved_job_names_the_same_folder_from_elsewhere(
@@ -156,7 +156,7 @@ def test_cases_that_an_earlier_training_learned_are_leaks_as_well(
     run = launch(job).wait(0.001)
     tuned = find_tuned_runs(preflight(job), run, replay=False)["tuned"]
     assert f"{first.id}/train.jsonl" in [each.name for each in tuned.rows]
-    assert f"Run {run.id} goes on from run {first.id}" in tuned.notes[0]
+    assert f"Run {run.id} continues from run {first.id}" in tuned.notes[0]
     assert tuned.effort.startswith("trained by sft, then sft")
     with pytest.raises(Leak):
         compare(job, run)

@@ -36,5 +36,5 @@ def test_a_quote_is_for_the_files_that_a_launch_hands_over(
 
 
 def test_a_vendor_without_a_price_of_its_own_says_so(make_job: MakeJob) -> None:
-    with pytest.raises(Unsupported, match="gives no price of its own"):
+    with pytest.raises(Unsupported, match="does not quote a price"):
         quote(make_job({}))

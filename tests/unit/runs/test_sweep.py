@@ -152,7 +152,7 @@ def test_runs_that_are_launched_do_not_count_twice_against_the_project(
 
 
 def test_an_unknown_price_is_no_budget_kept(priced: Priced) -> None:
-    with pytest.raises(OverBudget, match="not known what fake charges for the sweep of 2 runs"):
+    with pytest.raises(OverBudget, match="fake's price for the sweep of 2 runs is unknown"):
         launch_sweep(swept(priced("5", price="")))
     launched = list(launch_sweep(swept(priced("5", price="")), allow_unpriced=True))
     assert [Decimal("2.5")] * 2 == [run.job.budget.usd for run in launched if run.job.budget]

@@ -124,10 +124,10 @@ def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> N
     job = Job.load(tmp_path / "evals" / "unitune.yaml")
     assert (ZeroShot(), Tuned()) == job.evaluate.contenders
     assert DEFAULT_MAX_TOKENS == job.evaluate.max_tokens
-    with pytest.raises(JobError, match="names no training rows, which tuned needs"):
+    with pytest.raises(JobError, match="has no training rows, which tuned needs"):
         compare(job)
     assert ["no-training-rows"] == [one.code for one in plan(job.with_backend("fake")).errors]
-    with pytest.raises(UserError, match=r"names no rows to train on.*data\.train"):
+    with pytest.raises(UserError, match=r"has no training rows.*data\.train"):
         launch(job.with_backend("fake"))
 
 

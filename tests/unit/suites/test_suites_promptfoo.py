@@ -308,7 +308,7 @@ def test_an_imported_suite_runs_with_the_settings_of_its_providers(tmp_path: Pat
     assert (0.5, 1024) == (evaluate.temperature, evaluate.max_tokens)
     assert ["zero-shot", "tuned", "server"] == [each.type for each in evaluate.contenders]
     (problem,) = check(result.job).errors
-    assert "names no training rows" in problem.message, "all else is ready"
+    assert "has no training rows" in problem.message, "all else is ready"
 
 
 NOT_TRANSLATED = {

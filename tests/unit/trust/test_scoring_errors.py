@@ -204,5 +204,5 @@ def test_a_baseline_with_a_score_that_is_none_is_refused(score: str, tmp_path: P
     path = tmp_path / "baseline.jsonl"
     head = '{"schema_version":1,"metric":"exact","scorers":{"exact":"a"}}'
     path.write_text(f'{head}\n{{"id":"a","content":"b","scores":{{"exact":{score}}}}}\n')
-    with pytest.raises(DataError, match=r"baseline\.jsonl:2 is no line of a baseline"):
+    with pytest.raises(DataError, match=r"baseline\.jsonl:2 is not a line of a baseline"):
         baseline.read(path)

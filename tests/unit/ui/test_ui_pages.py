@@ -196,7 +196,7 @@ def test_a_torn_note_is_cut_off_and_a_strange_file_left_alone(tmp_path: Path) ->
     assert {"a": "first", "b": "second"} == read_notes(tmp_path)
 
     (tmp_path / NOTES).write_text("to do: buy milk\n")
-    with pytest.raises(Mismatch, match=r"notes\.jsonl:1 is no note: b'to do"):
+    with pytest.raises(Mismatch, match=r"notes\.jsonl:1 is not a note: b'to do"):
         write_note(tmp_path, "a", "x")
     assert "to do: buy milk\n" == (tmp_path / NOTES).read_text()
 

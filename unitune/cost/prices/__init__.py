@@ -1,1 +1,1 @@
-"""Prices: which row applies, where rows are written, how old they are, and their refreshing."""
+"""Look up, check and refresh prices."""

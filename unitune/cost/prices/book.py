@@ -1,22 +1,15 @@
-"""Which price applies: rows from everywhere they are written, looked up by backend, model and day.
+"""Find the price that applies, by backend, model and day.
 
-The order is the user's own word first: a flag, the job, the project's ``prices.yaml``, the user's
-own file, the offer, and for answers the package genai-prices. A row of a third party never wins
-over one that is first-party or the user's own, wherever either is written. What no row says is
-unknown.
-
-A job and the files beside it may be a stranger's, so their prices never lower a price that is
-known without them: the dearer one applies. Only a flag and the user's own file lower a price.
-
-A prices file is a project's ``prices.yaml`` beside its job, or the user's own:
+The first source that has a price wins: a flag, the job, the project's ``prices.yaml``, the user's
+own file, the offer and, for answers, the package genai-prices; but first-party rows come before
+third-party ones. A job and the files next to it may be a stranger's, so they cannot lower a price
+that is known without them.
 
     prices:                                  # written by people
       - {backend: azure, tier: global, training: 21.25, source: contract 7, as_of: 2026-11-01}
       - {backend: local, machine: 0.85}      # an hour of a local machine
-    discounts: {openai: 0.90}                # what is paid of each list price; the user's file only
-    refreshed: …                             # what `unitune.cost.prices.refresh` has written
-
-What an old row means is `unitune.cost.prices.staleness`.
+    discounts: {openai: 0.90}                # fraction of the list price; the user's file only
+    refreshed: …                             # written by `unitune.cost.prices.refresh`
 """
 
 from __future__ import annotations
@@ -47,7 +40,7 @@ OF_FOLDER: frozenset[Origin] = frozenset({"job", "project"})  # may be a strange
 
 
 class Refreshed(Spec):
-    """What vendors stated since an offer was written."""
+    """Facts that vendors stated after an offer was written."""
 
     prices: tuple[PriceEntry, ...] = ()
     models: tuple[ModelUpdate, ...] = ()
@@ -59,7 +52,7 @@ class PricesFile(Spec):
     version: Literal[1] = 1
     prices: tuple[PriceEntry, ...] = ()
     discounts: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
-    """What is paid of each list price, by backend: 0.85 is 15 % off."""
+    """Fraction of the list price that is paid, by backend: 0.85 is 15 % off."""
     refreshed: Refreshed = Refreshed()
 
     @model_validator(mode="after")
@@ -68,7 +61,7 @@ class PricesFile(Spec):
         return self
 
     def rows(self, origin: Literal["project", "user"]) -> tuple[PriceRow, ...]:
-        """Return all prices of the file; what people wrote comes first."""
+        """Return all prices of the file, those written by people first."""
         return tuple(
             row
             for entries in (self.prices, self.refreshed.prices)
@@ -77,16 +70,12 @@ class PricesFile(Spec):
 
 
 def user_file() -> Path:
-    """Return the path of the user's own prices file, whether it exists or not."""
+    """Return the path of the user's own prices file, which may not exist."""
     return user_config.folder() / NAME
 
 
 def read_prices(path: Path) -> PricesFile:
-    """Return what a prices file says; one that does not exist says nothing.
-
-    Raises:
-        JobError: It is not valid; the message names the line.
-    """
+    """Return the content of a prices file, or an empty one. Raises JobError if it is not valid."""
     if not path.exists():
         return PricesFile()
     return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
@@ -94,30 +83,26 @@ def read_prices(path: Path) -> PricesFile:
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """All prices that are known here."""
+    """All known prices."""
 
-    # Of flags, job, project and user; an offer's rows are read when they are needed
+    # Rows from flags, job, project and user; an offer's rows are read when needed
     own: tuple[PriceRow, ...] = ()
-    # Share of each list price that is paid, by backend
+    # Fraction of the list price that is paid, by backend
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
-    # What vendors stated of their models since the offers were written
+    # Facts that vendors stated about their models after the offers were written
     updates: tuple[ModelUpdate, ...] = ()
-    # By backend, in place of the installed ones
+    # Offers that replace the installed ones, by backend
     offers: Mapping[str, Offer] = field(default_factory=dict[str, Offer])
     _listed: dict[str, tuple[PriceRow, ...]] = field(
         default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
     )
 
     def offer(self, backend: str) -> Offer:
-        """Return a backend's offer, with what its vendor has stated since.
-
-        Raises:
-            NotFoundError: No installed package brings it.
-        """
+        """Return a backend's offer with later facts from its vendor. Raises NotFoundError."""
         return (self.offers.get(backend) or registry.offer(backend)).updated(self.updates)
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
-        """Return all written rows of a backend, in the order in which they are looked up."""
+        """Return all rows of a backend in lookup order."""
         own = [row for row in self.own if row.backend == backend]
         if backend not in self._listed:
             rows = self.offer(backend).price_rows()
@@ -126,10 +111,10 @@ class PriceBook:
 
     @property
     def known(self) -> PriceBook:
-        """The prices that are known without the job and the files beside it."""
+        """Prices that are known without the job and the files next to it."""
         return replace(self, own=tuple(row for row in self.own if row.origin not in OF_FOLDER))
 
-    def find(  # noqa: PLR0913 - what a price depends on
+    def find(  # noqa: PLR0913 - everything that a price depends on
         self,
         backend: str,
         model: str,
@@ -141,20 +126,11 @@ class PriceBook:
         on: date,
         as_written: bool = False,
     ) -> PriceRow | None:
-        """Return the row that applies; None where the price is unknown.
+        """Return the row that applies, or None if the price is unknown.
 
-        A row of the job or of a file beside it applies only where it is not below the known price.
-
-        Args:
-            backend: Its name.
-            model: A base model, by any of its names.
-            kind: What is paid for.
-            method: sft, dpo or rft; for training, validation and grader.
-            tier: Where it runs; None: the backend's usual tier.
-            tuned: Whether answers are of what was tuned from the model.
-            on: The day. A row that is past its own last day is returned only where no other is;
-                `unitune.cost.prices.staleness` then refuses it.
-            as_written: Return the first row, even if it is one that may not lower a known price.
+        A row of the job or of a file next to it applies only if it is not below the known price,
+        unless `as_written`. A row past its last day is returned only if no other applies. Without a
+        tier, the backend's usual tier is used. `tuned` is for answers of tuned models.
         """
         offer = self.offer(backend)
         name = _offered_name(offer, model)
@@ -185,7 +161,7 @@ class PriceBook:
     def same_price(
         self, row: PriceRow, model: str, on: date, *, as_written: bool = False
     ) -> PriceRow | None:
-        """Return the row that applies on a day to what an earlier row priced for a model."""
+        """Return the row that on a day prices the same thing as an earlier row."""
         return self.find(
             row.backend,
             model,
@@ -200,10 +176,10 @@ class PriceBook:
     def hosting(
         self, backend: str, model: str, *, tier: str | None = None, on: date
     ) -> tuple[PriceRow, PriceRow] | None:
-        """Return the cheapest and the dearest row of hosting that may apply; None: none is known.
+        """Return the cheapest and the most expensive hosting row, or None if none is known.
 
-        They are the same where one applies. Where hosting depends on a machine that is not
-        named, the machines' rows are the range.
+        They are the same if one row applies. If hosting depends on a machine that the job does not
+        name, the machines' rows are the range.
         """
         row = self.find(backend, model, "hosting", tier=tier, on=on)
         if row is not None and row.origin in OF_FOLDER:
@@ -235,32 +211,32 @@ class PriceBook:
 
 @dataclass(frozen=True, slots=True)
 class PriceLookup:
-    """Looks up the prices of one base model on one day, and keeps the rows that were used."""
+    """Price lookup for one base model on one day, which records the rows used."""
 
     book: PriceBook
     backend: str
     model: str
     day: date
     method: str | None = None
-    tier: str | None = None  # where it runs; None: the backend's usual tier
-    # The rows that were returned, by id
+    tier: str | None = None  # where it runs; None for the backend's usual tier
+    # Rows returned so far, by id
     used: dict[str, PriceRow] = field(default_factory=dict[str, PriceRow])
 
     def of_training(self, job: Job) -> PriceLookup:
-        """Return the lookup of what another job has tuned."""
+        """Return the lookup for the model that another job tuned."""
         tier = self.book.offer(job.backend).tier(job.options.get(job.backend, {}))
         return replace(self, backend=job.backend, model=job.base_model, tier=tier)
 
     def find(self, kind: Kind) -> PriceRow | None:
-        """Return the row that applies; None where the price is unknown."""
+        """Return the row that applies, or None if the price is unknown."""
         row = self._row(kind, self.tier)
         return self._use(row) if row else None
 
     def tokens(self, kind: Kind, *, tuned: bool) -> PriceRow | None:
-        """Return the row of answers' tokens; None where no price of a million is known.
+        """Return the row of answer tokens, or None without a price per million tokens.
 
-        It is looked for at the tier; there under the other of base and tuned model, where both
-        cost the same; and for a base at its usual tier.
+        It is looked up at the tier. If base and tuned model cost the same, either's row counts; for
+        a base model, so does the row of its usual tier.
         """
         serving = self.book.offer(self.backend).terms(self.model).serving
         same = serving is not None and serving.tuned_as_base
@@ -275,7 +251,7 @@ class PriceLookup:
         return self._use(row) if row is not None and row.per == "million-tokens" else None
 
     def validation(self) -> PriceRow | None:
-        """Return the row of validation tokens, which else cost what trained ones do."""
+        """Return the row of validation tokens, or else that of trained tokens."""
         row = self._not_lowered(
             self._row("validation", self.tier) or self._row("training", self.tier),
             PriceLookup.validation,
@@ -285,13 +261,13 @@ class PriceLookup:
     def _not_lowered(
         self, row: PriceRow | None, find: Callable[[PriceLookup], PriceRow | None]
     ) -> PriceRow | None:
-        """Return a row, or the known one that it may not lower and that `find` finds elsewhere."""
+        """Return a row, or the known one from `find` that it may not lower."""
         if row is None or row.origin not in OF_FOLDER:
             return row
         return not_below(row, find(replace(self, book=self.book.known, used={})))
 
     def hosting(self) -> tuple[PriceRow, PriceRow] | None:
-        """Return the cheapest and the dearest row of hosting; see `PriceBook.hosting`."""
+        """Return the cheapest and the most expensive hosting row; see `PriceBook.hosting`."""
         ends = self.book.hosting(self.backend, self.model, tier=self.tier, on=self.day)
         return ends and (self._use(ends[0]), self._use(ends[1]))
 
@@ -306,7 +282,7 @@ class PriceLookup:
 
 
 def not_below(row: PriceRow, known: PriceRow | None) -> PriceRow:
-    """Return a row, or the known one if that is dearer or has another unit."""
+    """Return a row, or the known one if that is more expensive or has another unit."""
     if known is None or (row.per == known.per and row.usd >= known.usd):
         return row
     return known
@@ -318,7 +294,7 @@ def _offered_name(offer: Offer, model: str) -> str:
 
 
 def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
-    """Return what decides between rows, the weightiest first; the smallest wins."""
+    """Return the sort key of a row, most important part first; the smallest wins."""
     return (
         not row.holds_on(day),
         row.source_kind == "third-party",
@@ -331,7 +307,7 @@ def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, i
 
 
 def book_here(folder: Path) -> PriceBook:
-    """Return the prices that are known in a folder, whose ``prices.yaml`` counts.
+    """Return the prices known in a folder, including its ``prices.yaml``.
 
     Raises:
         JobError: A prices file is not valid, or the folder's has discounts.
@@ -339,8 +315,8 @@ def book_here(folder: Path) -> PriceBook:
     project, user = read_prices(folder / NAME), read_prices(user_file())
     if project.discounts:
         raise JobError(
-            f"{folder / NAME}: discounts count only in your own prices file, because a project "
-            f"may be someone else's. Move them to {user_file()}."
+            f"{folder / NAME}: discounts are allowed only in your own prices file, because a "
+            f"project may be someone else's. Move them to {user_file()}."
         )
     return PriceBook(
         own=(*project.rows("project"), *user.rows("user")),
@@ -350,11 +326,7 @@ def book_here(folder: Path) -> PriceBook:
 
 
 def book_for(job: Job) -> PriceBook:
-    """Return the prices that are known for a job: the command line's, its own, and all others.
-
-    Raises:
-        JobError: A prices file is not valid.
-    """
+    """Return the prices known for a job, from all sources. Raises JobError like `book_here`."""
     book = book_here(job.folder)
     flags = rows_of(job.given_prices, origin="flag", day=today())
     return replace(book, own=(*flags, *rows_of(job.prices, origin="job", day=today()), *book.own))

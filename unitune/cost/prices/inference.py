@@ -1,9 +1,6 @@
-"""Prices of answers from the package genai-prices (extra `prices`), where no row of ours has one.
+"""Look up prices of answers in the package genai-prices (extra `prices`), which works offline.
 
-The package carries its prices with it and calls no one. It is third-party, has no training or
-hosting prices, and is imported only where it is needed, because that takes half a second. It does
-not say of which day its prices are; the latest change of a price that it knows is the day that is
-safe to state.
+Its prices have no date, so the newest price change that it contains is taken as their day.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ FIELDS: dict[Kind, str] = {
 
 
 def find(offer: Offer, model: str, kind: Kind, on: date) -> PriceRow | None:
-    """Return what an untuned model's answers cost on a day; None where it is not known."""
+    """Return the price of an untuned model's answers on a day, or None if unknown."""
     if offer.inference_prices is None or importlib.util.find_spec(PACKAGE) is None:
         return None
     try:
@@ -39,7 +36,7 @@ def find(offer: Offer, model: str, kind: Kind, on: date) -> PriceRow | None:
         return None
     usd = getattr(info.get_prices(datetime.combine(on, time(12), UTC)), FIELDS[kind], None)
     changes = [day for day in _changes() if day <= on]
-    if not isinstance(usd, Decimal) or not changes:  # unknown, or by the length of the prompt
+    if not isinstance(usd, Decimal) or not changes:  # unknown, or depends on the prompt length
         return None
     return PriceRow(
         backend=offer.name,
@@ -64,6 +61,6 @@ def _changes() -> frozenset[date]:
 
 @cache
 def _snapshot() -> DataSnapshot:
-    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - heavy, of an extra
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - slow, from an extra
 
     return get_snapshot()

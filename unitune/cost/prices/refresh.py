@@ -1,8 +1,4 @@
-"""What a vendor states now, beside what is known here, and writing it into a prices file.
-
-What people wrote above the mark stays as it is, comments and all. Reading the vendor's page or API
-is not here (entry points ``unitune.prices``). Nothing refreshes by itself.
-"""
+"""Compare what a vendor states now with what is known, and write it to a prices file."""
 
 from __future__ import annotations
 
@@ -33,23 +29,23 @@ MARK = "# Below: written by `unitune prices refresh`; edits are lost."
 
 
 class Change(Frozen):
-    """A fact that a vendor states, beside what was known of it."""
+    """Fact that a vendor states, with the value known before."""
 
     subject: str
-    """What it is about, such as "gpt-4.1-2025-04-14 training, global"."""
+    """Subject of the fact, such as "gpt-4.1-2025-04-14 training, global"."""
     before: str | None
-    """None: it was not known."""
+    """Previous value; None if it was unknown."""
     after: str
     source: str
 
     @property
     def changed(self) -> bool:
-        """Whether it differs from what was known."""
+        """True if it differs from the known value."""
         return self.before != self.after
 
 
 def changes(book: PriceBook, backend: str, update: PriceUpdate) -> tuple[Change, ...]:
-    """Return what a vendor states beside what is known here, the changed first."""
+    """Return the facts that a vendor states, those that changed first."""
     known, offer = book.rows(backend), book.offer(backend)
     listed = [_price_change(known, row) for row in update.rows]
     listed += [change for model in update.models for change in _model_changes(offer, model)]
@@ -57,18 +53,16 @@ def changes(book: PriceBook, backend: str, update: PriceUpdate) -> tuple[Change,
 
 
 def contradictions(rows: Iterable[PriceRow]) -> dict[str, str]:
-    """Return why prices cannot be meant, in words, by the id of the row.
+    """Return reasons why prices of one model, tier, day and source cannot be right, by row id.
 
-    Cached input dearer than input, input dearer than output, training for nothing without a note:
-    such rows stood in every public price list that was read, first-party ones too.
-
-    Rows of one model, tier, day and source are compared.
+    Cached input above input, input above output, or free training without a note occurred in every
+    public price list that was read.
     """
     reasons: dict[str, str] = {}
     groups: dict[tuple[object, ...], dict[Kind, PriceRow]] = {}
     for row in rows:
         if row.kind == "training" and row.usd == 0 and not row.note:
-            reasons[row.id] = f"{row.id}: training for nothing"
+            reasons[row.id] = f"{row.id}: training is free without a note"
         if row.kind in OF_ANSWERS:
             key = (row.backend, row.model, row.tier, row.tuned, row.as_of, row.source)
             groups.setdefault(key, {})[row.kind] = row
@@ -76,7 +70,7 @@ def contradictions(rows: Iterable[PriceRow]) -> dict[str, str]:
         present = [group[kind] for kind in ("cached-input", "input", "output") if kind in group]
         for low, high in pairwise(present):
             if low.usd > high.usd:
-                reason = f"{low.id} is dearer than {high.id}"
+                reason = f"{low.id} is more expensive than {high.id}"
                 reasons |= dict.fromkeys((row.id for row in present), reason)
     return reasons
 
@@ -116,11 +110,7 @@ def _change(subject: str, before: date | int | None, after: date | int, source: 
 
 
 def write_refreshed(path: Path, refreshed: Refreshed) -> None:
-    """Replace what vendors stated in a prices file, and leave what people wrote as it is.
-
-    Raises:
-        JobError: What people wrote has a key ``refreshed`` of its own.
-    """
+    """Replace the vendors' facts in a prices file. Raises JobError for a key ``refreshed``."""
     mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
     content = refreshed.model_dump(mode="json", exclude_defaults=True)
     text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
@@ -135,7 +125,7 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
 def merged(
     old: Refreshed, rows: tuple[PriceRow, ...], models: tuple[ModelUpdate, ...]
 ) -> Refreshed:
-    """Return what is known after a refresh: new facts replace the old ones of the same subject."""
+    """Return the facts after a refresh: new ones replace old ones with the same subject."""
     priced = {row.subject for row in rows}
     kept = rows_of(old.prices, origin="project", day=today())
     still_valid = [row for row in kept if row.subject not in priced]
@@ -145,7 +135,7 @@ def merged(
 
 
 def entries_of(rows: Iterable[PriceRow]) -> tuple[PriceEntry, ...]:
-    """Return rows as a prices file holds them: what neighbours have in common is written once."""
+    """Return rows as entries of a prices file; values that neighbours share are written once."""
     grouped = groupby(rows, key=lambda row: row.model_dump(include=COMMON, exclude_none=True))
     return tuple(
         PriceEntry.model_validate({**common, "rows": [_line(row) for row in group]})

@@ -1,10 +1,4 @@
-"""What speaks against relying on a price: its age, or that only the job's folder states it.
-
-Prices of this field change within weeks, and undated tables rot: one package on PyPI had a model's
-training a third too cheap after a price change. So each row carries the day on which its source
-gave it, and is a notice, a warning or a refusal (exit 6) by its age; past its own last day it is
-refused at any.
-"""
+"""Warn about prices that are old, or that only the job's folder states."""
 
 from __future__ import annotations
 
@@ -18,14 +12,14 @@ from unitune.job.job import Job
 from unitune.job.prices import OWN_WORD, PriceRow
 
 Freshness = Literal["fresh", "aging", "old", "stale"]
-# Older than this is a notice, a warning, a refusal. Vendors announce changes one to three months
-# ahead, and half a year is longer than any price list of 2026 stood still.
+# Age in days for a note, a warning and an error. Vendors announce changes one to three months
+# ahead, and no price list of 2026 stayed the same for half a year.
 AGING_DAYS, OLD_DAYS, STALE_DAYS = 45, 90, 180
 STALE_CODE = "stale-price"
 
 
 def freshness(row: PriceRow, day: date) -> Freshness:
-    """Return how far a row can be relied on."""
+    """Return how reliable a row is by its age."""
     age = (day - row.as_of).days
     if age > STALE_DAYS or not row.holds_on(day):
         return "stale"
@@ -37,7 +31,7 @@ def freshness(row: PriceRow, day: date) -> Freshness:
 def age_findings(
     rows: Iterable[PriceRow], day: date, *, allow_stale: bool = False
 ) -> tuple[Finding, ...]:
-    """Return what the age of prices says against relying on them, once for each source and day."""
+    """Return findings about old prices, one per source and day."""
     sources: dict[tuple[str, str, date, date | None], list[PriceRow]] = {}
     for row in {row.id: row for row in rows}.values():
         sources.setdefault((row.backend, row.source, row.as_of, row.valid_to), []).append(row)
@@ -52,45 +46,38 @@ def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding |
     kinds = ", ".join(dict.fromkeys(row.kind for row in rows))
     age = f", {(day - row.as_of).days} days ago"
     if row.valid_to is not None and day > row.valid_to:
-        age = f" and held until {row.valid_to}"
-    what = f"the price of {row.backend} for {kinds} is of {row.as_of}{age} ({row.source})."
+        age = f" and valid until {row.valid_to}"
+    what = f"the price of {row.backend} for {kinds} is from {row.as_of}{age} ({row.source})."
     fix = (
-        f"Look there, and write today's price into prices.yaml; `unitune prices {row.backend}` "
-        "shows all rows."
+        "Check the source and write today's price into prices.yaml; `unitune prices "
+        f"{row.backend}` shows all rows."
     )
     if state == "aging":
         return note("aging-price", what)
     if state == "old":
         return warning("old-price", what, fix)
     kind = warning if allow_stale else error
-    return kind(STALE_CODE, what, f"{fix} --allow-unpriced uses it all the same.")
+    return kind(STALE_CODE, what, f"{fix} Use --allow-unpriced to accept it.")
 
 
 def folder_findings(
     rows: Iterable[PriceRow], book: PriceBook, job: Job, day: date
 ) -> Iterator[Finding]:
-    """Warn of prices that only the job or a file beside it states: they may be a stranger's.
-
-    Args:
-        rows: The prices that are used.
-        book: Where they come from.
-        job: Its model, method and options.
-        day: Whose prices are taken.
-    """
+    """Yield warnings about prices that only the job or a stranger's file next to it may state."""
     for row in rows:
         if row.origin in OF_FOLDER and not row.usd and not _known_price(row, book.known, job, day):
             yield warning(
                 "free-by-own-price",
                 f"{row.kind} costs $0 according to {OWN_WORD[row.origin]}, and no other price is "
                 "known, so no budget limits it.",
-                f"Remove the price unless {row.backend} charges you nothing.",
+                f"Remove the price unless {row.backend} is free for you.",
             )
         stated = None if row.origin in OF_FOLDER else _known_price(row, book, job, day)
         if stated is not None and stated.origin in OF_FOLDER:
             yield warning(
                 "lower-price",
-                f"{OWN_WORD[stated.origin]} says {stated.rate} for {row.kind}. The known price "
-                f"applies: {row.rate}.",
+                f"{OWN_WORD[stated.origin]} sets {stated.rate} for {row.kind}, but the known "
+                f"price applies: {row.rate}.",
                 "Only --price and your own prices file can lower a known price.",
             )
 

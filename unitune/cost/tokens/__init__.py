@@ -1,4 +1,4 @@
-"""Tokens, counted before anything is sent: exact where a tokenizer is here, a range where not."""
+"""Count tokens before anything is sent: exactly with an installed tokenizer, else as a range."""
 
 from unitune.cost.tokens.by_vendor import VendorCounter
 from unitune.cost.tokens.count import Count, RowCount, TokenCounter

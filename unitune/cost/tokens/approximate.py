@@ -1,7 +1,8 @@
-"""Count with o200k_base where the model's own tokenizer is missing, as a measured range.
+"""Count with o200k_base if the model's own tokenizer is missing, as a measured range.
 
-Vocabularies agree on English and code, and differ most where some were not trained. Measured with
-``benchmarks/token_ranges.py`` on 2026-11-30: tokens of the same texts, as a multiple of o200k_base.
+Vocabularies agree on English and code and differ most on scripts that some were not trained on.
+Tokens of the same texts as a multiple of o200k_base, measured with ``benchmarks/token_ranges.py``
+on 2026-11-30:
 
 | | Latin | Cyrillic, Korean | Greek, Hebrew, Persian | Chinese, Japanese | of India |
 |--|--|--|--|--|--|
@@ -12,11 +13,11 @@ Vocabularies agree on English and code, and differ most where some were not trai
 | Qwen3 | 1.00-1.35 | 1.17-1.46 | 0.97-2.46 | 0.87-0.89 | 2.48-3.85 |
 | DeepSeek V3 | 1.00-1.30 | 1.10-1.27 | 1.18-1.32 | 0.80-0.90 | 1.38-2.19 |
 
-Latin: 25 languages beside English, Python and JSON, which alone are within 1.00 to 1.14.
-Gemma, Gemini and Qwen have a token for each digit, where o200k_base has one for up to three; so the
-high count has one for each. A vocabulary of 32,000 entries (Mistral 7B v0.3) is further away: up to
-1.26, 1.84, 2.01, 2.91, 1.54 and 5.44 times. Such a one, and one that nobody outside its vendor has
-seen, gets `UNSEEN` times the high count. Scripts that were not measured count as those of India.
+Latin: 25 languages besides English, Python and JSON, which alone are within 1.00 to 1.14.
+Gemma, Gemini and Qwen have a token per digit and o200k_base one per three digits, so the high count
+has one per digit. The 32,000 entries of Mistral 7B v0.3 differ more: up to 1.26, 1.84, 2.01, 2.91,
+1.54 and 5.44 times. Such vocabularies and unpublished ones get `UNSEEN` times the high count.
+Scripts that were not measured count as those of India.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ ENCODING = "o200k_base"
 
 
 class Multiple(NamedTuple):
-    """Tokens by a vocabulary that is not known, for one of o200k_base."""
+    """Tokens of an unknown vocabulary per token of o200k_base."""
 
     low: float
     expected: float
     high: float
 
 
-# Of all that is in none of the scripts below: Latin letters, digits, punctuation, spaces
+# Everything outside the scripts below: Latin letters, digits, punctuation, spaces
 LATIN = Multiple(0.83, 1.05, 1.35)
 # Cyrillic and Korean; Greek, Hebrew and Arabic; Chinese and Japanese; others, such as those of
-# India, and pictures
+# India, and emoji
 SCRIPTS: tuple[tuple[re.Pattern[str], Multiple], ...] = (
     (re.compile(r"[\u0400-\u052f\uac00-\ud7af]+"), Multiple(0.85, 1.1, 1.5)),
     (re.compile(r"[\u0370-\u03ff\u1f00-\u1fff\u0590-\u06ff]+"), Multiple(0.85, 1.25, 2.6)),
@@ -58,12 +59,7 @@ DIGITS = re.compile(r"\d{2,}")
 
 
 class ApproximateCounter:
-    """Counts with o200k_base, and allows for what other vocabularies make of it.
-
-    Args:
-        reason: Why the model's own tokenizer does not count, for people.
-        unseen: Whether its vocabulary may be further away than those that were measured.
-    """
+    """Counter with o200k_base and a range for other (wider: unpublished) vocabularies."""
 
     def __init__(self, reason: str, *, unseen: bool = False) -> None:
         self._reason = reason
@@ -71,12 +67,14 @@ class ApproximateCounter:
 
     @property
     def basis(self) -> str:
-        return f"{ENCODING} in place of {'an unseen' if self._most > 1 else 'another'} vocabulary"
+        return (
+            f"{ENCODING} instead of {'an unpublished' if self._most > 1 else 'another'} vocabulary"
+        )
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         times = f"{LATIN.low:.2f} to {LATIN.high * self._most:.2f} times"
-        own = f"the model may have {times} as many tokens (more beyond Latin script)"
+        own = f"the model may have {times} as many tokens (more outside Latin script)"
         return (f"{self._reason}: {ENCODING} counts instead; {own}", framing_assumption())
 
     def text(self, text: str) -> Count:
@@ -95,5 +93,5 @@ class ApproximateCounter:
 
 
 def _part(text: str, script: re.Pattern[str], multiple: Multiple) -> tuple[int, Multiple]:
-    """Return the tokens of a text's runs in a script, each counted by itself."""
+    """Return the tokens of a text's runs in a script, counting each run separately."""
     return sum(count_tokens(ENCODING, run) for run in script.findall(text)), multiple

@@ -1,11 +1,7 @@
-"""Counting for models that have one of OpenAI's encodings: exact texts, framed as chat is.
+"""Count for models that use one of OpenAI's encodings: exact texts in the framing of chat.
 
-The framing of a prompt is known: the API counts the same. How a training counts a row is not: it
-may or may not have the tokens that open a reply, so they stand in the high count alone, and one
-reconciled run settles it.
-
-OpenAI does not publish how it frames tools and calls. Both are counted as ranges whose high count
-has them as JSON.
+Whether a training counts the tokens that open a reply is unknown, and so is the framing of tools
+and calls. Both are ranges; the high count of tools and calls is their JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.encoding import count_tokens
 from unitune.data.example import Example, Message
 
-# Texts whose counts are kept: most files have one system prompt and one list of tools
+# Number of texts whose counts are cached: most files have one system prompt and one list of tools
 RECENT_TEXTS = 64
 INSTRUCTION_ROLES = ("system", "developer")
 NOTHING = Count()
@@ -31,30 +27,30 @@ NOTHING = Count()
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """Tokens that stand around texts."""
+    """Tokens that surround texts."""
 
     source: str
-    message: int  # for each message, its role and text apart
-    name: int  # for a message with a name, the name itself apart
+    message: int  # per message, without its role and text
+    name: int  # for a message with a name, without the name
     opening: int  # after a prompt, to open the reply
     tools: int  # around the tools of a prompt
-    instructions: Count = NOTHING  # before a system or developer message, and at most after it
-    answer: int = 0  # for each answer, more than for other messages
-    prelude: int = 0  # at the start of a conversation, which a vendor may or may not add
+    instructions: Count = NOTHING  # around a system or developer message
+    answer: int = 0  # additional tokens per answer
+    prelude: int = 0  # at the start of a conversation; a vendor may or may not add them
 
 
 FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
     "chat": Framing(
-        source="openai-cookbook, How_to_count_tokens_with_tiktoken, which counts as the API does",
+        source="openai-cookbook, How_to_count_tokens_with_tiktoken, which matches the API",
         message=3,
         name=1,
         opening=3,
         tools=9,
     ),
-    # <|start|> role <|message|> … <|end|>; <|start|>assistant; <|channel|>final; and the system
-    # message that names the model, dates, the reasoning effort and the channels, 57 tokens framed.
-    # Instructions have a heading, and in the model's chat template a blank line after them, too.
-    # Around tools: a developer message, two headings, and a sentence in the system message.
+    # <|start|> role <|message|> … <|end|>; <|start|>assistant; <|channel|>final; and a system
+    # message of 57 tokens with the model, dates, reasoning effort and channels. Instructions have a
+    # heading and, in the model's chat template, a blank line after them. Tools add a developer
+    # message, two headings and a sentence in the system message.
     "harmony": Framing(
         source="openai/harmony, docs/format.md, and openai-harmony 0.0.8",
         message=3,
@@ -69,7 +65,7 @@ FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
 
 
 class EncodingCounter:
-    """Counts with o200k_base or cl100k_base; where that is a guess, for the reason, in ranges."""
+    """Counter that uses o200k_base or cl100k_base, with ranges if the encoding is a guess."""
 
     def __init__(
         self, encoding: str, framing: Literal["chat", "harmony"] = "chat", assumed: str = ""
@@ -92,7 +88,9 @@ class EncodingCounter:
             f"tools are counted as {TOOLS_LOW:.0%} to 100% of the tokens of their JSON",
         ]
         if prelude:
-            assumptions.append(f"the {prelude} tokens of the system message are left out in low")
+            assumptions.append(
+                f"the {prelude} tokens of the system message are not in the low count"
+            )
         return tuple(assumptions)
 
     def text(self, text: str) -> Count:
@@ -101,8 +99,8 @@ class EncodingCounter:
     def row(self, example: Example) -> RowCount:
         """Return the tokens of a row.
 
-        Of a preference row, both answers are trained on, and its prompt once (low, expected) or
-        once with each answer (high): no vendor says which.
+        For a preference row, both answers are counted with the prompt once (low, expected) or twice
+        (high), because no vendor documents which.
         """
         last, opening = example.messages[-1], self._framing.opening
         answers = example.messages[-1:] if last.role == "assistant" else ()
@@ -126,7 +124,6 @@ class EncodingCounter:
         return Count.of(tokens) + self._calls(turns)
 
     def _prelude(self, turns: Sequence[Message], tools: Sequence[Tool] | None) -> Count:
-        """Return what stands in a prompt beside its turns: tools, and what a vendor adds."""
         framing, added = self._framing, Count()
         instructions = [turn for turn in turns if turn.role in INSTRUCTION_ROLES]
         if tools:
@@ -150,10 +147,10 @@ class EncodingCounter:
         return Count(floor(tokens * TOOLS_LOW), round(tokens * TOOLS_EXPECTED), tokens)
 
     def _widened(self, count: Count) -> Count:
-        """Return a count 10 % wider either way where the encoding is a guess.
+        """Return a count widened by 10 % if the encoding is a guess.
 
-        Chosen for what a new encoding changed before: o200k_base and cl100k_base are within 1 % of
-        each other on English prose and on code, and further apart on other languages.
+        New encodings changed counts by less before: o200k_base and cl100k_base are within 1 % of
+        each other on English prose and code, and further apart on other languages.
         """
         if not self._assumed:
             return count
@@ -163,12 +160,12 @@ class EncodingCounter:
 Tokens = Callable[[str], int]
 Tool = Mapping[str, JsonValue]
 
-# Tokens of tools in a prompt as a fraction of their JSON tokens, without the frame. Measured:
-# 0.36 to 0.64 in 24 prompts with known counts (hmarr/openai-chat-tokens, src/token-counts.test.ts,
-# 2024; openai-harmony 0.0.8). With long descriptions the fraction comes near 1.
+# Tokens of tools in a prompt as a fraction of their JSON tokens, without the frame. Measured: 0.36
+# to 0.64 in 24 prompts with known counts (hmarr/openai-chat-tokens, src/token-counts.test.ts, 2024;
+# openai-harmony 0.0.8). With long descriptions the fraction approaches 1.
 TOOLS_LOW = 0.3
 TOOLS_EXPECTED = 0.5
-# Tokens of " to=functions.", by which a call names its tool in OpenAI's public Harmony format
+# Tokens of " to=functions.", which addresses a call in OpenAI's public Harmony format
 CALL_ADDRESS = 4
 
 

@@ -1,8 +1,6 @@
-"""Counting for open models: by their own tokenizer and chat template, where these are here.
+"""Count for open models with their own tokenizer and chat template, if they are installed.
 
-They are looked for where models lie already: in a folder that is named, in the store of a backend
-that keeps models, and in the Hugging Face cache. Nothing is fetched. Templates come with models,
-from strangers, so they run on plain data in a sandbox with limits (`unitune.scorers.bounded`).
+Templates may be a stranger's, so they run in a sandbox with limits (`unitune.scorers.bounded`).
 """
 
 from __future__ import annotations
@@ -27,12 +25,9 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | None:
-    """Return the folder on this machine that holds a model's tokenizer, or None.
-
-    The model is a folder, one of the stored models, or a Hugging Face name.
-    """
+    """Return the local folder with the tokenizer of a folder, stored model or hub name."""
     kept = [each.path for each in stored if each.name.lower() == model.lower()]
-    named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's own raises for ~nobody
+    named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path.expanduser raises for ~nobody
     for folder in (named, *kept, *_hub_snapshots(model)):
         if (folder / TOKENIZER).is_file():
             return folder
@@ -40,14 +35,7 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
 
 
 class TokenizerCounter:
-    """Counts with a model's own tokenizer, framed by its chat template if it has one.
-
-    Args:
-        folder: With ``tokenizer.json``.
-
-    Raises:
-        ValueError: The tokenizer cannot be read.
-    """
+    """Counter with a model's own tokenizer and chat template. Raises ValueError if unreadable."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _load(folder / TOKENIZER)
@@ -61,8 +49,8 @@ class TokenizerCounter:
     @property
     def assumptions(self) -> tuple[str, ...]:
         if self._template is None:
-            return (f"there is no chat template beside the tokenizer: {framing_assumption()}",)
-        return (f"in rows that the chat template does not take, {framing_assumption()}",)
+            return (f"no chat template was found with the tokenizer: {framing_assumption()}",)
+        return (f"for rows that the chat template rejects, {framing_assumption()}",)
 
     def text(self, text: str) -> Count:
         return Count.of(self._tokens(text))
@@ -89,33 +77,33 @@ class TokenizerCounter:
             total = Count(once, once, whole + worse)
         answer = self._tokens(example.answer or "")
         if example.messages[-1].tool_calls and example.expected is None:
-            answer = max(answer, whole - prompt)  # calls of tools as the template writes them
+            answer = max(answer, whole - prompt)  # tool calls as the template writes them
         return RowCount(Count.of(prompt), Count.of(answer), total)
 
     def _tokens(self, text: str) -> int:
         try:
             return len(self._tokenizer.encode(text, add_special_tokens=False))
         except (UnicodeEncodeError, TypeError):
-            # Half of a character, as JSON may hold it, counts as its replacement.
+            # JSON may contain an unpaired surrogate, which counts as its replacement character.
             whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             return len(self._tokenizer.encode(whole, add_special_tokens=False))
 
 
 def _load(file: Path) -> Any:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - of an extra
+    from tokenizers import Tokenizer  # noqa: PLC0415 - from an extra
 
     try:
         tokenizer: Any = Tokenizer.from_file(str(file))  # pyright: ignore[reportUnknownMemberType]
     except Exception as problem:  # the package raises plain Exception
         raise ValueError(f"{file.name} cannot be read ({problem})") from problem
-    # Settings of a training that its file may hold; they would hide what is long.
+    # The file may contain truncation and padding settings of a training.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def _hub_snapshots(model: str) -> Iterable[Path]:
-    """Yield the snapshot of a model's main branch in the Hugging Face cache, if it is there.
+    """Yield the snapshot of a model's main branch in the Hugging Face cache, if it exists.
 
     Source: huggingface_hub 2, docs/source/en/guides/manage-cache.md (layout and variables).
     """
@@ -136,21 +124,17 @@ _ROLES: Mapping[JsonValue, JsonValue] = {"developer": "system"}
 
 
 class CannotRender(ValueError):
-    """The template refuses a conversation, or fails on it."""
+    """The template rejects a conversation or fails on it."""
 
 
 class TooSlow(CannotRender):
-    """The template took too long, as it would with other conversations."""
+    """The template took too long and would do so for other conversations."""
 
 
 class ChatTemplate:
-    """A chat template in Jinja.
+    """Chat template in Jinja, with special tokens by name and additional variables (`kwargs`).
 
-    Args:
-        source: Its text.
-        special: The special tokens that it writes, by their names.
-        kwargs: Further variables, such as ``enable_thinking``.
-        day: The date that it sees, as YYYY-MM-DD; None: today.
+    `day` is the date that the template sees, as YYYY-MM-DD; None for today.
     """
 
     def __init__(
@@ -165,10 +149,10 @@ class ChatTemplate:
         self._day = day
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, asks: bool) -> str:
-        """Return a conversation as text; the model's answer is to follow where it `asks`.
+        """Return a conversation as text, ending with the start of an answer if it `asks` for one.
 
         Raises:
-            CannotRender: The template does not take it.
+            CannotRender: The template rejects it or takes too long.
         """
         turns = [template_turn(message) for message in messages]
         return self.render(turns, tools, asks=asks)
@@ -176,14 +160,11 @@ class ChatTemplate:
     def render(
         self, turns: Sequence[Mapping[str, JsonValue]], tools: Tools = None, *, asks: bool
     ) -> str:
-        """Return messages in the form of `template_turn` as text.
-
-        Raises:
-            CannotRender: The template does not take them, or takes too long.
-        """
+        """Return messages in the form of `template_turn` as text. Raises CannotRender."""
         day = self._day or str(today())
         template: dict[str, JsonValue] = {"template": self._source, "today": day}
-        if not re.search("['\"]developer['\"]", self._source):  # OpenAI's later word for system
+        # OpenAI's newer name of the system role
+        if not re.search("['\"]developer['\"]", self._source):
             turns = [{**turn, "role": _ROLES.get(turn["role"], turn["role"])} for turn in turns]
         given = {"messages": turns, "tools": tools, "documents": None}
         values = cast("dict[str, JsonValue]", {**self._special, **given})
@@ -195,11 +176,11 @@ class ChatTemplate:
 
 
 def read_template(folder: Path) -> ChatTemplate | None:
-    """Return the chat template that lies in a model's folder; None where there is none."""
+    """Return the chat template in a model's folder, or None."""
     settings = _settings(folder / "tokenizer_config.json")
     file = folder / "chat_template.jinja"
     source = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
-    if isinstance(source, list):  # several, by name
+    if isinstance(source, list):  # several templates, by name
         named = (each for each in source if isinstance(each, dict))
         source = next(
             (each.get("template") for each in named if each.get("name") == "default"), None
@@ -211,14 +192,14 @@ def read_template(folder: Path) -> ChatTemplate | None:
 
 
 def template_turn(message: Message) -> dict[str, JsonValue]:
-    """Return a message in the form that chat templates expect: arguments of calls as objects."""
+    """Return a message in the form that chat templates expect: call arguments as objects."""
     turn: dict[str, JsonValue] = {"role": message.role, "content": message.text}
     if message.name is not None:
         turn["name"] = message.name
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id
     if message.reasoning_content:
-        # The latter is gpt-oss's word.
+        # gpt-oss calls it thinking.
         turn |= dict.fromkeys(("reasoning_content", "thinking"), message.reasoning_content)
     if message.tool_calls is not None:
         turn["tool_calls"] = [_call(call) for call in message.tool_calls]
@@ -245,7 +226,7 @@ def _settings(file: Path) -> dict[str, JsonValue]:
 
 
 def _token(value: JsonValue) -> str:
-    """Return a special token, which stands as a text or as an object with its text."""
+    """Return a special token, which is a text or an object with its text."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else ""

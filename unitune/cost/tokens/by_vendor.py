@@ -1,8 +1,4 @@
-"""Counting by the vendor itself, where its key is set and the user requests it.
-
-Nothing else here opens a connection. The vendor counts the prompts of a sample, each in one
-request; its counts over our own scale the count of every row.
-"""
+"""Let a vendor count the prompts of a sample, and scale the count of every row accordingly."""
 
 from __future__ import annotations
 
@@ -17,19 +13,19 @@ from unitune.data.example import Example
 from unitune.errors import Unsupported
 from unitune.models import Request
 
-# A random sample of 200 rows gave the tokens of a file within 5 % (95 of 100 times, two files of
+# A random sample of 200 rows was within 5 % of the file's tokens (95 of 100 times, two files of
 # 50,000 and 2,000 rows, measured 2026-11-24)
 SAMPLE_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class VendorCounter:
-    """Scales our own count by what the vendor counted of a sample."""
+    """Counter that scales another counter by a vendor's count of a sample."""
 
     own: TokenCounter
-    prompts: int  # how many the vendor counted
-    least: Fraction  # its tokens for each of ours, where these were fewest
-    expected: Fraction  # likewise, of all prompts together
+    prompts: int  # number counted by the vendor
+    least: Fraction  # smallest ratio of the vendor's tokens to ours
+    expected: Fraction  # ratio over all prompts together
     most: Fraction
 
     @classmethod
@@ -39,13 +35,10 @@ class VendorCounter:
         """Let the vendor count the prompts of a sample of rows, one request each.
 
         Raises:
-            Unsupported: It counts none of them.
-            UserError: No key is set.
-            BackendError: The vendor refused.
-            Unreachable: It gave no answer.
+            Unsupported: The vendor counts none of them. Its other errors are not caught.
         """
         pairs: list[tuple[int, int]] = []
-        refused = Unsupported("there is no prompt to count.")
+        refused = Unsupported("the sample has no prompts to count.")
         for row in rows:
             if not row.prompt:
                 continue
@@ -68,7 +61,7 @@ class VendorCounter:
     @property
     def assumptions(self) -> tuple[str, ...]:
         times = f"{float(self.least):.2f} to {float(self.most):.2f} times"
-        return (f"the vendor counted {times} what we expected, and all rows are scaled by that",)
+        return (f"the vendor counted {times} our expected tokens; all rows are scaled accordingly",)
 
     def text(self, text: str) -> Count:
         return self._scaled(self.own.text(text))

@@ -1,7 +1,4 @@
-"""Numbers of tokens as ranges, exact where low and high agree, and what counts them.
-
-`assumed_row` counts a row whose framing is not known.
-"""
+"""Represent token counts as ranges, and count rows whose framing is unknown."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from unitune.data.example import Example, Message
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of tokens, as a range around the best guess."""
+    """Number of tokens as a range; exact if low and high agree."""
 
     low: int = 0
     expected: int = 0
@@ -28,7 +25,7 @@ class Count:
 
     @property
     def exact(self) -> bool:
-        """Whether it is one number."""
+        """True if low and high are equal."""
         return self.low == self.high
 
     def __add__(self, other: Count) -> Count:
@@ -40,15 +37,14 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """The tokens of one row."""
+    """Tokens of one row."""
 
-    # What a request for its answer is billed as input: the turns before the answer, the tools, and
-    # the framing of both
+    # Billed input of a request for the answer: the previous turns, the tools and their framing
     prompt: Count = Count()
-    # What a model would write to give its answer: text and tool calls, no framing
+    # Text and tool calls of the answer, without framing
     answer: Count = Count()
-    # What a training sees of it in one epoch: every turn, the tools and the framing; of a
-    # preference row both answers
+    # Input of a training in one epoch: every turn, the tools and the framing; for a preference row,
+    # both answers
     total: Count = Count()
 
     def __add__(self, other: RowCount) -> RowCount:
@@ -58,20 +54,20 @@ class RowCount:
 
 
 class TokenCounter(Protocol):
-    """Counts tokens as one model does; keeps nothing of what it counted."""
+    """Stateless token counter of one model."""
 
     @property
     def basis(self) -> str:
-        """What it counts with, for people, e.g. "o200k_base"."""
+        """Name of the tokenizer for messages, e.g. "o200k_base"."""
         ...
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What makes ranges of its counts, one sentence each."""
+        """Reasons why counts are ranges, one sentence each."""
         ...
 
     def text(self, text: str) -> Count:
-        """Return the tokens of a text without any framing; whatever it holds, this never raises."""
+        """Return the tokens of any text without framing; never raises."""
         ...
 
     def row(self, example: Example) -> RowCount:
@@ -85,12 +81,12 @@ FRAMING = Count(3, 4, 8)
 
 
 def framing_assumption() -> str:
-    """Return what is assumed of a template that is not known, for people."""
-    return f"the chat template is taken for {FRAMING.low} to {FRAMING.high} tokens a message"
+    """Return the assumption made about an unknown template."""
+    return f"the chat template is assumed to add {FRAMING.low} to {FRAMING.high} tokens per message"
 
 
 def assumed_row(example: Example, text: Callable[[str], Count]) -> RowCount:
-    """Return a row's tokens where its framing is not known; `text` counts without framing."""
+    """Return a row's tokens with unknown framing; `text` counts without framing."""
     last = example.messages[-1]
     tools = text(_json(example.tools)) if example.tools else Count()
     before = tools + _framed(example.prompt, text)

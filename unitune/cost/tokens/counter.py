@@ -1,8 +1,4 @@
-"""The counter of a model: exact where its tokenizer is here, and a range where it is not.
-
-What tokenizer a model of a vendor has is read by its name from ``families.yaml``, which is meant to
-grow. Open models bring their own, which is looked for on this machine.
-"""
+"""Choose the token counter of a model."""
 
 from __future__ import annotations
 
@@ -24,39 +20,35 @@ from unitune.cost.tokens.count import TokenCounter
 from unitune.security.spec import Spec
 from unitune.workspace.install import install_command
 
-# What stands before a vendor's own name of a model; another owner's (``owner/gpt-4o-like``) is a
-# model of its own
+# Prefix before a vendor's name of a model. Another owner's model (``owner/gpt-4o-like``) is a
+# different one
 _PREFIX = re.compile(
     r"ft:|(openai|azure|google|anthropic|amazon|models)/|.*\b(models|foundation-model)/"
 )
 
 
 class Family(Spec):
-    """Models with one tokenizer."""
+    """Models that share a tokenizer."""
 
     pattern: str
-    """Regular expression for the beginning of a name in lower case."""
+    """Regular expression for the start of a name in lower case."""
     encoding: Literal["o200k_base", "cl100k_base"] | None = None
     framing: Literal["chat", "harmony"] = "chat"
-    """How its conversations are written down."""
+    """Framing of conversations."""
     assumed: str = ""
-    """Why the encoding is a guess; empty where it is known."""
+    """Reason why the encoding is a guess; empty if it is known."""
     hidden: str = ""
-    """Why the tokenizer cannot be had; empty where there is an encoding."""
+    """Reason why the tokenizer is not available; empty if there is an encoding."""
 
     @model_validator(mode="after")
     def _encoding_or_reason(self) -> Self:
         if (self.encoding is None) != bool(self.hidden):
-            raise ValueError("a family has an encoding, or a reason why there is none")
+            raise ValueError("a family needs either an encoding or the reason why it has none")
         return self
 
 
 def family_of(model: str) -> Family | None:
-    """Return the family of a model; None: an open model, or one that is not known.
-
-    Args:
-        model: As a vendor names it; a tuned model of OpenAI's (``ft:BASE:…``) is of its base's.
-    """
+    """Return the family of a model (tuned or not), or None for an open or unknown model."""
     name = model.lower()
     while prefix := _PREFIX.match(name):
         name = name[prefix.end() :]
@@ -65,7 +57,7 @@ def family_of(model: str) -> Family | None:
 
 @cache
 def families() -> tuple[Family, ...]:
-    """Return all families, in the order in which they are tried."""
+    """Return all families in the order in which they are tried."""
     file = importlib.resources.files("unitune.cost.tokens") / "families.yaml"
     known = yaml.safe_load(file.read_text(encoding="utf-8"))
     return TypeAdapter(tuple[Family, ...]).validate_python(known)
@@ -74,13 +66,9 @@ def families() -> tuple[Family, ...]:
 def counter_for(
     model: str, stored: Iterable[StoredModel] = (), *, aliases: Iterable[str] = ()
 ) -> TokenCounter:
-    """Return the counter of a model; nothing is fetched, ever.
+    """Return the counter of a model, by any of its names, without downloading anything.
 
-    Args:
-        model: A vendor's name, tuned ones too; a Hugging Face name; or a folder with its tokenizer.
-        stored: Models that a backend keeps on this machine (`Stores`), where the tokenizer of an
-            open model is looked for beside the Hugging Face cache.
-        aliases: Other names of the same weights, as offers have them.
+    The tokenizers of `stored` models are searched in addition to the Hugging Face cache.
     """
     kept, names = tuple(stored), (model, *aliases)
     folder = next(filter(None, (find_tokenizer(name, kept) for name in names)), None)
@@ -89,7 +77,7 @@ def counter_for(
         try:
             return TokenizerCounter(folder)
         except ValueError as problem:
-            return ApproximateCounter(f"of the tokenizer of {model}, {problem}")
+            return ApproximateCounter(f"the tokenizer of {model}: {problem}")
     family = next(filter(None, map(family_of, names)), None)
     if family is not None and family.encoding is not None:
         return EncodingCounter(family.encoding, family.framing, family.assumed)

@@ -1,10 +1,4 @@
-"""OpenAI's encodings, counted with tiktoken over rank tables that come with unitune.
-
-tiktoken itself would download the tables on first use; here they are package data, so that a count
-opens no connection. An encoding is built once a process. Text never fails to count: what looks like
-a special token is text, half of a character counts as its replacement, and a text that tiktoken
-could not take in one piece is cut where the cut changes nothing.
-"""
+"""Count tokens with tiktoken and the rank tables shipped with unitune, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,11 +15,11 @@ import yaml
 if TYPE_CHECKING:
     import tiktoken
 
-# Longest text that tiktoken gets at once. On a million white-space characters tiktoken 0.14.0 ends
-# with a panic of its regular expressions (StackOverflow), on 450,000 it does not (2026-11-25).
+# Longest text passed to tiktoken at once. tiktoken 0.14.0 panics in its regular expressions
+# (StackOverflow) on a million white-space characters, but not on 450,000 (2026-11-25).
 PIECE_CHARACTERS = 100_000
-# No token of either encoding holds the end of a word and the space after it, so a text can be cut
-# there without a change of its count
+# No token of either encoding spans the end of a word and the following space, so cutting there does
+# not change the count
 _BETWEEN_WORDS = re.compile(r"[A-Za-z](?= [A-Za-z])")
 _DATA = importlib.resources.files("unitune.cost.tokens") / "encodings"
 
@@ -37,20 +31,17 @@ class _Recipe(TypedDict):
 
 
 def count_tokens(encoding: str, text: str) -> int:
-    """Return how many tokens a text is, by o200k_base or cl100k_base."""
+    """Return the number of tokens of any text in o200k_base or cl100k_base; never fails."""
     encode = tiktoken_encoding(encoding).encode_ordinary
     return sum(len(encode(piece)) for piece in pieces(text))
 
 
 def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a long text between two words into pieces of at most so many characters.
-
-    A stretch of that length without two words is cut where it ends, which may add a token.
-    """
+    """Cut a long text between words, or else anywhere, into pieces of at most `most` characters."""
     start = 0
     while len(text) - start > most:
         window = text[start : start + most]
-        # The last part is searched first: a whole window of prose has thousands of such places.
+        # Search the end first: a whole window of prose has thousands of candidates.
         for tail in (max(0, most - 1000), 0):
             if places := [match.end() for match in _BETWEEN_WORDS.finditer(window, tail)]:
                 break
@@ -62,8 +53,8 @@ def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
 
 @cache
 def tiktoken_encoding(name: str) -> tiktoken.Encoding:
-    """Return tiktoken's encoding, o200k_base or cl100k_base, built from our own table."""
-    import tiktoken  # noqa: PLC0415 - heavy, and needed only where something is counted
+    """Return tiktoken's o200k_base or cl100k_base, built from the shipped table."""
+    import tiktoken  # noqa: PLC0415 - slow to import
 
     recipe = recipes()[name]
     fields = rank_table(name).split()
@@ -77,12 +68,12 @@ def tiktoken_encoding(name: str) -> tiktoken.Encoding:
 
 
 def rank_table(name: str) -> bytes:
-    """Return the file with an encoding's ranks as tiktoken publishes it, uncompressed."""
+    """Return an encoding's uncompressed rank file as published by tiktoken."""
     return lzma.decompress(_DATA.joinpath(f"{name}.tiktoken.xz").read_bytes())
 
 
 @cache
 def recipes() -> dict[str, _Recipe]:
-    """Return what an encoding is made of beside its ranks, by name."""
+    """Return the patterns, special tokens and hashes of the encodings, by name."""
     text = _DATA.joinpath("encodings.yaml").read_text(encoding="utf-8")
     return cast("dict[str, _Recipe]", yaml.safe_load(text))

@@ -1,1 +1,1 @@
-"""Putting questions to models: at what pace, at what price, and where the answers are kept."""
+"""Send requests to models: pacing, budgets, batches and recorded answers."""

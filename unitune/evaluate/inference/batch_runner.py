@@ -1,17 +1,10 @@
-"""Test cases answered in batches: within a day, for about half the price.
+"""Answer test cases in batches: within a day, for about half the price.
 
-Every contender's open questions are submitted first, each at its own backend, then all batches are
-waited for, those of one backend together. A batch is paid for once, as a launch is: it is on record
-before it is submitted, and searched for before it is submitted again
-(`unitune.evaluate.inference.batches`). Its answers become records like any others, so what was
-answered in a batch is not requested singly, nor the other way round.
+A batch is recorded before it is submitted, and searched for before it is submitted again:
 
-    announced, no id   searched for; adopted, or else submitted again under its key
+    announced, no id   searched for; adopted, or else submitted again with its key
     with an id         polled and collected, never submitted again
-    no open question   (cases, prompt or model have changed) cancelled, if its id is known
-
-A batch of another backend in the same folder is left alone, and so is every batch when questions
-are sent singly. One process acts at a time: the holder of ``rows.jsonl``.
+    no open question   cancelled if its id is known (cases, prompt or model have changed)
 """
 
 from __future__ import annotations
@@ -45,10 +38,10 @@ from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.records import Record
 from unitune.models import Reply, Request, TunedModel
 
-LONGEST_POLL_SECONDS = 60.0  # between two polls of a batch: a minute is little in a day
-# Between two signs of life while nothing happens, so that Ctrl-C is heard in a notebook too
+LONGEST_POLL_SECONDS = 60.0  # between two polls of a batch
+# Between two progress calls during a pause, so that Ctrl-C also works in a notebook
 BREATH_SECONDS = 1.0
-SHORT_LOOKS = 3  # at a batch with fewer answers than are done; then those count that came
+SHORT_LOOKS = 3  # polls with fewer answers than are done, before those present are accepted
 NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
 
@@ -57,10 +50,7 @@ Notify = Callable[[EvaluationProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """One contender's questions, of distinct cases, to be answered in batches.
-
-    A model that is known to think before it answers needs more room.
-    """
+    """One contender's questions of distinct cases; `thinks` gives a higher output limit."""
 
     contender: str
     prompt: str
@@ -86,7 +76,7 @@ class BatchJob:
         }
 
     def record(self, pair: Pair, question: Question, reply: Reply) -> Record:
-        """Return a reply as it is recorded."""
+        """Return the record of a reply."""
         request = self.request(question)
         reply = without_impossible_counts(request, replace(reply, max_tokens=request.max_tokens))
         record = record_of(self.contender, question, self.fingerprint, pair.request_hash, reply)
@@ -100,23 +90,13 @@ def run_batches(
     notify: Notify,
     announce: Callable[[str], None],
 ) -> dict[str, tuple[Record, ...]]:
-    """Have all jobs answered, except for the answers that are in the journal.
-
-    Args:
-        jobs: One a contender, by the name of the backend that answers.
-        batches: All batches on record.
-        rows: Where answers are read and written.
-        notify: Called as batches get on, and about once a second while they do not.
-        announce: Called with what the user should know, a sentence.
-
-    Returns:
-        By contender one record a question, in their order.
+    """Answer all jobs (by backend) in batches, except for the answers in the journal.
 
     Raises:
-        Unsupported: The backend cannot answer in batches, or not these.
-        UserError: Several batches carry one key.
-        Unreachable: What became of a batch is not known yet.
-        BackendError: A batch was refused or has failed.
+        Unsupported: The backend does not support batches, or not these.
+        UserError: Several batches have one key.
+        Unreachable: The state of a batch is not known yet.
+        BackendError: A batch was refused or failed.
     """
     runners = [
         BatchRunner(batching_backend(name), name, jobs[name], batches, rows, notify, announce)
@@ -146,17 +126,17 @@ class BatchRunner:
     rows: Journal
     notify: Notify
     announce: Callable[[str], None]
-    # By batch, how many polls had fewer answers than are done
+    # Polls per batch that had fewer answers than are done
     short: Counter[str] = field(default_factory=Counter[str])
-    done: dict[str, int] = field(default_factory=dict[str, int])  # answers by batch
-    # By contender, what the user was shown last
+    done: dict[str, int] = field(default_factory=dict[str, int])  # number of answers by batch
+    # Last progress shown, by contender
     progress: dict[str, EvaluationProgress] = field(default_factory=dict[str, EvaluationProgress])
 
     def cancel_unwanted(self) -> None:
-        """Cancel batches without an open question; one that has ended is left as it is.
+        """Cancel batches without an open question, unless they have ended.
 
-        So is one without an id: where a vendor cannot tell whose a batch is, a search might return
-        somebody else's.
+        A batch without an id is not searched for: if the vendor's list does not identify owners,
+        the search might return someone else's batch.
         """
         wanted = {each.contender: each.unanswered(self.rows) for each in self.jobs}
         for batch in self.batches.open(self.name):
@@ -166,7 +146,7 @@ class BatchRunner:
                 self.batches.change(batch, end="unwanted")
 
     def submit(self, batch_job: BatchJob) -> None:
-        """Put every open question into a batch that the backend has."""
+        """Submit every open question in a batch."""
         missing = batch_job.unanswered(self.rows)
 
         def submitter(batch: Batch) -> BatchSubmitter:
@@ -183,7 +163,7 @@ class BatchRunner:
                     missing.pop(pair, None)
             elif missing.keys() >= set(pairs):
                 send(batch)
-            else:  # its questions have changed in the meantime, and it was never accepted
+            else:  # its questions have changed, and it was never accepted
                 self.batches.change(batch, end="refused")
         if missing:
             now = time.time()
@@ -200,11 +180,7 @@ class BatchRunner:
             send(batch)
 
     def wait(self) -> None:
-        """Collect the batches of all jobs as they end.
-
-        Raises:
-            BackendError: Some have failed; those that had ended by then are collected.
-        """
+        """Collect the batches of all jobs as they end. Raises BackendError if some failed."""
         submitted = {each.contender: self._open(each) for each in self.jobs}
         for pause in delays(LONGEST_POLL_SECONDS):
             failed: list[str] = []
@@ -215,8 +191,10 @@ class BatchRunner:
                 self._show(batch_job, submitted[batch_job.contender])
             left = sum(len(self._open(batch_job)) for batch_job in self.jobs)
             if failed:
-                others = ", and collects the others" if left else ""
-                raise BackendError(f"{' '.join(failed)} The same command goes on{others}.")
+                others = " and collects the other batches" if left else ""
+                raise BackendError(
+                    f"{' '.join(failed)} Run the same command again; it resumes{others}."
+                )
             if not left:
                 return
             self._sleep(longest)
@@ -225,7 +203,7 @@ class BatchRunner:
         return self.batches.open(self.name, batch_job.contender)
 
     def _poll(self, batch: Batch, batch_job: BatchJob, pause: float, failed: list[str]) -> float:
-        """Poll a batch, and collect what has ended; return the pause until the next poll."""
+        """Poll a batch, collect it if it has ended, and return the pause until the next poll."""
         assert batch.batch_id, "it was submitted"
         try:
             status = self.backend.poll_batch(batch.batch_id)
@@ -239,18 +217,18 @@ class BatchRunner:
         if not ours:
             self.batches.change(batch, batch_id="")
             failed.append(
-                f"batch {batch.batch_id} at {self.name}, now that it has ended, turns out to hold "
-                f"the requests of another batch than {batch.key}. That of {batch.contender} is "
-                "still to be searched for."
+                f"batch {batch.batch_id} at {self.name} has ended, but holds the requests of "
+                f"another batch than {batch.key}. The batch of {batch.contender} must still be "
+                "found."
             )
             return pause
         if status.state == "failed":
             self.batches.change(batch, end="failed")
             failed.append(
-                f"batch {batch.batch_id} of {batch.contender} at {self.name} has failed: "
+                f"batch {batch.batch_id} of {batch.contender} at {self.name} failed: "
                 f"{(status.error or status.raw).rstrip('.')}. None of its {len(batch.cases)} "
-                "questions was answered: they go into a new batch or, without --batch, are sent "
-                "singly."
+                "questions was answered. They are sent in a new batch or, without --batch, one by "
+                "one."
             )
         done = len(batch.cases) if status.state == "ended" else status.done
         self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
@@ -259,45 +237,40 @@ class BatchRunner:
     def _collect(
         self, batch: Batch, batch_id: str, status: BatchStatus, batch_job: BatchJob
     ) -> bool:
-        """Record the answers, unless they are those to somebody else's requests.
-
-        Raises:
-            Unreachable: Fewer came than are done, which may be a file that was cut on its way.
-        """
+        """Record the answers unless they are another's. Raises Unreachable if some are missing."""
         replies = self.backend.fetch_batch(batch_id)
         ours = replies.keys() & batch.requests().keys()
         if replies and not ours:
             return False
         if len(ours) < (status.done or 0) and self.short[batch.key] < SHORT_LOOKS:
             self.short[batch.key] += 1
-            # It may be a file that was cut on its way.
             raise Unreachable(
-                f"{self.name} says that {status.done} requests of batch {batch_id} are done, and "
-                f"gives {len(ours)} answers."
+                f"{self.name} reports {status.done} finished requests in batch {batch_id}, but "
+                f"returned {len(ours)} answers."
             )
-        requested = batch_job.requested()  # answers to other questions are not needed any more
+        requested = batch_job.requested()  # answers to other questions are no longer needed
         self.rows.append(
             batch_job.record(pair, requested[pair], replies.get(request_id, UNANSWERED))
             for request_id, pair in batch.requests().items()
             if pair in requested and self.rows.answer(batch.contender, *pair) is None
         )
         self.batches.change(batch, end="collected")
-        with suppress(BackendError):  # the answers are there, whatever a list says
+        with suppress(BackendError):  # the answers are recorded anyway
             self._cancel_doubles(batch, batch_id)
         return True
 
     def _cancel_doubles(self, batch: Batch, batch_id: str) -> None:
-        """Cancel what else carries the batch's key, where one call came to two batches."""
+        """Cancel other batches with the same key, if one call created two batches."""
         ids = self.backend.find_batch(batch.key, batch.announced)
         doubles = set(ids) - self.batches.ids() if batch_id in ids else set[str]()
-        if doubles:  # a vendor that does not tell whose a batch is says the same of any key
+        if doubles:  # a vendor that does not identify owners returns the same batches for any key
             doubles -= {*self.backend.find_batch(batch_key(time.time()), batch.announced)}
         for double in sorted(doubles):
             self._cancel(double)
             self.announce(
-                f"{self.name} has batch {double} beside {batch_id} of {batch.contender}: "
-                "something on the way has sent one call twice. It was cancelled; what it had "
-                "answered by then may be billed."
+                f"{self.name} has batch {double} in addition to {batch_id} of {batch.contender}: "
+                "one call was sent twice on the network. The duplicate was cancelled; answers "
+                "that it already had may be billed."
             )
 
     def _cancel(self, batch_id: str) -> None:
@@ -311,8 +284,8 @@ class BatchRunner:
         if error.status != NOT_FOUND:
             return error
         return BackendError(
-            f"{error} If batch {batch.batch_id} is really gone from {self.name}, and this is the "
-            "account that it was submitted from, write that down, then compare again: "
+            f"{error} If batch {batch.batch_id} no longer exists at {self.name}, and this is the "
+            "account that submitted it, record that, then compare again: "
             f"""echo '{{"key":"{batch.key}","end":"failed"}}' >> {self.batches.path}""",
             status=error.status,
             request_id=error.request_id,

@@ -1,12 +1,6 @@
-"""Batches of requests: on record in ``batches.jsonl``, and submitted exactly once.
+"""Record batches of requests in ``batches.jsonl`` and submit each exactly once.
 
-A batch is written down, with its key, before the paid call that submits it: a process that dies
-leaves a line to look for it by (`unitune.backends.exactly_once`). A later line of its key adds the
-backend's id of it, or its end. Such a line is short enough to be added by hand where only the user
-can know. The file only grows, and a torn last line is cut off, as in ``rows.jsonl``, whose lock the
-one process that writes here holds.
-
-Not here: waiting and collecting (`unitune.evaluate.inference.batch_runner`).
+Only the holder of ``rows.jsonl`` writes the file. Later lines of a key add its id or end.
 """
 
 from __future__ import annotations
@@ -39,38 +33,38 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import no_link
 
 BATCHES = "batches.jsonl"
-BEGINNING = b'{"key":'  # of every line
+BEGINNING = b'{"key":'  # start of every line
 
-# Its answers are in ``rows.jsonl``; nothing was answered; it was never taken; or its answers are no
-# longer needed: then it was cancelled, if its id was known and it had not ended
+# Answers recorded; nothing answered; never accepted; or answers no longer needed, and cancelled if
+# its id was known and it had not ended
 End = Literal["collected", "failed", "refused", "unwanted"]
 
 
 class Pair(NamedTuple):
-    """A case with the hash of its request."""
+    """Case with the hash of its request."""
 
     case: str
     request_hash: str
 
 
 class Batch(Closed):
-    """A batch of requests; the line that is written before it is submitted."""
+    """Batch of requests, as recorded before it is submitted."""
 
     key: str
-    """What it carries at its backend."""
+    """Key of the batch at its backend."""
     backend: str
     contender: str
     fingerprint: str
-    """Of the model that requests go to."""
+    """Fingerprint of the model."""
     announced: float
     """Seconds since 1970."""
     cases: tuple[str, ...]
     hashes: tuple[str, ...]
     """`Record.request_hash` of each case."""
     batch_id: str | None = None
-    """The backend's; None or empty while it is not known."""
+    """Id at the backend; None or empty while unknown."""
     end: End | None = None
-    """None while there may be something to do."""
+    """End of the batch; None while it may need action."""
 
     def requests(self) -> dict[str, Pair]:
         """Return case and hash of each request, by its id at the backend."""
@@ -79,7 +73,7 @@ class Batch(Closed):
 
 
 class Change(Closed):
-    """What became known of a batch later; a line of its own."""
+    """Later line about a batch."""
 
     key: str
     batch_id: str | None = None
@@ -90,7 +84,7 @@ _LINE: TypeAdapter[Batch | Change] = TypeAdapter(Batch | Change)
 
 
 class BatchFile:
-    """Batches, in memory and in their file; open one with `open_batches`."""
+    """Batches in memory and in their file. Use `open_batches` to open one."""
 
     def __init__(self, file: RawIOBase, path: Path, lines: Iterable[Batch | Change]) -> None:
         self.path = path
@@ -101,7 +95,7 @@ class BatchFile:
             self._take(line)
 
     def open(self, backend: str, contender: str | None = None) -> list[Batch]:
-        """Return the batches of a backend that have no end, in the order of their announcement."""
+        """Return the batches of a backend without an end, in the order of announcement."""
         return [
             batch
             for batch in self._batches.values()
@@ -111,25 +105,19 @@ class BatchFile:
         ]
 
     def ids(self) -> set[str]:
-        """Return all ids of batches on record, ended ones and those of others included."""
+        """Return all recorded batch ids, including those of ended and foreign batches."""
         return set(self._ids)
 
     def announce(self, batch: Batch) -> None:
-        """Write down a batch that is about to be submitted."""
+        """Record a batch that is about to be submitted."""
         self._write(batch)
 
     def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
-        """Write down what became known of a batch.
-
-        Args:
-            batch: One that is announced.
-            batch_id: The backend's id of it; empty: the id so far is of another batch.
-            end: What became of it.
-        """
+        """Record new facts about a batch. An empty id means that the recorded one is wrong."""
         self._write(Change(key=batch.key, batch_id=batch_id, end=end))
 
     def _write(self, line: Batch | Change) -> None:
-        """Write a line that survives a power cut: it is about something paid for."""
+        """Write a line and flush it to disk, because it is about a payment."""
         write_whole(self._file, f"{line.model_dump_json(exclude_none=True)}\n".encode())
         os.fsync(self._file.fileno())
         self._take(line)
@@ -146,14 +134,7 @@ class BatchFile:
 
 @contextmanager
 def open_batches(path: Path) -> Generator[BatchFile]:
-    """Open the file of batches for reading and appending, healing a torn last line.
-
-    Args:
-        path: The file, in a folder whose ``rows.jsonl`` this process holds; made when not there.
-
-    Raises:
-        Mismatch: A line is nothing that is written here.
-    """
+    """Open the file of batches without a torn last line. Raises Mismatch for another line."""
     announced: set[str] = set()
 
     def read(line: bytes) -> Batch | Change:
@@ -165,24 +146,20 @@ def open_batches(path: Path) -> Generator[BatchFile]:
         return record
 
     advice = (
-        "It was changed by hand or by another program: correct the line, or choose another folder "
-        "(unitune compare FILE --output DIR), where all requests are sent again."
+        "It was changed by a person or another program. Correct the line, or choose another folder "
+        "(unitune compare FILE --output DIR), which sends all requests again."
     )
     with open(path, "a+b", buffering=0, opener=no_link) as file:
         yield BatchFile(file, path, heal(file, BEGINNING, read, "record of a batch", advice))
 
 
 def supports_batches(name: str) -> bool:
-    """Return whether a backend answers in batches."""
+    """Return whether a backend supports batches."""
     return isinstance(registry.backend(name), Batches)
 
 
 def batching_backend(name: str) -> Batches:
-    """Return a backend that answers in batches.
-
-    Raises:
-        Unsupported: This one does not; the message names those that do.
-    """
+    """Return a backend if it supports batches, else raise Unsupported."""
     backend = registry.backend(name)
     if isinstance(backend, Batches):
         return backend
@@ -192,15 +169,15 @@ def batching_backend(name: str) -> Batches:
             if other != "fake" and supports_batches(other):
                 able.append(other)
     raise Unsupported(
-        f"backend {name!r} does not answer in batches; of those installed here, "
-        f"{', '.join(able) or 'none'} can. Without --batch, requests are sent to its models one "
-        "at a time."
+        f"backend {name!r} does not support batches; installed backends that do: "
+        f"{', '.join(able) or 'none'}. Without --batch, requests are sent to its models one at a "
+        "time."
     )
 
 
 @dataclass
 class BatchSubmitter(CreateCall):
-    """Submits a batch that is written down, or searches for it."""
+    """Submits a recorded batch, or searches for it."""
 
     backend: Batches
     name: str
@@ -216,9 +193,9 @@ class BatchSubmitter(CreateCall):
         """Submit a batch that no earlier call has created.
 
         Raises:
-            Unreachable: What became of it is not known yet; the next process searches for it.
-            UserError: The backend has several batches of its key.
-            UnituneError: It was refused, which is written down.
+            Unreachable: Its state is not known yet; the next process searches for it.
+            UserError: The backend has several batches with its key.
+            UnituneError: It was refused, which is recorded.
         """
         self._create = partial(self.backend.submit_batch, self.batch.key, model, requests)
         with self._explained():
@@ -226,10 +203,7 @@ class BatchSubmitter(CreateCall):
         self.batches.change(self.batch, batch_id=batch_id)
 
     def recover(self) -> bool:
-        """Search for a batch that another process may have submitted, and write its id down.
-
-        Return whether the backend has it; raises as `submit` does.
-        """
+        """Find a submitted batch and record its id; return whether it exists."""
         with self._explained():
             batch_id = recover(self, "")
         if batch_id is not None:
@@ -237,21 +211,21 @@ class BatchSubmitter(CreateCall):
         return batch_id is not None
 
     def create(self) -> str:
-        """Send the call, and return the backend's id of it."""
+        """Send the call and return the backend's id."""
         assert self._create is not None, "a batch that is only searched for has no requests"
         return self._create()
 
     def find(self) -> list[str]:
-        """Return what may be the batch; a vendor may not say whose a batch is before it ends."""
+        """Return ids that may be the batch; some vendors identify one only when it has ended."""
         ids = self.backend.find_batch(self.batch.key, self.batch.announced)
         return [batch_id for batch_id in ids if batch_id not in self.batches.ids()]
 
     def sleep(self, seconds: float) -> None:
-        """Wait; Ctrl-C ends it."""
+        """Wait; can be interrupted with Ctrl-C."""
         self.wait(seconds)
 
     def refuse(self, error: UnituneError) -> None:
-        """Write down that it was never taken."""
+        """Record that the batch was never accepted."""
         del error
         self.batches.change(self.batch, end="refused")
 
@@ -262,18 +236,18 @@ class BatchSubmitter(CreateCall):
             yield
         except Uncertain as error:
             raise UserError(
-                f"any of several batches at {self.name} may be the one with the key "
-                f"{key!r}: {', '.join(error.ids)}. Compare again when they have ended, which "
-                "may tell. If all are this comparison's, one is enough: cancel the others there. "
-                "The one to collect can be written down, and is then looked for no more: "
+                f"several batches at {self.name} may have the key {key!r}: "
+                f"{', '.join(error.ids)}. Compare again when they have ended, to identify it. "
+                "If all of them belong to this comparison, cancel all but one there. To stop the "
+                "search, record the one to collect: "
                 f"""echo '{{"key":"{key}","batch_id":"ITS_ID"}}' >> {self.batches.path}"""
             ) from error
         except BackendError as error:
             if not error.is_ambiguous:
                 raise
             raise Unreachable(
-                f"{error} Nothing is lost: the same command finds out what became of the batch and "
-                "goes on.",
+                f"{error} Nothing is lost: run the same command again to find the batch and "
+                "resume.",
                 status=error.status,
                 request_id=error.request_id,
                 retry_after=error.retry_after,

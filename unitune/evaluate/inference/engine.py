@@ -1,23 +1,16 @@
-"""Putting many questions to a model, with every answer recorded as it comes.
-
-A thin asyncio engine. A model that likes batches gets one batch at a time; any other gets as many
-requests at once as it bears (`unitune.evaluate.inference.requests`). What the journal holds is
-not requested again, unless it was an error. The hash that decides this covers the model's
-fingerprint, the messages and every sampling setting, so another model or prompt never gets
-somebody else's answers. A vendor that is down says nothing about a model, so requests end then.
-
-Not here: questions that a vendor answers together within a day
-(`unitune.evaluate.inference.batch_runner`).
-"""
+"""Send questions to a model and record every answer as it arrives."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
+
+from pydantic import JsonValue
 
 from unitune.backends.output_limit import is_cut_by_thoughts, thinks, widened
 from unitune.data.example import digest
@@ -29,25 +22,25 @@ from unitune.evaluate.records import Record, Uncounted
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted
 
-# Questions in a row without an answer, each with all its attempts: the vendor is down
+# Questions in a row without an answer after all attempts, from which on the vendor is down
 DOWN_AFTER = 10
-# Refusals in a row, before any answer, that would meet every question: the key or the model
+# Refusals in a row, before any answer, that would affect every question: the key or the model
 REFUSED_AFTER = 3
 FOR_ALL = (401, 403, 404)
-NO_MONEY = 402  # openRouter's, DeepSeek's: no credits are left, for any question
-# May be about one question, unless question after question is refused in the same words, as with
-# Anthropic's "credit balance is too low" or LiteLLM's "Budget has been exceeded"
+NO_MONEY = 402  # no credits left (OpenRouter, DeepSeek), for any question
+# May be about one question, unless many are refused with the same words, such as Anthropic's
+# "credit balance is too low" or LiteLLM's "Budget has been exceeded"
 INVALID = (400, 422)
 HASH_DIGITS = 16
 
-# Dev while prompts are chosen, test for the verdict, batch while test cases are with a backend in
-# batches, probe for general questions, stopping after Ctrl-C
+# dev: choosing prompts; test: answering test cases; batch: waiting for batches; probe: general
+# questions; stopping: after Ctrl-C
 Phase = Literal["dev", "test", "batch", "probe", "stopping"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A case, by its id, as it is put to a model."""
+    """Request for a case."""
 
     case: str
     request: Request
@@ -61,27 +54,60 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProgress:
-    """How many of one contender's questions are answered, for progress bars."""
+    """Progress of one contender's questions."""
 
     contender: str
     phase: Phase
-    prompt: str  # in words
-    done: int  # of a batch as far as the backend says
+    prompt: str  # label of the prompt
+    done: int  # for a batch, as far as the backend reports it
     total: int
 
 
+Notify = Callable[[EvaluationProgress], None]
+
+
+def ignore(_: object) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """Options for answers; see `unitune.compare`."""
+
+    deploy_seconds: float | None = None
+    deploy_options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    batch: bool = False
+    replay: bool = False
+    use_cache: bool = False
+    allow_unpriced: bool = False
+    progress: Notify = ignore
+    announce: Callable[[str], None] = ignore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions(AnswerOptions):
+    """Options for comparing contenders; see `unitune.compare`."""
+
+    out: str | os.PathLike[str] | None = None
+    update_baseline: bool = False
+    limit: int | None = None
+    new_answers: str | None = None
+    # True for a check of a model in use: all answers are new, and nothing is chosen
+    verifies: bool = False
+
+
 def short_hash(value: object) -> str:
-    """Return the beginning of a hash of JSON values: 64 bits, for a file of answers enough."""
+    """Return a 64-bit prefix of a hash of JSON values."""
     return digest([value])[:HASH_DIGITS]
 
 
 def request_hash(fingerprint: str, question: Question) -> str:
-    """Return the hash of everything that determines an answer, the model first."""
+    """Return the hash of everything that determines an answer, including the model."""
     return short_hash([fingerprint, question.prompt_hash])
 
 
 def wants_more_room(record: Record, question: Question) -> bool:
-    """Whether thoughts took the room of a recorded answer, and a wider limit is allowed."""
+    """Return whether reasoning cut off a recorded answer and a higher limit is allowed."""
     if record.finish_reason != "length" or record.max_tokens is None:
         return False
     reply = Reply(
@@ -94,7 +120,7 @@ def wants_more_room(record: Record, question: Question) -> bool:
 
 
 def record_of(contender: str, question: Question, model: str, hashed: str, reply: Reply) -> Record:
-    """Return a reply as it is recorded, without keys that an error may quote."""
+    """Return the record of a reply, redacting keys that an error may quote."""
     return Record(
         contender=contender,
         case=question.case,
@@ -117,25 +143,25 @@ def record_of(contender: str, question: Question, model: str, hashed: str, reply
 
 @dataclass(frozen=True, slots=True)
 class InferenceOptions:
-    """How questions are put to a model."""
+    """Options for sending questions to a model."""
 
-    concurrency: int = LIMIT  # requests in flight at most
-    guard: BudgetGuard | None = None  # none: no cost is counted
+    concurrency: int = LIMIT  # maximum requests in flight
+    guard: BudgetGuard | None = None  # None if costs are not counted
     cache: ResponseCache | None = None
-    # Fingerprints of the models that are known to think before they answer
+    # Fingerprints of models known to reason before answering
     thinking: set[str] = field(default_factory=set[str])
-    # Whether recorded answers and errors are all there is, and no request is sent
+    # True to use only recorded answers and errors, and send no request
     replay: bool = False
 
 
 class ReplayedModel(ChatModel):
-    """Stands for the model whose recorded answers are replayed."""
+    """Placeholder for the model whose recorded answers are replayed."""
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
 
     async def reply(self, request: Request) -> Reply:
-        """Never called: a replay sends no request."""
+        """Raise NotImplementedError, because a replay sends no request."""
         raise NotImplementedError(request)
 
 
@@ -148,15 +174,12 @@ async def collect_answers(  # noqa: PLR0913 - each is independent
     *,
     options: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
-    """Put all questions to a model, except those whose answer is recorded.
-
-    Returns:
-        One record a question, in their order.
+    """Send all questions without a recorded answer to a model; return all records in order.
 
     Raises:
-        BackendError: The model is down, or refuses every question; what it answered is kept.
-        OverBudget: The guard is empty; likewise.
-        Mismatch: A replay has no record of a question, of this model and from this origin.
+        BackendError: The model is down or refuses every question; its answers are kept.
+        OverBudget: The guard's budget is exhausted; the answers are kept.
+        Mismatch: A replay lacks a record of a question from this model and origin.
     """
     requests = _Requests(model, journal, contender, notify, options)
     pending = requests.pending(questions)
@@ -173,19 +196,19 @@ async def collect_answers(  # noqa: PLR0913 - each is independent
 
 def _unanswered(journal: Journal, contender: str, missing: Sequence[str], total: int) -> str:
     what = (
-        f"{contender}: {len(missing)} of {total} questions have no recorded answer, "
-        f"first {missing[0]}."
+        f"{contender}: {len(missing)} of {total} questions have no recorded answer; the first is "
+        f"{missing[0]}."
     )
     if others := journal.other_origins(contender):
-        model = journal.origins.get(contender) or "no model"
-        named = ", ".join(other or "a model that they do not name" for other in others)
+        model = journal.origins.get(contender) or "no known model"
+        named = ", ".join(other or "an unnamed model" for other in others)
         return (
-            f"{what} The job's model is {model}, and the rows are of {named}. Compare once "
-            "without --replay, or take the change back."
+            f"{what} The job's model is {model}, but the rows are from {named}. Compare once "
+            "without --replay, or undo the change."
         )
     return (
-        f"{what} Cases, prompts, settings, model or rows have changed since: take the change back, "
-        "or compare once without --replay."
+        f"{what} Cases, prompts, settings, model or rows have changed. Undo the change, or "
+        "compare once without --replay."
     )
 
 
@@ -196,8 +219,6 @@ class _Pending(NamedTuple):
 
 @dataclass(slots=True)
 class _Requests:
-    """One contender's requests, and the records so far."""
-
     model: ChatModel
     journal: Journal
     contender: str
@@ -209,7 +230,7 @@ class _Requests:
     last_error: str = ""
 
     def pending(self, questions: Sequence[Question]) -> list[_Pending]:
-        """Take the answers that are recorded or cached, and return the other questions."""
+        """Take recorded or cached answers, and return the other questions."""
         fingerprint, cache = self.model.fingerprint, self.options.cache
         pending: list[_Pending] = []
         cached: list[Record] = []
@@ -234,7 +255,7 @@ class _Requests:
         return pending
 
     async def send_concurrently(self, pending: Sequence[_Pending]) -> None:
-        """Send as many requests at once as the model bears."""
+        """Send as many requests at once as the model can handle."""
         left, limiter = iter(pending), AdaptiveLimiter(self.options.concurrency)
 
         async def work() -> None:
@@ -248,11 +269,11 @@ class _Requests:
                 for _ in range(min(self.options.concurrency, len(pending))):
                     group.create_task(work())
         except BaseExceptionGroup as failures:
-            # The first failure ended every task, and callers know it by its own type.
+            # The first failure ended every task; callers expect its own type.
             raise failures.exceptions[0] from None
 
     async def send_batch(self, model: BatchedChatModel, batch: Sequence[_Pending]) -> None:
-        """Send a batch, and record each part of it as it is answered."""
+        """Send a batch, and record each part as it is answered."""
         left, requests = dict(enumerate(batch)), [each.question.request for each in batch]
         try:
             async with aclosing(model.stream(requests)) as answers:
@@ -266,7 +287,7 @@ class _Requests:
             self._keep(list(left.values()), [Outcome(Reply.failed(error)) for _ in left])
 
     async def _answer(self, question: Question, limiter: AdaptiveLimiter) -> Outcome:
-        """Request an answer, and once more with more room where thoughts have taken it all."""
+        """Request an answer, and retry once with a higher limit if reasoning used it up."""
         model, guard, thinking = self.model, self.options.guard, self.options.thinking
         request = question.request
         if model.fingerprint in thinking:
@@ -283,7 +304,7 @@ class _Requests:
         name, model, new = self.contender, self.model.fingerprint, list[Record]()
         for (question, hashed), (reply, uncounted) in zip(batch, outcomes, strict=True):
             failed = self.journal.last(name, question.case, hashed)
-            earlier = failed and failed.uncounted  # of a request in vain
+            earlier = failed and failed.uncounted  # from an earlier failed request
             record = record_of(name, question, model, hashed, reply)
             new.append(replace(record, uncounted=Uncounted.total(earlier, uncounted)))
         self.journal.append(new)
@@ -294,7 +315,6 @@ class _Requests:
         self.notify(len(self.records))
 
     def _stop_if_down(self, reply: Reply) -> None:
-        """Stop when the failures are no finding about the model any more."""
         if reply.error is None:
             self.failures, self.answered = 0, True
             return
@@ -309,14 +329,14 @@ class _Requests:
         if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):
             raise BackendError(
                 f"{self.contender}: {self.failures} requests in a row failed. Last reason: "
-                f"{reply.error} What was answered is kept: once that is fixed, the same command "
-                "goes on.",
+                f"{reply.error} Existing answers are kept. Fix the cause, then run the same "
+                "command again to resume.",
                 status=reply.status,
             )
 
 
 def _with_limit(outcome: Outcome, request: Request) -> Outcome:
-    """Return the outcome with the longest answer that was allowed; the model knows it best."""
+    """Return the outcome with the output limit used. The model's own value takes precedence."""
     if outcome.reply.max_tokens:
         return outcome
     return outcome._replace(reply=replace(outcome.reply, max_tokens=request.max_tokens))

@@ -1,14 +1,7 @@
-"""Recorded answers: `Record` lines that survive a killed process, and answers of other comparisons.
+"""Record answers so that they survive a killed process, and cache answers across comparisons.
 
-A line is appended, whole, as soon as there is an answer. A process killed at any moment leaves at
-worst a torn last line, which the next one cuts off; so at most what was in flight is requested
-again. The file only grows: of several lines for one question the last counts, and a line whose
-`Record.request_hash` no request has any more (another model, prompt or setting) counts for nothing.
-One process writes at a time.
-
-`ResponseCache` keeps answers of all comparisons of a ledger's folder in a small SQLite file, by
-`engine.request_hash`, which covers the model first: two models never share an answer. It saves
-requests and is no record: where the file cannot be used, everything is requested.
+The file only grows, and one process writes at a time. The last line of a question counts; lines
+whose `Record.request_hash` no longer matches a request are ignored.
 """
 
 from __future__ import annotations
@@ -30,13 +23,13 @@ from unitune.models import Reply
 from unitune.workspace.filesystem import no_link, private_file, private_folder
 from unitune.workspace.locks import locked
 
-# Of every line; a torn line that begins otherwise is not ours to cut off
+# Start of every line; a torn line with another start is not removed
 BEGINNING = b'{"contender":'
-# A killed process frees its files at once; one that still writes after this goes on writing
+# A killed process releases its files at once; after this time, another process is still writing
 WAIT_SECONDS = 1.0
 CACHE = "answers.sqlite"
-CACHE_WAIT_SECONDS = 1.0  # for another process that writes; then this one does without
-# Answers of one transaction: each takes a write to disk, and the last can be requested again
+CACHE_WAIT_SECONDS = 1.0  # wait for another process that writes; then continue without the cache
+# Answers per transaction: each transaction writes to disk, and lost answers can be requested again
 WRITTEN_TOGETHER = 100
 KEPT_FINISHES = ("stop", "length")
 
@@ -46,25 +39,17 @@ _REPLY = TypeAdapter(Reply)
 
 
 def line_of(record: Record) -> str:
-    """Return a record as a line of its file, without its end."""
+    """Return a record as a line of its file, without the line end."""
     return _RECORD.dump_json(record, exclude_none=True).decode()
 
 
 def read_record(line: str | bytes) -> Record:
-    """Return the record of a line.
-
-    Raises:
-        ValidationError: It is none.
-    """
+    """Return the record of a line. Raises ValidationError."""
     return _RECORD.validate_json(line)
 
 
 class Journal:
-    """Recorded answers, in memory and in their file; open one with `open_journal`.
-
-    `origins` has, by contender, the `Record.origin` of its model: it is recorded with each answer,
-    and answers of another origin do not count.
-    """
+    """Recorded answers of `open_journal`. Only answers of the contender's `origins` count."""
 
     def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
         self.origins: dict[str, str] = {}
@@ -74,35 +59,35 @@ class Journal:
         self._earlier = set(self._records)
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
-        """Return the recorded answer to this request; None when there is none, or an error."""
+        """Return the recorded answer to this request; None if it is missing or an error."""
         record = self.own(contender, case, request_hash)
         return None if record is None or record.error is not None else record
 
     def own(self, contender: str, case: str, request_hash: str) -> Record | None:
-        """Return the last record of this request, an answer or an error, of the own origin."""
+        """Return the last record of this request, answer or error, with the current origin."""
         record = self.last(contender, case, request_hash)
         return record if record and record.origin == self._origin(contender) else None
 
     def last(self, contender: str, case: str, request_hash: str) -> Record | None:
-        """Return the last record of this request, an answer or an error."""
+        """Return the last record of this request, answer or error, of any origin."""
         return self._records.get((contender, case, request_hash))
 
     def is_earlier(self, record: Record) -> bool:
-        """Return whether a record of this file was there before it was opened."""
+        """Return whether a record was in the file when it was opened."""
         return (record.contender, record.case, record.request_hash) in self._earlier
 
     def model_of(self, origin: str) -> str | None:
-        """Return the fingerprint of the model that gave the last record of an origin."""
+        """Return the fingerprint of the model that gave an origin's last record."""
         models = [record.model for record in self if record.origin == origin]
         return models[-1] if models else None
 
     def origin_of(self, contender: str, beginning: str) -> str | None:
-        """Return the origin, of those that begin so, of a contender's last record."""
+        """Return the origin of a contender's last record with this prefix."""
         origins = [record.origin for record in self if record.contender == contender]
         return next((each for each in reversed(origins) if each.startswith(beginning)), None)
 
     def other_origins(self, contender: str) -> list[str]:
-        """Return from where else there are answers under a contender's name."""
+        """Return other origins of a contender's answers."""
         origins = {record.origin for record in self if record.contender == contender}
         return sorted(origins - {self._origin(contender)})
 
@@ -110,11 +95,11 @@ class Journal:
         return self.origins.get(contender, "")
 
     def __iter__(self) -> Iterator[Record]:
-        """The last record of each request."""
+        """Iterate over the last record of each request."""
         return iter(self._records.values())
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records to the file, before anything counts them."""
+        """Write records to the file before they are used."""
         new = tuple(replace(record, origin=self._origin(record.contender)) for record in records)
         if new:
             lines = "".join(f"{line_of(record)}\n" for record in new)
@@ -125,18 +110,18 @@ class Journal:
     def _remember(self, records: Iterable[Record]) -> None:
         for record in records:
             key = record.contender, record.case, record.request_hash
-            self._records.pop(key, None)  # the order is that of the last lines
+            self._records.pop(key, None)  # keep the order of the last lines
             self._records[key] = record
 
 
 @contextmanager
 def open_journal(path: Path) -> Generator[Journal]:
-    """Open a file of records for reading and appending; it and its folder are made if need be.
+    """Open a file of records for reading and appending; it is created if missing.
 
     Raises:
         LockTimeout: Another process is writing to it.
-        Mismatch: A line is no record.
-        UserError: It is a symbolic link.
+        Mismatch: A line is not a record.
+        UserError: The path is a symbolic link.
     """
     advice = "Choose another folder (unitune compare FILE --output DIR), or remove the file."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +133,7 @@ def open_journal(path: Path) -> Generator[Journal]:
 
 
 def write_whole(file: RawIOBase, content: bytes) -> None:
-    """Append to a file without a buffer, so that it stands there when this returns."""
+    """Append all of the content to an unbuffered file."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]
@@ -157,14 +142,14 @@ def write_whole(file: RawIOBase, content: bytes) -> None:
 def heal(
     file: FileIO, beginning: bytes, read: Callable[[bytes], Line], what: str, advice: str
 ) -> list[Line]:
-    """Return the lines, and cut a torn last line off; a file of other content is left alone.
+    """Return the lines of a file and cut off a torn last line.
 
-    A line that `read` (ValueError) refuses, or a torn one with another beginning, is not ours: the
-    Mismatch says what it is not, and gives the advice.
+    A line that `read` rejects (ValueError), or a torn one with another start, is not changed: the
+    Mismatch describes it and gives the advice.
     """
 
     def refusal(number: int, line: bytes) -> Mismatch:
-        return Mismatch(f"{file.name}:{number} is no {what}: {line[:80]!r}. {advice}")
+        return Mismatch(f"{file.name}:{number} is not a {what}: {line[:80]!r}. {advice}")
 
     file.seek(0)
     *whole, torn = file.read().split(b"\n")
@@ -182,11 +167,9 @@ def heal(
 
 
 class ResponseCache:
-    """Answers by the hash of their request, in a file that only the user may read.
+    """Answers of all comparisons by the hash of their request, in a private SQLite file.
 
-    Args:
-        file: None: no answer is known, and none is kept.
-        use_cache: Whether the user wants such answers; they are kept in any case.
+    The hash covers the model. Without a usable file, everything is requested.
     """
 
     def __init__(self, file: sqlite3.Connection | None, *, use_cache: bool) -> None:
@@ -195,7 +178,7 @@ class ResponseCache:
         self._fresh = 0
 
     def get(self, request_hash: str) -> Reply | None:
-        """Return the answer to an earlier request, where the user wants such answers."""
+        """Return the answer to an earlier request, if the user wants cached answers."""
         if self._file is not None and self._use_cache:
             with suppress(sqlite3.Error, ValueError):
                 rows = self._file.execute("SELECT value FROM kept WHERE key = ?", (request_hash,))
@@ -204,7 +187,7 @@ class ResponseCache:
         return None
 
     def put(self, request_hash: str, reply: Reply) -> None:
-        """Keep an answer, unless it is an error or a refusal."""
+        """Store an answer, unless it is an error or a refusal."""
         if self._file is None or reply.error or reply.finish_reason not in KEPT_FINISHES:
             return
         value = _REPLY.dump_json(reply, exclude_none=True)
@@ -215,7 +198,7 @@ class ResponseCache:
                 self.commit()
 
     def commit(self) -> None:
-        """Write to the file what was put."""
+        """Write stored answers to the file."""
         if self._file is not None:
             with suppress(sqlite3.Error):
                 self._file.commit()
@@ -224,14 +207,14 @@ class ResponseCache:
 
 @contextmanager
 def open_response_cache(folder: Path, *, use_cache: bool) -> Generator[ResponseCache]:
-    """Open the answers of a folder; what cannot be opened knows nothing."""
+    """Open the answer cache of a folder, or an empty one if that fails."""
     file = ready = None
     with suppress(sqlite3.Error, OSError):
         private_folder(folder)
         private_file(folder / CACHE)
-        # A comparison inside a running event loop sends requests from a thread of its own.
+        # A comparison inside a running event loop sends requests from its own thread.
         file = sqlite3.connect(folder / CACHE, timeout=CACHE_WAIT_SECONDS, check_same_thread=False)
-        # What a power cut takes away is requested again; waiting for the disk holds up others.
+        # Answers lost in a power cut are requested again; waiting for the disk would delay others.
         file.execute("PRAGMA synchronous = OFF")
         file.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
         ready = file

@@ -1,9 +1,6 @@
-"""Recorded answers as a model: `RecordedModel`.
+"""Use recorded answers as a model, so that a retired model can still be compared.
 
-So a model that will be switched off can be compared with for good: its answers to the cases are
-kept while it lives (`unitune import … --answers`), one JSON object a line with `case` and `answer`,
-and with `scores` where another tool has scored them. A case without an answer is an error of that
-case, never a wrong answer.
+The file has one JSON object per line with `case`, `answer` and perhaps another tool's `scores`.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ from unitune.workspace.filesystem import content_of, no_link
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """One line of the file; `scores` are another tool's, by its own names."""
+    """One line of the file, with scores of another tool by its names."""
 
     case: str
     answer: str
@@ -35,7 +32,7 @@ class RecordedAnswer:
 
     @property
     def content(self) -> dict[str, JsonValue]:
-        """The line as JSON values."""
+        """Line as JSON values."""
         scored: dict[str, JsonValue] = {"scores": {**self.scores}} if self.scores else {}
         return {"case": self.case, "answer": self.answer, **scored}
 
@@ -44,19 +41,13 @@ _LINE = TypeAdapter(RecordedAnswer)
 
 
 class RecordedModel(BatchedChatModel):
-    """A model that gives recorded answers.
-
-    Args:
-        path: The file.
-        cases: What is answered.
-        redaction: What was replaced in the cases, and so is in the answers.
+    """Model that returns recorded answers to cases, with the cases' redaction.
 
     Raises:
-        DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
-            were answered differently.
+        DataError: Like `read_recorded`; or cases with the same question have different answers.
     """
 
-    batch_size = 100  # a lookup takes no time, but requests take memory
+    batch_size = 100  # lookups are fast, but requests take memory
 
     def __init__(
         self, path: Path, cases: Sequence[Example], redaction: Redaction | None = None
@@ -67,20 +58,20 @@ class RecordedModel(BatchedChatModel):
         for case in cases:
             if (answer := recorded.get(case.case_id)) is None:
                 continue
-            # A request carries no case, so one question can have one answer alone.
+            # A request does not name its case, so a question can have only one answer.
             first = self._answers.setdefault(_question(case.prompt), answer)
             if (first.answer, first.scores or None) != (answer.answer, answer.scores or None):
                 raise DataError(
-                    f"{path}: the cases {first.case!r} and {answer.case!r} ask the same, and their "
-                    "recorded answers differ. Take one of them out of data.test."
+                    f"{path}: the cases {first.case!r} and {answer.case!r} have the same question "
+                    "but different recorded answers. Remove one of them from data.test."
                 )
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
-        """Look all questions up."""
+        """Look up all questions."""
         yield [(at, await self.reply(request)) for at, request in enumerate(requests)]
 
     async def reply(self, request: Request) -> Reply:
-        """Look the question up."""
+        """Look up the question."""
         answer = self._answers.get(_question(request.messages))
         if answer is None:
             return Reply(error="no answer to this case was recorded", finish_reason="error")
@@ -88,12 +79,9 @@ class RecordedModel(BatchedChatModel):
 
 
 def check_recorded(job: Job, cases: Sequence[Example]) -> None:
-    """Refuse recorded answers that cannot be read, and those that answer or score no case.
+    """Raise DataError for recorded answers that are unreadable, or answer or score no case.
 
-    A file that is not there or empty is no business of this: the model may still have to answer.
-
-    Raises:
-        DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
+    A missing or empty file is accepted, because the model may still have to answer.
     """
     keys = {
         each.key
@@ -109,24 +97,21 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
             continue
         if not answers:
             raise DataError(
-                f"{path} has no answer to any of the {len(cases)} test cases: its ids are such as "
-                f"{', '.join(list(recorded)[:3])}, theirs such as {cases[0].case_id}."
+                f"{path} has no answer to any of the {len(cases)} test cases. Its ids look like "
+                f"{', '.join(list(recorded)[:3])}; those of the cases look like "
+                f"{cases[0].case_id}."
             )
         for key in sorted(keys):
             if not any(key in (answer.scores or {}) for answer in answers):
                 known = sorted({name for answer in answers for name in answer.scores or {}})
                 raise DataError(
-                    f"{path} has no score {key!r} beside any answer, which the scorer "
-                    f"recorded_score reads; there: {', '.join(known) or 'none'}."
+                    f"{path} lacks the score {key!r}, which the scorer recorded_score reads. "
+                    f"Available scores: {', '.join(known) or 'none'}."
                 )
 
 
 def recorded_fingerprint(path: Path, redaction: Redaction | None = None) -> str:
-    """Return the fingerprint of a file of recorded answers, which its content makes.
-
-    Raises:
-        DataError: The file is missing, or a line is no recorded answer.
-    """
+    """Return the fingerprint of a file of recorded answers. Raises like `read_recorded`."""
     return _fingerprint(read_recorded(path, redaction))
 
 
@@ -140,22 +125,18 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
-    """Return recorded answers by case.
-
-    Args:
-        path: The file.
-        redaction: What is replaced in the answers, too; None: they stay as they are.
+    """Return recorded answers by case, redacted if a redaction is given.
 
     Raises:
-        DataError: The file is missing, a line is no recorded answer, or a case has two.
+        DataError: The file is missing, a line is not a recorded answer, or a case has two.
     """
     try:
-        lines = content_of(path).decode().split("\n")  # a text may hold other line ends
+        lines = content_of(path).decode().split("\n")  # a text may contain other line separators
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path} cannot be read: {why}. It holds a contender's recorded answers, in UTF-8; "
-            "give its place in evaluate.contenders."
+            f"{path} cannot be read: {why}. It must have a contender's recorded answers in UTF-8; "
+            "set its path in evaluate.contenders."
         ) from error
     answers: dict[str, RecordedAnswer] = {}
     for number, line in enumerate(lines, start=1):
@@ -165,19 +146,19 @@ def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, R
             answer = _LINE.validate_json(line)
         except ValidationError as error:
             raise DataError(
-                f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'
+                f'{path}:{number} is not a recorded answer. Write {{"case": ID, "answer": TEXT}}.'
             ) from error
         if redaction is not None:
             answer = replace(answer, answer=redaction.redact(answer.answer))
         if answers.setdefault(answer.case, answer) != answer:
             raise DataError(
-                f"{path}:{number} is another answer to the case {answer.case!r}. Keep one of them."
+                f"{path}:{number} is a second answer to the case {answer.case!r}. Keep one of them."
             )
     return answers
 
 
 def mend(path: Path) -> None:
-    """Cut off the last line if a process died while it wrote it, so that another can follow."""
+    """Cut off the last line if a process died while writing it."""
     with open(path, "r+b", opener=no_link) as file:
         content = file.read()
         if not content or content.endswith(b"\n"):
@@ -192,7 +173,7 @@ def mend(path: Path) -> None:
 
 
 def answer_line(case: str, answer: str, scores: Mapping[str, float] | None = None) -> str:
-    """Return a line of the file, its end included."""
+    """Return a line of the file, including its end."""
     line = RecordedAnswer(case, answer, {**scores} if scores else None)
     return json.dumps(line.content, ensure_ascii=False) + "\n"
 

@@ -1,14 +1,9 @@
-"""One request, sent in its turn until there is an answer or another attempt is of no use.
+"""Send a request until it is answered or retrying is useless.
 
-A failure that passes (rate limit, server error, no answer) is met by another attempt, as
-`unitune.backends.retry.retry_reply` does; here each attempt also takes its turn and its budget.
-
-How many requests may be in flight at a model is learned as it answers. The limit grows by one for
-each round of answers, at first by one for each answer, and is halved when the vendor limits the
-rate: additive increase, multiplicative decrease, as TCP shares a line (Chiu and Jain 1989, Computer
-Networks 17:1). A pause that the vendor asks for then holds for every request, since its limits are
-an account's. A few refusals among answers are those requests' own: to slow down for each would
-leave little, as a line that loses packets by chance leaves TCP.
+The limit of requests in flight grows by one per round of answers, at first by one per answer, and
+is halved when the vendor limits the rate (additive increase, multiplicative decrease: Chiu and Jain
+1989, Computer Networks 17:1). A vendor's pause applies to all requests of the account. A few
+refusals among answers do not slow it down.
 """
 
 from __future__ import annotations
@@ -28,19 +23,19 @@ from unitune.evaluate.records import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
 
-# Small enough for the least of accounts; answers of half a second double it in half a second
+# Low enough for the smallest accounts; at half a second per answer it doubles in half a second
 FIRST_LIMIT = 8
-# Most requests in flight unless the job says otherwise: at half a second an answer 7,700 a minute,
-# which is beyond most accounts' limits
+# Default limit of requests in flight: at half a second per answer 7,700 a minute, more than most
+# accounts allow
 LIMIT = 64
-# So many refusals among so many last replies, and the rate is to blame: of 5 % refused by chance
-# that is one window in three thousand, while a limit that is passed refuses whole rounds
+# This many refusals in a window of replies mean that the rate is too high. With 5 % random
+# refusals, that happens in one window of three thousand; an exceeded limit refuses whole rounds
 WINDOW, REFUSALS = 20, 6
 
 
 @dataclass(slots=True)
 class AdaptiveLimiter:
-    """The limiter at one model; belongs to one event loop."""
+    """Limiter of requests to one model, for one event loop."""
 
     most: int = LIMIT
     limit: float = 0.0
@@ -70,7 +65,7 @@ class AdaptiveLimiter:
             yield
         finally:
             self._in_flight -= 1
-            # As many go on as may be sent; each looks for itself whether it still may.
+            # Wake as many as may be sent; each checks again itself.
             free = int(self.limit) - self._in_flight
             while self._waiting and free > 0:
                 waiting = self._waiting.popleft()
@@ -79,17 +74,14 @@ class AdaptiveLimiter:
                     free -= 1
 
     def answered(self) -> None:
-        """Take note of an answer."""
+        """Record an answer."""
         self._refused.append(False)
         self.limit = min(self.most, self.limit + (1 if self._starting else 1 / self.limit))
 
     def refused(self, sent: float, retry_after_seconds: float) -> None:
-        """Take note that the vendor limits the rate.
+        """Record that the vendor limits the rate and asks for a pause.
 
-        Args:
-            sent: When the refused request was sent, on the monotonic clock. Of requests that were
-                sent before the last slowing down, more refusals say nothing new.
-            retry_after_seconds: What the vendor asks to wait.
+        Refusals of requests sent before the last slowdown (`sent`, monotonic clock) are ignored.
         """
         self._refused.append(True)
         if sum(self._refused) < REFUSALS:
@@ -101,22 +93,22 @@ class AdaptiveLimiter:
             self.limit = max(1.0, min(self.limit, float(self._in_flight)) / 2)
 
     def pause(self, seconds: float) -> None:
-        """Send nothing for a while, as the vendor asks."""
+        """Pause all requests, as the vendor asks."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
 
-SHOWN = 1000  # characters of an unforeseen error
-OVERLOADED = (429, 503, 529)  # too many requests, or too busy: 529 is Anthropic's own
+SHOWN = 1000  # maximum characters of an unexpected error
+OVERLOADED = (429, 503, 529)  # too many requests, or too busy; 529 is Anthropic's code
 
 
 class Outcome(NamedTuple):
-    """What came of a request, all attempts together."""
+    """Result of a request over all attempts."""
 
     reply: Reply
     uncounted: Uncounted | None = None
 
     def after(self, other: Outcome) -> Outcome:
-        """Return this outcome with what another request for the same answer took."""
+        """Return this outcome plus the tokens of another request for the same answer."""
         prompt, completion = other.reply.prompt_tokens, other.reply.completion_tokens
         taken = other.uncounted
         if prompt is not None and completion is not None:
@@ -127,11 +119,7 @@ class Outcome(NamedTuple):
 async def request_with_retry(
     model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None = None
 ) -> Outcome:
-    """Send a request until there is an answer, or another attempt is of no use.
-
-    Raises:
-        OverBudget: The guard does not hold what the next attempt may cost.
-    """
+    """Send a request until it is answered or retrying is useless. Raises OverBudget."""
     uncounted: Uncounted | None = None
 
     async def attempt() -> Reply:
@@ -155,7 +143,7 @@ async def _attempt(
     except BackendError as error:
         reply = Reply.failed(error)
     except UnituneError:
-        raise  # about the job, and not about this answer
+        raise  # about the job, not this answer
     except Exception as error:  # noqa: BLE001 - one odd answer must not end the comparison
         words = whole_text(f"the answer could not be read ({type(error).__name__}: {error})")
         reply = Reply(finish_reason="error", error=words[:SHOWN])

@@ -1,9 +1,4 @@
-"""Which model answers for a contender, resolved once, and how it is opened.
-
-The job's own base and any model of a backend come through the registry, a server is called by its
-URL, and recorded answers are read from their file. Contenders of one origin share one opened model.
-A key is read from the environment when its model is opened, and stored nowhere.
-"""
+"""Resolve which model answers for each contender, and open it."""
 
 from __future__ import annotations
 
@@ -19,8 +14,8 @@ from unitune.data.privacy.redaction import Redaction
 from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.budget import answer_prices
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
-from unitune.evaluate.options import AnswerOptions
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
 from unitune.models import ChatModel, TunedModel, VersionName
@@ -32,30 +27,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The model that answers for a contender."""
+    """Model that answers for a contender."""
 
     spec: ContenderSpec
-    origin: str  # which model it is, as far as the job says: `Record.origin`
-    folder: Path  # of the job, where recorded answers are
-    backend: str | None = None  # who answers; None for servers and recorded answers
-    # Its name there; a tuned model is put there when it is ready to answer
+    origin: str  # which model it is according to the job: `Record.origin`
+    folder: Path  # the job's, for recorded answers
+    backend: str | None = None  # None for servers and recorded answers
+    # Name at the backend; a tuned model is set when it is ready to answer
     model: str | TunedModel = ""
     price: TokenPrice | None = None
-    redaction: Redaction | None = None  # what was replaced in the cases, where something was
+    redaction: Redaction | None = None  # replacements in the cases, if any
 
     @property
     def answers_in_batches(self) -> bool:
-        """Whether its backend does."""
+        """True if the backend supports batches."""
         return self.backend is not None and supports_batches(self.backend)
 
     def open(self, cases: Sequence[Example]) -> ChatModel:
-        """Open the model.
-
-        Raises:
-            UserError: The key may not be sent there, or is not set.
-            DataError: Recorded answers cannot be read.
-            MissingExtra: A backend's packages are not installed.
-        """
+        """Open the model. Raises UserError (key), DataError (recorded answers) or MissingExtra."""
         spec = self.spec
         if isinstance(spec, Recorded):
             return RecordedModel(self.folder / spec.answers, cases, self.redaction)
@@ -63,21 +52,19 @@ class Source:
             from unitune.backends.kit.chat import open_server  # noqa: PLC0415 - loads aiohttp
 
             return open_server(spec.url, spec.model, key=key_for(*_key_of(spec)))
-        assert self.backend is not None, "all others are a backend's"
+        assert self.backend is not None, "all others have a backend"
         return registry.backend(self.backend).chat(self.model)
 
 
 def resolve_sources(
     resolved: ResolvedJob, runs: Mapping[str, Run], options: AnswerOptions
 ) -> dict[str, Source]:
-    """Return who answers for each contender, at its price, by its name, before any request.
+    """Return the source of each contender with its price, by name, before any request.
 
     Raises:
-        OverBudget: There is a budget, and a price is not known.
-        NotFoundError: There is no such backend.
-        MissingExtra: Its packages are not installed.
-        DataError: Recorded answers cannot be read.
-        UserError: The user has not allowed a key to be sent there, or it is not set.
+        OverBudget: There is a budget, but a price is unknown.
+        NotFoundError: The backend does not exist.
+        UnituneError: The same errors as `Source.open`.
     """
     job, redaction = resolved.job, resolved.rows.read.redaction
     trained = {name: each.job for name, each in runs.items()}
@@ -118,15 +105,11 @@ def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str
     if run is not None:
         return f"run:{run.id}:{run.fingerprint}"
     is_moving = spec.run == NEWEST or VersionName.parse(spec.run)
-    return "run:" if is_moving else f"run:{spec.run}"  # a replay's rows say which
+    return "run:" if is_moving else f"run:{spec.run}"  # a replay's rows name it
 
 
 def check_keys(spec: Server) -> None:
-    """Refuse a server whose key the user has not allowed to be sent there.
-
-    Raises:
-        UserError: This pair is not allowed.
-    """
+    """Raise UserError if the user has not allowed a server's key to be sent there."""
     check_allowed(*_key_of(spec))
 
 
@@ -135,12 +118,7 @@ def _key_of(spec: Server) -> tuple[str | None, str, str]:
 
 
 def check_batches(job: Job, *, deploys: bool) -> None:
-    """Refuse batches that no contender's backend answers, or with a deployment.
-
-    Raises:
-        Unsupported: No backend answers in batches.
-        UserError: The tuned model is to be deployed, and would stand while batches are waited for.
-    """
+    """Refuse batches that no backend supports (Unsupported) or with a deployment (UserError)."""
     specs = [s for s in job.evaluate.contenders if not isinstance(s, Server | Recorded)]
     backends = {spec.backend if isinstance(spec, Model) else job.backend for spec in specs}
     elsewhere = any(isinstance(spec, Tuned) and spec.run for spec in specs)
@@ -148,18 +126,18 @@ def check_batches(job: Job, *, deploys: bool) -> None:
         batching_backend(job.backend)
     if deploys:
         raise UserError(
-            "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "
-            "paid by the hour meanwhile. Leave one of them out."
+            "--deploy and --batch cannot be combined: a batch takes up to a day, and the "
+            "deployment is paid by the hour. Remove one of them."
         )
 
 
 def without_batches(sources: Mapping[str, Source]) -> Iterator[str]:
-    """Yield, a sentence each, which contenders no batch answers."""
+    """Yield a sentence for each contender that is not answered in batches."""
     for name, source in sources.items():
         if isinstance(source.spec, Recorded) or source.answers_in_batches:
             continue
         who = source.backend or "a server"
         yield (
-            f"Contender {name} takes single requests, at the full price: {who} does not answer in "
+            f"Contender {name} uses single requests at the full price: {who} does not support "
             "batches."
         )

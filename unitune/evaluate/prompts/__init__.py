@@ -1,1 +1,1 @@
-"""Who competes, with which prompts, and where a tuned model comes from."""
+"""Build contenders with their prompts, and find tuned models."""

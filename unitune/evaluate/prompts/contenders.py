@@ -1,16 +1,9 @@
-"""Who competes: each contender of the job, with the prompts that it chooses from on dev.
+"""Build each contender of a job with its prompts, and choose among them on dev rows.
 
-zero-shot and tuned have one prompt, the row's own messages. instructed has one more text. few-shot
-has a first round of prompts, with more and more shots, and a second made from the winner of the
-first: without the instructions, with other rows, and with each case's nearest rows; at most six
-prompts. A model of another backend or on a server has the prompts of the kind that it names. A
-tuned model may borrow the prompt that the best baseline has chosen.
-
-The test cases have no part in a choice: nothing here can see them. All dev rows count. Where a
-contender has several prompts and dev many rows, the first `SCREENING_ROWS` pick `FINALISTS`, which
-answer the others too. Between equals the mean of all scorers decides, then for prompts the order of
-trial, shorter first, and for baselines the effort in them, so that a tie never gives the candidate
-the easier opponent.
+few-shot tries prompts with more and more shots, then variants of the best one, at most six. With
+several prompts and many dev rows, the first `SCREENING_ROWS` pick `FINALISTS`, which also answer
+the others. Ties are broken by the mean of all scorers, then by the order of trial and, for
+baselines, in favour of more effort, so that a tie never gives the candidate an easier opponent.
 """
 
 from __future__ import annotations
@@ -43,11 +36,10 @@ from unitune.job.contenders import (
 )
 from unitune.job.job import Evaluate, Job, Tuning
 
-# Numbers of shots that `auto` tries: doubling, because each further shot gains less than the one
-# before; three, so that with the second round six prompts compete on dev
+# Numbers of shots that `auto` tries: doubled each time, because each further shot gains less
 LADDER = (4, 8, 16)
-# `auto` tries no longer prompts (the fewest shots aside): some 4,000 tokens, half the window of the
-# small models that this runs on, and seconds of every batch on a CPU
+# Size limit of longer prompts with `auto`: about 4,000 tokens, half the window of small local
+# models and seconds per batch on a CPU
 MOST_SHOT_BYTES = 16_000
 
 
@@ -57,44 +49,36 @@ def _nothing_more(_: Prompt) -> Iterable[Prompt]:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model with the prompts that it may choose from."""
+    """Model with the prompts that it may choose from."""
 
     spec: ContenderSpec
-    prompts: tuple[Prompt, ...] = (OWN_MESSAGES,)  # tried first, the shortest first
-    # Gives the prompts to try next from the best so far
+    prompts: tuple[Prompt, ...] = (OWN_MESSAGES,)  # tried first, shortest first
+    # Returns the prompts to try next, given the best so far
     refine: Callable[[Prompt], Iterable[Prompt]] = _nothing_more
 
     @property
     def name(self) -> str:
-        """The name in the report."""
+        """Name in the report."""
         return self.spec.name
 
     @property
     def is_tuned(self) -> bool:
-        """Whether the tuned model answers, not its base."""
+        """True if the tuned model answers."""
         return isinstance(self.spec, Tuned)
 
     @property
     def borrows(self) -> bool:
-        """Whether it uses the prompt that the best baseline has chosen."""
+        """True if it uses the prompt chosen by the best baseline."""
         return isinstance(self.spec, Tuned) and self.spec.prompt == "baseline"
 
     @property
     def has_choice(self) -> bool:
-        """Whether a prompt is to be chosen on dev."""
+        """True if its prompt is chosen on dev rows."""
         return len(self.prompts) > 1 or self.refine is not _nothing_more
 
 
 def check_contenders(job: Job, run: str | None) -> None:
-    """Refuse contenders that cannot be compared, or be made of what the job names.
-
-    Args:
-        job: With its contenders.
-        run: Id of the run whose model is to be judged, where the user names it.
-
-    Raises:
-        JobError: See `check_roles`; or training rows are missing, or a run is named for nothing.
-    """
+    """Raise JobError if contenders cannot be compared or built from the job or run."""
     specs = job.evaluate.contenders
     check_roles(specs)
     tuned = [spec.name for spec in specs if isinstance(spec, Tuned) and spec.run is None]
@@ -102,26 +86,22 @@ def check_contenders(job: Job, run: str | None) -> None:
         named = any(isinstance(spec, Tuned) for spec in specs)
         why = "is tuned without a run of its own" if named else "is tuned"
         raise JobError(
-            f"run {run} is to be judged, but no contender of job {job.name!r} {why}. "
-            "Add `tuned` to evaluate.contenders, or name no run."
+            f"run {run} is given, but no contender of job {job.name!r} {why}. Add `tuned` to "
+            "evaluate.contenders, or give no run."
         )
     from_train = [spec.name for spec in specs if _needs_train(spec, job.evaluate)]
     from_train += [] if run else tuned
     if job.data.train is None and from_train:
         raise JobError(
-            f"job {job.name!r} names no training rows, which {', '.join(from_train)} "
-            f"{'needs' if len(from_train) == 1 else 'need'}. Set data.train, or leave "
-            f"{'it' if len(from_train) == 1 else 'them'} out of evaluate.contenders; a model or "
-            "server does without by `prompt: zero-shot`, or by instructions of your own."
+            f"job {job.name!r} has no training rows, which {', '.join(from_train)} "
+            f"{'needs' if len(from_train) == 1 else 'need'}. Set data.train, or remove "
+            f"{'it' if len(from_train) == 1 else 'them'} from evaluate.contenders. A model or "
+            "server needs none with `prompt: zero-shot` or with its own instructions."
         )
 
 
 def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
-    """Refuse contenders that ask for more shots than train has distinct questions.
-
-    Raises:
-        JobError: There is such a contender.
-    """
+    """Raise JobError if a contender has more shots than the rows have distinct questions."""
     for spec in evaluate.contenders:
         if not isinstance(spec, FewShot | Model | Server) or spec.shots == "auto":
             continue
@@ -133,18 +113,13 @@ def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
                 questions.add(row.input_key)
         if len(questions) < spec.shots:
             raise JobError(
-                f"contender {spec.name!r} asks for {spec.shots} shots, but train has only "
-                f"{len(questions)} distinct questions. Give a smaller number, or `auto`."
+                f"contender {spec.name!r} needs {spec.shots} shots, but the training rows have "
+                f"only {len(questions)} distinct questions. Use a smaller number, or `auto`."
             )
 
 
 def check_roles(specs: Sequence[ContenderSpec]) -> None:
-    """Refuse contenders that cannot be compared.
-
-    Raises:
-        JobError: There is not exactly one candidate, no baseline, recorded answers would have to
-            compete on dev, or there is no prompt to borrow.
-    """
+    """Raise JobError if the contenders' roles do not allow a comparison."""
     if why := _not_comparable(specs):
         raise JobError(f"evaluate.contenders: {why}")
 
@@ -160,14 +135,14 @@ def _needs_train(spec: ContenderSpec, evaluate: Evaluate) -> bool:
 def _no_single_candidate(candidates: Sequence[str]) -> str | None:
     if len(candidates) > 1:
         return (
-            f"{', '.join(candidates)} have the role candidate, as tuned contenders do by default, "
-            "and the verdict is about exactly one. Give the others `role: reference` (shown beside "
+            f"{', '.join(candidates)} have the role candidate (the default of tuned contenders), "
+            "but a verdict is about exactly one. Give the others `role: reference` (shown next to "
             "it) or `role: baseline` (to be beaten): {type: tuned, run: RUN, role: reference}."
         )
     if not candidates:
         return (
-            "exactly one contender must have the role candidate; found: none. A tuned contender "
-            "has it by default; give a prompted one `role: candidate` to judge a prompt."
+            "exactly one contender must have the role candidate, but none has. It is the default "
+            "of tuned contenders; to evaluate a prompt, give its contender `role: candidate`."
         )
     return None
 
@@ -179,36 +154,34 @@ def _not_comparable(specs: Sequence[ContenderSpec]) -> str | None:
     baselines = [spec for spec in specs if spec.role == "baseline"]
     if not baselines:
         return (
-            f"{candidates[0]!r} has nothing to be compared with. "
-            "Add a contender with role baseline, such as zero-shot or few-shot."
+            f"{candidates[0]!r} has no baseline. Add a contender with role baseline, such as "
+            "zero-shot or few-shot."
         )
     recorded = sorted(spec.name for spec in baselines if isinstance(spec, Recorded))
     if len(baselines) > 1 and recorded:
         return (
             f"{', '.join(recorded)} {'has' if len(recorded) == 1 else 'have'} recorded answers to "
-            "the test cases alone and cannot compete on dev with other baselines. Keep one "
+            "the test cases only and cannot compete on dev rows with other baselines. Keep one "
             "baseline, and give the others `role: reference`."
         )
     borrowing = [spec for spec in specs if isinstance(spec, Tuned) and spec.prompt == "baseline"]
     for spec in borrowing:
         if spec.role == "baseline":
             return (
-                f"{spec.name!r} takes the best baseline's prompt and cannot be a baseline itself. "
+                f"{spec.name!r} uses the best baseline's prompt and cannot be a baseline itself. "
                 "Give it `role: candidate` or `role: reference`."
             )
     unprompted = [spec.name for spec in baselines if prompt_kind(spec) is None]
     if borrowing and unprompted:
         return (
-            f"{borrowing[0].name!r} takes the best baseline's prompt, and {', '.join(unprompted)} "
-            "has none to give. Make it a reference, or take `prompt: own`."
+            f"{borrowing[0].name!r} uses the best baseline's prompt, but {', '.join(unprompted)} "
+            "does not have one. Make it a reference, or use `prompt: own`."
         )
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What prompts are made from: nothing of dev or test."""
-
     train: Sequence[Example]
     neighbours: Neighbours
     instructions: str
@@ -221,13 +194,7 @@ class _Material:
 
 
 def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple[Contender, ...]:
-    """Make the job's contenders, in its order.
-
-    Args:
-        evaluate: Contenders, and the instructions when the job has some.
-        tuning: Its seed decides which rows are shown as shots.
-        train: The training rows: shots and missing instructions are made from nothing else.
-    """
+    """Build the job's contenders in its order, with shots and instructions from training rows."""
     rows = tuple(row for row in train if row.answer is not None)
     material = _Material(
         train=rows,
@@ -286,25 +253,25 @@ def _shots(count: int, which: str = "") -> str:
     return f"{count} {which}shot{'' if count == 1 else 's'}"
 
 
-EFFORT = (None, "zero-shot", "instructed", "few-shot")  # kinds of prompts by the effort in them
+EFFORT = (None, "zero-shot", "instructed", "few-shot")  # kinds of prompts, by effort
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class DevScore:
-    """A prompt's score on the dev rows; greater is better."""
+    """Score of a prompt on the dev rows; greater is better."""
 
     primary: float  # mean of the primary metric
-    overall: float  # mean of all metrics, which decides between equals
+    overall: float  # mean of all metrics, which breaks ties
     rows: int = field(default=0, compare=False)
-    # The reason of each row without an answer, which scores 0
+    # Reason of each row without an answer, which scores 0
     errors: tuple[str, ...] = field(default=(), compare=False)
-    # Answers that were cut off before it was clear whether they are right
+    # Answers that were cut off before they could be scored
     cut: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A prompt with its score on dev."""
+    """Prompt with its score on dev rows."""
 
     prompt: Prompt
     score: DevScore
@@ -312,7 +279,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A contender with its prompt for the test, and all trials, in order, that chose it."""
+    """Contender with its prompt for the test, and all trials in order."""
 
     contender: Contender
     prompt: Prompt
@@ -320,12 +287,12 @@ class Choice:
 
     @property
     def score(self) -> DevScore | None:
-        """The chosen prompt's score on dev, when it was measured."""
+        """Score of the chosen prompt on dev rows, if measured."""
         return next((each.score for each in self.trials if each.prompt is self.prompt), None)
 
     @property
     def effort(self) -> str:
-        """What was tried on dev, in words."""
+        """Summary of what was tried on dev rows."""
         score = self.score
         if score is None:
             return self.prompt.label
@@ -342,7 +309,7 @@ class Choice:
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """Return the trial with the best score; of equals the first."""
+    """Return the trial with the best score; the first one of a tie."""
     return max(trials, key=lambda trial: trial.score)
 
 
@@ -353,7 +320,7 @@ def finalists(trials: Sequence[Trial]) -> list[int]:
 
 
 def best_baseline(choices: Sequence[Choice]) -> Choice:
-    """Return the baseline with the best score on dev."""
+    """Return the baseline with the best score on dev rows."""
 
     def strength(choice: Choice) -> tuple[DevScore, int]:
         effort = EFFORT.index(prompt_kind(choice.contender.spec))
@@ -363,13 +330,13 @@ def best_baseline(choices: Sequence[Choice]) -> Choice:
 
 
 def borrow(contender: Contender, choices: Sequence[Choice]) -> Choice:
-    """Return a contender with the prompt that the best baseline has chosen."""
+    """Return a contender with the prompt chosen by the best baseline."""
     lender = best_baseline(choices)
     label = f"the prompt of {lender.contender.name}: {lender.prompt.label}"
     return Choice(contender, replace(lender.prompt, label=label))
 
 
 def needs_dev(contender: Contender, contenders: Sequence[Contender]) -> bool:
-    """Whether dev decides anything about this contender: its prompt, or which baseline is best."""
+    """Return whether dev rows choose this contender's prompt or the best baseline."""
     rivals = sum(other.spec.role == "baseline" for other in contenders)
     return contender.has_choice or (contender.spec.role == "baseline" and rivals > 1)

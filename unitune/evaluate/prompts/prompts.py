@@ -1,24 +1,8 @@
-"""How a case is put to a model: the row's own messages, with instructions and shots around them.
+"""Turn a case into a request: the row's own messages plus instructions and shots.
 
-`Prompt.messages` is all that turns a case into a question. Instructions go to the end of the
-system prompt, so that a prompt which all rows share stays the beginning of every request; shots
-are answered rows of train, as user and assistant turns before the question: the same for every
-case, or each case's nearest. `instructions_from` writes instructions out of answers of train alone,
-for a job that has none.
-
-`draw` spreads shots over the answers: one seeded sequence of rows, whose first k are the k shots,
-so that more shots only add rows. Each next row is the one whose answer shows most of what was shown
-least: a new label before a label a second time, and, in JSON answers, a new value of a key before
-one that stood in an earlier shot.
-
-`Neighbours` ranks rows by the cosine of TF-IDF vectors, without a model. A row's vector has two
-halves of equal weight: its words and pairs of words, and the runs of 3 to 5 letters inside its
-words, which also meet across endings and typing errors. Frequencies count as 1 + log(count), and
-rarity as log((1 + rows) / (1 + rows with it)) + 1 (Manning, Raghavan and Schütze, Introduction to
-Information Retrieval, 6.2 and 6.4; smoothed as scikit-learn does).
-
-Ties are broken by hash: the same rows give the same shots on every machine, in whatever order they
-stand. Which prompt is used is chosen on dev (`unitune.evaluate.prompts.contenders`).
+Instructions are appended to the system prompt, so that all requests share a prefix. Shots are
+answered training rows, shown as user and assistant turns: the same for every case, or each case's
+nearest. Ties are broken by hash, so the same rows give the same shots on every machine.
 """
 
 from __future__ import annotations
@@ -47,16 +31,21 @@ if TYPE_CHECKING:
     from scipy.sparse import csc_array
 
 
-# Rows that `draw` considers; a seeded sample of a larger file. Keeps it under a second.
+# Rows that `draw` considers (a seeded sample of larger files), to keep it under a second
 DRAWN_FROM = 2000
-# Rows that `Neighbours` searches, by hash of a larger file; their vectors take some seconds
+# Rows that `Neighbours` searches (by hash from larger files); their vectors take seconds
 SEARCHED = 20_000
-# Lengths of the runs of letters: shorter ones are in all words, longer ones are words
+# Lengths of letter runs: shorter ones are in all words, longer ones are words
 LETTERS = (3, 4, 5)
 
 
 def draw(train: Iterable[Example], count: int, seed: int) -> tuple[Example, ...]:
-    """Choose rows to show, in the order in which they are shown, spread over the answers."""
+    """Choose rows as shots, in the order shown, that cover the answers evenly.
+
+    Rows are taken one by one from a seeded order, so more shots only add rows. The next row is the
+    one whose answer was shown least: a new label before a repeated one, and in JSON answers a new
+    value of a key before a repeated value.
+    """
     rows = sorted(train, key=lambda example: digest([seed, example.case_id]))
     pool = list({example.input_key: example for example in rows}.values())[:DRAWN_FROM]
     facets = [_facets(example.answer or "") for example in pool]
@@ -72,7 +61,7 @@ def draw(train: Iterable[Example], count: int, seed: int) -> tuple[Example, ...]
 
 
 def _facets(answer: str) -> tuple[str, ...]:
-    """Return what an answer shows: the values of its keys for a JSON object, else itself."""
+    """Return the key-value pairs of a JSON object, or the answer itself."""
     with suppress(ValueError):
         value: object = json.loads(answer)
         if isinstance(value, dict) and value:
@@ -81,20 +70,23 @@ def _facets(answer: str) -> tuple[str, ...]:
 
 
 class Neighbours:
-    """Finds training rows by their questions; nothing is computed before the first search.
+    """Training rows ranked by the similarity of their questions, computed at the first search.
 
-    Args:
-        train: The training rows; of several with one input the first by hash is kept.
+    The similarity is the cosine of TF-IDF vectors with two halves of equal weight: words and word
+    pairs, and runs of 3 to 5 letters inside words, which also match across endings and typing
+    errors. Frequencies count as 1 + log(count), and rarity as log((1 + rows) / (1 + rows with it))
+    + 1 (Manning, Raghavan and Schütze, Introduction to Information Retrieval, 6.2 and 6.4; smoothed
+    as in scikit-learn).
     """
 
     def __init__(self, train: Sequence[Example]) -> None:
         self._train = train
 
     def nearest(self, case: Example, count: int) -> tuple[Example, ...]:
-        """Return the rows most like a case, the least like first.
+        """Return the rows most similar to a case, least similar first.
 
-        The last of the shots stands next to the question, and models lean to what they saw last
-        (Zhao et al. 2021, arXiv 2102.09690): so that is the likest.
+        Models favour what they saw last (Zhao et al. 2021, arXiv 2102.09690), so the most similar
+        row is next to the question.
         """
         order = np.argsort(-self._likeness(case), kind="stable")[:count]
         return tuple(self._rows[int(at)] for at in order[::-1])
@@ -103,12 +95,12 @@ class Neighbours:
         text = _text(case)
         words = self._words.likeness(_word_terms(text))
         letters = self._letters.likeness(_letter_terms(text))
-        # Rounded, so that equals stay equal whatever the order of additions on a machine.
+        # Rounded, so that ties do not depend on a machine's order of additions.
         return np.round(words + letters, 9)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the rows, in whatever order."""
+        """Digest of the rows, in any order."""
         return digest(sorted(row.case_hash for row in self._train))
 
     @cached_property
@@ -126,8 +118,6 @@ class Neighbours:
 
 
 class _TfIdf:
-    """Vectors of length 1 of texts, over one kind of terms."""
-
     def __init__(self, texts: Sequence[Iterable[str]]) -> None:
         from scipy.sparse import csc_array  # noqa: PLC0415 - slow to import
 
@@ -150,7 +140,7 @@ class _TfIdf:
         )
 
     def likeness(self, terms: Iterable[str]) -> NDArray[np.float64]:
-        """Return each text's cosine with a text; terms that no text has count for nothing."""
+        """Return each text's cosine with a text; terms that no text has are ignored."""
         counts = {term: count for term, count in Counter(terms).items() if term in self._columns}
         if not counts:
             return np.zeros(self._vectors.shape[0])
@@ -182,21 +172,22 @@ def _plain(text: str) -> list[str]:
 
 
 SYSTEM_ROLES = ("system", "developer")
-# Where there are more of them than a tenth of the rows, they hold content and are no prompt
+# If more than this fraction of the rows have distinct ones, they are content, not prompts
 MOST_SYSTEM_PROMPTS = 0.1
 
-MOST_LISTED = 30  # distinct answers, or values of a key, up to which they are listed as a choice
-# A longer value is a text and no label; listing it would teach nothing and cost every request
+# maximum number of distinct answers, or values of a key, that are listed as choices
+MOST_LISTED = 30
+# A longer value is a text, not a label; listing it would be useless and cost tokens
 MOST_LABEL_BYTES = 80
-# Answers shown where they are no labels: enough to show the manner, short enough to read
+# Sample answers, if they are not labels: enough to show the style, short enough to read
 MOST_SAMPLES = 5
-# All samples together, some 500 tokens: more belongs into shots. The first is always shown.
+# All samples together, about 500 tokens; the first sample is always shown.
 MOST_SAMPLE_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """Shots of each case's own: so many of its nearest neighbours, the nearest last."""
+    """Shots chosen per case: its nearest neighbours, nearest last."""
 
     neighbours: Neighbours
     count: int
@@ -204,17 +195,14 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One way to put a case to a model."""
+    """Prompt around a case."""
 
-    label: str  # in words, for effort and progress: ``8 shots with instructions``
-    instructions: str = ""  # added to the end of the system prompt
+    label: str  # for effort and progress: ``8 shots with instructions``
+    instructions: str = ""  # appended to the system prompt
     shots: tuple[Example, ...] | Nearest = ()  # answered rows shown before the question
 
     def messages(self, case: Example) -> tuple[Message, ...]:
-        """Return the messages of a request: the case's own with what this prompt adds.
-
-        The system prompt is the case's own; those of the shots are left out.
-        """
+        """Return a case's own messages plus this prompt's, without shots' system prompts."""
         system, question = _split(case.prompt)
         shots = self.shots
         if isinstance(shots, Nearest):
@@ -224,19 +212,18 @@ class Prompt:
 
     @property
     def shot_count(self) -> int:
-        """How many rows are shown."""
+        """Number of shots."""
         return self.shots.count if isinstance(self.shots, Nearest) else len(self.shots)
 
 
-OWN_MESSAGES = Prompt(label="the row's own messages")  # the case as it stands in the file
+OWN_MESSAGES = Prompt(label="the row's own messages")  # the unchanged case
 
 
 def instructions_from(train: Iterable[Example]) -> str:
-    """Write instructions from the answers of train alone.
+    """Write instructions from the answers of the training rows.
 
-    Returns:
-        A sentence on the format, with the distinct answers (up to 30) listed; for JSON objects the
-        keys with their values (up to 30 a key); for texts that differ a few of them as samples.
+    They list up to 30 distinct answers; for JSON objects, the keys with up to 30 values each; for
+    other texts, a few samples.
     """
     answers = [answer.strip() for example in train if (answer := example.answer)]
     if objects := _objects(answers):
@@ -280,7 +267,6 @@ def _turns(shot: Example) -> tuple[Message, ...]:
 
 
 def _objects(answers: Sequence[str]) -> list[dict[str, object]]:
-    """Return the answers as JSON objects; nothing unless every one of them is an object."""
     objects: list[dict[str, object]] = []
     for answer in answers:
         try:
@@ -304,7 +290,7 @@ def _key_line(key: str, objects: Sequence[dict[str, object]]) -> str:
         return f"- {name}{optional}: one of {', '.join(labels)}"
     if not labels:
         return f"- {name}{optional}: a text"
-    # Values that seldom come back are texts rather than labels: a few show their manner.
+    # Values that rarely repeat are texts rather than labels, so only a few are shown.
     shown = MOST_LISTED if 2 * len(values) <= len(given) else MOST_SAMPLES
     return f"- {name}{optional}: such as {', '.join(labels[:shown])}"
 
@@ -318,7 +304,7 @@ def _is_label(value: str) -> bool:
 
 
 def _typical(answers: Sequence[str]) -> list[str]:
-    """Return distinct answers around the median length, within the bytes that samples may take."""
+    """Return distinct answers around the median length, within the size limit of samples."""
     distinct = sorted(dict.fromkeys(answers), key=len)
     start = max(0, (len(distinct) - MOST_SAMPLES) // 2)
     samples = distinct[start : start + MOST_SAMPLES]
@@ -337,13 +323,9 @@ def _bullets(lines: Iterable[str]) -> str:
 def check_prompts(
     spec: Tuned, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
 ) -> None:
-    """Refuse cases whose system prompt a contender's model has never seen in training.
+    """Raise Mismatch for cases whose system prompt the contender's model was not trained with.
 
-    Its own prompt is the one that it was trained with; another would judge another setup. Where
-    nearly every row has a system prompt of its own, none of them is the model's, and any will do.
-
-    Raises:
-        Mismatch: There are such cases, and the contender uses its own prompt.
+    If nearly every row has its own system prompt, the prompts are content, and any is accepted.
     """
     if spec.prompt != "own":
         return
@@ -361,8 +343,8 @@ def check_prompts(
     raise Mismatch(
         f"{spec.name}: its model was not trained with the system prompt of {len(strange)} test "
         f"cases, such as {clip(_system(strange[0]))}; most of its rows have "
-        f"{clip(known.most_common(1)[0][0])}. Give the cases the prompt of training, or let the "
-        "contender use another: {type: tuned, prompt: baseline}."
+        f"{clip(known.most_common(1)[0][0])}. Use the training prompt in the cases, or choose "
+        "another prompt for the contender: {type: tuned, prompt: baseline}."
     )
 
 

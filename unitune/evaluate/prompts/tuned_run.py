@@ -1,6 +1,6 @@
-"""The runs whose models are judged, what a comparison shows of their trainings, and deployments.
+"""Find the runs of tuned contenders, describe their trainings and deploy their models.
 
-Only comparisons with a tuned contender import this: it loads the ledger.
+It loads the ledger, so it is imported only for comparisons with a tuned contender.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from unitune.workspace.home import home
 
 @dataclass(frozen=True, slots=True)
 class TunedRun:
-    """A run with what a comparison shows of its training."""
+    """Run with a description of its training."""
 
     run: Run
-    # Trained on, validation rows included, where that is not what the job says now
+    # Training and validation rows, if they differ from the job's current ones
     rows: tuple[Dataset, ...]
-    effort: str  # what went into it, in words
+    effort: str  # summary of the training
     curve: Curve | None
     notes: tuple[str, ...]
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Return a run that only answers, of whose training nothing is shown."""
+        """Return a run without a description of its training."""
         return cls(run, (), "", None, ())
 
     def record_gate(self, job: Job, comparison: Comparison) -> None:
-        """Write down in the ledger what a comparison by a job has shown of the model."""
+        """Record in the ledger how the model did in a comparison."""
         ledger = Ledger(home())
         record_gate(ledger, ledger.record(self.run.id), job, comparison)
 
     @property
     def model(self) -> TunedModel:
-        """The model that it left behind."""
-        assert self.run.tuned_model is not None, "`find_runs` sees to it"
+        """Model of the run."""
+        assert self.run.tuned_model is not None, "`find_runs` checks it"
         return self.run.tuned_model
 
 
@@ -64,12 +64,7 @@ class TunedRun:
 def answering(
     tuned: Mapping[str, TunedRun], config: EvaluationConfig
 ) -> Generator[dict[str, Source]]:
-    """Give the sources with the tuned models, deployed while the body runs where need be.
-
-    Args:
-        tuned: The run of each tuned contender.
-        config: Its budget pays for the deployments, too. A replay deploys nothing.
-    """
+    """Yield the sources with the tuned models, deploying them if needed and within the budget."""
     options, budget, ready = config.options, config.budget, dict(config.sources)
     with ExitStack() as stack:
         models: dict[str, TunedModel] = {}
@@ -88,18 +83,15 @@ def answering(
 
 
 def find_runs(job: Job, fingerprint: str, run: Run | None, *, replay: bool) -> dict[str, Run]:
-    """Return the run whose model answers for each tuned contender, by the contender's name.
+    """Return the run whose model answers for each tuned contender, by contender name.
 
-    Args:
-        job: With its contenders, which may name runs.
-        fingerprint: Of the training that the job describes.
-        run: For contenders that name none; None: the newest succeeded run of this very training.
-        replay: Whether contenders whose run the ledger does not know are left out.
+    By default it is the newest succeeded run of this training. A replay leaves out runs that are
+    not in the ledger.
 
     Raises:
-        NotFoundError: There is no such run.
+        NotFoundError: The run does not exist.
         UserError: A run has no model.
-        Mismatch: `run` tuned another base, or on another backend, than the job's.
+        Mismatch: `run` tuned another base model or used another backend than the job's.
     """
     runs: dict[str, Run] = {}
     for spec in job.evaluate.contenders:
@@ -121,26 +113,23 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
         chosen = _newest(job, fingerprint) if run is None else _refreshed(run)
     if (model := chosen.tuned_model) is None:
         raise UserError(
-            f"run {chosen.id} is {chosen.state} and has no model to judge. "
-            f"Follow it with `unitune watch {chosen.id}`, or name another: unitune runs"
+            f"run {chosen.id} is {chosen.state} and has no model. Follow it with `unitune watch "
+            f"{chosen.id}`, or name another run: unitune runs"
         )
     if spec.run is None and (model.backend, model.base) != (job.backend, job.base_model):
         raise Mismatch(
-            f"run {chosen.id} tuned {model.base} on {model.backend}, and the job compares "
-            f"with {job.base_model} on {job.backend}. Where that is meant, name the run in "
+            f"run {chosen.id} tuned {model.base} on {model.backend}, but the job compares with "
+            f"{job.base_model} on {job.backend}. If this is intended, name the run in "
             f"evaluate.contenders: {{type: tuned, run: {chosen.id}}}."
         )
     return chosen
 
 
 def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
-    """Return the newest succeeded run of each combination of a sweep's values, by their names.
-
-    Those whose runs have all failed or were cancelled are left out.
+    """Return the newest succeeded run of each combination of a sweep's values, by name.
 
     Raises:
-        NotFoundError: One was not launched or is under way, so it is not known how good it is;
-            never in a replay.
+        NotFoundError: A run was not launched or is in progress; never in a replay.
     """
     known, chosen = runs(), dict[str, Run]()
     for each in resolved.runs:
@@ -149,19 +138,18 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
         if newest is not None:
             chosen[each.setting] = newest
         elif not replay and (unended or not twins):
-            hint = "Train it first: unitune run FILE launches what is missing of the sweep."
+            hint = "Train it first: `unitune run FILE` launches the missing runs of the sweep."
             if unended:
-                hint = f"Run {unended} is under way: unitune watch {unended}"
+                hint = f"Run {unended} is in progress: unitune watch {unended}"
             raise NotFoundError("succeeded run with", each.setting, (), hint)
     return chosen
 
 
 def find_tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
-    """Return `find_runs` with what a comparison shows of the trainings.
+    """Return `find_runs` with a description of each training.
 
     Raises:
-        Mismatch: As of `find_runs`; or the rows of a run are not here to be searched for test
-            cases.
+        Mismatch: See `find_runs`; or the rows of a run are not available to search for test cases.
     """
     runs = find_runs(resolved.job, resolved.fingerprint, run, replay=replay)
     by_id = {each.id: each for each in runs.values()}
@@ -175,7 +163,7 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
     is_this = run.fingerprint == resolved.fingerprint
     effort, curve = _effort(run, resolved.job, events), curve_of(events)
     notes = [
-        f"The run goes on from {link.name}, whose rows are not known; they were not searched for "
+        f"The run continues from {link.name}, whose rows are unknown and were not searched for "
         "the test cases."
         for link in before
         if link.method is None
@@ -193,14 +181,18 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
         if not own and resolved.job.evaluate.leaks != "allow":
             raise Mismatch(
                 f"the rows of run {each.id} are not in {each.folder}, so they cannot be searched "
-                "for the test cases. Compare on the machine that launched it, or take that for "
-                "granted with evaluate.leaks: allow."
+                "for the test cases. Compare on the machine that launched it, or skip the search "
+                "with evaluate.leaks: allow."
             )
         if not is_job:
-            other = f"goes on from run {each.id}"
+            other = f"continues from run {each.id}"
             if each is run:
-                other = "was trained on other rows or settings than this job says now"
-            searched = "searched for the test cases too" if own else "not searched, as not here"
+                other = "was trained with other rows or settings than the job's current ones"
+            searched = (
+                "also searched for the test cases"
+                if own
+                else "not searched, because they are not available"
+            )
             notes.append(f"Run {run.id} {other}; its own rows were {searched}.")
     return TunedRun(run, tuple(rows), effort, curve, tuple(notes))
 
@@ -218,16 +210,18 @@ def _newest(job: Job, fingerprint: str) -> Run:
     if newest is not None:
         return newest
     hint = (
-        f"Run {unended} is under way: unitune watch {unended}"
+        f"Run {unended} is in progress: unitune watch {unended}"
         if unended
-        else "Train it first: unitune run FILE. A run of other rows or settings must be named: "
-        "unitune compare FILE --run RUN"
+        else (
+            "Train it first: unitune run FILE. A run with other rows or settings must be named: "
+            "unitune compare FILE --run RUN"
+        )
     )
     raise NotFoundError("succeeded run of job", job.name, (), hint)
 
 
 def _newest_of(twins: Sequence[Run]) -> tuple[Run | None, str | None]:
-    """Return the newest run that succeeded, watched to its end or not, and the id of one open."""
+    """Return the newest succeeded run, refreshing runs that are open, and the id of an open one."""
     done = next((run for run in twins if _refreshed(run).state is State.SUCCEEDED), None)
     return done, next((run.id for run in twins if not run.state.ended), None)
 
@@ -237,10 +231,6 @@ def _refreshed(run: Run) -> Run:
 
 
 def _effort(run: Run, compared: Job, events: Sequence[Event]) -> str:
-    """Return in words how it was trained: the steps that were made, and its job's settings.
-
-    And from what, where the base or the backend is not that of the job compared.
-    """
     job, base, backend = run.job, run.base_model, run.backend_name
     other = (base, backend) != (compared.base_model, compared.backend)
     steps = max((event.number("step") or 0 for event in events if event.kind == "step"), default=0)

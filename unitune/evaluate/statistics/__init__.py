@@ -1,1 +1,1 @@
-"""What paired scores show: intervals, tests, sample sizes, families of tests, and money."""
+"""Compute intervals, tests, sample sizes, corrections and economics of paired scores."""

@@ -1,13 +1,11 @@
-"""Is the tuned model worth its money? Quality and cost of the same cases in one answer.
+"""Weigh the quality of a tuned model against its cost on the same cases.
 
-All of it is per answer: what an answer costs more or less than the baseline's, and how much more
-often it is right. What is paid once (training, data, evaluation, a deployment over the horizon) is
-spread over the horizon's answers. Money is Decimal US dollars; a figure that depends on something
-unknown is None, never zero.
+All figures are per answer. One-time costs (training, data, evaluation, a deployment over the
+horizon) are spread over the horizon's answers. A figure that depends on something unknown is None.
 
-The net benefit of an answer is a mean over cases as the score is, of worth · difference in score
-- difference in cost, so its interval is the same score interval and quality and cost are joined
-case by case. (The usual bootstrap errs more: see `difference_interval`.)
+The net benefit of an answer is a mean over cases, of worth · difference in score - difference in
+cost, so its interval is the score interval, with quality and cost joined case by case. (The usual
+bootstrap has larger errors: see `difference_interval`.)
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from unitune.evaluate.statistics.intervals import (
 from unitune.evaluate.statistics.paired import LEVEL
 from unitune.job.job import Economics
 
-MOST_WORTH_USD = 1e9  # the smallest worth of a right answer is searched up to here
+MOST_WORTH_USD = 1e9  # upper limit of the search for the smallest worth of a correct answer
 
 
 def weigh(
@@ -42,20 +40,20 @@ def weigh(
     *,
     clusters: Clusters | None = None,  # (N,)
 ) -> Money | None:
-    """Weigh quality against cost on the same cases; None when the price of any answer is unknown.
+    """Weigh quality against cost on the same cases; None if the price of any answer is unknown.
 
-    Score differences are candidate minus baseline, each -1 to 1; prices are of each case's answer.
+    Score differences are candidate minus baseline, each from -1 to 1; prices are per case.
 
     Raises:
-        ValueError: The three do not have one entry a case.
+        ValueError: The three do not have one entry per case.
 
     Source:
         Net benefit: Stinnett and Mullahy 1998, Med Decis Making 18:S68.
     """
     if not len(score_differences) == len(baseline_usd) == len(candidate_usd):
         raise ValueError(
-            f"one price a case and contender, not {len(baseline_usd)} and {len(candidate_usd)} "
-            f"for {len(score_differences)} cases"
+            f"expected one price per case and contender, got {len(baseline_usd)} and "
+            f"{len(candidate_usd)} for {len(score_differences)} cases"
         )
     old, new = _known(baseline_usd), _known(candidate_usd)
     if old is None or new is None:
@@ -89,7 +87,7 @@ def weigh(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Balance:
-    """Quality and cost of an answer, case by case; `once` is unknown where it is None."""
+    """Quality and cost of an answer, case by case; `once` is None if unknown."""
 
     quality: FloatArray  # (N,)
     extra: FloatArray  # (N,)
@@ -97,7 +95,7 @@ class _Balance:
     once: float | None
 
     def interval(self, values: FloatArray, bound: float = 0.0) -> Interval:
-        """Return the interval of a mean; without width when nothing costs anything."""
+        """Return the interval of a mean, with zero width if nothing costs anything."""
         if not values.any():
             return Interval(0.0, 0.0, LEVEL)
         return difference_interval(Units.of(values, self.clusters, bound), LEVEL)
@@ -118,7 +116,7 @@ class _Balance:
         return _money((float(self.extra.mean()) + self.once) / float(self.quality.mean()))
 
     def smallest_worth(self) -> Decimal | None:
-        """Return where the lower end of the net benefit comes above 0."""
+        """Return the worth for which the lower end of the net benefit rises above 0."""
         from scipy.optimize import brentq  # noqa: PLC0415 - slow to import
 
         def low(worth: float) -> float:
@@ -138,7 +136,7 @@ def _known(prices: Sequence[Decimal | None]) -> FloatArray | None:
 
 
 def _money(usd: float) -> Decimal:
-    """Return dollars to six significant digits, more than any price has."""
+    """Return dollars with six significant digits, more than any price has."""
     return Decimal(f"{usd:.6g}") + 0  # adding zero turns -0 into 0
 
 

@@ -1,19 +1,18 @@
-"""Intervals of means: the difference of two contenders on the same cases, and a contender's own.
+"""Compute intervals of means: of paired differences, and of one contender's scores.
 
-A piece of evidence is a unit: a case, or a cluster of cases that go right or wrong together, as
-those of one customer or one document do. `Units` holds the sum of a value over each unit and the
-number of its cases; intervals and permutation tests see nothing else.
+A unit is one piece of evidence: a case, or a cluster of cases that tend to be right or wrong
+together, such as those of one customer or document. `Units` has the sum of a value over each unit
+and its number of cases; intervals and permutation tests use nothing else.
 
-One method serves binary and graded scores, repeats, clusters, statistics of a whole corpus (through
-their jackknife values, `unitune.evaluate.statistics.paired`) and money: the score interval. A true
-mean is refuted when the data, reweighted by maximum likelihood to have that mean, would still
-scatter too little to explain the mean that was seen. For scores 0 and 1 it is Wilson's interval,
-for differences of two of them Tango's. Other values get the same likelihood over the units that
-were seen (empirical likelihood) and one more that was not, at the end of the scale: a rare loss of
-everything may be missing from any sample, and the fewer its units, the more of them may be such. So
-no interval has width zero.
+One method, the score interval, serves binary and graded scores, repeats, clusters, corpus
+statistics (through their jackknife values, `unitune.evaluate.statistics.paired`) and money. A mean
+is rejected if the data, reweighted by maximum likelihood to have that mean, vary too little to
+explain the observed mean. For scores 0 and 1 this is Wilson's interval, for their paired
+differences Tango's. Other values use the same likelihood over the observed units (empirical
+likelihood) plus one unobserved unit at the end of the scale, because a small sample may miss rare
+extreme losses. Therefore no interval has zero width.
 
-Exchanging the contenders flips the sign of both ends bit for bit. No random numbers.
+Exchanging the contenders flips the sign of both ends exactly. No random numbers are used.
 
 Letters in shapes: N cases, K repeats of a case, U units, ... any leading axes.
 """
@@ -29,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-# One score a case (N,), or K answers of each case (N, K)
+# One score per case (N,), or K answers per case (N, K)
 Scores: TypeAlias = Sequence[float] | Sequence[Sequence[float]] | FloatArray
 
-# One label a case (N,); cases with equal labels belong together
+# One label per case (N,); cases with equal labels belong together
 Clusters: TypeAlias = Sequence[Hashable]
 
 
@@ -43,8 +42,8 @@ class Units:
     Args:
         sums: Sum of the value over each unit's cases.
         sizes: Number of cases of each unit.
-        alone: The same value with every case a unit of its own; None when that is so already.
-        bound: The largest value that a case may have, whatever its sign; 0 where none is known.
+        alone: The same value with every case as its own unit; None if that is already so.
+        bound: Largest absolute value that a case may have; 0 if unknown.
     """
 
     sums: FloatArray  # (U,)
@@ -54,10 +53,10 @@ class Units:
 
     @classmethod
     def of(cls, values: FloatArray, clusters: Clusters | None, bound: float = 0.0) -> Self:
-        """Sum a value of each case over its cluster; without clusters each case is a unit.
+        """Sum a value of each case over its cluster. Without clusters, each case is a unit.
 
         Raises:
-            ValueError: There are not as many labels as values.
+            ValueError: The number of labels differs from the number of values.
         """
         cases = cls(values, np.ones_like(values), bound=bound)
         if clusters is None:
@@ -85,45 +84,45 @@ class Units:
 
     @property
     def reach(self) -> float:
-        """The largest mean that a unit may have, whatever its sign.
+        """Largest absolute mean that a unit may have.
 
-        It is the bound, or that of a unit where one lies beyond (jackknife values may); without
-        bound the largest seen, and 1 when all are 0.
+        It is the bound, or the largest observed if that is larger (jackknife values may be) or
+        there is no bound, and 1 if all are 0.
         """
         return max(float(np.abs(self.sums / self.sizes).max()), self.bound) or 1.0
 
     @property
     def usual_size(self) -> float:
-        """Mean size of the unit that a case lies in; 1 where each case stands alone."""
+        """Mean size of the unit that a case belongs to; 1 without clusters."""
         return float((self.sizes**2).sum() / self.sizes.sum())
 
     @property
     def is_binary(self) -> bool:
-        """Whether each case stands alone, with a value of -1, 0 or 1."""
+        """True if each case is a unit with a value of -1, 0 or 1."""
         return self.alone is None and bool(np.isin(self.sums, (-1, 0, 1)).all())
 
     @property
     def scatter(self) -> float:
         """Variance of the mean over all cases, times their number.
 
-        Without clusters that is the variance of the value. Not corrected for small samples.
+        Without clusters this is the variance of the value. It is not corrected for small samples.
         """
         residuals = self.sums - self.mean * self.sizes  # (U,)
         return float((residuals**2).sum() / self.sizes.sum())
 
     @property
     def design_effect(self) -> float:
-        """Variance of the mean relative to that of cases that stand alone."""
+        """Variance of the mean relative to that of independent cases."""
         if self.alone is None or not self.alone.scatter:
             return 1.0
         return self.scatter / self.alone.scatter
 
 
 def numbered(clusters: Clusters, n: int) -> npt.NDArray[np.intp]:  # (N,)
-    """Return the number of each case's cluster, in the order in which they are met first.
+    """Return the number of each case's cluster, in order of first occurrence.
 
     Raises:
-        ValueError: There are not as many labels as cases.
+        ValueError: The number of labels differs from the number of cases.
     """
     if len(clusters) != n:
         raise ValueError(f"{len(clusters)} cluster labels for {n} cases")
@@ -139,13 +138,10 @@ def summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:
 
 
 def case_means(contender: str, scores: Scores) -> FloatArray:
-    """Return the mean score of each case over its repeats.
-
-    Returns:
-        One mean a case, (N,).
+    """Return the mean score of each case over its repeats, (N,).
 
     Raises:
-        ValueError: There is no score, one lies outside 0 to 1, or cases have different repeats.
+        ValueError: There is no score, one is outside 0 to 1, or cases have different repeats.
     """
     try:
         table = np.asarray(scores, dtype=np.float64)  # (N,) or (N, K)
@@ -154,24 +150,26 @@ def case_means(contender: str, scores: Scores) -> FloatArray:
     if table.size == 0:
         raise ValueError("no cases to compare: give each contender a score for at least one")
     if table.ndim > 2:
-        raise ValueError(f"{contender}: scores are (cases,) or (cases, repeats), not {table.shape}")
+        raise ValueError(
+            f"{contender}: scores must be (cases,) or (cases, repeats), not {table.shape}"
+        )
     wrong = np.argwhere(~((table >= 0) & (table <= 1)))
     if len(wrong):
         position = tuple(wrong[0].tolist())
         place = position[0] if table.ndim == 1 else position
         raise ValueError(
-            f"{contender} has the score {table[position]:g} at position {place}: "
-            "scores go from 0 to 1"
+            f"{contender} has the score {table[position]:g} at position {place}, but scores must "
+            "be from 0 to 1"
         )
     return table if table.ndim == 1 else table.mean(axis=1)
 
 
-HALVINGS = 60  # of the range in which an end is searched: to a float's precision
+HALVINGS = 60  # of the range searched for an end: to a float's precision
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A two-sided confidence interval."""
+    """Two-sided confidence interval."""
 
     low: float
     high: float
@@ -184,13 +182,14 @@ class Interval:
 
 
 def difference_interval(differences: Units, level: float = 0.95) -> Interval:
-    """Interval of the mean of paired differences, of any scale.
+    """Return the interval of the mean of paired differences, on any scale.
 
-    For clusters it is the wider of the one over clusters and what the cases would give if each
-    stood alone, end by end.
+    For clusters, each end is the wider of the interval over clusters and that over independent
+    cases.
 
-    Why no other: of samples without a difference, the 95 % interval lay wholly above 0 in these
-    shares, where 2.5 % are promised (`benchmarks/false_claims.py` runs these cells and more):
+    Why this method: in samples without a true difference, the 95 % interval was wholly above 0 in
+    these fractions, where 2.5 % are nominal (`benchmarks/false_claims.py` runs these cells and
+    more):
 
                                                        this    unseen value as    t
                                                                far as those seen
@@ -201,10 +200,10 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
 
     (t of clusters: robust variance, G - 1 degrees of freedom.)
 
-    For binary scores complete enumeration at n = 300, 500 and 1,000 (discordance 0.005 to 0.3,
-    differences 0 to 0.2) gave a least coverage of 0.936, 0.947 and 0.947; with a t interval from
-    300 cases on it was 0.936, 0.943 and 0.942. Newcombe's method 10 had 0.925 at n = 50, where
-    this one had 0.947.
+    For binary scores, complete enumeration at n = 300, 500 and 1,000 (discordance 0.005 to 0.3,
+    differences 0 to 0.2) gave a minimum coverage of 0.936, 0.947 and 0.947. A t interval from 300
+    cases on had 0.936, 0.943 and 0.942. At n = 50 Newcombe's method 10 had 0.925, this method
+    0.947.
 
     Raises:
         ValueError: The level is not between 0 and 1.
@@ -218,7 +217,7 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
 
 
 def own_interval(scores: Units, level: float = 0.95) -> Interval:
-    """Interval of one contender's mean score, within 0 and 1; Wilson's for scores 0 and 1.
+    """Return the interval of one contender's mean score; Wilson's for scores 0 and 1.
 
     Raises:
         ValueError: The level is not between 0 and 1.
@@ -231,7 +230,7 @@ def own_interval(scores: Units, level: float = 0.95) -> Interval:
 
 
 def _score_interval(units: Units, scale: tuple[float, float], level: float) -> Interval:
-    """Interval of a mean whose values reach from one end of a scale to the other."""
+    """Return the interval of a mean whose values range over a scale."""
     z, (least, most) = two_sided_z(level), scale
     low = 0.0 - _upper_end(replace(units, sums=-units.sums), -least, z)
     interval = Interval(low, _upper_end(units, most, z), level)
@@ -248,16 +247,16 @@ def refuted(
     mean: FloatArray | float,  # (...)
     z: float,
 ) -> npt.NDArray[np.bool_]:  # (...)
-    """Whether the values of cases refute a true mean that lies above theirs.
+    """Return whether the values of cases reject a true mean above theirs.
 
-    With x = sum - mean · size of each unit, the weights of greatest likelihood that make the mean
-    of x zero are 1 / (U (1 + l x)), and the variance of x under them is its plain mean divided by
-    l. So the score statistic U · mean² / variance exceeds z² exactly where l is beyond z² / Σx,
-    which is where Σ x / (1 + l x) has not come down to zero yet. No weight may be negative: beyond
-    the l that leaves all remaining weight to the farthest unit, the mean is not refuted.
+    With x = sum - mean · size of each unit, the maximum-likelihood weights that make the mean of x
+    zero are 1 / (U (1 + l x)), and the variance of x under them is its plain mean divided by l. So
+    the score statistic U · mean² / variance exceeds z² exactly if l is beyond z² / Σx, where Σ x /
+    (1 + l x) has not reached zero. No weight may be negative: beyond the l that leaves all
+    remaining weight to the farthest unit, the mean is not rejected.
 
-    A unit that was not seen is taken to be as large as the unit that a case lies in on average,
-    Σ size² / Σ size: clusters of uneven size may hide a large one.
+    The unobserved unit has the mean size of the unit that a case belongs to, Σ size² / Σ size,
+    because clusters of uneven size may hide a large one.
     """
     mean = np.asarray(mean)
     x = sums - mean[..., None] * sizes  # (..., U)
@@ -271,9 +270,9 @@ def refuted(
 
 
 def _upper_end(units: Units, farthest: float, z: float) -> float:
-    """Largest mean that is not refuted, by halving the range from the one seen to the farthest."""
+    """Return the largest mean that is not rejected, by bisection."""
     low = units.mean
-    # The mean of equal values may be a rounding above each of them.
+    # Rounding may put the mean of equal values above each of them.
     high = max(low, float((units.sums / units.sizes).max()), farthest)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -285,12 +284,12 @@ def _upper_end(units: Units, farthest: float, z: float) -> float:
 
 
 def two_sided_z(level: float) -> float:
-    """Return the standard normal quantile that a two-sided interval of this level reaches to."""
+    """Return the standard normal quantile for a two-sided interval of this level."""
     check_share("level", level)
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def check_share(name: str, value: float) -> None:
-    """Raise ValueError unless a value lies strictly between 0 and 1."""
+    """Raise ValueError unless a value is strictly between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name} must be above 0 and below 1, not {value} (0.05 is 5 %)")

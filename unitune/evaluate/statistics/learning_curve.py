@@ -1,15 +1,14 @@
-"""A learning curve: how good a model is by the number of rows, and how good with more of them.
+"""Fit a learning curve: scores by the number of training rows, extrapolated to more rows.
 
-How the error falls with the rows is not known beforehand, so three forms are fitted to the mean
-scores of subsets by weighted least squares: a power law, an exponential approach, and a logarithm
-(Viering and Loog 2021, arXiv 2103.10948, review such curves). The range of a figure is the union of
-the ranges of the forms that fit, since each alone holds for curves of its own form only. A form's
-range is that of fits to resamples: each draws the cases anew, by whole clusters, and of each subset
-the trainings. Of k trainings a resample draws k - 1, so that its means scatter as much as means of
-k do (Rao and Wu 1988, JASA 83:231); trainings of two sizes are drawn apart, as chance is another in
-each.
+How the error falls with the rows is unknown, so three forms are fitted to the mean scores of
+subsets by weighted least squares: a power law, an exponential approach and a logarithm (reviewed by
+Viering and Loog 2021, arXiv 2103.10948). The range of a figure is the union of the ranges of the
+forms that fit, since each covers only curves of its own form. A form's range comes from fits to
+resamples, which draw the cases (by whole clusters) and the trainings of each subset. Of k trainings
+a resample draws k - 1, so that its means vary as much as means of k do (Rao and Wu 1988, JASA
+83:231). Trainings are drawn separately for each size, because their noise is independent.
 
-A fit says something only while the curve is seen to rise and is such a curve: see `Doubt`.
+A fit is used only if the curve rises and fits one of the forms: see `Doubt`.
 
 Letters in shapes: P sizes, R resamples, B shapes, U units, K summands of a score.
 """
@@ -30,31 +29,31 @@ import numpy.typing as npt
 from unitune.evaluate.statistics.intervals import Clusters, FloatArray, numbered, summed
 from unitune.scorers.formulas import Sums
 
-LEVEL = 0.8  # of all ranges: one in five curves lies outside, half of them above
+LEVEL = 0.8  # of all ranges: one in five curves is outside, half of them above
 RESAMPLES = 2_000
 EXPONENTS = np.linspace(0.01, 2.0, 200)  # (B,)
-# Rates of an exponential approach that are tried, and the slowest that counts as one, times the
+# Number of rates tried for an exponential approach, and the slowest that counts as one, times the
 # largest size. In simulations 1.5 keeps curves of 2.0 and rules out nearly all that rise late.
 RATES, SLOWEST = 100, 1.5
-# A power law's exponent this near to 0 says that twice the rows take under 2 % off the error
+# With a power law's exponent this close to 0, twice the rows reduce the error by less than 2 %
 FLAT = 0.02
-MISFIT = 0.01  # of curves of a form, so many lie as far off their fit by chance
-AT_ONCE = 4_000_000  # numbers of a resample's draws in memory
+MISFIT = 0.01  # fraction of curves of a form that are as far off their fit by chance
+AT_ONCE = 4_000_000  # maximum numbers of a resample's draws in memory
 
 
 class Doubt(Enum):
-    """Why measured scores do not say what more rows would bring."""
+    """Reason why the measured scores do not allow a prediction."""
 
     NO_GAIN = "no gain"
-    """The last doubling of the rows has not been seen to gain anything."""
+    """The last doubling of the rows has no measurable gain."""
     FLAT = "flat"
-    """The exponent of the power law may be next to 0."""
+    """The exponent of the power law may be close to 0."""
     MISFIT = "misfit"
-    """No such curve goes through the scores: they rise late, or fall."""
+    """No form fits the scores: they rise late, or fall."""
 
 
 class Range(NamedTuple):
-    """A figure with its range at `LEVEL`."""
+    """Figure with its range at `LEVEL`."""
 
     value: float
     low: float
@@ -62,17 +61,17 @@ class Range(NamedTuple):
 
 
 class Form(StrEnum):
-    """How the error falls with the rows n; of several that fit, the first is drawn."""
+    """Form of the error as a function of the rows n; of several that fit, the first is drawn."""
 
     POWER = "power"
     """floor + scale · n ^ -shape"""
     EXPONENTIAL = "exponential"
     """floor + scale · e ^ (-shape · n)"""
     LOGARITHMIC = "logarithmic"
-    """floor - scale · ln n; it has no shape"""
+    """floor - scale · ln n; without a shape"""
 
     def fall(self, rows: float | FloatArray, shape: float | FloatArray) -> FloatArray:
-        """Return what `scale` is multiplied by with so many rows."""
+        """Return the factor of `scale` for this many rows."""
         n, shape = np.asarray(rows, np.float64), np.asarray(shape, np.float64)
         if self is Form.POWER:
             return n**-shape
@@ -90,19 +89,19 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Laws:
-    """Laws of the error, all of one form; of one law the three are single numbers."""
+    """Laws of the error, all of one form. For one law the three are single numbers."""
 
     form: Form
     floor: FloatArray  # (...)
-    scale: FloatArray  # (...), 0 where the error does not fall
-    shape: FloatArray  # (...), 0 where the error does not fall
+    scale: FloatArray  # (...), 0 if the error does not fall
+    shape: FloatArray  # (...), 0 if the error does not fall
 
     def score(self, rows: float) -> FloatArray:
-        """Return the score with so many rows."""
+        """Return the score with this many rows."""
         return np.minimum(1.0, 1 - self.floor - self.scale * self.form.fall(rows, self.shape))
 
     def rows(self, score: float) -> FloatArray:
-        """Return how many rows the score takes; infinity where no number of rows reaches it."""
+        """Return the rows that the score requires; infinity if no number of rows reaches it."""
         left = 1 - score - self.floor
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = self.scale / left
@@ -125,14 +124,8 @@ def fit(
 ) -> Laws:
     """Fit laws of a form to errors by weighted least squares.
 
-    Floor and scale are not below 0, and the shape is one of `Form.shapes`. For each shape the fit
-    is linear, so that the best one is found by trying all.
-
-    Args:
-        sizes: Numbers of rows (P,), ascending.
-        errors: Of one curve (P,), or of several (R, P).
-        weights: Of the sizes (P,).
-        form: How the error falls.
+    Floor and scale are not negative, and the shape is one of `Form.shapes`. For each shape the fit
+    is linear, so the best one is found by trying all.
     """
     n, w = np.asarray(sizes, np.float64), weights / weights.sum()
     shapes = form.shapes(n)
@@ -159,12 +152,12 @@ def _at(values: FloatArray, positions: npt.NDArray[np.intp]) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class FittedCurve:
-    """Scores by the number of rows, with the laws through them."""
+    """Scores by the number of rows, with the laws fitted to them."""
 
     sizes: tuple[int, ...]  # numbers of rows, ascending
-    # Mean of the trainings of each size
+    # Mean score of the trainings of each size
     scores: FloatArray  # (P,)
-    # The same of each resample
+    # Mean scores in each resample
     resampled: FloatArray  # (R, P)
 
     @classmethod
@@ -174,7 +167,7 @@ class FittedCurve:
         trainings: Sequence[Sequence[Sums]],
         clusters: Clusters | None = None,
     ) -> FittedCurve:
-        """Resample the scores of trainings: of each size, what each training's score is made of."""
+        """Resample the scores of trainings, given the sufficient statistics of each by size."""
         draw = np.random.default_rng(0)
         means = [fmean(each.statistic() for each in size) for size in trainings]
         summed = [[_by_unit(each, clusters) for each in size] for size in trainings]
@@ -186,26 +179,26 @@ class FittedCurve:
 
     @cached_property
     def weights(self) -> FloatArray:  # (P,)
-        """How much each size counts in a fit: one over the variance of its mean."""
+        """Weight of each size in a fit: one over the variance of its mean."""
         least = (0.1 / len(self.resampled)) ** 2
         return 1 / np.maximum(self.resampled.var(axis=0), least)
 
     @cached_property
     def laws(self) -> dict[Form, Laws]:
-        """The law of each form through the scores."""
+        """Law of each form fitted to the scores."""
         return {form: fit(self.sizes, 1 - self.scores, self.weights, form) for form in Form}
 
     @cached_property
     def resampled_laws(self) -> dict[Form, Laws]:
-        """Those through the scores of each resample."""
+        """Laws of each form fitted to the scores of each resample."""
         return {form: fit(self.sizes, 1 - self.resampled, self.weights, form) for form in Form}
 
     @cached_property
     def fitting(self) -> tuple[Form, ...]:
-        """The forms from which the scores are no farther off than by chance.
+        """Forms that fit the scores within chance.
 
-        A slow exponential approach is nearly a straight line, which also goes through scores that
-        rise ever faster, and says nothing of where it ends.
+        A slow exponential approach is nearly a straight line. It also fits scores that rise faster
+        and faster, and does not predict where they end.
         """
         straight = self.laws[Form.EXPONENTIAL].shape <= SLOWEST / self.sizes[-1]
         forms = (each for each in Form if not (each is Form.EXPONENTIAL and straight))
@@ -213,17 +206,17 @@ class FittedCurve:
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """The forms that figures rest on: those that fit, or the first where none does."""
+        """Forms used for figures: those that fit, or the first if none does."""
         return self.fitting or (Form.POWER,)
 
     @property
     def law(self) -> Laws:
-        """The law whose figures are given, within ranges of all that fit."""
+        """Law whose figures are given, within the ranges of all that fit."""
         return self.laws[self.forms[0]]
 
     @property
     def before_last(self) -> FittedCurve:
-        """The same without the largest size."""
+        """Curve without the largest size."""
         return FittedCurve(self.sizes[:-1], self.scores[:-1], self.resampled[:, :-1])
 
     def measured(self, at: int) -> Range:
@@ -231,16 +224,16 @@ class FittedCurve:
         return _range(self.scores[at], self.resampled[:, at])
 
     def score(self, rows: float) -> Range:
-        """Return the score with so many rows."""
+        """Return the score with this many rows."""
         return self._union(lambda law: law.score(rows))
 
     def gain(self, rows: float) -> Range:
-        """Return what so many rows score beyond the largest size, both by the same law."""
+        """Return the gain of this many rows over the largest size, both by the same law."""
         last = self.sizes[-1]
         return self._union(lambda law: law.score(rows) - law.score(last))
 
     def rows(self, score: float) -> Range:
-        """Return how many rows a score takes; infinity where no number reaches it."""
+        """Return the rows that a score requires; infinity if no number reaches it."""
         return self._union(lambda law: law.rows(score))
 
     def _union(self, figure: Callable[[Laws], FloatArray]) -> Range:
@@ -251,7 +244,7 @@ class FittedCurve:
 
     @property
     def last_gain(self) -> Range:
-        """What the largest size scores beyond the one before."""
+        """Gain of the largest size over the second largest."""
         gains = self.resampled[:, -1] - self.resampled[:, -2]
         return _range(self.scores[-1] - self.scores[-2], gains)
 
@@ -261,7 +254,7 @@ class FittedCurve:
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
-        """Why nothing can be said of more rows; none where it can."""
+        """Reasons why more rows cannot be predicted; empty if they can."""
         held = {
             Doubt.NO_GAIN: self.last_gain.low <= 0,
             Doubt.FLAT: self.shape(Form.POWER).low <= FLAT,
@@ -270,10 +263,10 @@ class FittedCurve:
         return tuple(doubt for doubt, is_held in held.items() if is_held)
 
     def _chance(self, law: Laws) -> float:
-        """How likely scores of such a law are so far off it; 1 where it goes through any."""
+        """Return the probability of scores at least this far off a law; 1 if it fits any scores."""
         from scipy.stats import chi2  # noqa: PLC0415 - slow to import
 
-        # A logarithm is nearly a power law of the smallest exponent, and is held to no less.
+        # A logarithm is nearly a power law with the smallest exponent, and is tested as strictly.
         if (spare := max(len(self.sizes) - 3, law.form is Form.LOGARITHMIC)) < 1:
             return 1.0
         residuals = self.scores - np.array([law.score(size) for size in self.sizes])
@@ -281,14 +274,14 @@ class FittedCurve:
 
 
 def _by_unit(sums: Sums, clusters: Clusters | None) -> Sums:
-    """Return what a score is made of by unit: a cluster of cases, or a case."""
+    """Return the sufficient statistics of a score by unit: a cluster of cases, or a case."""
     if clusters is None:
         return sums
     return Sums(summed(sums.rows, numbered(clusters, len(sums))), sums.formula)
 
 
 def _drawn_units(units: int, draw: np.random.Generator) -> Iterator[FloatArray]:  # (R, U)
-    """Yield how often each unit stands in a resample, for some resamples at a time."""
+    """Yield the count of each unit in a resample, for several resamples at a time."""
     most = max(1, AT_ONCE // units)
     for start in range(0, RESAMPLES, most):
         resamples = min(most, RESAMPLES - start)

@@ -1,15 +1,15 @@
-"""Is the candidate better than the baseline on the same cases?
+"""Compare a candidate with a baseline on the same cases.
 
-`compare_paired` takes the scores of both, binary or graded, once or several times a case, clustered
-or not. Better and worse need both the interval and the test: where evidence is thin one of the two
-alone claims too much (four of four cases gained give an interval above 0 beside p = 0.0625).
-`against_best` joins comparisons with several baselines.
+`compare_paired` accepts binary or graded scores, one or several per case, with or without clusters.
+Better and worse require both the interval and the test, because with little evidence one alone
+claims too much (four of four cases gained give an interval above 0, but p = 0.0625). `against_best`
+combines comparisons with several baselines.
 
-`compare_corpus` takes statistics of a whole corpus that are no mean of cases: BLEU, chrF, macro-F1.
-Each case brings sufficient statistics that add up (its n-gram matches and lengths, or one count in
-the confusion matrix), and a function of the scorer turns their totals into the score. Leaving out
-one case, or exchanging its two answers, then costs a subtraction and no rescoring. The interval is
-that of a mean, taken of jackknife values: what each case adds to the statistic.
+`compare_corpus` accepts corpus statistics that are not means of cases: BLEU, chrF, macro-F1. Each
+case has sufficient statistics that add up (its n-gram matches and lengths, or one count in the
+confusion matrix), and the scorer turns their totals into the score. Leaving out a case or
+exchanging its two answers is then a subtraction without rescoring. The interval is that of the mean
+of jackknife values, which are what each case adds to the statistic.
 
 Letters in shapes: N cases, K repeats of a case, U units, S sufficient statistics, ... any leading
 axes.
@@ -47,11 +47,11 @@ from unitune.evaluate.statistics.significance import (
     sign_flip_p,
 )
 
-LEVEL = 0.95  # of every interval that is shown
+LEVEL = 0.95  # of every interval shown
 
 
 class Verdict(StrEnum):
-    """What a comparison says about the candidate, strongest claim first."""
+    """Claim about the candidate, strongest first."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -62,7 +62,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairedResult:
-    """One paired comparison; its figures mean what those of `results.Comparison` do."""
+    """Paired comparison; its figures have the meaning of those of `results.Comparison`."""
 
     baseline: float
     candidate: float
@@ -77,11 +77,11 @@ class PairedResult:
     cases_needed: int
     smallest_detectable: float
     method: str
-    warnings: tuple[str, ...]  # what weakens the evidence, in words
+    warnings: tuple[str, ...]  # sentences on what weakens the evidence
     design_effect: float = 1.0
     p_exact: float | None = None
     graded: bool = True
-    gained: int = 0  # 0 for a statistic of the whole corpus, as `lost` is
+    gained: int = 0  # 0 for a corpus statistic, like `lost`
     lost: int = 0
 
 
@@ -96,11 +96,11 @@ def compare_paired(
     """Compare a candidate with a baseline on the same cases.
 
     Args:
-        baseline: Scores of the baseline, from 0 to 1: one a case, or one a case and repeat.
+        baseline: Scores of the baseline, from 0 to 1: one per case, or one per case and repeat.
         candidate: Scores of the candidate on the same cases in the same order.
-        clusters: Labels; cases with equal labels belong together, and count as copies of one
-            another as far as they behave so.
-        margin: Difference too small to matter, as a proportion.
+        clusters: Labels; cases with equal labels belong together and count as copies as far as
+            their scores agree.
+        margin: Difference too small to matter, as a fraction.
         level: Confidence level of the interval that decides better, worse and non-inferior.
 
     Raises:
@@ -110,8 +110,8 @@ def compare_paired(
     old, new = case_means("baseline", baseline), case_means("candidate", candidate)
     if len(old) != len(new):
         raise ValueError(
-            f"baseline has {len(old)} scores and candidate {len(new)}: "
-            "a paired comparison needs the same cases for both"
+            f"baseline has {len(old)} scores and candidate {len(new)}, but a paired comparison "
+            "needs the same cases for both"
         )
     differences = new - old  # (N,)
     units = Units.of(differences, clusters, bound=1.0)
@@ -146,7 +146,7 @@ def judge(  # noqa: PLR0913 - each has a name
     margin: float,
     level: float,
 ) -> PairedResult:
-    """Return what paired differences show, with the scores and the test of the two sides."""
+    """Return the result of paired differences, given the scores and the test of the two sides."""
     interval, interval90 = _intervals(units, level)
     claim = verdict(interval, interval90, margin, p_value)
     size = units.usual_size
@@ -177,7 +177,7 @@ def own_score(
     *,
     clusters: Clusters | None = None,  # (N,)
 ) -> Interval:
-    """Interval of one contender's own mean score; raises ValueError as `case_means` does."""
+    """Return the interval of one contender's mean score. Raises ValueError like `case_means`."""
     return own_interval(Units.of(case_means("contender", scores), clusters))
 
 
@@ -185,9 +185,9 @@ def verdict(interval: Interval, interval90: Interval, margin: float, p_value: fl
     """Return the first claim that the evidence on candidate minus baseline supports.
 
     Returns:
-        better (all above 0) and worse (all below 0) where the test rejects at the interval's level
-        too; equivalent (the 90 % interval inside the margin), non-inferior (all above minus the
-        margin), else inconclusive.
+        better (interval above 0) and worse (interval below 0) if the test also rejects at the
+        interval's level; equivalent (90 % interval inside the margin); non-inferior (above minus
+        the margin); else inconclusive.
 
     Raises:
         ValueError: The margin is not between 0 and 1.
@@ -209,9 +209,9 @@ def verdict(interval: Interval, interval90: Interval, margin: float, p_value: fl
 
 
 def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
-    """Return the intervals of the difference at the requested level and at that of equivalence.
+    """Return the intervals of the difference at the requested level and for equivalence.
 
-    Two one-sided tests: twice the error of the requested level, so 90 % beside 95 %.
+    Two one-sided tests have twice the error of the requested level: 90 % for 95 %.
     """
     levels = level, round(2 * level - 1, 12)
     wide, narrow = (
@@ -224,7 +224,7 @@ def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
 def _warnings(
     units: Units, claim: Verdict, margin: float, interval: Interval, p_value: float
 ) -> Iterator[str]:
-    """Name what keeps the verdict weak although the difference seen is large."""
+    """Yield what keeps the verdict weak although the observed difference is large."""
     kind = "cases" if units.alone is None else "clusters"
     if interval.low * interval.high > 0 and claim not in (Verdict.BETTER, Verdict.WORSE):
         yield (
@@ -238,17 +238,17 @@ def _warnings(
     if stronger is claim:
         return
     unseen = 1 - ((1 - interval.level) / 2) ** (1 / units.count)
-    few = "cases" if units.alone is None else f"clusters, into which the {units.n:,} cases fall,"
+    few = "cases" if units.alone is None else f"clusters (of {units.n:,} cases)"
     yield (
-        f"{units.count:,} {few} are few: {kind} in which one side loses everything could be "
-        f"{100 * unseen:.1f} % of all and none of them be among these, so the interval allows for "
-        f"them. By what was seen alone the verdict would be {stronger}."
+        f"{units.count:,} {few} are few. Up to {100 * unseen:.1f} % of all {kind} could be total "
+        "losses of one side without any in this sample, so the interval allows for them. From the "
+        f"observed scores alone the verdict would be {stronger}."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AgainstBest:
-    """A candidate against the best of several baselines: see `against_best`."""
+    """Candidate compared with the best of several baselines: see `against_best`."""
 
     hardest: str
     interval: Interval
@@ -256,26 +256,19 @@ class AgainstBest:
 
 
 def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
-    """Join the comparisons of a candidate with several baselines, whichever is truly the best.
+    """Combine comparisons of a candidate with several baselines, whichever is truly the best.
 
-    Dev names a best baseline, and may name the wrong one: its rows are few. So the interval is that
-    of candidate minus the truly best baseline:
+    Dev rows are few and may name the wrong baseline (`chosen`) as the best. The interval is
+    therefore that of candidate minus the truly best baseline:
 
-        lower end    the lowest of the lower ends against the baselines. It lies above the truth
-                     only if the interval against the truly best one does: each test has its own
-                     level, and no correction for their number is needed (an intersection-union
+        lower end    the lowest of the lower ends against the baselines. It is above the truth
+                     only if the interval against the truly best one is. Each test keeps its own
+                     level, so no correction for their number is needed (an intersection-union
                      test).
-        upper end    that against the baseline that dev chose, or against the hardest one where that
-                     is higher. The best baseline is at least as good as any single one that was
-                     named without looking at the test. Of ends that are picked by the test, the
-                     lowest would lie below the truth more often, the more baselines there are.
-
-    Args:
-        pairs: The candidate against each baseline, on the same cases and with the same margin.
-        chosen: Name of the one that was chosen without the test cases; it wins ties.
-
-    Returns:
-        The baseline with the lowest lower end, the interval, and the verdict.
+        upper end    that against the baseline chosen on dev rows, or against the hardest one if
+                     that is higher. The best baseline is at least as good as any that was named
+                     without the test. The lowest of several ends would be below the truth more
+                     often, the more baselines there are.
 
     Source:
         Berger 1982, Technometrics 24:295; Berger and Hsu 1996, Stat Sci 11:283.
@@ -284,7 +277,7 @@ def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
     upper = (pairs[hardest], pairs[chosen])
     interval = _spanned((p.interval for p in pairs.values()), (p.interval for p in upper))
     interval90 = _spanned((p.interval90 for p in pairs.values()), (p.interval90 for p in upper))
-    # Better needs the test against each baseline, worse against those that give the upper end.
+    # Better needs the test against each baseline, worse against those with the upper end.
     deciding = pairs.values() if interval.low > 0 else upper
     p_value = max(p.p_value for p in deciding)
     claim = verdict(interval, interval90, pairs[chosen].margin, p_value)
@@ -296,8 +289,8 @@ def _spanned(lows: Iterable[Interval], highs: Iterable[Interval]) -> Interval:
     return Interval(min(interval.low for interval in lows), highest.high, highest.level)
 
 
-# A statistic of a corpus, from 0 to 1, from many totals at once, (..., S) to (...). Totals are sums
-# over any of the cases, so it must give a finite number also where a count is 0.
+# Corpus statistic from 0 to 1, computed from many totals at once, (..., S) to (...). Totals are
+# sums over any subset of the cases, so it must be finite if a count is 0.
 CorpusScore: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
@@ -310,10 +303,11 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
     margin: float = 0.05,
     level: float = LEVEL,
 ) -> PairedResult:
-    """Compare a candidate with a baseline by a statistic of the whole corpus.
+    """Compare a candidate with a baseline by a corpus statistic.
 
-    Why the jackknife and no bootstrap: in 1,500 simulated corpora of two equally good contenders
-    (1,000 resamples each), the 95 % interval left out 0, at n = 50 | 200 | 500, this often:
+    Why the jackknife and not the bootstrap: in 1,500 simulated corpora of two equally good
+    contenders (1,000 resamples each), the 95 % interval excluded 0 at n = 50 | 200 | 500 this
+    often:
 
                                   macro-F1, 5 classes      a ratio of sums
         jackknife, score          0.031  0.041  0.052      0.001  0.045  0.050
@@ -321,8 +315,7 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         bootstrap, BCa            0.090  0.049  0.054      0.088  0.054  0.059
 
     Raises:
-        ValueError: The two are not of the same shape, or there are fewer than two cases
-            or clusters.
+        ValueError: The shapes differ, or there are fewer than two cases or clusters.
 
     Source:
         Jackknife values: Tukey 1958, Ann Math Stat 29:614; Efron and Tibshirani 1993, chapter 11.
@@ -335,7 +328,7 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
     numbers = numbered(clusters or range(len(baseline)), len(baseline))
     sizes = np.bincount(numbers).astype(np.float64)
     if len(sizes) < 2:
-        raise ValueError("a statistic of a corpus needs at least two cases or clusters")
+        raise ValueError("a corpus statistic needs at least two cases or clusters")
     units = _differences(baseline, candidate, np.ones(len(baseline)), score)
     old, new = baseline, candidate  # (N, S)
     if len(sizes) < len(baseline):
@@ -359,7 +352,7 @@ def own_corpus(
     *,
     clusters: Clusters | None = None,  # (N,)
 ) -> Interval:
-    """Interval of one contender's own statistic, from its jackknife values."""
+    """Return the interval of one contender's corpus statistic, from its jackknife values."""
     if len(statistics) < 2:
         return Interval(0.0, 1.0, LEVEL)
     values = jackknife(statistics, np.ones(len(statistics)), score)
@@ -377,8 +370,8 @@ def jackknife(
 ) -> FloatArray:  # (..., U)
     """Return what each unit adds: sums whose mean over the cases is the statistic itself.
 
-    For a mean they are the sums of the units. They are centred on the statistic rather than on
-    the jackknife's own estimate, which for unsmooth statistics lies apart.
+    For a mean they are the sums of the units. They are centred on the statistic, not on the
+    jackknife's own estimate, which differs for non-smooth statistics.
     """
     totals = statistics.sum(-2, keepdims=True)  # (..., 1, S)
     whole, n = score(totals), sizes.sum()  # (..., 1)

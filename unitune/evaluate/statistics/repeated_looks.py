@@ -1,8 +1,4 @@
-"""Confidence levels that keep their promise when one test is used more than once.
-
-`holm_divisor` is for several candidates on the same cases, `look_level` for one candidate on a test
-that grows.
-"""
+"""Compute confidence levels that stay valid when one test is used more than once."""
 
 from __future__ import annotations
 
@@ -18,20 +14,15 @@ from unitune.evaluate.statistics.paired import LEVEL
 ALPHA = round(1 - LEVEL, 12)
 # Bounds are cut off here: the error beyond is 3e-12, and the level stays below 1
 HIGHEST_BOUND = 7.0
-GRID = 1_001  # Points of Simpson's rule. With half as many the known bounds move by less than 1e-6.
+GRID = 1_001  # Points of Simpson's rule. With half of them, known bounds change by less than 1e-6.
 
 
 def holm_divisor(p_value: float, others: Iterable[float], alpha: float = ALPHA) -> int:
-    """Return the number by which Holm's procedure divides alpha for one candidate of several.
+    """Return the number by which Holm's procedure divides alpha for one of several candidates.
 
-    It is the number of candidates without those that have no greater p-value and are rejected. An
-    interval at 1 - alpha / divisor excludes zero where Holm's test rejects. It agrees with that
-    test; it does not cover all true differences simultaneously.
-
-    Args:
-        p_value: Of this candidate, two-sided.
-        others: Those of the other candidates on the same cases.
-        alpha: Chance of any false claim.
+    It is the number of candidates without those that have no greater (two-sided) p-value and are
+    rejected. An interval at 1 - alpha / divisor excludes zero if Holm's test rejects. It agrees
+    with that test but does not cover all true differences simultaneously.
 
     Source:
         Holm 1979, Scand J Stat 6:65. Intervals: Guilbaud 2008, Biometrical J 50:678.
@@ -46,11 +37,11 @@ def holm_divisor(p_value: float, others: Iterable[float], alpha: float = ALPHA) 
 
 
 def spent(fraction: float, alpha: float = ALPHA) -> float:
-    """Return the two-sided error that may be used up to a fraction of the planned looks.
+    """Return the two-sided error that may be spent up to a fraction of the planned looks.
 
     Source:
-        Lan and DeMets 1983, Biometrika 70:659: the function like O'Brien and Fleming's bounds,
-        2 - 2 Phi(z / sqrt(fraction)), for each side with half of alpha.
+        Lan and DeMets 1983, Biometrika 70:659: the function similar to O'Brien and Fleming's
+        bounds, 2 - 2 Phi(z / sqrt(fraction)), for each side with half of alpha.
     """
     from scipy.special import ndtr, ndtri  # noqa: PLC0415 - slow to import
 
@@ -60,27 +51,23 @@ def spent(fraction: float, alpha: float = ALPHA) -> float:
 def look_level(sizes: Sequence[int], planned: int, alpha: float = ALPHA) -> float:
     """Return the level of the interval at the latest look at a growing test.
 
-    The looks so far may be at any sizes; each spends what the plan of equally spaced looks allows.
-    Bounds come from the joint normal distribution of the sums, whose increments are independent.
-
-    Args:
-        sizes: Cases at each look so far, the latest last.
-        planned: Looks that were planned.
-        alpha: Two-sided chance of a false claim over all planned looks.
+    Looks may be at any sizes; each spends what the plan of equally spaced looks allows of alpha,
+    the two-sided probability of a false claim over all planned looks. Bounds come from the joint
+    normal distribution of the sums, whose increments are independent.
 
     Raises:
         ValueError: There were more looks than planned.
 
     Source:
-        Lan and DeMets 1983, Biometrika 70:659; the recursion: Armitage, McPherson and Rowe 1969,
-        J R Stat Soc A 132:235; Jennison and Turnbull 2000, chapters 7 and 19.
+        Lan and DeMets 1983, Biometrika 70:659; the recursion: Armitage, McPherson and Rowe 1969, J
+        R Stat Soc A 132:235; Jennison and Turnbull 2000, chapters 7 and 19.
     """
     if len(sizes) > planned:
-        raise ValueError(f"{len(sizes)} looks, and {planned} were planned")
+        raise ValueError(f"{len(sizes)} looks exceed the {planned} planned looks")
     used, bound, information = 0.0, 0.0, 0.0
-    points, density = np.zeros(1), np.ones(1)  # (P,) of the sum at the look before, inside bounds
+    points, density = np.zeros(1), np.ones(1)  # (P,) of the previous look's sum, inside bounds
     for look, size in enumerate(sizes, start=1):
-        grown = max(1.0, size - information)  # one that did not grow is taken as barely grown
+        grown = max(1.0, size - information)  # a test that did not grow counts as grown by one case
         information += grown
         scale, root = math.sqrt(grown), math.sqrt(information)
         budget = spent(look / planned, alpha) - used
@@ -96,7 +83,7 @@ def look_level(sizes: Sequence[int], planned: int, alpha: float = ALPHA) -> floa
 
 
 def _bound(points: FloatArray, density: FloatArray, root: float, budget: float) -> float:
-    """Return the z beyond which the next sum falls with the probability of the budget."""
+    """Return the z that the next sum exceeds with the probability of the budget."""
     from scipy.special import ndtr  # noqa: PLC0415 - slow to import
 
     low, high = 0.0, HIGHEST_BOUND

@@ -1,9 +1,8 @@
-"""How many cases a difference or a margin needs, and what so many cases could show.
+"""Compute how many cases a difference or a margin needs, and what a number of cases can detect.
 
-Everything starts from the mean square of the cases' differences. For binary scores that is the
-discordance: the share of cases that exactly one contender gets right. The formulas' numbers of
-cases are raised until the exact power, over all outcomes of binary scores, is reached. `foresight`
-says it in a sentence before anything is spent.
+All formulas use the mean square of the cases' differences. For binary scores it is the discordance:
+the fraction of cases that exactly one contender gets right. The formulas' numbers of cases are
+raised until the exact power, over all outcomes of binary scores, is reached.
 """
 
 from __future__ import annotations
@@ -17,37 +16,37 @@ import numpy as np
 
 from unitune.evaluate.statistics.intervals import FloatArray, check_share, two_sided_z
 
-# Level of the interval that must lie inside the margin: two one-sided tests at 5 % each
+# Level of the interval that must be inside the margin: two one-sided tests at 5 % each
 EQUIVALENCE_LEVEL = 0.90
-POWER = 0.8  # probability of detecting a difference that is there
-# Of two good contenders, before any answer is there: an assumption, wide on purpose
+POWER = 0.8  # probability of detecting a true difference
+# Of two good contenders, before any answer: an assumption, wide on purpose
 LIKELY_DISCORDANCE = (0.1, 0.3)
-# Likewise how far apart two graded scores of a case are, as the root of their mean square
+# Assumed root mean square difference of two graded scores of a case, also wide on purpose
 LIKELY_SPREAD = (0.2, 0.4)
 # Cases up to which all outcomes are enumerated, in less than half a second; beyond, the formulas
-# have the power to a third decimal
+# have the power to the third decimal
 MOST_ENUMERATED = 50_000
-MOST_DEVIATIONS = 7.5  # outcomes farther from what is expected are left out: 1e-12 of them
+MOST_DEVIATIONS = 7.5  # outcomes farther from the expectation are ignored: 1e-12 of them
 
 
 def cases_needed(discordance: float, effect: float, power: float = POWER) -> int:
-    """Cases with which a true difference of binary scores would be detected.
+    """Return the cases needed to detect a true difference of binary scores.
 
     Args:
-        discordance: Share of cases that exactly one contender gets right; raised to the effect
-            where it is lower, since a difference needs as many discordant cases.
-        effect: True difference, above 0, as a proportion.
-        power: Probability that the 95 % interval leaves out 0.
+        discordance: Fraction of cases that exactly one contender gets right; at least the effect is
+            used, since a difference needs as many discordant cases.
+        effect: True difference, above 0, as a fraction.
+        power: Probability that the 95 % interval excludes 0.
 
     Raises:
         ValueError: An argument is outside its range.
 
     Source:
-        Connor 1987, Biometrics 43:207: the test goes by the variance without a difference, the
-        discordance, and what is seen scatters by discordance - effect².
+        Connor 1987, Biometrics 43:207: the test uses the variance without a difference, the
+        discordance, and the observations vary by discordance - effect².
     """
     if not 0 <= discordance <= 1:
-        raise ValueError(f"discordance must be a share from 0 to 1, not {discordance}")
+        raise ValueError(f"discordance must be a fraction from 0 to 1, not {discordance}")
     check_share("effect", effect)
     n = _to_find(discordance, effect, power, graded=False)
     discordance = max(discordance, effect)
@@ -57,17 +56,18 @@ def cases_needed(discordance: float, effect: float, power: float = POWER) -> int
 def smallest_detectable(
     n: float, mean_square: float, *, graded: bool = False, level: float = 0.95
 ) -> float:
-    """Smallest true difference that so many cases would detect: `cases_needed` solved for effect.
+    """Return the smallest true difference that n cases detect: `cases_needed` solved for effect.
 
     Args:
-        n: Number of cases; of clusters, as many as they are worth, whole or not.
-        mean_square: Of the differences. Where too few cases differ to show the answer, it is taken
-            to be what a true difference of that size needs.
-        graded: Whether cases may differ by less than a whole score.
-        level: Confidence level of the interval that must leave out 0.
+        n: Number of cases; for clusters, the number of independent cases they are worth, which may
+            be fractional.
+        mean_square: Mean square of the differences. If too few cases differ, the value that a true
+            difference of that size requires is used.
+        graded: True if cases may differ by less than a whole score.
+        level: Confidence level of the interval that must exclude 0.
 
     Returns:
-        The difference, above 0; 1 where so few cases detect none.
+        The difference, above 0; 1 if n cases cannot detect any.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -92,12 +92,12 @@ def smallest_detectable(
 def cases_needed_for_margin(
     mean_square: float, margin: float, *, graded: bool = False, power: float = POWER
 ) -> int:
-    """Cases with which two equally good contenders would be shown to be equivalent.
+    """Return the cases needed to show that two equally good contenders are equivalent.
 
-    Not `cases_needed` with the margin as effect: at a true difference of 0 the variance is the
-    whole mean square, and both ends of the interval must lie inside the margin, so each may miss
-    it with half the error only. The interval goes by the variance that a difference as large as
-    the margin would have, which is the larger, the fewer cases differ.
+    This is not `cases_needed` with the margin as effect: at a true difference of 0 the variance is
+    the whole mean square, and both ends of the interval must be inside the margin, so each may miss
+    it with only half the error. The interval uses the variance for a difference of the size of the
+    margin, which is larger if fewer cases differ.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -121,13 +121,13 @@ def cases_needed_for_margin(
 
 
 def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95) -> float:
-    """Probability that the interval of n binary scores lies above 0, over all outcomes."""
+    """Return the probability that the interval of n binary scores is above 0, over all outcomes."""
     outcomes = _outcomes(n, (discordance + effect) / 2, (discordance - effect) / 2)
     return float(outcomes.shares[_tango(n, outcomes, 0.0) > two_sided_z(level)].sum())
 
 
 def power_to_equal(n: int, discordance: float, margin: float) -> float:
-    """Probability that the interval of n binary scores of equals lies inside a margin, likewise."""
+    """Return the probability that the interval of n binary scores of equals is inside a margin."""
     outcomes, z = _outcomes(n, discordance / 2, discordance / 2), two_sided_z(EQUIVALENCE_LEVEL)
     inside = (_tango(n, outcomes, -margin) > z) & (_tango(n, outcomes, margin) < -z)
     return float(outcomes.shares[inside].sum())
@@ -142,7 +142,7 @@ class _Outcomes(NamedTuple):
 
 
 def _outcomes(n: int, gain: float, loss: float) -> _Outcomes:
-    """Enumerate the outcomes of n cases with these chances of a gain and of a loss."""
+    """Enumerate the outcomes of n cases with these probabilities of a gain and of a loss."""
     gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
     tied = n - gained - lost
     counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, max(0.0, 1 - gain - loss))
@@ -156,14 +156,14 @@ def _outcomes(n: int, gain: float, loss: float) -> _Outcomes:
 
 
 def _around(n: int, chance: float) -> FloatArray:
-    """Return the numbers of cases that come up when each has this chance."""
+    """Return the plausible numbers of cases if each has this probability."""
     reach = MOST_DEVIATIONS * math.sqrt(n * chance * (1 - chance)) + MOST_DEVIATIONS
     low, high = max(0, math.floor(n * chance - reach)), min(n, math.ceil(n * chance + reach))
     return np.arange(low, high + 1, dtype=np.float64)
 
 
 def _tango(n: int, outcomes: _Outcomes, difference: float) -> FloatArray:  # (B, C)
-    """Return Tango's statistic of each outcome, for a true difference; 0 where nothing differs.
+    """Return Tango's statistic of each outcome for a true difference; 0 if nothing differs.
 
     Source:
         Tango 1998, Stat Med 17:891, closed form of the restricted estimate.
@@ -179,7 +179,7 @@ def _tango(n: int, outcomes: _Outcomes, difference: float) -> FloatArray:  # (B,
 
 
 def _raised(cases: float, power: float, reached: Callable[[int], float]) -> int:
-    """Return a formula's cases as a whole number, raised until all outcomes have the power."""
+    """Return a formula's cases as a whole number, raised until the exact power is reached."""
     if cases > MOST_ENUMERATED:
         return _whole_cases(cases)
     n = max(1, round(cases))
@@ -193,8 +193,8 @@ def _to_find(
 ) -> float:
     """Return the cases that detect a difference, by Connor's formula.
 
-    Without a difference the score interval takes the mean square for the variance, and at least
-    what one case of a whole score among so many would bring.
+    Without a difference, the score interval uses the mean square as variance, but at least what one
+    case with a whole score would add.
     """
     check_share("power", power)
     without = max(mean_square, effect)
@@ -205,17 +205,16 @@ def _to_find(
 
 
 def foresight(n: int, margin: float, *, graded: bool = False) -> str:
-    """Say in one sentence what so many cases can show, before anything is spent.
+    """Return one sentence on what a number of cases can detect, before anything is spent.
 
-    Returns:
-        The smallest difference that is detected with 80 % power, and the cases that detect one as
-        large as the margin, for a range of how much cases differ. Clusters are not counted in.
+    It has the smallest difference detected with 80 % power, and the cases that detect the margin,
+    for a range of assumptions on how much cases differ. Clusters are ignored.
     """
     likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
     squares = [share**2 if graded else share for share in likely]
     visible = [smallest_detectable(n, square, graded=graded) for square in squares]
     if visible[1] >= 1:
-        return f"{n:,} test cases are too few to find any difference, however large."
+        return f"{n:,} test cases are too few to detect any difference, however large."
     if graded:
         needed = [_whole_cases(_to_find(s, margin, POWER, graded=True)) for s in squares]
         low, high = (100 * spread for spread in likely)
@@ -226,7 +225,8 @@ def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     return (
         f"Minimum detectable difference with {n:,} test cases: "
         f"{_range([f'{100 * each:.1f}' for each in visible])} points (80 % power, {differ}). "
-        f"Detecting {100 * margin:g} points takes {_range([f'{each:,}' for each in needed])} cases."
+        f"Detecting {100 * margin:g} points takes {_range([f'{each:,}' for each in needed])} "
+        "cases."
     )
 
 
@@ -235,10 +235,10 @@ def _range(ends: list[str]) -> str:
 
 
 def _whole_cases(cases: float) -> int:
-    """Round up, but let rounding noise of a millionth add no case."""
+    """Round up, ignoring rounding noise of a millionth."""
     return max(1, math.ceil(cases - 1e-6))
 
 
 def _check_mean_square(mean_square: float) -> None:
     if not mean_square >= 0:
-        raise ValueError(f"mean square must not be below 0, not {mean_square}")
+        raise ValueError(f"mean square must be at least 0, not {mean_square}")

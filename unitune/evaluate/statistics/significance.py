@@ -1,13 +1,12 @@
-"""p-values of two contenders on the same cases: how often chance alone gives such a difference.
+"""Compute p-values of two contenders on the same cases, and adjust them for several tests.
 
-McNemar's tests for one right or wrong answer a case; for everything else permutation: were both
-contenders equally good, the two answers to a case might as well have been exchanged. The draws
-are seeded, and exchanging the contenders leaves every p-value as it is, bit for bit.
+McNemar's tests are for one right or wrong answer per case. Everything else uses permutation: if
+both contenders were equally good, the two answers to a case could be exchanged. The draws are
+seeded, and exchanging the contenders leaves every p-value exactly unchanged.
 
-Several comparisons at once are adjusted: `holm` for what is declared beforehand (secondary
-metrics), where all claims together are wrong with at most the level's probability;
-`benjamini_hochberg` for what is looked at to get ideas (slices), where at most the level's share of
-the claims is wrong on average. The primary metric is no part of any family.
+`holm` adjusts comparisons declared beforehand (secondary metrics): the probability of any false
+claim is at most the level. `benjamini_hochberg` adjusts exploratory comparisons (slices): on
+average at most the level's fraction of the claims is false. The primary metric is not adjusted.
 
 Letters in shapes: U units (`unitune.evaluate.statistics.intervals`), R exchanges, S sufficient
 statistics.
@@ -22,23 +21,19 @@ import numpy as np
 
 from unitune.evaluate.statistics.intervals import FloatArray
 
-# Up to as many units every exchange is enumerated: 2^15 are done in milliseconds
+# Up to this number of units every exchange is enumerated: 2^15 take milliseconds
 MOST_UNITS_IN_FULL = 15
-# Beyond that so many exchanges are drawn; at p = 0.05 the standard error is then 0.002
+# Beyond that, this many exchanges are drawn; at p = 0.05 the standard error is then 0.002
 DRAWS = 10_000
 SEED = 0
 ROUNDING = 1e-12  # statistics that differ by less, relative to their scale, are equal
-_BATCH = 500  # exchanges held in memory together: 20 MB of them at 5,000 cases
+_BATCH = 500  # exchanges in memory at once: 20 MB at 5,000 cases
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided exact conditional McNemar p-value; 1 without discordant cases.
+    """Return the two-sided exact conditional McNemar p-value; 1 without discordant cases.
 
-    Conservative: printed for readers who know it, decides nothing.
-
-    Args:
-        gained: Cases that the candidate alone got right.
-        lost: Cases that the baseline alone got right.
+    It is conservative and shown only for readers who know it; it decides nothing.
 
     Source:
         Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
@@ -47,11 +42,11 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
 
 def mcnemar_mid_p(gained: int, lost: int) -> float:
-    """Two-sided McNemar mid-p value: twice the smaller one-sided mid-p.
+    """Return the two-sided McNemar mid-p value: twice the smaller one-sided mid-p.
 
-    It never broke the nominal level in the 9,595 scenarios of the source, where the exact and the
-    continuity-corrected tests did poorly. For a tie, and without discordant cases, it is 1; the
-    source has 1 - f/2 for a tie, f its probability, and no decision differs.
+    It never exceeded the nominal level in the 9,595 scenarios of the source, where the exact and
+    the continuity-corrected tests did poorly. For a tie, and without discordant cases, it is 1. The
+    source has 1 - f/2 for a tie, with f its probability; no decision differs.
 
     Source:
         Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
@@ -61,7 +56,7 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
 
 
 def _fair_coin_tail(most: int, tosses: int) -> float:
-    """Probability of at most so many heads."""
+    """Return the probability of at most `most` heads."""
     ways = ways_of_count = 1 if most >= 0 else 0
     for heads in range(most):
         ways_of_count = ways_of_count * (tosses - heads) // (heads + 1)
@@ -70,13 +65,9 @@ def _fair_coin_tail(most: int, tosses: int) -> float:
 
 
 def sign_flip_p(sums: FloatArray) -> float:  # (U,)
-    """Two-sided p-value of the sign-flip test of paired differences.
+    """Return the two-sided p-value of the sign-flip test of paired differences, (U,).
 
-    Args:
-        sums: Differences summed over each unit, (U,).
-
-    Returns:
-        Share of the exchanges whose total is at least as far from 0 as the observed one.
+    It is the fraction of the exchanges whose total is at least as far from 0 as the observed one.
 
     Source:
         Fisher 1935, The Design of Experiments, section 21. Drawn: (1 + #) / (1 + R), Phipson and
@@ -97,12 +88,10 @@ def randomisation_p(
     candidate: FloatArray,  # (U, S)
     score: Callable[[FloatArray], FloatArray],  # (R, S) to (R,)
 ) -> float:
-    """Two-sided p-value of approximate randomisation, for a statistic of a whole corpus.
+    """Return the two-sided p-value of approximate randomisation for a corpus statistic.
 
-    Args:
-        baseline: Its sufficient statistics, summed over each unit.
-        candidate: Those of the candidate on the same units.
-        score: The statistic from totals: (R, S) to (R,).
+    Both sides are sufficient statistics summed over each unit; `score` turns totals into the
+    statistic.
 
     Source:
         Noreen 1989, Computer-Intensive Methods for Testing Hypotheses; Riezler and Maxwell 2005,
@@ -121,17 +110,13 @@ def randomisation_p(
 
 
 def how_permuted(sums: FloatArray) -> str:  # (U,), whose zeros are not exchanged, or (U, S)
-    """Say how the exchanges of these units were made: in full, or drawn with which seed.
-
-    Args:
-        sums: One a unit, (U,) or (U, S); units of zeros are not exchanged.
-    """
+    """Return how the exchanges of units (without those of zeros) were made: in full or drawn."""
     units = int(np.count_nonzero(sums)) if sums.ndim == 1 else len(sums)
     return f"{DRAWS:,} draws, seed {SEED}" if units > MOST_UNITS_IN_FULL else "in full"
 
 
 def _swaps(units: int) -> Iterator[FloatArray]:
-    """Yield exchanges in batches, (R, U): 1 where a unit's two answers change places, else 0."""
+    """Yield exchanges in batches, (R, U): 1 if a unit's two answers are exchanged, else 0."""
     if units <= MOST_UNITS_IN_FULL:
         yield np.array(list(product((0.0, 1.0), repeat=units))).reshape(2**units, units)
         return
@@ -151,17 +136,14 @@ def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, u
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values so that the probability of any false claim stays at the level.
 
-    Returns:
-        Adjusted p-values in the same order: a comparison holds at 5 % when its own is 0.05 or less.
-
     Raises:
-        ValueError: One lies outside 0 to 1.
+        ValueError: A p-value is outside 0 to 1.
 
     Source:
         Holm 1979, Scand J Stat 6:65.
     """
     if wrong := [p for p in p_values if not 0 <= p <= 1]:
-        raise ValueError(f"p-values lie from 0 to 1, not {wrong[0]}")
+        raise ValueError(f"p-values must be from 0 to 1, not {wrong[0]}")
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     scaled = ((len(order) - rank) * p_values[at] for rank, at in enumerate(order))
     adjusted = dict(zip(order, accumulate(scaled, max), strict=True))
@@ -169,14 +151,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the expected share of false claims stays at the level.
+    """Adjust p-values so that the expected fraction of false claims stays at the level.
 
     Args:
-        p_values: Of all comparisons of the family; independent, or positively dependent as slices
-            that overlap are.
+        p_values: P-values of all comparisons of the family; independent, or positively dependent
+            like those of overlapping slices.
 
     Raises:
-        ValueError: One lies outside 0 to 1.
+        ValueError: A p-value is outside 0 to 1.
 
     Source:
         Benjamini and Hochberg 1995, J R Stat Soc B 57:289; dependence: Benjamini and Yekutieli

@@ -53,7 +53,7 @@ def test_all_rows_are_scaled_by_what_the_vendor_said_of_a_sample() -> None:
     assert counted.prompt.expected < counted.total.expected
     assert f"{min(ratios):.2f} to {max(ratios):.2f} times" in counter.assumptions[0]
     assert (
-        "the vendor's own count of 3 prompts; o200k_base in place of an unseen vocabulary"
+        "the vendor's own count of 3 prompts; o200k_base instead of an unpublished vocabulary"
         == counter.basis
     )
 
