@@ -11,7 +11,7 @@ def lazy(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
 
     Args:
         package: ``__name__`` of the package.
-        file: ``__file__`` of the package; the stub stands beside it.
+        file: ``__file__`` of the package; the stub is next to it.
     """
     with open(f"{file}i", encoding="utf-8") as stub:  # noqa: PTH123 - importing pathlib takes 4 ms
         imports = [node for node in ast.parse(stub.read()).body if isinstance(node, ast.ImportFrom)]

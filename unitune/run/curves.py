@@ -1,4 +1,4 @@
-"""The figures of a training by step, out of its events: what reports, pages and terminals draw."""
+"""Read the loss, reward and learning rate of a training from its events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unitune.security.spec import Closed
 
 
 class Curve(Closed):
-    """Loss over a training; of a reinforcement the reward."""
+    """Loss of a training by step, or the reward in reinforcement learning."""
 
     figure: Literal["loss", "reward"] = "loss"
     steps: tuple[int, ...]
@@ -18,13 +18,13 @@ class Curve(Closed):
     validation_steps: tuple[int, ...] = ()
     validation_values: tuple[float, ...] = ()
     learning_rates: tuple[float, ...] = ()
-    """Of each of `steps`; none where one is not known."""
+    """Learning rate of each of `steps`; empty if one is unknown."""
     kept_step: int | None = None
-    """The step whose adapter is the model, where the validation rows have decided that."""
+    """Step whose adapter became the model, if validation rows selected it."""
 
 
 def curve_of(events: Sequence[Event]) -> Curve | None:
-    """Return the losses by step, or the rewards where steps have no loss."""
+    """Return the losses by step, or the rewards if steps have no loss."""
     rates = _points(events, "step", "learning_rate")
     for name in FIGURES:
         points = {kind: _points(events, kind, name) for kind in ("step", "validation")}
@@ -44,7 +44,7 @@ def curve_of(events: Sequence[Event]) -> Curve | None:
 
 
 def kept_step(events: Iterable[Event]) -> int | None:
-    """Return the step that was kept, where the validation rows have decided that."""
+    """Return the step whose adapter was kept, if validation rows selected it."""
     steps = [step for event in events if (step := event.number("kept_step")) is not None]
     return int(steps[-1]) if steps else None
 

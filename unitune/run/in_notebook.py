@@ -1,7 +1,4 @@
-"""A run in a notebook: its table, and how far its training has come while a cell waits.
-
-The command line's words for the same are in `unitune.report.runs`, which stands further right.
-"""
+"""Show a run and the progress of its training in a notebook."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from unitune.workspace.notebook import live, table
 
 
 def run_table(run: RunRecord, events: Iterable[Event], folder: Path) -> str:
-    """Return what a run is, and how far it has come, as HTML."""
+    """Return a run and its progress as an HTML table."""
     return table(f"Run {run.id}", _rows(run, events, folder))
 
 
@@ -28,7 +25,7 @@ def _rows(run: RunRecord, events: Iterable[Event], folder: Path) -> Iterator[tup
         yield "training", step_words(steps[-1])
         for name in FIGURES:
             if (first := steps[0].number(name)) is not None:
-                yield f"{name} at first", f"{first:.3f}"
+                yield f"first {name}", f"{first:.3f}"
     if run.error:
         yield "error", run.error
     if run.model:
@@ -37,7 +34,7 @@ def _rows(run: RunRecord, events: Iterable[Event], folder: Path) -> Iterator[tup
 
 
 def show_steps(run_id: str, events: Iterable[Event]) -> None:
-    """Follow a run's events to their end; in a notebook, show its steps below the cell."""
+    """Read a run's events to their end; in a notebook, show its steps below the cell."""
     show = live()
     for event in events:
         if show and (line := step_words(event)):
@@ -45,7 +42,7 @@ def show_steps(run_id: str, events: Iterable[Event]) -> None:
 
 
 def step_words(event: Event) -> str:
-    """Return a step in words: ``step 3 of 15, loss 0.412``; nothing of another event."""
+    """Describe a step: ``step 3 of 15, loss 0.412``; empty for other events."""
     step, steps = event.number("step"), event.number("steps")
     if event.kind != "step" or step is None:
         return ""

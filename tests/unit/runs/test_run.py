@@ -95,7 +95,7 @@ def test_a_run_is_paused_and_goes_on(make_job: MakeJob) -> None:
     assert State.PAUSED is run.pause().state
     assert State.PAUSED is run.pause().wait(0.001).state
     assert State.SUCCEEDED is run.resume().wait(0.001).state
-    with pytest.raises(UserError, match="is succeeded; what can be paused"):
+    with pytest.raises(UserError, match="is succeeded and cannot be paused"):
         run.pause()
 
 
@@ -129,7 +129,7 @@ def test_a_backend_that_cannot_pause_says_so(
 
     run = launch(make_job({"steps": 99})).refresh()
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
-    with pytest.raises(Unsupported, match=f"'fake' only ends a job .unitune cancel {run.id}"):
+    with pytest.raises(Unsupported, match=f"'fake' can only cancel a job .unitune cancel {run.id}"):
         run.pause()
 
 
