@@ -1,4 +1,4 @@
-"""A backend's typed options: what a job says under ``options``, held against their model."""
+"""Validate a job's options for a backend against their model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def job_options(job: Job, backend: str, kind: type[Options]) -> Options:
     """Return a job's options for a backend.
 
     Raises:
-        JobError: A key is unknown or a value not allowed; says all of them.
+        JobError: Keys are unknown or values not allowed; the message lists all.
     """
     return validated(kind, job.options.get(backend, {}), f"options.{backend}")
 
@@ -28,11 +28,11 @@ def validated(kind: type[Options], given: Mapping[str, JsonValue], where: str) -
 
     Args:
         kind: The model.
-        given: As the user wrote them.
-        where: How messages call them, such as ``options.together``.
+        given: Options as written by the user.
+        where: Their name in messages, such as ``options.together``.
 
     Raises:
-        JobError: A key is unknown or a value not allowed; says all of them.
+        JobError: Keys are unknown or values not allowed; the message lists all.
     """
     try:
         return kind.model_validate(dict(given))

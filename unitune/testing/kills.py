@@ -1,16 +1,14 @@
-"""Kill -9 at every journalled step of a launch, cancel or delete, and see what comes of it.
+"""Kill a process at every step of a launch, cancel or delete, and check the recovery.
 
-A step is a write to the ledger or a verb of the backend, and a process can die before it and after
-it. `steps_of` counts them in an act that gets through; `kill_at` lets a fork of this process die
-at one of them, and another fork do what a user does then: list the runs, launch again if there
-is none, else resume; or cancel or delete again. What the vendor has in the end is counted at the
-vendor itself, in this process.
-
-The vendor must outlive the forks: a server in this process (`unitune.testing.loopback`), or files.
+A step is a write to the ledger or a method of the backend; the process dies before or after it.
+`steps_of` counts the steps of a complete act. `kill_at` kills one fork of this process at a step
+and recovers in another as a user would: list the runs, then launch or resume; or cancel or delete
+again. The objects at the vendor are counted in this process, so the vendor must outlive the forks:
+a server in this process (`unitune.testing.loopback`), or files.
 
     python -m unitune.testing.kills FILE CLASS FOLDER
 
-does so with the backend of a contract's test, in an empty folder, and prints each kill as JSON.
+does this with the backend of a contract's test in an empty folder, and prints each kill as JSON.
 """
 
 from __future__ import annotations
@@ -40,40 +38,40 @@ from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
-# Methods of the ledger that write down what is done
+# Methods of the ledger that record progress
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
-# Verbs of a backend that these acts use
+# Methods of a backend that these acts use
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
-FOR_EVER = 1_000_000  # polls for which a vendor's jobs stay queued, so that none ends by itself
-SETTLE_SECONDS = 0.3  # instead of an offer's own: vendors on loopback show a job at once
+FOR_EVER = 1_000_000  # polls during which a vendor's jobs stay queued, so that none ends
+SETTLE_SECONDS = 0.3  # replaces an offer's own: vendors on loopback list a job at once
 
-DELETED = "deleted"  # instead of a state, of a run that is no more
+DELETED = "deleted"  # replaces the state of a deleted run
 
 Verdict = Literal["one job", "deleted", "uncertain", "lost", "doubled"]
 
 
 class Act(StrEnum):
-    """What is killed."""
+    """An act during which the process is killed."""
 
     LAUNCH = "launch"
     CANCEL = "cancel"
     DELETE = "delete"
-    """Of a run that was cancelled."""
+    """Deletion of a cancelled run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one kill.
+    """Outcome of one kill.
 
     Args:
-        step: Where the process died: ``before submit (step 15)``, …
-        left: State of the run when it was dead; empty when there was no run.
-        state: State of the run in the end; `DELETED` when there is none any more.
-        known: Whether the run knows the only job that carries its key.
-        advice: What the run says to its user.
-        error: The message of the recovery, when it failed.
-        jobs: Jobs at the vendor that were made on the way.
-        files: Files there, likewise.
+        step: Step of the kill: ``before submit (step 15)``, …
+        left: State of the run after the kill; empty without a run.
+        state: Final state of the run; `DELETED` if it no longer exists.
+        known: Whether the run knows the only job with its key.
+        advice: Advice of the run to its user.
+        error: Error of the recovery, if it failed.
+        jobs: Number of jobs created at the vendor.
+        files: Number of files created at the vendor.
     """
 
     step: str
@@ -86,7 +84,7 @@ class Outcome:
     files: int = 0
 
     def verdict(self, guarantee: Guarantee, files: int) -> Verdict:
-        """Say whether the promise was kept: one job is, and uncertain where the vendor is so."""
+        """Return the verdict; "uncertain" is allowed only for `Guarantee.SUFFIX_ONLY`."""
         if self.jobs > 1 or self.files > files:
             return "doubled"
         if self.state == DELETED:
@@ -100,7 +98,7 @@ class Outcome:
 
 
 def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
-    """Return the steps of an act that gets through, done in a fork, with a ledger without a run."""
+    """Return the steps of a complete act, run in a fork with an empty ledger."""
     _prepare(job, act)
 
     def counted(_: int) -> tuple[list[str], list[str]]:
@@ -109,8 +107,8 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
         return seen, sorted(sys.modules)
 
     steps, modules = cast("tuple[list[str], list[str]]", _in_fork(counted))
-    for module in modules:  # so that forks to come need not: most of their time
-        with suppress(ImportError):  # some are no files, but were made by others
+    for module in modules:  # so that later forks need not, which would take most of their time
+        with suppress(ImportError):  # some modules are not files
             importlib.import_module(module)
     registry.offer(job.backend)
     return steps
@@ -119,7 +117,7 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
 def kill_at(
     step: int, job: Job, count: Callable[[], VendorState], act: Act = Act.LAUNCH
 ) -> Outcome | None:
-    """Let an act die at a step, counted from 1, and recover; None where it got through before."""
+    """Kill an act at a step, counted from 1, and recover; return None if it ends earlier."""
     before = count()
     _prepare(job, act)
 
@@ -142,20 +140,20 @@ def kill_at_every_step(
     new_ledger: Callable[[int], AbstractContextManager[None]],
     clear: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Verdict, Outcome]]:
-    """Let an act die at each of its steps in turn, and recover.
+    """Kill an act at each of its steps in turn, and recover.
 
     Args:
-        make_job: Returns the job of a number, whose rows no other number's have.
-        count: Asks the vendor what it has.
-        act: What dies.
-        new_ledger: Gives the forks an empty ledger while the body runs, by number.
-        clear: Ends what an act has left running.
+        make_job: Returns the job of a number, with rows that no other number has.
+        count: Counts the objects at the vendor.
+        act: Act to kill.
+        new_ledger: Provides an empty ledger for a number while the body runs.
+        clear: Ends processes that an act has left running.
     """
     before = count()
     with new_ledger(0):
         job = make_job(0)
         guarantee = registry.backend(job.backend).guarantee
-        registry.backend.cache_clear()  # each fork is to have connections of its own
+        registry.backend.cache_clear()  # each fork needs its own connections
         steps = steps_of(job, act)
         clear()
     files = count().files - before.files
@@ -164,12 +162,12 @@ def kill_at_every_step(
             outcome = kill_at(step, make_job(step), count, act)
             clear()
         if outcome is None:
-            break  # on a busy machine an act looks more or less often at its job
+            break  # on a busy machine, the number of polls varies
         yield outcome.verdict(guarantee, files), outcome
 
 
 def main(file: str, class_name: str, folder: Path) -> None:
-    """Kill the acts of a contract's test at every step, and print what came of each kill."""
+    """Kill the acts of a contract's test at every step, and print each outcome."""
     spec = importlib.util.spec_from_file_location("killed_contract", file)
     assert spec is not None
     assert spec.loader is not None
@@ -216,7 +214,6 @@ def _do(job: Job, act: Act) -> None:
 
 
 def _recovered(job: Job, act: Act) -> Outcome:
-    """Do what a user does who finds an interrupted run."""
     _step_by_step()
     earlier, error = runs(), ""
     left = str(earlier[0].state) if earlier else ""
@@ -232,7 +229,7 @@ def _recovered(job: Job, act: Act) -> Outcome:
 
 
 def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
-    """Do again what was interrupted; None when the run is deleted."""
+    """Repeat the interrupted act; return None if the run is deleted."""
     match act:
         case Act.LAUNCH:
             return earlier[0].resume() if earlier else launch(job)
@@ -245,9 +242,9 @@ def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
 
 
 def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
-    """Count journal writes and verbs, with a short settle time; die at one of them, if at is set.
+    """Count journal writes and backend methods with a short settle time; die at step `at`, if set.
 
-    Only ever called in a fork, which ends with it: nothing is put back.
+    This is only called in a fork that ends afterwards, so nothing is restored.
     """
     seen: list[str] = []
 
@@ -289,10 +286,10 @@ def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
 
 
 def _in_fork(act: Callable[[int], object]) -> object:
-    """Do something in a fork; return its result, or what it wrote to its descriptor."""
+    """Call a function in a fork; return its result or what it wrote to its descriptor."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # Python warns of threads, here a server's; they hold nothing while no client asks.
+        # Python warns of the server's threads; they hold no locks without requests.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -301,7 +298,7 @@ def _in_fork(act: Callable[[int], object]) -> object:
                 os.close(reading)
             os.write(writing, json.dumps(act(writing)).encode())
             os._exit(0)
-        except BaseException:  # noqa: BLE001 - a fork must never go on as its parent
+        except BaseException:  # noqa: BLE001 - a fork must never continue as its parent
             traceback.print_exc()
             os._exit(1)
     os.close(writing)
@@ -309,7 +306,7 @@ def _in_fork(act: Callable[[int], object]) -> object:
         text = report.read()
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        raise AssertionError("the fork failed by itself; its traceback stands above")
+        raise AssertionError("the fork failed; see its traceback above")
     return json.loads(text)
 
 

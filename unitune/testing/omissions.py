@@ -1,13 +1,12 @@
-"""Answers of a vendor without what it may leave out: optional fields, gone or null, at random.
+"""Omit optional fields of a vendor's answers at random, by removing them or setting them to null.
 
-Which fields are optional is not listed here: it is read from the vendor's own description of its
-answers, as JSON Schema, such as the types of its SDK give one. A loopback vendor says
-which description belongs to which request (`Shape`), and `ServerBehavior.omits` switches it on:
+The optional fields are read from the vendor's own description of its answers as JSON Schema, such
+as the types of its SDK provide. A test vendor maps descriptions to requests (`Shape`), and
+`ServerBehavior.omits` enables it:
 
     behavior.omits = Omissions(seed=1)
 
-Servers that only imitate a vendor leave out required fields as well; `Omissions(required=True)`
-plays those. What is not here: fields of another type than described.
+Servers that imitate a vendor also omit required fields, as does `Omissions(required=True)`.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
-Schema = Mapping[str, Any]  # A JSON Schema; its ``$ref`` lead into its own ``$defs``
+Schema = Mapping[str, Any]  # a JSON Schema; its ``$ref`` point to its own ``$defs``
 
 
 EMPTY: Schema = {}
 
 
 class Shape(NamedTuple):
-    """What answers to a kind of request look like.
+    """Description of the answers to a kind of request.
 
     Args:
         method: GET, POST, …
-        path: Regular expression of the whole path.
-        schema: Of the answer.
+        path: Regular expression for the whole path.
+        schema: Schema of the answer.
     """
 
     method: str
@@ -41,14 +40,14 @@ class Shape(NamedTuple):
 
 @dataclass(slots=True)
 class Omissions:
-    """Leaves fields out of answers.
+    """Omits fields of answers.
 
     Args:
-        seed: Of the choice; the same requests in the same order lose the same fields.
-        share: How many of the fields that may go do so.
-        required: Whether fields that the description requires may go too.
-        met: Paths of the fields that could have been left out so far, such as ``data[].message``.
-        omitted: How many were.
+        seed: Seed of the choice; the same requests in the same order lose the same fields.
+        share: Share of the optional fields that are omitted.
+        required: Whether required fields may be omitted too.
+        met: Paths of optional fields seen so far, such as ``data[].message``.
+        omitted: Number of omitted fields.
     """
 
     seed: int = 0
@@ -59,10 +58,10 @@ class Omissions:
     _random: Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self._random = Random(self.seed)  # noqa: S311 - no secret
+        self._random = Random(self.seed)  # noqa: S311 - not a secret
 
     def thinned(self, content: JsonValue, schema: Schema) -> JsonValue:
-        """Return an answer, of this shape, without some of what may be left out."""
+        """Return an answer without some of its optional fields."""
         return self._value(content, schema, schema, "")
 
     def _value(self, value: JsonValue, schema: Schema, root: Schema, path: str) -> JsonValue:
@@ -88,13 +87,13 @@ class Omissions:
         return kept
 
     def _ways(self, name: str, schema: Schema, root: Schema) -> Sequence[str]:
-        """Return how a field can be left out: not at all, gone, null."""
+        """Return the ways to omit a field: none, gone, null."""
         if self.required:
             return ("gone", "null")
         described = name in schema.get("properties", {})
         optional = name not in schema.get("required", ())
         if not described:
-            # An entry of a map, which no description can require.
+            # An entry of a map, which cannot be required.
             return ("gone",) if schema.get("additionalProperties") not in (None, True) else ()
         null = ("null",) if _takes_null(_part(name, schema), root) else ()
         return (*(("gone",) if optional else ()), *null)
@@ -107,7 +106,7 @@ def _part(name: str, schema: Schema) -> Schema:
 
 
 def _fitting(value: JsonValue, schema: Schema, root: Schema) -> Schema:
-    """Return the variant of a schema that knows most of a value's fields."""
+    """Return the variant of a schema that describes most of a value's fields."""
     schema = _resolved(schema, root)
     variants = [
         _resolved(variant, root) for variant in schema.get("anyOf") or schema.get("oneOf") or ()

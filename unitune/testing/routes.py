@@ -1,12 +1,12 @@
-"""A double of a vendor by routes: `RoutedVendor` and its decorator `route`.
+"""Define test vendors by routes with `RoutedVendor` and its decorator `route`.
 
     class MyVendor(RoutedVendor):
         @route("GET", "/jobs/{job_id}")
         def job(self, request: VendorRequest, job_id: str) -> JsonValue:
             return existing(self.jobs, job_id, "job").as_json()
 
-A path is matched whole, by the first route that fits; a part in braces is passed on. It has no
-slash, unless it names a regular expression: ``/jobs/{job_id:.+}``.
+A path must match completely; the first matching route answers. Parts in braces are passed as
+arguments and contain no slash, unless they have a regular expression: ``/jobs/{job_id:.+}``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Resource = TypeVar("Resource")
 
 
 class Refused(Exception):
-    """A request that the vendor does not do.
+    """A request that the vendor refuses.
 
     Args:
         status: HTTP status.
-        message: Why, in the vendor's words.
-        details: What the vendor adds, such as a code.
+        message: Reason in the vendor's words.
+        details: Further fields, such as a code.
     """
 
     def __init__(self, status: int, message: str, **details: str) -> None:
@@ -42,11 +42,11 @@ class Refused(Exception):
 
 
 def route(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Let a method of a `RoutedVendor` answer requests.
+    """Decorate a method of a `RoutedVendor` that answers requests.
 
     Args:
         method: GET, POST, …
-        path: With parts in braces, such as ``/jobs/{job_id}``.
+        path: Path with parts in braces, such as ``/jobs/{job_id}``.
     """
     pattern = re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path)
 
@@ -66,15 +66,15 @@ class RoutedVendor:
     """A vendor whose methods answer requests.
 
     Args:
-        behavior: How it behaves; a test may change it while it runs.
+        behavior: Its behavior; a test may change it while it runs.
     """
 
     key: str
-    """What a request must carry."""
+    """Key that a request must carry."""
     key_headers: ClassVar[Mapping[str, str]] = {"authorization": "Bearer "}
-    """Headers that may carry the key, each with what stands before it there."""
+    """Headers that may carry the key, with the prefix of the key in each."""
     prefix: ClassVar[str] = ""
-    """Regular expression of what all paths begin with."""
+    """Regular expression for the beginning of all paths."""
     wrong_key: ClassVar[str] = "the key is not valid"
     no_route: ClassVar[str] = "there is no {method} {path}"
     unreadable: ClassVar[str] = "cannot be read: {error}"
@@ -95,7 +95,7 @@ class RoutedVendor:
         self.behavior = behavior or ServerBehavior()
 
     def answer(self, request: VendorRequest) -> VendorResponse:
-        """Answer a request, changing state."""
+        """Answer a request and change state."""
         try:
             self.check_key(request)
             content = self._dispatch(request)
@@ -114,7 +114,7 @@ class RoutedVendor:
         raise Refused(401, self.wrong_key)
 
     def refuse(self, refusal: Refused) -> VendorResponse:
-        """Return the response to a request that is not done."""
+        """Return the response to a refused request."""
         return VendorResponse(self.error(refusal), refusal.status)
 
     def error(self, refusal: Refused) -> JsonValue:
@@ -122,7 +122,7 @@ class RoutedVendor:
         return {"error": {"message": refusal.message}}
 
     def shapes(self) -> Sequence[Shape]:
-        """Return which fields its responses may leave out; none that are known, by default."""
+        """Return the shapes of its responses; by default none."""
         return ()
 
     def _dispatch(self, request: VendorRequest) -> Any:
@@ -134,11 +134,7 @@ class RoutedVendor:
 
 
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:
-    """Return a resource.
-
-    Raises:
-        Refused: There is none of this name.
-    """
+    """Return a resource; raise `Refused` if it does not exist."""
     if name not in resources:
         raise Refused(404, f"there is no {kind} {name!r}")
     return resources[name]

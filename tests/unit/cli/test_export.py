@@ -111,8 +111,8 @@ def test_a_vendor_that_hands_out_weights_gives_an_adapter_alone(
     shown = unitune("export", "--to", "adapter", "-o", "out")
     assert b"weights" == (tmp_path / "out" / "adapter.tar.zst").read_bytes()
     assert "verified           no\n" in shown.out
-    assert "was not verified: no model was run" in shown.out
-    assert "out is there already" in unitune("export", "--to", "adapter", "-o", "out").err
+    assert "not verified: no model was run" in shown.out
+    assert "out already exists" in unitune("export", "--to", "adapter", "-o", "out").err
 
 
 @pytest.mark.usefixtures("_run")

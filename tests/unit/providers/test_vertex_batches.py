@@ -380,7 +380,7 @@ def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, serv
         ({"k" * 64: asking("So?")}, "1 to 63"),
         (
             {"k-1-7": Request(messages=(Message(role="user", name="anna", content="Hello?"),))},
-            "cannot take request k-1-7: .*anna",
+            "cannot accept request k-1-7: .*anna",
         ),
     ],
 )

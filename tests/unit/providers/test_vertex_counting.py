@@ -66,7 +66,7 @@ def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor
         (Fault.RATE_LIMITED, BackendError, "HTTP 429"),
         (Fault.SERVER_ERROR, BackendError, "HTTP 500"),
         (Fault.EXPIRED_KEY, BackendError, "HTTP 401"),
-        (Fault.SILENCE, Unreachable, "no whole answer"),
+        (Fault.SILENCE, Unreachable, "no complete answer"),
     ],
 )
 def test_failure_is_an_error_of_ours_and_the_next_count_is_right(

@@ -185,7 +185,9 @@ def test_a_forced_delete_forgets_the_run_and_says_what_stays(
 ) -> None:
     run = launch(make_job({})).wait(0.001)
     vendor.refuses = [BackendError("not allowed.", status=403)]
-    assert [f"the model {run.job_id} at fake was not deleted: not allowed."] == run.delete(force=True)
+    assert [f"the model {run.job_id} at fake was not deleted: not allowed."] == run.delete(
+        force=True
+    )
     assert [] == runs()
 
 

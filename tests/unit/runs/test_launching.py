@@ -118,8 +118,14 @@ def test_a_job_of_another_run_is_not_adopted(
 @pytest.mark.parametrize(
     ("described", "reason"),
     [
-        (JobDescription("by hand", "elsewhere/large"), "it trains 'elsewhere/large', but the run trains"),
-        (JobDescription(None, "tiny", "file-1"), "its training file is 'file-1', but the run's is '"),
+        (
+            JobDescription("by hand", "elsewhere/large"),
+            "it trains 'elsewhere/large', but the run trains",
+        ),
+        (
+            JobDescription(None, "tiny", "file-1"),
+            "its training file is 'file-1', but the run's is '",
+        ),
     ],
 )
 def test_a_job_that_trains_something_else_is_not_adopted(
