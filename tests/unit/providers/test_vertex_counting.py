@@ -84,7 +84,7 @@ def test_answer_without_a_count_is_none(
     vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vendor, "answer", lambda _: VendorResponse({}))
-    with pytest.raises(Unreachable, match="names no count"):
+    with pytest.raises(Unreachable, match="has no count"):
         VertexBackend().count_tokens(MODEL, SHORT)
 
 
