@@ -190,8 +190,7 @@ class ChatModel(Protocol):
     Without ``async with``, call `aclose` in the event loop of the requests.
     """
 
-    fingerprint: str
-    """Name or hash of everything that determines the model's answers."""
+    fingerprint: str  # name or hash of everything that determines the model's answers
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; report a failure in the reply's `error`."""
@@ -224,8 +223,7 @@ Placed: TypeAlias = Sequence[tuple[int, Reply]]  # replies, each with the index 
 class BatchedChatModel(ChatModel, Protocol):
     """A model that answers many requests at once faster, such as a local one."""
 
-    batch_size: int
-    """Preferred number of requests at once."""
+    batch_size: int  # preferred number of requests at once
 
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Answer all requests; yield replies with the index of their request as they finish."""

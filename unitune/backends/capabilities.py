@@ -230,29 +230,20 @@ class SwapsModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImportedJob:
-    """A job that was not launched by unitune, as described by the backend.
+    """A job that was not launched by unitune, as described by the backend."""
 
-    Args:
-        base_model: The backend's name of the base model.
-        method: sft, dpo or rft.
-        training: Content of the training file in the backend's wire format; None if it is gone.
-        validation: Content of the validation file, likewise.
-        tuning: Settings as in `unitune.job.job.Tuning`, without unknown ones.
-        options: Backend-specific hyperparameters.
-        model: The tuned model; None unless the job succeeded.
-        start: The vendor's name of the tuned model that it continued.
-        notes: What could not be converted, for people.
-    """
-
-    base_model: str
-    method: str
+    base_model: str  # the backend's name of the base model
+    method: str  # sft, dpo or rft
+    # Content of the training file in the backend's wire format; None if it is gone
     training: bytes | None
-    validation: bytes | None = None
+    validation: bytes | None = None  # content of the validation file, likewise
+    # Settings as in `unitune.job.job.Tuning`, without unknown ones
     tuning: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    # Backend-specific hyperparameters
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
-    model: TunedModel | None = None
-    start: str | None = None
-    notes: tuple[str, ...] = ()
+    model: TunedModel | None = None  # the tuned model; None unless the job succeeded
+    start: str | None = None  # the vendor's name of the tuned model that it continued
+    notes: tuple[str, ...] = ()  # what could not be converted, for people
 
 
 @runtime_checkable

@@ -35,17 +35,11 @@ VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A pair of address and key that the user has allowed.
+    """A pair of address and key that the user has allowed."""
 
-    Args:
-        address: Scheme, host and port.
-        variable: Environment variable whose key may be sent there.
-        source: File or environment variable that allows it.
-    """
-
-    address: str
-    variable: str
-    source: str
+    address: str  # scheme, host and port
+    variable: str  # environment variable whose key may be sent there
+    source: str  # file or environment variable that allows it
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,7 @@ class CreateCall(Protocol):
     """A create call under one key and the recording of its progress; to be subclassed."""
 
     guarantee: Guarantee = Guarantee.FINDABLE
-    settle_seconds: float = 0.0
-    """Time until the vendor's list shows what was created, at most."""
+    settle_seconds: float = 0.0  # time until the vendor's list shows what was created, at most
 
     def create(self) -> str:
         """Send the create call and return the vendor's id."""

@@ -18,25 +18,17 @@ ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollam
 
 @dataclass(frozen=True, slots=True)
 class ExportSpec:
-    """Request for an export of a tuned model.
+    """Request for an export of a tuned model."""
 
-    Args:
-        form: Form of the export.
-        folder: Folder to create.
-        name: Name of the model in it, valid as a file name.
-        requests: Requests that it must answer, greedily, as the run's own model does.
-        quantization: Rounding of the weights, by GGUF's name; None for the form's default.
-        temperature: Temperature of the evaluation's requests.
-        system: System message shared by all training rows, if any.
-    """
-
-    form: ExportForm
-    folder: Path
-    name: str
+    form: ExportForm  # form of the export
+    folder: Path  # folder to create
+    name: str  # name of the model in it, valid as a file name
+    # Requests that it must answer, greedily, as the run's own model does
     requests: Sequence[Request]
+    # Rounding of the weights, by GGUF's name; None for the form's default
     quantization: str | None = None
-    temperature: float = 0.0
-    system: str | None = None
+    temperature: float = 0.0  # temperature of the evaluation's requests
+    system: str | None = None  # system message shared by all training rows, if any
 
 
 ABOUT = "unitune.json"  # describes what an adapter or an export was made from
@@ -69,18 +61,12 @@ class Exported(Frozen):
 
     form: ExportForm
     folder: Path
-    files: dict[str, int]
-    """Size in bytes by path in the folder."""
-    seconds: float
-    """Time of writing it, without its verification."""
-    program: str
-    """Program that loaded it and answered, with its version."""
-    rows: int = 0
-    """Number of rows that it answered; 0 if it was not verified."""
-    equal: int = 0
-    """Number of rows with exactly the run's own answer."""
-    use: str = ""
-    """Command that uses it."""
+    files: dict[str, int]  # size in bytes by path in the folder
+    seconds: float  # time of writing it, without its verification
+    program: str  # program that loaded it and answered, with its version
+    rows: int = 0  # number of rows that it answered; 0 if it was not verified
+    equal: int = 0  # number of rows with exactly the run's own answer
+    use: str = ""  # command that uses it
     notes: tuple[str, ...] = ()
 
 

@@ -18,30 +18,26 @@ from unitune.security.spec import Frozen
 class Forecast(Frozen):
     """Time and memory that a training on this machine would take."""
 
+    # Problems of the rows for this model: too long, nothing to train on, …
     findings: tuple[Finding, ...] = ()
-    """Problems of the rows for this model: too long, nothing to train on, …"""
     rows: int
-    tokens: int
-    """Tokens of the training rows in one epoch."""
-    trained_tokens: int
-    """Tokens that are trained on in one epoch."""
+    tokens: int  # tokens of the training rows in one epoch
+    trained_tokens: int  # tokens that are trained on in one epoch
     epochs: int
-    steps: int
-    """Optimiser steps in all epochs."""
-    steps_low: int | None = None
-    """Minimum number of steps with early stopping."""
+    steps: int  # optimiser steps in all epochs
+    steps_low: int | None = None  # minimum number of steps with early stopping
     seconds_low: float
     seconds_expected: float
     seconds_high: float
     memory_low_bytes: int
+    # Expected peak memory of the worker; a launch with less free memory is refused
     memory_bytes: int
-    """Expected peak memory of the worker; a launch with less free memory is refused."""
     memory_high_bytes: int
     memory_available_bytes: int
+    # Day of the calibration behind time and memory; None if based on the model's shape only
     measured_on: date | None = None
-    """Day of the calibration behind time and memory; None if based on the model's shape only."""
+    # Resolved values of `auto` settings: dtype, threads, batch_size, learning_rate, …
     settings: dict[str, JsonValue]
-    """Resolved values of `auto` settings: dtype, threads, batch_size, learning_rate, …"""
 
     @classmethod
     def of_sweep(cls, runs: Sequence[Self]) -> Self:
@@ -96,13 +92,11 @@ class AnswerLoad(NamedTuple):
 class AnswerForecast(Frozen):
     """Time that requests to a model on this machine would take."""
 
-    seconds: float
-    """Expected time, including loading the model."""
-    low_share: float
-    """Lower end of the range, as a share of `seconds`."""
+    seconds: float  # expected time, including loading the model
+    low_share: float  # lower end of the range, as a share of `seconds`
     high_share: float
+    # Day on which answers were timed on this machine; None if guessed from the model's size
     measured_on: date | None = None
-    """Day on which answers were timed on this machine; None if guessed from the model's size."""
 
 
 @runtime_checkable

@@ -34,22 +34,14 @@ class UnrepresentableRow(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One kind of row of one vendor.
+    """One kind of row of one vendor."""
 
-    Args:
-        name: Name for `unitune convert --to`, such as ``openai-chat``.
-        summary: One line for people.
-        encode: Convert from canonical to wire.
-        decode: Convert from wire to canonical.
-        keys: Keys of a row that it reads, if it refuses others.
-        fits: Whether a row has this format, if that is recognisable and differs from canonical.
-    """
-
-    name: str
-    summary: str
-    encode: Callable[[Example], WireRow]
-    decode: Callable[[Mapping[str, JsonValue]], Example]
-    keys: tuple[str, ...] = ()
+    name: str  # name for `unitune convert --to`, such as ``openai-chat``
+    summary: str  # one line for people
+    encode: Callable[[Example], WireRow]  # convert from canonical to wire
+    decode: Callable[[Mapping[str, JsonValue]], Example]  # convert from wire to canonical
+    keys: tuple[str, ...] = ()  # keys of a row that it reads, if it refuses others
+    # Whether a row has this format, if that is recognisable and differs from canonical
     fits: Callable[[Mapping[str, JsonValue]], bool] | None = None
 
 
@@ -70,17 +62,11 @@ def wire_format(name: str) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One row in its new format.
+    """One row in its new format."""
 
-    Args:
-        line: Line in the source file.
-        text: A line of JSON Lines, without line end.
-        left_out: Keys that no training reads and the format cannot represent.
-    """
-
-    line: int
-    text: str
-    left_out: tuple[str, ...] = ()
+    line: int  # line in the source file
+    text: str  # a line of JSON Lines, without line end
+    left_out: tuple[str, ...] = ()  # keys that no training reads and the format cannot represent
 
 
 def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:

@@ -22,18 +22,13 @@ from unitune.security.spec import Spec
 class Limits(Spec):
     """Limits of a vendor for a training."""
 
-    min_rows: int | None = None
-    """Minimum number of training rows."""
-    max_rows: int | None = None
-    """Maximum number of training rows."""
-    file_bytes: int | None = None
-    """Maximum size of the training file in bytes."""
+    min_rows: int | None = None  # minimum number of training rows
+    max_rows: int | None = None  # maximum number of training rows
+    file_bytes: int | None = None  # maximum size of the training file in bytes
+    # Maximum number of validation rows; 0 if they are not accepted
     validation_rows_most: int | None = None
-    """Maximum number of validation rows; 0 if they are not accepted."""
-    epochs_most: int | None = None
-    """Maximum number of epochs."""
-    row_tokens: int | None = None
-    """Maximum length of a row in tokens."""
+    epochs_most: int | None = None  # maximum number of epochs
+    row_tokens: int | None = None  # maximum length of a row in tokens
 
 
 class BetaRange(Spec):
@@ -54,36 +49,33 @@ class BetaRange(Spec):
 class Billing(Spec):
     """Billing rules of a vendor; an omitted rule is unknown."""
 
+    # Tokens of a training row that are charged: all, or those that are trained on
     counted: Literal["all-tokens", "answer-tokens"] | None = None
-    """Tokens of a training row that are charged: all, or those that are trained on."""
+    # Whether the prompt of a preference row is charged once or with each answer
     preferences: Literal["prompt-once", "prompt-twice"] | None = None
-    """Whether the prompt of a preference row is charged once or with each answer."""
+    # Epochs if the job sets auto. openai-cookbook: by the number of rows, as in OpenAI's cookbook
+    # (examples/Chat_finetuning_data_prep.ipynb), which is close but not exact.
     epochs_auto: Annotated[int, Field(ge=1)] | Literal["openai-cookbook"] | None = None
-    """Epochs if the job sets auto. openai-cookbook: by the number of rows, as in OpenAI's cookbook
-    (examples/Chat_finetuning_data_prep.ipynb), which is close but not exact."""
+    # Charge for rows that are not packed: rows times the longest length
     packing_off: Literal["rows-times-longest"] | None = None
-    """Charge for rows that are not packed: rows times the longest length."""
+    # Charging of validation tokens
     validation: Literal["each-evaluation", "once", "free"] | None = None
-    """Charging of validation tokens."""
+    # Passes over the validation rows if the job does not set them
     evaluations_auto: Annotated[int, Field(ge=0)] | None = None
-    """Passes over the validation rows if the job does not set them."""
-    minimum_usd: Usd | None = None
-    """Minimum charge of a job; 0 for no minimum."""
+    minimum_usd: Usd | None = None  # minimum charge of a job; 0 for no minimum
+    # Treatment of rows longer than the limit
     overlength: Literal["truncated", "dropped", "refused"] | None = None
-    """Treatment of rows longer than the limit."""
+    # Charge for a cancelled job
     cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
-    """Charge for a cancelled job."""
+    # Charge for a failed job. to-checkpoint: steps up to the last checkpoint.
     failed: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None = None
-    """Charge for a failed job. to-checkpoint: steps up to the last checkpoint."""
-    source: str = ""
-    """Source of these rules."""
+    source: str = ""  # source of these rules
 
 
 class ClosedTo(Spec):
     """A group of customers that can no longer tune while others can."""
 
-    whom: str
-    """Group, such as "organisations that never tuned"."""
+    whom: str  # group, such as "organisations that never tuned"
     since: date
     source: str
 
@@ -91,22 +83,19 @@ class ClosedTo(Spec):
 class Closed(Spec):
     """End of a vendor's fine-tuning for all customers."""
 
-    by: date
-    """Day by which it had ended."""
-    reason: str
-    """Description of what ended, how that is known, and its dates."""
+    by: date  # day by which it had ended
+    reason: str  # description of what ended, how that is known, and its dates
     source: str
 
 
 class Tiers(Spec):
     """Price tiers of a vendor and how a job chooses one."""
 
-    usual: str
-    """Default tier, to which `Offer.prices` apply."""
+    usual: str  # default tier, to which `Offer.prices` apply
+    # Backend option that chooses the tier, such as ``options.azure.training_type``
     option: str = ""
-    """Backend option that chooses the tier, such as ``options.azure.training_type``."""
+    # Tier by the option's value
     chosen: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Tier by the option's value."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -118,31 +107,22 @@ class OfferedModel(Spec):
     """A base model that a backend can tune."""
 
     name: str
-    aliases: tuple[str, ...] = ()
-    """Other names of the same weights, at this backend or elsewhere."""
+    aliases: tuple[str, ...] = ()  # other names of the same weights, at this backend or elsewhere
     parameters: int | None = None
     licence: str | None = None
-    hub_name: str | None = None
-    """Name of the same weights on the Hugging Face Hub, if it differs."""
+    hub_name: str | None = None  # name of the same weights on the Hugging Face Hub, if it differs
     note: str = ""
-    methods: tuple[str, ...] | None = None
-    """Methods for this model; None for all of the offer's."""
+    methods: tuple[str, ...] | None = None  # methods for this model; None for all of the offer's
+    # Methods that can continue from a tuned model of this base; None for the offer's
     continues: tuple[str, ...] | None = None
-    """Methods that can continue from a tuned model of this base; None for the offer's."""
-    formats: dict[str, str] | None = None
-    """Wire format by method, if it differs from the offer's."""
-    limits: Limits | None = None
-    """Limits, if they differ from the offer's."""
-    billing: Billing | None = None
-    """Billing rules of this model that differ from the offer's."""
-    tunable_until: date | None = None
-    """Day from which trainings can no longer be started."""
-    tunable_until_source: str = ""
-    """Source of that day; third-party sources are named as such."""
-    closed_to: tuple[ClosedTo, ...] = ()
-    """Groups that can no longer tune it before that day."""
+    formats: dict[str, str] | None = None  # wire format by method, if it differs from the offer's
+    limits: Limits | None = None  # limits, if they differ from the offer's
+    billing: Billing | None = None  # billing rules of this model that differ from the offer's
+    tunable_until: date | None = None  # day from which trainings can no longer be started
+    tunable_until_source: str = ""  # source of that day; third-party sources are named as such
+    closed_to: tuple[ClosedTo, ...] = ()  # groups that can no longer tune it before that day
+    # Day on which the base and models tuned from it are switched off
     retires_on: date | None = None
-    """Day on which the base and models tuned from it are switched off."""
     retires_on_source: str = ""
 
 
@@ -150,8 +130,7 @@ class ModelUpdate(Spec):
     """Facts about a model published by a vendor after the offer was written."""
 
     backend: str
-    model: str
-    """The backend's name of the model."""
+    model: str  # the backend's name of the model
     retires_on: date | None = None
     limits: Limits | None = None
     as_of: date
@@ -161,42 +140,34 @@ class ModelUpdate(Spec):
 class Refused(Spec):
     """Base models that users request but that cannot be tuned here."""
 
-    pattern: str
-    """Regular expression for the model's name."""
-    reason: str
-    """Reason, date and alternative."""
+    pattern: str  # regular expression for the model's name
+    reason: str  # reason, date and alternative
 
 
 class Caching(Spec):
     """Prompt caching of a vendor."""
 
-    minimum_tokens: Annotated[int, Field(ge=0)]
-    """Minimum length of a cached prefix."""
-    step_tokens: Annotated[int, Field(ge=1)] = 1
-    """Granularity of a cached prefix."""
+    minimum_tokens: Annotated[int, Field(ge=0)]  # minimum length of a cached prefix
+    step_tokens: Annotated[int, Field(ge=1)] = 1  # granularity of a cached prefix
+    # Price of writing a token to the cache, as a multiple of the input price
     write_factor: Annotated[Usd, Field(ge=1)] = Decimal(1)
-    """Price of writing a token to the cache, as a multiple of the input price."""
 
 
 class Serving(Spec):
     """How models answer; the first whose pattern matches the model's name applies."""
 
-    pattern: str
-    """Regular expression for the model's name."""
-    caching: Caching | None = None
-    """Prompt caching; None if unknown."""
-    reasons: bool = False
-    """Whether hidden reasoning is billed with answers."""
-    tuned_as_base: bool = False
-    """Whether tokens of a tuned model cost as much as those of its base."""
+    pattern: str  # regular expression for the model's name
+    caching: Caching | None = None  # prompt caching; None if unknown
+    reasons: bool = False  # whether hidden reasoning is billed with answers
+    tuned_as_base: bool = False  # whether tokens of a tuned model cost as much as those of its base
     source: str
 
 
 class OutputTerms(Spec):
     """A vendor's terms on training other models on its answers."""
 
+    # No-competing-models: training competing models is not allowed
     training: Literal["no-competing-models"]
-    """no-competing-models: training competing models is not allowed."""
     as_of: date
     source: str
 
@@ -205,8 +176,7 @@ class Newest(Spec):
     """The newest untuned model, with which a tuned older model is compared."""
 
     model: str
-    source: str
-    """Source of this."""
+    source: str  # source of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,65 +204,53 @@ class Offer(Spec):
 
     name: str
     summary: str
-    as_of: date
-    """Day on which the facts below were checked."""
-    source: str = ""
-    """Source of the facts."""
-    methods: tuple[str, ...]
-    """Tuning methods; empty if it only answers."""
-    continues: tuple[str, ...] = ()
-    """Methods that can continue from a model tuned there."""
-    any_model: bool = False
-    """Whether models not in `models` are accepted."""
+    as_of: date  # day on which the facts below were checked
+    source: str = ""  # source of the facts
+    methods: tuple[str, ...]  # tuning methods; empty if it only answers
+    continues: tuple[str, ...] = ()  # methods that can continue from a model tuned there
+    any_model: bool = False  # whether models not in `models` are accepted
+    # Regular expression for the names of such models. Other names must be given for this backend,
+    # as in ``model: {openai: NAME}``.
     open_names: str | None = None
-    """Regular expression for the names of such models. Other names must be given for this backend,
-    as in ``model: {openai: NAME}``."""
+    # Whether any model of the Hugging Face Hub is accepted by its name there
     hub_models: bool = False
-    """Whether any model of the Hugging Face Hub is accepted by its name there."""
     models: tuple[OfferedModel, ...] = ()
     refuses: tuple[Refused, ...] = ()
-    unvalidated: tuple[str, ...] = ()
-    """Methods that do not accept validation rows."""
+    unvalidated: tuple[str, ...] = ()  # methods that do not accept validation rows
+    # Tuning settings that a job may set, dotted: epochs, lora.rank, …
     supported_settings: tuple[str, ...] = ()
-    """Tuning settings that a job may set, dotted: epochs, lora.rank, …"""
+    # Required unit of `tuning.warmup`; None for both
     warmup_as: Literal["steps", "share"] | None = None
-    """Required unit of `tuning.warmup`; None for both."""
+    # Losses of method dpo and the allowed beta of each
     preference_losses: dict[str, BetaRange] = {}  # noqa: RUF012 - pydantic copies it
-    """Losses of method dpo and the allowed beta of each."""
+    # Wire format by method (names of the entry points ``unitune.formats``); methods without one use
+    # canonical JSON Lines
     formats: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Wire format by method (names of the entry points ``unitune.formats``); methods without one
-    use canonical JSON Lines."""
     limits: Limits = Limits()
     billing: Billing = Billing()
     prices: tuple[PriceEntry, ...] = ()
     serving: tuple[Serving, ...] = ()
-    newest: Newest | None = None
-    """Newest model of about the size that is tuned here."""
-    outputs: OutputTerms | None = None
-    """Terms on training on its answers; None if unknown."""
-    tiers: Tiers | None = None
-    """Price tiers; None if each kind has one price."""
+    newest: Newest | None = None  # newest model of about the size that is tuned here
+    outputs: OutputTerms | None = None  # terms on training on its answers; None if unknown
+    tiers: Tiers | None = None  # price tiers; None if each kind has one price
+    # Vendor name in the package genai-prices, the source of prices of untuned models
     inference_prices: str | None = None
-    """Vendor name in the package genai-prices, the source of prices of untuned models."""
-    closed: Closed | None = None
-    """End of fine-tuning; None if it still tunes."""
+    closed: Closed | None = None  # end of fine-tuning; None if it still tunes
+    # Model of the job options under ``options.NAME``, as ``module:Class``; importing it must not
+    # need the vendor's packages
     options: str | None = None
-    """Model of the job options under ``options.NAME``, as ``module:Class``; importing it must not
-    need the vendor's packages."""
-    deploy_options: str | None = None
-    """Model of the deployment options, as ``module:Class``."""
+    deploy_options: str | None = None  # model of the deployment options, as ``module:Class``
+    # Time after an unanswered create call in which its job may still appear in lists
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
-    """Time after an unanswered create call in which its job may still appear in lists."""
+    # "none": training is free. None: as the models define, or unknown.
     training_price: Literal["none"] | None = None
-    """"none": training is free. None: as the models define, or unknown."""
+    # Hardware that trains; models of a cluster or this machine answer on this machine
     trains_on: Literal["vendor", "cluster", "this-machine"] = "vendor"
-    """Hardware that trains; models of a cluster or this machine answer on this machine."""
+    # Megabytes on disk that its extra adds to a plain install, with dependencies
     install_mb: int | None = None
-    """Megabytes on disk that its extra adds to a plain install, with dependencies."""
+    # Requirements for people to read: environment variables, roles, buckets
     needs: tuple[str, ...] = ()
-    """Requirements for people to read: environment variables, roles, buckets."""
-    lacks: tuple[str, ...] = ()
-    """Missing features for people to read."""
+    lacks: tuple[str, ...] = ()  # missing features for people to read
 
     @model_validator(mode="after")
     def _prices_are_dated_and_sourced(self) -> Self:

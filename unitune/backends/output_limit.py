@@ -41,18 +41,12 @@ UNCLOSED = ("<think>", "</think>")
 
 @dataclass(frozen=True, slots=True)
 class OutputLimit:
-    """The limit of answers in one comparison.
+    """The limit of answers in one comparison."""
 
-    Args:
-        fixed: The job's own limit; None if it has none.
-        longest: Upper bound for the tokens of the longest expected answer.
-        backend: Backend of the job.
-        others: Backends of contenders that answer elsewhere, by contender.
-    """
-
-    fixed: int | None
-    longest: int
-    backend: str
+    fixed: int | None  # the job's own limit; None if it has none
+    longest: int  # upper bound for the tokens of the longest expected answer
+    backend: str  # backend of the job
+    # Backends of contenders that answer elsewhere, by contender
     others: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def of(self, spec: ContenderSpec) -> int:

@@ -53,14 +53,11 @@ class State(StrEnum):
 class Guarantee(StrEnum):
     """Way to find a launch again after the answer to its create call was lost."""
 
+    # Idempotency token: submit again with the same key
     TOKEN = "idempotency token"  # noqa: S105 - not a password
-    """Idempotency token: submit again with the same key."""
-    OWN_ID = "own id"
-    """The caller names the job: submit again; if it exists, adopt it."""
-    FINDABLE = "findable"
-    """The key is in metadata or labels that can be searched."""
-    SUFFIX_ONLY = "suffix only"
-    """The key is only part of a name; a single match is adopted."""
+    OWN_ID = "own id"  # the caller names the job: submit again; if it exists, adopt it
+    FINDABLE = "findable"  # the key is in metadata or labels that can be searched
+    SUFFIX_ONLY = "suffix only"  # the key is only part of a name; a single match is adopted
 
 
 # Guarantees of backends that make one job of two create calls with the same key
@@ -96,29 +93,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Result of one poll.
+    """Result of one poll."""
 
-    Args:
-        state: State as defined by unitune.
-        raw: State as reported by the backend.
-        events: Events after the cursor, oldest first.
-        cursor: Cursor for the next poll.
-        model: The tuned model; set if the state is succeeded.
-        error: Reason; set if the state is failed.
-        billed_tokens: Billed training tokens of all epochs, once known.
-        billed_usd: Billed amount in US dollars, once known.
-        epochs: Number of epochs, once the backend has chosen it.
-    """
-
-    state: State
-    raw: str
-    events: tuple[Event, ...] = ()
-    cursor: str = ""
-    model: TunedModel | None = None
-    error: str | None = None
-    billed_tokens: int | None = None
-    billed_usd: Decimal | None = None
-    epochs: int | None = None
+    state: State  # state as defined by unitune
+    raw: str  # state as reported by the backend
+    events: tuple[Event, ...] = ()  # events after the cursor, oldest first
+    cursor: str = ""  # cursor for the next poll
+    model: TunedModel | None = None  # the tuned model; set if the state is succeeded
+    error: str | None = None  # reason; set if the state is failed
+    billed_tokens: int | None = None  # billed training tokens of all epochs, once known
+    billed_usd: Decimal | None = None  # billed amount in US dollars, once known
+    epochs: int | None = None  # number of epochs, once the backend has chosen it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +116,14 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything that a submit needs.
+    """Everything that a submit needs."""
 
-    Args:
-        key: Launch key: run id and attempt; at most 26 characters of ``[a-z0-9-]``.
-        job: Job to launch.
-        training: Uploaded training rows.
-        validation: Uploaded validation rows, if any.
-        folder: The run's folder, for backends that work on this machine.
-        start: Model to continue from, if the offer has the method in `continues`; None for the base
-            model.
-    """
-
-    key: str
-    job: Job
-    training: Upload
-    validation: Upload | None
-    folder: Path
+    key: str  # launch key: run id and attempt; at most 26 characters of ``[a-z0-9-]``
+    job: Job  # job to launch
+    training: Upload  # uploaded training rows
+    validation: Upload | None  # uploaded validation rows, if any
+    folder: Path  # the run's folder, for backends that work on this machine
+    # Model to continue from, if the offer has the method in `continues`; None for the base model
     start: Start | None = None
 
 

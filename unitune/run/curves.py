@@ -17,10 +17,10 @@ class Curve(Closed):
     values: tuple[float, ...]
     validation_steps: tuple[int, ...] = ()
     validation_values: tuple[float, ...] = ()
+    # Learning rate of each of `steps`; empty if one is unknown
     learning_rates: tuple[float, ...] = ()
-    """Learning rate of each of `steps`; empty if one is unknown."""
+    # Step whose adapter became the model, if validation rows selected it
     kept_step: int | None = None
-    """Step whose adapter became the model, if validation rows selected it."""
 
 
 def curve_of(events: Sequence[Event]) -> Curve | None:

@@ -53,17 +53,11 @@ log = logging.getLogger(__name__)
 
 
 class Reaper(Frozen):
-    """Process that takes a deployment down.
+    """Process that takes a deployment down."""
 
-    Args:
-        process: The process, as `Holder.text`.
-        due: Time of the take-down, by `CLOCK`.
-        parent: Process whose end also ends the deployment, as `Holder.text`.
-    """
-
-    process: str
-    due: float
-    parent: str | None = None
+    process: str  # the process, as `Holder.text`
+    due: float  # time of the take-down, by `CLOCK`
+    parent: str | None = None  # process whose end also ends the deployment, as `Holder.text`
 
     @property
     def holder(self) -> Holder:
@@ -197,25 +191,15 @@ def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> Deploymen
 
 @dataclass
 class _Task:
-    """State of a reaper.
+    """State of a reaper."""
 
-    Args:
-        ledger: Ledger of the deployment.
-        id: Id of the deployment.
-        parent: Process whose end also ends the deployment.
-        record: Last record read; None before the first.
-        due: Time of the take-down, by `clock`.
-        down: True if the vendor took it down or does not have it.
-        forgotten: True if the ledger answers but has no such deployment.
-    """
-
-    ledger: Ledger
-    id: str
-    parent: Holder | None
-    record: DeploymentRecord | None = None
-    due: float = float("inf")
-    down: bool = False
-    forgotten: bool = False
+    ledger: Ledger  # ledger of the deployment
+    id: str  # Id of the deployment
+    parent: Holder | None  # process whose end also ends the deployment
+    record: DeploymentRecord | None = None  # last record read; None before the first
+    due: float = float("inf")  # time of the take-down, by `clock`
+    down: bool = False  # True if the vendor took it down or does not have it
+    forgotten: bool = False  # True if the ledger answers but has no such deployment
     since: float = field(default_factory=clock)
 
     def read(self) -> None:

@@ -33,25 +33,18 @@ INTERVAL_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Vendor:
-    """State of one backend.
+    """State of one backend."""
 
-    Args:
-        name: Name of the backend.
-        cursor: Cursor of the next page of its list.
-        listed: Jobs on the pages since the first page.
-        due: Jobs to poll in turn, because no page listed them or a poll failed.
-        polled: Listed state at a job's last poll.
-        turns: Order of the last polls in turn, as a count.
-        rests_until: Earliest time of the next request, on the monotonic clock.
-    """
-
-    name: str
-    cursor: str = ""
-    listed: set[str] = field(default_factory=set[str])
+    name: str  # name of the backend
+    cursor: str = ""  # cursor of the next page of its list
+    listed: set[str] = field(default_factory=set[str])  # jobs on the pages since the first page
+    # Jobs to poll in turn, because no page listed them or a poll failed
     due: set[str] = field(default_factory=set[str])
+    # Listed state at a job's last poll
     polled: dict[str, State] = field(default_factory=dict[str, State])
+    # Order of the last polls in turn, as a count
     turns: dict[str, int] = field(default_factory=dict[str, int])
-    rests_until: float = 0.0
+    rests_until: float = 0.0  # earliest time of the next request, on the monotonic clock
 
     def changed(self, waiting: Mapping[str, Standing], limited: Collection[str]) -> list[str]:
         """Send the vendor one request and return the jobs to poll, ended ones first."""
@@ -96,22 +89,17 @@ class _Vendor:
 
 @dataclass(slots=True)
 class _Watch:
-    """State of a watcher.
+    """State of a watcher."""
 
-    Args:
-        ledger: Ledger of the runs.
-        reported: State of each run when it was last yielded.
-        vendors: Backends by name.
-        refused: Errors of vendors and jobs that get no more requests, by name and id.
-        limits: True for each run id that a budget limits.
-        tracking_is_late: True once trackers took too long; `unitune track` sends the rest.
-    """
-
-    ledger: Ledger
+    ledger: Ledger  # ledger of the runs
+    # State of each run when it was last yielded
     reported: dict[str, State] = field(default_factory=dict[str, State])
-    vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])
+    vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])  # backends by name
+    # Errors of vendors and jobs that get no more requests, by name and id
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
+    # True for each run id that a budget limits
     limits: dict[str, bool] = field(default_factory=dict[str, bool])
+    # True once trackers took too long; `unitune track` sends the rest
     tracking_is_late: bool = False
 
     def search_jobs(self) -> None:

@@ -52,16 +52,11 @@ QUESTION = Request(
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training followed to its end.
+    """A training followed to its end."""
 
-    Args:
-        launch: The submitted launch.
-        job_id: Id returned by `submit`.
-        statuses: Status of every poll, in order, each with the cursor of the one before.
-    """
-
-    launch: Launch
-    job_id: str
+    launch: Launch  # the submitted launch
+    job_id: str  # Id returned by `submit`
+    # Status of every poll, in order, each with the cursor of the one before
     statuses: Sequence[Status]
 
     @property
@@ -81,25 +76,20 @@ class Training:
 class ContractBase:
     """Settings and fixtures of a backend's test."""
 
-    name: ClassVar[str]
-    """Registered name of the backend."""
+    name: ClassVar[str]  # registered name of the backend
+    # Settings for serving its vendor; None for a backend without one
     setup: ClassVar[VendorSetup | None] = None
-    """Settings for serving its vendor; None for a backend without one."""
-    model: ClassVar[str] = ""
-    """A small base model; by default that of `setup`, or "any"."""
+    model: ClassVar[str] = ""  # a small base model; by default that of `setup`, or "any"
     tuning: ClassVar[Tuning] = Tuning()
-    options: ClassVar[Mapping[str, JsonValue]] = {}
-    """Backend options for a short training."""
+    options: ClassVar[Mapping[str, JsonValue]] = {}  # backend options for a short training
+    # Settings for a training that can be cancelled before it ends
     slow_tuning: ClassVar[Tuning] = Tuning()
-    """Settings for a training that can be cancelled before it ends."""
+    # Options for such a training; they override `options`
     slow_options: ClassVar[Mapping[str, JsonValue]] = {}
-    """Options for such a training; they override `options`."""
-    deploy_options: ClassVar[Mapping[str, JsonValue]] = {}
-    """Backend options for a deployment."""
+    deploy_options: ClassVar[Mapping[str, JsonValue]] = {}  # backend options for a deployment
     rows: ClassVar[Sequence[str]] = ROWS
     poll_seconds: ClassVar[float] = 0.01
-    timeout_seconds: ClassVar[float] = 120
-    """Time limit of a training, a batch or a deployment."""
+    timeout_seconds: ClassVar[float] = 120  # time limit of a training, a batch or a deployment
 
     @classmethod
     def base_model(cls) -> str:

@@ -49,6 +49,7 @@ STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR:
 class HostedContract(ContractBase):
     """Tests of a hosted backend's requests and failures."""
 
+    # Two values of each setting of a job; settings that the offer supports are tested
     settings: ClassVar[dict[str, Sequence[Any]]] = {
         "epochs": (2, 3),
         "batch_size": (8, 16),
@@ -59,7 +60,6 @@ class HostedContract(ContractBase):
         "sequence_length": (1024, 2048),
         "seed": (7, 8),
     }
-    """Two values of each setting of a job; settings that the offer supports are tested."""
 
     def created(self, server: Server, launch: Launch) -> bytes:
         """Create a job and return the request to the vendor without the launch key."""
@@ -204,16 +204,12 @@ def _parts(value: JsonValue) -> Iterator[str | float | int]:
 
 @dataclass(slots=True)
 class Tally:
-    """Results of the polls.
+    """Results of the polls."""
 
-    Args:
-        polls: Number of reading calls of every kind.
-        refusals: Number of each unitune error, without ids.
-        crashes: Number of each other exception, by type and line.
-    """
-
-    polls: int = 0
+    polls: int = 0  # number of reading calls of every kind
+    # Number of each unitune error, without ids
     refusals: Counter[str] = field(default_factory=Counter[str])
+    # Number of each other exception, by type and line
     crashes: Counter[str] = field(default_factory=Counter[str])
 
     def call(self, act: Callable[[], T]) -> T | None:

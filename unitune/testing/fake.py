@@ -38,8 +38,7 @@ class FakeJob(Frozen):
     training: Upload
     script: Script
     start: Start | None = None
-    started: float
-    """Seconds since 1970, UTC."""
+    started: float  # seconds since 1970, UTC
 
 
 class Stopped(Frozen):

@@ -88,12 +88,9 @@ class FakeBatch(Frozen):
     """A batch of the fake vendor; ``batch.json`` in its folder."""
 
     key: str
-    created: float
-    """Seconds since 1970, UTC."""
-    size: int
-    """Number of requests."""
-    replies: dict[str, Reply]
-    """Replies by request id; requests that are never processed have none."""
+    created: float  # seconds since 1970, UTC
+    size: int  # number of requests
+    replies: dict[str, Reply]  # replies by request id; requests that are never processed have none
 
 
 class _Chats(Protocol):

@@ -55,33 +55,21 @@ class Act(StrEnum):
 
     LAUNCH = "launch"
     CANCEL = "cancel"
-    DELETE = "delete"
-    """Deletion of a cancelled run."""
+    DELETE = "delete"  # deletion of a cancelled run
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of one kill.
+    """Outcome of one kill."""
 
-    Args:
-        step: Step of the kill: ``before submit (step 15)``, …
-        left: State of the run after the kill; empty without a run.
-        state: Final state of the run; `DELETED` if it no longer exists.
-        known: Whether the run knows the only job with its key.
-        advice: Advice of the run to its user.
-        error: Error of the recovery, if it failed.
-        jobs: Number of jobs created at the vendor.
-        files: Number of files created at the vendor.
-    """
-
-    step: str
-    left: str
-    state: str
-    known: bool
-    advice: str = ""
-    error: str = ""
-    jobs: int = 0
-    files: int = 0
+    step: str  # step of the kill: ``before submit (step 15)``, …
+    left: str  # state of the run after the kill; empty without a run
+    state: str  # final state of the run; `DELETED` if it no longer exists
+    known: bool  # whether the run knows the only job with its key
+    advice: str = ""  # advice of the run to its user
+    error: str = ""  # error of the recovery, if it failed
+    jobs: int = 0  # number of jobs created at the vendor
+    files: int = 0  # number of files created at the vendor
 
     def verdict(self, guarantee: Guarantee, files: int) -> Verdict:
         """Return the verdict; "uncertain" is allowed only for `Guarantee.SUFFIX_ONLY`."""

@@ -34,28 +34,23 @@ from unitune.testing.omissions import EMPTY, Omissions, Shape
 class Fault(StrEnum):
     """Fault of one request."""
 
-    RATE_LIMITED = "rate limited"
-    """A 429 with Retry-After; the vendor never sees the request."""
-    SERVER_ERROR = "server error"
-    """A 500; the vendor never sees the request."""
+    RATE_LIMITED = "rate limited"  # a 429 with Retry-After; the vendor never sees the request
+    SERVER_ERROR = "server error"  # a 500; the vendor never sees the request
+    # The vendor acts on the request and answers 500
     ERROR_AFTER = "server error after it took effect"
-    """The vendor acts on the request and answers 500."""
-    SILENCE = "no answer"
-    """The vendor acts on the request and never answers."""
+    SILENCE = "no answer"  # the vendor acts on the request and never answers
+    # The vendor acts on the request; the connection ends within the answer's headers
     CUT = "connection cut"
-    """The vendor acts on the request; the connection ends within the answer's headers."""
+    # The vendor acts on the request; the body ends before its announced length
     SHORT = "body cut short"
-    """The vendor acts on the request; the body ends before its announced length."""
-    EXPIRED_KEY = "expired key"
-    """A 401; the vendor never sees the request."""
+    EXPIRED_KEY = "expired key"  # a 401; the vendor never sees the request
+    # The vendor acts on the request and answers 409, as if a proxy had sent it twice
     CONFLICT_AFTER = "conflict after it took effect"
-    """The vendor acts on the request and answers 409, as if a proxy had sent it twice."""
+    # The vendor acts on the request and answers 429 with Retry-After
     RATE_LIMITED_AFTER = "rate limited after it took effect"
-    """The vendor acts on the request and answers 429 with Retry-After."""
-    TWICE = "delivered twice"
-    """The vendor acts on the request twice and returns the second answer."""
+    TWICE = "delivered twice"  # the vendor acts on the request twice and returns the second answer
+    # The connection is cut; the vendor sees the request `Server.late_seconds` later
     LATE = "delivered late"
-    """The connection is cut; the vendor sees the request `Server.late_seconds` later."""
 
 
 # Faults in which the vendor has acted, but the answer does not show it
@@ -79,21 +74,13 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recur
 
 @dataclass(frozen=True, slots=True)
 class VendorRequest:
-    """A received request.
+    """A received request."""
 
-    Args:
-        method: GET, POST, …
-        path: Path without query, percent-decoded.
-        query: Values by name.
-        headers: Headers with lower-case names.
-        body: Body as sent.
-    """
-
-    method: str
-    path: str
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
-    body: bytes
+    method: str  # GET, POST, …
+    path: str  # path without query, percent-decoded
+    query: Mapping[str, list[str]]  # values by name
+    headers: Mapping[str, str]  # headers with lower-case names
+    body: bytes  # body as sent
 
     @property
     def json(self) -> dict[str, Any]:
@@ -128,16 +115,11 @@ class VendorRequest:
 
 @dataclass(frozen=True, slots=True)
 class VendorResponse:
-    """A vendor's response.
+    """A vendor's response."""
 
-    Args:
-        content: JSON or bytes.
-        status: HTTP status.
-        headers: Headers besides content type and length.
-    """
-
-    content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])
-    status: int = 200
+    content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])  # JSON or bytes
+    status: int = 200  # HTTP status
+    # Headers besides content type and length
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

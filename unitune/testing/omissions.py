@@ -25,36 +25,23 @@ EMPTY: Schema = {}
 
 
 class Shape(NamedTuple):
-    """Description of the answers to a kind of request.
+    """Description of the answers to a kind of request."""
 
-    Args:
-        method: GET, POST, …
-        path: Regular expression for the whole path.
-        schema: Schema of the answer.
-    """
-
-    method: str
-    path: str
-    schema: Schema
+    method: str  # GET, POST, …
+    path: str  # regular expression for the whole path
+    schema: Schema  # schema of the answer
 
 
 @dataclass(slots=True)
 class Omissions:
-    """Omits fields of answers.
+    """Omits fields of answers."""
 
-    Args:
-        seed: Seed of the choice; the same requests in the same order lose the same fields.
-        share: Share of the optional fields that are omitted.
-        required: Whether required fields may be omitted too.
-        met: Paths of optional fields seen so far, such as ``data[].message``.
-        omitted: Number of omitted fields.
-    """
-
-    seed: int = 0
-    share: float = 0.3
-    required: bool = False
+    seed: int = 0  # seed of the choice; the same requests in the same order lose the same fields
+    share: float = 0.3  # share of the optional fields that are omitted
+    required: bool = False  # whether required fields may be omitted too
+    # Paths of optional fields seen so far, such as ``data[].message``
     met: set[str] = field(default_factory=set[str])
-    omitted: int = 0
+    omitted: int = 0  # number of omitted fields
     _random: Random = field(init=False)
 
     def __post_init__(self) -> None:

@@ -69,12 +69,10 @@ class RoutedVendor:
         behavior: Its behavior; a test may change it while it runs.
     """
 
-    key: str
-    """Key that a request must carry."""
+    key: str  # key that a request must carry
+    # Headers that may carry the key, with the prefix of the key in each
     key_headers: ClassVar[Mapping[str, str]] = {"authorization": "Bearer "}
-    """Headers that may carry the key, with the prefix of the key in each."""
-    prefix: ClassVar[str] = ""
-    """Regular expression for the beginning of all paths."""
+    prefix: ClassVar[str] = ""  # regular expression for the beginning of all paths
     wrong_key: ClassVar[str] = "the key is not valid"
     no_route: ClassVar[str] = "there is no {method} {path}"
     unreadable: ClassVar[str] = "cannot be read: {error}"

@@ -32,18 +32,12 @@ class Fault(StrEnum):
     """Fault of one create call."""
 
     NONE = "none"
-    REFUSE = "refuse"
-    """A 400: no job."""
-    LOSE_REQUEST = "lose request"
-    """No answer, no job."""
-    LOSE_ANSWER = "lose answer"
-    """No answer, but a job."""
-    SERVER_ERROR = "server error"
-    """A 500, but a job."""
-    DIE_BEFORE = "die before"
-    """The calling process is killed; no job."""
-    DIE_AFTER = "die after"
-    """The calling process is killed; a job."""
+    REFUSE = "refuse"  # a 400: no job
+    LOSE_REQUEST = "lose request"  # no answer, no job
+    LOSE_ANSWER = "lose answer"  # no answer, but a job
+    SERVER_ERROR = "server error"  # a 500, but a job
+    DIE_BEFORE = "die before"  # the calling process is killed; no job
+    DIE_AFTER = "die after"  # the calling process is killed; a job
 
 
 class Answers(Spec):

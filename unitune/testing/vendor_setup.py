@@ -23,35 +23,22 @@ from unitune.testing.omissions import Omissions
 
 @dataclass(slots=True)
 class ServerBehavior:
-    """Behavior of a vendor; a test may change it while it runs.
+    """Behavior of a vendor; a test may change it while it runs."""
 
-    Args:
-        queued_polls: Number of polls of a job during which it stays queued.
-        steps: Number of training steps, each with a loss.
-        steps_per_poll: Number of steps between two polls.
-        seconds: If set, duration of a job; polls then have no effect.
-        list_lag_seconds: Delay before lists show a job.
-        lists_repeat: Whether lists show a job on two pages, each time in another order.
-        state: State shown instead of the vendor's own for a running job.
-        rejects_files: Reason why every training file fails validation, in the vendor's words.
-        fails: Reason why every job fails at the end.
-        replies: Answers of tuned models by the last user message.
-        otherwise: Answer to everything else.
-        omits: Fields that its answers omit, if any.
-    """
-
-    queued_polls: int = 1
-    steps: int = 4
-    steps_per_poll: int = 2
-    seconds: float | None = None
-    list_lag_seconds: float = 0.0
-    lists_repeat: bool = False
-    state: str | None = None
+    queued_polls: int = 1  # number of polls of a job during which it stays queued
+    steps: int = 4  # number of training steps, each with a loss
+    steps_per_poll: int = 2  # number of steps between two polls
+    seconds: float | None = None  # if set, duration of a job; polls then have no effect
+    list_lag_seconds: float = 0.0  # delay before lists show a job
+    lists_repeat: bool = False  # whether lists show a job on two pages, each time in another order
+    state: str | None = None  # state shown instead of the vendor's own for a running job
+    # Reason why every training file fails validation, in the vendor's words
     rejects_files: str | None = None
-    fails: str | None = None
+    fails: str | None = None  # reason why every job fails at the end
+    # Answers of tuned models by the last user message
     replies: dict[str, str] = field(default_factory=dict[str, str])
-    otherwise: str = "I do not know."
-    omits: Omissions | None = None
+    otherwise: str = "I do not know."  # answer to everything else
+    omits: Omissions | None = None  # fields that its answers omit, if any
 
 
 @dataclass(slots=True)

@@ -132,9 +132,9 @@ class WireBackend(HostedBackend[Options]):
 
     chat_path = ""
     states: ClassVar[Mapping[str, State]] = STATES
+    # First name of the output limit in chat: OpenAI has deprecated `max_tokens`, but other servers
+    # know no other
     limit_name: ClassVar[LimitName] = "max_completion_tokens"
-    """First name of the output limit in chat: OpenAI has deprecated `max_tokens`, but other servers
-    know no other."""
 
     def settings(self, job: Job) -> Body:
         """Return the settings of a create call, without model, files and launch key.

@@ -73,19 +73,12 @@ UNITS: Mapping[str, tuple[Decimal, Unit]] = {
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What a meter measures.
+    """What a meter measures."""
 
-    Args:
-        model: Name of the model in the offer.
-        kind: training, hosting, input, …
-        tier: global, regional, data-zone or developer; None if the model has one price.
-        method: rft for a meter of reinforcement only.
-    """
-
-    model: str
-    kind: Kind
-    tier: str | None
-    method: str | None
+    model: str  # name of the model in the offer
+    kind: Kind  # training, hosting, input, …
+    tier: str | None  # global, regional, data-zone or developer; None if the model has one price
+    method: str | None  # rft for a meter of reinforcement only
 
 
 class AzurePrices:

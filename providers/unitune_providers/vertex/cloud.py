@@ -51,19 +51,12 @@ SIGN_IN = (
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """A project and location, with the caller's credentials.
+    """A project and location, with the caller's credentials."""
 
-    Args:
-        project: Id of the project.
-        location: Location of trainings, such as ``us-central1``.
-        credentials: Credentials of the caller.
-        base_url: Address of another server than Google's; empty for Google's.
-    """
-
-    project: str
-    location: str
-    credentials: Credentials
-    base_url: str = ""
+    project: str  # Id of the project
+    location: str  # location of trainings, such as ``us-central1``
+    credentials: Credentials  # credentials of the caller
+    base_url: str = ""  # address of another server than Google's; empty for Google's
 
     @property
     def base_location(self) -> str:

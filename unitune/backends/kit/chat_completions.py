@@ -68,19 +68,12 @@ IN_ALL = re.compile(r"context", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer with an error status.
+    """An answer with an error status."""
 
-    Args:
-        status: HTTP status.
-        words: The vendor's message.
-        param: The parameter that it named in a field of its own.
-        code: The error's name, such as ``content_filter``.
-    """
-
-    status: int
-    words: str
-    param: str | None = None
-    code: str | None = None
+    status: int  # HTTP status
+    words: str  # the vendor's message
+    param: str | None = None  # the parameter that it named in a field of its own
+    code: str | None = None  # the error's name, such as ``content_filter``
 
     @classmethod
     def read(cls, status: int, body: object) -> Refusal:
@@ -142,19 +135,13 @@ def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
 
 @dataclass(slots=True)
 class Dialect:
-    """Known API differences of one model, learnt from its responses; shared by all requests.
+    """Known API differences of one model, learnt from its responses; shared by all requests."""
 
-    Args:
-        limit: Its name of the output limit.
-        left_out: Parameters that it refused and that can be left out.
-        most_tokens: Its largest output limit, if it refused a larger one.
-        proven: Whether it has answered a request of this form.
-    """
-
-    limit: LimitName = "max_tokens"
+    limit: LimitName = "max_tokens"  # its name of the output limit
+    # Parameters that it refused and that can be left out
     left_out: set[str] = field(default_factory=set[str])
-    most_tokens: int | None = None
-    proven: bool = False
+    most_tokens: int | None = None  # its largest output limit, if it refused a larger one
+    proven: bool = False  # whether it has answered a request of this form
     _limits_refused: set[LimitName] = field(default_factory=set[LimitName])
 
     def body(self, model: str, request: Request) -> dict[str, object]:

@@ -42,20 +42,14 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """A vendor, as named in messages.
+    """A vendor, as named in messages."""
 
-    Args:
-        name: Name of the vendor, or the address of a server.
-        key_variable: Environment variable with the key, if any.
-        url: Its address, shown if it does not answer.
-        advice: What to do next by status; extends `ADVICE`.
-        secrets: Values that no message may repeat, besides those in the environment.
-    """
-
-    name: str
-    key_variable: str | None = None
-    url: str | None = None
+    name: str  # name of the vendor, or the address of a server
+    key_variable: str | None = None  # environment variable with the key, if any
+    url: str | None = None  # its address, shown if it does not answer
+    # What to do next by status; extends `ADVICE`
     advice: Mapping[int, str] = field(default_factory=dict[int, str])
+    # Values that no message may repeat, besides those in the environment
     secrets: tuple[str | None, ...] = field(default=(), repr=False)
 
     def refused(self, doing: str, response: ErrorResponse) -> BackendError:
@@ -94,21 +88,15 @@ class Vendor:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address and authentication of requests.
+    """Address and authentication of requests."""
 
-    Args:
-        vendor: Vendor at the address.
-        url: Base URL, with its version.
-        headers: Headers of each request.
-        token: Returns the key; called for each request, because keys expire.
-        token_header: Header of the key; None for a bearer token.
-    """
-
-    vendor: Vendor
-    url: str
+    vendor: Vendor  # vendor at the address
+    url: str  # base URL, with its version
+    # Headers of each request
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    # Returns the key; called for each request, because keys expire
     token: Callable[[], str] | None = field(default=None, repr=False)
-    token_header: str | None = None
+    token_header: str | None = None  # header of the key; None for a bearer token
 
     def request_headers(self, gateway: Parameters) -> dict[str, str]:
         """Return the headers of one request; a gateway's replace others of the same name.
@@ -144,17 +132,12 @@ class ErrorResponse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorTable:
-    """Exceptions of a library.
+    """Exceptions of a library."""
 
-    Args:
-        responses: Exceptions that hold an answer, each with a function that reads it.
-        silent: Exceptions for a missing or incomplete answer.
-        others: All other exceptions.
-    """
-
+    # Exceptions that hold an answer, each with a function that reads it
     responses: Mapping[type[Exception], Callable[[Any], ErrorResponse]]
-    silent: tuple[type[Exception], ...]
-    others: tuple[type[Exception], ...] = ()
+    silent: tuple[type[Exception], ...]  # exceptions for a missing or incomplete answer
+    others: tuple[type[Exception], ...] = ()  # all other exceptions
 
     @property
     def all(self) -> tuple[type[Exception], ...]:

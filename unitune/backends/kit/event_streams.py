@@ -25,8 +25,7 @@ DONE = "[DONE]"  # last event of a stream in OpenAI's format; not JSON
 class StreamedAnswer(Protocol):
     """A streamed answer."""
 
-    ended: bool
-    """Whether the last event was received."""
+    ended: bool  # whether the last event was received
 
     def add(self, event: Fields) -> str:
         """Add the next event and return its text."""

@@ -47,30 +47,22 @@ class HostedBackend(Generic[Options]):
 
     name: ClassVar[str]
     guarantee: ClassVar[Guarantee] = Guarantee.SUFFIX_ONLY
-    address: ClassVar[str]
-    """The vendor's own address."""
-    address_variable: ClassVar[str]
-    """Environment variable with another address."""
-    key_variable: ClassVar[str]
-    """Environment variable with the key."""
-    key_header: ClassVar[str | None] = None
-    """Header of the key; None for a bearer token."""
+    address: ClassVar[str]  # the vendor's own address
+    address_variable: ClassVar[str]  # environment variable with another address
+    key_variable: ClassVar[str]  # environment variable with the key
+    key_header: ClassVar[str | None] = None  # header of the key; None for a bearer token
+    # Environment variable with a bearer token, which is used instead of the key
     token_variable: ClassVar[str] = ""
-    """Environment variable with a bearer token, which is used instead of the key."""
-    headers: ClassVar[Mapping[str, str]] = {}
-    """Headers of each request, besides the key."""
+    headers: ClassVar[Mapping[str, str]] = {}  # headers of each request, besides the key
+    # Environment variable with further headers, ``NAME: VALUE`` per line, as in vendors' SDKs
     headers_variable: ClassVar[str] = ""
-    """Environment variable with further headers, ``NAME: VALUE`` per line, as in vendors' SDKs."""
-    sign_in_advice: ClassVar[str] = ""
-    """Advice on signing in without a key, if `sign_in` can."""
-    chat_path: ClassVar[str] = "/v1"
-    """Path of chat completions, below the address."""
+    sign_in_advice: ClassVar[str] = ""  # advice on signing in without a key, if `sign_in` can
+    chat_path: ClassVar[str] = "/v1"  # path of chat completions, below the address
+    # States by the vendor's words; any other word is `State.UNKNOWN`
     states: ClassVar[Mapping[str, State]] = {}
-    """States by the vendor's words; any other word is `State.UNKNOWN`."""
-    options: ClassVar[type[Any]] = NoOptions
-    """Model of a job's options; the parameter of the class."""
+    options: ClassVar[type[Any]] = NoOptions  # model of a job's options; the parameter of the class
+    # What to do next by HTTP status; extends `unitune.backends.kit.errors.ADVICE`
     advice: ClassVar[Mapping[int, str]] = {}
-    """What to do next by HTTP status; extends `unitune.backends.kit.errors.ADVICE`."""
 
     @property
     def api(self) -> Api:
@@ -274,16 +266,11 @@ def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float)
 
 
 class Cursor(Frozen):
-    """Position after the events of earlier polls.
+    """Position after the events of earlier polls."""
 
-    Args:
-        time: Time of the newest message, in seconds since 1970.
-        keys: Keys of the messages at that time.
-        counts: Last number by kind of event.
-    """
-
-    time: float = 0.0
-    keys: tuple[str, ...] = ()
+    time: float = 0.0  # time of the newest message, in seconds since 1970
+    keys: tuple[str, ...] = ()  # keys of the messages at that time
+    # Last number by kind of event
     counts: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
 
     @classmethod
