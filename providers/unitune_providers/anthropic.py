@@ -197,7 +197,6 @@ class AnthropicBackend(HostedBackend[NoOptions]):
             yield batch
 
     def _a_request_of(self, batch: Fields) -> str | None:
-        """Return the id of one request of a batch, if known."""
         batch_id, word = batch.text("id"), batch.text("processing_status")
         if word != ENDED or not batch.text("results_url") or not batch_id:
             return None
@@ -299,12 +298,7 @@ class StreamedMessage:
 
 
 def message_body(model: str, request: Request) -> dict[str, JsonValue]:
-    """Return a request in Anthropic's format.
-
-    Raises:
-        ValueError: A tool call's arguments are not JSON.
-        KeyError: A tool or a tool call lacks a field.
-    """
+    """Return a request in Anthropic's format; ValueError or KeyError for an invalid tool call."""
     prompts = ("system", "developer")
     system = [turn.text for turn in request.messages if turn.role in prompts and turn.text]
     turns: list[JsonValue] = [

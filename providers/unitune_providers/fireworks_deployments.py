@@ -149,7 +149,6 @@ class FireworksDeployments(HostedBackend[Options]):
         return True
 
     def _load(self, ref: str, model: TunedModel, deployment: Fields) -> None:
-        """Load a tuned model into a deployment, unless it is loaded already."""
         action, query = f"load {model.name} into {ref}", {"replaceMergedAddon": "true"}
         body: dict[str, JsonValue] = {"model": model.name, "deployment": ref}
         try:

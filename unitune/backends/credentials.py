@@ -51,11 +51,7 @@ class Parameters:
 
 
 def gateway_for(url: str) -> Parameters:
-    """Return the headers and query parameters that the user configured for an address.
-
-    Raises:
-        UserError: A variable is not set, its value cannot be sent, or the file is not valid.
-    """
+    """Return the user's headers and parameters for an address; `UserError` if one is not set."""
     parts, gateways = urlsplit(url), user_config.read().gateways
     if not gateways:
         return Parameters()
@@ -74,11 +70,7 @@ def gateway_for(url: str) -> Parameters:
 
 
 def checked_value(value: str, variable: str) -> str:
-    """Return a value that is valid as a header; `hold_secret` keeps it out of all messages.
-
-    Raises:
-        UserError: It has line breaks or characters beyond ASCII.
-    """
+    """Return a value for a header and redact it in messages; `UserError` if it is invalid."""
     if not VALUE.fullmatch(value):
         raise UserError(f"the value of {variable} has characters that are not allowed in a header.")
     hold_secret(value)
@@ -90,11 +82,7 @@ _printed: dict[str, tuple[float, str]] = {}
 
 
 def key_in(variable: str) -> str | None:
-    """Return the value of an environment variable, or the output of the user's command for it.
-
-    Raises:
-        UserError: The command failed.
-    """
+    """Return an environment variable, or the output of the user's command for it."""
     if value := os.environ.get(variable, "").strip():
         return value
     printed_at, key = _printed.get(variable, (0.0, ""))
@@ -129,22 +117,14 @@ def _print_key(variable: str, command: tuple[str, ...]) -> str:
 
 
 def allowed_variables(url: str) -> tuple[str, ...]:
-    """Return the variables whose keys may be sent to an address, environment first.
-
-    Raises:
-        UserError: The address or the configuration is invalid.
-    """
+    """Return the variables whose keys may be sent to an address, environment first."""
     origin = origin_of(url)
     named = [variable for variable, place in _of_environment() if place == origin]
     return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ())]))
 
 
 def check_allowed(variable: str | None, url: str, who: str) -> None:
-    """Refuse to send a key to an address that the user has not allowed; do nothing for None.
-
-    Raises:
-        UserError: This pair is not allowed.
-    """
+    """Raise `UserError` unless the user has allowed this key, if any, for this address."""
     if variable is not None and variable not in allowed_variables(url):
         raise UserError(not_allowed(variable, url, who))
 
@@ -162,11 +142,7 @@ def not_allowed(variable: str | None, url: str, who: str) -> str:
 
 
 def key_for(variable: str | None, url: str, who: str) -> Callable[[], str] | None:
-    """Return a function that reads the key for an address in a job; None if no key is sent.
-
-    Raises:
-        UserError: This pair is not allowed, or the variable is not set.
-    """
+    """Return a reader of the key for an address in a job; `UserError` if it is not allowed."""
     if variable is None:
         return None
     check_allowed(variable, url, who)
@@ -185,11 +161,7 @@ def _key_for(variable: str, url: str, who: str) -> str:
 
 
 def allow(url: str, variable: str) -> str:
-    """Allow a key to be sent to an address, and return the address's origin.
-
-    Raises:
-        UserError: The address or the variable's name is invalid.
-    """
+    """Allow a key for an address, and return its origin; `UserError` for an invalid name."""
     if not re.fullmatch(VARIABLE, variable):
         raise UserError(
             "the second argument must be the name of an environment variable, such as "
@@ -202,11 +174,7 @@ def allow(url: str, variable: str) -> str:
 
 
 def disallow(url: str, variable: str | None = None) -> int:
-    """Remove permissions for an address, of one key or all, and return their number.
-
-    Raises:
-        UserError: The address is invalid.
-    """
+    """Remove permissions for an address, of one key or all, and return their number."""
     origin, keys = origin_of(url), user_config.read().keys
     had = keys.get(origin, ())
     left = tuple(name for name in had if variable not in (None, name))
@@ -221,11 +189,7 @@ def _write_keys(keys: dict[str, tuple[str, ...]]) -> None:
 
 
 def permissions() -> list[Permission]:
-    """Return all permissions.
-
-    Raises:
-        UserError: The configuration is invalid.
-    """
+    """Return all permissions."""
     file = str(user_config.folder() / user_config.FILE)
     kept = [
         Permission(origin, variable, file)
@@ -236,11 +200,7 @@ def permissions() -> list[Permission]:
 
 
 def origin_of(url: str) -> str:
-    """Return the scheme, host and port of an address.
-
-    Raises:
-        UserError: It is invalid or has a user, password, query or fragment.
-    """
+    """Return the scheme, host and port of an address; `JobError` if it is invalid."""
     try:
         return as_origin(url)
     except NotAnAddress as error:
@@ -248,11 +208,7 @@ def origin_of(url: str) -> str:
 
 
 def environment_address(variable: str) -> str | None:
-    """Return the address in an environment variable; None if it is not set.
-
-    Raises:
-        UserError: It is invalid or has a user, password, query or fragment.
-    """
+    """Return the address in an environment variable, if set; `UserError` if it is invalid."""
     given = os.environ.get(variable, "").strip()
     try:
         return checked(given) if given else None

@@ -133,12 +133,7 @@ def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | 
 
 
 def search(call: CreateCall) -> str | None:
-    """Search once for the object with the key.
-
-    Raises:
-        Uncertain: Several objects carry the key.
-        BackendError: The search got no response.
-    """
+    """Search once for the object with the key; raise `Uncertain` if there are several."""
     ids = retry_rate_limited(call.find, FIND_SECONDS)
     if len(ids) > 1:
         raise Uncertain(f"several carry its key ({', '.join(ids)})", ids)

@@ -52,11 +52,7 @@ def format_names() -> list[str]:
 
 @cache
 def wire_format(name: str) -> Format:
-    """Return the wire format of this name, without importing an SDK.
-
-    Raises:
-        NotFoundError: No installed package has it.
-    """
+    """Return a wire format by name, without importing an SDK, or raise `NotFoundError`."""
     return registry.entry("formats", name).load()
 
 
@@ -126,11 +122,7 @@ def convert_file(
 
 
 def wire_text(dataset: Dataset, format_name: str | None) -> str:
-    """Return rows as the text of a backend's file; see `wire_lines`.
-
-    Raises:
-        DataError: A row cannot be represented.
-    """
+    """Return rows as the text of a backend's file; `DataError` if one cannot be represented."""
     lines: list[str] = []
     findings: list[Finding] = []
     for item in wire_lines(dataset, format_name):

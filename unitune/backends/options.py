@@ -15,11 +15,7 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 def job_options(job: Job, backend: str, kind: type[Options]) -> Options:
-    """Return a job's options for a backend.
-
-    Raises:
-        JobError: Keys are unknown or values not allowed; the message lists all.
-    """
+    """Return a job's options for a backend, or raise a `JobError` with all problems."""
     return validated(kind, job.options.get(backend, {}), f"options.{backend}")
 
 

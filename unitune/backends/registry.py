@@ -106,11 +106,7 @@ def _is_installed(package: str) -> bool:
 
 @cache
 def offer(name: str) -> Offer:
-    """Return the offer of a backend, without importing the backend.
-
-    Raises:
-        NotFoundError: No installed package has this backend.
-    """
+    """Return the offer of a backend, without importing the backend, or raise `NotFoundError`."""
     package = entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
@@ -158,7 +154,6 @@ def price_reader(name: str) -> RefreshesPrices:
 
 
 def _made(entry: EntryPoint, name: str) -> Any:
-    """Return an instance of an entry point's class; raise MissingExtra if its SDK is missing."""
     try:
         return entry.load()()
     except ModuleNotFoundError as error:

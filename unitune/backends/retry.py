@@ -83,11 +83,7 @@ def sleep(seconds: float) -> None:
 
 
 def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
-    """Repeat a call while it is rate-limited, for at most `seconds`.
-
-    Raises:
-        UnituneError: Any other error immediately; the rate limit when the time is over.
-    """
+    """Repeat a call while it is rate-limited, for at most `seconds`; raise any other error."""
     return _repeat(call, lambda error: error.is_rate_limited, stop_before_delay(seconds))
 
 
@@ -242,7 +238,6 @@ def _seconds_until(reset: str) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """Parse a finite number of at least 0."""
     try:
         value = float(text or "")
     except ValueError:

@@ -101,11 +101,7 @@ class _JobCall(CreateCall):
 
 
 def create(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Create the job of a run whose files are uploaded, or continue an interrupted creation.
-
-    Raises:
-        UnituneError: As in `exactly_once`.
-    """
+    """Create the job of a run with uploaded files, or continue an interrupted creation."""
     call = _JobCall(ledger, record)
     rate_limited = call.was_rate_limited
     try:
@@ -224,7 +220,6 @@ def _jobs_with_key(ledger: Ledger, record: RunRecord) -> list[str]:
 
 
 def _creates_single_job(record: RunRecord) -> bool:
-    """Return whether several create calls with one key make a single job."""
     return registry.backend(record.backend).guarantee in SAFE_TO_REPEAT
 
 
@@ -292,7 +287,6 @@ def _how_to_decide(record: RunRecord) -> str:
 
 
 def _cancel_created(ledger: Ledger, record: RunRecord, job_id: str) -> str:
-    """Cancel the job that this process created, if the run now has another job."""
     current = ledger.record(record.id).job_id
     if current == job_id:
         return f"The other process found the job that this process created ({job_id})."

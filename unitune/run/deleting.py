@@ -29,8 +29,6 @@ RATE_LIMIT_SECONDS = 60.0  # how long a rate-limited deletion is retried
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An object to delete; `delete` raises if that fails."""
-
     name: str
     delete: Callable[[], None]
 
@@ -113,7 +111,6 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
 
 
 def _comparisons(ledger: Ledger, run_id: str) -> list[Path]:
-    """Return the folders of a run's comparisons in the history."""
     mark = f'\n  "run": {json.dumps(run_id)},'  # not a contender's, which is indented deeper
     verdicts = sorted((ledger.folder / COMPARISONS).glob("*/verdict.json"))
     return [file.parent for file in verdicts if mark in file.read_text("utf-8", "replace")]

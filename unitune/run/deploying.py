@@ -126,11 +126,7 @@ def deploy(
 
 
 def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
-    """Convert a time such as "30m", "2h" or "1d", or seconds, to seconds.
-
-    Raises:
-        UserError: The time is invalid or not positive.
-    """
+    """Convert a time such as "30m", "2h" or "1d", or seconds, to seconds, or raise `UserError`."""
     if isinstance(ttl, timedelta):
         seconds = ttl.total_seconds()
     elif isinstance(ttl, str):
@@ -145,8 +141,6 @@ def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
 
 @dataclass(frozen=True, slots=True)
 class _DeploymentCall(CreateCall):
-    """Create call of a deployment that is already recorded and has a reaper."""
-
     host: Deploys
     model: TunedModel
     name: str

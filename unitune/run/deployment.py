@@ -191,7 +191,6 @@ class Deployment:
 
 
 def _run_of(ledger: Ledger, record: DeploymentRecord, tuned: str) -> RunRecord | None:
-    """Return the run whose model a deployment serves; prefer the recorded one."""
     with suppress(NotFoundError, UnreadableRecord):
         run = ledger.record(record.run_id or "")
         if run.model is not None and run.model.name == tuned:

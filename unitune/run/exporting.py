@@ -39,11 +39,7 @@ MOST_ROWS = 50
 
 
 def model_of(record: RunRecord) -> TunedModel:
-    """Return the record of a run's model.
-
-    Raises:
-        UserError: The run has no model, or none yet.
-    """
+    """Return the record of a run's model, or raise `UserError`."""
     if record.model is None:
         raise UserError(
             f"run {record.id} is {record.state} and has no model. Wait for it with `run.wait()` "
@@ -130,7 +126,6 @@ def _downloaded(backend: Downloads, model: TunedModel, folder: Path) -> Exported
 
 
 def _requests(folder: Path, job: Job) -> list[Request]:
-    """Return requests that verify an export, as an evaluation sends them."""
     files = (folder / name for name in ("validation.jsonl", "train.jsonl"))
     file = next((file for file in files if file.exists()), None)
     rows: list[Example] = [*load(file, use="any")][:MOST_ROWS] if file else []

@@ -369,7 +369,6 @@ class Run:
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
 
     def _rest(self, seconds: float) -> None:
-        """Wait between two polls, and enforce the budget during a long wait."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, SLOWEST_POLL_SECONDS))
@@ -391,7 +390,6 @@ class Run:
         self._record = self._ledger.record(self.id)
 
     def _act(self, step: Callable[[Ledger, RunRecord], RunRecord]) -> Run:
-        """Take the run's lease and apply a step to its current record."""
         with self._ledger.acting(self.id) as current:
             self._record = current  # kept if the step fails
             self._record = step(self._ledger, current)

@@ -103,11 +103,7 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return a run's files on this machine; an empty list if all were uploaded.
-
-    Raises:
-        UserError: Files that must still be uploaded are on another machine or gone.
-    """
+    """Return a run's files here, if not all are uploaded; `UserError` if they are missing."""
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
     training, validation = folder / "train.jsonl", folder / "validation.jsonl"
@@ -299,11 +295,7 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Cancel a run that has not ended.
-
-    Raises:
-        UserError: It has ended in another state, or is uncertain.
-    """
+    """Cancel a run; `UserError` if it has ended in another state or is uncertain."""
     if record.state in (State.SUCCEEDED, State.FAILED):
         raise UserError(f"run {record.id} has already {record.state}; there is nothing to cancel.")
     if record.state is State.UNCERTAIN:

@@ -178,7 +178,6 @@ class ModelClient:
             return self._chat
 
     def _forget_deployment(self, reply: Reply) -> None:
-        """Close the model after a failure, because its deployment may be gone."""
         if reply.error is not None and needs_deployments(self.backend_name):
             self.close()
 

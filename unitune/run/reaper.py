@@ -131,11 +131,7 @@ def _file(home: Path, deployment_id: str, kind: str = "json") -> Path:
 
 
 def host_of(backend: str) -> Deploys:
-    """Return a backend whose models need deployments.
-
-    Raises:
-        Unsupported: Its models need no deployment.
-    """
+    """Return a backend whose models need deployments, or raise `Unsupported`."""
     host = registry.backend(backend)
     if not isinstance(host, Deploys):
         raise Unsupported(f"models of {backend} do not need a deployment.")
@@ -143,11 +139,7 @@ def host_of(backend: str) -> Deploys:
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor, without reading the ledger.
-
-    Raises:
-        BackendError: The vendor failed, or its deployment differs from the ledger's.
-    """
+    """Take a deployment down without reading the ledger; `BackendError` if that is not safe."""
     host = host_of(record.backend)
     ref = host.find_deployment(record.name)
     if ref is None and record.ref is None:
@@ -191,8 +183,6 @@ def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> Deploymen
 
 @dataclass
 class _Task:
-    """State of a reaper."""
-
     ledger: Ledger  # ledger of the deployment
     id: str  # Id of the deployment
     parent: Holder | None  # process whose end also ends the deployment
@@ -253,7 +243,6 @@ def reap(deployment_id: str, parent: Holder | None) -> None:
 
 
 def _survived(step: Callable[[], None]) -> bool:
-    """Do a step and return whether it succeeded; log its error."""
     try:
         step()
     except Exception as error:  # noqa: BLE001 - the deployment costs money until it is down
@@ -263,7 +252,6 @@ def _survived(step: Callable[[], None]) -> bool:
 
 
 def _keep_log(deployment_id: str) -> None:
-    """Log to a private file of bounded size, if possible."""
     os.umask(0o077)
     log.setLevel(logging.INFO)
     logging.raiseExceptions = False

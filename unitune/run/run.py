@@ -105,7 +105,6 @@ def launch(
 
 
 def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None) -> str | None:
-    """Return the cost approval for the ledger; None for a launch without cost."""
     if made.estimate is None or made.bound is None:
         return None
     job, book, usd = resolved.job, resolved.book, made.estimate.launch_usd
@@ -203,11 +202,7 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
 
 @contextmanager
 def _files_of_a_recorded_run(ledger: Ledger, record: RunRecord) -> Generator[None]:
-    """Delete the run's files if the ledger does not record the run.
-
-    The ledger is read first, so that an unreachable ledger is noticed before files are written. If
-    its last response is missing, the run may be recorded and keeps its files.
-    """
+    """Delete the run's files if the ledger, which is read first, does not record the run."""
     make_home(ledger.folder)
     ledger.now()
     try:
@@ -226,11 +221,6 @@ def _may_be_recorded(ledger: Ledger, record: RunRecord) -> bool:
 
 
 def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
-    """Write the files to upload, before the run is recorded.
-
-    Returns:
-        The text of the job file.
-    """
     folder = ledger.run_folder(record.id)
     private_folder(folder)
     job.save(folder / "job.yaml")

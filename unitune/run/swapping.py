@@ -55,11 +55,7 @@ def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: Hosting
 
 
 def swapping_host(backend: str) -> SwapsModel:
-    """Return a backend that can swap the model of a deployment.
-
-    Raises:
-        Unsupported: It cannot; the message names the alternative.
-    """
+    """Return a backend that can swap the model of a deployment, or raise `Unsupported`."""
     host = registry.backend(backend)
     if isinstance(host, SwapsModel):
         return host
@@ -76,8 +72,6 @@ def swapping_host(backend: str) -> SwapsModel:
 
 @dataclass(slots=True)
 class _SwapCall(CreateCall):
-    """Request for another model; it is safe to repeat."""
-
     ledger: Ledger
     host: SwapsModel
     record: DeploymentRecord

@@ -33,8 +33,6 @@ INTERVAL_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Vendor:
-    """State of one backend."""
-
     name: str  # name of the backend
     cursor: str = ""  # cursor of the next page of its list
     listed: set[str] = field(default_factory=set[str])  # jobs on the pages since the first page
@@ -78,7 +76,6 @@ class _Vendor:
         return differs
 
     def _next(self, jobs: list[str]) -> list[str]:
-        """Return the job whose turn it is, if any."""
         if not jobs:
             return []
         job = min(jobs, key=lambda job: self.turns.get(job, 0))
@@ -89,8 +86,6 @@ class _Vendor:
 
 @dataclass(slots=True)
 class _Watch:
-    """State of a watcher."""
-
     ledger: Ledger  # ledger of the runs
     # State of each run when it was last yielded
     reported: dict[str, State] = field(default_factory=dict[str, State])
@@ -182,7 +177,6 @@ class _Watch:
         self.tracking_is_late |= any(outcome.problem == LATE for outcome in outcomes)
 
     def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:
-        """Schedule a retry of a retryable error; otherwise send no more requests."""
         if not (isinstance(error, LockTimeout) or error.is_retryable):
             self.refused[refused] = error
         elif isinstance(error, BackendError):

@@ -227,7 +227,6 @@ class Tally:
         return None
 
     def _crashed(self, error: BaseException) -> None:
-        """Count an exception, even if it was caught and wrapped."""
         *_, at = (
             at for at in traceback.extract_tb(error.__traceback__) if "unitune" in at.filename
         )
@@ -296,7 +295,6 @@ def _answer(backend: Backend, model: str | TunedModel) -> Reply:
 
 
 def _sound_poll(backend: Backend, job_id: str, cursor: str) -> Status:
-    """Poll, and check that a ledger can store the status."""
     status = backend.poll(job_id, cursor)
     _check("a status's cursor", status.cursor, str)
     _check("a status's raw", status.raw, str)

@@ -41,8 +41,6 @@ def _of(content: JsonValue | bytes) -> Change:
 
 
 def _each(change: Callable[[JsonValue], JsonValue]) -> Change:
-    """Replace values of an answer at any depth; treat bytes as lines of JSON."""
-
     def changed(answer: VendorResponse) -> VendorResponse:
         if not isinstance(answer.content, bytes):
             return replace(answer, content=_walked(answer.content, change))

@@ -190,7 +190,6 @@ def _moment(folder: Path, job: FakeJob, polls: int) -> Moment:
 
 
 def _as_it_stands(job_id: str) -> Stopped:
-    """Return the progress of a job that has not ended."""
     folder, job = Path(job_id), _existing(job_id)
     polls = count(folder / "polls")
     now = _moment(folder, job, polls)

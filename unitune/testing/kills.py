@@ -217,7 +217,6 @@ def _recovered(job: Job, act: Act) -> Outcome:
 
 
 def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
-    """Repeat the interrupted act; return None if the run is deleted."""
     match act:
         case Act.LAUNCH:
             return earlier[0].resume() if earlier else launch(job)
@@ -230,10 +229,7 @@ def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
 
 
 def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
-    """Count journal writes and backend methods with a short settle time; die at step `at`, if set.
-
-    This is only called in a fork that ends afterwards, so nothing is restored.
-    """
+    """Count steps with a short settle time, and die at step `at`; only called in a fork."""
     seen: list[str] = []
 
     def step(name: str) -> None:
@@ -274,7 +270,6 @@ def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
 
 
 def _in_fork(act: Callable[[int], object]) -> object:
-    """Call a function in a fork; return its result or what it wrote to its descriptor."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python warns of the server's threads; they hold no locks without requests.

@@ -84,11 +84,7 @@ class VendorRequest:
 
     @property
     def json(self) -> dict[str, Any]:
-        """Body as a JSON object; empty without a body.
-
-        Raises:
-            Malformed: The body is not a JSON object.
-        """
+        """Body as a JSON object; empty without a body. `Malformed` for other content."""
         try:
             content: object = json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError) as error:
@@ -102,11 +98,7 @@ class VendorRequest:
         return self.query.get(name, [None])[0]
 
     def number(self, name: str, otherwise: int) -> int:
-        """Return the first value of a query parameter as a number.
-
-        Raises:
-            Malformed: It is not a whole number.
-        """
+        """Return the first value of a query parameter as a number, or raise `Malformed`."""
         value = self.first(name)
         if value and not value.isdecimal():
             raise Malformed(f"{name} must be a whole number of 0 or more, but is {value!r}.")
@@ -294,7 +286,6 @@ def thinned(
 
 
 def _complaint(status: int, text: str, headers: Mapping[str, str] | None = None) -> VendorResponse:
-    """Return an error in the format that most vendors' SDKs read."""
     content: JsonValue = {"error": {"message": text, "code": status, "status": text.upper()}}
     return VendorResponse(content, status, {"Connection": "close", **(headers or {})})
 

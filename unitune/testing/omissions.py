@@ -74,7 +74,6 @@ class Omissions:
         return kept
 
     def _ways(self, name: str, schema: Schema, root: Schema) -> Sequence[str]:
-        """Return the ways to omit a field: none, gone, null."""
         if self.required:
             return ("gone", "null")
         described = name in schema.get("properties", {})
@@ -93,7 +92,6 @@ def _part(name: str, schema: Schema) -> Schema:
 
 
 def _fitting(value: JsonValue, schema: Schema, root: Schema) -> Schema:
-    """Return the variant of a schema that describes most of a value's fields."""
     schema = _resolved(schema, root)
     variants = [
         _resolved(variant, root) for variant in schema.get("anyOf") or schema.get("oneOf") or ()

@@ -162,12 +162,7 @@ def answering_id(base: str) -> str:
 
 
 def converse_request(model_id: str, request: Request) -> dict[str, Any]:
-    """Return a request in Converse's format, which has no seed.
-
-    Raises:
-        ValueError: A tool call's arguments are not JSON.
-        KeyError: A tool or a tool call lacks a field.
-    """
+    """Return a request in Converse's format; ValueError or KeyError for an invalid tool call."""
     turns = [turn for turn in request.messages if turn.role not in ("system", "developer")]
     system = [turn.text for turn in request.messages if turn.role in ("system", "developer")]
     settings: dict[str, Any] = {

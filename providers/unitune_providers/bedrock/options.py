@@ -48,11 +48,7 @@ class BedrockOptions(Spec):
 
 
 def bucket_uri(name: str) -> str:
-    """Return the ``s3://`` address of a file or folder in the user's bucket.
-
-    Raises:
-        UserError: The variable is missing or invalid.
-    """
+    """Return the ``s3://`` address of a name in the user's bucket; `UserError` if not set."""
     given = os.environ.get(BUCKET, "")
     address = given if given.startswith("s3://") else f"s3://{given}"
     if not given or not re.match(S3_PATTERN, address):
@@ -65,11 +61,7 @@ def bucket_uri(name: str) -> str:
 
 
 def check_settings(job: Job) -> None:
-    """Refuse settings that the job's base model does not support.
-
-    Raises:
-        JobError: A value is not allowed.
-    """
+    """Raise `JobError` for settings that the job's base model does not support."""
     rate, warmup = job.tuning.learning_rate, job.tuning.warmup
     base = offered_name(job.base_model)
     if warmup != "auto" and not base.startswith("amazon.nova"):

@@ -114,7 +114,6 @@ class _Row(NamedTuple):
 
 
 def _final_losses(job: Fields, time: float, step: int | None) -> Iterator[Event]:
-    """Yield the losses of the whole job; `step` is the last step, if known."""
     if (loss := job.fields("trainingMetrics").number("trainingLoss")) is not None:
         yield _message("training loss", time, f"training loss: {loss:.4f}", {"loss": loss})
     for number, metric in enumerate(job.items("validationMetrics"), start=1):

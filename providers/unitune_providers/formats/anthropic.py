@@ -181,7 +181,6 @@ def _answer(where: str, block: WireRow) -> JsonValue:
 
 
 def _text(where: str, value: JsonValue) -> JsonValue:
-    """Convert a text or text blocks to content: one text, or a list of texts."""
     if isinstance(value, str):
         return value
     return joined(where, objects(where, value), ("type", "text", "cache_control"))

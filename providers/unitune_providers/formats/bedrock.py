@@ -96,7 +96,6 @@ def decode_prompt(row: Mapping[str, JsonValue]) -> Example:
 
 
 def _text_row(example: Example) -> None:
-    """Refuse a row that is not an answered conversation of plain text."""
     is_answered(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, which are not allowed there")

@@ -298,7 +298,6 @@ def _tool_turn(where: str, part: WireRow, names: dict[str, str]) -> JsonValue:
 
 
 def _result(where: str, answer: WireRow) -> str:
-    """Return a tool's result as text, or as JSON text."""
     response = object_of(f"{where}.response", answer.get("response"))
     output = response.get("output")
     if isinstance(output, str) and len(response) == 1:

@@ -34,11 +34,7 @@ Types = Mapping[str, str]  # type names of one side by those of the other
 
 
 def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
-    """Convert OpenAI's tools to Gemini's.
-
-    Raises:
-        UnrepresentableRow: Gemini's tools cannot represent a tool.
-    """
+    """Convert OpenAI's tools to Gemini's, or raise `UnrepresentableRow`."""
     check_tools(tools, named=FUNCTION_NAME)
     made: list[JsonValue] = []
     for index, tool in enumerate(tools):
@@ -50,11 +46,7 @@ def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
 
 
 def tools_of(value: JsonValue) -> JsonValue:
-    """Convert Gemini's tools to OpenAI's.
-
-    Raises:
-        UnrepresentableRow: There are other tools than functions, or an unreadable schema.
-    """
+    """Convert Gemini's tools to OpenAI's; `UnrepresentableRow` for other tools than functions."""
     made: list[JsonValue] = []
     for index, tool in enumerate(objects("tools", value)):
         where = f"tools[{index}]"

@@ -141,6 +141,5 @@ def entra_token(scope: str) -> Callable[[], str] | None:
 
 @cache
 def _entra_credential(identity: Any) -> Any:
-    """Return the credential of this process, which caches its token."""
     trusted = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     return identity.DefaultAzureCredential(**({"connection_verify": trusted} if trusted else {}))

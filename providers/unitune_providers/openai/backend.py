@@ -141,11 +141,6 @@ class AzureBackend(AzureResource, PausingBackend[AzureOptions]):
         return address if address.endswith("/openai/v1") else f"{address}/openai/v1"
 
     def settings(self, job: Job) -> Body:
-        """Return method, seed, integrations and Azure's training type.
-
-        Raises:
-            JobError: Options are invalid or do not fit method and base.
-        """
         options = self.job_options(job)
         kind = options.training_type
         if maker_of(job.base_model) != OPENAI and kind not in GLOBAL_STANDARD:

@@ -177,10 +177,7 @@ async def _learn(chat: ChatModel, request: Request) -> None:
 
 
 def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
-    """Yield batches, newest first, until a whole page of them is older than a time.
-
-    One old batch is not enough, as a page may be in another order.
-    """
+    """Yield batches, newest first, until a whole page is older; pages may be in another order."""
     old = 0
     for batch in listed:
         created = batch.number("created_at")

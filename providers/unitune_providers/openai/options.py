@@ -150,11 +150,7 @@ class NebiusOptions(WireOptions):
 
 
 def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return `method`, `seed` and `integrations` in OpenAI's format.
-
-    Raises:
-        JobError: Reinforcement lacks a grader that the vendor supports.
-    """
+    """Return `method`, `seed` and `integrations` for OpenAI; `JobError` without a valid grader."""
     kind = METHODS[job.method]
     own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
     epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
@@ -172,11 +168,6 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
 
 
 def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return the grader of answers: the vendor's own, or the job's scorer if it is one.
-
-    Raises:
-        JobError: There is no supported grader, or there are two.
-    """
     own = f"options.{job.backend}.grader"
     if options.grader is not None:
         if job.tuning.reward.scorers is not None:
@@ -196,11 +187,7 @@ def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
 
 
 def nebius_form(job: Job, options: NebiusOptions) -> Body:
-    """Return `hyperparameters` and `seed` in Nebius' format.
-
-    Raises:
-        JobError: Adapter settings are given for a training of all weights.
-    """
+    """Return `hyperparameters` and `seed` for Nebius; `JobError` for a full training with LoRA."""
     lora = {f"lora.{name}": value for name, value in job.tuning.lora}
     tuning: Body = {**dict(job.tuning), **lora}
     settings = without_none({ours: explicit(tuning[ours]) for ours in NEBIUS_TUNING})

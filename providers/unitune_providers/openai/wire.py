@@ -88,11 +88,7 @@ class Server(Api):
     def upload_once(
         self, name: str, content: BinaryIO, purpose: Literal["fine-tune", "batch"]
     ) -> str:
-        """Return the vendor's id of a file; upload it unless its name and size exist.
-
-        Raises:
-            DataError: The vendor refused the file.
-        """
+        """Return a file's id; upload it unless name and size exist. `DataError` if refused."""
         size = content.seek(0, SEEK_END)
         content.seek(0)
         if (file := self._uploaded(name, size, purpose)) is None:
@@ -137,11 +133,7 @@ class WireBackend(HostedBackend[Options]):
     limit_name: ClassVar[LimitName] = "max_completion_tokens"
 
     def settings(self, job: Job) -> Body:
-        """Return the settings of a create call, without model, files and launch key.
-
-        Raises:
-            JobError: Options are invalid or do not fit the method.
-        """
+        """Return the settings of a create call, without model and files, or raise `JobError`."""
         raise NotImplementedError
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
@@ -164,21 +156,13 @@ class WireBackend(HostedBackend[Options]):
         return checkpoint.text("fine_tuned_model_checkpoint")
 
     def server(self, url: str | None = None) -> Server:
-        """Return the vendor's own server, or one named in a job.
-
-        Raises:
-            UserError: A key or address is missing, or no key is allowed for this server.
-        """
+        """Return the vendor's server, or one named in a job; `UserError` without an allowed key."""
         if url is None:
             return Server(self.endpoint())
         return Server(self.endpoint_at(url.rstrip("/"), self.variable_for(url)), named=True)
 
     def variable_for(self, url: str) -> str:
-        """Return the variable with the key for an address in a job: the first allowed one.
-
-        Raises:
-            UserError: The address is invalid, or no key is allowed for it.
-        """
+        """Return the first allowed key variable for an address in a job, or raise `UserError`."""
         if not (allowed := allowed_variables(url)):
             raise UserError(not_allowed(None, url, f"another server than {self.name}'s"))
         return allowed[0]
@@ -313,7 +297,6 @@ class WireBackend(HostedBackend[Options]):
         return (self.server(match["url"]), match["name"]) if match else (self.server(), ref)
 
     def _base_of(self, launch: Launch, server: Server) -> str:
-        """Return the name of the model to train: the base, or the tuned model to continue."""
         if launch.start is None:
             return launch.job.base_model
         name = launch.start.model.name
@@ -333,7 +316,6 @@ class WireBackend(HostedBackend[Options]):
         return TunedModel(backend=self.name, name=server.mark(name), base=base)
 
     def _model_of(self, server: Server, job_id: str, job: Fields) -> TunedModel | None:
-        """Return a job's tuned model, or its last checkpoint if it names no model."""
         if self.state_of(job.text("status")) is not State.SUCCEEDED:
             return None
         base = job.text("model") or ""

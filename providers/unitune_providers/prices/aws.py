@@ -90,11 +90,7 @@ class BedrockPrices:
 def _meters(
     listed: object, offer: Offer
 ) -> Iterator[tuple[tuple[str, Kind, str | None, Unit], Decimal]]:
-    """Yield the meters in a region that the offer needs, with their prices.
-
-    Raises:
-        BackendError: The file does not have the format documented by AWS.
-    """
+    """Yield the meters in a region that the offer needs, with their prices."""
     file = Fields(listed)
     products, terms = file.fields("products"), file.fields("terms").fields("OnDemand")
     if not products.all or not terms.all:
@@ -111,7 +107,6 @@ def _meters(
 
 
 def _price(terms: Fields) -> tuple[Decimal, Unit] | None:
-    """Return the on-demand price of a product and its unit; None if the unit is unknown."""
     for term in terms.all:
         dimensions = terms.fields(term).fields("priceDimensions")
         for name in dimensions.all:
@@ -145,7 +140,6 @@ def _letters(name: str) -> str:
 
 
 def _ends(offer: Offer, day: date, notes: list[str]) -> Iterator[ModelUpdate]:
-    """Yield the end dates of base models; add a note if Bedrock cannot be called."""
     try:
         from unitune_providers.bedrock.clients import Clients, call_or_none  # noqa: PLC0415 - extra
 

@@ -37,11 +37,7 @@ class HuggingFacePrices:
 
 
 def _row(machine: Mapping[str, object], backend: str, day: date) -> PriceRow:
-    """Return the row of a machine.
-
-    Prices are in whole micro-dollars per minute, so an hour is exact to a hundredth of a cent. It
-    is rounded to the cent, as on the price page.
-    """
+    """Return the row of a machine; its hourly price is rounded to the cent as on the page."""
     micros, unit = machine.get("unitCostMicroUSD"), machine.get("unitLabel")
     if not isinstance(micros, int) or unit not in AN_HOUR:
         raise BackendError(f"{SOURCE} has no price in a known unit for {machine.get('name')!r}.")

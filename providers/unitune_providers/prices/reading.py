@@ -19,12 +19,7 @@ TIMEOUT_SECONDS = 120.0
 
 
 def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:
-    """Return the JSON at an address, without sending any secret.
-
-    Raises:
-        Unreachable: The vendor did not answer.
-        BackendError: It answered with an error, or not with JSON.
-    """
+    """Return the JSON at an address, without sending any secret; `BackendError` on failure."""
     api = Api(Endpoint(Vendor(vendor, url=url), url))
     action = f"return its prices at {url}"
     read = partial(api.content, action=action, query=parameters, largest=LARGEST_ANSWER)

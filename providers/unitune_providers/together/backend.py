@@ -87,11 +87,7 @@ class TogetherBackend(TogetherTrainings):
 
     @cached_property
     def project(self) -> str:
-        """Project of the endpoints, from the environment or the key.
-
-        Raises:
-            UserError: The key does not belong to a single project.
-        """
+        """Project of the endpoints, from the environment or the key; `UserError` without one."""
         if chosen := os.environ.get(PROJECT):
             return chosen
         caller = self.api.get("v3", "whoami", action="look up the project of the key")
@@ -200,7 +196,6 @@ class TogetherBackend(TogetherTrainings):
         return next((ref for ref, job in jobs if job.text("model_output_name") == name), None)
 
     def _training_of(self, model: TunedModel) -> tuple[str, int | None]:
-        """Return the id of a model's job and, for a checkpoint, its step."""
         name, step = _name_and_step(model.name)
         if (job_id := self._job_that_made(name)) is None:
             raise _no_model(model)
@@ -220,7 +215,6 @@ class TogetherBackend(TogetherTrainings):
         return weights_id
 
     def _config(self, weights: Fields, base: str, options: DeployOptions) -> str:
-        """Return the only configuration that fits; the user must choose between several."""
         query, action = {"referenceModel": base}, f"list the configurations of {base}"
         listed = self._serving.pages("configs", action=action, next_page=NEXT_PAGE, query=query)
         whole = [item for item in listed if _selector(item, "adapter_mode") not in SERVES_ADAPTERS]
@@ -305,7 +299,6 @@ def _has_name(resource: Fields, name: str) -> bool:
 
 
 def _hardware(config: Fields) -> str:
-    """Return a configuration's hardware as Together names it: ``1xnvidia-h100-80gb``."""
     return f"{_selector(config, 'accelerator_count')}x{_selector(config, 'accelerator_type')}"
 
 

@@ -199,7 +199,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         self.api.delete(*FILES, ref, action=f"delete file {ref}")
 
     def _send_file(self, path: Path, name: str, sha256: str) -> str:
-        """Upload a file to the address given by Together, validate it, and return its id."""
         api, action = self.api, f"accept {path.name}"
         form = {"purpose": "fine-tune", "file_name": name, "file_type": "jsonl", "checksum": sha256}
         parts, expected = (
@@ -264,7 +263,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return self.api.get(*TRAININGS, job_id, "checkpoints", action=action).items("data")
 
     def _model(self, job: Fields) -> TunedModel | None:
-        """Return the model of a job; None if Together has not named it."""
         names = ("model_output_name", "model_object_name", "adapter_object_name")
         name = next(filter(None, map(job.text, names)), None)
         base = job.text("model") or ""
@@ -277,7 +275,6 @@ def _is_sent(file: Fields, name: str, size: int) -> bool:
 
 
 def _carries(job: Fields, launch_key: str) -> bool:
-    """Return whether a job has exactly this launch key."""
     if suffix := job.text("suffix"):
         return suffix == launch_key
     # Together appends the suffix and eight digits to the base model's name.

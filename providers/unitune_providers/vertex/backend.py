@@ -160,7 +160,6 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
             _delete(api, endpoint)
 
     def _version(self, name: str) -> str:
-        """Return the version of a model, also by the name of an endpoint that serves it."""
         if "/endpoints/" not in name:
             return name
         deployed = _deployed(self.cloud.api(name, "v1"), name)
@@ -169,7 +168,6 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         return version_behind(deployed[0])
 
     def _resource(self, job_id: str) -> str:
-        """Return a job's full name; a short name is of the configured location."""
         if job_id.startswith("projects/"):
             return job_id
         return f"{self.cloud.parent()}/tuningJobs/{job_id.rpartition('/')[2]}"
@@ -184,7 +182,6 @@ def _find(api: Api, name: str) -> Fields:
 
 
 def _deployed(api: Api, name: str) -> list[Fields]:
-    """Return the models of an endpoint, or the deployments of a model."""
     return _find(api, name).items("deployedModels")
 
 

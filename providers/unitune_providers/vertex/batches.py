@@ -151,11 +151,7 @@ class VertexBatches:
 
 
 def _model_behind(cloud: Cloud, endpoint: str) -> str:
-    """Return the version of the model behind an endpoint, if a batch would use the same.
-
-    Raises:
-        Unsupported: The endpoint serves another checkpoint than a batch would use.
-    """
+    """Return the version of the model behind an endpoint, if a batch would use the same."""
     deployed = cloud.api(endpoint).get(endpoint, action=f"read {endpoint}").items("deployedModels")
     if len(deployed) != 1:
         raise Unsupported(

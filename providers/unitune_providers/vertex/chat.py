@@ -87,11 +87,7 @@ def answer_text(parts: Iterable[Fields]) -> str:
 
 
 def question(request: Request) -> dict[str, JsonValue]:
-    """Return a request in the format of a training row without its answer.
-
-    Raises:
-        UnrepresentableRow: Gemini's rows cannot represent it.
-    """
+    """Return a request in the format of a training row, or raise `UnrepresentableRow`."""
     # Weights matter only in training.
     turns = [replace(turn, weight=None) for turn in request.messages]
     row = SFT.encode(Example(messages=(*turns, ANSWER), tools=request.tools))
@@ -100,11 +96,7 @@ def question(request: Request) -> dict[str, JsonValue]:
 
 
 def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
-    """Return the body of a request with its settings; without `thinking`, the model decides.
-
-    Raises:
-        UnrepresentableRow: As in `question`.
-    """
+    """Return the body of a request; without `thinking`, the model decides about reasoning."""
     settings: dict[str, JsonValue] = {
         "maxOutputTokens": request.max_tokens,
         "temperature": request.temperature,

@@ -150,7 +150,6 @@ class Cloud:
         self._storage.delete(*_object(uri), action=f"delete {uri}")
 
     def _list(self, parent: str, collection: str, filter_: str | None) -> Iterator[Fields]:
-        """Yield the jobs of a location that match a filter; none if the filter is refused."""
         query = {"pageSize": PAGE_SIZE, **({"filter": filter_} if filter_ else {})}
         path, action = (parent, collection), f"list {collection}"
         api, paging = self.api(parent), by_token()
@@ -170,11 +169,7 @@ class Cloud:
 
 
 def connect() -> Cloud:
-    """Return the project and location in the environment.
-
-    Raises:
-        UserError: A variable is not set, or there are no credentials.
-    """
+    """Return the project and location in the environment, or raise `UserError`."""
     base_url = environment_address("UNITUNE_VERTEX_BASE_URL") or ""
     if is_here(base_url):
         credentials, project = stand_in(), None
@@ -188,11 +183,7 @@ def connect() -> Cloud:
 
 
 def upload_uri(name: str) -> str:
-    """Return the address of a file in the bucket in the environment.
-
-    Raises:
-        UserError: The variable is not set.
-    """
+    """Return the address of a file in the user's bucket; `UserError` if it is not set."""
     what = (
         "the Cloud Storage bucket for training files, such as my-bucket or gs://my-bucket/unitune, "
         "in the location of the training,"
@@ -202,11 +193,7 @@ def upload_uri(name: str) -> str:
 
 
 def location_of(resource: str) -> str | None:
-    """Return the location in a full resource name, or None.
-
-    Raises:
-        UserError: It is invalid; the host that gets the caller's token is made of it.
-    """
+    """Return the location in a full resource name; `UserError` if it is invalid."""
     match = re.match(r"projects/[^/]+/locations/([^/]+)(/|$)", resource)
     if match is None:
         return None
@@ -242,12 +229,7 @@ def stand_in() -> Credentials:
 
 
 def token_of(credentials: Credentials) -> str:
-    """Return a valid access token.
-
-    Raises:
-        UserError: The credentials are invalid.
-        Unreachable: The token server did not answer.
-    """
+    """Return a valid access token; `UserError` for invalid credentials."""
     if not credentials.valid:
         session = Session()
         session.verify = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or True

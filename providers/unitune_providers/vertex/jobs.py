@@ -80,11 +80,7 @@ class VertexOptions(Spec):
 
 
 def check_job(job: Job, options: VertexOptions) -> None:
-    """Refuse a job that cannot be created.
-
-    Raises:
-        JobError: A value is not allowed, or there is no reward that Vertex AI can compute.
-    """
+    """Raise `JobError` for a job that cannot be created."""
     rank = job.tuning.lora.rank
     is_tuned = job.start is not None or _is_tuned(job.base_model)
     if options.pre_tuned_model_checkpoint_id is not None and not is_tuned:

@@ -36,11 +36,7 @@ _REFERENCE = re.compile(r"\{\{\s*item\.([\w-]+)\s*\}\}")
 
 
 def reward_settings(job: Job, own: Reward | None) -> Reward:
-    """Return the reward of a create call.
-
-    Raises:
-        JobError: There is no reward that Vertex AI can compute, or there are two.
-    """
+    """Return the reward of a create call; `JobError` without exactly one supported reward."""
     if own is not None:
         if job.tuning.reward.scorers is not None:
             raise JobError(
@@ -94,10 +90,7 @@ def _single(grader: StringCheck | TextSimilarity, name: str) -> Reward:
 
 
 def _weights(grader: Multi) -> list[float]:
-    """Return the weights of a formula that is a weighted mean.
-
-    Each check is right or wrong, so the formula is compared with the mean for all combinations.
-    """
+    """Return the weights of a mean, which is compared with the formula for all combinations."""
     names = list(grader.graders)
     wrong = JobError(
         f"calculate_output is {grader.calculate_output!r}, but Vertex AI needs a weighted mean of "

@@ -60,11 +60,7 @@ class Response(NamedTuple):
 
     @property
     def fields(self) -> Fields:
-        """JSON of the response; empty content has no fields.
-
-        Raises:
-            Unreachable: The content is not JSON.
-        """
+        """JSON of the response; empty content has no fields. `Unreachable` if it is not JSON."""
         with vendor_errors(self.vendor, self.action):
             return Fields(read_json(self.content) if self.content.strip() else {})
 
@@ -222,11 +218,7 @@ class Api:
                 yield Fields(read_json(rest))
 
     def url(self, *path: str) -> str:
-        """Return the address of a resource.
-
-        Raises:
-            BackendError: A part of the path would lead to another path.
-        """
+        """Return the address of a resource; `BackendError` if a part leads to another path."""
         if {"", ".", ".."} & set(path):
             raise BackendError(
                 f"{'/'.join(path)!r} is not a valid path at {self.endpoint.vendor.name}."
@@ -336,11 +328,7 @@ def item_key(item: Fields) -> str:
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
-    """Return the id of a created object.
-
-    Raises:
-        Unreachable: The response has no id, so the outcome is unknown.
-    """
+    """Return the id of a created object; `Unreachable` without one, as the outcome is unknown."""
     if not (name := created.text(field)):
         raise Unreachable(
             f"{endpoint.vendor.name} answered a create call without the field {field!r}."

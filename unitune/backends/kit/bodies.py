@@ -46,11 +46,7 @@ class Body:
         self._came = self._size = 0
 
     def decompressed(self, data: bytes) -> Iterator[bytes]:
-        """Decompress the next piece into pieces of at most `PIECE` bytes.
-
-        Raises:
-            BodyError: The body is too long or cannot be decompressed.
-        """
+        """Decompress the next piece into pieces of at most `PIECE` bytes, or raise `BodyError`."""
         self._came += len(data)
         if not self._is_compressed:
             yield self._counted(data)
@@ -68,11 +64,7 @@ class Body:
                 self._decompressor = zlib.decompressobj(_GZIP_BITS)
 
     def end(self) -> None:
-        """Mark the end of the body.
-
-        Raises:
-            BodyError: The end is missing.
-        """
+        """Mark the end of the body; raise `BodyError` if it is incomplete."""
         if not self._ended:
             raise BodyError("its gzip ends in the middle")
 
@@ -88,11 +80,7 @@ class Body:
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
-    """Decompress a whole body of at most `most` bytes.
-
-    Raises:
-        BodyError: The body is too long or incomplete, or cannot be decompressed.
-    """
+    """Decompress a whole body of at most `most` bytes, or raise `BodyError`."""
     body = Body(encoding, most)
     for piece in pieces:
         yield from body.decompressed(piece)

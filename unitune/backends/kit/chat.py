@@ -177,7 +177,6 @@ class JsonChatModel(ChatModel):
     def _inside(
         self, code: int | None, response: aiohttp.ClientResponse, words: str
     ) -> BackendError:
-        """Return the error for a failure reported inside a successful response."""
         vendor, status = self._endpoint.vendor, code if code and code >= NO_SUCCESS else None
         return BackendError(
             f"{vendor.name} could not {self._action}: {vendor.safe(words) or 'no reason given'} "

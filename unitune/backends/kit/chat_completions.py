@@ -117,11 +117,7 @@ def response_format(request: Request) -> dict[str, JsonValue]:
 
 
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
-    """Return whether a model refused a sampling parameter of a request.
-
-    Raises:
-        JobError: It did, and the job sets the parameter.
-    """
+    """Return whether a model refused a parameter; `JobError` if the job itself sets it."""
     if not refusal.names(parameter):
         return False
     if parameter in request.fixed:
@@ -198,7 +194,6 @@ class Dialect:
     def _shortened(
         self, body: dict[str, object], sent: LimitName, request: Request, refusal: Refusal
     ) -> bool:
-        """Lower an automatic limit that is above the model's own."""
         tokens = cast("int", body[sent]) // 4
         if refusal.status not in REFUSALS or "max_tokens" in request.fixed or tokens < LEAST_TOKENS:
             return False
@@ -210,7 +205,6 @@ class Dialect:
         return True
 
     def _renamed(self, body: dict[str, object], sent: LimitName, refusal: Refusal) -> bool:
-        """Use the other name of the limit, each name once."""
         other: LimitName = LIMITS[1] if sent == LIMITS[0] else LIMITS[0]
         if not refusal.names(sent) or other in self._limits_refused:
             return False

@@ -75,11 +75,7 @@ def _host_pattern(entry: str) -> str:
 
 
 def http_client(url: str) -> httpx.Client:
-    """Return the client for an address, which keeps connections and follows no redirects.
-
-    Raises:
-        UserError: As in `proxy_for` and `tls_context`.
-    """
+    """Return the client for an address, which keeps connections and follows no redirects."""
     return _client(proxy_for(url), tls_context())
 
 
@@ -95,11 +91,7 @@ os.register_at_fork(after_in_child=_client.cache_clear)
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return a TLS context with the trusted certificates.
-
-    Raises:
-        UserError: The file or folder named in the environment cannot be read.
-    """
+    """Return the trusted certificates; `UserError` if those of the environment are unreadable."""
     return _context(os.environ.get(CERTIFICATES), os.environ.get("SSL_CERT_DIR"))
 
 

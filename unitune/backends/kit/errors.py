@@ -99,11 +99,7 @@ class Endpoint:
     token_header: str | None = None  # header of the key; None for a bearer token
 
     def request_headers(self, gateway: Parameters) -> dict[str, str]:
-        """Return the headers of one request; a gateway's replace others of the same name.
-
-        Raises:
-            UserError: The key is no longer available.
-        """
+        """Return the headers of one request; a gateway's replace others of the same name."""
         headers = dict[str, str]()
         if self.token is not None:
             hold_secret(token := self.token())

@@ -37,11 +37,7 @@ class StreamedAnswer(Protocol):
 
 
 async def json_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Fields]:
-    """Yield the JSON objects of an event stream.
-
-    Raises:
-        Unreadable: An event is not JSON.
-    """
+    """Yield the JSON objects of an event stream; raise `Unreadable` if one is not JSON."""
     data: list[str] = []
     async for line in _lines(pieces):
         if line:

@@ -66,11 +66,7 @@ class HostedBackend(Generic[Options]):
 
     @property
     def api(self) -> Api:
-        """The vendor's API, with the current address and key of the environment.
-
-        Raises:
-            UserError: There is no key.
-        """
+        """The vendor's API, with the environment's current address and key, or a `UserError`."""
         return Api(self.endpoint())
 
     def base_url(self) -> str:
@@ -94,11 +90,7 @@ class HostedBackend(Generic[Options]):
         """Return a function that returns a bearer token without a key, if possible."""
 
     def endpoint_at(self, url: str, variable: str) -> Endpoint:
-        """Return an address with the key or token in an environment variable.
-
-        Raises:
-            UserError: It is not set.
-        """
+        """Return an address with the key or token in a variable; `UserError` if it is not set."""
         what = f"the key of {self.name}, for {url},"
         key = partial(required, variable, what, self.sign_in_advice)
         vendor = Vendor(self.name, variable, url, self.advice, secrets=(key(),))
@@ -106,19 +98,11 @@ class HostedBackend(Generic[Options]):
         return Endpoint(vendor, url, self.headers, key, header)
 
     def job_options(self, job: Job) -> Options:
-        """Return a job's options for this backend.
-
-        Raises:
-            JobError: A key is unknown or a value not allowed.
-        """
+        """Return a job's options for this backend; `JobError` if they are invalid."""
         return job_options(job, self.name, self.options)
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job with invalid options.
-
-        Raises:
-            JobError: A key is unknown or a value not allowed.
-        """
+        """Raise `JobError` for invalid options."""
         self.job_options(job)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
@@ -128,11 +112,7 @@ class HostedBackend(Generic[Options]):
     upload = submit = find = poll = cancel = _refuse
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model for requests; a missing model fails at the first request.
-
-        Raises:
-            UserError: There is no key.
-        """
+        """Return a model for requests; a missing model fails at the first request."""
         from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
         name = model if isinstance(model, str) else model.name
@@ -193,11 +173,7 @@ class HostedBackend(Generic[Options]):
 
 
 def required(variable: str, what: str, otherwise: str = "") -> str:
-    """Return the value of an environment variable, or the output of the user's command for it.
-
-    Raises:
-        UserError: It is not set; `otherwise` is a sentence with an alternative.
-    """
+    """Return `key_in` a variable, or raise `UserError` with an alternative in `otherwise`."""
     if not (value := key_in(variable)):
         words = f"{what} is not set. Set the environment variable {variable}. {otherwise}"
         raise UserError(words.rstrip())
@@ -205,7 +181,6 @@ def required(variable: str, what: str, otherwise: str = "") -> str:
 
 
 def _headers_in(variable: str) -> dict[str, str]:
-    """Parse the headers in an environment variable, one per line, as vendors' SDKs do."""
     lines = (line.partition(":") for line in os.environ.get(variable, "").split("\n"))
     return {
         name.strip(): checked_value(value.strip(), variable)
@@ -322,11 +297,7 @@ BAD_REQUEST = 400
 
 
 def check_size(vendor: str, requests: int, size: int, *, most: int, most_bytes: int) -> None:
-    """Refuse a batch that is empty or larger than a vendor accepts.
-
-    Raises:
-        Unsupported: It is.
-    """
+    """Raise `Unsupported` for a batch that is empty or larger than a vendor accepts."""
     if not 1 <= requests <= most or size > most_bytes:
         raise Unsupported(
             f"A batch at {vendor} can hold 1 to {most:,} requests and {most_bytes / 1e6:,.0f} MB, "
@@ -344,11 +315,7 @@ def cannot_take(model: str, request_id: str, problem: Exception) -> Unsupported:
 
 
 def cancel_unless_ended(cancel: Callable[[], object], is_running: Callable[[], bool]) -> None:
-    """Cancel a batch; ignore a refusal because it has ended.
-
-    Raises:
-        BackendError: The batch does not exist, or the vendor refused and the batch still runs.
-    """
+    """Cancel a batch; ignore a refusal because it has ended."""
     try:
         cancel()
     except BackendError as error:
