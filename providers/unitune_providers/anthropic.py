@@ -100,8 +100,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     ) -> str:
         """Create a batch with one call; the request ids contain the key.
 
-        A short request is sent first, because only a refusal shows that a model has no temperature,
-        and a batch would show it hours later. It costs a few tokens.
+        A short request first shows whether the model has a temperature; a batch would show it late.
         """
         del key
         name, api = self._untuned(model), self.api
@@ -362,10 +361,7 @@ def _tool(tool: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Read Claude's answer without its reasoning; return None if it is not a message.
-
-    `seconds` is the wall time; None for a batch.
-    """
+    """Read Claude's answer, without reasoning; return None if it is not a message."""
     if not isinstance(answer.all.get("content"), list):
         return None
     blocks, usage = answer.items("content"), answer.fields("usage")

@@ -80,11 +80,7 @@ class FireworksDeployments(HostedBackend[Options]):
         return ref if self._find(ref) else None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return the status of a deployment, and load its tuned model once it is ready.
-
-        Fireworks accepts the model only then, so the first poll that sees this sends it. Sending it
-        twice is safe.
-        """
+        """Return the status of a deployment; the first poll that sees it ready loads the model."""
         if (deployment := self._find(ref)) is None:
             return DeploymentStatus("gone", model, "no such deployment")
         word = deployment.text("state") or "no state"

@@ -73,10 +73,7 @@ class ShowsLossMask(Protocol):
     """A local backend that can show which tokens of a row it trains on."""
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
-        """Return the tokens of a row as the training sees them.
-
-        Raise a `DataError` if the row cannot be trained on.
-        """
+        """Return the tokens of a row as the training sees them; `DataError` for an unusable row."""
         ...
 
 
@@ -161,10 +158,7 @@ class Deletes(Protocol):
         """Delete an uploaded file; do nothing if it does not exist."""
 
     def delete_model(self, model: TunedModel) -> None:
-        """Delete a tuned model; do nothing if it does not exist.
-
-        Raise `Unsupported`, with the alternative, if the vendor cannot delete models.
-        """
+        """Delete a tuned model, if it exists; `Unsupported` if the vendor cannot delete models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,7 @@ FIND_SECONDS = 60.0  # how long a rate-limited search is retried
 
 
 class Uncertain(Exception):
-    """State in which only the user can know which object the call created.
-
-    Args:
-        reason: Reason, as the beginning of a sentence.
-        ids: Ids of the candidates.
-    """
+    """State in which only the user can know which object, of `ids`, the call created."""
 
     def __init__(self, reason: str, ids: Sequence[str] = ()) -> None:
         super().__init__(reason)

@@ -115,7 +115,4 @@ class Calibrates(Protocol):
     def calibrate(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
     ) -> None:
-        """Train a few steps in a separate process and store their time for later forecasts.
-
-        Raise a `BackendError` if the process dies.
-        """
+        """Train a few steps in a separate process and store their time for later forecasts."""

@@ -66,18 +66,7 @@ class Converted:
 
 
 def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:
-    """Convert a dataset's rows to lines of the file that a backend accepts.
-
-    Args:
-        dataset: Canonical rows.
-        format_name: Name as listed by `format_names`; None for canonical JSON Lines.
-
-    Yields:
-        Lines with line ends, and an error for each row that the format cannot represent.
-
-    Raises:
-        NotFoundError: No installed package has the format.
-    """
+    """Yield a dataset's rows as lines in a format, or errors for rows that it cannot represent."""
     if format_name is None:
         yield from (row.line + "\n" for row in dataset)
         return

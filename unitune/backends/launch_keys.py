@@ -25,11 +25,7 @@ LAUNCH_KEY = re.compile(rf"\br\d{{6}}-[{DIGITS}]{{12}}-\d{{1,5}}\b")
 
 
 def run_id(time: float) -> str:
-    """Return a new run id.
-
-    Args:
-        time: Seconds since 1970, UTC; ids sort by it from the year 2000 to 2099.
-    """
+    """Return a new run id for a Unix time; ids sort by it from the year 2000 to 2099."""
     day = datetime.fromtimestamp(time, UTC).strftime("%y%m%d")
     share = time % SECONDS_PER_DAY / SECONDS_PER_DAY
     clock = _digits(int(share * len(DIGITS) ** CLOCK_DIGITS), CLOCK_DIGITS)

@@ -20,15 +20,9 @@ def job_options(job: Job, backend: str, kind: type[Options]) -> Options:
 
 
 def validated(kind: type[Options], given: Mapping[str, JsonValue], where: str) -> Options:
-    """Return options as their model.
+    """Return options as their model, or raise a `JobError` with all problems.
 
-    Args:
-        kind: The model.
-        given: Options as written by the user.
-        where: Their name in messages, such as ``options.together``.
-
-    Raises:
-        JobError: Keys are unknown or values not allowed; the message lists all.
+    `where` is their name in messages, such as ``options.together``.
     """
     try:
         return kind.model_validate(dict(given))

@@ -43,12 +43,7 @@ def _entries(group: str) -> dict[str, list[EntryPoint]]:
 
 
 def entry(group: str, name: str) -> EntryPoint:
-    """Return the entry point of a name; of several offers, the one that comes with the backend.
-
-    Raises:
-        NotFoundError: No installed package has it.
-        UserError: Several packages have it.
-    """
+    """Return the entry point of a name; of several offers, the one that comes with the backend."""
     entries = _entries(group)
     if name not in entries:
         known = entries.keys() - {"fake"}  # for tests
@@ -141,12 +136,7 @@ def refreshable_names() -> list[str]:
 
 
 def price_reader(name: str) -> RefreshesPrices:
-    """Return the price reader of a vendor.
-
-    Raises:
-        NotFoundError: The vendor has no price reader.
-        MissingExtra: The vendor's SDK is not installed; the message gives the install command.
-    """
+    """Return the price reader of a vendor, or raise `NotFoundError` or `MissingExtra`."""
     if name not in refreshable_names():
         hint = f"Price readers exist for: {', '.join(refreshable_names())}."
         raise NotFoundError("reader for the prices of", name, refreshable_names(), hint)

@@ -99,10 +99,7 @@ async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
 async def retry_stream(
     attempt: Callable[[], AsyncGenerator[str | Reply]],
 ) -> AsyncGenerator[str | Reply]:
-    """Yield the pieces of an answer and its reply, with the retries of `retry_reply`.
-
-    An answer is not requested again once a piece of it was yielded.
-    """
+    """Yield the pieces of an answer and its reply; retry only before the first piece."""
     reply, has_text = Reply(), False
     for sent in range(ATTEMPTS):
         if sent:
@@ -128,15 +125,7 @@ def reply_delay(reply: Reply) -> float:
 
 
 def retry_read(call: Callable[[], Result], attempts: int | None = None) -> Result:
-    """Repeat a read after a missing answer, a rate limit or a failure of the vendor.
-
-    Args:
-        call: A call that changes nothing.
-        attempts: Maximum number of attempts; None for `READ_ATTEMPTS`.
-
-    Raises:
-        UnituneError: Any other error immediately; the last error after all attempts.
-    """
+    """Repeat a read after a missing answer, a rate limit or a failure of the vendor."""
     return _repeat(
         call, lambda error: error.is_retryable, stop_after_attempt(attempts or READ_ATTEMPTS)
     )

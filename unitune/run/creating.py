@@ -144,12 +144,7 @@ def search_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def adopt_named(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
-    """Adopt the job that the user names for an uncertain run, unless it cannot be the run's.
-
-    Raises:
-        UserError: The job belongs to another run, or its key, base model or training file differs.
-        BackendError: The backend does not know the job.
-    """
+    """Adopt the job that the user names for an uncertain run, or raise `UserError`."""
     owner = ledger.run_of_job(record.backend, job_id)
     backend = registry.backend(record.backend)
     reasons: list[str] = []

@@ -169,10 +169,7 @@ def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
 
 
 def without_reaper() -> list[Deployment]:
-    """Return the active deployments without a live reaper process on this machine.
-
-    Deployments started on another machine are left out, because its processes cannot be seen.
-    """
+    """Return the active deployments of this machine without a live reaper process."""
     ledger = Ledger(home())
     lost: list[Deployment] = []
     for record in ledger.deployments():
@@ -303,11 +300,7 @@ def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
 def budget_of(run: Run) -> ProjectBudget:
     """Return the budget limits for a deployment of a run's model.
 
-    They come from its project and the current folder. If the project is not on this machine, the
-    limits at the run's launch are used instead.
-
-    Raises:
-        JobError: A budget.yaml is not valid.
+    They come from its project and the current folder, or else from the run's launch.
     """
     here, project = project_budget(Path()), _project(run)
     if project is not None:

@@ -49,12 +49,7 @@ def model_of(record: RunRecord) -> TunedModel:
 
 
 def checkpoints(record: RunRecord) -> list[Checkpoint]:
-    """Return the models saved during a run's training, oldest first.
-
-    Raises:
-        UserError: The run has no job yet.
-        Unsupported: The backend does not list checkpoints.
-    """
+    """Return the models saved during a run's training, oldest first, or raise `UserError`."""
     backend = registry.backend(record.backend)
     if not isinstance(backend, Checkpoints):
         raise Unsupported(f"backend {record.backend!r} does not list checkpoints.")

@@ -239,10 +239,7 @@ def _on_its_base(model: TunedModel | None, record: RunRecord) -> TunedModel | No
 
 
 def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Cancel a run whose known cost exceeds its limit; settle the money of one that has ended.
-
-    The known cost is computed from the clock and the last poll, without polling the backend.
-    """
+    """Cancel a run whose known cost exceeds its limit; settle the money of one that has ended."""
     if record.state.ended:
         budgeting.reconciled(ledger, record)
         return record

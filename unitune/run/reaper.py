@@ -91,10 +91,7 @@ def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
 
 
 def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | None) -> None:
-    """Start a process that takes a deployment down after `seconds` or when `parent` ends.
-
-    Closing the terminal does not end it. `parent` is a `Holder.text`.
-    """
+    """Start a detached process that takes a deployment down in time or when `parent` ends."""
     due = clock() + seconds
     watched = [] if parent is None else [parent]
     started = subprocess.Popen(  # noqa: S603 - our own module
@@ -161,13 +158,7 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
 
 
 def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
-    """Record changes of a deployment, even if another process writes at the same time.
-
-    Nothing is changed if another process recorded its end. Returns the current record.
-
-    Raises:
-        LockTimeout: Other processes keep changing it.
-    """
+    """Record changes of a deployment, unless it has ended, and return the current record."""
     for tries in range(1, WRITES + 1):
         changed = replace(record, **changes)
         if changed == record or record.ended is not None:

@@ -241,15 +241,7 @@ def poll_without_fields(
     omits: Omissions,
     polls: int,
 ) -> Tally:
-    """Follow jobs at a vendor that omits fields, until at least `polls` calls were made.
-
-    Args:
-        backend: Backend whose environment points to the vendor on loopback.
-        launch: Returns a launch with a new launch key.
-        behavior: The vendor's behavior or server; nothing is omitted while a job is created.
-        omits: Fields to omit afterwards.
-        polls: Minimum number of calls.
-    """
+    """Follow jobs at a vendor that omits fields, until at least `polls` calls were made."""
     tally = Tally()
     while tally.polls < polls:
         behavior.omits = None

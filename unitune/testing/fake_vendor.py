@@ -33,14 +33,7 @@ def vendor_folder(otherwise: Path) -> Path:
 
 
 def create_call(faults: tuple[Fault, ...], calls: int, what: str, create: Callable[[], str]) -> str:
-    """Create something, or fail as scripted; return its id.
-
-    Args:
-        faults: Faults of the first call, the second, …; none afterwards.
-        calls: Number of calls so far, including this one.
-        what: Kind of object, for messages.
-        create: Creates it.
-    """
+    """Create something and return its id, or fail by the fault of this call, if any."""
     fault = faults[calls - 1] if calls <= len(faults) else Fault.NONE
     if fault is Fault.REFUSE:
         raise BackendError(f"the fake refuses this {what}.", status=400)

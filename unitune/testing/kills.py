@@ -130,12 +130,7 @@ def kill_at_every_step(
 ) -> Iterator[tuple[Verdict, Outcome]]:
     """Kill an act at each of its steps in turn, and recover.
 
-    Args:
-        make_job: Returns the job of a number, with rows that no other number has.
-        count: Counts the objects at the vendor.
-        act: Act to kill.
-        new_ledger: Provides an empty ledger for a number while the body runs.
-        clear: Ends processes that an act has left running.
+    `make_job` and `new_ledger` get a number; `clear` ends processes that an act has left.
     """
     before = count()
     with new_ledger(0):

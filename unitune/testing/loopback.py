@@ -172,14 +172,7 @@ class Server:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def inject_fault(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
-        """Inject a fault into the next matching requests.
-
-        Args:
-            fault: The fault.
-            method: Their method.
-            path: Regular expression to find in their path.
-            times: Number of requests.
-        """
+        """Inject a fault into the next requests whose path contains a regular expression."""
         self._spoiled.append(_Spoiled(fault, method, re.compile(path), times))
 
     def received(self, method: str, path: str) -> list[VendorRequest]:

@@ -26,13 +26,7 @@ Resource = TypeVar("Resource")
 
 
 class Refused(Exception):
-    """A request that the vendor refuses.
-
-    Args:
-        status: HTTP status.
-        message: Reason in the vendor's words.
-        details: Further fields, such as a code.
-    """
+    """A request that the vendor refuses, with further fields such as a code."""
 
     def __init__(self, status: int, message: str, **details: str) -> None:
         super().__init__(message)
@@ -42,12 +36,7 @@ class Refused(Exception):
 
 
 def route(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Decorate a method of a `RoutedVendor` that answers requests.
-
-    Args:
-        method: GET, POST, …
-        path: Path with parts in braces, such as ``/jobs/{job_id}``.
-    """
+    """Decorate a method that answers requests to a path such as ``/jobs/{job_id}``."""
     pattern = re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path)
 
     def mark(handler: Handler) -> Handler:
@@ -63,11 +52,7 @@ def _expression(part: re.Match[str]) -> str:
 
 
 class RoutedVendor:
-    """A vendor whose methods answer requests.
-
-    Args:
-        behavior: Its behavior; a test may change it while it runs.
-    """
+    """A vendor whose methods answer requests; a test may change its behavior while it runs."""
 
     key: str  # key that a request must carry
     # Headers that may carry the key, with the prefix of the key in each

@@ -111,14 +111,7 @@ class Moment:
 
 
 def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) -> Moment:
-    """Return the state of a job that was not cancelled.
-
-    Args:
-        script: Course of the job.
-        ticks: Number of polls or time units, from 1.
-        resumed: Whether it was paused and resumed.
-        first_attempt: Whether `fail_at_step` applies.
-    """
+    """Return the state of a job that was not cancelled, after so many polls or time units."""
     if ticks <= len(script.states):
         return Moment(script.states[ticks - 1], 0)
     pace = 1 if script.seconds_per_step else script.steps_per_poll

@@ -56,10 +56,7 @@ class BedrockChatModel(ChatModel):
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._reply, request)
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
-        """Yield the answer's text as it arrives, and then the reply.
-
-        Without streaming, because of the model or missing permission, yield the answer at once.
-        """
+        """Yield the answer's text, as it arrives or at once, and then the reply."""
         pieces = self._streamed(request)
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:

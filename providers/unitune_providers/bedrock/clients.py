@@ -151,13 +151,9 @@ def short_lived_key(region: str) -> Callable[[], str] | None:
 def refuse_part(
     http_response: AWSResponse, parsed: Mapping[str, Any], model: OperationModel, **_: object
 ) -> None:
-    """Refuse an incomplete response, which botocore would read as an empty one.
+    """Raise IncompleteReadError for an incomplete response, which botocore reads as an empty one.
 
-    botocore does not check the announced length, and reads a body that is not JSON as an empty
-    object. A response without AWS's request id lost its headers or comes from a proxy.
-
-    Raises:
-        IncompleteReadError: The response is incomplete.
+    A response without AWS's request id lost its headers or comes from a proxy.
     """
     if model.has_streaming_output or model.has_event_stream_output:
         return  # its reader checks the length
@@ -170,16 +166,7 @@ def refuse_part(
 
 
 def call(action: str, method: Callable[..., Mapping[str, object]], **parameters: object) -> Fields:
-    """Return AWS's response to a call.
-
-    Args:
-        action: Completes "AWS could not ACTION".
-        method: Method of a client.
-        parameters: Parameters of the call.
-
-    Raises:
-        BackendError, UserError: As in `aws_errors`.
-    """
+    """Return AWS's response to a call; `action` completes "AWS could not …"."""
     with aws_errors(action):
         return Fields(method(**parameters))
 
@@ -236,16 +223,7 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeEr
 
 @contextmanager
 def aws_errors(action: str) -> Generator[None]:
-    """Map botocore's exceptions to ours.
-
-    Args:
-        action: Completes "AWS could not ACTION".
-
-    Raises:
-        BackendError: AWS answered with an error.
-        Unreachable: It did not answer, or its answer was cut short.
-        UserError: Region, keys or another setting are missing or wrong.
-    """
+    """Map botocore's exceptions to ours; `action` completes "AWS could not …"."""
     try:
         with vendor_errors(AWS, action, ERRORS):
             yield

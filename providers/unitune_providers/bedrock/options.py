@@ -89,13 +89,7 @@ def job_name(launch_key: str) -> str:
 
 
 def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
-    """Return Bedrock's create call for a launch.
-
-    The token contains the launch key, so several calls make one job.
-
-    Raises:
-        UserError: Role or bucket are missing.
-    """
+    """Return Bedrock's create call; its token has the launch key, so it is safe to repeat."""
     job, name = launch.job, job_name(launch.key)
     tags = [{"key": TAG, "value": launch.key}]
     request: dict[str, Any] = {

@@ -62,12 +62,7 @@ def raw_of(job: Fields) -> str | None:
 
 
 def events_of(job: Fields, losses: str) -> Iterator[Event]:
-    """Yield all events of a job, with times that never go back.
-
-    Args:
-        job: Bedrock's description of the job.
-        losses: Content of the CSV file; empty without one.
-    """
+    """Yield all events of a job, with times that never go back; `losses` is the CSV file."""
     time = 0.0
     for event in _events(job, losses):
         time = max(time, event.time)

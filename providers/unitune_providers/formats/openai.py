@@ -103,13 +103,7 @@ def check_turn(where: str, turn: Message) -> None:
 
 
 def check_call(where: str, call: dict[str, JsonValue], *, needs_id: bool = True) -> None:
-    """Refuse an invalid function call.
-
-    Args:
-        where: Position in the row.
-        call: ``{"id", "type": "function", "function": {"name", "arguments"}}``.
-        needs_id: Whether the id is required.
-    """
+    """Refuse an invalid call, ``{"id", "type": "function", "function": {"name", "arguments"}}``."""
     known_keys(where, call, ("id", "type", "function"))
     if needs_id or "id" in call:
         text_of(f"{where}.id", call.get("id"))
@@ -126,13 +120,7 @@ def check_tools(
     known: Collection[str] = ("name", "description", "parameters", "strict"),
     named: re.Pattern[str] = FUNCTION_NAME,
 ) -> None:
-    """Refuse an invalid function declaration.
-
-    Args:
-        tools: ``{"type": "function", "function": {"name", …}}`` each.
-        known: Allowed keys of a function.
-        named: Pattern of function names.
-    """
+    """Refuse invalid tools; functions have the keys `known` and names that match `named`."""
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         known_keys(where, tool, ("type", "function"))

@@ -56,8 +56,7 @@ GLOBAL_STANDARD = ("globalStandard", "GlobalStandard")
 class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions]):
     """OpenAI, or the server in ``OPENAI_BASE_URL`` or in a job's ``base_url``.
 
-    It is unknown whether another server keeps metadata. So the launch key is also the suffix there,
-    and the guarantee is `suffix only` until the server's list shows a launch key.
+    Another server may not keep metadata, so the launch key is also the suffix there.
     """
 
     name: ClassVar[str] = "openai"

@@ -53,12 +53,7 @@ MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
 
 
 class Server(Api):
-    """A server with this API.
-
-    Args:
-        endpoint: As in `Api`.
-        named: Whether a job named it, so that ids must include its address.
-    """
+    """A server with this API; if a job `named` it, ids include its address."""
 
     page: ClassVar[int] = 100
     """Items per page."""

@@ -96,11 +96,7 @@ class AzurePrices:
 
 
 def meter_of(name: str) -> Meter | None:
-    """Parse the name of a meter; return None if it is not for fine-tuning, or for a grader.
-
-    Args:
-        name: Azure's name, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
-    """
+    """Parse a meter such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens"; None if not for fine-tuning."""
     words = re.sub(r"[-_ ]+", " ", name.lower())
     if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
         return None
@@ -116,13 +112,7 @@ def meter_of(name: str) -> Meter | None:
 def rows_of_items(
     items: Iterable[Mapping[str, object]], backend: str, day: date
 ) -> Iterator[PriceRow]:
-    """Yield a row for each model, tier and kind.
-
-    Args:
-        items: Meters as listed by the API: meterName, unitOfMeasure, retailPrice, …
-        backend: Backend of the rows.
-        day: Day of the reading.
-    """
+    """Yield a row for each model, tier and kind of the API's meters."""
     prices: dict[Meter, list[Decimal]] = {}
     units: dict[Meter, Unit] = {}
     for item in items:

@@ -31,12 +31,7 @@ def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> o
 
 
 def range_row(amounts: Sequence[Decimal], **about: object) -> PriceRow:
-    """Return the row of a price that differs by region, as a range.
-
-    Args:
-        amounts: Prices of all regions.
-        about: Other fields of the row.
-    """
+    """Return the row of a price that differs by region, as a range."""
     least, most = _plain(min(amounts)), _plain(max(amounts))
     prices = {"usd": most, "usd_least": least if least < most else None}
     fixed = {"source_kind": "first-party-api", "origin": "project"}

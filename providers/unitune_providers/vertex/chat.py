@@ -127,10 +127,7 @@ def least_thinking(base: str) -> Thinking | None:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Read Gemini's answer without its reasoning; return None if it is not a model's.
-
-    `seconds` is the wall time; None for a batch.
-    """
+    """Read Gemini's answer, without reasoning; return None if it is not a model's."""
     candidates, usage = answer.items("candidates"), answer.fields("usageMetadata")
     if not candidates:
         blocked = answer.fields("promptFeedback").text("blockReason")

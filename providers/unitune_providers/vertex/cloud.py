@@ -92,16 +92,10 @@ class Cloud:
         condition: str,
         is_ours: Callable[[Fields], bool],
     ) -> list[str]:
-        """Return the names of our jobs.
+        """Return the names of our jobs, by a filter and the same condition as `is_ours`.
 
         Filters are not documented for each list, and a missed job would be paid for twice. So each
         job is checked, over the whole list if needed.
-
-        Args:
-            parents: Resource names of the locations.
-            collection: ``tuningJobs``, …
-            condition: The filter.
-            is_ours: The same condition as a function.
         """
         for filter_ in (condition, None):
             listed = (job for parent in parents for job in self._list(parent, collection, filter_))

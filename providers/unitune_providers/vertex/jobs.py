@@ -103,11 +103,7 @@ def check_job(job: Job, options: VertexOptions) -> None:
 def create_body(
     launch: Launch, options: VertexOptions, start: str | None = None
 ) -> dict[str, JsonValue]:
-    """Return a create call.
-
-    The display name is always set, because without one, continuing a tuned model would add a
-    version to that model.
-    """
+    """Return a create call; without a display name, a tuned model would get a new version."""
     job, rank, reward = launch.job, launch.job.tuning.lora.rank, launch.job.tuning.reward
     settings: dict[str, JsonValue] = {
         "epochCount": explicit(job.tuning.epochs),
@@ -254,15 +250,7 @@ def count(fields: Fields, name: str) -> int | None:
 
 
 def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
-    """Convert a job that was not launched by unitune, with its files.
-
-    Args:
-        job: Vertex AI's description of the job.
-        read: Returns the content of a file in Cloud Storage; None if it is gone.
-
-    Raises:
-        Unsupported: Its method is not supported.
-    """
+    """Convert a job that was not launched by unitune; `read` returns the content of a file."""
     method, spec = spec_of(job)
     if not method:
         raise Unsupported(

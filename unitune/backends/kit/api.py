@@ -66,13 +66,7 @@ class Response(NamedTuple):
 
 
 class Api:
-    """A vendor's API.
-
-    Parts of a path are percent-encoded. `action` completes "VENDOR could not …" in errors.
-
-    Args:
-        endpoint: Vendor, address and headers with the key.
-    """
+    """A vendor's API; parts of a path are percent-encoded."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -113,12 +107,7 @@ class Api:
         query: Query | None = None,
         largest: int = LARGEST_ANSWER,
     ) -> Fields:
-        """Return a resource, of at most `largest` bytes.
-
-        Raises:
-            BackendError: The vendor refused; `is_not_found` for a missing resource.
-            Unreachable: It did not answer, or the answer is not JSON.
-        """
+        """Return a resource of at most `largest` bytes; `BackendError.is_not_found` if missing."""
         send = partial(self.request, "GET", *path, action=action, params=query, largest=largest)
         return retry_read(lambda: send().fields)
 
@@ -300,10 +289,7 @@ def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> Next
 
 
 def by_last_id(parameter: str = "after") -> NextPage:
-    """Return paging for a list whose next page starts after the id of the last item.
-
-    If that id was used before, because pages have another order, the last unused one is taken.
-    """
+    """Return paging by the last id of a page, or the last unused one if the order differs."""
     used = set[str]()
 
     def next_page(page: Fields) -> Query | None:
