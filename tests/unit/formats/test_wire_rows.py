@@ -190,14 +190,18 @@ REFUSED = [
     Refused("openai-chat", chat({**USER, "weight": 1}, ANSWER), "messages[0] has the weight 1"),
     Refused("openai-chat", chat(USER, {**CALLS, "tool_calls": [{"id": "1"}]}), "type is not"),
     Refused("openai-chat", chat(USER, ANSWER, parallel_tool_calls=3), "neither true nor false"),
-    Refused("openai-chat", chat(USER, ANSWER, tools=[{"name": "t"}]), "tools[0] has a key 'name'"),
+    Refused(
+        "openai-chat",
+        chat(USER, ANSWER, tools=[{"name": "t"}]),
+        "tools[0] has the unknown key 'name'",
+    ),
     Refused("openai-chat", chat(USER, {"role": "assistant"}), "messages[1] has no content"),
     Refused("openai-rft", CHAT, "must end with the user's message"),
     Refused("openai-rft", {**QUESTION, "weight": 2}, "the weight 2"),
     Refused("together-chat", chat({"role": "developer", "content": "a"}, USER, ANSWER), "first"),
     Refused("together-chat", chat(USER, USER, ANSWER), "messages[1] is from 'user' like"),
     Refused("together-chat", chat(USER, SYSTEM, ANSWER), "at the beginning"),
-    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "in 2 parts"),
+    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "has 2 parts"),
     Refused("together-chat", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
     Refused("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
     Refused(
@@ -238,7 +242,7 @@ REFUSED = [
     Refused(
         "bedrock-nova", chat(SYSTEM, ANSWER), "messages[1] is from 'assistant' instead of 'user'"
     ),
-    Refused("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' where"),
+    Refused("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' instead of"),
     Refused("bedrock-nova", chat({**USER, "content": "a System: b"}, ANSWER), "'System:'"),
     Refused("bedrock-nova", chat(USER, CALLS, RESULT, ANSWER), "calls or answers a tool"),
     Refused("bedrock-prompt", CHAT, "move a system prompt into the user's"),
@@ -309,14 +313,18 @@ UNREADABLE = [
     ("vertex-sft", {"contents": [user({"fileData": {}}), model({"text": "a"})]}, "'fileData'"),
     ("vertex-sft", {"contents": [user({"text": "a"})]}, "from 'user'"),
     ("vertex-sft", {"contents": [user({"text": "a"}), {"role": "ai", "parts": []}]}, "'ai'"),
-    ("vertex-sft", {"contents": 3}, "contents is no list"),
+    ("vertex-sft", {"contents": 3}, "contents is not a list"),
     (
         "vertex-sft",
         {"contents": [user({"text": "a"}), model({"functionCall": {"name": "f"}}, {"text": "b"})]},
         "text after",
     ),
     ("vertex-preference", {"contents": [user({"text": "a"})], "completions": []}, "score"),
-    ("bedrock-nova", {"schemaVersion": "x", "messages": [{"role": "user"}]}, "content is no list"),
+    (
+        "bedrock-nova",
+        {"schemaVersion": "x", "messages": [{"role": "user"}]},
+        "content is not a list",
+    ),
     ("bedrock-nova", {"messages": []}, "schemaVersion"),
     ("bedrock-prompt", {"prompt": "a"}, "completion is not text"),
 ]

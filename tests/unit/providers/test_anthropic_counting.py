@@ -95,7 +95,7 @@ def test_what_cannot_be_asked_is_not_counted(server: Server) -> None:
     broken = Request(messages=(Message(role="assistant", tool_calls=(call,)),))
     tuned = TunedModel(backend="anthropic", name="tuned", base=MODEL)
 
-    with pytest.raises(Unsupported, match="cannot take this request"):
+    with pytest.raises(Unsupported, match="cannot accept this request"):
         AnthropicBackend().count_tokens(MODEL, broken)
     with pytest.raises(Unsupported, match="no tuning API"):
         AnthropicBackend().count_tokens(tuned, SHORT)

@@ -228,7 +228,7 @@ def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBa
     chat = backend.chat(NOVA)
     reply = reply_once(chat, Request(messages=turns))
 
-    assert "cannot take this request" in (reply.error or "")
+    assert "cannot accept this request" in (reply.error or "")
 
 
 def test_a_question_is_written_as_converse_takes_it() -> None:

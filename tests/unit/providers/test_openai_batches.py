@@ -451,9 +451,9 @@ def test_answer_that_says_little_is_an_error_of_its_request(
 @pytest.mark.parametrize(
     ("most", "requests", "message"),
     [
-        ("MOST_REQUESTS", REQUESTS, "these are 4 with"),
-        ("MOST_REQUESTS", {}, "these are 0 with"),
-        ("MOST_BYTES", REQUESTS, "these are 4 with"),
+        ("MOST_REQUESTS", REQUESTS, "this one has 4 with"),
+        ("MOST_REQUESTS", {}, "this one has 0 with"),
+        ("MOST_BYTES", REQUESTS, "this one has 4 with"),
     ],
 )
 def test_too_much_for_one_batch_is_refused_before_anything_is_sent(

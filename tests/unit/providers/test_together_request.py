@@ -203,7 +203,11 @@ def test_full_training_is_asked_for() -> None:
             {},
             "tuning.epochs is 21; for this base model, together accepts at most 20",
         ),
-        (Tuning(batch_size=97), {}, "tuning.batch_size is 97; together takes at least 8 and at"),
+        (
+            Tuning(batch_size=97),
+            {},
+            "tuning.batch_size is 97; for this base model, together accepts at least 8 and at",
+        ),
         (Tuning(batch_size=33), {"training": "full"}, "at least 8 and at most 32"),
         (Tuning(learning_rate=0.1), {}, "tuning.learning_rate is 0.1"),
         (Tuning(sequence_length=64), {}, "tuning.sequence_length is 64"),

@@ -469,7 +469,7 @@ def test_an_endpoint_without_a_model_is_unsupported(
     backend: VertexBackend, vendor: VertexVendor, tuned: TunedModel
 ) -> None:
     vendor.endpoints[tuned.name] = None
-    with pytest.raises(Unsupported, match="answers with 0 models"):
+    with pytest.raises(Unsupported, match="serves 0 models"):
         backend.submit_batch("k-1", tuned, ASKED)
 
 

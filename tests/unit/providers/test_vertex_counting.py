@@ -90,7 +90,7 @@ def test_answer_without_a_count_is_none(
 
 def test_what_gemini_has_no_place_for_is_not_counted(server: Server) -> None:
     named = Request(messages=(Message(role="user", name="ada", content="Hello"),))
-    with pytest.raises(Unsupported, match="cannot take this request"):
+    with pytest.raises(Unsupported, match="cannot accept this request"):
         VertexBackend().count_tokens(MODEL, named)
     assert [] == server.received(*COUNT)
 

@@ -96,8 +96,8 @@ def test_a_reward_function_of_its_own_goes_as_it_is() -> None:
     [
         (None, "cannot compute the scorer 'exact'"),
         ({"type": "token_f1"}, "cannot compute the scorer 'token_f1'"),
-        (grader({**CHECK, "operation": "ilike"}), "has no ilike"),
-        (grader(ALIKE), "has no text_similarity"),
+        (grader({**CHECK, "operation": "ilike"}), "does not support ilike"),
+        (grader(ALIKE), "does not support text_similarity"),
         (grader({**CHECK, "input": "{{sample.output_json.a.b}}"}), "a key of its JSON"),
         (grader({**CHECK, "input": "answer: {{sample.output_text}}"}), "the whole answer"),
         (grader({**CHECK, "reference": "{{sample.output_text}}"}), "against keys of the row"),

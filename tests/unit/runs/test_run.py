@@ -154,7 +154,7 @@ def test_cancel_ends_in_cancelled_and_can_be_asked_for_twice(make_job: MakeJob) 
 
 def test_a_run_that_has_ended_cannot_be_cancelled(make_job: MakeJob) -> None:
     run = launch(make_job({})).wait(0.001)
-    with pytest.raises(UserError, match="has succeeded already"):
+    with pytest.raises(UserError, match="has already succeeded"):
         run.cancel()
 
 
