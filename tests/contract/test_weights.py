@@ -94,4 +94,4 @@ def test_weights_are_downloaded_where_the_vendor_hands_them_out(
     step = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"][0]["step"]
     say("download", run.id, "-o", str(place), "--step", str(step))
     assert 2 == len(list(place.iterdir()))
-    assert f"There are: {step}" in say("download", run.id, "--step", "999", code=2)
+    assert f"Available steps: {step}" in say("download", run.id, "--step", "999", code=2)

@@ -65,9 +65,7 @@ def swapping_host(backend: str) -> SwapsModel:
             "version (unitune deploy RUN --ttl 2h), send requests there, and take the old one "
             "down (unitune undeploy DEPLOYMENT)."
         )
-    raise Unsupported(
-        f"models of {backend} do not need a deployment, so there is none to move. Omit --deploy."
-    )
+    raise Unsupported(f"models of {backend} do not need a deployment. Omit --deploy.")
 
 
 @dataclass(slots=True)

@@ -206,7 +206,6 @@ class BackendContract(
         assert backend.find(launch_key(run_id(time.time()), 1), folder) == []
 
     def test_event_keys_are_unique(self, training: Training) -> None:
-        """Each key is recorded once, so two events must not share one."""
         keys = [event.key for event in training.events]
         assert keys, "a training without any event cannot be watched"
         assert sorted(set(keys)) == sorted(keys)
@@ -220,7 +219,6 @@ class BackendContract(
                 assert measured is None or isinstance(measured, int | float), event
 
     def test_cursor_loses_and_repeats_nothing(self, backend: Backend, training: Training) -> None:
-        """Polls from cursor to cursor return the same events as one poll from the beginning."""
         seen, cursor = list[Event](), ""
         while status := backend.poll(training.job_id, cursor):
             seen.extend(status.events)
@@ -235,7 +233,6 @@ class BackendContract(
         assert (later.state, later.model) == (training.last.state, training.last.model)
 
     def test_submit_twice_with_one_key_is_one_job(self, backend: Backend, tmp_path: Path) -> None:
-        """With the guarantees `token` and `own id`, a second create call returns the first job."""
         if backend.guarantee not in (Guarantee.TOKEN, Guarantee.OWN_ID):
             pytest.skip(f"guarantee {backend.guarantee} does not promise it")
         launch = self.launch(tmp_path)
@@ -259,7 +256,6 @@ class BackendContract(
     def test_unknown_option_is_refused_and_creates_nothing(
         self, backend: Backend, tmp_path: Path
     ) -> None:
-        """A misspelt option must not be ignored."""
         launch = self.launch(tmp_path, options={"no_such_option": 1})
         with pytest.raises(UnituneError, match="no_such_option"):
             backend.submit(launch)
@@ -271,7 +267,6 @@ class BackendContract(
             assert reply_once(backend.chat(model)).error is None
 
     def test_streamed_answer_is_the_answer(self, backend: Backend) -> None:
-        """The pieces form the text of the reply, which equals the reply to a plain request."""
         *texts, reply = stream_once(backend.chat(self.base_model()))
         whole = reply_once(backend.chat(self.base_model()))
         assert isinstance(reply, Reply), "the reply must be the last piece"
@@ -297,7 +292,6 @@ class BackendContract(
     def test_missing_tuned_model_is_an_error_of_ours(
         self, backend: Backend, training: Training
     ) -> None:
-        """A deleted model is reported when it is opened or receives a request."""
         gone = training.model.model_copy(update={"name": "no-such-model"})
         try:
             reply = reply_once(backend.chat(gone))

@@ -58,7 +58,6 @@ class DeploymentContract(ContractBase):
             yield self.ready(backend, ref, model).model
 
     def test_deployment_comes_up_once_and_goes(self, deploys: Deploys, training: Training) -> None:
-        """A deployment is found by name, never doubled, and ends on request."""
         name = new_name()
         assert deploys.find_deployment(name) is None
         ref = deploys.deploy(training.model, name, self.deploy_options)
@@ -73,7 +72,6 @@ class DeploymentContract(ContractBase):
     def test_deployment_polled_with_its_own_status_is_the_same(
         self, deploys: Deploys, training: Training
     ) -> None:
-        """A later poll receives the model of an earlier poll and must not change it."""
         with self.deployed(deploys, training.model) as ref:
             seen = self.ready(deploys, ref, training.model)
             assert deploys.deployment_status(ref, seen.model).model == seen.model
@@ -81,7 +79,6 @@ class DeploymentContract(ContractBase):
     def test_deployment_serves_the_model_that_is_put_in_its_place(
         self, deploys: Deploys, training: Training, tmp_path: Path
     ) -> None:
-        """A promotion swaps the model of the deployment and creates no second deployment."""
         if not isinstance(deploys, SwapsModel):
             pytest.skip(f"{self.name} cannot swap models")
         later = self.launch(tmp_path)

@@ -117,7 +117,6 @@ class FaultContract(ContractBase):
     def test_create_call_that_arrives_after_the_settle_time_is_reported_by_the_end(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A job that appears after the last search is found when the run ends."""
         vendor.server.late_seconds = SETTLE_SECONDS + 1
         vendor.server.inject_fault(Fault.LATE, "POST", vendor.setup.create)
         run = launch_and_resume(self.launchable(tmp_path))
@@ -141,7 +140,6 @@ class FaultContract(ContractBase):
     def test_key_that_expires_while_watching_ends_the_watch_and_not_the_run(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """The watch continues with a new key."""
         run = launch(self.launchable(tmp_path))
         vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", "")
         with pytest.raises(BackendError, match=r"key|Sign in"):
@@ -151,7 +149,6 @@ class FaultContract(ContractBase):
     def test_expired_key_creates_nothing_and_says_so(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A refused create call is a failed run, not an uncertain one."""
         vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", vendor.setup.create, times=3)
         with pytest.raises(BackendError, match=r"key|Sign in") as error:
             launch(self.launchable(tmp_path))
@@ -163,7 +160,6 @@ class FaultContract(ContractBase):
     def test_job_that_lists_show_late_is_adopted_once(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """Lists are late and repeat an entry on two pages."""
         vendor.behavior.list_lag_seconds = 0.7
         vendor.behavior.lists_repeat = True
         vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", vendor.setup.create)
@@ -174,7 +170,6 @@ class FaultContract(ContractBase):
     def test_unknown_state_is_kept_and_polled_on(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A new state of a vendor does not end the run."""
         run = launch(self.launchable(tmp_path))
         vendor.behavior.state = "brand_new"
         for _ in range(3):
@@ -197,7 +192,6 @@ class FaultContract(ContractBase):
 
     @pytest.mark.usefixtures("vendor")
     def test_whole_run_succeeds_and_is_deleted(self, tmp_path: Path) -> None:
-        """No uploaded file remains if the backend can delete files."""
         run = launch(self.launchable(tmp_path)).wait(0.01)
         assert run.state is State.SUCCEEDED
         assert run.tuned_model is not None
@@ -209,10 +203,7 @@ class FaultContract(ContractBase):
     def test_process_killed_at_any_step_leaves_one_job(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """Kill and repeat a launch, a cancel and a delete at every step.
-
-        A separate process is used, so that its forks have no threads except the vendor's server.
-        """
+        """A separate process is used, so that its forks have no threads but the server's."""
         del vendor
         command = [sys.executable, "-P", "-m", "unitune.testing.kills", inspect.getfile(type(self))]
         done = subprocess.run(  # noqa: S603 - our own interpreter

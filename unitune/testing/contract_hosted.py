@@ -107,7 +107,6 @@ class HostedContract(ContractBase):
     def test_refused_poll_says_its_status(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """An expired key is distinguished from a network failure."""
         job_id = backend.submit(self.launch(tmp_path))
         # Only of this job, as an SDK may read something else in a thread.
         server.inject_fault(Fault.EXPIRED_KEY, "GET", re.escape(re.split("[/:]", job_id)[-1]))

@@ -72,7 +72,7 @@ def _if(kind: type | tuple[type, ...], other: JsonValue) -> Change:
 ODD: Mapping[str, Change] = {  # changes of answers, one at a time
     "nothing": _of(b""),
     "a page": _of(b"<!DOCTYPE html><html><body>Bad gateway</body></html>"),
-    "bytes that are no UTF-8": lambda answer: replace(answer, content=answer.body + b"\xff"),
+    "bytes that are not UTF-8": lambda answer: replace(answer, content=answer.body + b"\xff"),
     "a body that is cut": lambda answer: replace(
         answer, content=answer.body[: len(answer.body) // 2]
     ),
@@ -166,7 +166,6 @@ class MalformedTrainingContract(ContractBase):
     def test_a_refusal_of_any_body_is_an_error_of_ours(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """A refused create call is never a bug, whatever the body contains."""
         launch = self.launch(tmp_path)
         assert _spoiled(server, lambda: backend.submit(launch), 400) == {}
 

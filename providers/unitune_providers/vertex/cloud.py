@@ -239,7 +239,7 @@ def _sign_in_errors() -> Generator[None]:
     except TransportError as error:
         raise Vendor("Google").unreachable("give a token", error) from error
     except DefaultCredentialsError as error:
-        raise UserError(f"There are no Google Cloud credentials. {SIGN_IN}") from error
+        raise UserError(f"no Google Cloud credentials were found. {SIGN_IN}") from error
     except GoogleAuthError as error:
         raise UserError(f"Google Cloud refused your credentials. {SIGN_IN}") from error
 

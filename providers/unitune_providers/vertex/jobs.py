@@ -255,7 +255,7 @@ def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
     if not method:
         raise Unsupported(
             f"{job.text('name') or 'the job'} is not supervised, preference or reinforcement "
-            "tuning, so it cannot be imported. Write the job file by hand."
+            "tuning, so it cannot be imported. Write the job file yourself."
         )
     settings, notes, tuning = spec.fields("hyperParameters"), list[str](), dict[str, JsonValue]()
     if epochs := count(settings, "epochCount"):
