@@ -2,10 +2,9 @@
 
 A job never decides that, because it may be someone else's. A backend sends its key to its vendor's
 own address or to the address that the environment sets. Any other address gets a key only if the
-user has allowed this pair of environment variable and origin (scheme, host and port): in the user's
-configuration, written by `unitune keys allow`, or, as in CI, in ``UNITUNE_ALLOW_KEYS``, such as
-``LLM_API_KEY@https://llm.example.com``. The configuration also names headers and query parameters
-required by a gateway, and commands that print keys.
+user has allowed this pair of environment variable and origin: in the user's configuration, written
+by `unitune keys allow`, or in ``UNITUNE_ALLOW_KEYS``, such as
+``LLM_API_KEY@https://llm.example.com``.
 """
 
 from __future__ import annotations

@@ -2,16 +2,8 @@
 
 A subclass names the backend. For a hosted backend it also describes how to serve the vendor on
 loopback. The contract then tests what is sent, every transport fault around the create call,
-malformed responses, omitted fields, and a process killed at every step of a launch.
-
-    class TestMine(BackendContract):
-        name = "mine"
-        setup = VendorSetup(
-            vendor=MyVendor,
-            environment=lambda server: {"MY_BASE_URL": server.url, "MY_API_KEY": "secret"},
-            create=r"/jobs$",
-            model="tiny",
-        )
+malformed responses, omitted fields, and a process killed at every step of a launch. See
+CONTRIBUTING.md for an example.
 
 A local backend names a base model and settings that make a training long enough to be cancelled
 (`slow_options`, `slow_tuning`). Optional capabilities are tested if the backend has them.

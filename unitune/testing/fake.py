@@ -55,7 +55,6 @@ class FakeBackend(FakeBatches):
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Store a copy named by its hash."""
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise BackendError(f"{path} does not have the hash {sha256}.", status=400)
         kept = vendor_folder(path.parent) / "uploads" / sha256
@@ -67,7 +66,6 @@ class FakeBackend(FakeBatches):
         return Upload(str(kept), sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create a job, or fail as scripted."""
         script = job_options(launch.job, "fake", Script)
         vendor = vendor_folder(launch.folder)
         calls = tick(vendor / f"{launch.key.rpartition('-')[0]}.creates")
@@ -76,13 +74,11 @@ class FakeBackend(FakeBatches):
         )
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs with the key."""
         return sorted(
             str(job.parent) for job in vendor_folder(folder).glob(f"{launch_key}.*/job.json")
         )
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Advance the job by a tick and return its status."""
         folder, job = Path(job_id), _existing(job_id)
         now = _moment(folder, job, tick(folder / "polls"))
         happened = events(job.script, now, job.started)
@@ -97,7 +93,6 @@ class FakeBackend(FakeBatches):
         )
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return the job's key, base and training file."""
         job = _existing(job_id)
         return JobDescription(job.key, job.base, job.training.ref)
 
@@ -112,7 +107,6 @@ class FakeBackend(FakeBatches):
         write(Path(job_id) / "paused.json", _as_it_stands(job_id))
 
     def resume(self, job_id: str) -> None:
-        """Resume a paused job."""
         _existing(job_id)
         paused = Path(job_id) / "paused.json"
         if paused.exists():
@@ -121,7 +115,6 @@ class FakeBackend(FakeBatches):
             (Path(job_id) / "resumed").touch()
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model with scripted answers."""
         if isinstance(model, str):
             return FakeChatModel(model, _untuned())
         try:
@@ -155,7 +148,6 @@ class FakeChatModel(ChatModel):
         self.fingerprint = f"fake:{name}:{digest(answers.model_dump(mode='json'))}"
 
     async def reply(self, request: Request) -> Reply:
-        """Look up the answer to the last user message."""
         question = _question(request.messages)
         if question in self._answers.errors:
             return Reply(error=self._answers.errors[question], finish_reason="error")

@@ -96,13 +96,11 @@ class FakeBatches:
     def submit_batch(
         self: _Chats, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Create a batch, or fail as scripted."""
         calls = tick(_folder() / "creates")
         chat = self.chat(model)
         return create_call(_script().submits, calls, "batch", lambda: _created(key, chat, requests))
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the batches with the key that are listed by now."""
         shown = time.time() - _script().shown_after_seconds
         batches = (
             (str(file.parent), _batch(file)) for file in _folder().glob(f"{key}.*/batch.json")
@@ -110,11 +108,9 @@ class FakeBatches:
         return sorted(batch_id for batch_id, batch in batches if since <= batch.created <= shown)
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Advance the batch by a tick and return its status."""
         return _status(batch_id, _existing(batch_id), tick(Path(batch_id) / "polls"))
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
-        """Return the answers; none for a cancelled batch."""
         batch = _existing(batch_id)
         status = _status(batch_id, batch, count(Path(batch_id) / "polls"))
         if status.state != "ended":
@@ -122,7 +118,6 @@ class FakeBatches:
         return batch.replies if status.raw == "ended" else {}
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Cancel a batch, unless it has ended."""
         batch = _existing(batch_id)
         if _status(batch_id, batch, count(Path(batch_id) / "polls")).state == "running":
             (Path(batch_id) / "cancelled").touch()

@@ -2,9 +2,8 @@
 
 A step is a write to the ledger or a method of the backend; the process dies before or after it.
 `steps_of` counts the steps of a complete act. `kill_at` kills one fork of this process at a step
-and recovers in another as a user would: list the runs, then launch or resume; or cancel or delete
-again. The objects at the vendor are counted in this process, so the vendor must outlive the forks:
-a server in this process (`unitune.testing.loopback`), or files.
+and recovers in another as a user would. The objects at the vendor are counted in this process, so
+the vendor must outlive the forks: a server in this process, or files.
 
     python -m unitune.testing.kills FILE CLASS FOLDER
 

@@ -1,10 +1,8 @@
 """Omit optional fields of a vendor's answers at random, by removing them or setting them to null.
 
 The optional fields are read from the vendor's own description of its answers as JSON Schema, such
-as the types of its SDK provide. A test vendor maps descriptions to requests (`Shape`), and
-`ServerBehavior.omits` enables it:
-
-    behavior.omits = Omissions(seed=1)
+as the types of its SDK provide. A test vendor maps descriptions to requests (`Shape`);
+`ServerBehavior.omits` enables it.
 
 Servers that imitate a vendor also omit required fields, as does `Omissions(required=True)`.
 """

@@ -1,9 +1,8 @@
 """Send batches with OpenAI's API: many requests in one file, within a day, at half the price.
 
-A batch is found by its metadata. Requests and answers have the form of chat completions
-(`unitune.backends.kit.chat_completions`); answers and failures come in separate files. The name of
-the file of requests contains the batch's key and its hash, so that it is uploaded only once. Files
-are not deleted; the vendor drops them after 30 days, and answers must be fetched before.
+A batch is found by its metadata. Answers and failures come in separate files. The name of the file
+of requests contains the batch's key and its hash, so that it is uploaded only once. The vendor
+drops files after 30 days.
 
 Sources: openai/openai-openapi 2.3.0 of 2026-08-21, /batches; openai 3.57.0, files.create (30 days);
 OpenAI's batch guide, a copy (lines of the files); openai/openai-openapi issue 302 (a failed

@@ -2,9 +2,7 @@
 
 The list has one file per region. A product's usage type, which begins with the region, shows what
 it measures: "USE1-Nova2.0Lite-Customization-Training". If regions differ, a price is a range. The
-end of a base model comes from Bedrock itself (`GetFoundationModel`), which needs AWS credentials
-and the extra `bedrock`; without them, a note is added. Provisioned throughput, distillation and
-prices of models that unitune does not tune are not read.
+end of a base model comes from Bedrock itself, which needs AWS credentials and the extra `bedrock`.
 
 Source: docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes (bulk files); usage types
 as quoted by public programs that read AmazonBedrock in us-east-1 on 2026-08-02 and 2026-08-21

@@ -1,10 +1,8 @@
 """Tune open models at Together AI with LoRA or full trainings, and deploy them.
 
 A tuned model answers only from a dedicated endpoint, charged by the minute, or from its weights
-after a `download`. An endpoint (the name for requests) has a deployment (a model on hardware, in a
-configuration published by Together) and a traffic split between them. `deploy` looks for each
-before it creates it, so it can be repeated after a crash. `undeploy` stops the deployment, which
-ends the charges, and removes all three.
+after a `download`. An endpoint (the name for requests) has a deployment (a model on hardware) and a
+traffic split. `deploy` looks for each before it creates it, so it can be repeated after a crash.
 
 Source: together 3.1.1, ``/v2/projects/…``. The description of 2026-04-28 has an older
 ``/v1/endpoints``, which this SDK no longer has.

@@ -1,9 +1,8 @@
 """Send batches of requests to Gemini: jobs over a file of rows, at half the price.
 
-A row is a request of `chat` with a label, as rows have no id: Vertex AI returns answers in any
-order, each with its request. Rows and answers are in the bucket of training files. A job is found
-by its display name, the key. A batch names the model resource of a tuned model, which the endpoint
-reports. It cannot use another than the model's default checkpoint, so other endpoints are refused.
+A row is a request of `chat` with a label, as rows have no id. A job is found by its display name,
+the key. A batch cannot use another than a model's default checkpoint, so other endpoints are
+refused.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform, models/capabilities/batch-inference
 (limits, tuned models, waiting, cancelling) and batch-prediction-from-cloud-storage (rows,

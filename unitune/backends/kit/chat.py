@@ -94,7 +94,6 @@ class JsonChatModel(ChatModel):
         raise NotImplementedError
 
     async def reply(self, request: Request) -> Reply:
-        """Answer one request; report a failure in the reply's `error`."""
         started = time.perf_counter()
         try:
             body = self.body(request)
@@ -111,7 +110,6 @@ class JsonChatModel(ChatModel):
             return self._failed(error, started)
 
     async def aclose(self) -> None:
-        """Close the connections."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -278,23 +276,18 @@ class ChatCompletions(StreamingChatModel):
         self._dialect = dialect or Dialect()
 
     def body(self, request: Request) -> dict[str, object]:
-        """See `JsonChatModel`."""
         return self._dialect.body(self._model, request)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """See `JsonChatModel`."""
         return self._dialect.learn(body, request, refusal)
 
     def streamed_body(self, body: dict[str, object]) -> dict[str, object]:
-        """See `StreamingChatModel`."""
         return self._dialect.streamed(body)
 
     def streamed(self) -> StreamedAnswer:
-        """See `StreamingChatModel`."""
         return StreamedCompletion()
 
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
-        """See `JsonChatModel`."""
         reply = self._dialect.read(body, answer, seconds)
         return reply if reply.error is None or reply.retryable else None
 

@@ -72,7 +72,6 @@ class StreamedCompletion:
         self._usage: JsonValue = None
 
     def add(self, event: Fields) -> str:
-        """See `StreamedAnswer`."""
         self._usage = event.all.get("usage") or self._usage
         choices = (each for each in event.items("choices") if not each.whole("index"))
         choice = next(choices, Fields(None))
@@ -89,7 +88,6 @@ class StreamedCompletion:
         return text or ("" if self._message["content"] else delta.text("refusal") or "")
 
     def whole(self) -> object:
-        """See `StreamedAnswer`."""
         calls = [call for _, call in sorted(self._calls, key=itemgetter(0))]
         message = {**self._message, **({"tool_calls": calls} if calls else {})}
         choice = {
