@@ -233,7 +233,6 @@ class ImportedJob:
     validation: bytes | None = None  # content of the validation file, likewise
     # Settings as in `unitune.job.job.Tuning`, without unknown ones
     tuning: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
-    # Backend-specific hyperparameters
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     model: TunedModel | None = None  # the tuned model; None unless the job succeeded
     start: str | None = None  # the vendor's name of the tuned model that it continued

@@ -12,7 +12,6 @@ import unitune
 from unitune.models import Request, TunedModel
 from unitune.security.spec import Frozen
 
-# Form of an export
 ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
 
 

@@ -18,7 +18,6 @@ from unitune.security.spec import Frozen
 class Forecast(Frozen):
     """Time and memory that a training on this machine would take."""
 
-    # Problems of the rows for this model: too long, nothing to train on, …
     findings: tuple[Finding, ...] = ()
     rows: int
     tokens: int  # tokens of the training rows in one epoch

@@ -25,7 +25,6 @@ class Limits(Spec):
     min_rows: int | None = None  # minimum number of training rows
     max_rows: int | None = None  # maximum number of training rows
     file_bytes: int | None = None  # maximum size of the training file in bytes
-    # Maximum number of validation rows; 0 if they are not accepted
     validation_rows_most: int | None = None
     epochs_most: int | None = None  # maximum number of epochs
     row_tokens: int | None = None  # maximum length of a row in tokens
@@ -58,14 +57,11 @@ class Billing(Spec):
     epochs_auto: Annotated[int, Field(ge=1)] | Literal["openai-cookbook"] | None = None
     # Charge for rows that are not packed: rows times the longest length
     packing_off: Literal["rows-times-longest"] | None = None
-    # Charging of validation tokens
     validation: Literal["each-evaluation", "once", "free"] | None = None
     # Passes over the validation rows if the job does not set them
     evaluations_auto: Annotated[int, Field(ge=0)] | None = None
     minimum_usd: Usd | None = None  # minimum charge of a job; 0 for no minimum
-    # Treatment of rows longer than the limit
     overlength: Literal["truncated", "dropped", "refused"] | None = None
-    # Charge for a cancelled job
     cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
     # Charge for a failed job. to-checkpoint: steps up to the last checkpoint.
     failed: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None = None
@@ -94,7 +90,6 @@ class Tiers(Spec):
     usual: str  # default tier, to which `Offer.prices` apply
     # Backend option that chooses the tier, such as ``options.azure.training_type``
     option: str = ""
-    # Tier by the option's value
     chosen: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
     @property
@@ -166,7 +161,7 @@ class Serving(Spec):
 class OutputTerms(Spec):
     """A vendor's terms on training other models on its answers."""
 
-    # No-competing-models: training competing models is not allowed
+    # no-competing-models: training competing models is not allowed
     training: Literal["no-competing-models"]
     as_of: date
     source: str

@@ -46,7 +46,6 @@ class OutputLimit:
     fixed: int | None  # the job's own limit; None if it has none
     longest: int  # upper bound for the tokens of the longest expected answer
     backend: str  # backend of the job
-    # Backends of contenders that answer elsewhere, by contender
     others: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def of(self, spec: ContenderSpec) -> int:

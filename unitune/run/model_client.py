@@ -30,7 +30,6 @@ from unitune.run.deployment import answering, needs_deployments
 # Long enough for a conversation, short enough to end the rambling of an untuned model
 MAX_TOKENS = 512
 
-# A user's message, a conversation, or a whole request
 Prompt: TypeAlias = str | Sequence[Message] | Request
 
 

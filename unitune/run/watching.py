@@ -38,7 +38,6 @@ class _Vendor:
     listed: set[str] = field(default_factory=set[str])  # jobs on the pages since the first page
     # Jobs to poll in turn, because no page listed them or a poll failed
     due: set[str] = field(default_factory=set[str])
-    # Listed state at a job's last poll
     polled: dict[str, State] = field(default_factory=dict[str, State])
     # Order of the last polls in turn, as a count
     turns: dict[str, int] = field(default_factory=dict[str, int])

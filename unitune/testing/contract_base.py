@@ -82,7 +82,6 @@ class ContractBase:
     model: ClassVar[str] = ""  # a small base model; by default that of `setup`, or "any"
     tuning: ClassVar[Tuning] = Tuning()
     options: ClassVar[Mapping[str, JsonValue]] = {}  # backend options for a short training
-    # Settings for a training that can be cancelled before it ends
     slow_tuning: ClassVar[Tuning] = Tuning()
     # Options for such a training; they override `options`
     slow_options: ClassVar[Mapping[str, JsonValue]] = {}

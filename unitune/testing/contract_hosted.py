@@ -42,7 +42,6 @@ JOBS = 5  # more than a page of a test vendor should list
 REASON = "the rows taste of soap"
 # Faults of a create call that took effect, although the answer does not show it
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
-# Statuses of create calls that were refused or failed
 STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
 
 

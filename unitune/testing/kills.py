@@ -37,9 +37,7 @@ from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
-# Methods of the ledger that record progress
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
-# Methods of a backend that these acts use
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
 FOR_EVER = 1_000_000  # polls during which a vendor's jobs stay queued, so that none ends
 SETTLE_SECONDS = 0.3  # replaces an offer's own: vendors on loopback list a job at once

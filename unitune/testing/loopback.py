@@ -57,7 +57,6 @@ class Fault(StrEnum):
 TOOK_EFFECT = frozenset({Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT})
 # Faults in which the vendor has acted, but the answer is a refusal
 REFUSED_AFTER = frozenset({Fault.CONFLICT_AFTER, Fault.RATE_LIMITED_AFTER})
-# Faults caused by something between client and vendor
 OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
 OF_VENDORS = frozenset(Fault) - OF_PROXIES  # faults of the vendor or the connection
 ANYTHING = (Shape("GET", ".*", EMPTY),)  # shape of answers without a description
@@ -111,7 +110,6 @@ class VendorResponse:
 
     content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])  # JSON or bytes
     status: int = 200  # HTTP status
-    # Headers besides content type and length
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -35,7 +35,6 @@ class ServerBehavior:
     # Reason why every training file fails validation, in the vendor's words
     rejects_files: str | None = None
     fails: str | None = None  # reason why every job fails at the end
-    # Answers of tuned models by the last user message
     replies: dict[str, str] = field(default_factory=dict[str, str])
     otherwise: str = "I do not know."  # answer to everything else
     omits: Omissions | None = None  # fields that its answers omit, if any

@@ -83,7 +83,6 @@ def _events(job: Fields, losses: str) -> Iterator[Event]:
         for phase, details in phases:
             if (outcome := details.text("status")) in OVER:
                 yield _message(f"{phase.name} ended", ended, f"{phase.name}: {outcome}")
-        # The loss file has no times.
         rows = [row for line in csv.DictReader(io.StringIO(losses)) if (row := _Row.read(line))]
         last = max((row.step for row in rows), default=None)
         for number, row in enumerate(rows, start=1):

@@ -88,7 +88,6 @@ def answer_text(parts: Iterable[Fields]) -> str:
 
 def question(request: Request) -> dict[str, JsonValue]:
     """Return a request in the format of a training row, or raise `UnrepresentableRow`."""
-    # Weights matter only in training.
     turns = [replace(turn, weight=None) for turn in request.messages]
     row = SFT.encode(Example(messages=(*turns, ANSWER), tools=request.tools))
     contents = cast("list[JsonValue]", row["contents"])

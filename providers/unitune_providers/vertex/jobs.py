@@ -59,7 +59,6 @@ ADAPTER_SIZES = {
     32: "ADAPTER_SIZE_THIRTY_TWO",
 }
 LONGEST_NAME = 128
-# Options of only some methods
 RFT_ONLY, NOT_RFT = ("reward", "thinking_level"), ("export_last_checkpoint_only",)
 
 

@@ -28,7 +28,6 @@ LimitName = Literal["max_tokens", "max_completion_tokens"]
 LIMITS: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 LEAST_TOKENS = 16  # a lower limit leaves no room for an answer
 REFUSALS = (400, 422)
-# Fields for the reasoning of a model
 THOUGHTS = ("reasoning_content", "reasoning")
 _WORDS = {
     "stop": "stop eos eos_token end_turn stop_sequence complete",

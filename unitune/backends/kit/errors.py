@@ -92,7 +92,6 @@ class Endpoint:
 
     vendor: Vendor  # vendor at the address
     url: str  # base URL, with its version
-    # Headers of each request
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     # Returns the key; called for each request, because keys expire
     token: Callable[[], str] | None = field(default=None, repr=False)
@@ -150,7 +149,6 @@ class ErrorTable:
         return vendor.failed(doing, error)
 
 
-# Raised when an answer is broken
 BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
 # `Api` reads an error status itself
 HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))

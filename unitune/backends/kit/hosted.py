@@ -245,7 +245,6 @@ class Cursor(Frozen):
 
     time: float = 0.0  # time of the newest message, in seconds since 1970
     keys: tuple[str, ...] = ()  # keys of the messages at that time
-    # Last number by kind of event
     counts: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
 
     @classmethod
