@@ -297,7 +297,7 @@ class StreamedMessage:
 
 
 def message_body(model: str, request: Request) -> dict[str, JsonValue]:
-    """Return a request in Anthropic's format; ValueError or KeyError for an invalid tool call."""
+    """Return a request in Anthropic's format; raise ValueError or KeyError if it is invalid."""
     prompts = ("system", "developer")
     system = [turn.text for turn in request.messages if turn.role in prompts and turn.text]
     turns: list[JsonValue] = [

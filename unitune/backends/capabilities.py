@@ -73,7 +73,7 @@ class ShowsLossMask(Protocol):
     """A local backend that can show which tokens of a row it trains on."""
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
-        """Return the tokens of a row as the training sees them; `DataError` for an unusable row."""
+        """Return the tokens of a row as the training sees them, or raise `DataError`."""
         ...
 
 
@@ -158,7 +158,7 @@ class Deletes(Protocol):
         """Delete an uploaded file; do nothing if it does not exist."""
 
     def delete_model(self, model: TunedModel) -> None:
-        """Delete a tuned model, if it exists; `Unsupported` if the vendor cannot delete models."""
+        """Delete a tuned model, if it exists, or raise `Unsupported`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ class Quotes(Protocol):
     """A backend that can quote the price of a training."""
 
     def quote(self, launch: Launch) -> Decimal:
-        """Return the vendor's price of a training in US dollars; `Unsupported` if unknown."""
+        """Return the vendor's price of a training in US dollars; raise `Unsupported` if unknown."""
         ...
 
 

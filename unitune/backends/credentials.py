@@ -50,7 +50,7 @@ class Parameters:
 
 
 def gateway_for(url: str) -> Parameters:
-    """Return the user's headers and parameters for an address; `UserError` if one is not set."""
+    """Return the user's headers and parameters for an address, or raise `UserError`."""
     parts, gateways = urlsplit(url), user_config.read().gateways
     if not gateways:
         return Parameters()
@@ -69,7 +69,7 @@ def gateway_for(url: str) -> Parameters:
 
 
 def checked_value(value: str, variable: str) -> str:
-    """Return a value for a header and redact it in messages; `UserError` if it is invalid."""
+    """Return a value for a header and redact it in messages; raise `UserError` if it is invalid."""
     if not VALUE.fullmatch(value):
         raise UserError(f"the value of {variable} has characters that are not allowed in a header.")
     hold_secret(value)
@@ -141,7 +141,7 @@ def not_allowed(variable: str | None, url: str, who: str) -> str:
 
 
 def key_for(variable: str | None, url: str, who: str) -> Callable[[], str] | None:
-    """Return a reader of the key for an address in a job; `UserError` if it is not allowed."""
+    """Return a reader of the key for an address in a job, or raise `UserError`."""
     if variable is None:
         return None
     check_allowed(variable, url, who)
@@ -160,7 +160,7 @@ def _key_for(variable: str, url: str, who: str) -> str:
 
 
 def allow(url: str, variable: str) -> str:
-    """Allow a key for an address, and return its origin; `UserError` for an invalid name."""
+    """Allow a key for an address, and return its origin; raise `UserError` for an invalid name."""
     if not re.fullmatch(VARIABLE, variable):
         raise UserError(
             "the second argument must be the name of an environment variable, such as "
@@ -199,7 +199,7 @@ def permissions() -> list[Permission]:
 
 
 def origin_of(url: str) -> str:
-    """Return the scheme, host and port of an address; `JobError` if it is invalid."""
+    """Return the scheme, host and port of an address; raise `JobError` if it is invalid."""
     try:
         return as_origin(url)
     except NotAnAddress as error:
@@ -207,7 +207,7 @@ def origin_of(url: str) -> str:
 
 
 def environment_address(variable: str) -> str | None:
-    """Return the address in an environment variable, if set; `UserError` if it is invalid."""
+    """Return the address in an environment variable, if set; raise `UserError` if it is invalid."""
     given = os.environ.get(variable, "").strip()
     try:
         return checked(given) if given else None

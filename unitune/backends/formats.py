@@ -111,7 +111,7 @@ def convert_file(
 
 
 def wire_text(dataset: Dataset, format_name: str | None) -> str:
-    """Return rows as the text of a backend's file; `DataError` if one cannot be represented."""
+    """Return rows as the text of a backend's file, or raise `DataError`."""
     lines: list[str] = []
     findings: list[Finding] = []
     for item in wire_lines(dataset, format_name):

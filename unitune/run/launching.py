@@ -103,7 +103,7 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return a run's files here, if not all are uploaded; `UserError` if they are missing."""
+    """Return a run's files here, if not all are uploaded; raise `UserError` if they are missing."""
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
     training, validation = folder / "train.jsonl", folder / "validation.jsonl"
@@ -292,7 +292,7 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Cancel a run; `UserError` if it has ended in another state or is uncertain."""
+    """Cancel a run; raise `UserError` if it has ended in another state or is uncertain."""
     if record.state in (State.SUCCEEDED, State.FAILED):
         raise UserError(f"run {record.id} has already {record.state}; there is nothing to cancel.")
     if record.state is State.UNCERTAIN:

@@ -50,7 +50,7 @@ def notify_end(ledger: Ledger, record: RunRecord) -> None:
 
 
 def send_test() -> list[str]:
-    """Send a test notification and return the problems; `UserError` without a `notify`."""
+    """Send a test notification and return the problems; raise `UserError` without a `notify`."""
     notify = user_config.read().notify
     if notify is None or not (notify.command or notify.webhook):
         raise UserError(

@@ -136,7 +136,7 @@ def host_of(backend: str) -> Deploys:
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down without reading the ledger; `BackendError` if that is not safe."""
+    """Take a deployment down without reading the ledger, or raise `BackendError`."""
     host = host_of(record.backend)
     ref = host.find_deployment(record.name)
     if ref is None and record.ref is None:

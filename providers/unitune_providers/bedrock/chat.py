@@ -159,7 +159,7 @@ def answering_id(base: str) -> str:
 
 
 def converse_request(model_id: str, request: Request) -> dict[str, Any]:
-    """Return a request in Converse's format; ValueError or KeyError for an invalid tool call."""
+    """Return a request in Converse's format; raise ValueError or KeyError if it is invalid."""
     turns = [turn for turn in request.messages if turn.role not in ("system", "developer")]
     system = [turn.text for turn in request.messages if turn.role in ("system", "developer")]
     settings: dict[str, Any] = {

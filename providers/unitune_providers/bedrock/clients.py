@@ -190,7 +190,7 @@ def list_all(action: str, client: Any, operation: str, **parameters: object) -> 
 
 
 def arn_of(response: Fields, name: str, action: str) -> str:
-    """Return the ARN in a response; `Unreachable` without one, as the outcome is unknown."""
+    """Return the ARN in a response; raise `Unreachable` without one, as the outcome is unknown."""
     if not (arn := response.text(name)):
         raise AWS.unreachable(action, Unreadable(f"the response has no {name}"))
     return arn

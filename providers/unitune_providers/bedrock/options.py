@@ -48,7 +48,7 @@ class BedrockOptions(Spec):
 
 
 def bucket_uri(name: str) -> str:
-    """Return the ``s3://`` address of a name in the user's bucket; `UserError` if not set."""
+    """Return the ``s3://`` address of a name in the user's bucket; raise `UserError` if not set."""
     given = os.environ.get(BUCKET, "")
     address = given if given.startswith("s3://") else f"s3://{given}"
     if not given or not re.match(S3_PATTERN, address):

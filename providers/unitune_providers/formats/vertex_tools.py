@@ -46,7 +46,7 @@ def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
 
 
 def tools_of(value: JsonValue) -> JsonValue:
-    """Convert Gemini's tools to OpenAI's; `UnrepresentableRow` for other tools than functions."""
+    """Convert Gemini's tools to OpenAI's, or raise `UnrepresentableRow`."""
     made: list[JsonValue] = []
     for index, tool in enumerate(objects("tools", value)):
         where = f"tools[{index}]"

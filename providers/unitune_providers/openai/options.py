@@ -150,7 +150,7 @@ class NebiusOptions(WireOptions):
 
 
 def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return `method`, `seed` and `integrations` for OpenAI; `JobError` without a valid grader."""
+    """Return `method`, `seed` and `integrations` for OpenAI, or raise `JobError`."""
     kind = METHODS[job.method]
     own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
     epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
@@ -187,7 +187,7 @@ def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
 
 
 def nebius_form(job: Job, options: NebiusOptions) -> Body:
-    """Return `hyperparameters` and `seed` for Nebius; `JobError` for a full training with LoRA."""
+    """Return `hyperparameters` and `seed` for Nebius, or raise `JobError`."""
     lora = {f"lora.{name}": value for name, value in job.tuning.lora}
     tuning: Body = {**dict(job.tuning), **lora}
     settings = without_none({ours: explicit(tuning[ours]) for ours in NEBIUS_TUNING})

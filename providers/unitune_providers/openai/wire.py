@@ -151,7 +151,7 @@ class WireBackend(HostedBackend[Options]):
         return checkpoint.text("fine_tuned_model_checkpoint")
 
     def server(self, url: str | None = None) -> Server:
-        """Return the vendor's server, or one named in a job; `UserError` without an allowed key."""
+        """Return the vendor's server, or one named in a job; raise `UserError` without a key."""
         if url is None:
             return Server(self.endpoint())
         return Server(self.endpoint_at(url.rstrip("/"), self.variable_for(url)), named=True)

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 120.0
 
 
 def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:
-    """Return the JSON at an address, without sending any secret; `BackendError` on failure."""
+    """Return the JSON at an address, without sending any secret, or raise `BackendError`."""
     api = Api(Endpoint(Vendor(vendor, url=url), url))
     action = f"return its prices at {url}"
     read = partial(api.content, action=action, query=parameters, largest=LARGEST_ANSWER)

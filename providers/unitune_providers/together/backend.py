@@ -85,7 +85,7 @@ class TogetherBackend(TogetherTrainings):
 
     @cached_property
     def project(self) -> str:
-        """Project of the endpoints, from the environment or the key; `UserError` without one."""
+        """Project of the endpoints, from the environment or the key."""
         if chosen := os.environ.get(PROJECT):
             return chosen
         caller = self.api.get("v3", "whoami", action="look up the project of the key")

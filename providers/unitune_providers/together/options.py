@@ -145,7 +145,7 @@ def check_job(options: TogetherOptions, job: Job) -> None:
 
 
 def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
-    """Return the body of a create call; `JobError` for settings beyond the model's limits."""
+    """Return the body of a create call; raise `JobError` for settings beyond the model's limits."""
     job = launch.job
     bounds = _bounds(job, options, limits).items()
     broken = [problem for setting, bound in bounds if (problem := _problem(setting, *bound))]

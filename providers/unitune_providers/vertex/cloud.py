@@ -177,7 +177,7 @@ def connect() -> Cloud:
 
 
 def upload_uri(name: str) -> str:
-    """Return the address of a file in the user's bucket; `UserError` if it is not set."""
+    """Return the address of a file in the user's bucket; raise `UserError` if it is not set."""
     what = (
         "the Cloud Storage bucket for training files, such as my-bucket or gs://my-bucket/unitune, "
         "in the location of the training,"
@@ -187,7 +187,7 @@ def upload_uri(name: str) -> str:
 
 
 def location_of(resource: str) -> str | None:
-    """Return the location in a full resource name; `UserError` if it is invalid."""
+    """Return the location in a full resource name; raise `UserError` if it is invalid."""
     match = re.match(r"projects/[^/]+/locations/([^/]+)(/|$)", resource)
     if match is None:
         return None
@@ -223,7 +223,7 @@ def stand_in() -> Credentials:
 
 
 def token_of(credentials: Credentials) -> str:
-    """Return a valid access token; `UserError` for invalid credentials."""
+    """Return a valid access token; raise `UserError` for invalid credentials."""
     if not credentials.valid:
         session = Session()
         session.verify = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or True

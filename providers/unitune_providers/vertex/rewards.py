@@ -36,7 +36,7 @@ _REFERENCE = re.compile(r"\{\{\s*item\.([\w-]+)\s*\}\}")
 
 
 def reward_settings(job: Job, own: Reward | None) -> Reward:
-    """Return the reward of a create call; `JobError` without exactly one supported reward."""
+    """Return the reward of a create call; raise `JobError` without exactly one supported reward."""
     if own is not None:
         if job.tuning.reward.scorers is not None:
             raise JobError(

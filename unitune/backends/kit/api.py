@@ -207,7 +207,7 @@ class Api:
                 yield Fields(read_json(rest))
 
     def url(self, *path: str) -> str:
-        """Return the address of a resource; `BackendError` if a part leads to another path."""
+        """Return the address of a resource; raise `BackendError` for a part such as ``..``."""
         if {"", ".", ".."} & set(path):
             raise BackendError(
                 f"{'/'.join(path)!r} is not a valid path at {self.endpoint.vendor.name}."
@@ -314,7 +314,7 @@ def item_key(item: Fields) -> str:
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
-    """Return the id of a created object; `Unreachable` without one, as the outcome is unknown."""
+    """Return the id of a created object; raise `Unreachable` if it is missing."""
     if not (name := created.text(field)):
         raise Unreachable(
             f"{endpoint.vendor.name} answered a create call without the field {field!r}."

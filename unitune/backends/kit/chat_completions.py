@@ -116,7 +116,7 @@ def response_format(request: Request) -> dict[str, JsonValue]:
 
 
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
-    """Return whether a model refused a parameter; `JobError` if the job itself sets it."""
+    """Return whether a model refused a parameter; raise `JobError` if the job itself sets it."""
     if not refusal.names(parameter):
         return False
     if parameter in request.fixed:

@@ -91,7 +91,7 @@ os.register_at_fork(after_in_child=_client.cache_clear)
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return the trusted certificates; `UserError` if those of the environment are unreadable."""
+    """Return the trusted certificates; raise `UserError` if they cannot be read."""
     return _context(os.environ.get(CERTIFICATES), os.environ.get("SSL_CERT_DIR"))
 
 

@@ -66,7 +66,7 @@ class HostedBackend(Generic[Options]):
 
     @property
     def api(self) -> Api:
-        """The vendor's API, with the environment's current address and key, or a `UserError`."""
+        """The vendor's API, with the current address and key in the environment."""
         return Api(self.endpoint())
 
     def base_url(self) -> str:
@@ -90,7 +90,7 @@ class HostedBackend(Generic[Options]):
         """Return a function that returns a bearer token without a key, if possible."""
 
     def endpoint_at(self, url: str, variable: str) -> Endpoint:
-        """Return an address with the key or token in a variable; `UserError` if it is not set."""
+        """Return an address with the key or token in a variable, or raise `UserError`."""
         what = f"the key of {self.name}, for {url},"
         key = partial(required, variable, what, self.sign_in_advice)
         vendor = Vendor(self.name, variable, url, self.advice, secrets=(key(),))
@@ -98,7 +98,7 @@ class HostedBackend(Generic[Options]):
         return Endpoint(vendor, url, self.headers, key, header)
 
     def job_options(self, job: Job) -> Options:
-        """Return a job's options for this backend; `JobError` if they are invalid."""
+        """Return a job's options for this backend; raise `JobError` if they are invalid."""
         return job_options(job, self.name, self.options)
 
     def validate_options(self, job: Job) -> None:
@@ -173,7 +173,7 @@ class HostedBackend(Generic[Options]):
 
 
 def required(variable: str, what: str, otherwise: str = "") -> str:
-    """Return `key_in` a variable, or raise `UserError` with an alternative in `otherwise`."""
+    """Return a variable's value by `key_in`, or raise `UserError`; `otherwise` is more advice."""
     if not (value := key_in(variable)):
         words = f"{what} is not set. Set the environment variable {variable}. {otherwise}"
         raise UserError(words.rstrip())
