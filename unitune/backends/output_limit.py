@@ -27,12 +27,11 @@ from unitune.models import Reply, Request
 LOCAL_ROOM = 128
 SERVED_ROOM = 1024  # room on a server: an explanation of some 700 words
 TRAINING_ROOM = 64  # room during a training, as the model then knows the length of answers
-# Room for reasoning. OpenAI advises to reserve at least this (its guide on reasoning
-# models, "Allocating space for reasoning")
+# Room for reasoning. OpenAI advises to reserve at least this (its guide on reasoning models,
+# "Allocating space for reasoning")
 THINKING_TOKENS = 25_000
 # Factor of billed answers by hidden reasoning: low, expected, high. One team's bill was 17 % above
-# its estimate for 682,820 hidden
-# tokens (civitai/civitai, issue 3815).
+# its estimate for 682,820 hidden tokens (civitai/civitai, issue 3815).
 REASONING = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
 CALL_TOKENS = 32  # overhead of a tool call: its id and delimiters
 # Marks around reasoning in the text of servers that do not remove it

@@ -124,7 +124,7 @@ class WireBackend(HostedBackend[Options]):
     chat_path = ""
     states: ClassVar[Mapping[str, State]] = STATES
     # First name of the output limit in chat: OpenAI has deprecated `max_tokens`, but other servers
-    # know no other
+    # support only that
     limit_name: ClassVar[LimitName] = "max_completion_tokens"
 
     def settings(self, job: Job) -> Body:

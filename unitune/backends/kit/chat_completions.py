@@ -42,12 +42,11 @@ _WORDS = {
     "malformed_function_call": "malformed_function_call unexpected_tool_call",
 }
 # Finish reasons in lower case, with OpenAI's word if it has one. Any other reason is a failure of
-# the server, not of the model: ``error`` (OpenRouter, vLLM,
-# Mistral), ``abort`` (vLLM, SGLang), ``insufficient_system_resource`` (DeepSeek), ``load``
-# (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini). Source: openai/openai-openapi 2.3.0;
-# vllm/v1/engine FINISH_REASON_STRINGS; DeepSeek, Mistral, Together, Zhipu and OpenRouter API
-# references; Gemini's enum, which its compatibility layer passes on in capitals; LiteLLM's
-# map_finish_reason (all read 2026-11-30).
+# the server, not of the model: ``error`` (OpenRouter, vLLM, Mistral), ``abort`` (vLLM, SGLang),
+# ``insufficient_system_resource`` (DeepSeek), ``load`` (Ollama), ``network_error`` (Zhipu),
+# ``other`` (Gemini). Source: openai/openai-openapi 2.3.0; vllm/v1/engine FINISH_REASON_STRINGS;
+# DeepSeek, Mistral, Together, Zhipu and OpenRouter API references; Gemini's enum, which its
+# compatibility layer returns in capitals; LiteLLM's map_finish_reason (all read 2026-11-30).
 FINISHES = {word: ours for ours, words in _WORDS.items() for word in words.split()}
 # Words that refuse a parameter as such, as opposed to its value
 REFUSING = re.compile(
