@@ -25,7 +25,7 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import Start, TunedModel
 from unitune.run import creating, deleting, exporting, launching
-from unitune.run.in_notebook import run_table, show_steps
+from unitune.run.curves import run_table, show_steps
 from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
