@@ -440,7 +440,7 @@ def test_of_several_checkpoints_only_the_default_can_be_asked(
     backend: VertexBackend, server: Server, vendor: VertexVendor
 ) -> None:
     version, (first, last) = vendor.add_model(PLACE, None, 2)
-    with pytest.raises(Unsupported, match=r"serves checkpoint 1 of .* checkpoint 2"):
+    with pytest.raises(Unsupported, match=r"serves checkpoint 1 of .* default checkpoint, 2"):
         backend.submit_batch("k-1", TunedModel(backend="vertex", name=first, base=BASE), ASKED)
     assert [] == server.received(*CREATE)
     backend.submit_batch("k-1", TunedModel(backend="vertex", name=last, base=BASE), ASKED)
