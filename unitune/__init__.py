@@ -1,4 +1,4 @@
-"""One fine-tuning job for every backend: planned, launched once, and proven against the prompt.
+"""Plan one fine-tuning job for any backend, launch it once and compare it with the prompt.
 
     job = Job(name="triage", model="smollm2-135m-instruct", backend="local",
               data=Data(train="train.jsonl", test="test.jsonl"))
@@ -8,8 +8,8 @@
     print(compare(job, run).verdict)
 
 The stub ``__init__.pyi`` lists every public name. Each is imported on first use, so that
-``import unitune`` stays fast and needs neither a vendor SDK nor torch. All functions work where an
-event loop is running, as in a notebook.
+``import unitune`` stays fast and needs neither a vendor SDK nor torch. All functions also work
+inside a running event loop, as in a notebook.
 """
 
 from unitune._lazy import lazy

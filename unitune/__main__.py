@@ -1,4 +1,4 @@
-"""``python -m unitune`` is the command `unitune`."""
+"""Run the command `unitune` as ``python -m unitune``."""
 
 from unitune.cli.main import main
 

@@ -7,12 +7,7 @@ from collections.abc import Callable
 
 
 def lazy(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
-    """Return ``__getattr__`` and ``__all__`` of a package whose stub lists its public names.
-
-    Args:
-        package: ``__name__`` of the package.
-        file: ``__file__`` of the package; the stub stands beside it.
-    """
+    """Return ``__getattr__`` and ``__all__`` of a package whose stub lists its public names."""
     with open(f"{file}i", encoding="utf-8") as stub:  # noqa: PTH123 - importing pathlib takes 4 ms
         imports = [node for node in ast.parse(stub.read()).body if isinstance(node, ast.ImportFrom)]
     modules = {name.name: f"{package}.{node.module}" for node in imports for name in node.names}

@@ -4,24 +4,24 @@
     ├── UserError                    2    configuration, usage or data; the user can correct it
     │   ├── JobError                      also ValueError
     │   ├── DataError                     also ValueError; carries its findings
-    │   ├── NotFoundError                 also LookupError: no such backend, model, run …
+    │   ├── NotFoundError                 also LookupError: unknown backend, model, run …
     │   ├── MissingExtra                  also ImportError: an optional package is not installed
     │   ├── Unsupported                   also ValueError: the backend cannot do what the job needs
     │   └── DuplicateRunError             also RuntimeError: the same training was launched before
     ├── BackendError                 4    vendor or machine failed
-    │   ├── Unreachable                   also ConnectionError: no answer; the outcome is open
+    │   ├── Unreachable                   also ConnectionError: no answer; the outcome is unknown
     │   └── RunFailed                     also RuntimeError: the training ended without a model
     ├── IntegrityError               5    the evidence cannot be trusted
     │   ├── Leak                          also ValueError: test cases are in the training file
     │   └── Mismatch                      also ValueError: model, template, prompt or rows disagree
-    ├── GateNotPassed            1, 3 or 4    that of the gate, which a promotion needs
+    ├── GateNotPassed            1, 3 or 4    a promotion requires a passed gate
     ├── OverBudget                   6    also ValueError
-    ├── UnreadableRecord             4    also ValueError: the ledger holds what it cannot mean
-    ├── LockTimeout                  4    also TimeoutError: another process is at the same run
-    └── Interrupted                  130  stopped by the user, resumable
+    ├── UnreadableRecord             4    also ValueError: a record in the ledger is invalid
+    ├── LockTimeout                  4    also TimeoutError: another process works on the same run
+    └── Interrupted                  130  stopped by the user; can be resumed
 
-Anything else that reaches the command line is a bug of ours: exit code 70, with a traceback.
-A message says what was wrong, with the value and the line; what is allowed; what to do next.
+Any other exception that reaches the command line is a bug: exit code 70, with a traceback.
+A message states what is wrong (value and line), what is allowed, and what to do next.
 """
 
 from __future__ import annotations
@@ -43,36 +43,36 @@ class UnituneError(Exception):
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether the request that failed may have taken effect at the vendor."""
+        """True if the failed request may have taken effect at the vendor."""
         return False
 
     @property
     def is_rate_limited(self) -> bool:
-        """Whether the vendor has refused a request because there were too many, and did nothing."""
+        """True if the vendor refused the request because of its rate limit and did nothing."""
         return False
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may succeed later."""
+        """True if the same request may succeed later."""
         return self.is_ambiguous or self.is_rate_limited
 
 
 class UserError(UnituneError):
-    """Something in what the user wrote must change."""
+    """Error that the user can correct."""
 
     exit_code = 2
 
 
 class JobError(UserError, ValueError):
-    """The job file is not valid, or the job lacks what it needs."""
+    """Invalid job file, or a job that lacks a required setting."""
 
 
 class DataError(UserError, ValueError):
-    """A data file holds rows that cannot be used.
+    """Data file with unusable rows.
 
     Args:
         message: One line that names the file.
-        findings: What is wrong, row by row.
+        findings: Problems found in the rows.
     """
 
     def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
@@ -81,13 +81,13 @@ class DataError(UserError, ValueError):
 
 
 class NotFoundError(UserError, LookupError):
-    """A name that stands for nothing here.
+    """Unknown name.
 
     Args:
-        kind: What was looked for ("backend", "run", …).
-        name: The name as given.
-        known: The names that exist; the nearest one is suggested.
-        hint: What to do next; the known names by default.
+        kind: Kind of object, such as "backend" or "run".
+        name: Name that was not found.
+        known: Existing names; the closest one is suggested.
+        hint: What to do next. It replaces the list of known names.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
@@ -99,19 +99,19 @@ class NotFoundError(UserError, LookupError):
 
 
 class MissingExtra(UserError, ImportError):
-    """A backend or feature needs packages that are not installed."""
+    """Packages required by a backend or feature that are not installed."""
 
 
 class Unsupported(UserError, ValueError):
-    """The backend cannot do what the job asks for."""
+    """Feature that the backend does not support."""
 
 
 class DuplicateRunError(UserError, RuntimeError):
-    """The same training is going on or done already.
+    """The same training is already running or done.
 
     Args:
         message: One line that names the run.
-        run_id: The earlier run.
+        run_id: Id of the earlier run.
     """
 
     def __init__(self, message: str, run_id: str) -> None:
@@ -120,13 +120,13 @@ class DuplicateRunError(UserError, RuntimeError):
 
 
 class BackendError(UnituneError):
-    """The vendor or the machine failed.
+    """Failure of the vendor or the machine.
 
     Args:
-        message: What failed, in one line.
-        status: HTTP status, when there was one.
-        request_id: The vendor's id for the request, when it gave one.
-        retry_after: Seconds after which the vendor says to try again, where it does.
+        message: One line that states what failed.
+        status: HTTP status, if there is one.
+        request_id: The vendor's id of the request, if it sent one.
+        retry_after: Seconds to wait before a retry, if the vendor sent them.
     """
 
     exit_code = 4
@@ -146,55 +146,55 @@ class BackendError(UnituneError):
 
     @property
     def is_ambiguous(self) -> bool:
-        """As of `UnituneError`; a 4xx but 408 proves that nothing was done."""
+        """True for 408 and from 500; any other 4xx proves that nothing was done."""
         return self.status is not None and (
             self.status >= SERVER_ERROR or self.status == REQUEST_TIMEOUT
         )
 
     @property
     def is_rate_limited(self) -> bool:
-        """As of `UnituneError`."""
+        """True for status 429."""
         return self.status == RATE_LIMITED
 
     @property
     def is_not_found(self) -> bool:
-        """Whether there is no such object at the vendor."""
+        """True if the object does not exist at the vendor."""
         return self.status == NOT_FOUND
 
 
 class Unreachable(BackendError, ConnectionError):
-    """Nothing came back, so whether the request took effect is not known."""
+    """No answer, so it is unknown whether the request took effect."""
 
     @property
     def is_ambiguous(self) -> bool:
-        """As of `UnituneError`: always."""
+        """Always true."""
         return True
 
 
 class RunFailed(BackendError, RuntimeError):
-    """The training ended without a model."""
+    """Training that ended without a model."""
 
 
 class IntegrityError(UnituneError):
-    """The evidence cannot be trusted."""
+    """Evidence that cannot be trusted."""
 
     exit_code = 5
 
 
 class Leak(IntegrityError, ValueError):
-    """Test cases stand in the training file of a model under test."""
+    """Test cases in the training file of a model under test."""
 
 
 class Mismatch(IntegrityError, ValueError):
-    """Model, template, prompt or recorded rows do not belong together."""
+    """Model, template, prompt or recorded rows that do not belong together."""
 
 
 class GateNotPassed(UnituneError, ValueError):
-    """A model is to be promoted whose gate was not passed.
+    """Promotion of a model that has not passed its gate.
 
     Args:
-        message: Which gate, and why it was not.
-        exit_code: Of the gate: failed on evidence, inconclusive, or without enough answers.
+        message: Names the gate and why it was not passed.
+        exit_code: Exit code of the gate: failed, inconclusive, or too few answers.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -203,26 +203,26 @@ class GateNotPassed(UnituneError, ValueError):
 
 
 class OverBudget(UnituneError, ValueError):
-    """The job would cost more than its budget, or its price is not known."""
+    """Job whose cost exceeds its budget or is unknown."""
 
     exit_code = 6
 
 
 class UnreadableRecord(UnituneError, ValueError):
-    """Something in the ledger or the history is damaged, or another unitune wrote it.
+    """Record that is damaged or was written by another version of unitune.
 
     Args:
-        what: The record, as "run r2611…".
-        field: Which of its fields.
-        problem: What is wrong with it, with the value.
-        store: What holds it.
+        what: The record, such as "run r2611…".
+        field: Name of the invalid field.
+        problem: What is wrong with the value.
+        store: Place that holds the record.
     """
 
     def __init__(self, what: str, field: str, problem: str, store: str = "the ledger") -> None:
         super().__init__(
-            f"{what} cannot be read: in {store} its {field} is wrong: {problem}. It was "
-            f"damaged, or written by another version of unitune. Restore {store} from a backup, "
-            "or use that version; what is not about it works as before."
+            f"{what} cannot be read: its {field} in {store} is wrong: {problem}. The record is "
+            f"damaged or was written by another version of unitune. Restore {store} from a backup "
+            "or use that version. Other records still work."
         )
         self.what = what
         self.field = field
@@ -230,11 +230,11 @@ class UnreadableRecord(UnituneError, ValueError):
 
 
 class LockTimeout(UnituneError, TimeoutError):
-    """Another process works on the same run or ledger."""
+    """Run or ledger that another process is working on."""
 
 
 class Interrupted(UnituneError):
-    """Stopped by the user; the work can be resumed."""
+    """Work that the user stopped and can resume."""
 
     exit_code = 130
 

@@ -1,4 +1,4 @@
-"""A finding: what is wrong with a data file or a plan, and how to correct it."""
+"""Describe problems of a data file or a plan, and how to correct them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict
 
 SHOWN = 12  # findings in an error message
-SHOWN_LINES = 3  # lines that are named of findings with one cause, besides the first
-# Codes of findings that have one cause although their messages repeat a row's own values
+SHOWN_LINES = 3  # further lines listed for findings with one cause
+# Codes whose findings have one cause although their messages repeat a row's own values
 _ABOUT_VALUES = frozenset(
     {
         *(
@@ -27,82 +27,82 @@ _ABOUT_VALUES = frozenset(
         *("secret", "unusable-expected", "wrong-value"),
     }
 )
-# Codes of errors that have a line, and are about all rows
+# Codes of errors that have a line but concern all rows
 _OF_FILES = frozenset({"line-too-long", "missing-column", "repeated-column"})
-_VALUES = re.compile(r"""'[^']*'|"[^"]*"|0x\w+|(?<!\w)\d[\d,.]*""")  # quoted texts, and numbers
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|0x\w+|(?<!\w)\d[\d,.]*""")  # quoted texts and numbers
 Severity = Literal["error", "warning", "note"]
 
 
 class Finding(BaseModel):
-    """What is wrong, where, and what to do."""
+    """A problem, its location and what to do about it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     severity: Severity
-    """error: cannot go on. warning: probably not what was meant. note: good to know."""
+    """error: stops the work. warning: probably a mistake. note: information."""
     code: str
     """Stable name, e.g. ``broken-json``; tools may rely on it."""
     message: str
-    """What is wrong, with the value."""
+    """Problem, with the value."""
     fix: str = ""
-    """What is allowed and what to do."""
+    """Allowed values and what to do."""
     file: str | None = None
     line: int | None = None
     """Line in the file, counted from 1."""
 
     @property
     def location(self) -> str:
-        """``file:line``, ``file`` or nothing."""
+        """``file:line``, ``file`` or an empty string."""
         line = f":{self.line}" if self.line is not None else ""
         return f"{self.file}{line}" if self.file else ""
 
     @property
     def is_about_row(self) -> bool:
-        """Whether it is an error of one row, so that the others can be used without that row."""
+        """True for an error of a single row; the other rows can be used without it."""
         return self.severity == "error" and self.line is not None and self.code not in _OF_FILES
 
     def at(self, *, file: str | None = None, line: int | None = None) -> Self:
-        """Return the same finding at this location; what is not given stays."""
+        """Return the finding with this file or line; omitted arguments keep their value."""
         given = {"file": file, "line": line}
         return self.model_copy(
             update={key: value for key, value in given.items() if value is not None}
         )
 
     def __str__(self) -> str:
-        """One line for a terminal or an error message."""
+        """Return one line for a terminal or an error message."""
         prefix = f"{self.location}: " if self.location else ""
         return f"{prefix}{self.message}{' ' + self.fix if self.fix else ''}"
 
 
 def error(code: str, message: str, fix: str = "") -> Finding:
-    """Return a finding that stops the work, without a location yet."""
+    """Return an error finding without a location."""
     return Finding(severity="error", code=code, message=message, fix=fix)
 
 
 def warning(code: str, message: str, fix: str = "") -> Finding:
-    """Return a finding about what was probably not meant, without a location yet."""
+    """Return a warning finding without a location."""
     return Finding(severity="warning", code=code, message=message, fix=fix)
 
 
 def note(code: str, message: str, fix: str = "") -> Finding:
-    """Return a finding that is good to know, without a location yet."""
+    """Return a note finding without a location."""
     return Finding(severity="note", code=code, message=message, fix=fix)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence has them: ``a, b and c``."""
+    """Join names as in a sentence: ``a, b and c``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def clip(value: object, longest: int = 60) -> str:
-    """Return a value as Python writes it, cut in the middle when it is long."""
+    """Return the `repr` of a value, shortened in the middle if it is long."""
     text = repr(value)
     half = longest // 2
     return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
 
 
 class Group(NamedTuple):
-    """Findings of one cause: the first of them, how many, and the lines of the others."""
+    """Findings with one cause: the first finding, their number and the lines of the others."""
 
     finding: Finding
     size: int
@@ -110,7 +110,7 @@ class Group(NamedTuple):
 
     @property
     def more(self) -> str:
-        """How many more there are: `` (and 149 more rows: lines 3, 4, 5, …)``; nothing for one."""
+        """Text about the others, `` (and 149 more rows: lines 3, 4, 5, …)``; empty if none."""
         if self.size == 1:
             return ""
         rows = f" (and {self.size - 1:,} more row{'s' if self.size > 2 else ''}"
@@ -122,7 +122,7 @@ class Group(NamedTuple):
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:
-    """Return findings by their cause: those that differ in lines, or a row's own values alone."""
+    """Group findings that differ only in their lines or in a row's own values."""
     causes: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
         text = finding.message
@@ -136,15 +136,15 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
 
 
 def _once_a_row(findings: Sequence[Finding]) -> Sequence[Finding]:
-    """Return the first finding of each row, as one row may have a cause several times."""
+    """Return the first finding of each row; a row may have one cause several times."""
     rows = {each.line or -at: each for at, each in reversed([*enumerate(findings, 1)])}
     return [*reversed(rows.values())]
 
 
 def of_runs(findings: Mapping[str, Iterable[Finding]]) -> tuple[Finding, ...]:
-    """Return the findings about the runs of a sweep, by their names, each once.
+    """Merge findings of a sweep's runs, listed by run name, so that each appears once.
 
-    One that is not about all of them begins with the run that it is about.
+    A finding that does not concern all runs begins with the name of its first run.
     """
     names: dict[Finding, list[str]] = {}
     for run, about in findings.items():
@@ -164,7 +164,7 @@ def _first_of(runs: list[str]) -> str:
 
 
 def shown(findings: Iterable[Finding], command: str = "`unitune plan` on the job") -> list[str]:
-    """Return findings as the lines of an error message: each once, and as many as fill a screen."""
+    """Return findings as lines of an error message, grouped and limited to `SHOWN`."""
     groups = grouped(findings)
     lines = [f"{group.finding}{group.more}" for group in groups[:SHOWN]]
     if more := len(groups) - len(lines):

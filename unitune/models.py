@@ -1,9 +1,7 @@
-"""Asking a model: `Request` in, `Reply` out, through a `ChatModel`; and what tuning leaves behind.
+"""Define the interface to models (`ChatModel`, `Request`, `Reply`) and the record of a tuned model.
 
-A ChatModel belongs to the backend that made it. It sends a request once and never raises for a
-single failed one: the reply then carries `error`, so that an evaluation records a row instead of
-crashing, and says whether a retry is of use. Retries, and how many requests are sent at once, are
-the business of `unitune.evaluate.inference.engine`.
+A ChatModel sends a request once. It reports a failed request in the reply's `error` instead of
+raising, so that an evaluation can record it. `unitune.evaluate.inference.engine` retries.
 """
 
 from __future__ import annotations
@@ -21,28 +19,27 @@ from unitune.errors import BackendError, UnituneError
 from unitune.security.json_fields import whole_text
 from unitune.security.spec import Frozen
 
-# Calls of tools in OpenAI's form; `function_call` makes one
+# Tool calls in OpenAI's form; `function_call` makes one
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 
 
 def _whole_calls(calls: ToolCalls | None) -> ToolCalls | None:
-    """Return calls with unpaired surrogates replaced."""
     text = json.dumps(calls, ensure_ascii=False)
     whole = whole_text(text)
     return calls if whole == text else tuple(json.loads(whole))
 
 
-# A vendor's text, such that it can be written down: no file holds an unpaired surrogate
+# A vendor's text without unpaired surrogates, which cannot be written to a file
 Text: TypeAlias = Annotated[str, AfterValidator(whole_text)]
 
 
 class Request(Frozen):
-    """One question to a model."""
+    """One request to a model."""
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, JsonValue], ...] | None = None
     max_tokens: int = 256
-    """Longest answer in tokens."""
+    """Maximum length of the answer in tokens."""
     temperature: float = 0.0
     """0 is greedy."""
     seed: int = 0
@@ -50,52 +47,52 @@ class Request(Frozen):
     stop: tuple[str, ...] = ()
     """Strings that end the answer; they are not part of it."""
     response_schema: dict[str, JsonValue] | None = None
-    """JSON Schema that the answer must follow, by the vendor's structured output."""
+    """JSON Schema for the vendor's structured output."""
     chat_template: str | None = None
-    """Chat template in Jinja in place of the model's own, for models on this machine."""
+    """Jinja chat template that replaces the model's own, for local models."""
     chat_template_kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
-    """Variables of the chat template, for models on this machine and servers that take them."""
+    """Variables of the chat template, for local models and servers that support them."""
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
-    """Settings that the user has named: where a model does not take one, the request has failed.
-    Others are the best that a model takes, and what it did not take stands in the reply."""
+    """Settings chosen by the user. A request fails if the model does not support one of them;
+    other settings are left out of the request and listed in the reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer, or why there is none."""
+    """One answer, or the reason why it is missing."""
 
     text: Text = ""
     finish_reason: Text = "stop"
-    """stop, length, or the vendor's own word."""
+    """stop, length, or the vendor's own value."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    """All that the vendor counts as answered, thoughts included."""
+    """Answer tokens as counted by the vendor, reasoning included."""
     reasoning_tokens: int | None = None
-    """Those of them that were spent on thoughts; None where the vendor does not say."""
+    """Share of `completion_tokens` spent on reasoning; None if unknown."""
     thought: bool = False
-    """Whether thoughts came before the answer, that are no part of it."""
+    """True if the model reasoned before the answer; the reasoning is not in `text`."""
     max_tokens: int | None = None
-    """The longest answer that it was allowed, where that is known."""
+    """Token limit of the answer, if known."""
     left_out: tuple[str, ...] = ()
-    """Settings that the model refused, so that the request was sent without them."""
+    """Settings that the model refused and that were not sent."""
     seconds: float | None = None
-    """Wall time of this request; for batched local models its share of the batch."""
+    """Wall time of the request; for batched local models, its share of the batch."""
     tool_calls: Annotated[ToolCalls | None, AfterValidator(_whole_calls)] = None
-    """Which tools the answer calls; None when none."""
+    """Tool calls of the answer; None without any."""
     given: dict[str, float] | None = None
-    """Scores that stand beside a recorded answer, by the names that another tool gave them."""
+    """Scores recorded with the answer by another tool, by name."""
     error: Text | None = None
-    """Why there is no answer; None when there is one."""
+    """Reason for a missing answer; None if there is an answer."""
     status: int | None = None
-    """HTTP status of a refusal, where there was one."""
+    """HTTP status of a refused request."""
     retryable: bool = False
-    """Whether the same request may be answered later."""
+    """True if the same request may succeed later."""
     retry_after_seconds: float | None = None
-    """What the vendor asks to wait before its next request, after a refusal or beside an answer."""
+    """Wait before the next request, as requested by the vendor."""
 
     @classmethod
     def failed(cls, error: UnituneError, seconds: float | None = None) -> Self:
-        """Return the reply that there is no answer."""
+        """Return a reply that carries an error."""
         vendor = error if isinstance(error, BackendError) else None
         return cls(
             finish_reason="error",
@@ -110,12 +107,12 @@ class Reply:
 def function_call(
     name: str, arguments: JsonValue, call_id: str | None = None
 ) -> dict[str, JsonValue]:
-    """Return a call of a tool in OpenAI's form.
+    """Return a tool call in OpenAI's form.
 
     Args:
-        name: Of the function.
-        arguments: As values, or as the JSON text that the model wrote.
-        call_id: By which a result refers to it.
+        name: Name of the function.
+        arguments: Values, or the JSON text that the model wrote.
+        call_id: Id that the tool's result refers to.
     """
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     named: dict[str, JsonValue] = {} if call_id is None else {"id": call_id}
@@ -123,15 +120,15 @@ def function_call(
 
 
 class TunedModel(Frozen):
-    """What a successful run leaves behind."""
+    """A model trained by a successful run."""
 
     backend: str
     name: str
-    """How the backend calls it: a vendor's model id, or a folder for local models."""
+    """The vendor's model id; for a local model its folder."""
     base: str
     """Name of the base model."""
     base_fingerprint: str | None = None
-    """Hash of the base's weights, tokenizer and template, where the backend can know it."""
+    """Hash of the base model's weights, tokenizer and template, if known."""
     data_fingerprint: str | None = None
     """Hash of the training rows."""
 
@@ -143,15 +140,15 @@ _VERSION_NAME = re.compile(
 
 
 class VersionName(NamedTuple):
-    """A version of a registered model by its name: ``NAME:3``, or ``NAME@ALIAS``."""
+    """Name of a registered model's version: ``NAME:3`` or ``NAME@ALIAS``."""
 
     model: str
-    number: int | None  # none: the one that the alias points to
+    number: int | None  # None: the version that the alias points to
     alias: str | None
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the version that a text names; None where it has not that form."""
+        """Parse a version name; return None if the text has another form."""
         match = _VERSION_NAME.fullmatch(text)
         if match is None:
             return None
@@ -162,22 +159,22 @@ class VersionName(NamedTuple):
         return f"{self.model}@{self.alias}" if self.alias else f"{self.model}:{self.number}"
 
 
-# Code of the finding that a training is to go on from a model of another base
+# Code of the finding about continuing from a model with another base
 OTHER_BASE = "start-other-base"
 
 
 class Start(Frozen):
-    """The tuned model that a training goes on from, instead of beginning at its base."""
+    """The tuned model from which a training continues instead of its base model."""
 
     run: str | None = None
-    """Id of the run that left it behind; None where no run of the ledger has."""
+    """Id of the run that trained it; None if the ledger has no such run."""
     model: TunedModel
     content: str | None = None
-    """Hash of a folder's files; None where that is not known."""
+    """Hash of the files of a model folder; None if unknown."""
 
     @property
     def identity(self) -> str:
-        """What tells this start from others."""
+        """Value that identifies this start."""
         return self.run or self.content or self.model.name
 
     def __str__(self) -> str:
@@ -185,25 +182,24 @@ class Start(Frozen):
 
 
 class ChatModel(Protocol):
-    """A model that answers one request at a time, used within one event loop.
+    """A model that answers one request at a time, in one event loop.
 
         async with backend.chat(name) as model:
             reply = await model.reply(request)
 
-    Who cannot use ``async with`` calls `aclose` in the loop of the requests.
+    Without ``async with``, call `aclose` in the event loop of the requests.
     """
 
-    fingerprint: str
-    """Everything about the model that determines its answers, hashed or named."""
+    fingerprint: str  # name or hash of everything that determines the model's answers
 
     async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
+        """Answer one request; report a failure in the reply's `error`."""
         ...
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
-        """Yield the answer's text as it comes, and then the reply, whose text is all of it.
+        """Yield the answer's text as it arrives, and at the end the complete reply.
 
-        A backend that does not stream yields the whole answer at once, which is the default.
+        By default, the whole text is yielded at once.
         """
         reply = await self.reply(request)
         if reply.text:
@@ -211,7 +207,7 @@ class ChatModel(Protocol):
         yield reply
 
     async def aclose(self) -> None:
-        """Close connections, or free the weights; a second call does nothing."""
+        """Close connections or free the weights; a second call does nothing."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,16 +216,15 @@ class ChatModel(Protocol):
         await self.aclose()
 
 
-Placed: TypeAlias = Sequence[tuple[int, Reply]]  # some replies, each with the place of its request
+Placed: TypeAlias = Sequence[tuple[int, Reply]]  # replies, each with the index of its request
 
 
 @runtime_checkable
 class BatchedChatModel(ChatModel, Protocol):
-    """A model that is faster when it answers many requests at once, as local ones are."""
+    """A model that answers many requests at once faster, such as a local one."""
 
-    batch_size: int
-    """How many requests it likes to have at once."""
+    batch_size: int  # preferred number of requests at once
 
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
-        """Answer all requests, some at a time: whenever answers are there, with their places."""
+        """Answer all requests; yield replies with the index of their request as they finish."""
         ...

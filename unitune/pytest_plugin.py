@@ -1,4 +1,4 @@
-"""A comparison as a test, for pytest: the fixture `unitune_compare`, and `assert_gate`.
+"""Run comparisons as pytest tests: the fixture `unitune_compare` and `assert_gate`.
 
     from unitune.pytest_plugin import assert_gate
 
@@ -7,11 +7,9 @@
         assert comparison.verdict == "better"
         assert_gate(comparison)
 
-A test that fails shows the verdict, the first lost cases and the path of the report, whichever
-assertion it was. A failure of the vendor or the machine says nothing about the model: such a test
-is an error, or is skipped (``--unitune-infrastructure=skip``), and never failed.
-
-Nothing heavy is imported before a test compares. ``-p no:unitune`` switches the plugin off.
+A failing test shows the verdict, the first lost cases and the path of the report. A failure of the
+vendor or the machine is an error, or a skip with ``--unitune-infrastructure=skip``, because it is
+not evidence about the model. ``-p no:unitune`` disables the plugin.
 """
 
 from __future__ import annotations
@@ -36,24 +34,24 @@ if TYPE_CHECKING:
 Infrastructure = Literal["error", "skip", "fail"]
 OPTION = "--unitune-infrastructure"
 INI = "unitune_infrastructure"
-SHOWN_CASES = 3  # lost cases that a failure shows; the report has them all
-LONGEST_TEXT = 200  # characters of a question or an answer that a failure shows
+SHOWN_CASES = 3  # lost cases shown by a failure; the report has them all
+LONGEST_TEXT = 200  # characters of a question or an answer shown by a failure
 
 
 class InfrastructureFailed(Exception):
-    """A vendor or the machine failed, so the test could not be held."""
+    """Failure of a vendor or the machine that prevented the test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option, on the command line and in the configuration."""
-    what = "what a test is when a vendor or the machine fails: error (default), skip or fail"
+    """Add the option to the command line and the configuration."""
+    what = "outcome of a test when a vendor or the machine fails: error (default), skip or fail"
     group = parser.getgroup("unitune")
     group.addoption(OPTION, choices=("error", "skip", "fail"), default=None, help=what)
     parser.addini(INI, what, default="error")
 
 
 class Reported(NamedTuple):
-    """A comparison of the test that runs, with its report."""
+    """A comparison of the running test, with its report."""
 
     comparison: Comparison
     report: Path
@@ -61,11 +59,11 @@ class Reported(NamedTuple):
 
 @dataclass(slots=True)
 class Comparer:
-    """Compares for tests, and remembers the comparisons of the test that runs.
+    """Runs comparisons in tests and collects those of the running test.
 
     Args:
-        root: Where relative paths of job files start: pytest's rootdir.
-        infrastructure: What a test is when a vendor or the machine fails.
+        root: Folder that paths of job files are relative to: pytest's rootdir.
+        infrastructure: Outcome of a test when a vendor or the machine fails.
     """
 
     root: Path
@@ -80,21 +78,21 @@ class Comparer:
         out: str | os.PathLike[str] | None = None,
         batch: bool = False,
     ) -> Comparison:
-        """Judge the candidate of a job, as `unitune.compare` does.
+        """Compare the candidate of a job, as `unitune.compare` does.
 
         Args:
-            job: A job, or the path of its file from pytest's rootdir.
-            run: Whose model is the tuned one; by default the newest succeeded run of the training.
-            out: Folder for the files; the default of `unitune.compare`.
-            batch: Have cases answered in batches, where the backend can.
+            job: A job, or the path of its file, relative to pytest's rootdir.
+            run: Run with the tuned model; by default the newest that succeeded.
+            out: Folder for the files; same default as `unitune.compare`.
+            batch: Send the cases as a batch, if the backend supports it.
 
         Raises:
-            UnituneError: As `unitune.compare`; what a vendor or the machine failed at makes the
-                test an error, or skips it.
+            UnituneError: As in `unitune.compare`. A failure of a vendor or the machine makes the
+                test an error or skips it.
         """
         from unitune.evaluate.compare import compare  # noqa: PLC0415 - numpy …
         from unitune.job.job import Job  # noqa: PLC0415 - only when a test compares
-        from unitune.report.files import write_report  # noqa: PLC0415 - likewise
+        from unitune.report.files import write_report  # noqa: PLC0415 - only when a test compares
 
         loaded = job if isinstance(job, Job) else Job.load(self.root / job)
         try:
@@ -108,7 +106,6 @@ class Comparer:
         return comparison
 
     def _stopped(self, reason: str) -> Exception:
-        """Return what ends the test when it is an error; skip or fail it when that was chosen."""
         reason = printable(reason)
         if self.infrastructure == "skip":
             pytest.skip(f"unitune: {reason}")
@@ -119,10 +116,10 @@ class Comparer:
 
 @pytest.fixture(scope="session")
 def unitune_compare(pytestconfig: pytest.Config) -> Comparer:
-    """Judge a job's candidate: ``unitune_compare("evals/unitune.yaml")``; see `Comparer`."""
+    """Compare a job's candidate: ``unitune_compare("evals/unitune.yaml")``; see `Comparer`."""
     chosen = pytestconfig.getoption(OPTION) or pytestconfig.getini(INI)
     if chosen not in ("error", "skip", "fail"):
-        raise pytest.UsageError(f"{INI} is {chosen!r}; it is error, skip or fail.")
+        raise pytest.UsageError(f"{INI} is {chosen!r}; it must be error, skip or fail.")
     comparer = Comparer(pytestconfig.rootpath, chosen)
     pytestconfig.stash[COMPARER] = comparer
     return comparer
@@ -132,10 +129,10 @@ COMPARER = pytest.StashKey[Comparer]()
 
 
 def assert_gate(comparison: Comparison) -> None:
-    """Fail the test unless the gate of its job is met.
+    """Fail the test unless the job's gate is passed.
 
     Args:
-        comparison: What `unitune_compare` returned.
+        comparison: Result of `unitune_compare`.
 
     Raises:
         JobError: The job has no gate.
@@ -148,7 +145,7 @@ def assert_gate(comparison: Comparison) -> None:
         )
     if not comparison.gate.passed:
         pytest.fail(
-            f"the gate {comparison.gate.mode} is not met (exit code "
+            f"the gate {comparison.gate.mode} was not passed (exit code "
             f"{comparison.gate.exit_code}): {printable(comparison.gate.reason)}",
             pytrace=False,
         )
@@ -158,7 +155,7 @@ def assert_gate(comparison: Comparison) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the comparisons of a test that fails; count failures of infrastructure as errors."""
+    """Show the comparisons of a failing test; count infrastructure failures as errors."""
     report = yield
     comparer = item.config.stash.get(COMPARER, None)
     if call.when != "call" or comparer is None:
@@ -173,7 +170,7 @@ def pytest_runtest_makereport(
 
 
 def describe(comparison: Comparison, report: Path) -> str:
-    """Return what a failed test shows of a comparison: verdict, first lost cases, the report."""
+    """Return the verdict, the first lost cases and the report's path for a failed test."""
     lines = [comparison.summary]
     if comparison.gate is not None:
         lines.append(f"gate {comparison.gate.mode}: {comparison.gate.reason}")
@@ -184,7 +181,6 @@ def describe(comparison: Comparison, report: Path) -> str:
 
 
 def _lost(comparison: Comparison) -> list[CaseResult]:
-    """Return the cases in which the candidate does worse than the baseline."""
     return [
         case
         for case in comparison.cases

@@ -1,1 +1,1 @@
-"""Hosted vendors: a backend, an offer and, where its rows differ, a format for each."""
+"""Backends, offers and row formats of hosted vendors."""

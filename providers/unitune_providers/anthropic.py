@@ -1,14 +1,12 @@
-"""The backend named ``anthropic``: Claude answers, one request at a time or many in a batch.
+"""Send requests to Claude at Anthropic, one at a time or in batches; tuning is not offered.
 
-It cannot tune; the dated reason why stands in the offer (``anthropic.yaml``).
-
-A batch has neither a name nor metadata: ours is recognised by the ids of its requests, which come
-back with its answers only. Everything but the create call may be repeated, and is.
+A batch has neither a name nor metadata, so it is recognised by the ids of its requests, which come
+back only with its answers. All calls except the create call are repeated.
 
 Sources: anthropic 2.13.0, types/message_create_params.py, message.py, _client.py and
 resources/messages/batches.py, types/raw_message_stream_event.py;
-platform.claude.com/docs/en/build-with-claude, batch-processing (limits, what is billed, 24 hours,
-29 days) and token-counting (read 2026-11-25).
+platform.claude.com/docs/en/build-with-claude, batch-processing (limits, billing, 24 hours, 29 days)
+and token-counting (read 2026-11-25).
 """
 
 from __future__ import annotations
@@ -47,26 +45,25 @@ REQUESTS_MOST = 100_000
 BYTES_MOST = 256_000_000
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 PAGE_SIZE = 100
-# By how much Anthropic's clock may have drifted from ours since a batch was announced; how far they
-# are apart is read from its answers
+# Possible drift of Anthropic's clock since a batch was announced; its offset is read from answers
 MARGIN_SECONDS = 60.0
-# By the kind of an error, which a failed request has without its status
+# Status by the type of an error, as failed requests of a batch have none
 STATUS = {"authentication_error": 401, "not_found_error": 404, "rate_limit_error": 429}
 ENDED = "ended"
 NOT_REACHED = {
-    "expired": "Anthropic did not come to it within the 24 hours of its batch, and does not bill "
+    "expired": "Anthropic did not process it within the 24 hours of its batch and does not bill "
     "it. Send it in a new batch, or without --batch.",
-    "canceled": "The batch was cancelled before Anthropic came to it; it is not billed. Send it in "
-    "a new batch, or without --batch.",
+    "canceled": "The batch was cancelled before Anthropic processed it; it is not billed. Send it "
+    "in a new batch, or without --batch.",
 }
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
 THOUGHTS = ("thinking", "redacted_thinking")
-COUNTED = ("model", "messages", "system", "tools")  # fields of a request that its input consists of
+COUNTED = ("model", "messages", "system", "tools")  # fields that form the input of a request
 
 
 class AnthropicBackend(HostedBackend[NoOptions]):
-    """Answers."""
+    """Backend that only answers."""
 
     name: ClassVar[str] = "anthropic"
     address = "https://api.anthropic.com"
@@ -77,7 +74,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     token_variable = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - a variable's name
     headers: ClassVar[Mapping[str, str]] = {"anthropic-version": "2023-06-01"}
     advice: ClassVar[Mapping[int, str]] = {
-        404: "Check the model's name; `claude-` and what docs.claude.com lists."
+        404: "Check the model's name in the list at docs.claude.com; it begins with `claude-`."
     }
 
     def chat(self, model: str | TunedModel) -> ChatModel:
@@ -85,27 +82,25 @@ class AnthropicBackend(HostedBackend[NoOptions]):
         return ClaudeChatModel(self.endpoint(), name)
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
-        """Return Anthropic's estimate of a request's input, which it gives for nothing."""
+        """Return Anthropic's estimate of the input tokens, which is free."""
         name = self._untuned(model)
         try:
             message = message_body(name, request)
         except (KeyError, ValueError) as problem:
-            raise Unsupported(f"{name} cannot take this request: {problem}") from problem
+            raise Unsupported(f"{name} cannot accept this request: {problem}") from problem
         body = {part: message[part] for part in COUNTED if part in message}
         path, action = ("v1", "messages", "count_tokens"), f"count tokens for {name}"
         counted = self.api.post(*path, action=action, body=body, changes_nothing=True)
         if (tokens := counted.whole("input_tokens")) is None:
-            raise Unreachable(f"anthropic could not {action}: it names no count.")
+            raise Unreachable(f"anthropic could not {action}: the response has no count.")
         return tokens
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Create a batch with one call; the key stands in the requests' ids.
+        """Create a batch with one call; the request ids contain the key.
 
-        Whether a model takes a temperature shows in its refusal alone, which a batch would show
-        hours later and for every request. So a request of one word is sent before, as `chat` would
-        send it; it costs a few tokens, and shows a wrong key or model too.
+        A short request first shows whether the model has a temperature; a batch would show it late.
         """
         del key
         name, api = self._untuned(model), self.api
@@ -121,12 +116,11 @@ class AnthropicBackend(HostedBackend[NoOptions]):
         return created_id(created, api.endpoint)
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the batches with this key, or, where there is none, all that may have it.
+        """Return the batches with this key or, without any, those that may have it.
 
-        The requests' ids tell the key of a batch that has ended; of one that goes on nothing does.
-        A single undecided batch is most likely ours, and being wrong bills nothing twice: its
-        answers then have other ids. Where there are several, the caller refuses and names them;
-        once they have ended, a second look is certain.
+        Only an ended batch shows its key, in its request ids. A single running batch is most likely
+        ours; if not, its answers have other ids and nothing is billed twice. If there are several,
+        the caller reports them.
         """
         certain, undecided = list[str](), list[str]()
         for batch in self._recent(since):
@@ -138,15 +132,15 @@ class AnthropicBackend(HostedBackend[NoOptions]):
         return certain or undecided
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Return how a batch stands; Anthropic counts requests only once all have ended."""
+        """Return the status of a batch; its counts are known only once it has ended."""
         batch = self.api.get(*BATCHES, batch_id, action=f"read batch {batch_id}")
         word = batch.text("processing_status") or "no status"
         if word != ENDED:
             return BatchStatus("running", word)
         if batch.text("results_url") is None:
             gone = (
-                f"The answers of batch {batch_id} are gone: Anthropic keeps them for 29 days. Send "
-                "the requests in a new batch, or without --batch."
+                f"The answers of batch {batch_id} are gone, because Anthropic keeps them for 29 "
+                "days. Send the requests in a new batch, or without --batch."
             )
             return BatchStatus("failed", word, error=gone)
         counts = batch.fields("request_counts")
@@ -185,13 +179,13 @@ class AnthropicBackend(HostedBackend[NoOptions]):
                 return False
             if not error.is_ambiguous:
                 raise
-            # After an open outcome the caller would look for a batch, and could only find another.
+            # Not ambiguous for the caller, who would search for a batch and find another.
             words = f"{error} No batch was submitted. Try again."
             raise BackendError(words, request_id=error.request_id) from error
         return True
 
     def _recent(self, since: float) -> Iterator[Fields]:
-        """Yield the batches that were created since then, or do not say when."""
+        """Yield the batches created since then or without a time."""
         api, action = self.api, "list batches"
         headers = api.request("GET", *BATCHES, action=action).headers
         oldest = since + _seconds_ahead(headers) - MARGIN_SECONDS
@@ -202,7 +196,6 @@ class AnthropicBackend(HostedBackend[NoOptions]):
             yield batch
 
     def _a_request_of(self, batch: Fields) -> str | None:
-        """Return the id of one request of a batch; None where that is unknown."""
         batch_id, word = batch.text("id"), batch.text("processing_status")
         if word != ENDED or not batch.text("results_url") or not batch_id:
             return None
@@ -217,7 +210,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
         kind = result.text("type") or "nothing"
         if kind == "succeeded" and (reply := read_answer(result.fields("message"))) is not None:
             return reply
-        words = NOT_REACHED.get(kind, f"Anthropic says {kind!r} of it, which is not known here.")
+        words = NOT_REACHED.get(kind, f"Anthropic returned an unknown result, {kind!r}.")
         if kind == "errored":
             error = result.fields("error").fields("error")
             name = error.text("type") or ""
@@ -227,7 +220,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
 
 
 class ClaudeChatModel(StreamingChatModel):
-    """A Claude that answers one request at a time."""
+    """A Claude model that answers one request at a time."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         super().__init__(endpoint, "/v1/messages", model, f"anthropic:{model}")
@@ -240,11 +233,7 @@ class ClaudeChatModel(StreamingChatModel):
         return body
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Leave the temperature out, which Claude 4.7 and later refuse.
-
-        Which models do shows in their refusal alone ("`temperature` is deprecated for this
-        model").
-        """
+        """Leave out the temperature, which Claude 4.7 and later refuse (shown by refusals only)."""
         if "temperature" not in body or not refuses(refusal, request, "temperature"):
             return False
         self._takes_temperature = False
@@ -261,7 +250,7 @@ class ClaudeChatModel(StreamingChatModel):
 
 
 class StreamedMessage:
-    """A message as it comes: `unitune.backends.kit.event_streams.StreamedAnswer`."""
+    """A streamed message (`unitune.backends.kit.event_streams.StreamedAnswer`)."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -308,12 +297,7 @@ class StreamedMessage:
 
 
 def message_body(model: str, request: Request) -> dict[str, JsonValue]:
-    """Return a request as Anthropic takes it.
-
-    Raises:
-        ValueError: A tool call's arguments are no JSON.
-        KeyError: A tool or a call of one lacks a part.
-    """
+    """Return a request in Anthropic's format; raise ValueError or KeyError if it is invalid."""
     prompts = ("system", "developer")
     system = [turn.text for turn in request.messages if turn.role in prompts and turn.text]
     turns: list[JsonValue] = [
@@ -339,7 +323,6 @@ def _answer_format(request: Request) -> JsonValue:
 
 
 def _seconds_ahead(headers: Mapping[str, str]) -> float:
-    """Return by how many seconds the vendor's clock is ahead of ours."""
     try:
         return parsedate_to_datetime(headers["date"]).timestamp() - time.time()
     except (KeyError, ValueError):
@@ -349,7 +332,7 @@ def _seconds_ahead(headers: Mapping[str, str]) -> float:
 def _batched_body(request_id: str, model: str, request: Request) -> dict[str, JsonValue]:
     if not CUSTOM_ID.fullmatch(request_id):
         raise Unsupported(
-            f"A request's id is {request_id!r}; Anthropic takes 1 to 64 letters, digits, _ and -."
+            f"The request id {request_id!r} is invalid; use 1 to 64 letters, digits, _ and -."
         )
     try:
         return message_body(model, request)
@@ -378,12 +361,7 @@ def _tool(tool: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Return Claude's answer as ours, without its thoughts; None where it is no message.
-
-    Args:
-        answer: A message.
-        seconds: Wall time; None where many were sent together.
-    """
+    """Read Claude's answer, without reasoning; return None if it is not a message."""
     if not isinstance(answer.all.get("content"), list):
         return None
     blocks, usage = answer.items("content"), answer.fields("usage")

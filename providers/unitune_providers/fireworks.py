@@ -1,9 +1,9 @@
-"""The backend named ``fireworks``: SFT, DPO and RFT of open models at Fireworks AI.
+"""Tune open models at Fireworks AI with SFT, DPO and RFT.
 
-A job carries the launch key as its own id, so a create call that is sent twice makes one job. A
-tuned model answers only from a deployment (`FireworksDeployments`). Fireworks tells a job's
-progress in percent; the form of its files of losses is not published, so none is read.
-It estimates what a training costs, before a launch and on the job, and does not say what it bills.
+The launch key is the job's id, so a repeated create call makes one job. A tuned model answers only
+from a deployment (`FireworksDeployments`). Progress is reported in percent; loss files are not read
+because their format is not published. Fireworks estimates a training's cost but does not report its
+bill.
 
 Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (upload-dataset-files,
 create-supervised-fine-tuning-job, supervisedFineTuningJobs:estimateCost); fireworks-ai 1.2.30.
@@ -32,7 +32,7 @@ from unitune.security.spec import Spec
 from unitune.workspace.progress import counted_file
 from unitune_providers.fireworks_deployments import FireworksDeployments
 
-# Where a method's jobs stand; a create call's query has the id of one as ``dpoJobId``, …
+# Collection of a method's jobs; the create call has the job's id as ``dpoJobId``, … in its query
 COLLECTIONS = {
     "sft": "supervisedFineTuningJobs",
     "dpo": "dpoJobs",
@@ -41,19 +41,19 @@ COLLECTIONS = {
 
 
 class FireworksOptions(Spec):
-    """What a job may say under ``options: {fireworks: …}``.
+    """Job options under ``options: {fireworks: …}``.
 
     Source: fireworks-ai 1.2.30, types of the three create calls.
     """
 
     evaluator: str | None = None
-    """What grades answers in reinforcement: accounts/ACCOUNT/evaluators/NAME."""
+    """Evaluator that grades answers in reinforcement: accounts/ACCOUNT/evaluators/NAME."""
     region: str | None = None
-    """Where it runs, such as EU_FRANKFURT_1."""
+    """Region of the training, such as EU_FRANKFURT_1."""
 
 
 class FireworksBackend(FireworksDeployments[FireworksOptions]):
-    """Trains, serves and answers at Fireworks AI."""
+    """Backend that tunes and serves models at Fireworks AI."""
 
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
     options = FireworksOptions
@@ -77,20 +77,20 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
     }
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or that has no evaluator to learn from."""
+        """Refuse a job with invalid options or without a required evaluator."""
         if job.tuning.early_stopping and job.method != "sft":
             raise JobError(
-                f"fireworks stops early with method sft alone, and the job's is {job.method}. Take "
-                "tuning.early_stopping out."
+                f"fireworks supports tuning.early_stopping only with method sft, but the job's "
+                f"method is {job.method}. Remove tuning.early_stopping."
             )
         if self.job_options(job).evaluator is None and job.method == "rft":
             raise JobError(
-                "fireworks grades answers by an evaluator that stands in the account. Create one "
-                "there and name it: options.fireworks.evaluator: accounts/ACCOUNT/evaluators/NAME."
+                "fireworks grades answers with an evaluator in your account. Create one there and "
+                "set options.fireworks.evaluator: accounts/ACCOUNT/evaluators/NAME."
             )
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Hand a file over as a dataset that is named by its hash, and wait until it is ready."""
+        """Upload a file as a dataset named by its hash and wait until it is ready."""
         name, datasets = content_name(sha256), self._ref("datasets")
         ref = f"{datasets}/{name}"
         with path.open("rb") as file:
@@ -107,7 +107,7 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         return Upload(ref, sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create the job under the launch key as its id; one that is there already is the same."""
+        """Create the job with the launch key as its id, unless it exists."""
         self.validate_options(launch.job)
         collection = COLLECTIONS[str(launch.job.method)]
         id_parameter = f"{collection.removesuffix('s')}Id"
@@ -115,15 +115,15 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         return f"{collection}/{launch.key}"
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the job whose id is the launch key."""
+        """Return the job with the launch key as its id."""
         del folder
         ids = [f"{collection}/{launch_key}" for collection in COLLECTIONS.values()]
         return [job_id for job_id in ids if self._find(self._ref(job_id), {"readMask": "name"})]
 
     def quote(self, launch: Launch) -> Decimal:
-        """Return Fireworks' own estimate of a supervised training; the files must be there."""
+        """Return Fireworks' estimate for a supervised training with uploaded files."""
         if launch.job.method != "sft":
-            raise Unsupported("fireworks estimates the cost of supervised trainings (sft) alone.")
+            raise Unsupported("fireworks estimates only the cost of supervised trainings (sft).")
         estimate = self.api.post(
             f"{self._ref(COLLECTIONS['sft'])}:estimateCost",
             action="estimate the cost",
@@ -132,7 +132,9 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         )
         usd = _estimated_usd(estimate)
         if usd is None:
-            raise Unsupported("fireworks gives no estimate in US dollars for this training.")
+            raise Unsupported(
+                "fireworks did not return an estimate in US dollars for this training."
+            )
         return usd
 
     def poll(self, job_id: str, cursor: str) -> Status:
@@ -153,7 +155,7 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         return JobDescription(key, settings.text("baseModel"), job.text("dataset"))
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return a page of jobs: one method's after the other's."""
+        """Return a page of jobs, one method after the other."""
         collections = [*COLLECTIONS.values(), ""]
         collection, _, token = (cursor or collections[0]).partition("|")
         query = {"pageSize": "200", "pageToken": token}
@@ -175,7 +177,7 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
     def _create_body(self, launch: Launch) -> dict[str, JsonValue]:
         job, options = launch.job, self.job_options(launch.job)
         training: dict[str, JsonValue] = {
-            # The base of a model to go on from must not be named beside it (docs, warm-start).
+            # The base must not be given together with a model to continue from (docs, warm-start).
             "baseModel": None if launch.start else job.base_model,
             "warmStartFrom": launch.start and launch.start.model.name.partition("#")[0],
             "outputModel": launch.key,
@@ -195,7 +197,7 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
             return without_none(body)
         body["trainingConfig"] = without_none(training)
         if job.method == "dpo":
-            # The descriptions of the default loss contradict each other, so it is always named.
+            # The documented default losses contradict each other, so the loss is always sent.
             preference = job.tuning.preference
             loss = "ORPO" if preference.loss == "orpo" else "DPO"
             beta = without_none({"beta": explicit(preference.beta)})
@@ -210,7 +212,7 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         return without_none({**body, "inferenceParameters": without_none(sampling)})
 
     def _job(self, job_id: str) -> tuple[Fields, Fields]:
-        """Return a job and its settings, which only some methods keep apart."""
+        """Return a job and its settings, which are nested only for some methods."""
         job = self.api.get(self._ref(job_id), action=f"read job {job_id}")
         return job, Fields({**job.fields("trainingConfig").all, **job.all})
 
@@ -224,7 +226,7 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
 
 
 def _estimated_usd(resource: Fields) -> Decimal | None:
-    """Return an estimated cost, a google.type.Money; None: there is none in US dollars."""
+    """Parse an estimated cost (google.type.Money); return None if it is not in US dollars."""
     money = resource.fields("estimatedCost")
     units, nanos = money.text("units") or "0", money.whole("nanos") or 0
     if not money.all or money.text("currencyCode") not in (None, "", "USD") or nanos < 0:
@@ -236,10 +238,10 @@ def _events(job: Fields) -> Iterator[Event]:
     progress, created = job.fields("jobProgress"), job.time("createTime")
     yield Event("created", "message", created, {"text": "created"})
     if (usd := _estimated_usd(job)) is not None:
-        text = f"fireworks estimates that the job costs ${usd:.2f}"
+        text = f"fireworks estimates the cost of the job at ${usd:.2f}"
         yield Event(f"estimated-{usd}", "message", created, {"text": text})
     percent = 100 * (progress.whole("epoch") or 0) + (progress.whole("percent") or 0)
-    for done in range(10, min(percent, 10_000) + 1, 10):  # a response may name any number
+    for done in range(10, min(percent, 10_000) + 1, 10):  # a response may contain any number
         epoch = (done - 1) // 100
         text = f"epoch {epoch + 1}: {done - 100 * epoch} % done"
         yield Event(f"progress-{done}", "message", time.time(), {"text": text, "progress": done})

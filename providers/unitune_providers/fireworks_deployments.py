@@ -1,17 +1,16 @@
-"""Fireworks' resources by name, and its deployments: what answers there, and what takes its place.
+"""Deploy models at Fireworks AI and address its resources.
 
-A deployment is brought up with a tuned model, which is merged into its base and answers to
-``MODEL#DEPLOYMENT``; that model stays. With the option `hot_reload` it is brought up with the base,
-the tuned model is loaded as soon as it is ready, and another one can replace it. It then answers to
-its own name, with the model that is merged.
+A deployment is started with a tuned model, which is merged into its base and answers to
+``MODEL#DEPLOYMENT``. With the option `hot_reload` it is started with the base; the tuned model is
+loaded once it is ready and can be replaced. The deployment then answers to its own name.
 
 Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (create-deployment, create-deployed-model,
 deploying-loras, ondemand-deployments: the name to query); fireworks-ai 1.2.30. The order of calls
 is that of fw-ai/cookbook, eval/multi_lora_hotreload_eval.py (76821fa): the state of the deployed
-model tells what is merged, and the deployment's does not; then requests are sent until one is
-answered. Not documented are a load into a deployment without hot reload, which is not tried; how a
-failed merge is shown, for which `status` is read; and whether each shape takes one (the cookbook
-has FP8 and FP4 refuse adapters that stay apart), so that hot reload is an option.
+model, not that of the deployment, shows what is merged; then requests are sent until one is
+answered. Undocumented: loading into a deployment without hot reload, which is not tried; how a
+failed merge is shown, for which `status` is read; and which shapes support hot reload (not FP8 and
+FP4 with separate adapters, by the cookbook), which is therefore an option.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ class FireworksDeployOptions(Spec):
     """Options of a deployment."""
 
     shape: str = "default"
-    """Name of a deployment shape: hardware and precision that Fireworks has tried with a base."""
+    """Name of a deployment shape: hardware and precision tested by Fireworks with a base."""
     min_replicas: Annotated[int, Field(ge=0)] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
     hot_reload: bool = False
-    """Whether another tuned model of the same base can take its place: `promote --deploy`. The base
-    comes up first, and the model is merged then."""
+    """Whether `promote --deploy` can replace its model by another one of the same base. The base is
+    then started first and the model merged afterwards."""
 
 
 class FireworksDeployments(HostedBackend[Options]):
-    """The account at Fireworks AI and its deployments."""
+    """Deployments and resources of an account at Fireworks AI."""
 
     name: ClassVar[str] = "fireworks"
     address = "https://api.fireworks.ai"
@@ -60,11 +59,11 @@ class FireworksDeployments(HostedBackend[Options]):
 
     @property
     def api(self) -> ResourceApi:
-        """The vendor's API, whose resources are named by their paths."""
+        """The vendor's API, with paths as resource names."""
         return ResourceApi(self.endpoint("/v1"))
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up, or the base that it is loaded into; return the name."""
+        """Deploy a tuned model, or the base into which it is loaded; return the name."""
         chosen = validated(FireworksDeployOptions, options, "deploy options of fireworks")
         body: dict[str, JsonValue] = {
             "baseModel": model.base if chosen.hot_reload else model.name,
@@ -81,11 +80,7 @@ class FireworksDeployments(HostedBackend[Options]):
         return ref if self._find(ref) else None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands, and load the tuned model that it was brought up for.
-
-        Fireworks takes that once the deployment is ready, and not sooner. So the first look that
-        sees this sends it, whichever process looks; sent twice, it is the same.
-        """
+        """Return the status of a deployment; the first poll that sees it ready loads the model."""
         if (deployment := self._find(ref)) is None:
             return DeploymentStatus("gone", model, "no such deployment")
         word = deployment.text("state") or "no state"
@@ -98,23 +93,23 @@ class FireworksDeployments(HostedBackend[Options]):
         return DeploymentStatus("ready" if word == READY else "starting", served, word)
 
     def swap_model(self, ref: str, model: TunedModel) -> None:
-        """Merge another tuned model into a deployment with hot reload, in place of the last."""
+        """Replace the tuned model of a deployment with hot reload."""
         deployment = self.api.get(ref, action=f"read {ref}")
         if not _is_hot(deployment):
             raise Unsupported(
-                f"deployment {ref.rpartition('/')[2]} was brought up without hot reload, so its "
-                "model stays. Deploy the new version by itself (unitune deploy RUN --ttl 2h "
-                "--option hot_reload=true), send requests there, and take this one down: unitune "
-                f"undeploy {ref.rpartition('/')[2]}"
+                f"deployment {ref.rpartition('/')[2]} was started without hot reload, so its model "
+                "cannot be replaced. Deploy the new version separately (unitune deploy RUN --ttl "
+                "2h --option hot_reload=true), send requests there, and take this one down: "
+                f"unitune undeploy {ref.rpartition('/')[2]}"
             )
         self._load(ref, model, deployment)
 
     def undeploy(self, ref: str) -> None:
-        """Delete a deployment, whatever it still answers; one that is gone is no error."""
+        """Delete a deployment, even if it is in use."""
         self._delete(ref)
 
     def model_behind(self, name: str) -> str:
-        """Return the tuned model that is merged in a deployment, where requests name that."""
+        """Return the tuned model merged into a deployment, for a deployment's name."""
         deployment = self._find(name) if "/deployments/" in name and "#" not in name else None
         models = [] if deployment is None else self._models(name, deployment)
         return ", ".join(each.text("model") or "" for each in models) or name
@@ -122,7 +117,7 @@ class FireworksDeployments(HostedBackend[Options]):
     def _hot_status(
         self, ref: str, model: TunedModel, deployment: Fields, word: str
     ) -> DeploymentStatus:
-        """Return how one with hot reload stands; its name is the model's as soon as one answers."""
+        """Return the status with hot reload; a model that is ready has the deployment's name."""
         has_answered, models = model.name == ref, self._models(ref, deployment)
         if word == READY and not models and not has_answered:
             retry_read(lambda: self._load(ref, model, deployment))
@@ -139,10 +134,10 @@ class FireworksDeployments(HostedBackend[Options]):
         return DeploymentStatus("ready", served, raw, merged[0].text("model"))
 
     def _is_reached(self, ref: str) -> bool:
-        """Whether a deployment gets requests: for seconds after a merge they may meet a 404."""
+        """Return whether a deployment answers; for seconds after a merge it may return 404."""
         question: JsonValue = [{"role": "user", "content": "hi"}]
         body: dict[str, JsonValue] = {"model": ref, "messages": question, "max_tokens": 1}
-        api, action = Api(self.endpoint(self.chat_path)), f"send {ref} a question"
+        api, action = Api(self.endpoint(self.chat_path)), f"send a request to {ref}"
         try:
             api.post("chat", "completions", action=action, body=body)
         except BackendError as error:
@@ -150,8 +145,7 @@ class FireworksDeployments(HostedBackend[Options]):
         return True
 
     def _load(self, ref: str, model: TunedModel, deployment: Fields) -> None:
-        """Send a tuned model to a deployment; one that is there already is the same."""
-        action, query = f"put {model.name} into {ref}", {"replaceMergedAddon": "true"}
+        action, query = f"load {model.name} into {ref}", {"replaceMergedAddon": "true"}
         body: dict[str, JsonValue] = {"model": model.name, "deployment": ref}
         try:
             self.api.post(self._ref("deployedModels"), action=action, query=query, body=body)

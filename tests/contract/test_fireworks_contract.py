@@ -112,7 +112,7 @@ class TestFireworks(BackendContract):
         launch, backend = self.launch(tmp_path), registry.backend("fireworks")
         monkeypatch.setattr(server.vendor, "estimated", estimated)
         assert isinstance(backend, Quotes)
-        with pytest.raises(Unsupported, match="no estimate in US dollars"):
+        with pytest.raises(Unsupported, match="did not return an estimate"):
             backend.quote(launch)
 
     @pytest.mark.parametrize("method", ["dpo", "rft"])
@@ -127,7 +127,7 @@ class TestFireworks(BackendContract):
         job_id = registry.backend("fireworks").submit(self.launch(tmp_path))
         told = [event for status in self.follow(job_id) for event in status.events]
         texts = [str(event.data["text"]) for event in told if event.key.startswith("estimated")]
-        assert ["fireworks estimates that the job costs $1.37"] == texts
+        assert ["fireworks estimates the cost of the job at $1.37"] == texts
 
 
 def test_validation_rows_are_sent_only_where_the_create_call_has_a_place(

@@ -301,7 +301,7 @@ def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
     (one,) = deployments()
     assert one.stands
     assert [] == vendor.server.received("DELETE", "")
-    assert "not seen to be one that this ledger has put up" in caplog.text
+    assert "unitune did not create it" in caplog.text
 
 
 @on_sqlite
@@ -320,7 +320,7 @@ def test_a_line_tells_of_each_that_was_overdue(run: Run) -> None:
     made = deploy(run, ttl=3600)
     change(made, until=0.0)
     told = command("deployments", "--json").stderr
-    assert [f"deployment {made.id} was overdue: taken down at bedrock"] == told.splitlines()
+    assert [f"deployment {made.id} was overdue and was taken down at bedrock"] == told.splitlines()
 
 
 def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: list[Holder]) -> None:
@@ -370,7 +370,7 @@ def test_what_comes_up_after_its_time_is_taken_down_again(
         return real(*arguments)
 
     monkeypatch.setattr(type(deploying.host_of("bedrock")), "deploy", late)
-    with pytest.raises(UnituneError, match="after its time was over"):
+    with pytest.raises(UnituneError, match="after its end time"):
         deploy(run, ttl=60)
     assert at_the_vendor(run, f"{run.id}-d1") is None
     assert vendor.server

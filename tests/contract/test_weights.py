@@ -71,7 +71,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_checkpoints_are_listed_where_the_vendor_keeps_them(run: Run, say: Say) -> None:
     if run.backend_name == "bedrock":
-        assert "'bedrock' lists no checkpoints" in say("checkpoints", run.id, code=2)
+        assert "'bedrock' does not list checkpoints" in say("checkpoints", run.id, code=2)
         return
     listed = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"]
     assert [one["step"] for one in listed] == sorted({one["step"] for one in listed})
@@ -85,7 +85,7 @@ def test_weights_are_downloaded_where_the_vendor_hands_them_out(
 ) -> None:
     place = tmp_path / "weights"
     if run.backend_name != "together":
-        assert "does not hand out weights" in say("download", run.id, "-o", str(place), code=2)
+        assert "does not offer weights" in say("download", run.id, "-o", str(place), code=2)
         assert not place.exists()
         return
     say("download", run.id, "-o", str(place))
@@ -94,4 +94,4 @@ def test_weights_are_downloaded_where_the_vendor_hands_them_out(
     step = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"][0]["step"]
     say("download", run.id, "-o", str(place), "--step", str(step))
     assert 2 == len(list(place.iterdir()))
-    assert f"There are: {step}" in say("download", run.id, "--step", "999", code=2)
+    assert f"Available steps: {step}" in say("download", run.id, "--step", "999", code=2)

@@ -123,7 +123,7 @@ def in_fork(act: Callable[[], object]) -> int | None:
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return os.WTERMSIG(status)
-    assert os.WEXITSTATUS(status) == 0, "the fork failed by itself; its traceback stands above"
+    assert os.WEXITSTATUS(status) == 0, "the fork failed; see its traceback above"
     return None
 
 

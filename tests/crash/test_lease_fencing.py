@@ -140,7 +140,7 @@ def test_a_process_that_stood_still_within_its_create_call_cancels_the_job_that_
         still.go_on()
         told = still.result()
     (surplus,) = set(jobs_at_the_vendor(place)) - {run.job_id}
-    assert f"this process created {surplus}, and cancelled it" in told
+    assert f"this process created {surplus} and cancelled it" in told
     assert any(surplus in str(event.data.get("text")) for event in run.events())
     assert State.CANCELLING is FakeBackend().poll(surplus, "").state
     assert not run.refresh().state.ended

@@ -44,7 +44,7 @@ LACKS = (
     "does not answer in batches",
     "does not count tokens",
     "does not promise it",
-    "cannot put another model in its place",
+    "cannot swap models",
 )
 
 

@@ -1,1 +1,1 @@
-"""Who tunes: the protocol of a backend, what is known of it, and how it is found by name."""
+"""Define what a backend is, describe what it offers and find it by name."""

@@ -1,7 +1,7 @@
-"""What only some backends can do: a protocol for each capability.
+"""Define a protocol for each capability that only some backends have.
 
-A caller checks ``isinstance(backend, Deploys)`` and says what cannot be done. Like the verbs of
-`Backend`, these are synchronous and stateless: whatever must outlive the process is in the ledger.
+A caller checks ``isinstance(backend, Deploys)``. Like those of `Backend`, the methods are
+synchronous and stateless: whatever must outlive the process is in the ledger.
 """
 
 from __future__ import annotations
@@ -23,60 +23,57 @@ from unitune.security.spec import Frozen
 
 @runtime_checkable
 class Pauses(Protocol):
-    """A backend whose jobs can stop and go on."""
+    """A backend that can pause and resume jobs."""
 
     def pause(self, job_id: str) -> None:
-        """Ask a job to stop for now; `poll` then shows paused."""
+        """Pause a job; `poll` then shows paused."""
 
     def resume(self, job_id: str) -> None:
-        """Let a paused job go on from its last checkpoint."""
+        """Resume a paused job from its last checkpoint."""
 
 
 @runtime_checkable
 class GuaranteesByServer(Protocol):
-    """A backend that can be led to other servers, not all of which keep a launch key."""
+    """A backend that can use other servers, not all of which store launch keys."""
 
     def guarantee_of(self, job: Job) -> Guarantee:
-        """Return how a launch is found again at the server that this job is sent to."""
+        """Return how a launch is found again at the server of this job."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JobDescription:
-    """What a backend says of one of its jobs; None where it does not say."""
+    """Description of a job by its backend; None where unknown."""
 
-    key: str | None = None  # what its launch key stands in: a label, a suffix, its name
+    key: str | None = None  # text that contains the launch key: a label, a suffix or the job's name
     base_model: str | None = None
     training: str | None = None  # the backend's name of the training file, as in `Upload.ref`
 
 
 @runtime_checkable
 class DescribesJobs(Protocol):
-    """A backend that can say what a job trains, before a run takes it for its own."""
+    """A backend that can describe a job before a run adopts it."""
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job; a `BackendError` where there is none."""
+        """Return the description of a job; raise `BackendError` for an unknown job."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedToken:
-    """A token of a training row, or a text that stands for several."""
+    """A token of a training row, or a text that replaces several."""
 
     text: str
-    trained: bool  # whether it carries loss
-    heading: bool = False  # whether it begins a turn and is no token itself
+    trained: bool  # whether it is trained on
+    heading: bool = False  # whether it begins a turn and is not a token
 
 
 @runtime_checkable
 class ShowsLossMask(Protocol):
-    """A backend that trains here, and can show what it learns of a row."""
+    """A local backend that can show which tokens of a row it trains on."""
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
-        """Return the tokens of a row as the training sees them.
-
-        A `DataError` says that the row cannot be trained on.
-        """
+        """Return the tokens of a row as the training sees them, or raise `DataError`."""
         ...
 
 
@@ -93,22 +90,22 @@ class Stores(Protocol):
     """A backend that keeps base models on this machine."""
 
     def pull(self, name: str) -> StoredModel:
-        """Fetch a base model once; a second call finds it there."""
+        """Download a base model, unless it is already stored."""
         ...
 
     def stored(self) -> list[StoredModel]:
-        """Return the base models that are here already."""
+        """Return the stored base models."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How a model is served."""
+    """Settings of a model server."""
 
-    name: str  # by which requests name the model
+    name: str  # model name in requests
     host: str
-    port: int  # 0: any that is free
-    # That requests must carry; None: whoever runs a program on this machine may send them
+    port: int  # 0: any free port
+    # Key that requests must carry; None: every program on this machine may send requests
     key: str | None = field(default=None, repr=False)
     # Variables of the chat template, for requests that do not set them
     chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
@@ -116,20 +113,20 @@ class ServerSettings:
 
 @runtime_checkable
 class Serves(Protocol):
-    """A backend that can serve a model from this machine, as OpenAI serves its own."""
+    """A backend that can serve a model on this machine with OpenAI's API."""
 
     def serve(
         self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
     ) -> None:
         """Answer requests until SIGINT or SIGTERM; announce the base URL once the model is loaded.
 
-        A `UserError` says that the address cannot be used.
+        Raise a `UserError` if the address cannot be used.
         """
 
 
 @runtime_checkable
 class ReportsEnvironment(Protocol):
-    """A backend that can say what it found on this machine."""
+    """A backend that can report its environment on this machine."""
 
     def report_environment(self) -> dict[str, str]:
         """Return facts by name for `unitune doctor`, e.g. device, threads, memory."""
@@ -146,128 +143,114 @@ class JobPage:
 
 @runtime_checkable
 class ListsJobs(Protocol):
-    """A backend that lists many jobs in one request, so that one process can watch thousands."""
+    """A backend that lists many jobs in one request, so one process can watch thousands."""
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return the page of jobs after a cursor (empty: the first page), the newest first."""
+        """Return the page of jobs after a cursor (empty: the first page), newest first."""
         ...
 
 
 @runtime_checkable
 class Deletes(Protocol):
-    """A backend that can remove what a run left there."""
+    """A backend that can delete a run's files and model."""
 
     def delete_file(self, ref: str) -> None:
-        """Remove an uploaded file; one that is gone is no error."""
+        """Delete an uploaded file; do nothing if it does not exist."""
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove a tuned model; one that is gone is no error.
-
-        `Unsupported` says that the vendor has no way to, and what to do instead.
-        """
+        """Delete a tuned model, if it exists, or raise `Unsupported`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """How a deployment stands, in our words and, in `raw`, in the backend's."""
+    """State of a deployment as defined by unitune and, in `raw`, by the backend."""
 
-    # Swapping: another model is being put in place of the one that answers
+    # swapping: the model is being replaced by another one
     state: Literal["starting", "ready", "swapping", "failed", "gone"]
-    model: TunedModel  # what to send requests to once it is ready: its name is the endpoint's
+    model: TunedModel  # model to send requests to once ready; its name is the endpoint's
     raw: str = ""
-    # Name of the tuned model that answers; None where the backend does not say
+    # Name of the tuned model that is served; None if the backend does not report it
     tuned: str | None = None
 
 
 @runtime_checkable
 class Deploys(Protocol):
-    """A backend whose tuned models answer only from a deployment, which costs money by the hour."""
+    """A backend that serves tuned models only from a deployment, charged by the hour."""
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up and return the backend's id of the deployment.
+        """Deploy a tuned model and return the backend's id of the deployment.
 
         Args:
-            model: What a run left behind.
-            name: Of the deployment; at most 26 characters of ``[a-z0-9-]``. A second call with the
-                same name returns the first deployment, so that it can be repeated after a crash.
-            options: The backend's own: hardware, capacity, …
+            model: The tuned model of a run.
+            name: Name of the deployment, at most 26 characters of ``[a-z0-9-]``. A second call with
+                the same name returns the first deployment, so it can be repeated after a crash.
+            options: Backend-specific options: hardware, capacity, …
         """
         ...
 
     def find_deployment(self, name: str) -> str | None:
-        """Return the backend's id of the deployment of this name; None where there is none."""
+        """Return the backend's id of the deployment with this name, or None."""
         ...
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands; one that is not there is gone.
+        """Return the status of a deployment; a missing one is gone.
 
-        Where it is brought up in steps, the next one is taken here, whichever process looks.
+        If it starts in several steps, this call takes the next one, in whichever process.
 
         Args:
-            ref: As `deploy` returned it.
-            model: What a run left behind, or the `DeploymentStatus.model` of an earlier look, which
-                must come back as it was.
+            ref: Id returned by `deploy`.
+            model: The tuned model, or the `DeploymentStatus.model` of an earlier call, unchanged.
         """
         ...
 
     def undeploy(self, ref: str) -> None:
-        """Take a deployment down; one that is gone is no error."""
+        """Take a deployment down; do nothing if it does not exist."""
 
 
 @runtime_checkable
 class SwapsModel(Protocol):
-    """A backend that can put another tuned model in place of the one that a deployment serves."""
+    """A backend that can replace the tuned model that a deployment serves."""
 
     def swap_model(self, ref: str, model: TunedModel) -> None:
-        """Ask for another model to answer from a deployment; asked for again, it stays so.
+        """Request that a deployment serves another model; repeating the call changes nothing.
 
-        `Deploys.deployment_status` of such a backend says in `tuned` which one answers.
+        `Deploys.deployment_status` of such a backend returns the served model in `tuned`.
 
         Args:
-            ref: As `Deploys.deploy` returned it.
-            model: What a run left behind, of the same base.
+            ref: Id returned by `Deploys.deploy`.
+            model: A tuned model of the same base.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedJob:
-    """A job that was launched by other means, as the backend tells it.
+    """A job that was not launched by unitune, as described by the backend."""
 
-    Args:
-        base_model: The backend's name of the base.
-        method: sft, dpo or rft.
-        training: The training file's content in the backend's wire format; None when it is gone.
-        validation: Likewise.
-        tuning: As of `unitune.job.job.Tuning`; what is unknown is left out.
-        options: Hyperparameters that are the backend's own.
-        model: What it left behind; None unless it succeeded.
-        start: The vendor's name of the tuned model that it went on from.
-        notes: What could not be converted, for people.
-    """
-
-    base_model: str
-    method: str
+    base_model: str  # the backend's name of the base model
+    method: str  # sft, dpo or rft
+    # Content of the training file in the backend's wire format; None if it is gone
     training: bytes | None
-    validation: bytes | None = None
+    validation: bytes | None = None  # content of the validation file, likewise
+    # Settings as in `unitune.job.job.Tuning`, without unknown ones
     tuning: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
-    model: TunedModel | None = None
-    start: str | None = None
-    notes: tuple[str, ...] = ()
+    model: TunedModel | None = None  # the tuned model; None unless the job succeeded
+    start: str | None = None  # the vendor's name of the tuned model that it continued
+    notes: tuple[str, ...] = ()  # what could not be converted, for people
 
 
 @runtime_checkable
 class Imports(Protocol):
-    """A backend that still knows jobs that others launched."""
+    """A backend that can return jobs not launched by unitune."""
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files; a `NotFoundError` where there is none."""
+        """Return an existing job with its files; raise `NotFoundError` if there is none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model saved during a training, at an optimiser step; metrics as the backend names them."""
+    """A model saved at an optimiser step, with metrics named as by the backend."""
 
     step: int
     model: TunedModel
@@ -276,101 +259,97 @@ class Checkpoint:
 
 @runtime_checkable
 class Checkpoints(Protocol):
-    """A backend that keeps models from the middle of a training."""
+    """A backend that keeps the checkpoints of a training."""
 
     def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
-        """Return the checkpoints of a job that trains this base, oldest first."""
+        """Return the checkpoints of a job with this base model, oldest first."""
         ...
 
 
 @runtime_checkable
 class ValidatesOptions(Protocol):
-    """A backend with rules for a job that its offer cannot say, such as its own options."""
+    """A backend with job rules that its offer cannot express, such as its own options."""
 
     def validate_options(self, job: Job) -> None:
-        """Raise a `JobError` or `Unsupported` for a job that could not be created.
-
-        Nothing is sent, and no key is needed.
-        """
+        """Raise a `JobError` or `Unsupported` for an invalid job, without a key or a request."""
 
 
 @runtime_checkable
 class Quotes(Protocol):
-    """A backend that says itself what a training would cost."""
+    """A backend that can quote the price of a training."""
 
     def quote(self, launch: Launch) -> Decimal:
-        """Return the vendor's price of a training, in US dollars; `Unsupported` if it has none."""
+        """Return the vendor's price of a training in US dollars; raise `Unsupported` if unknown."""
         ...
 
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A backend whose vendor counts tokens itself, for who asks: it takes a key, and a request."""
+    """A backend whose vendor has a token-counting endpoint, which needs a key."""
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
-        """Return how many tokens a request is, as the vendor would bill its input.
+        """Return the number of input tokens that the vendor would bill for a request.
 
-        Its messages and tools count, not how it is to be answered. `Unsupported` says that the
-        model cannot be sent this request; another request may well be counted.
+        Only messages and tools count. Raise `Unsupported` if the model cannot be sent this request;
+        other requests may still be counted.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """How a batch stands, in our words and, in `raw`, in the backend's."""
+    """State of a batch as defined by unitune and, in `raw`, by the backend."""
 
-    # Of one that has ended the replies can be fetched; of one that failed, none
+    # The replies of an ended batch can be fetched; a failed one has none
     state: Literal["running", "ended", "failed"]
     raw: str
-    # Requests that were answered or have failed; None where the backend does not say
+    # Number of requests that were answered or failed; None if the backend does not report it
     done: int | None = None
     error: str | None = None
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """A backend that answers many requests together: within a day, for about half the price."""
+    """A backend that answers batches of requests within a day, for about half the price."""
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
         """Submit requests and return the backend's id of the batch. Never retried blindly.
 
-        Args:
-            key: Names the batch as a launch key names a job: at most 26 characters of
-                ``[a-z0-9-]``.
-            model: An untuned one by its name, or what a run left behind.
-            requests: By their ids, each the key, a hyphen and a number.
+        Raise `Unsupported`, before anything is sent, if the model, a setting or the number of
+        requests is not possible.
 
-        `Unsupported` says that the model, a setting or the number of requests is not possible, and
-        that nothing was sent.
+        Args:
+            key: Key that identifies the batch, at most 26 characters of ``[a-z0-9-]``.
+            model: Name of an untuned model, or a tuned model.
+            requests: Requests by id; each id is the key, a hyphen and a number.
         """
         ...
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the ids of batches that carry this key, none of them older than `since` (Unix)."""
+        """Return the ids of batches with this key that are not older than `since` (Unix time)."""
         ...
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Return how a batch stands."""
+        """Return the status of a batch."""
         ...
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
-        """Return the answers of a batch that has ended, by the ids of their requests.
+        """Return the replies of an ended batch by request id.
 
-        A request that failed has a reply with its `error`; one that was never reached has none.
+        A failed request has a reply with its `error`; one that was never processed has no reply.
         """
         ...
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Ask for the end of a batch; one that has ended is no error."""
+        """Cancel a batch; do nothing if it has ended."""
 
 
 @runtime_checkable
 class Downloads(Protocol):
-    """A backend that hands out the weights of a tuned model."""
+    """A backend that offers the weights of a tuned model."""
 
     def download(self, model: TunedModel, folder: Path) -> Path:
-        """Write a tuned model's weights into a folder and return the file."""
+        """Download a tuned model's weights into a folder and return the file."""
         ...

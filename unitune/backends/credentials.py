@@ -1,14 +1,10 @@
-"""Which key may be sent where: a job never decides that, since it may be somebody else's.
+"""Decide which key may be sent where, and read keys and gateway settings.
 
-A backend sends its key to its vendor's own address, or to the address that the environment names
-for it. Any other address, named by a job or by an id, gets a key only where the user has allowed
-this pair of an environment variable and an origin (scheme, host and port): in the user's
-configuration (`unitune.workspace.user_config`), which `unitune keys allow` writes, or in
-``UNITUNE_ALLOW_KEYS``, such as ``LLM_API_KEY@https://llm.example.com``, where there is no such
-file, as in CI.
-
-The same configuration names the headers and query parameters that a gateway requires, and programs
-that print keys.
+A job never decides that, because it may be someone else's. A backend sends its key to its vendor's
+own address or to the address that the environment sets. Any other address gets a key only if the
+user has allowed this pair of environment variable and origin: in the user's configuration, written
+by `unitune keys allow`, or in ``UNITUNE_ALLOW_KEYS``, such as
+``LLM_API_KEY@https://llm.example.com``.
 """
 
 from __future__ import annotations
@@ -30,25 +26,19 @@ from unitune.workspace.user_config import Gateway
 
 ALLOW = "UNITUNE_ALLOW_KEYS"
 COMMAND_SECONDS = 60.0
-# Age at which a key is printed anew: the tokens of Azure and Google live for an hour
+# Age at which a command prints its key again; tokens of Azure and Google are valid for an hour
 KEY_SECONDS = 300.0
-# Value of a header. Source: RFC 9110, 5.5, field-value, without obs-text.
+# Value of a header. Source: RFC 9110, 5.5, field-value without obs-text.
 VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What the user has allowed.
+    """A pair of address and key that the user has allowed."""
 
-    Args:
-        address: Scheme, host and port.
-        variable: The environment variable whose key may be sent there.
-        source: Where that is written: a file, or a variable of the environment.
-    """
-
-    address: str
-    variable: str
-    source: str
+    address: str  # scheme, host and port
+    variable: str  # environment variable whose key may be sent there
+    source: str  # file or environment variable that allows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +50,7 @@ class Parameters:
 
 
 def gateway_for(url: str) -> Parameters:
-    """Return what the user's configuration adds to each request to an address.
-
-    Raises:
-        UserError: A variable is not set, its value cannot be sent, or the file is not valid.
-    """
+    """Return the user's headers and parameters for an address, or raise `UserError`."""
     parts, gateways = urlsplit(url), user_config.read().gateways
     if not gateways:
         return Parameters()
@@ -74,7 +60,7 @@ def gateway_for(url: str) -> Parameters:
         if (found := key_in(variable)) is None:
             raise UserError(
                 f"your configuration sends {name!r} from the environment variable {variable}, "
-                f"which is not set. Set it, or edit {user_config.folder() / user_config.FILE}."
+                f"which is not set. Set it or edit {user_config.folder() / user_config.FILE}."
             )
         return checked_value(found, variable)
 
@@ -83,27 +69,19 @@ def gateway_for(url: str) -> Parameters:
 
 
 def checked_value(value: str, variable: str) -> str:
-    """Return a value that can be sent as a header, and keep it out of all messages.
-
-    Raises:
-        UserError: It has line breaks or letters beyond ASCII.
-    """
+    """Return a value for a header and redact it in messages; raise `UserError` if it is invalid."""
     if not VALUE.fullmatch(value):
-        raise UserError(f"the value of {variable} has characters that no header can carry.")
+        raise UserError(f"the value of {variable} has characters that are not allowed in a header.")
     hold_secret(value)
     return value
 
 
-# When a command printed a key, and the key, by variable
+# Time and value of the last key printed by a command, by variable
 _printed: dict[str, tuple[float, str]] = {}
 
 
 def key_in(variable: str) -> str | None:
-    """Return the key of an environment variable, or what the user's command for it prints.
-
-    Raises:
-        UserError: The command failed.
-    """
+    """Return an environment variable, or the output of the user's command for it."""
     if value := os.environ.get(variable, "").strip():
         return value
     printed_at, key = _printed.get(variable, (0.0, ""))
@@ -116,7 +94,7 @@ def key_in(variable: str) -> str | None:
 
 
 def forget_refused(headers: Mapping[str, str]) -> None:
-    """Let a command print its key anew, if the one in refused headers is still its last."""
+    """Make a command print its key again if refused headers carry its last one."""
     for variable, (_, key) in tuple(_printed.items()):
         if any(value.endswith(key) for value in headers.values()):
             _printed.pop(variable, None)
@@ -125,7 +103,7 @@ def forget_refused(headers: Mapping[str, str]) -> None:
 def _print_key(variable: str, command: tuple[str, ...]) -> str:
     what = f"the command for {variable} in your configuration, {command[0]!r},"
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own command, from a file of theirs
+        done = subprocess.run(  # noqa: S603 - command from the user's own configuration
             command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
@@ -138,44 +116,32 @@ def _print_key(variable: str, command: tuple[str, ...]) -> str:
 
 
 def allowed_variables(url: str) -> tuple[str, ...]:
-    """Return the variables whose keys may be sent to an address, those of the environment first.
-
-    Raises:
-        UserError: It is no address, or what is allowed cannot be read.
-    """
+    """Return the variables whose keys may be sent to an address, environment first."""
     origin = origin_of(url)
     named = [variable for variable, place in _of_environment() if place == origin]
     return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ())]))
 
 
 def check_allowed(variable: str | None, url: str, who: str) -> None:
-    """Refuse to send a key where the user has not allowed it; None: no key is sent.
-
-    Raises:
-        UserError: This pair is not allowed.
-    """
+    """Raise `UserError` unless the user has allowed this key, if any, for this address."""
     if variable is not None and variable not in allowed_variables(url):
         raise UserError(not_allowed(variable, url, who))
 
 
 def not_allowed(variable: str | None, url: str, who: str) -> str:
-    """Return why a key is not sent, and how to allow it."""
+    """Return why a key is not sent and how to allow it."""
     origin, named = origin_of(url), variable or "VARIABLE"
     key = f"the key in {variable}" if variable else "a key"
-    which = "" if variable else ", VARIABLE being the environment variable that holds its key"
+    which = "" if variable else ", where VARIABLE is the environment variable that holds the key"
     return (
-        f"{who} would send {key} to {origin}, which you have not allowed. A job may be somebody "
-        "else's, so it does not decide where a key goes. If you trust this address with it, run "
+        f"{who} would send {key} to {origin}, which you have not allowed. Jobs cannot decide where "
+        f"keys go, because someone else may have written them. If you trust this address, run "
         f"`unitune keys allow {origin} {named}`, or in CI set {ALLOW}={named}@{origin}{which}."
     )
 
 
 def key_for(variable: str | None, url: str, who: str) -> Callable[[], str] | None:
-    """Return what gives the key for an address that a job names; None: none is sent.
-
-    Raises:
-        UserError: This pair is not allowed, or the variable is not set.
-    """
+    """Return a reader of the key for an address in a job, or raise `UserError`."""
     if variable is None:
         return None
     check_allowed(variable, url, who)
@@ -187,22 +153,18 @@ def key_for(variable: str | None, url: str, who: str) -> Callable[[], str] | Non
 def _key_for(variable: str, url: str, who: str) -> str:
     if not (key := key_in(variable)):
         raise UserError(
-            f"{who} needs the key for {origin_of(url)}, and the environment variable {variable} "
-            "is not set. Set it, or write `api_key_variable: null` where the server needs no key."
+            f"{who} needs the key for {origin_of(url)}, but the environment variable {variable} is "
+            "not set. Set it, or write `api_key_variable: null` if the server needs no key."
         )
     return key
 
 
 def allow(url: str, variable: str) -> str:
-    """Let a key be sent to an address from now on, and return its origin.
-
-    Raises:
-        UserError: It is no address, or no name of a variable.
-    """
+    """Allow a key for an address, and return its origin; raise `UserError` for an invalid name."""
     if not re.fullmatch(VARIABLE, variable):
         raise UserError(
-            "the second word is the name of an environment variable, such as LLM_API_KEY, and "
-            "never the key itself; what was given is no name of a variable."
+            "the second argument must be the name of an environment variable, such as "
+            "LLM_API_KEY, not the key itself."
         )
     origin, keys = origin_of(url), user_config.read().keys
     variables = dict.fromkeys([*keys.get(origin, ()), variable])
@@ -211,11 +173,7 @@ def allow(url: str, variable: str) -> str:
 
 
 def disallow(url: str, variable: str | None = None) -> int:
-    """Take permissions of the user's configuration back, of one key or all; return how many.
-
-    Raises:
-        UserError: It is no address.
-    """
+    """Remove permissions for an address, of one key or all, and return their number."""
     origin, keys = origin_of(url), user_config.read().keys
     had = keys.get(origin, ())
     left = tuple(name for name in had if variable not in (None, name))
@@ -230,11 +188,7 @@ def _write_keys(keys: dict[str, tuple[str, ...]]) -> None:
 
 
 def permissions() -> list[Permission]:
-    """Return all that the user has allowed.
-
-    Raises:
-        UserError: What is allowed cannot be read.
-    """
+    """Return all permissions."""
     file = str(user_config.folder() / user_config.FILE)
     kept = [
         Permission(origin, variable, file)
@@ -245,11 +199,7 @@ def permissions() -> list[Permission]:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of an address.
-
-    Raises:
-        UserError: It is none, or it holds a user, password, query or fragment.
-    """
+    """Return the scheme, host and port of an address; raise `JobError` if it is invalid."""
     try:
         return as_origin(url)
     except NotAnAddress as error:
@@ -257,11 +207,7 @@ def origin_of(url: str) -> str:
 
 
 def environment_address(variable: str) -> str | None:
-    """Return the address that an environment variable names; None where it is not set.
-
-    Raises:
-        UserError: It is no address, or holds a user, password, query or fragment.
-    """
+    """Return the address in an environment variable, if set; raise `UserError` if it is invalid."""
     given = os.environ.get(variable, "").strip()
     try:
         return checked(given) if given else None
@@ -270,13 +216,12 @@ def environment_address(variable: str) -> str | None:
 
 
 def _of_environment() -> Iterator[tuple[str, str]]:
-    """Yield variable and origin of each pair that the environment allows."""
     entries = [entry for entry in re.split(r"[,\s]+", os.environ.get(ALLOW, "")) if entry]
     for number, entry in enumerate(entries, 1):
         variable, _, address = entry.partition("@")
         why, origin = "", ""
         if not re.fullmatch(VARIABLE, variable):
-            why = "it begins with no name of a variable"
+            why = "it does not begin with the name of a variable"
         try:
             origin = as_origin(address)
         except NotAnAddress as error:
@@ -284,6 +229,6 @@ def _of_environment() -> Iterator[tuple[str, str]]:
         if why:
             raise UserError(
                 f"entry {number} of {ALLOW}: {why}. Write VARIABLE@ADDRESS, such as "
-                "LLM_API_KEY@https://llm.example.com, with commas between."
+                "LLM_API_KEY@https://llm.example.com, separated by commas."
             )
         yield variable, origin

@@ -1,8 +1,8 @@
-"""One event loop in a thread of unitune's own, for code that waits for asynchronous code.
+"""Run one event loop in a background thread, for code that waits for asynchronous code.
 
-A script has no event loop, a notebook has one that runs already, and a program may start several,
-one after another. A model keeps connections, which belong to one loop. So all its requests are sent
-from this loop, and the caller waits wherever it is: `run` blocks, `in_background` is awaited.
+A model's connections belong to one loop, but a script has none, a notebook has a running one, and a
+program may start several. So all requests are sent from this loop: `run` blocks, `in_background` is
+awaited.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-CLOSING_SECONDS = 2.0  # to close connections when the process ends
+CLOSING_SECONDS = 2.0  # time for closing connections when the process ends
 
 
 class _LoopThread(threading.Thread):
@@ -36,7 +36,7 @@ _thread: _LoopThread | None = None
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine and wait for its result; Ctrl-C while waiting cancels it."""
+    """Run a coroutine and wait for its result; Ctrl-C cancels it."""
     future = submit(work)
     try:
         return future.result()
@@ -45,22 +45,22 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def in_background(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine and await its result; cancelling this cancels it."""
+    """Run a coroutine and await its result; cancelling the caller cancels it."""
     return await asyncio.wrap_future(submit(work))
 
 
 def submit(work: Coroutine[Any, Any, Result]) -> Future[Result]:
-    """Start a coroutine, and return without waiting for it."""
+    """Start a coroutine without waiting for it."""
     global _thread  # noqa: PLW0603 - one for the process
     with _starting:
-        if _thread is None or not _thread.is_alive():  # a forked process has none of its threads
+        if _thread is None or not _thread.is_alive():  # a forked process does not have the thread
             _thread = _LoopThread()
             _thread.start()
         loop = _thread.loop
     return asyncio.run_coroutine_threadsafe(work, loop)
 
 
-@atexit.register  # at the import, so that those who register later still have the loop
+@atexit.register  # at import, so that handlers registered later still have the loop
 def _stop() -> None:
     if _thread is not None and _thread.is_alive():
         _thread.loop.call_soon_threadsafe(_thread.loop.stop)

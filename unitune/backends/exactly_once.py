@@ -1,20 +1,18 @@
 """Create something at a vendor exactly once: a job, a batch or a deployment.
 
-A create call is written down before it is sent, so a process that dies leaves a key to search for.
-What follows depends on the response, and on what the backend promises (`Guarantee`):
+A create call is recorded before it is sent, so a process that dies leaves a key to search for. The
+next step depends on the response and on the backend's `Guarantee`:
 
     an id               done
-    refused             nothing was created; after a conflict (409) the key is searched for first
-    rate limited (429)  wait, search for the key, send again: a proxy may have sent the call twice,
-                        and have passed on the second response
+    refused             nothing was created; after a conflict (409), search for the key first
+    rate limited (429)  wait, search for the key, send again: a proxy may have sent the call twice
+                        and passed on the second response
     ambiguous           TOKEN, OWN_ID: send again under the same key
                         FINDABLE: search for the key; send again if nothing carries it
                         SUFFIX_ONLY: search for the key; `Uncertain` if nothing carries it
 
-A vendor's list may show what was created only some time later. So a search lasts for the offer's
-settle time, by a monotonic clock, in whichever process it begins anew.
-
-Where all this is written down is the caller's business: it subclasses `CreateCall`.
+A vendor's list may be late, so a search lasts for the offer's settle time, by a monotonic clock,
+even if another process repeats it. The caller subclasses `CreateCall` to record all of this.
 """
 
 from __future__ import annotations
@@ -27,19 +25,14 @@ from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee
 from unitune.backends.retry import delays, is_delay_too_long, retry_delay, retry_rate_limited, sleep
 from unitune.errors import CONFLICT, BackendError, UnituneError
 
-CREATE_CALLS = 2  # create calls without a clear response before the run stops and is resumed later
-# Create calls that are refused for their rate before the run stops and is resumed later
+CREATE_CALLS = 2  # create calls without a clear response before giving up until a resume
+# Rate-limited create calls before giving up until a resume
 RATE_LIMITED_CALLS = 6
-FIND_SECONDS = 60.0  # how long one search is repeated while it is refused for its rate
+FIND_SECONDS = 60.0  # how long a rate-limited search is retried
 
 
 class Uncertain(Exception):
-    """Only the user can know which object at the vendor is the one that the call created.
-
-    Args:
-        reason: Why, as the beginning of a sentence.
-        ids: The candidates.
-    """
+    """State in which only the user can know which object, of `ids`, the call created."""
 
     def __init__(self, reason: str, ids: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -48,50 +41,50 @@ class Uncertain(Exception):
 
 
 class CreateCall(Protocol):
-    """What is created under one key, and where that is written down; to be subclassed."""
+    """A create call under one key and the recording of its progress; to be subclassed."""
 
     guarantee: Guarantee = Guarantee.FINDABLE
-    settle_seconds: float = 0.0
-    """How long the vendor's list may take to show what was created."""
+    settle_seconds: float = 0.0  # time until the vendor's list shows what was created, at most
 
     def create(self) -> str:
         """Send the create call and return the vendor's id."""
         ...
 
     def find(self) -> list[str]:
-        """Return the ids of what carries the key at the vendor."""
+        """Return the ids of the vendor's objects with the key."""
         ...
 
     def announce(self) -> None:
-        """Write down that the call is about to be sent; raise where it must not be."""
+        """Record that the call is about to be sent; raise if it must not be sent."""
 
     def cancel_submit(self) -> None:
-        """Write down that the announced call has created nothing."""
+        """Record that the announced call created nothing."""
 
     def refuse(self, error: UnituneError) -> None:
-        """Write down that the vendor has refused, and created nothing."""
+        """Record that the vendor refused and created nothing."""
 
     def note(self, key: Literal["submit.ambiguous", "submit.searching"], text: str) -> None:
-        """Tell whoever watches why it takes time."""
+        """Record why the call takes time."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait; Ctrl-C ends it."""
+        """Wait; Ctrl-C interrupts it."""
         sleep(seconds)
 
 
 def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
-    """Send a create call, and return the id of what it has created.
+    """Send a create call and return the id of the created object.
 
-    No earlier call may have created it (else: `recover` first), except for `rate_limited`.
+    Except for a rate-limited call, no earlier call may have created it; otherwise call `recover`
+    first.
 
     Args:
         call: What to create.
-        rate_limited: Whether the last call under this key was refused for its rate.
+        rate_limited: Whether the last call under this key was rate-limited.
 
     Raises:
-        Uncertain: Several objects carry the key, or none does and a second call could create two.
-        UnituneError: Refused, which is written down; refused for its rate again and again; no clear
-            response came, or none to a search: then `recover` goes on later.
+        Uncertain: Several objects carry the key, or none does and a second call could duplicate it.
+        UnituneError: The call was refused, which is recorded; or the call or the search kept
+            failing without a clear response, so that `recover` is needed later.
     """
     for left in reversed(range(CREATE_CALLS)):
         response = _send(call, search_first=rate_limited)
@@ -112,17 +105,17 @@ def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
 
 
 def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | None:
-    """Return the id of what an earlier process may have created; None: it has created nothing.
+    """Return the id of what an earlier process created; None if it created nothing.
 
     Args:
-        call: What was announced.
-        reason: Why it is not known, should only the user be able to know.
-        repeatable: Whether `exactly_once` follows where nothing is found. Where a second call
-            creates nothing new, one search is then enough.
+        call: The announced call.
+        reason: Why the outcome is unknown, for `Uncertain`.
+        repeatable: Whether `exactly_once` follows if nothing is found. If a second call is safe,
+            one search is then enough.
 
     Raises:
-        Uncertain: As of `exactly_once`.
-        BackendError: The search got no response, so nothing is known.
+        Uncertain: As in `exactly_once`.
+        BackendError: The search got no response.
     """
     repeats = repeatable and call.guarantee in SAFE_TO_REPEAT
     once = repeats or call.guarantee is Guarantee.OWN_ID
@@ -135,12 +128,7 @@ def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | 
 
 
 def search(call: CreateCall) -> str | None:
-    """Search once for what carries the key.
-
-    Raises:
-        Uncertain: Several objects do.
-        BackendError: The search got no response.
-    """
+    """Search once for the object with the key; raise `Uncertain` if there are several."""
     ids = retry_rate_limited(call.find, FIND_SECONDS)
     if len(ids) > 1:
         raise Uncertain(f"several carry its key ({', '.join(ids)})", ids)
@@ -148,11 +136,7 @@ def search(call: CreateCall) -> str | None:
 
 
 def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
-    """Send the call until it is not refused for its rate.
-
-    Returns:
-        The id of what was created, or the error that says neither that nor the contrary.
-    """
+    """Send the call until it is not rate-limited; return the new id or an ambiguous error."""
     for sent, pause in enumerate(delays(), start=1):
         if search_first and call.guarantee not in SAFE_TO_REPEAT:
             created = search(call)
@@ -176,7 +160,7 @@ def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
 
 
 def _refused(call: CreateCall, error: UnituneError) -> str:
-    """Return the id of what a call conflicts with, if that is its own; else raise the refusal."""
+    """Return the id of the conflicting object if it carries the key; otherwise raise."""
     if isinstance(error, BackendError) and error.status == CONFLICT:
         created = search(call) if call.guarantee in SAFE_TO_REPEAT else _search_until_shown(call)
         if created is not None:
@@ -186,11 +170,7 @@ def _refused(call: CreateCall, error: UnituneError) -> str:
 
 
 def _search_until_shown(call: CreateCall) -> str | None:
-    """Search until the vendor's list must show what was created.
-
-    Raises:
-        BackendError: The last search got no response.
-    """
+    """Search until the vendor's list must show what was created; raise if the last one fails."""
     end = time.monotonic() + call.settle_seconds
     for tries, pause in enumerate(delays()):
         over = time.monotonic() >= end  # read first: the last search starts after the window
@@ -208,7 +188,7 @@ def _search_until_shown(call: CreateCall) -> str | None:
             call.note(
                 "submit.searching",
                 f"searching for up to {call.settle_seconds:.0f} s, because the vendor's list may "
-                "show late what the create call has created",
+                "show the created object late",
             )
         call.sleep(min(wait, max(end - time.monotonic(), 0.0)))
     raise AssertionError("delays never end")

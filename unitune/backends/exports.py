@@ -1,4 +1,4 @@
-"""What a backend that exports is asked for, and what it hands back."""
+"""Define the request for an export of a tuned model and its result."""
 
 from __future__ import annotations
 
@@ -12,31 +12,22 @@ import unitune
 from unitune.models import Request, TunedModel
 from unitune.security.spec import Frozen
 
-# What an export is made for
 ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSpec:
-    """How a tuned model is to be exported.
+    """Request for an export of a tuned model."""
 
-    Args:
-        form: What it is made for.
-        folder: That it becomes; not there yet.
-        name: Of the model in there, such as a file may have.
-        requests: To which it must answer, greedily, as the run's own model does.
-        quantization: What its weights are rounded to, by GGUF's name; None: the form's usual.
-        temperature: Of the evaluation's requests.
-        system: The system message that all training rows share; None: there is none.
-    """
-
-    form: ExportForm
-    folder: Path
-    name: str
+    form: ExportForm  # form of the export
+    folder: Path  # folder to create
+    name: str  # name of the model in it, valid as a file name
+    # Requests that it must answer, greedily, as the run's own model does
     requests: Sequence[Request]
+    # Rounding of the weights, by GGUF's name; None for the form's default
     quantization: str | None = None
-    temperature: float = 0.0
-    system: str | None = None
+    temperature: float = 0.0  # temperature of the evaluation's requests
+    system: str | None = None  # system message shared by all training rows, if any
 
 
 ABOUT = "unitune.json"  # describes what an adapter or an export was made from
@@ -45,10 +36,7 @@ ABOUT = "unitune.json"  # describes what an adapter or an export was made from
 def describe_export(
     folder: Path, model: TunedModel, form: ExportForm, quantization: str | None = None
 ) -> None:
-    """Write down what an export was made of, and its files.
-
-    An adapter of this machine brings the former along.
-    """
+    """Record the origin and the files of an export; a local adapter already has its origin."""
     about: dict[str, Any]
     if (folder / ABOUT).exists():
         about = json.loads((folder / ABOUT).read_bytes())
@@ -68,33 +56,27 @@ def describe_export(
 
 
 class Exported(Frozen):
-    """An export that stands."""
+    """A finished export."""
 
     form: ExportForm
     folder: Path
-    files: dict[str, int]
-    """Bytes by path in the folder."""
-    seconds: float
-    """For writing it, without its verification."""
-    program: str
-    """Which loaded it and answered, with its version."""
-    rows: int = 0
-    """Rows that it answered; 0: it was not verified, as the notes say."""
-    equal: int = 0
-    """Rows with the run's own answer, to the letter."""
-    use: str = ""
-    """A command that uses it."""
+    files: dict[str, int]  # size in bytes by path in the folder
+    seconds: float  # time of writing it, without its verification
+    program: str  # program that loaded it and answered, with its version
+    rows: int = 0  # number of rows that it answered; 0 if it was not verified
+    equal: int = 0  # number of rows with exactly the run's own answer
+    use: str = ""  # command that uses it
     notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Exports(Protocol):
-    """A backend that writes tuned models in the forms that other programs load."""
+    """A backend that exports tuned models for other programs."""
 
     def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
-        """Write a tuned model into a folder that is whole and verified, or not there.
+        """Export a tuned model into a folder that is complete and verified, or not created.
 
-        `Unsupported` says that this model cannot be written in this form as it is; a `Mismatch`,
-        that what was written answers otherwise.
+        Raise `Unsupported` if the model cannot be exported in this form, and `Mismatch` if the
+        export answers differently.
         """
         ...

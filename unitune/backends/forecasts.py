@@ -1,7 +1,4 @@
-"""What a training or answers will take, by a backend that can tell before either begins.
-
-Capabilities as those of `unitune.backends.capabilities`: a caller checks ``isinstance``.
-"""
+"""Define forecasts of trainings and answers on this machine and the backends that make them."""
 
 from __future__ import annotations
 
@@ -19,36 +16,31 @@ from unitune.security.spec import Frozen
 
 
 class Forecast(Frozen):
-    """What a training on this machine would take."""
+    """Time and memory that a training on this machine would take."""
 
     findings: tuple[Finding, ...] = ()
-    """What is wrong with the rows for this model: too long, nothing to learn from, …"""
     rows: int
-    tokens: int
-    """All tokens of the training rows, one epoch."""
-    trained_tokens: int
-    """Tokens that carry loss, one epoch."""
+    tokens: int  # tokens of the training rows in one epoch
+    trained_tokens: int  # tokens that are trained on in one epoch
     epochs: int
-    steps: int
-    """Optimiser steps, all epochs."""
-    steps_low: int | None = None
-    """After how many it may end, where it ends early if nothing is gained."""
+    steps: int  # optimiser steps in all epochs
+    steps_low: int | None = None  # minimum number of steps with early stopping
     seconds_low: float
     seconds_expected: float
     seconds_high: float
     memory_low_bytes: int
+    # Expected peak memory of the worker; a launch with less free memory is refused
     memory_bytes: int
-    """Peak memory of the worker, as expected; a launch that finds less free is refused."""
     memory_high_bytes: int
     memory_available_bytes: int
+    # Day of the calibration behind time and memory; None if based on the model's shape only
     measured_on: date | None = None
-    """The day of the calibration that time and memory rest on; None: on the model's shape alone."""
+    # Resolved values of `auto` settings: dtype, threads, batch_size, learning_rate, …
     settings: dict[str, JsonValue]
-    """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
 
     @classmethod
     def of_sweep(cls, runs: Sequence[Self]) -> Self:
-        """Return what the runs of a sweep take, one after another, with the settings of all."""
+        """Return the forecast of a sweep's runs, one after another, with their common settings."""
         first, days = runs[0], [run.measured_on for run in runs if run.measured_on is not None]
         ends_early = any(run.steps_low is not None for run in runs)
         return first.model_copy(
@@ -78,53 +70,48 @@ class Forecast(Frozen):
 
 @runtime_checkable
 class Forecasts(Protocol):
-    """A backend that trains here, and can say what it would take."""
+    """A local backend that can forecast the time and memory of a training."""
 
     def forecast(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
     ) -> Forecast:
-        """Inspect rows, model and machine, and the start if there is one, and train nothing."""
+        """Inspect rows, model, machine and start without training."""
         ...
 
 
 class AnswerLoad(NamedTuple):
-    """Number and length of requests to a model, each for the answer of a case."""
+    """Number and length of an evaluation's requests to a model."""
 
     requests: float
-    own_tokens: float  # tokens added to the messages of a case that differ from case to case
-    shared_tokens: float  # tokens added to the messages of a case that are the same for all cases
+    own_tokens: float  # tokens added to a case's messages that differ between cases
+    shared_tokens: float  # tokens added to a case's messages that are the same in all cases
     answer_tokens: float  # tokens of one answer
 
 
 class AnswerForecast(Frozen):
-    """What requests to a model on this machine would take."""
+    """Time that requests to a model on this machine would take."""
 
-    seconds: float
-    """Expected seconds, including the loading of the model."""
-    low_share: float
-    """Lower end of the range, as a share of `seconds`."""
+    seconds: float  # expected time, including loading the model
+    low_share: float  # lower end of the range, as a share of `seconds`
     high_share: float
+    # Day on which answers were timed on this machine; None if guessed from the model's size
     measured_on: date | None = None
-    """Day on which answers were timed on this machine; None: guessed from the model's size."""
 
 
 @runtime_checkable
 class ForecastsAnswers(Protocol):
-    """A backend that answers here, and can say how long that would take."""
+    """A local backend that can forecast the time of answers."""
 
     def forecast_answers(self, model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
-        """Inspect cases, model and machine, and answer nothing."""
+        """Inspect cases, model and machine without answering."""
         ...
 
 
 @runtime_checkable
 class Calibrates(Protocol):
-    """A backend that can time a training here, so that its forecasts become narrow."""
+    """A local backend that can time a training to narrow its forecasts."""
 
     def calibrate(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
     ) -> None:
-        """Train a few steps in a process of its own, and keep what they took for later forecasts.
-
-        A `BackendError` says that the process died.
-        """
+        """Train a few steps in a separate process and store their time for later forecasts."""

@@ -1,10 +1,8 @@
-"""Wire formats: a vendor's rows as pure functions, found by name without the vendor's SDK.
+"""Convert rows to and from the wire formats of vendors, without a vendor's SDK.
 
-A `Format` turns a canonical row into a vendor's row and back. What it cannot represent raises
-`UnrepresentableRow` and becomes an error finding with file and line, so that nothing is lost
-silently. Entry points in the group ``unitune.formats`` name `Format` objects; they stand beside
-their vendors' backends. `wire_lines` works on rows that are read, `convert_file` on files of any
-size.
+A `Format` is found by its entry point in the group ``unitune.formats``. A row that it cannot
+represent raises `UnrepresentableRow` and becomes an error finding with file and line. `wire_lines`
+converts rows in memory, `convert_file` files of any size.
 """
 
 from __future__ import annotations
@@ -31,73 +29,44 @@ WireRow = dict[str, JsonValue]
 
 
 class UnrepresentableRow(ValueError):
-    """A row says something that the other side has no place for; the message says what."""
+    """A row with content that the target format cannot represent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One kind of row on one vendor's wire.
+    """One kind of row of one vendor."""
 
-    Args:
-        name: As `unitune convert --to` takes it: ``openai-chat``.
-        summary: One line for people.
-        encode: From canonical to wire.
-        decode: From wire to canonical.
-        keys: The keys of a row that it reads, where it refuses others: those are own keys.
-        fits: Whether a row is of this format, where that can be seen and canonical rows are not.
-    """
-
-    name: str
-    summary: str
-    encode: Callable[[Example], WireRow]
-    decode: Callable[[Mapping[str, JsonValue]], Example]
-    keys: tuple[str, ...] = ()
+    name: str  # name for `unitune convert --to`, such as ``openai-chat``
+    summary: str  # one line for people
+    encode: Callable[[Example], WireRow]  # convert from canonical to wire
+    decode: Callable[[Mapping[str, JsonValue]], Example]  # convert from wire to canonical
+    keys: tuple[str, ...] = ()  # keys of a row that it reads, if it refuses others
+    # Whether a row has this format, if that is recognisable and differs from canonical
     fits: Callable[[Mapping[str, JsonValue]], bool] | None = None
 
 
 def format_names() -> list[str]:
-    """Return the names of all wire formats that installed packages bring, sorted."""
+    """Return the sorted names of all installed wire formats."""
     return registry.names("formats")
 
 
 @cache
 def wire_format(name: str) -> Format:
-    """Return the wire format of this name; no SDK is imported.
-
-    Raises:
-        NotFoundError: No installed package brings it.
-    """
+    """Return a wire format by name, without importing an SDK, or raise `NotFoundError`."""
     return registry.entry("formats", name).load()
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One row in its new form.
+    """One row in its new format."""
 
-    Args:
-        line: Of the file that it came from.
-        text: A line of JSON Lines, without its end.
-        left_out: Keys that no training reads and the format has no place for.
-    """
-
-    line: int
-    text: str
-    left_out: tuple[str, ...] = ()
+    line: int  # line in the source file
+    text: str  # a line of JSON Lines, without line end
+    left_out: tuple[str, ...] = ()  # keys that no training reads and the format cannot represent
 
 
 def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:
-    """Write a dataset's rows as lines of the file that a backend takes, one by one.
-
-    Args:
-        dataset: Canonical rows.
-        format_name: As `format_names` lists them; None: canonical JSON Lines.
-
-    Yields:
-        Lines with their ends, and an error for each row that the format cannot carry.
-
-    Raises:
-        NotFoundError: No installed package brings the format.
-    """
+    """Yield a dataset's rows as lines in a format, or errors for rows that it cannot represent."""
     if format_name is None:
         yield from (row.line + "\n" for row in dataset)
         return
@@ -114,19 +83,19 @@ def convert_file(
     source: str | None = None,
     change: Callable[[Example], Example] | None = None,
 ) -> Iterator[Converted | Finding]:
-    """Write a file's rows in another format, one by one.
+    """Convert a file's rows to another format, one by one.
 
     Args:
         path: A data file of any kind.
-        to: The format that they get; None: canonical.
-        source: The format that they have; None: it is seen.
-        change: What is to be done to each row besides.
+        to: Target format; None for canonical.
+        source: Source format; None to detect it.
+        change: A further change of each row.
 
     Yields:
         Converted rows, and findings with file and line, in the file's order.
 
     Raises:
-        NotFoundError: No installed package brings a format.
+        NotFoundError: No installed package has a format.
     """
     form = wire_format(to) if to else None
     items = read(path, use="any")
@@ -142,18 +111,14 @@ def convert_file(
 
 
 def wire_text(dataset: Dataset, format_name: str | None) -> str:
-    """Return rows as lines of the file that a backend takes; see `wire_lines`.
-
-    Raises:
-        DataError: A row cannot be carried.
-    """
+    """Return rows as the text of a backend's file, or raise `DataError`."""
     lines: list[str] = []
     findings: list[Finding] = []
     for item in wire_lines(dataset, format_name):
         lines.append(item) if isinstance(item, str) else findings.append(item)
     if findings:
         raise DataError(
-            f"{dataset.name} has {len(findings)} rows that are not allowed in {format_name}; the "
+            f"{dataset.name} has {len(findings)} rows that are not allowed in {format_name}. The "
             f"first: {findings[0]}",
             tuple(findings),
         )
@@ -172,13 +137,13 @@ def _encoded(
     except UnrepresentableRow as problem:
         finding = error(
             "cannot-carry",
-            f"{form.name} cannot hold this row: {problem}.",
-            "Change the row, leave it out, or choose a backend that can.",
+            f"{form.name} cannot represent this row: {problem}.",
+            "Change or remove the row, or choose another backend.",
         )
         return finding.at(file=str(path), line=item.line)
     text, tools = to_json(row).decode(), to_json(item.example.tools).decode()
     left_out = [key for key in item.example.beside if key not in row]
-    if '"strict":' in tools and '"strict":' not in text:  # a tool's own setting
+    if '"strict":' in tools and '"strict":' not in text:  # a setting inside a tool
         left_out.append("strict")
     return Converted(item.line, text, tuple(left_out))
 
@@ -186,7 +151,9 @@ def _encoded(
 def _wire_row(form: Format, example: Example) -> WireRow:
     turns = (*example.messages, *(example.non_preferred_output or ()))
     if any(turn.reasoning_content for turn in turns):
-        raise UnrepresentableRow("it has reasoning_content; data.reasoning: drop leaves it out")
+        raise UnrepresentableRow(
+            "it has reasoning_content; set data.reasoning: drop to leave it out"
+        )
     return form.encode(example)
 
 

@@ -1,8 +1,7 @@
-"""What is known of a backend without calling it or importing its SDK: dated, sourced data.
+"""Describe what a backend offers as dated, sourced data, without calling it or importing its SDK.
 
-An offer stands as ``NAME.yaml`` beside its backend and is read by
-`unitune.backends.registry.offer`. Plan, check, convert and estimate work from it where no extra is
-installed. What is not known is left out, and is then unknown, never zero.
+An offer is in ``NAME.yaml`` next to its backend and is read by `unitune.backends.registry.offer`.
+An omitted value is unknown, never zero.
 """
 
 from __future__ import annotations
@@ -21,30 +20,24 @@ from unitune.security.spec import Spec
 
 
 class Limits(Spec):
-    """What a vendor takes at most, and at least."""
+    """Limits of a vendor for a training."""
 
-    min_rows: int | None = None
-    """Fewest training rows."""
-    max_rows: int | None = None
-    """Most training rows."""
-    file_bytes: int | None = None
-    """Largest training file, in bytes."""
+    min_rows: int | None = None  # minimum number of training rows
+    max_rows: int | None = None  # maximum number of training rows
+    file_bytes: int | None = None  # maximum size of the training file in bytes
     validation_rows_most: int | None = None
-    """Most validation rows; 0: it takes none."""
-    epochs_most: int | None = None
-    """Most passes over the rows."""
-    row_tokens: int | None = None
-    """Longest row, in tokens."""
+    epochs_most: int | None = None  # maximum number of epochs
+    row_tokens: int | None = None  # maximum length of a row in tokens
 
 
 class BetaRange(Spec):
-    """Which values of `tuning.preference.beta` a vendor takes; each is above 0."""
+    """Values of `tuning.preference.beta` that a vendor accepts, all above 0."""
 
     at_most: Decimal | None = None
     below: Decimal | None = None
 
     def refusal(self, beta: float) -> str | None:
-        """Return what is allowed instead of a value; None: it is."""
+        """Return the allowed range if a value is not in it, else None."""
         if self.at_most is not None and beta > self.at_most:
             return f"at most {self.at_most:g}"
         if self.below is not None and beta >= self.below:
@@ -53,65 +46,55 @@ class BetaRange(Spec):
 
 
 class Billing(Spec):
-    """What a vendor charges for beside the price itself; what is left out is unknown."""
+    """Billing rules of a vendor; an omitted rule is unknown."""
 
+    # Tokens of a training row that are charged: all, or those that are trained on
     counted: Literal["all-tokens", "answer-tokens"] | None = None
-    """Which tokens of a training row are charged: all, or those that carry loss."""
+    # Whether the prompt of a preference row is charged once or with each answer
     preferences: Literal["prompt-once", "prompt-twice"] | None = None
-    """Whether the prompt of a preference row is charged with each of its two answers."""
+    # Epochs if the job sets auto. openai-cookbook: by the number of rows, as in OpenAI's cookbook
+    # (examples/Chat_finetuning_data_prep.ipynb), which is close but not exact.
     epochs_auto: Annotated[int, Field(ge=1)] | Literal["openai-cookbook"] | None = None
-    """Passes that it makes when epochs is auto. openai-cookbook: by the number of rows, as in
-    OpenAI's cookbook (examples/Chat_finetuning_data_prep.ipynb), which is close, not exact."""
+    # Charge for rows that are not packed: rows times the longest length
     packing_off: Literal["rows-times-longest"] | None = None
-    """What is charged when rows are not packed together: rows times the longest length."""
     validation: Literal["each-evaluation", "once", "free"] | None = None
-    """When validation tokens are charged."""
+    # Passes over the validation rows if the job does not set them
     evaluations_auto: Annotated[int, Field(ge=0)] | None = None
-    """Passes over the validation rows when the job sets none."""
-    minimum_usd: Usd | None = None
-    """The least that a job is charged; 0: no minimum."""
+    minimum_usd: Usd | None = None  # minimum charge of a job; 0 for no minimum
     overlength: Literal["truncated", "dropped", "refused"] | None = None
-    """What becomes of rows longer than the limit."""
     cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
-    """What a cancelled job is charged."""
+    # Charge for a failed job. to-checkpoint: steps up to the last checkpoint.
     failed: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None = None
-    """What a failed job is charged. to-checkpoint: what it did until the last checkpoint."""
-    source: str = ""
-    """Where this stands."""
+    source: str = ""  # source of these rules
 
 
 class ClosedTo(Spec):
-    """Who can no longer tune, though others still can."""
+    """A group of customers that can no longer tune while others can."""
 
-    whom: str
-    """Such as "organisations that never tuned"."""
+    whom: str  # group, such as "organisations that never tuned"
     since: date
     source: str
 
 
 class Closed(Spec):
-    """That a vendor tunes no more, for anyone."""
+    """End of a vendor's fine-tuning for all customers."""
 
-    by: date
-    """Day by which it had ended."""
-    reason: str
-    """What ended and how that is known, with its dates."""
+    by: date  # day by which it had ended
+    reason: str  # description of what ended, how that is known, and its dates
     source: str
 
 
 class Tiers(Spec):
-    """Where a vendor trains at different prices, and how a job says so."""
+    """Price tiers of a vendor and how a job chooses one."""
 
-    usual: str
-    """Tier of `Offer.prices` when the job names none."""
+    usual: str  # default tier, to which `Offer.prices` apply
+    # Backend option that chooses the tier, such as ``options.azure.training_type``
     option: str = ""
-    """Option of the backend that chooses, as in ``options.azure.training_type``."""
     chosen: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Tier by the option's value."""
 
     @property
     def names(self) -> frozenset[str]:
-        """All tiers that a training can have; a price of another tier is of a machine."""
+        """All tiers of trainings; a price with another tier is that of a machine."""
         return frozenset({self.usual, *self.chosen.values()})
 
 
@@ -119,40 +102,30 @@ class OfferedModel(Spec):
     """A base model that a backend can tune."""
 
     name: str
-    aliases: tuple[str, ...] = ()
-    """Other names of the same weights, at this backend or elsewhere."""
+    aliases: tuple[str, ...] = ()  # other names of the same weights, at this backend or elsewhere
     parameters: int | None = None
     licence: str | None = None
-    hub_name: str | None = None
-    """Of the model on the Hugging Face Hub whose weights these are, where its own name is not."""
+    hub_name: str | None = None  # name of the same weights on the Hugging Face Hub, if it differs
     note: str = ""
-    methods: tuple[str, ...] | None = None
-    """Methods that this model can be tuned by; None: all of the offer's."""
+    methods: tuple[str, ...] | None = None  # methods for this model; None for all of the offer's
+    # Methods that can continue from a tuned model of this base; None for the offer's
     continues: tuple[str, ...] | None = None
-    """Methods that can go on from a tuned model of this base; None: as the offer says."""
-    formats: dict[str, str] | None = None
-    """Wire format by method, where it is not the offer's."""
-    limits: Limits | None = None
-    """Where they are not the offer's."""
-    billing: Billing | None = None
-    """Rules that are this model's own, beside the offer's."""
-    tunable_until: date | None = None
-    """Day from which no training can be started any more."""
-    tunable_until_source: str = ""
-    """Where that day stands; third-party sources are named as such."""
-    closed_to: tuple[ClosedTo, ...] = ()
-    """Who can tune it no longer before that."""
+    formats: dict[str, str] | None = None  # wire format by method, if it differs from the offer's
+    limits: Limits | None = None  # limits, if they differ from the offer's
+    billing: Billing | None = None  # billing rules of this model that differ from the offer's
+    tunable_until: date | None = None  # day from which trainings can no longer be started
+    tunable_until_source: str = ""  # source of that day; third-party sources are named as such
+    closed_to: tuple[ClosedTo, ...] = ()  # groups that can no longer tune it before that day
+    # Day on which the base and models tuned from it are switched off
     retires_on: date | None = None
-    """Day on which the base, and what was tuned from it, is switched off."""
     retires_on_source: str = ""
 
 
 class ModelUpdate(Spec):
-    """What a vendor published about a model after the offer was written."""
+    """Facts about a model published by a vendor after the offer was written."""
 
     backend: str
-    model: str
-    """The backend's own name."""
+    model: str  # the backend's name of the model
     retires_on: date | None = None
     limits: Limits | None = None
     as_of: date
@@ -160,69 +133,60 @@ class ModelUpdate(Spec):
 
 
 class Refused(Spec):
-    """Base models that users request and cannot be tuned here, with the reason."""
+    """Base models that users request but that cannot be tuned here."""
 
-    pattern: str
-    """Regular expression over the model's name."""
-    reason: str
-    """Why not, since when, and what can be done instead."""
+    pattern: str  # regular expression for the model's name
+    reason: str  # reason, date and alternative
 
 
 class Caching(Spec):
-    """How a vendor caches the beginning of prompts."""
+    """Prompt caching of a vendor."""
 
-    minimum_tokens: Annotated[int, Field(ge=0)]
-    """A shorter beginning is not cached."""
-    step_tokens: Annotated[int, Field(ge=1)] = 1
-    """It is cached in multiples of so many tokens."""
+    minimum_tokens: Annotated[int, Field(ge=0)]  # minimum length of a cached prefix
+    step_tokens: Annotated[int, Field(ge=1)] = 1  # granularity of a cached prefix
+    # Price of writing a token to the cache, as a multiple of the input price
     write_factor: Annotated[Usd, Field(ge=1)] = Decimal(1)
-    """What writing a token to the cache costs, in prices of plain input."""
 
 
 class Serving(Spec):
-    """How models answer; the first whose pattern is found in a model's name applies."""
+    """How models answer; the first whose pattern matches the model's name applies."""
 
-    pattern: str
-    """Regular expression over the model's name."""
-    caching: Caching | None = None
-    """None: not known."""
-    reasons: bool = False
-    """Whether answers are billed with hidden reasoning."""
-    tuned_as_base: bool = False
-    """Whether the tokens of a tuned model cost what those of its base do."""
+    pattern: str  # regular expression for the model's name
+    caching: Caching | None = None  # prompt caching; None if unknown
+    reasons: bool = False  # whether hidden reasoning is billed with answers
+    tuned_as_base: bool = False  # whether tokens of a tuned model cost as much as those of its base
     source: str
 
 
 class OutputTerms(Spec):
-    """What a vendor's terms say of training other models on its answers."""
+    """A vendor's terms on training other models on its answers."""
 
+    # no-competing-models: training competing models is not allowed
     training: Literal["no-competing-models"]
-    """no-competing-models: of models that compete with its own."""
     as_of: date
     source: str
 
 
 class Newest(Spec):
-    """The newest model that answers, untuned: what a tuned older model is held against."""
+    """The newest untuned model, with which a tuned older model is compared."""
 
     model: str
-    source: str
-    """Where it stands."""
+    source: str  # source of this
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for one base model: what it has of its own, else what the offer has for all."""
+    """Terms of one base model: its own, or else the offer's."""
 
-    model: OfferedModel | None  # none where the offer does not list it
+    model: OfferedModel | None  # None if the offer does not list it
     methods: tuple[str, ...]
-    continues: tuple[str, ...]  # methods that can go on from a tuned model
-    # Wire format by method; a method without one takes canonical JSON Lines
+    continues: tuple[str, ...]  # methods that can continue from a tuned model
+    # Wire format by method; methods without one use canonical JSON Lines
     formats: Mapping[str, str]
     limits: Limits
     billing: Billing
-    serving: Serving | None  # how it answers; None where that is not known
-    refusal: str | None  # why it is refused by name
+    serving: Serving | None  # how it answers; None if unknown
+    refusal: str | None  # reason if its name is refused
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -231,69 +195,57 @@ class Terms:
 
 
 class Offer(Spec):
-    """What a backend offers."""
+    """Offer of a backend."""
 
     name: str
     summary: str
-    as_of: date
-    """Day of the facts below."""
-    source: str = ""
-    """Where they come from."""
-    methods: tuple[str, ...]
-    """Methods that it can tune by; none: it only answers."""
-    continues: tuple[str, ...] = ()
-    """Those of them that can go on from a model that was tuned there."""
-    any_model: bool = False
-    """Whether models beyond `models` are taken."""
+    as_of: date  # day on which the facts below were checked
+    source: str = ""  # source of the facts
+    methods: tuple[str, ...]  # tuning methods; empty if it only answers
+    continues: tuple[str, ...] = ()  # methods that can continue from a model tuned there
+    any_model: bool = False  # whether models not in `models` are accepted
+    # Regular expression for the names of such models. Other names must be given for this backend,
+    # as in ``model: {openai: NAME}``.
     open_names: str | None = None
-    """Regular expression of such models' names. A name that it does not match must be given for
-    this backend, as in ``model: {openai: NAME}``."""
+    # Whether any model of the Hugging Face Hub is accepted by its name there
     hub_models: bool = False
-    """Whether any model of the Hugging Face hub is taken by its name there."""
     models: tuple[OfferedModel, ...] = ()
     refuses: tuple[Refused, ...] = ()
-    unvalidated: tuple[str, ...] = ()
-    """Methods whose trainings take no validation rows."""
+    unvalidated: tuple[str, ...] = ()  # methods that do not accept validation rows
+    # Tuning settings that a job may set, dotted: epochs, lora.rank, …
     supported_settings: tuple[str, ...] = ()
-    """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
+    # Required unit of `tuning.warmup`; None for both
     warmup_as: Literal["steps", "share"] | None = None
-    """How `tuning.warmup` must be said; None: either way."""
+    # Losses of method dpo and the allowed beta of each
     preference_losses: dict[str, BetaRange] = {}  # noqa: RUF012 - pydantic copies it
-    """For method dpo: the losses that it trains with, and the beta that each takes."""
+    # Wire format by method (names of the entry points ``unitune.formats``); methods without one use
+    # canonical JSON Lines
     formats: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Wire format by method (names in the entry points ``unitune.formats``); a method without one
-    takes canonical JSON Lines."""
     limits: Limits = Limits()
     billing: Billing = Billing()
     prices: tuple[PriceEntry, ...] = ()
     serving: tuple[Serving, ...] = ()
-    newest: Newest | None = None
-    """Of about the size that is tuned here."""
-    outputs: OutputTerms | None = None
-    """What may be trained on its answers; None: not known."""
-    tiers: Tiers | None = None
-    """None: there is one price for each kind."""
+    newest: Newest | None = None  # newest model of about the size that is tuned here
+    outputs: OutputTerms | None = None  # terms on training on its answers; None if unknown
+    tiers: Tiers | None = None  # price tiers; None if each kind has one price
+    # Vendor name in the package genai-prices, the source of prices of untuned models
     inference_prices: str | None = None
-    """Name of the vendor in the package genai-prices, which prices answers of untuned models."""
-    closed: Closed | None = None
-    """None: it tunes."""
+    closed: Closed | None = None  # end of fine-tuning; None if it still tunes
+    # Model of the job options under ``options.NAME``, as ``module:Class``; importing it must not
+    # need the vendor's packages
     options: str | None = None
-    """Model of what a job may say under ``options.NAME``, as ``module:Class``; none of the vendor's
-    packages is needed to import it."""
-    deploy_options: str | None = None
-    """Likewise, of the options of a deployment."""
+    deploy_options: str | None = None  # model of the deployment options, as ``module:Class``
+    # Time after an unanswered create call in which its job may still appear in lists
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
-    """How long after a create call without an answer its job may still turn up in lists."""
+    # "none": training is free. None: as the models define, or unknown.
     training_price: Literal["none"] | None = None
-    """"none": no charge for training. None: what the models say, or not known."""
+    # Hardware that trains; models of a cluster or this machine answer on this machine
     trains_on: Literal["vendor", "cluster", "this-machine"] = "vendor"
-    """Whose hardware trains: a vendor's, or the user's own, which answers on this machine."""
+    # Megabytes on disk that its extra adds to a plain install, with dependencies
     install_mb: int | None = None
-    """What its extra adds to a plain install, in megabytes on disk, dependencies included."""
+    # Requirements for people to read: environment variables, roles, buckets
     needs: tuple[str, ...] = ()
-    """What the user must have: environment variables, roles, buckets; for people to read."""
-    lacks: tuple[str, ...] = ()
-    """What one might expect and it cannot do; for people to read."""
+    lacks: tuple[str, ...] = ()  # missing features for people to read
 
     @model_validator(mode="after")
     def _prices_are_dated_and_sourced(self) -> Self:
@@ -302,33 +254,33 @@ class Offer(Spec):
 
     @property
     def trains_here(self) -> bool:
-        """Whether trainings take this machine, and so come one after another."""
+        """True if trainings use this machine and therefore run one after another."""
         return self.trains_on == "this-machine"
 
     @property
     def is_own(self) -> bool:
-        """Whether the user's own hardware trains; its models are files, and answer here."""
+        """True if the user's hardware trains; models are then local files and answer here."""
         return self.trains_on != "vendor"
 
     @property
     def unavailable(self) -> str:
-        """Why nothing can be launched there, of a vendor that has no backend."""
+        """Reason why a vendor without a backend cannot launch anything."""
         if self.closed is not None:
             return (
-                f"{self.name} no longer offers fine-tuning, since {self.closed.by} at the latest: "
+                f"{self.name} stopped offering fine-tuning by {self.closed.by}: "
                 f"{self.closed.reason}"
             )
         return (
-            f"unitune cannot launch at {self.name} yet. `unitune prices {self.name}` shows what is "
-            "known of its prices."
+            f"unitune cannot launch at {self.name} yet. Run `unitune prices {self.name}` to see "
+            "its known prices."
         )
 
     def price_rows(self) -> tuple[PriceRow, ...]:
-        """Return the offer's prices, a row each."""
+        """Return the offer's prices as rows."""
         return rows_of(self.prices, backend=self.name, origin="offer")
 
     def updated(self, updates: Iterable[ModelUpdate]) -> Self:
-        """Return the offer with those updates that are its vendor's; the newest wins."""
+        """Return the offer with its vendor's updates; the newest wins."""
         changes: dict[str, dict[str, object]] = {}
         for update in sorted(updates, key=lambda item: item.as_of):
             if update.backend == self.name and self.model(update.model):
@@ -342,14 +294,14 @@ class Offer(Spec):
         return self.model_copy(update={"models": tuple(models)}) if changes else self
 
     def model(self, name: str) -> OfferedModel | None:
-        """Return the offered model of a name or alias."""
+        """Return the offered model with this name or alias."""
         for offered in self.models:
             if name == offered.name or name in offered.aliases:
                 return offered
         return None
 
     def terms(self, name: str, method: str | None = None) -> Terms:
-        """Return what holds for a model, listed or not, by its name or alias, and for a method."""
+        """Return the terms of a model, listed or not, and a method."""
         offered = self.model(name) or OfferedModel(name=name)
         own_billing = offered.billing.model_dump(exclude_defaults=True) if offered.billing else {}
         refused = (each for each in self.refuses if re.search(each.pattern, offered.name))
@@ -377,7 +329,7 @@ class Offer(Spec):
 
 @dataclass(frozen=True, slots=True)
 class PriceUpdate:
-    """A vendor's own prices, limits and dates of today, and what could not be read of them."""
+    """Current prices, limits and dates of a vendor, and notes on unreadable parts."""
 
     rows: tuple[PriceRow, ...] = ()
     models: tuple[ModelUpdate, ...] = ()
@@ -386,11 +338,8 @@ class PriceUpdate:
 
 @runtime_checkable
 class RefreshesPrices(Protocol):
-    """Who reads a vendor's prices by machine; found by entry point ``unitune.prices``.
-
-    A backend may be one, and a vendor without a backend may have one.
-    """
+    """A reader of a vendor's prices, found by the entry point ``unitune.prices``."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Read today's prices at the vendor; called only when the user asks for a refresh."""
+        """Read today's prices at the vendor, when the user requests a refresh."""
         ...

@@ -1,4 +1,4 @@
-"""A backend's typed options: what a job says under ``options``, held against their model."""
+"""Validate a job's options for a backend against their model."""
 
 from __future__ import annotations
 
@@ -15,24 +15,14 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 def job_options(job: Job, backend: str, kind: type[Options]) -> Options:
-    """Return a job's options for a backend.
-
-    Raises:
-        JobError: A key is unknown or a value not allowed; says all of them.
-    """
+    """Return a job's options for a backend, or raise a `JobError` with all problems."""
     return validated(kind, job.options.get(backend, {}), f"options.{backend}")
 
 
 def validated(kind: type[Options], given: Mapping[str, JsonValue], where: str) -> Options:
-    """Return options as their model.
+    """Return options as their model, or raise a `JobError` with all problems.
 
-    Args:
-        kind: The model.
-        given: As the user wrote them.
-        where: How messages call them, such as ``options.together``.
-
-    Raises:
-        JobError: A key is unknown or a value not allowed; says all of them.
+    `where` is their name in messages, such as ``options.together``.
     """
     try:
         return kind.model_validate(dict(given))

@@ -1,11 +1,9 @@
-"""The output limit of answers: the longest one that a model may give, in tokens.
+"""Choose the output limit of answers in tokens.
 
-A limit must not decide a verdict, and costs nothing where it is not used. So what the job does not
-set is ample: for every model the longest expected answer (calls of tools included) twice over, or
-with room for an explanation besides, more of it on servers, which work on many requests at once;
-and for a model that thinks before it answers as much as its vendor advises.
-Which models think shows in their answers (`is_cut_by_thoughts`); the tuned and the untuned get the
-same.
+A limit must not decide a verdict. So without one in the job, it is the longest expected answer
+(tool calls included) twice over or plus some room, which is larger on servers. A model that reasons
+before it answers gets as much more as its vendor advises. Reasoning is detected in the answers
+(`is_cut_by_thoughts`); tuned and untuned models get the same limit.
 """
 
 from __future__ import annotations
@@ -23,42 +21,34 @@ from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
 from unitune.job.job import Job
 from unitune.models import Reply, Request
 
-# Beside the longest expected answer, on this machine, where each token takes time: some sentences.
+# Room besides the longest expected answer on this machine, where each token takes time: sentences.
 # Of an untuned SmolLM2's answers without shots 74 tokens cut off 55 to 76 %, 136 tokens 44 to 49 %
 # and 271 tokens, in three times the time, 29 to 45 %.
 LOCAL_ROOM = 128
-SERVED_ROOM = 1024  # likewise on a server: an explanation of some 700 words
-TRAINING_ROOM = 64  # likewise while a model is trained, which by then knows how short answers are
-# For a model that thinks: OpenAI advises to reserve at least as much (its guide on reasoning
-# models, "Allocating space for reasoning")
+SERVED_ROOM = 1024  # room on a server: an explanation of some 700 words
+TRAINING_ROOM = 64  # room during a training, as the model then knows the length of answers
+# Room for reasoning. OpenAI advises to reserve at least this (its guide on reasoning models,
+# "Allocating space for reasoning")
 THINKING_TOKENS = 25_000
-# By how much hidden reasoning lengthens the billed answers of models that reason: from not at all
-# to three fifths, and the middle. One team's bill was 17 % above its estimate for 682,820 hidden
-# tokens (civitai/civitai, issue 3815).
+# Factor of billed answers by hidden reasoning: low, expected, high. One team's bill was 17 % above
+# its estimate for 682,820 hidden tokens (civitai/civitai, issue 3815).
 REASONING = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
-CALL_TOKENS = 32  # around a call of a tool: its id, and the marks that it is written between
-# How thoughts stand in the text of servers that do not take them out
+CALL_TOKENS = 32  # overhead of a tool call: its id and delimiters
+# Marks around reasoning in the text of servers that do not remove it
 UNCLOSED = ("<think>", "</think>")
 
 
 @dataclass(frozen=True, slots=True)
 class OutputLimit:
-    """The limit of answers in one comparison.
+    """The limit of answers in one comparison."""
 
-    Args:
-        fixed: What the job says; None: it says nothing.
-        longest: Of an expected answer, in tokens, counted high.
-        backend: Of the job.
-        others: Backends of contenders that answer elsewhere, by contender.
-    """
-
-    fixed: int | None
-    longest: int
-    backend: str
+    fixed: int | None  # the job's own limit; None if it has none
+    longest: int  # upper bound for the tokens of the longest expected answer
+    backend: str  # backend of the job
     others: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def of(self, spec: ContenderSpec) -> int:
-        """Return the longest answer that a contender may give, before it is known to think."""
+        """Return the limit of a contender that is not known to reason."""
         if self.fixed is not None:
             return self.fixed
         backend = self.others.get(spec.name, self.backend)
@@ -66,17 +56,17 @@ class OutputLimit:
 
 
 def automatic_tokens(longest: int, room: int) -> int:
-    """Return the longest answer that a model may give, in tokens, where the job says nothing."""
+    """Return the output limit in tokens of a job without its own limit."""
     return longest + max(room, longest)
 
 
 def room(spec: ContenderSpec, backend: str) -> int:
-    """Return the least room beside the longest expected answer of a contender, in tokens."""
+    """Return the minimum room besides the longest expected answer, in tokens."""
     return SERVED_ROOM if is_served(spec, backend) else LOCAL_ROOM
 
 
 def is_served(spec: ContenderSpec, backend: str) -> bool:
-    """Whether a contender's answers are made on a server, and not on this machine."""
+    """Return whether a contender answers on a server instead of this machine."""
     match spec:
         case Server():
             return True
@@ -88,7 +78,7 @@ def is_served(spec: ContenderSpec, backend: str) -> bool:
 
 
 def is_known_to_think(spec: ContenderSpec, job: Job) -> bool:
-    """Whether an offer says that a contender's model thinks before it answers."""
+    """Return whether a contender's model reasons according to its offer."""
     match spec:
         case Server() | Recorded():
             return False
@@ -109,11 +99,10 @@ def _offer(backend: str) -> Offer | None:
 
 
 def longest_expected(rows: Iterable[Example]) -> int:
-    """Return the most tokens that an expected answer of rows can have.
+    """Return an upper bound for the tokens of the longest expected answer.
 
-    Without a tokenizer, which hosted models do not hand out. Tokenizers make less than one token of
-    two ASCII characters of text, digits aside, which many split one by one, and may make one token
-    of each byte of anything else.
+    No tokenizer is needed. Tokenizers make less than one token of two ASCII characters other than
+    digits, and at most one token of each digit and each byte of any other character.
     """
     return max((_answer_tokens(row) for row in rows), default=0)
 
@@ -132,14 +121,14 @@ def _most_tokens(text: str) -> int:
 
 
 def widened(request: Request) -> Request:
-    """Return a request with room for thoughts, unless the job has set its limit."""
+    """Return a request with room for reasoning, unless the job sets the limit."""
     if "max_tokens" in request.fixed or request.max_tokens >= THINKING_TOKENS:
         return request
     return request.model_copy(update={"max_tokens": request.max_tokens + THINKING_TOKENS})
 
 
 def thinks(reply: Reply) -> bool:
-    """Whether a model has thought before this answer, as far as it shows."""
+    """Return whether the reply shows reasoning."""
     opened, closed = UNCLOSED
     silent = reply.finish_reason == "length" and not reply.text.strip() and not reply.tool_calls
     unfinished = reply.text.lstrip().startswith(opened) and closed not in reply.text
@@ -147,5 +136,5 @@ def thinks(reply: Reply) -> bool:
 
 
 def is_cut_by_thoughts(reply: Reply) -> bool:
-    """Whether thoughts have left too little room for the answer."""
+    """Return whether reasoning left too little room for the answer."""
     return reply.finish_reason == "length" and thinks(reply)

@@ -1,10 +1,9 @@
-"""Finding backends, offers and formats by name, through entry points.
+"""Find backends, offers, formats and price readers by name through entry points.
 
-Our own backends come through the same door as a stranger's: group ``unitune.backends`` names a
-class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend,
-group ``unitune.formats`` a `Format`, pure functions over rows, and group ``unitune.prices`` who
-reads a vendor's price list when the user asks for it. A vendor may have an offer and no backend.
-A missing SDK becomes the exact install command; an ImportError of our own is never disguised.
+The group ``unitune.backends`` names classes, ``unitune.offers`` packages with ``NAME.yaml`` files,
+``unitune.formats`` `Format` objects and ``unitune.prices`` price readers. Our own backends use the
+same groups as third-party ones. A vendor may have an offer and no backend. A missing SDK becomes an
+error with the exact install command; an ImportError in our own code is never disguised as one.
 """
 
 from __future__ import annotations
@@ -44,12 +43,7 @@ def _entries(group: str) -> dict[str, list[EntryPoint]]:
 
 
 def entry(group: str, name: str) -> EntryPoint:
-    """Return who brings a name; of several offers, that which comes with the backend.
-
-    Raises:
-        NotFoundError: No installed package brings it.
-        UserError: Several do.
-    """
+    """Return the entry point of a name; of several offers, the one that comes with the backend."""
     entries = _entries(group)
     if name not in entries:
         known = entries.keys() - {"fake"}  # for tests
@@ -61,8 +55,8 @@ def entry(group: str, name: str) -> EntryPoint:
     if len(named) > 1:
         packages = " and ".join(sorted(_package(entry) for entry in named))
         raise UserError(
-            f"{group.removesuffix('s')} {name!r} is brought by {packages}, and only one can be "
-            "meant. Uninstall all but one of them, or have its author choose another name."
+            f"{group.removesuffix('s')} {name!r} is provided by {packages}, so it is ambiguous. "
+            "Uninstall all but one of them, or ask an author to choose another name."
         )
     return named[0]
 
@@ -72,25 +66,22 @@ def _package(entry: EntryPoint) -> str:
 
 
 def names(group: str) -> list[str]:
-    """Return the names that installed packages bring in a group of entry points, sorted."""
+    """Return the sorted names in a group of entry points."""
     return sorted(_entries(group))
 
 
 def backend_names() -> list[str]:
-    """Return the names of all backends that installed packages bring, sorted."""
+    """Return the sorted names of all installed backends."""
     return names("backends")
 
 
 def offer_names() -> list[str]:
-    """Return the names of all vendors that something is known of, sorted.
-
-    Not all have a backend: some have closed, and at some unitune cannot launch yet.
-    """
+    """Return the sorted names of all vendors with an offer; some have no backend."""
     return names("offers")
 
 
 def missing_packages(name: str) -> list[str]:
-    """Return the packages of our own backend's extra that are not installed; imports none."""
+    """Return the missing packages of a built-in backend's extra, without importing any."""
     needed = [
         match[1]
         for line in requires("unitune") or ()
@@ -110,11 +101,7 @@ def _is_installed(package: str) -> bool:
 
 @cache
 def offer(name: str) -> Offer:
-    """Return what is known of a backend, without importing it.
-
-    Raises:
-        NotFoundError: No installed package brings this backend.
-    """
+    """Return the offer of a backend, without importing the backend, or raise `NotFoundError`."""
     package = entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
@@ -124,19 +111,19 @@ def offer(name: str) -> Offer:
 
 
 def options_of(path: str) -> type[BaseModel]:
-    """Return a model of options that an offer names as ``module:Class``."""
+    """Return the options model that an offer names as ``module:Class``."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 @cache
 def backend(name: str) -> Backend:
-    """Return the backend of this name, one object a process.
+    """Return the backend of this name, one object per process.
 
     Raises:
-        NotFoundError: No installed package brings this backend.
-        Unsupported: Something is known of it, and unitune cannot launch there.
-        MissingExtra: Its SDK is not installed; the message has the install command.
+        NotFoundError: No installed package has this backend.
+        Unsupported: It only has an offer, and unitune cannot launch there.
+        MissingExtra: Its SDK is not installed; the message gives the install command.
     """
     if name not in backend_names() and name in offer_names():
         raise Unsupported(offer(name).unavailable)
@@ -144,25 +131,19 @@ def backend(name: str) -> Backend:
 
 
 def refreshable_names() -> list[str]:
-    """Return the names of all vendors whose prices can be read by machine, sorted."""
+    """Return the sorted names of all vendors with a price reader."""
     return names("prices")
 
 
 def price_reader(name: str) -> RefreshesPrices:
-    """Return who reads the prices of a vendor.
-
-    Raises:
-        NotFoundError: Nobody does.
-        MissingExtra: The vendor's SDK is not installed; the message has the install command.
-    """
+    """Return the price reader of a vendor, or raise `NotFoundError` or `MissingExtra`."""
     if name not in refreshable_names():
-        hint = f"These can be read by machine: {', '.join(refreshable_names())}."
+        hint = f"Price readers exist for: {', '.join(refreshable_names())}."
         raise NotFoundError("reader for the prices of", name, refreshable_names(), hint)
     return _made(entry("prices", name), name)
 
 
 def _made(entry: EntryPoint, name: str) -> Any:
-    """Return an object of the class that an entry point names, or say which extra is missing."""
     try:
         return entry.load()()
     except ModuleNotFoundError as error:

@@ -1,9 +1,7 @@
-"""Waiting for a vendor: whether and when the same request is sent again.
+"""Retry requests to a vendor after delays.
 
-What the vendor requests comes first, bounded by `MAX_RETRY_AFTER_SECONDS`; else delays grow.
-`parse_retry_after` reads what comes with a refusal, `rate_limit_delay` what comes with any answer:
-once no request or token is left, the next would be refused. Only what may be repeated is repeated
-here; create calls belong to `exactly_once`.
+A delay requested by the vendor comes first, up to `MAX_RETRY_AFTER_SECONDS`; otherwise delays grow.
+Only requests that are safe to repeat are repeated here; create calls belong to `exactly_once`.
 """
 
 from __future__ import annotations
@@ -33,19 +31,19 @@ from unitune.errors import BackendError
 from unitune.models import Reply
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
-READ_ATTEMPTS = 3  # for a request that changes nothing
+READ_ATTEMPTS = 3  # of a request that changes nothing
 
-# Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
-# The openai and anthropic SDKs try three times by default; an evaluation of hours would feel that.
+# Attempts of one request; the pauses between them, 0.5 to 8 s, outlast some ten seconds of trouble.
+# The openai and anthropic SDKs try three times by default, too few for an evaluation of hours.
 ATTEMPTS = 6
-# Before the second attempt, doubled for each further one; as in those SDKs
+# Pause before the second attempt, doubled for each further one, as in those SDKs
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 
-# Nobody waits longer at a time, whatever a vendor says: meanwhile a budget may be spent
+# Upper bound for one wait, whatever Retry-After says, so that budgets are still checked
 MAX_RETRY_AFTER_SECONDS = 60.0
-# No quota is counted by more than a month, so a longer wait is a mistake
+# No quota has a longer period than a month, so a longer wait is a mistake
 LONGEST_BELIEVED_SECONDS = 31 * 86_400.0
-# Names of the headers that tell of a bucket, with a place for limit, remaining and reset
+# Rate limit headers, with a placeholder for limit, remaining and reset
 BUCKETS = (
     "x-ratelimit-{}",
     "x-ratelimit-{}-requests",
@@ -61,7 +59,7 @@ Result = TypeVar("Result")
 
 
 def delays(longest: float = LONGEST_DELAY_SECONDS) -> Iterator[float]:
-    """Yield the seconds between attempts: 1, 2, 4, 8, … up to the longest, then that for ever."""
+    """Yield the seconds between attempts: 1, 2, 4, 8, … up to the longest, for ever."""
     delay = FIRST_DELAY_SECONDS
     while True:
         yield delay
@@ -69,32 +67,28 @@ def delays(longest: float = LONGEST_DELAY_SECONDS) -> Iterator[float]:
 
 
 def retry_delay(error: BaseException | None, otherwise: float) -> float:
-    """Return the seconds to wait that the vendor requests, bounded, or else ours."""
+    """Return the delay requested by the vendor, bounded, or else `otherwise`."""
     requested = _retry_after(error)
     return otherwise if requested is None else min(requested, MAX_RETRY_AFTER_SECONDS)
 
 
 def is_delay_too_long(error: BaseException) -> bool:
-    """Return whether the vendor asks for a longer wait than `MAX_RETRY_AFTER_SECONDS`."""
+    """Return whether the vendor requests a longer delay than `MAX_RETRY_AFTER_SECONDS`."""
     return (_retry_after(error) or 0.0) > MAX_RETRY_AFTER_SECONDS
 
 
 def sleep(seconds: float) -> None:
-    """Do nothing for a while; Ctrl-C ends it."""
+    """Sleep; Ctrl-C interrupts it."""
     time.sleep(seconds)
 
 
 def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
-    """Repeat a call for so long as the vendor refuses it for its rate.
-
-    Raises:
-        UnituneError: Any other error at once; the rate limit when the time is over.
-    """
+    """Repeat a call while it is rate-limited, for at most `seconds`; raise any other error."""
     return _repeat(call, lambda error: error.is_rate_limited, stop_before_delay(seconds))
 
 
 async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
-    """Send a request until there is a reply, or sending it again is of no use."""
+    """Send a request until it succeeds or a retry is useless."""
 
     async def whole() -> AsyncGenerator[str | Reply]:
         yield await attempt()
@@ -105,16 +99,13 @@ async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
 async def retry_stream(
     attempt: Callable[[], AsyncGenerator[str | Reply]],
 ) -> AsyncGenerator[str | Reply]:
-    """Yield the pieces of an answer and its reply, as `retry_reply` sends the request again.
-
-    What has begun to come is not sent again: its failure is the reply.
-    """
+    """Yield the pieces of an answer and its reply; retry only before the first piece."""
     reply, has_text = Reply(), False
     for sent in range(ATTEMPTS):
         if sent:
             longest = min(FIRST_PAUSE_SECONDS * 2 ** (sent - 1), LONGEST_PAUSE_SECONDS)
-            # Requests that failed together are not to come back together.
-            pause = longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            # Spread retries of requests that failed together.
+            pause = longest * random.uniform(0.5, 1)  # noqa: S311 - not a secret
             await asyncio.sleep(reply_delay(reply) or pause)
         async with aclosing(attempt()) as pieces:
             async for piece in pieces:
@@ -129,20 +120,12 @@ async def retry_stream(
 
 
 def reply_delay(reply: Reply) -> float:
-    """Return the seconds that the vendor asks to wait after a reply; 0 where it does not."""
+    """Return the delay requested with a reply in seconds; 0 without one."""
     return believable(reply.retry_after_seconds) or 0.0
 
 
 def retry_read(call: Callable[[], Result], attempts: int | None = None) -> Result:
-    """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
-
-    Args:
-        call: Made at least once.
-        attempts: How often at most; None: `READ_ATTEMPTS`.
-
-    Raises:
-        UnituneError: Any other error at once; the last error after so many attempts.
-    """
+    """Repeat a read after a missing answer, a rate limit or a failure of the vendor."""
     return _repeat(
         call, lambda error: error.is_retryable, stop_after_attempt(attempts or READ_ATTEMPTS)
     )
@@ -166,7 +149,7 @@ def _delay(state: RetryCallState) -> float:
 
 
 def _sleep(seconds: float) -> None:
-    sleep(seconds)  # looked up at each call, so that a test may replace it
+    sleep(seconds)  # looked up at each call, so that tests can replace it
 
 
 def _retry_after(error: BaseException | None) -> float | None:
@@ -174,21 +157,21 @@ def _retry_after(error: BaseException | None) -> float | None:
 
 
 def believable(seconds: float | None) -> float | None:
-    """Return the seconds that a vendor requests to wait; None where they are no time to wait."""
+    """Return a requested delay in seconds; None if it is implausible."""
     if seconds is None or math.isnan(seconds) or not 0 <= seconds <= LONGEST_BELIEVED_SECONDS:
         return None
     return seconds
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a vendor asks to wait before the next request, where it does.
+    """Return the delay in seconds that a vendor requests, or None.
 
     Args:
-        headers: Of a refusal, by names in lower case or without regard to it.
+        headers: Headers of a refusal, with lower-case or case-insensitive names.
 
     Source:
-        RFC 9110, 10.2.3 (seconds, or a date); ``retry-after-ms`` as OpenAI and Azure send it and
-        the openai SDK 3 reads it.
+        RFC 9110, 10.2.3 (seconds or a date); ``retry-after-ms`` as sent by OpenAI and Azure and
+        read by the openai SDK 3.
     """
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return believable(milliseconds / 1000)
@@ -203,20 +186,20 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def rate_limit_delay(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait before the next request, when none is left for now.
+    """Return the seconds to wait if no request is left in a rate limit, or None.
 
-    Vendors fill a bucket steadily and say when it is full again. To wait for that would waste
-    minutes; what is waited for is one request, or a hundredth of the bucket where that is more.
+    Vendors refill a bucket steadily and report when it is full. The delay is the time for one
+    request or a hundredth of the bucket, whichever is longer, as waiting for all wastes minutes.
 
     Args:
-        headers: Of any answer.
+        headers: Headers of any answer.
 
     Source:
-        OpenAI's headers as published answers show them (``x-ratelimit-limit-requests``,
+        OpenAI's headers in published answers (``x-ratelimit-limit-requests``,
         ``-remaining-``, ``-reset-requests: 12ms``; reset is the time to the initial state);
         Together, Rate limits (``x-ratelimit-limit``, ``-remaining``, ``-reset``); Anthropic's
-        (``anthropic-ratelimit-requests-remaining``, ``-reset`` as RFC 3339 time) as users of it
-        document them. Read 2026-11-25.
+        (``anthropic-ratelimit-requests-remaining``, ``-reset`` as RFC 3339 time) as documented by
+        its users. Read 2026-11-25.
     """
     pauses = [
         full * max(1 / limit, 0.01)
@@ -229,9 +212,9 @@ def rate_limit_delay(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_until(reset: str) -> float | None:
-    """Read seconds, a span such as ``6m0s``, or a time."""
+    """Parse seconds, a span such as ``6m0s``, or a time."""
     if (seconds := _number(reset)) is not None:
-        # A number this large is a time, in seconds since 1970.
+        # Such a large number is a time in seconds since 1970.
         return max(0.0, seconds - time.time()) if seconds > 1e9 else seconds
     if spans := SPAN.findall(reset):
         if "".join(number + unit for number, unit in spans) == reset:
@@ -244,7 +227,6 @@ def _seconds_until(reset: str) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """Read a number that is none of infinity, NaN or below 0."""
     try:
         value = float(text or "")
     except ValueError:

@@ -1,12 +1,10 @@
-"""The durable run: launched once whatever breaks, watched, ended, and its costs taken down.
+"""Launch, watch and end durable runs.
 
-    run.py        ──► handle.py     `launch` writes a run down; a `Run` is the handle that acts
-    handle.py     ──► launching.py  every step journalled before it is done, safe to do again
-    launching.py  ──► creating.py   the job, created once (`unitune.backends.exactly_once`)
-    watching.py                     all runs from one process, within the vendors' limits
-    deploying.py  ──► deployment.py what costs money while it stands
-                  ──► reaper.py     the process that takes it down in time
-    deleting.py                     what a run has left at a vendor
-
-Where all of it is written down is `unitune.ledger`; what it may cost, `unitune.ledger.budgeting`.
+run.py        ──► handle.py     `launch` records a run; a `Run` is its handle
+handle.py     ──► launching.py  every step is recorded before it is done and can be repeated
+launching.py  ──► creating.py   creates the job once (`unitune.backends.exactly_once`)
+watching.py                     watches all runs in one process, within the vendors' limits
+deploying.py  ──► deployment.py hosts models, which costs money by the hour
+              ──► reaper.py     process that takes a deployment down in time
+deleting.py                     deletes what a run left at a vendor
 """

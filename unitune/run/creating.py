@@ -1,12 +1,11 @@
-"""The job of a run: created exactly once (`unitune.backends.exactly_once`), and written down.
+"""Create the job of a run exactly once and record it.
 
-The state `submitting` is on record before a create call is sent, `uploading` once it is known that
-it has created nothing. Where only the user can know which job is the run's, it is `uncertain`.
+The state is `submitting` while a create call is open and `uploading` once it is known that the call
+created nothing. It is `uncertain` where only the user can know which job is the run's.
 
-No search before a create call can exclude that it is delivered twice, or after we gave it up. So
-the jobs that carry the run's key are searched for when its own job is known, once more when the
-settle time is over, and when the job has ended. A second job is reported as a warning with the
-command that cancels it, and not cancelled: someone may have made it at the vendor on purpose.
+A create call may still be delivered twice or late. So unitune searches for jobs with the run's key
+when its own job is known, after the settle time, and when the job has ended. It reports a second
+job as a warning with the command that cancels it, because a user may have created it on purpose.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from unitune.errors import BackendError, LockTimeout, UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 
-# How long a create call may take: that long at least, this process acts for the run
+# Longest duration of a create call; this process keeps the run's lease at least that long
 CREATE_SECONDS = LONGEST_LEASE_SECONDS
-# Beginning of the key of a warning: a process that stood still has cancelled its own job
+# Key prefix of the warning that a resumed process cancelled its own late job
 CANCELLED_LATE = "submit.cancelled:"
-DUPLICATE = "submit.duplicate:"  # beginning of the key of a warning; the job's id follows
-# Key of the event that says that the search after the settle time is done
+DUPLICATE = "submit.duplicate:"  # key prefix of a warning; the job's id follows
+# Key of the event that records the search after the settle time
 SEARCHED = "submit.searched"
 INTERRUPTED = "the launch was interrupted while it created the job"
 
@@ -49,7 +48,7 @@ class _JobCall(CreateCall):
         self.ledger = ledger
         self.record = record
         self.created: str | None = None
-        """The id of the job that this process has created."""
+        """Id of the job that this process created."""
         self._launch: Launch | None = None
         self._backend = registry.backend(record.backend)
         self.guarantee = (
@@ -60,7 +59,7 @@ class _JobCall(CreateCall):
         self.settle_seconds = registry.offer(record.backend).settle_seconds
 
     def announce(self) -> None:
-        """Set the money aside, write down that the call is sent, and keep the lease meanwhile."""
+        """Reserve the money, record that the call is sent and hold the lease."""
         files = self.ledger.uploads(self.record.id)
         self._launch = Launch(
             key=self.record.launch_key,
@@ -94,7 +93,7 @@ class _JobCall(CreateCall):
 
     @property
     def was_rate_limited(self) -> bool:
-        """Whether the last create call of the attempt was refused for its rate."""
+        """True if the attempt's last create call was rate-limited."""
         return self.record.state is State.UPLOADING and any(
             seen.state is State.SUBMITTING and seen.attempt == self.record.attempt
             for seen in self.ledger.transitions(self.record.id)
@@ -102,11 +101,7 @@ class _JobCall(CreateCall):
 
 
 def create(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Create the job of a run whose files are uploaded, or go on where a process has died.
-
-    Raises:
-        UnituneError: As of `exactly_once`.
-    """
+    """Create the job of a run with uploaded files, or continue an interrupted creation."""
     call = _JobCall(ledger, record)
     rate_limited = call.was_rate_limited
     try:
@@ -124,7 +119,7 @@ def create(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def cancel_submit(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Make sure that no create call of a run has created a job, or adopt it."""
+    """Adopt the job that a create call of the run has made, if there is one."""
     call = _JobCall(ledger, record)
     job_id = None
     try:
@@ -138,7 +133,7 @@ def cancel_submit(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def adopt(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
-    """Write down which job at the backend is the run's."""
+    """Record which job at the backend belongs to the run."""
     return ledger.write(replace(record, state=State.QUEUED, job_id=job_id, error=None))
 
 
@@ -149,15 +144,7 @@ def search_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def adopt_named(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
-    """Adopt the job that the user names for an uncertain run, unless it cannot be the run's.
-
-    A run that took another's job would report another training as its own, and its real job would
-    be lost.
-
-    Raises:
-        UserError: Another run has it, or its key, base model or training file is not the run's.
-        BackendError: The backend knows no such job.
-    """
+    """Adopt the job that the user names for an uncertain run, or raise `UserError`."""
     owner = ledger.run_of_job(record.backend, job_id)
     backend = registry.backend(record.backend)
     reasons: list[str] = []
@@ -166,7 +153,7 @@ def adopt_named(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
     elif isinstance(backend, DescribesJobs):
         reasons = [*_differences(ledger, record, backend.describe_job(job_id))]
     else:
-        backend.poll(job_id, "")  # an id that it does not know is refused
+        backend.poll(job_id, "")  # raises for an unknown id
     if reasons:
         raise UserError(
             f"job {job_id} cannot be that of run {record.id}: {'; '.join(reasons)}. "
@@ -176,18 +163,18 @@ def adopt_named(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
 
 
 def report_duplicates(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Search for a second job of a run whose own job has just become known."""
+    """Search for further jobs of a run whose own job has just become known."""
     if _creates_single_job(record):
         return record
     try:
         events = list(_duplicate_warnings(ledger, record))
     except BackendError:
-        return record  # the job is there; polls search again
+        return record  # the job exists; polls search again
     return ledger.write(record, events) if events else record
 
 
 def events_of_poll(ledger: Ledger, record: RunRecord, *, ended: bool) -> Iterator[Event]:
-    """Yield a warning for each second job, when it is time to search: at the end for the last."""
+    """Yield a warning for each second job; search after the settle time and at the end."""
     if _creates_single_job(record) or not (ended or _settle_time_is_over(ledger, record)):
         return
     try:
@@ -195,8 +182,8 @@ def events_of_poll(ledger: Ledger, record: RunRecord, *, ended: bool) -> Iterato
     except BackendError as error:
         if ended:
             text = (
-                f"whether {record.backend} has a second job for this run is not known: {error} "
-                f"Look there for jobs that carry the key {record.launch_key!r}."
+                f"{record.backend} may have a second job for this run, but the search failed: "
+                f"{error} Look there for jobs with the key {record.launch_key!r}."
             )
             yield Event(f"{SEARCHED}:failed", "warning", ledger.now(), {"text": text})
         return
@@ -205,14 +192,16 @@ def events_of_poll(ledger: Ledger, record: RunRecord, *, ended: bool) -> Iterato
 
 
 def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
-    """End a second job of a run; see `unitune.run.handle.Run.cancel_duplicate`."""
+    """Cancel a second job of a run; see `unitune.run.handle.Run.cancel_duplicate`."""
     if job_id == record.job_id:
         raise UserError(
-            f"job {job_id} is run {record.id}'s own. To end it: unitune cancel {record.id}"
+            f"job {job_id} is run {record.id}'s own. To cancel it, run: unitune cancel {record.id}"
         )
     others = [job for job in _jobs_with_key(ledger, record) if job != record.job_id]
     if job_id not in others:
-        listed = f"these do: {', '.join(others)}" if others else "no second job does"
+        listed = (
+            f"jobs with it: {', '.join(others)}" if others else "there is no second job with it"
+        )
         raise UserError(
             f"job {job_id} does not carry the key {record.launch_key!r} of run {record.id} at "
             f"{record.backend}; {listed}."
@@ -226,12 +215,11 @@ def _jobs_with_key(ledger: Ledger, record: RunRecord) -> list[str]:
 
 
 def _creates_single_job(record: RunRecord) -> bool:
-    """Return whether the backend makes one job of several create calls with one key."""
     return registry.backend(record.backend).guarantee in SAFE_TO_REPEAT
 
 
 def _settle_time_is_over(ledger: Ledger, record: RunRecord) -> bool:
-    """Return whether a list must show by now what was created, and was not searched since."""
+    """Return whether job lists are complete by now and were not searched since."""
     if ledger.events(record.id, record.attempt, key=SEARCHED):
         return False
     known_since = max(
@@ -250,9 +238,9 @@ def _duplicate_warnings(ledger: Ledger, record: RunRecord) -> Iterator[Event]:
         if job == record.job_id:
             continue
         text = (
-            f"{record.backend} has a second job for this run, {job}, beside its own "
-            f"({record.job_id}): the create call was delivered twice, or late. It is charged as "
-            f"well. Cancel it: unitune cancel {record.id} --job {job}"
+            f"{record.backend} has a second job for this run, {job}, besides its own "
+            f"({record.job_id}): the create call was delivered twice or late. The second job is "
+            f"charged too. Cancel it: unitune cancel {record.id} --job {job}"
         )
         data: dict[str, JsonValue] = {"text": text, "job": job}
         yield Event(f"{DUPLICATE}{job}", "warning", ledger.now(), data)
@@ -268,46 +256,44 @@ def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iter
         and not _same_model(job.base_model, record.base_model)
         and not (start and _same_model(job.base_model, start))
     ):
-        yield f"it trains {job.base_model!r}, and the run {record.base_model!r}"
+        yield f"it trains {job.base_model!r}, but the run trains {record.base_model!r}"
     uploaded = ledger.uploads(record.id).get("train.jsonl")
     if job.training and uploaded and job.training != uploaded.ref:
-        yield f"its training file is {job.training!r}, and the run's {uploaded.ref!r}"
+        yield f"its training file is {job.training!r}, but the run's is {uploaded.ref!r}"
 
 
 def _same_model(name: str, other: str) -> bool:
-    """Return whether two names may be of one model: vendors add dates, owners and paths."""
+    """Return whether two names may mean one model; vendors add dates, owners and paths."""
     name, other = name.casefold(), other.casefold()
     return name in other or other in name
 
 
 def _uncertain(ledger: Ledger, record: RunRecord, uncertain: Uncertain) -> RunRecord:
-    """Write down that only the user can know which job is the run's, and what to do."""
     advice = f"{uncertain.reason}. {_how_to_decide(record)}"
     return ledger.write(replace(record, state=State.UNCERTAIN, error=advice))
 
 
 def _how_to_decide(record: RunRecord) -> str:
     return (
-        f"Search {record.backend} for a job with {record.launch_key!r} in its name: if there is "
-        f"one, `unitune resume {record.id} --adopt ITS_ID`, else `unitune resume {record.id} "
-        "--resubmit`."
+        f"Search {record.backend} for a job with {record.launch_key!r} in its name. If you find "
+        f"one, run `unitune resume {record.id} --adopt ITS_ID`; otherwise run `unitune resume "
+        f"{record.id} --resubmit`."
     )
 
 
 def _cancel_created(ledger: Ledger, record: RunRecord, job_id: str) -> str:
-    """Cancel the job that this process has created, if the run has another job by now."""
     current = ledger.record(record.id).job_id
     if current == job_id:
-        return f"It has found the job that this process created ({job_id})."
+        return f"The other process found the job that this process created ({job_id})."
     if current is not None:
         with suppress(BackendError):
             registry.backend(record.backend).cancel(job_id)
-            text = f"The run's job is {current}; this process created {job_id}, and cancelled it."
+            text = f"The run's job is {current}; this process created {job_id} and cancelled it."
             event = Event(f"{CANCELLED_LATE}{job_id}", "warning", ledger.now(), {"text": text})
-            with suppress(UnituneError):  # the user reads it in any case
+            with suppress(UnituneError):  # the error shows the text too
                 ledger.note(record, event)
             return text
     return (
-        f"The create call of this process has created job {job_id}: if that is not the run's, "
+        f"The create call of this process created job {job_id}. If it is not the run's job, "
         f"cancel it: unitune cancel {record.id} --job {job_id}"
     )

@@ -1,30 +1,35 @@
-"""The figures of a training by step, out of its events: what reports, pages and terminals draw."""
+"""Read the progress of a training from its events, and show it in a notebook."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from unitune.backends.protocol import FIGURES, Event
 from unitune.security.spec import Closed
+from unitune.workspace.notebook import live, table
+
+if TYPE_CHECKING:
+    from unitune.ledger import RunRecord
 
 
 class Curve(Closed):
-    """Loss over a training; of a reinforcement the reward."""
+    """Loss of a training by step, or the reward in reinforcement learning."""
 
     figure: Literal["loss", "reward"] = "loss"
     steps: tuple[int, ...]
     values: tuple[float, ...]
     validation_steps: tuple[int, ...] = ()
     validation_values: tuple[float, ...] = ()
+    # Learning rate of each of `steps`; empty if one is unknown
     learning_rates: tuple[float, ...] = ()
-    """Of each of `steps`; none where one is not known."""
+    # Step whose adapter became the model, if validation rows selected it
     kept_step: int | None = None
-    """The step whose adapter is the model, where the validation rows have decided that."""
 
 
 def curve_of(events: Sequence[Event]) -> Curve | None:
-    """Return the losses by step, or the rewards where steps have no loss."""
+    """Return the losses by step, or the rewards if steps have no loss."""
     rates = _points(events, "step", "learning_rate")
     for name in FIGURES:
         points = {kind: _points(events, kind, name) for kind in ("step", "validation")}
@@ -44,7 +49,7 @@ def curve_of(events: Sequence[Event]) -> Curve | None:
 
 
 def kept_step(events: Iterable[Event]) -> int | None:
-    """Return the step that was kept, where the validation rows have decided that."""
+    """Return the step whose adapter was kept, if validation rows selected it."""
     steps = [step for event in events if (step := event.number("kept_step")) is not None]
     return int(steps[-1]) if steps else None
 
@@ -57,3 +62,44 @@ def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
         and (step := event.number("step")) is not None
         and (value := event.number(name)) is not None
     }
+
+
+def run_table(run: RunRecord, events: Iterable[Event], folder: Path) -> str:
+    """Return a run and its progress as an HTML table."""
+    return table(f"Run {run.id}", _rows(run, events, folder))
+
+
+def _rows(run: RunRecord, events: Iterable[Event], folder: Path) -> Iterator[tuple[str, str]]:
+    yield "job", run.name
+    yield "state", f"{run.state} ({run.raw})" if run.raw and run.raw != run.state else run.state
+    yield "base model", f"{run.base_model} on {run.backend}"
+    if run.start is not None:
+        yield "started from", str(run.start)
+    if steps := [event for event in events if event.kind == "step"]:
+        yield "training", step_words(steps[-1])
+        for name in FIGURES:
+            if (first := steps[0].number(name)) is not None:
+                yield f"first {name}", f"{first:.3f}"
+    if run.error:
+        yield "error", run.error
+    if run.model:
+        yield "model", run.model.name
+    yield "files", str(folder)
+
+
+def show_steps(run_id: str, events: Iterable[Event]) -> None:
+    """Read a run's events to their end; in a notebook, show its steps below the cell."""
+    show = live()
+    for event in events:
+        if show and (line := step_words(event)):
+            show(f"{run_id}: {line}")
+
+
+def step_words(event: Event) -> str:
+    """Describe a step: ``step 3 of 15, loss 0.412``; empty for other events."""
+    step, steps = event.number("step"), event.number("steps")
+    if event.kind != "step" or step is None:
+        return ""
+    figures = ((name, event.number(name)) for name in FIGURES)
+    measured = [f"{name} {value:.3f}" for name, value in figures if value is not None]
+    return ", ".join([f"step {step:.0f}" + (f" of {steps:.0f}" if steps else ""), *measured])

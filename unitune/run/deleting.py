@@ -1,9 +1,8 @@
-"""The end of what a run has left: its model and files at the vendor, its folder, its rows.
+"""Delete what a run left: its model and files at the vendor, its folder and its records.
 
-`inventory` says beforehand what that is. The reports of its evaluation, and its comparisons in the
-history, stay by default, because verdicts outlive models. What cannot be deleted keeps the run in
-the ledger, so that the same call can be made again: what is gone already is no error. What another
-run uses stays.
+`inventory` lists it beforehand. Reports and comparisons are kept by default, as are objects that
+another run uses. If something cannot be deleted, the run stays in the ledger and the call can be
+repeated.
 """
 
 from __future__ import annotations
@@ -25,27 +24,25 @@ from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.model_versions import standing_aliases
 from unitune.workspace.home import COMPARISONS, EVALUATION
 
-RATE_LIMIT_SECONDS = 60.0  # how long one deletion is repeated while it is refused for its rate
+RATE_LIMIT_SECONDS = 60.0  # how long a rate-limited deletion is retried
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """Something to delete: what it is, and how; that raises where it cannot be done."""
-
     name: str
     delete: Callable[[], None]
 
 
 def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> list[str]:
-    """Return what `delete` would delete, a line each; see `unitune.run.handle.Run.inventory`."""
+    """List what `delete` would delete; see `unitune.run.handle.Run.inventory`."""
     items = _items(ledger, record, reports=reports)
     kept = (
-        f"(run {other.id}, {other.method} of {other.name}, has gone on from it: its model stays as "
-        "it is, and cannot be trained anew)"
+        f"(run {other.id}, {other.method} of {other.name}, continues from this run: its model is "
+        "kept but cannot be trained again)"
         for other in ledger.continuations(record.id)
     )
     version = ledger.version_of_run(record.id)
-    lost = [f"(its model is {version}, to which no rollback then leads)"] if version else []
+    lost = [f"(its model is {version}; a rollback to it will not be possible)"] if version else []
     return [*(item.name for item in items), "the run's record in the ledger", *lost, *kept]
 
 
@@ -59,12 +56,12 @@ def delete(
         try:
             item.delete()
         except UnituneError as error:
-            left.append(f"{item.name} stays: {error}")
+            left.append(f"{item.name} was not deleted: {error}")
         except OSError as error:
-            left.append(f"{item.name} stays: {error}.")
+            left.append(f"{item.name} was not deleted: {error}.")
     if not folder.exists() and record.host not in ("", socket.gethostname()):
         left.append(
-            f"the run's files stay on the machine {record.host!r}, which launched it: delete "
+            f"the run's files are on the machine {record.host!r}, which launched it: delete "
             f"runs/{record.id} in its .unitune folder there."
         )
     if force or not left:
@@ -75,28 +72,28 @@ def delete(
 def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
     if not record.state.ended:
         raise UserError(
-            f"run {record.id} is {record.state} and cannot be deleted before it has ended. End it "
-            f"with `unitune cancel {record.id}`."
+            f"run {record.id} is {record.state} and cannot be deleted before it has ended. Cancel "
+            f"it with `unitune cancel {record.id}`."
         )
     if version := ledger.version_of_run(record.id):
         for move in standing_aliases(ledger.alias_moves(version.model)).values():
             if move.number == version.number:
                 raise UserError(
                     f"run {record.id} cannot be deleted while {move} points to its model, "
-                    f"{version}. Promote another (unitune promote RUN --as {move.alias}), go back "
-                    f"(unitune rollback {move}), or remove the alias (unitune unalias {move})."
+                    f"{version}. Promote another (unitune promote RUN --as {move.alias}), roll "
+                    f"back (unitune rollback {move}), or remove it (unitune unalias {move})."
                 )
     for deployment in ledger.deployments():
         if deployment.run_id == record.id and deployment.ended is None:
             raise UserError(
-                f"run {record.id} cannot be deleted while deployment {deployment.id} stands. Take "
-                f"it down with `unitune undeploy {deployment.id}`."
+                f"run {record.id} cannot be deleted while deployment {deployment.id} is running. "
+                f"Take it down with `unitune undeploy {deployment.id}`."
             )
     for other in ledger.continuations(record.id):
         if not other.state.ended:
             raise UserError(
-                f"run {record.id} cannot be deleted while run {other.id}, which goes on from its "
-                f"model, is {other.state}. Let that end (unitune watch {other.id}), or cancel it."
+                f"run {record.id} cannot be deleted while run {other.id}, which continues from its "
+                f"model, is {other.state}. Wait for it (unitune watch {other.id}) or cancel it."
             )
     items = [*_model(ledger, record), *_uploads(ledger, record)]
     folder = ledger.run_folder(record.id)
@@ -105,7 +102,7 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
         keeps = (folder / EVALUATION).exists() and not reports
         name = (
             f"the folder {folder}{', with the tuned model' if trained else ''}"
-            f"{f', but for its {EVALUATION}' if keeps else ''}"
+            f"{f', except its {EVALUATION}' if keeps else ''}"
         )
         items.append(_Item(name, partial(_delete_folder, folder, keep_evaluation=keeps)))
     kept = _comparisons(ledger, record.id) if reports else []
@@ -114,14 +111,12 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
 
 
 def _comparisons(ledger: Ledger, run_id: str) -> list[Path]:
-    """Return the folders of the comparisons in the history that are about a run."""
-    mark = f'\n  "run": {json.dumps(run_id)},'  # not that of a contender, which stands deeper
+    mark = f'\n  "run": {json.dumps(run_id)},'  # not a contender's, which is indented deeper
     verdicts = sorted((ledger.folder / COMPARISONS).glob("*/verdict.json"))
     return [file.parent for file in verdicts if mark in file.read_text("utf-8", "replace")]
 
 
 def _model(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:
-    """Yield the model at the vendor, unless another run has the same model."""
     model = record.model
     if model is None or _is_in_folder(ledger, record, model.name):
         return
@@ -132,7 +127,6 @@ def _model(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:
 
 
 def _uploads(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:
-    """Yield the uploads that no other run uses."""
     for ref in sorted({upload.ref for upload in ledger.uploads(record.id).values()}):
         used = set(ledger.runs_with_upload(ref)) - {record.id}
         if not used and not _is_in_folder(ledger, record, ref):
@@ -144,9 +138,9 @@ def _delete_upload(ledger: Ledger, record: RunRecord, ref: str) -> None:
     for other in ledger.records():
         beginning = other.state in (State.PLANNED, State.UPLOADING) and other.id != record.id
         if beginning and other.backend == record.backend:
-            # Uploads are found by their hash: it may just have found this one.
+            # Uploads are found by hash, so the other run may just have found this one.
             raise UserError(
-                f"run {other.id} is being launched and may use it. Let it go on with `unitune "
+                f"run {other.id} is being launched and may use it. Continue it with `unitune "
                 f"resume {other.id}`, or cancel it."
             )
     _at_vendor(record, lambda backend: backend.delete_file(ref))
@@ -155,7 +149,7 @@ def _delete_upload(ledger: Ledger, record: RunRecord, ref: str) -> None:
 def _at_vendor(record: RunRecord, delete: Callable[[Deletes], None]) -> None:
     backend = registry.backend(record.backend)
     if not isinstance(backend, Deletes):
-        raise Unsupported("unitune cannot delete there. Delete it by the vendor's own means.")
+        raise Unsupported("unitune cannot delete it. Delete it in the vendor's console.")
     retry_rate_limited(partial(delete, backend), RATE_LIMIT_SECONDS)
 
 
@@ -170,5 +164,4 @@ def _delete_folder(folder: Path, *, keep_evaluation: bool) -> None:
 
 
 def _is_in_folder(ledger: Ledger, record: RunRecord, name: str) -> bool:
-    """Return whether something is a file of the run's folder, as a local model is."""
     return Path(name).resolve().is_relative_to(ledger.run_folder(record.id).resolve())

@@ -1,13 +1,9 @@
-"""Deployments: they cost money while they stand, so each is requested by the user, and ends.
+"""Deploy tuned models for a limited time.
 
-Some vendors answer with a tuned model only from a deployment, paid by the hour. `deploy` writes
-down what it is about to do, brings the model up, and leaves a small process behind that takes it
-down when its time is over (`unitune.run.reaper`). Every other listing of deployments takes down
-what is overdue too, for the case that the machine was off, and logs it under `unitune`, whose
-warnings Python writes to standard error. Nothing else in unitune deploys.
-
-A deployment's id is its name at the vendor, so a deploy that was interrupted is found by it. Its
-times are those of the ledger's clock.
+Some vendors serve a tuned model only from a deployment, paid by the hour. `deploy` records what it
+is about to do, starts the deployment and leaves a process that takes it down in time
+(`unitune.run.reaper`). Listing deployments also takes down overdue ones, in case the machine was
+off. The deployment's id is its name at the vendor, so an interrupted deploy can find it.
 """
 
 from __future__ import annotations
@@ -56,7 +52,7 @@ from unitune.workspace.today import today
 
 DEFAULT_TTL = timedelta(hours=2)  # long enough for an evaluation
 UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
-# Units of what is paid while a deployment stands; a price a month buys no hours
+# Price units charged by the hour; a monthly price gives no hourly price
 HOURLY = ("hour", "gpu-hour")
 log = logging.getLogger(__name__)
 
@@ -69,12 +65,11 @@ def deploy(
     while_pid: int | None = None,
     budget: HostingBudget | Decimal | float | None = None,
 ) -> Deployment:
-    """Deploy a run's model at its vendor for a limited time; it costs money until then.
+    """Deploy a run's model at its vendor for a limited time, which costs money.
 
-    Its cost is checked against budget.yaml and `budget` first, as that of a training is. It is
-    taken down in time even if this process has ended. A deployment of the run that is already
-    starting or ready, for example from a `deploy` that was interrupted, is continued and keeps its
-    end: the same call never creates a second one.
+    The cost is first checked against budget.yaml and `budget`. The deployment is taken down in time
+    even if this process has ended. If the run has a deployment that is starting or ready, it is
+    continued and keeps its end; a second one is never created.
 
     Examples:
         >>> with unitune.deploy(run, ttl="2h", budget=20):  # waits until it is ready
@@ -82,16 +77,16 @@ def deploy(
 
     Args:
         run: A succeeded run.
-        ttl: After which it is taken down: a time such as "30m", "2h" or "1d", or seconds.
-        options: The backend's own: hardware, capacity, …
-        while_pid: Take it down as soon as this process has ended, too.
-        budget: The most that it may cost, in US dollars.
+        ttl: Time after which it is taken down, such as "30m", "2h" or "1d", or seconds.
+        options: Backend-specific options: hardware, capacity, …
+        while_pid: Also take it down as soon as this process has ended.
+        budget: Maximum cost in US dollars.
 
     Raises:
-        OverBudget: It may cost more than a budget leaves, or its price is unknown.
+        OverBudget: The cost may exceed a budget, or the price is unknown.
         UserError: The run has no model.
-        Unsupported: The backend's models need no deployment.
-        UnituneError: The vendor refused or did not answer.
+        Unsupported: The backend's models do not need a deployment.
+        UnituneError: The vendor refused the request or did not answer.
     """
     if run.tuned_model is None:
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
@@ -111,29 +106,27 @@ def deploy(
         log.warning("continuing deployment %s, which is taken down at %s", record.id, until)
     if earlier is None or earlier.reaper is None or earlier.reaper.life == "gone":
         parent = None if while_pid is None else process(while_pid).text
-        _leave_reaper(ledger, record, parent)  # first, so that whatever happens next has an end
+        _leave_reaper(
+            ledger, record, parent
+        )  # first, so that the deployment ends whatever happens next
     if record.ref is not None:
         return Deployment(ledger, record)
     try:
         ref = exactly_once(_DeploymentCall(host, run.tuned_model, record.name, options or {}))
     except UnituneError as error:
-        # After a conflict something has this name: a list that is late may not show it yet.
+        # After a conflict something has this name; the list may not show it yet.
         if not error.is_ambiguous and getattr(error, "status", None) != CONFLICT:
             _clear(ledger, host, record)
         raise
     started = Deployment(ledger, write(ledger, record, state="starting", ref=ref))
     if not started.stands:
         host.undeploy(ref)
-        raise RunFailed(f"{record.id} came up after its time was over, and was taken down again.")
+        raise RunFailed(f"{record.id} started after its end time and was taken down.")
     return started.refresh()
 
 
 def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
-    """Return a time such as "30m", "2h" or "1d", or seconds, in seconds.
-
-    Raises:
-        UserError: It is no time, or none that is left.
-    """
+    """Convert a time such as "30m", "2h" or "1d", or seconds, to seconds, or raise `UserError`."""
     if isinstance(ttl, timedelta):
         seconds = ttl.total_seconds()
     elif isinstance(ttl, str):
@@ -148,8 +141,6 @@ def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
 
 @dataclass(frozen=True, slots=True)
 class _DeploymentCall(CreateCall):
-    """The create call of a deployment, which is on record already, and has an end."""
-
     host: Deploys
     model: TunedModel
     name: str
@@ -165,10 +156,7 @@ class _DeploymentCall(CreateCall):
 
 
 def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
-    """Take down what a deployment that was refused half way has left at the vendor.
-
-    What cannot be taken down now still stands: it is listed, and tried again later.
-    """
+    """Remove what a refused deployment left at the vendor, or record that it still stands."""
     ref = None
     try:
         ref = host.find_deployment(record.name)
@@ -181,10 +169,7 @@ def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
 
 
 def without_reaper() -> list[Deployment]:
-    """Return the deployments that stand and that no process on this machine takes down in time.
-
-    Those that another machine has put up are not among them: what lives there cannot be seen.
-    """
+    """Return the active deployments of this machine without a live reaper process."""
     ledger = Ledger(home())
     lost: list[Deployment] = []
     for record in ledger.deployments():
@@ -197,7 +182,7 @@ def without_reaper() -> list[Deployment]:
 
 
 def leave_reaper_again(deployment: Deployment) -> None:
-    """Start the process again that takes a deployment down in time."""
+    """Restart the process that takes a deployment down in time."""
     ledger, reaper = Ledger(home()), deployment.reaper
     _leave_reaper(ledger, ledger.deployment(deployment.id), reaper and reaper.parent)
 
@@ -208,13 +193,13 @@ def find_deployment(id_or_run: str) -> Deployment:
 
 
 def find_deployments(id_or_run: str) -> list[Deployment]:
-    """Return a deployment by its id, or all active ones of a run by the run's name, newest first.
+    """Return the deployment with this id, or all active ones of a run, newest first.
 
     If none of the run's deployments is active, the newest one is returned.
 
     Raises:
         NotFoundError: No deployment has this id, and no run of this name has a deployment.
-        UserError: The name is the beginning of several runs that have deployments.
+        UserError: The name matches several runs that have deployments.
     """
     listed, name = deployments(), id_or_run
     if VersionName.parse(name):
@@ -227,15 +212,14 @@ def find_deployments(id_or_run: str) -> list[Deployment]:
         raise NotFoundError("deployment", id_or_run, [each.id for each in listed], hint)
     if len({each.run_id for each in found}) > 1:
         names = ", ".join(each.id for each in found)
-        raise UserError(f"{id_or_run!r} matches deployments of several runs: {names}. Give more.")
+        raise UserError(
+            f"{id_or_run!r} matches deployments of several runs: {names}. Use a longer name."
+        )
     return found
 
 
 def _unfinished(run: Run) -> Deployment | None:
-    """Return the run's deployment that a further `deploy` continues.
-
-    One that ends with the process that started it, such as a comparison, is not continued.
-    """
+    """Return the run's deployment that `deploy` continues, but none that ends with a process."""
     for deployment in deployments(standing=True):
         reaper = deployment.reaper
         if deployment.run_id != run.id or (reaper is not None and reaper.parent is not None):
@@ -252,13 +236,11 @@ def standing(
     budget: HostingBudget = NO_LIMIT,
     options: Mapping[str, JsonValue] | None = None,
 ) -> Generator[Decimal]:
-    """Let a run's model answer while the body runs, and take down what was brought up for it.
+    """Deploy a run's model while the body runs, if it needs that, and take it down afterwards.
 
-    The deployment ends with the body, with this process however it ends, and at its time, whichever
-    is first. Models that answer without a deployment, or from one that stands, get none. What is
-    given is what it may cost at most, in US dollars; nothing where its price is not known.
-
-    Arguments are those of `deploy`.
+    Yield the maximum cost in US dollars; 0 if no deployment is started or its price is unknown. The
+    deployment ends with the body, with this process or at its time, whichever comes first. See
+    `deploy` for the arguments.
     """
     if not needs_deployment(run):
         yield Decimal(0)
@@ -273,7 +255,7 @@ def standing(
 
 
 def needs_deployment(run: Run) -> bool:
-    """Whether a run's model answers only from a deployment, and none is ready."""
+    """Return whether a run's model needs a deployment and none is ready."""
     return needs_deployments(run.backend_name) and ready_deployment(run.id) is None
 
 
@@ -305,7 +287,7 @@ def _leave_reaper(ledger: Ledger, record: DeploymentRecord, parent: str | None) 
 
 
 def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
-    """Return what a deployment costs an hour, on the dearest machine; None: not known."""
+    """Return the hourly price on the most expensive machine; None if unknown."""
     job = run.job.model_copy(update={"folder": _project(run) or Path()}).with_prices(prices)
     book = book_for(job)
     tier = book.offer(run.backend_name).tier(job.options.get(run.backend_name, {}))
@@ -316,13 +298,9 @@ def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
 
 
 def budget_of(run: Run) -> ProjectBudget:
-    """Return the limits that hold for a deployment of a run's model.
+    """Return the budget limits for a deployment of a run's model.
 
-    Those of its project and of the current folder; where the project is not on this machine, those
-    that the run was launched under.
-
-    Raises:
-        JobError: A budget.yaml is not valid.
+    They come from its project and the current folder, or else from the run's launch.
     """
     here, project = project_budget(Path()), _project(run)
     if project is not None:
@@ -332,7 +310,7 @@ def budget_of(run: Run) -> ProjectBudget:
 
 
 def _project(run: Run) -> Path | None:
-    """Return the folder of the rows that a run was trained on, if they are still there."""
+    """Return the folder of the run's training rows, if it still exists."""
     job = run.job
     rows = [job.path(name) for name in job.data.files("train")]
     return next((path.parent.resolve() for path in rows if path.parent.exists()), None)

@@ -1,4 +1,4 @@
-"""`Deployment`: the handle on what costs money while it stands; who answers for a run's model."""
+"""Define the `Deployment` handle and find the deployment that serves a run's model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Deployment:
-    """One deployment, as it was last seen; as a context manager it is ready, and then taken down.
+    """One deployment as last seen; as a context manager it waits until ready, then ends it.
 
     Examples:
         >>> with unitune.deploy(run, ttl="2h"):
@@ -65,17 +65,17 @@ class Deployment:
 
     @property
     def id(self) -> str:
-        """Its name, at the vendor too."""
+        """Name, also at the vendor."""
         return self._record.id
 
     @property
     def run_id(self) -> str | None:
-        """The run whose model it is."""
+        """Id of the run whose model it serves."""
         return self._record.run_id
 
     @property
     def backend_name(self) -> str:
-        """Who hosts it."""
+        """Name of the backend that hosts it."""
         return self._record.backend
 
     @property
@@ -85,32 +85,32 @@ class Deployment:
 
     @property
     def tuned_model(self) -> TunedModel:
-        """The model under the name that requests go to; `Run.model` sends them."""
+        """The model under its name for requests, which `Run.model` sends."""
         return self._record.model
 
     @property
     def since(self) -> datetime:
-        """When it was requested, UTC."""
+        """Time of the request, UTC."""
         return datetime.fromtimestamp(self._record.created, UTC)
 
     @property
     def until(self) -> datetime:
-        """When it is taken down, UTC."""
+        """Time at which it is taken down, UTC."""
         return datetime.fromtimestamp(self._record.until, UTC)
 
     @property
     def stands(self) -> bool:
-        """Whether it may cost money."""
+        """True while it may cost money."""
         return self._record.ended is None
 
     @property
     def usd_per_hour(self) -> Decimal | None:
-        """Price; None where it is not known."""
+        """Price per hour; None if unknown."""
         return self._record.usd_per_hour
 
     @property
     def usd_spent(self) -> Decimal | None:
-        """Price times the hours that it has stood; None where the price is not known."""
+        """Price times the hours so far; None if the price is unknown."""
         if self.usd_per_hour is None:
             return None
         hours = ((self._record.ended or self._ledger.now()) - self._record.created) / 3600
@@ -118,28 +118,30 @@ class Deployment:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it stands though its time is over."""
+        """True if it still runs after its end time."""
         return (
             self.stands and seconds_left(self._ledger.folder, self._record, self._ledger.now()) <= 0
         )
 
     @property
     def reaper(self) -> Reaper | None:
-        """The process that takes it down in time; None where none was left on this machine."""
+        """The process that takes it down in time; None if this machine has none."""
         return reaper_of(self._ledger.folder, self.id)
 
     def refresh(self) -> Deployment:
-        """Request its status from the vendor, and write that down.
+        """Request the status from the vendor and record it.
 
         Raises:
-            Unreachable: No answer came.
+            Unreachable: The vendor did not answer.
         """
-        record = self._record = self._ledger.deployment(self.id)  # others may have moved it
+        record = self._record = self._ledger.deployment(
+            self.id
+        )  # another process may have changed it
         if self.stands and record.ref is not None:
             host = host_of(record.backend)
             status, run_id = host.deployment_status(record.ref, record.model), record.run_id
             answering = status.tuned and _run_of(self._ledger, record, status.tuned)
-            if answering and answering.id != run_id:  # put in its place since, or meanwhile
+            if answering and answering.id != run_id:  # another model has been swapped in
                 run_id, served = answering.id, answering.model or record.model
                 status = host.deployment_status(record.ref, served)
             ended = self._ledger.now() if status.state == "gone" else None
@@ -154,18 +156,18 @@ class Deployment:
         return self
 
     def wait(self, seconds: float = 3600.0) -> Deployment:
-        """Wait until it is ready, for so many seconds at most.
+        """Wait until it is ready, for at most so many seconds.
 
         Raises:
             RunFailed: It failed or is gone.
-            BackendError: It was not ready in time; it still stands.
+            BackendError: It was not ready in time; it is still running.
         """
         until = time.monotonic() + seconds
         while self.refresh().state not in ("ready", "failed", "gone"):
             if time.monotonic() > until:
                 raise BackendError(
                     f"deployment {self.id} is still {self.state} after {seconds:.0f} seconds. "
-                    f"Wait on: unitune deployments. Take it down: unitune undeploy {self.id}"
+                    f"Check it: unitune deployments. Take it down: unitune undeploy {self.id}"
                 )
             time.sleep(POLL_SECONDS)
         if self.state != "ready":
@@ -173,11 +175,11 @@ class Deployment:
         return self
 
     def take_down(self) -> Deployment:
-        """End it; one that is down already is left as it is.
+        """Take it down, unless it is down already.
 
         Raises:
-            BackendError: The vendor did not take it down, or shows another deployment than the
-                ledger has; it still stands, and costs.
+            BackendError: The vendor did not take it down, or it is not the deployment in the
+                ledger; it is still running and costs money.
         """
         if self.stands:
             remove(self._record, self._ledger.now() - self._record.created)
@@ -189,7 +191,6 @@ class Deployment:
 
 
 def _run_of(ledger: Ledger, record: DeploymentRecord, tuned: str) -> RunRecord | None:
-    """Return the run whose model a deployment answers with, first of all the one on record."""
     with suppress(NotFoundError, UnreadableRecord):
         run = ledger.record(record.run_id or "")
         if run.model is not None and run.model.name == tuned:
@@ -199,46 +200,46 @@ def _run_of(ledger: Ledger, record: DeploymentRecord, tuned: str) -> RunRecord |
 
 
 def deployments(*, standing: bool = False) -> list[Deployment]:
-    """Return the deployments of this ledger, newest first, and take down what is overdue.
+    """Return the deployments of this ledger, newest first, and take down overdue ones.
 
-    With `standing`, only those that may cost money. What its vendor does not take down now still
-    stands; the next look tries again.
+    With `standing`, return only those that may cost money. Overdue ones that their vendor does not
+    take down are tried again at the next call.
     """
     ledger = Ledger(home())
     listed = [Deployment(ledger, record) for record in ledger.deployments()]
     for deployment in listed:
         if deployment.is_overdue:
-            outcome = f"was overdue: taken down at {deployment.backend_name}"
+            outcome = f"was overdue and was taken down at {deployment.backend_name}"
             try:
                 deployment.take_down()
             except UnituneError as error:
-                outcome = f"is overdue, and still stands: {error}"
+                outcome = f"is overdue and still running: {error}"
             log.warning("deployment %s", one_line(f"{deployment.id} {outcome}"))
     return [deployment for deployment in listed if deployment.stands or not standing]
 
 
 def needs_deployments(backend: str) -> bool:
-    """Whether a backend's tuned models answer only from a deployment."""
+    """Return whether a backend serves tuned models only from a deployment."""
     return isinstance(registry.backend(backend), Deploys)
 
 
 def ready_deployment(run_id: str) -> Deployment | None:
-    """Return a deployment that answers for a run's model."""
+    """Return a ready deployment of a run's model, if there is one."""
     of_run = (each for each in deployments(standing=True) if each.run_id == run_id)
     return next((each for each in of_run if each.refresh().state == "ready"), None)
 
 
 def answering(run_id: str, model: TunedModel) -> TunedModel:
-    """Return what requests for a run's model go to: itself, or the deployment that stands for it.
+    """Return the model to send requests to: the run's own or its deployment's.
 
     Raises:
-        UserError: It answers only from a deployment, and none is ready.
+        UserError: It needs a deployment and none is ready.
     """
     if not needs_deployments(model.backend):
         return model
     if (ready := ready_deployment(run_id)) is not None:
         return ready.tuned_model
     raise UserError(
-        f"the model of run {run_id} answers only from a deployment at {model.backend}, which "
-        f"costs money, and none is ready. Bring it up: unitune deploy {run_id} --ttl 2h"
+        f"the model of run {run_id} needs a deployment at {model.backend}, which costs money, and "
+        f"none is ready. Start one: unitune deploy {run_id} --ttl 2h"
     )

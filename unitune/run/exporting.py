@@ -1,7 +1,7 @@
-"""What leaves a run for other programs: its model, its checkpoints' weights, its exports.
+"""Download, checkpoint and export the model of a run.
 
-An export is held against the run's own answers to the rows that it was not trained on. Vendors that
-hand out weights can give an adapter; every other form is made by the backend that trains here.
+An export is verified by the run's answers to rows outside of its training set. Vendors that offer
+weights can give an adapter; every other form needs the backend that trains on this machine.
 """
 
 from __future__ import annotations
@@ -34,48 +34,41 @@ from unitune.models import Request, TunedModel
 from unitune.run.launching import job_of
 from unitune.run.model_client import ModelClient
 
-# Rows that verify an export: of 50, two others make 96 %, and each takes a second or so
+# Rows that verify an export; with 50, two differing rows leave 96 %. Each takes about a second
 MOST_ROWS = 50
 
 
 def model_of(record: RunRecord) -> TunedModel:
-    """Return the record of the model that a run left behind.
-
-    Raises:
-        UserError: It has none, or none yet.
-    """
+    """Return the record of a run's model, or raise `UserError`."""
     if record.model is None:
         raise UserError(
-            f"run {record.id} is {record.state} and has no model. Wait for it with `run.wait()` or "
-            f"`unitune watch {record.id}`."
+            f"run {record.id} is {record.state} and has no model. Wait for it with `run.wait()` "
+            f"or `unitune watch {record.id}`."
         )
     return record.model
 
 
 def checkpoints(record: RunRecord) -> list[Checkpoint]:
-    """Return the models saved during a run's training, oldest first.
-
-    Raises:
-        UserError: The run has no job yet.
-        Unsupported: Its backend lists none.
-    """
+    """Return the models saved during a run's training, oldest first, or raise `UserError`."""
     backend = registry.backend(record.backend)
     if not isinstance(backend, Checkpoints):
-        raise Unsupported(f"backend {record.backend!r} lists no checkpoints.")
+        raise Unsupported(f"backend {record.backend!r} does not list checkpoints.")
     return list(backend.checkpoints(job_of(record), record.base_model))
 
 
 def download(record: RunRecord, folder: Path, step: int | None) -> Path:
-    """Write the weights of a run's model, or of a checkpoint; see `unitune.run.handle.Run`."""
+    """Download the weights of a run's model or checkpoint; see `unitune.run.handle.Run`."""
     backend = registry.backend(record.backend)
     if not isinstance(backend, Downloads):
-        raise Unsupported(f"backend {record.backend!r} does not hand out weights.")
+        raise Unsupported(f"backend {record.backend!r} does not offer weights for download.")
     if step is None:
         return backend.download(model_of(record), folder)
     models = {checkpoint.step: checkpoint.model for checkpoint in checkpoints(record)}
     if step not in models:
         known = ", ".join(map(str, models)) or "none"
-        raise UserError(f"run {record.id} has no checkpoint of step {step}. There are: {known}.")
+        raise UserError(
+            f"run {record.id} has no checkpoint at step {step}. Available steps: {known}."
+        )
     return backend.download(models[step], folder)
 
 
@@ -86,12 +79,12 @@ def export(
     folder: str | os.PathLike[str] | None,
     quantization: str | None,
 ) -> Exported:
-    """Write a run's model in another program's form; see `unitune.run.handle.Run.export`."""
+    """Export a run's model for another program; see `unitune.run.handle.Run.export`."""
     model, backend = model_of(record), registry.backend(record.backend)
     job = ledger.job(record.id)
     target = Path(folder or f"{job.name}-{form}")
     if target.exists() or target.is_symlink():
-        raise UserError(f"{target} is there already. Remove it, or choose another with -o DIR.")
+        raise UserError(f"{target} already exists. Remove it or choose another folder with -o DIR.")
     if isinstance(backend, Exports):
         temperature = job.evaluate.temperature
         spec = ExportSpec(
@@ -106,10 +99,10 @@ def export(
         return backend.export(model, spec)
     if isinstance(backend, Downloads) and form == "adapter" and quantization is None:
         return _downloaded(backend, model, target)
-    gives = "an adapter alone: --to adapter" if isinstance(backend, Downloads) else "no weights"
+    gives = "only adapters (--to adapter)" if isinstance(backend, Downloads) else "no weights"
     raise Unsupported(
-        f"backend {record.backend!r} gives {gives}. Models that were tuned on this machine "
-        "(backend: local) can be exported in every form."
+        f"backend {record.backend!r} offers {gives}. Models tuned on this machine (backend: local) "
+        "can be exported in every form."
     )
 
 
@@ -123,12 +116,11 @@ def _downloaded(backend: Downloads, model: TunedModel, folder: Path) -> Exported
         files={each.name: each.stat().st_size for each in (file, folder / ABOUT)},
         seconds=time.monotonic() - begun,
         program=model.backend,
-        notes=(f"It is what {model.backend} hands out, and was not verified: no model was run.",),
+        notes=(f"Downloaded from {model.backend} and not verified: no model was run.",),
     )
 
 
 def _requests(folder: Path, job: Job) -> list[Request]:
-    """Return the rows that verify an export, as an evaluation asks them, answered greedily."""
     files = (folder / name for name in ("validation.jsonl", "train.jsonl"))
     file = next((file for file in files if file.exists()), None)
     rows: list[Example] = [*load(file, use="any")][:MOST_ROWS] if file else []

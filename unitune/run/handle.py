@@ -1,8 +1,7 @@
-"""`Run`: the handle on one durable launch, the same in every process that holds it.
+"""Define `Run`, the handle on one durable launch, which is the same in every process.
 
-It keeps nothing of its own: the properties show the ledger's record as it was last read, and what
-acts takes the run's lease, reads again, and calls `unitune.run.launching`. Runs are launched and
-found by `unitune.run.run`.
+Properties show the ledger's record as last read. Methods that act take the run's lease, read the
+record again and call `unitune.run.launching`.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import Start, TunedModel
 from unitune.run import creating, deleting, exporting, launching
-from unitune.run.in_notebook import run_table, show_steps
+from unitune.run.curves import run_table, show_steps
 from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
 from unitune.tracking.feed import feeding, trackers_to_feed
 
 SLOWEST_POLL_SECONDS = 5.0
-MISSED_POLLS = 20  # polls in a row that may go unanswered before `watch` gives up; over a minute
+MISSED_POLLS = 20  # unanswered polls in a row before `watch` gives up; over a minute
 
 
 class Run:
@@ -51,27 +50,27 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Its name, for every command."""
+        """Id, accepted by every command."""
         return self._record.id
 
     @property
     def name(self) -> str:
-        """Name of its job, and in a sweep its values: ``triage learning_rate=0.0001``."""
+        """Name of the job; in a sweep with its values: ``triage learning_rate=0.0001``."""
         return self._record.name
 
     @property
     def state(self) -> State:
-        """Where it stands, in our words."""
+        """State as defined by unitune."""
         return self._record.state
 
     @property
     def raw(self) -> str:
-        """Where it stands, in the backend's words."""
+        """State as reported by the backend."""
         return self._record.raw
 
     @property
     def error(self) -> str | None:
-        """Why it failed or is uncertain."""
+        """Reason why it failed or is uncertain."""
         return self._record.error
 
     @cached_property
@@ -81,12 +80,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where its files stand, on the machine that launched it."""
+        """Folder of its files, on the machine that launched it."""
         return self._ledger.run_folder(self.id)
 
     @property
     def backend_name(self) -> str:
-        """Who trains."""
+        """Name of the backend."""
         return self._record.backend
 
     @property
@@ -106,37 +105,37 @@ class Run:
 
     @property
     def attempt(self) -> int:
-        """Counted from 1; resuming a failed run begins the next."""
+        """Number of the attempt, from 1; resuming a failed run begins the next."""
         return self._record.attempt
 
     @property
     def fingerprint(self) -> str:
-        """`training_fingerprint` of what it trains."""
+        """`training_fingerprint` of the training."""
         return self._record.fingerprint
 
     @property
     def start(self) -> Start | None:
-        """What its training goes on from; None: it begins at the base model."""
+        """Model from which the training continues; None for the base model."""
         return self._record.start
 
     @property
     def lineage(self) -> Lineage:
-        """What it has gone on from, and what goes on from it."""
+        """Runs that it continues from, and runs that continue from it."""
         return lineage(self._ledger, self._record)
 
     @property
     def created(self) -> datetime:
-        """When it was launched, UTC."""
+        """Time of the launch, UTC."""
         return datetime.fromtimestamp(self._record.created, UTC)
 
     @property
     def updated(self) -> datetime:
-        """When its record last changed, UTC."""
+        """Time of the last change of its record, UTC."""
         return datetime.fromtimestamp(self._record.updated, UTC)
 
     @property
     def tuned_model(self) -> TunedModel | None:
-        """The record of the model that it left behind; None unless it succeeded."""
+        """Record of the tuned model; None unless the run succeeded."""
         return self._record.model
 
     @cached_property
@@ -150,49 +149,46 @@ class Run:
 
     @cached_property
     def base(self) -> ModelClient:
-        """The untuned base of `model`, to hold its answers against; raises as `model` does."""
+        """The untuned base of `model`, for comparison; raises as `model` does."""
         return ModelClient(self._ledger, self.id, exporting.model_of(self._record), base=True)
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """What it was estimated to cost; None on this machine, and where that is not on record."""
+        """Estimated cost; None for a local training or if it was not recorded."""
         approval = budgeting.approval_of(self._ledger, self.id)
         return approval and approval.estimate
 
     @property
     def reconciliation(self) -> Reconciliation | None:
-        """What the newest attempt has cost beside its estimate, once it has ended."""
+        """Actual and estimated cost of the newest attempt, once it has ended."""
         return budgeting.reconciled(self._ledger, self._record)
 
     @property
     def interrupted(self) -> bool:
-        """Whether its launch was begun, is not done, and no process is at it: `resume` goes on."""
+        """True if its launch is unfinished and no process works on it; call `resume`."""
         at_work = self._ledger.is_held(self.id)
-        self._reload()  # after the lease was read: a launch may just have been done
+        self._reload()  # after reading the lease: a launch may just have finished
         return not at_work and self.state in launching.BEFORE_JOB
 
     def events(self) -> list[Event]:
-        """Return the recorded events of the current attempt, oldest first; polls nothing."""
+        """Return the recorded events of the current attempt, oldest first, without polling."""
         return [seen.event for seen in self._ledger.events(self.id, self.attempt)]
 
     @property
     def worse_than_start(self) -> str | None:
-        """Why the model is worse than before the training, if it is known to be."""
+        """Reason why the model is known to be worse than before the training."""
         warnings = self._ledger.events(self.id, self.attempt, key="warning")
         marked = (seen.event.data for seen in warnings if WORSE in seen.event.data)
         return next((str(data["text"]) for data in marked), None)
 
     def transitions(self) -> list[Transition]:
-        """Return the states that it went through, all attempts, oldest first."""
+        """Return the state changes of all attempts, oldest first."""
         return self._ledger.transitions(self.id)
 
     def refresh(self) -> Run:
-        """Ask the backend once and write down what is new.
+        """Poll the backend once and record what is new; raise `Unreachable` without an answer.
 
-        An uncertain run looks for a job that carries its key, and adopts it if there is just one.
-
-        Raises:
-            Unreachable: No answer came.
+        For an uncertain run, search for jobs with its key and adopt the job if there is only one.
         """
         self._reload()
         if launching.has_open_job(self._record) or self.state is State.UNCERTAIN:
@@ -200,16 +196,16 @@ class Run:
         return self
 
     def watch(self, poll_seconds: float = 0.5) -> Iterator[Event]:
-        """Yield the recorded events, then those that come, until the run `is_at_rest`.
+        """Yield recorded events, then new ones, until the run `is_at_rest`.
 
-        Stopping to watch, Ctrl-C included, does nothing to the run. At its end the user is told as
-        they have configured (`unitune.run.notifying`), and its job's trackers know all of it.
+        Stopping the iteration, Ctrl-C included, does not affect the run. When the run ends, the
+        user is notified as configured (`unitune.run.notifying`) and its trackers are up to date.
 
         Args:
-            poll_seconds: Pause between two polls; grows to 5 seconds while nothing happens.
+            poll_seconds: Pause between polls; grows to 5 seconds while nothing happens.
 
         Raises:
-            Unreachable: The backend did not answer many times in a row.
+            Unreachable: The backend did not answer many polls in a row.
         """
         with feeding(self._ledger, self._record, trackers_to_feed(self._ledger, self._record)):
             yield from self._watched(poll_seconds)
@@ -218,7 +214,7 @@ class Run:
         last_id, pause, missed, has_ended = 0, poll_seconds, 0, self.state.ended
         while True:
             failure = self._refresh_patiently(missed)
-            if self.state.ended and not has_ended:  # one that ended before is no news
+            if self.state.ended and not has_ended:  # do not notify of an earlier end
                 notify_end(self._ledger, self._record)
             missed = 0 if failure is None else missed + 1
             fresh = self._ledger.events(self.id, self.attempt, last_id)
@@ -232,10 +228,10 @@ class Run:
             self._rest(pause if failure is None else retry_delay(failure, pause))
 
     def hold_to_budget(self) -> Run:
-        """End the run if it costs more than it may, by what is known without asking the backend.
+        """Cancel the run if its known cost exceeds its limit, without polling the backend.
 
         Raises:
-            BackendError: The backend did not take the cancel; the next poll sends it again.
+            BackendError: The backend did not accept the cancel; the next poll sends it again.
         """
         self._reload()
         if launching.has_open_job(self._record):
@@ -243,10 +239,10 @@ class Run:
         return self
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
-        """Follow the run, as `watch` does, until it comes to rest; a notebook shows its steps.
+        """Watch the run until it is at rest; a notebook shows its steps.
 
         Raises:
-            RunFailed: It failed; the message has the reason.
+            RunFailed: The run failed; the message gives the reason.
         """
         show_steps(self.id, self.watch(poll_seconds))
         if self.state is State.FAILED:
@@ -254,10 +250,10 @@ class Run:
         return self
 
     def cancel(self) -> Run:
-        """End the run; `watch` then shows cancelling and cancelled.
+        """Cancel the run; `watch` then shows cancelling and cancelled.
 
         Raises:
-            UserError: It has ended otherwise already, or is uncertain.
+            UserError: It has already ended in another state, or is uncertain.
         """
         if self.state is State.UNCERTAIN:
             self.refresh()
@@ -265,51 +261,47 @@ class Run:
 
     @property
     def duplicates(self) -> list[str]:
-        """The backend's ids of further jobs that were seen to carry the run's key."""
+        """Ids of further jobs that carry the run's key."""
         warnings = self._ledger.events(self.id, self.attempt, key=creating.DUPLICATE)
         return [str(warning.event.data["job"]) for warning in warnings]
 
     def cancel_duplicate(self, job_id: str) -> None:
-        """End a further job that carries the run's key, by its id; the run's own goes on.
-
-        Raises:
-            UserError: It is the run's own job, or does not carry the run's key.
-        """
+        """Cancel a further job with the run's key; raise `UserError` for any other job."""
         with self._ledger.acting(self.id) as self._record:
             creating.cancel_duplicate(self._ledger, self._record, job_id)
 
     def pause(self) -> Run:
-        """Stop the run for now; `watch` then shows paused, and `resume` goes on.
+        """Pause the run until `resume`.
 
         Raises:
             UserError: It has no job yet, or has ended.
-            Unsupported: Its backend cannot.
+            Unsupported: Its backend cannot pause jobs.
         """
         return self._act(launching.pause)
 
     def resume(self, *, adopt: str | None = None, resubmit: bool = False) -> Run:
-        """Let the run go on from wherever it stopped; one that runs or succeeded is left alone.
+        """Continue the run from where it stopped; do nothing if it runs or succeeded.
 
-        An interrupted launch is finished with exactly one job, a paused job goes on from its
-        checkpoint, a failed run begins its next attempt, and a cancel is sent again. An uncertain
-        run first looks once more for its job; if that shows, nothing need be decided.
+        Finish an interrupted launch with exactly one job, continue a paused job from its
+        checkpoint, begin the next attempt of a failed run, or send a cancel again. For an uncertain
+        run, search once more for its job first.
 
         Args:
-            adopt: For an uncertain run: the backend's id of the job that is its own.
-            resubmit: For an uncertain run: there is no such job, so create one.
+            adopt: Id of the backend's job that belongs to an uncertain run.
+            resubmit: Create a new job for an uncertain run, because it has none.
 
         Raises:
-            UserError: It was cancelled, or it is uncertain and neither way out is given.
-            Unsupported: It is paused at a backend that cannot resume.
-            UnituneError: The backend refused or did not answer.
+            UserError: The run was cancelled, or it is uncertain and neither argument is given.
+            Unsupported: It is paused at a backend that cannot resume jobs.
+            UnituneError: The backend refused the request or did not answer.
         """
         self._reload()
         if self.state is State.UNCERTAIN and self.refresh().job_id not in (None, adopt):
             if adopt is None:
                 return self
             raise UserError(
-                f"run {self.id} has just found its own job, {self.job_id}, by its key; {adopt} is "
-                f"not adopted. Follow it: unitune watch {self.id}"
+                f"run {self.id} is already matched to job {self.job_id} by its key; ignoring "
+                f"--adopt {adopt}. Follow it: unitune watch {self.id}"
             )
         return self._act(partial(launching.resume, adopt_id=adopt, resubmit=resubmit))
 
@@ -318,14 +310,15 @@ class Run:
         return exporting.checkpoints(self._record)
 
     def download(self, folder: str | os.PathLike[str], *, step: int | None = None) -> Path:
-        """Write the weights of the tuned model into a folder, and return the file.
+        """Download the weights of the tuned model into a folder, and return the file.
 
         Args:
-            folder: Made when it is not there.
-            step: Of a checkpoint; None for the model that the run ended with.
+            folder: Target folder; created if missing.
+            step: Step of a checkpoint; None for the final model.
 
         Raises:
-            UserError: There is no model, or no such checkpoint; Unsupported: nor any download.
+            UserError: The run has no model, or no such checkpoint.
+            Unsupported: The backend does not offer weights.
         """
         return exporting.download(self._record, Path(folder), step)
 
@@ -336,47 +329,46 @@ class Run:
         *,
         quantization: str | None = None,
     ) -> Exported:
-        """Write the tuned model in another program's form, verified by its answers.
+        """Export the tuned model for another program and verify its answers.
 
-        Raises as `download`, and a `Mismatch` where it would answer otherwise; that is not kept.
+        Raises as `download`, and `Mismatch` if the export answers differently; it is then removed.
 
         Args:
-            to: What it is made for.
-            folder: That it becomes, not there yet; by default named after job and form, here.
-            quantization: What its weights are rounded to, such as Q8_0; None: the form's usual.
+            to: Form of the export.
+            folder: Folder to create; by default named after job and form, in the current folder.
+            quantization: Rounding of the weights, such as Q8_0; None for the form's default.
         """
         return exporting.export(self._ledger, self._record, to, folder, quantization)
 
     def inventory(self, *, reports: bool = False) -> list[str]:
-        """Return what `delete` would delete, a line each; raises as `delete` does."""
+        """List what `delete` would delete, one item per line; raises as `delete` does."""
         return deleting.inventory(self._ledger, self._record, reports=reports)
 
     def delete(self, *, force: bool = False, reports: bool = False) -> list[str]:
-        """Delete what the run alone has left: model and files at the backend, its folder, its rows.
+        """Delete the run's model and files at the backend, its folder and its ledger records.
 
         Args:
-            force: Forget the run even if something cannot be deleted.
-            reports: Delete the reports of its evaluation, too.
+            force: Remove the run from the ledger even if something cannot be deleted.
+            reports: Also delete the reports of its evaluation.
 
         Returns:
-            A sentence for each object that could not be deleted; the run is then still in the
-            ledger, unless forced. Nothing: there is no such run any more.
+            A sentence for each object that could not be deleted. If there are any, the run stays in
+            the ledger unless forced.
 
         Raises:
-            UserError: It has not ended, or a deployment of its model stands.
+            UserError: It has not ended, or a deployment of its model is running.
         """
         with self._ledger.acting(self.id) as self._record:
             return deleting.delete(self._ledger, self._record, force=force, reports=reports)
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing more will happen before a user acts, as of the last look."""
+        """True if nothing more happens until a user acts, by the last record read."""
         if self.state in launching.BEFORE_JOB:
             return self.interrupted
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
 
     def _rest(self, seconds: float) -> None:
-        """Wait between two polls; a long wait holds the run to its budget."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, SLOWEST_POLL_SECONDS))
@@ -385,7 +377,7 @@ class Run:
                     self.hold_to_budget()
 
     def _refresh_patiently(self, missed: int) -> BackendError | LockTimeout | None:
-        """Refresh, and return why that has not worked, as so many times in a row before."""
+        """Refresh; return a retryable error unless too many polls in a row were missed."""
         try:
             self.refresh()
         except (BackendError, LockTimeout) as error:
@@ -398,8 +390,7 @@ class Run:
         self._record = self._ledger.record(self.id)
 
     def _act(self, step: Callable[[Ledger, RunRecord], RunRecord]) -> Run:
-        """Be the process that acts for the run, and take it a step on from its present record."""
         with self._ledger.acting(self.id) as current:
-            self._record = current  # as it is should the step fail
+            self._record = current  # kept if the step fails
             self._record = step(self._ledger, current)
         return self

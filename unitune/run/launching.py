@@ -1,17 +1,13 @@
-"""One job at the backend, whatever happens in between: how a run gets from state to state.
+"""Move a run from state to state so that its backend gets exactly one job.
 
-Each function takes the ledger and a record and returns the record as it then stands. The caller
-acts for the run (`Ledger.acting`). Every state is written before it is acted on, so a process that
-dies leaves a record that says how far it may have come:
+Each function takes the ledger and a record and returns the current record. The caller holds the
+run's lease (`Ledger.acting`). Every state is recorded before it is acted on, so the record of a
+process that dies shows how far it may have come:
 
-    planned, uploading   nothing was created: go on (uploads are known by their hash)
-    submitting           the create call may have been sent: look for the launch key first
+    planned, uploading   nothing was created: continue (uploads are found by their hash)
+    submitting           the create call may have been sent: search for the launch key first
     uncertain            only the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
-
-Files are known by their hash: what the ledger has as uploaded, or the backend has from another run,
-is not uploaded again. Not here: the handle that users hold (`unitune.run.handle`), and the create
-call (`unitune.run.creating`).
 """
 
 from __future__ import annotations
@@ -51,34 +47,34 @@ from unitune.run.creating import (
 
 # States in which the backend may have no job yet
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
-# How long a poll is repeated while it is refused for its rate; others may act after that
+# How long a rate-limited poll is retried; other processes may act on the run after that
 POLL_SECONDS = 10.0
-UPLOAD_SECONDS = 120.0  # how long an upload is repeated while it is refused for its rate
-# Folder within a run's for its rows in the backend's own format, where that is not canonical
+UPLOAD_SECONDS = 120.0  # how long a rate-limited upload is retried
+# Folder for the run's rows in the backend's own format, if that is not canonical
 WIRE = "wire"
-OVERRUN = "run.over_budget"  # key of the event that says why a run was cancelled for its cost
+OVERRUN = "run.over_budget"  # key of the event that explains why a run was cancelled for its cost
 
 
 def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Take a run on from where it stands until its backend has exactly one job.
+    """Continue a run until its backend has exactly one job.
 
     Raises:
-        Unreachable: No answer came; `advance` can be called again.
+        Unreachable: The backend did not answer; `advance` can be called again.
         Interrupted: The user pressed Ctrl-C; `advance` can be called again.
-        UnituneError: The backend refused; the run has failed, unless for its rate alone.
+        UnituneError: The backend refused; the run has failed, unless it was rate-limited.
     """
     resume = f"`unitune resume {record.id}`"
     try:
         return _advance(ledger, record)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped while run {record.id} was being launched. How far it came is on record: "
-            f"{resume} goes on, and `unitune cancel {record.id}` ends it."
+            f"interrupted while launching run {record.id}. Its progress is recorded: {resume} "
+            f"continues and `unitune cancel {record.id}` cancels it."
         ) from None
     except BackendError as error:
         if error.is_rate_limited:
             raise BackendError(
-                f"{error} Nothing is lost: {resume} goes on.",
+                f"{error} Nothing is lost: {resume} continues the launch.",
                 status=error.status,
                 request_id=error.request_id,
                 retry_after=error.retry_after,
@@ -86,7 +82,7 @@ def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
         if not error.is_ambiguous:
             raise
         raise Unreachable(
-            f"{error} Nothing is lost: {resume} finds out what became of the request and goes on."
+            f"{error} Nothing is lost: {resume} checks the outcome of the request and continues."
         ) from error
 
 
@@ -107,23 +103,19 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return a run's files that are here; none when all were uploaded, wherever they are.
-
-    Raises:
-        UserError: They still have to be uploaded, and are on another machine or gone.
-    """
+    """Return a run's files here, if not all are uploaded; raise `UserError` if they are missing."""
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
     training, validation = folder / "train.jsonl", folder / "validation.jsonl"
     if training.exists():
         return [file for file in (training, validation) if file.exists()]
     if any(seen.state is State.SUBMITTING for seen in ledger.transitions(record.id)):
-        return []  # a create call was announced, in whichever attempt, so all were uploaded
+        return []  # an attempt announced a create call, so all were uploaded
     raise _missing(ledger, record)
 
 
 def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
-    """Upload files, except those that the ledger knows to be there."""
+    """Upload files that the ledger does not list as uploaded."""
     backend = registry.backend(record.backend)
     known = ledger.uploads(record.id)
     for path in files:
@@ -136,24 +128,24 @@ def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
 def _missing(ledger: Ledger, record: RunRecord) -> UserError:
     if record.host not in ("", socket.gethostname()):
         return UserError(
-            f"run {record.id} cannot go on here: it still has to upload its files, which are "
-            f"on the machine {record.host!r}. Go on there with `unitune resume {record.id}`, or "
-            f"end it with `unitune cancel {record.id}` and launch the job file again."
+            f"run {record.id} cannot continue here, because the files it must upload are on the "
+            f"machine {record.host!r}. Run `unitune resume {record.id}` there, or cancel it with "
+            f"`unitune cancel {record.id}` and launch the job file again."
         )
     return UserError(
-        f"run {record.id} cannot go on, because it still has to upload its rows and "
-        f"{ledger.run_folder(record.id)} has no train.jsonl any more. End it with `unitune cancel "
+        f"run {record.id} cannot continue: it must upload its rows, but "
+        f"{ledger.run_folder(record.id)} has no train.jsonl. Cancel it with `unitune cancel "
         f"{record.id}` and launch the job file again."
     )
 
 
 def has_open_job(record: RunRecord) -> bool:
-    """Return whether the backend has a job of a run that has not ended."""
+    """Return whether a run has a job that has not ended."""
     return not (record.state.ended or record.state in (*BEFORE_JOB, State.UNCERTAIN))
 
 
 def refresh(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Poll the job of a run, or search for that of an uncertain one."""
+    """Poll the job of a run, or search for the job of an uncertain run."""
     if record.state is State.UNCERTAIN:
         return search_again(ledger, record)
     return poll(ledger, record) if has_open_job(record) else record
@@ -162,12 +154,12 @@ def refresh(ledger: Ledger, record: RunRecord) -> RunRecord:
 def resume(
     ledger: Ledger, record: RunRecord, adopt_id: str | None = None, *, resubmit: bool = False
 ) -> RunRecord:
-    """Let a run go on from wherever it stopped; arguments as of `unitune.run.handle.Run.resume`."""
+    """Continue a run from where it stopped; see `unitune.run.handle.Run.resume`."""
     if record.state is State.UNCERTAIN:
         return _decided(ledger, record, adopt_id, resubmit=resubmit)
     if resubmit or adopt_id not in (None, record.job_id):
         raise UserError(
-            f"run {record.id} is {record.state}; adopt and resubmit are for uncertain runs only."
+            f"run {record.id} is {record.state}; use adopt and resubmit only for uncertain runs."
         )
     if has_open_job(record):
         record = poll(ledger, record)
@@ -181,7 +173,7 @@ def resume(
         case State.FAILED:
             return attempt_again(ledger, record)
         case State.CANCELLED:
-            raise UserError(f"run {record.id} was cancelled; launch its job file again.")
+            raise UserError(f"run {record.id} was cancelled. Launch its job file again.")
         case _:
             return record
 
@@ -197,10 +189,9 @@ def _decided(
 
 
 def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Begin the next attempt, under a launch key of its own, and take it on.
+    """Begin the next attempt, with its own launch key, and advance it.
 
-    If the backend turns out to have a job of the attempt before that the run did not know, that
-    one is adopted instead.
+    If the backend has an unknown job of the previous attempt, that job is adopted instead.
     """
     if record.job_id is None:
         record = search_again(ledger, record)
@@ -219,10 +210,10 @@ def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Request the status of a job from its backend once, and write down what is new."""
+    """Poll a job once and record what is new."""
     request = partial(registry.backend(record.backend).poll, job_of(record), record.cursor)
     status = retry_rate_limited(request, POLL_SECONDS)
-    # A cancel that has not reached the backend yet must not be forgotten.
+    # Keep a cancel that has not reached the backend yet.
     cancelling = record.state is State.CANCELLING and not status.state.ended
     polled = replace(
         record,
@@ -241,17 +232,14 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def _on_its_base(model: TunedModel | None, record: RunRecord) -> TunedModel | None:
-    """Return a model with the base of its run: vendors name what a training has gone on from."""
+    """Set the base model of a continued training, as vendors name its start instead."""
     if model is None or record.start is None:
         return model
     return model.model_copy(update={"base": record.base_model})
 
 
 def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """End a run that costs more than it may; settle the money of one that has ended.
-
-    What it costs is what is known without asking the backend: by the clock, and by its last poll.
-    """
+    """Cancel a run whose known cost exceeds its limit; settle the money of one that has ended."""
     if record.state.ended:
         budgeting.reconciled(ledger, record)
         return record
@@ -265,26 +253,26 @@ def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def _cancelled_for_its_cost(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Send a cancel for cost again: the process that decided on it may have died before."""
+    """Send a cancel for cost again, in case the process that decided it died before sending it."""
     if ledger.events(record.id, record.attempt, key=OVERRUN):
-        with suppress(BackendError):  # the job may just have ended, or not listen twice
+        with suppress(BackendError):  # the job may just have ended or refuse a second cancel
             registry.backend(record.backend).cancel(job_of(record))
     return record
 
 
 def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Ask a job to stop for now; raises as `unitune.run.handle.Run.pause` does."""
+    """Pause a job; raises as `unitune.run.handle.Run.pause` does."""
     if not has_open_job(record):
         raise UserError(
-            f"run {record.id} is {record.state}; what can be paused is a job that its backend has "
-            "and that has not ended."
+            f"run {record.id} is {record.state} and cannot be paused. Only a job that is queued "
+            "or running at its backend can be paused."
         )
     if record.state is State.PAUSED:
         return record
     backend = registry.backend(record.backend)
     if not isinstance(backend, Pauses):
         raise Unsupported(
-            f"run {record.id} cannot be paused: backend {record.backend!r} only ends a job "
+            f"run {record.id} cannot be paused: backend {record.backend!r} can only cancel a job "
             f"(unitune cancel {record.id})."
         )
     backend.pause(job_of(record))
@@ -295,8 +283,8 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
     backend = registry.backend(record.backend)
     if not isinstance(backend, Pauses):
         raise Unsupported(
-            f"run {record.id} is paused, and backend {record.backend!r} cannot resume a job. "
-            f"Resume it at the vendor, or end it with `unitune cancel {record.id}`."
+            f"run {record.id} is paused, but backend {record.backend!r} cannot resume a job. "
+            f"Resume it at the vendor, or cancel it with `unitune cancel {record.id}`."
         )
     record = ledger.write(replace(record, state=State.QUEUED))
     backend.resume(job_of(record))
@@ -304,13 +292,9 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """End a run that has not ended.
-
-    Raises:
-        UserError: It has ended otherwise, or is uncertain, so that it may have an unknown job.
-    """
+    """Cancel a run; raise `UserError` if it has ended in another state or is uncertain."""
     if record.state in (State.SUCCEEDED, State.FAILED):
-        raise UserError(f"run {record.id} has {record.state} already; nothing is left to end.")
+        raise UserError(f"run {record.id} has already {record.state}; there is nothing to cancel.")
     if record.state is State.UNCERTAIN:
         raise UserError(f"run {record.id} cannot be cancelled yet: {record.error}")
     if record.state in (State.UPLOADING, State.SUBMITTING):
@@ -328,7 +312,7 @@ def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     try:
         registry.backend(record.backend).cancel(job_of(record))
     except BackendError:
-        # The job may have ended in the meantime, which a vendor answers with an error.
+        # The job may have ended since, which a vendor reports as an error.
         record = poll(ledger, record)
         if not record.state.ended:
             raise
@@ -337,7 +321,7 @@ def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def job_of(record: RunRecord) -> str:
-    """Return the id of a run's job; a UserError where it has none."""
+    """Return the id of a run's job; raise a UserError if it has none."""
     if record.job_id is None:
         raise UserError(f"run {record.id} is {record.state} and has no job at {record.backend}.")
     return record.job_id

@@ -1,7 +1,6 @@
-"""What a run has gone on from, and what goes on from it: the chain of its trainings.
+"""Find the runs that a run continues from and those that continue from it.
 
-A run keeps what it started from (`unitune.models.Start`), so a chain is told as far as its runs are
-in the ledger, and names the first that is not.
+The ancestors end with the first one that is not in the ledger.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from unitune.ledger import Ledger, RunRecord
 
 
 class Link(NamedTuple):
-    """A training of a chain; of one that is not in the ledger only its name is known."""
+    """A training of the chain; only its name is known if the ledger lacks it."""
 
     name: str  # id of the run, or the model's name at its backend
     method: str | None = None
@@ -22,16 +21,16 @@ class Link(NamedTuple):
 
 
 class Lineage(NamedTuple):
-    """The chain that a run stands in."""
+    """The chain of trainings of a run."""
 
     ancestors: tuple[Link, ...]
-    """What it has gone on from, the first training first."""
+    """Trainings that it continues from, the first one first."""
     continuations: tuple[Link, ...]
-    """The runs that go on from it, the newest first."""
+    """Runs that continue from it, newest first."""
 
 
 def lineage(ledger: Ledger, record: RunRecord) -> Lineage:
-    """Return the chain that a run stands in."""
+    """Return the chain of trainings of a run."""
     after = tuple(map(_link, ledger.continuations(record.id)))
     before = (
         Link(each) if isinstance(each, str) else _link(each)
@@ -41,7 +40,7 @@ def lineage(ledger: Ledger, record: RunRecord) -> Lineage:
 
 
 def ancestors(ledger: Ledger, record: RunRecord) -> list[RunRecord | str]:
-    """Return the runs that a run has gone on from, the nearest first; by name where not here."""
+    """Return the runs that a run continues from, nearest first; a name if unknown."""
     chain: list[RunRecord | str] = []
     while record.start is not None:
         if record.start.run is None:

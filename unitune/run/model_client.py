@@ -1,8 +1,8 @@
-"""`ModelClient`: requests to the model of a run, from a script, a notebook or an event loop.
+"""Define `ModelClient`, which sends requests to the model of a run from any program.
 
-The model is opened at the first request and kept, with its connections or its weights in memory,
-until `close`, the end of a `with` block or the end of the process. All requests are sent from one
-event loop in a thread of unitune's own (`unitune.backends.event_loop`).
+The model is opened at the first request. It stays open until `close`, the end of a `with` block or
+the end of the process. All requests are sent from one event loop in a background thread
+(`unitune.backends.event_loop`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from unitune.ledger import Ledger
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.run.deployment import answering, needs_deployments
 
-# Long enough for a conversation, short enough that an untuned model's rambling ends
+# Long enough for a conversation, short enough to end the rambling of an untuned model
 MAX_TOKENS = 512
 
-# A user's message, a conversation, or a whole request
 Prompt: TypeAlias = str | Sequence[Message] | Request
 
 
 class ModelClient:
     """Sends requests to the tuned model of a run, or to its untuned base.
 
-    `unitune.Run.model` is one. Requests that fail for the moment (rate limit, server error, no
-    answer) are sent again, six times at most.
+    `unitune.Run.model` is one. Requests that fail temporarily (rate limit, server error, no answer)
+    are sent up to six more times.
 
     Examples:
         >>> print(run.model.ask("Where is my parcel?"))
@@ -62,20 +61,17 @@ class ModelClient:
 
     @property
     def name(self) -> str:
-        """How the backend calls the model: its id at a vendor, or a folder on this machine."""
+        """Model id at a vendor, or folder on this machine."""
         return self._tuned.base if self._is_base else self._tuned.name
 
     @property
     def backend_name(self) -> str:
-        """The backend that answers."""
+        """Name of the backend."""
         return self._tuned.backend
 
     @cached_property
     def system(self) -> str | None:
-        """The system message that all training rows share; None where there is none.
-
-        None, too, on a machine that does not have the run's training rows.
-        """
+        """System message shared by all training rows; None if they differ or are not here."""
         rows = self._ledger.run_folder(self._run_id) / "train.jsonl"
         if not rows.exists():
             return None
@@ -88,17 +84,17 @@ class ModelClient:
     ) -> str:
         """Return the model's answer.
 
-        Works inside a running event loop, too, but blocks it; `reply` does not.
+        This also works inside a running event loop but blocks it; `reply` does not.
 
         Args:
             prompt: A user's message, a conversation, or a whole request.
-            system: The system message; by default `system`, unless the prompt brings one or is a
-                whole request. An empty text sends none.
-            max_tokens: The longest answer; by default the request's, or 512.
+            system: The system message; by default `system`, unless the prompt has its own or is a
+                `Request`. An empty string sends none.
+            max_tokens: Maximum length of the answer; by default the request's, or 512.
 
         Raises:
-            BackendError: The model gave no answer.
-            UserError: The model answers only from a deployment, and none is ready.
+            BackendError: The model did not answer.
+            UserError: The model needs a deployment and none is ready.
         """
         request = self._request(prompt, system, max_tokens)
         reply = event_loop.run(_send(self._opened(), request))
@@ -109,14 +105,14 @@ class ModelClient:
     def stream(
         self, prompt: Prompt, *, system: str | None = None, max_tokens: int | None = None
     ) -> AnswerStream:
-        """Return the model's answer as it comes; arguments as of `ask`.
+        """Stream the model's answer; arguments as in `ask`.
 
         Examples:
             >>> for text in run.model.stream("Where is my parcel?"):
             ...     print(text, end="", flush=True)
 
         Raises:
-            UserError: The model answers only from a deployment, and none is ready.
+            UserError: The model needs a deployment and none is ready.
         """
         request = self._request(prompt, system, max_tokens)
         chat = self._opened()
@@ -126,12 +122,12 @@ class ModelClient:
     async def reply(
         self, prompt: Prompt, *, system: str | None = None, max_tokens: int | None = None
     ) -> Reply:
-        """Return the model's reply: its text, tool calls, tokens, or why there is none (`error`).
+        """Return the model's reply: text, tool calls, token counts, or the reason of a failure.
 
-        May be awaited in any event loop, and many at once; arguments as of `ask`.
+        Can be awaited in any event loop, also concurrently; arguments as in `ask`.
 
         Raises:
-            UserError: The model answers only from a deployment, and none is ready.
+            UserError: The model needs a deployment and none is ready.
         """
         request = await asyncio.to_thread(self._request, prompt, system, max_tokens)
         chat = await asyncio.to_thread(self._opened)
@@ -140,7 +136,7 @@ class ModelClient:
         return reply
 
     def close(self) -> None:
-        """Close connections, or free the weights; a further request opens the model again."""
+        """Close connections or free the weights; the next request opens the model again."""
         with self._opening:
             chat, self._chat = self._chat, None
         if chat is not None and self._forgotten is not None:
@@ -174,24 +170,23 @@ class ModelClient:
                 tuned = self._tuned
                 name = tuned.base if self._is_base else answering(self._run_id, tuned)
                 self._chat = registry.backend(tuned.backend).chat(name)
-                # The reference to the model keeps it until it is closed, even in a garbage cycle.
+                # This reference keeps the model until it is closed, even in a garbage cycle.
                 self._forgotten = finalize(self, _close_forgotten, self._chat)
                 self._forgotten.atexit = False
                 _open_clients.add(self)
             return self._chat
 
     def _forget_deployment(self, reply: Reply) -> None:
-        """After a failure, look again which deployment answers: the former may be gone."""
         if reply.error is not None and needs_deployments(self.backend_name):
             self.close()
 
 
 class AnswerStream(Iterator[str]):
-    """An answer as it comes: iterate once over its texts.
+    """Texts of an answer as they arrive; can be iterated once.
 
     Args:
-        name: Of the model, for messages.
-        pieces: Texts, and the reply as the last.
+        name: Name of the model, for messages.
+        pieces: Texts, followed by the reply.
         ended: Called with the reply.
     """
 
@@ -202,27 +197,27 @@ class AnswerStream(Iterator[str]):
         ended: Callable[[Reply], None] = lambda _: None,
     ) -> None:
         self.text = ""
-        """What has come so far."""
+        """Text received so far."""
         self.reply: Reply | None = None
-        """The whole reply, once it is there."""
+        """The complete reply, once received."""
         self._name, self._ended = name, ended
         self._texts = SimpleQueue[str | None]()
         self._work = event_loop.submit(self._take(pieces))
 
     @property
     def done(self) -> bool:
-        """Whether nothing more comes."""
+        """True if no more text follows."""
         return self._work.done()
 
     def __next__(self) -> str:
         """Wait for the next text.
 
         Raises:
-            BackendError: The model gave no answer, or it broke off.
+            BackendError: The model did not answer, or the answer broke off.
         """
         if (text := self._texts.get()) is not None:
             return text
-        self._texts.put(None)  # nothing more comes, however often it is asked for
+        self._texts.put(None)  # every further call must end, too
         with suppress(CancelledError):
             self._work.result()
         if self.reply is not None:
@@ -231,7 +226,7 @@ class AnswerStream(Iterator[str]):
         raise StopIteration
 
     def stop(self) -> None:
-        """End the answer where it is; `text` is what has come of it."""
+        """Stop the answer; `text` keeps what was received."""
         self._work.cancel()
         self._texts.put(None)
 
@@ -250,7 +245,7 @@ class AnswerStream(Iterator[str]):
 
 def _raise_failure(name: str, reply: Reply) -> None:
     if reply.error is not None:
-        raise BackendError(f"{name} gave no answer: {reply.error}", status=reply.status)
+        raise BackendError(f"{name} did not answer: {reply.error}", status=reply.status)
 
 
 async def _send(chat: ChatModel, request: Request) -> Reply:

@@ -1,11 +1,9 @@
-"""Telling the user that a run has ended: a command or a webhook of their own configuration.
+"""Notify the user of the end of a run by a command or webhook of their configuration.
 
-Who watches a run to its end tells of it, once: the ledger says which process does, and what is
-told is never told again. The process of a training on this machine has itself watched at its end
-(`unitune.run.watching`), so that one is told of though no one else looks. A notification that fails
-is a warning among the run's events. Nothing here is taken from a job, which may be a stranger's
-(`unitune.workspace.user_config`). A command gets no keys from the environment: whichever process
-runs it, it finds the same there.
+The process that sees a run end sends the notification, once, as recorded in the ledger. A training
+on this machine watches its own end (`unitune.run.watching`). A failed notification is a warning
+event of the run. The settings come from the user's own configuration only, because a job may be
+someone else's. The command gets no keys from the environment.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ WEBHOOK_SECONDS = 10.0
 
 
 def notify_end(ledger: Ledger, record: RunRecord) -> None:
-    """Tell the user that a run has ended, if they wish it and no other process has."""
+    """Notify the user of a run's end, if configured and not done by another process."""
     if not record.state.ended:
         return
     try:
@@ -43,7 +41,7 @@ def notify_end(ledger: Ledger, record: RunRecord) -> None:
             return
         problems = [*notification_problems(notify, message_of(record))]
     except LockTimeout:
-        return  # another process is at it
+        return  # another process sends it
     except UnituneError as error:
         problems = [str(error)]
     for number, problem in enumerate(problems):
@@ -52,11 +50,7 @@ def notify_end(ledger: Ledger, record: RunRecord) -> None:
 
 
 def send_test() -> list[str]:
-    """Send a message as at the end of a run, and return why it was not sent, if so.
-
-    Raises:
-        UserError: The user's configuration names no way.
-    """
+    """Send a test notification and return the problems; raise `UserError` without a `notify`."""
     notify = user_config.read().notify
     if notify is None or not (notify.command or notify.webhook):
         raise UserError(
@@ -78,7 +72,7 @@ def send_test() -> list[str]:
 
 
 def message_of(record: RunRecord) -> dict[str, JsonValue]:
-    """Return what is told of a run; `text` is for people, and for Slack."""
+    """Return the notification of a run; its `text` is for people and Slack."""
     why = f": {record.error}" if record.error else ""
     text = f"unitune: {record.name} ({record.id}) has {record.state} on {record.backend}{why}"
     if record.state is State.CANCELLED:
@@ -99,7 +93,7 @@ def message_of(record: RunRecord) -> dict[str, JsonValue]:
 
 
 def notification_problems(notify: Notify, message: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Send a message each way that is configured, and yield why one did not work."""
+    """Send a message by each configured way, and yield the problems."""
     ways = [partial(_run_command, notify.command)] if notify.command else []
     ways += [partial(_post, notify.webhook)] if notify.webhook is not None else []
     for send in ways:
@@ -113,7 +107,7 @@ def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> 
     named = {f"UNITUNE_{key.upper()}": str(value or "") for key, value in message.items()}
     told = f"notify.command {command[0]!r}"
     try:
-        ended = subprocess.run(  # noqa: S603 - the user's own, by the user's own file
+        ended = subprocess.run(  # noqa: S603 - command from the user's own configuration
             command,
             input=json.dumps(message).encode(),
             capture_output=True,
@@ -132,7 +126,7 @@ def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> 
 
 def _post(webhook: str, message: Mapping[str, JsonValue]) -> None:
     from unitune.backends.kit.api import Api  # noqa: PLC0415 - loads httpx
-    from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - likewise
+    from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - loads httpx
 
     endpoint = Endpoint(Vendor("notify.webhook", secrets=(webhook,)), webhook)
     action, content = "take a notification", dict(message)

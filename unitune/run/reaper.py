@@ -1,18 +1,15 @@
-"""The process that takes a deployment down in time: ``python -m unitune.run.reaper ID [PROCESS]``.
+"""Take a deployment down in time: ``python -m unitune.run.reaper ID [PROCESS]``.
 
-It outlives the process that started it. It ends a deployment when its time is over, by a clock that
-is never set, or as soon as PROCESS (`Holder.text`) has ended. Whatever the ledger or the vendor
-does, it tries again: once it has read of a deployment, it takes it down in time, also when the
-ledger cannot be reached by then. It leaves when the ledger says that the deployment is down, or
-when the vendor says so and the ledger no longer has it. What goes wrong stands in its log.
+The process outlives the one that started it. It ends a deployment at its time, by a clock that is
+never set, or as soon as PROCESS (`Holder.text`) has ended. It retries all errors of the ledger and
+the vendor; after it has read the record once, it no longer needs the ledger. It exits when the
+ledger or, if the ledger lost the record, the vendor shows that the deployment is down.
 
-A reaper has a file in the folder ``reapers`` of the home, which says which process it is and when
-the deployment is due; its log stands beside it. Both are private to the user. A deployment that
-another machine has put up has no file here.
+Its file in the folder ``reapers`` of the home names the process and the end time; its log is next
+to it. Both are private to the user. Deployments of other machines have no file here.
 
-Taken down is only what this ledger is seen to have put up: the vendor must show, under a name of
-ours, the very deployment that the ledger has. A ledger may come from elsewhere, and what it names
-may be someone else's production.
+It takes down only what this ledger created: the vendor must show the same deployment under a
+unitune name. A ledger copied from elsewhere may name someone else's production deployment.
 """
 
 from __future__ import annotations
@@ -44,29 +41,23 @@ from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home
 
 LOOK_SECONDS = 5.0
-TRY_AGAIN_SECONDS = 60.0  # the longest pause after something went wrong
-# How long to go on where the ledger does not answer and nothing is left to take down
+TRY_AGAIN_SECONDS = 60.0  # longest pause after an error
+# How long to continue if the ledger does not answer and nothing is left to take down
 GIVE_UP_SECONDS = 86_400.0
-WRITES = 3  # how often a change is tried while other processes change the record in between
+WRITES = 3  # attempts of a change while other processes change the record
 LOG_BYTES = 65_536
-# A clock that is never set, and that goes on while the machine sleeps, as a vendor's price does.
+# A clock that is never set and continues while the machine sleeps, as the vendor's billing does.
 # Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTONIC does so.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 log = logging.getLogger(__name__)
 
 
 class Reaper(Frozen):
-    """A process that takes a deployment down.
+    """Process that takes a deployment down."""
 
-    Args:
-        process: As a line of `Holder.text`.
-        due: When it does so, by `CLOCK`.
-        parent: Process whose end is the deployment's too, likewise.
-    """
-
-    process: str
-    due: float
-    parent: str | None = None
+    process: str  # the process, as `Holder.text`
+    due: float  # time of the take-down, by `CLOCK`
+    parent: str | None = None  # process whose end also ends the deployment, as `Holder.text`
 
     @property
     def holder(self) -> Holder:
@@ -75,7 +66,7 @@ class Reaper(Frozen):
 
     @property
     def life(self) -> Life:
-        """Whether it lives, as far as can be seen."""
+        """State of the process, as far as visible."""
         return "gone" if self.holder.was_before_this_boot else self.holder.life
 
 
@@ -85,14 +76,14 @@ def clock() -> float:
 
 
 def reaper_of(home: Path, deployment_id: str) -> Reaper | None:
-    """Return the process that was left for a deployment on this machine; None: there is none."""
+    """Return the reaper of a deployment on this machine, or None."""
     with suppress(OSError, ValueError):
         return Reaper.model_validate_json(_file(home, deployment_id).read_text("utf-8"))
     return None
 
 
 def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
-    """Return how long a deployment is to stand yet."""
+    """Return the seconds until a deployment is due to be taken down."""
     reaper, me = reaper_of(home, record.id), this_process()
     if reaper is None or (reaper.holder.host, reaper.holder.boot) != (me.host, me.boot):
         return record.until - now
@@ -100,10 +91,7 @@ def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
 
 
 def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | None) -> None:
-    """Start the process that takes a deployment down in so many seconds, or when its parent ends.
-
-    No terminal can end it. The parent is a line of `Holder.text`.
-    """
+    """Start a detached process that takes a deployment down in time or when `parent` ends."""
     due = clock() + seconds
     watched = [] if parent is None else [parent]
     started = subprocess.Popen(  # noqa: S603 - our own module
@@ -114,7 +102,7 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | N
         start_new_session=True,
         env={**os.environ, "UNITUNE_DIR": str(home)},
     )
-    # Someone has to take note of its end, or it stays in the process table.
+    # Its exit status must be read, or it stays in the process table.
     threading.Thread(target=started.wait, daemon=True).start()
     file = _file(home, deployment_id)
     private_folder(file.parent)
@@ -125,66 +113,52 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | N
 
 
 def log_file(home: Path, deployment_id: str) -> Path:
-    """Return where the process of a deployment writes what went wrong."""
+    """Return the log file of a deployment's reaper."""
     return _file(home, deployment_id, "log")
 
 
 def forget(home: Path, deployment_id: str) -> None:
-    """Remove the file of a process whose deployment is down."""
+    """Remove the file of a reaper whose deployment is down."""
     _file(home, deployment_id).unlink(missing_ok=True)
 
 
 def _file(home: Path, deployment_id: str, kind: str = "json") -> Path:
-    """Return a file of a process; an id that a ledger has from elsewhere leads out of no folder."""
+    """Return a file of a reaper; the id is quoted so that it cannot leave the folder."""
     return home / "reapers" / f"{quote(deployment_id, safe='')}.{kind}"
 
 
 def host_of(backend: str) -> Deploys:
-    """Return a backend whose models answer from deployments.
-
-    Raises:
-        Unsupported: Its models need none.
-    """
+    """Return a backend whose models need deployments, or raise `Unsupported`."""
     host = registry.backend(backend)
     if not isinstance(host, Deploys):
-        raise Unsupported(f"models of {backend} answer without a deployment.")
+        raise Unsupported(f"models of {backend} do not need a deployment.")
     return host
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor, without reading the ledger.
-
-    Raises:
-        BackendError: The vendor did not do so, or shows another deployment than the ledger has.
-    """
+    """Take a deployment down without reading the ledger, or raise `BackendError`."""
     host = host_of(record.backend)
     ref = host.find_deployment(record.name)
     if ref is None and record.ref is None:
         if age_seconds < registry.offer(record.backend).settle_seconds:
             raise BackendError(
-                f"{record.backend} shows no deployment {record.name} yet, and it may still "
-                f"come: it was requested just now. Again: unitune undeploy {record.id}"
+                f"{record.backend} does not list deployment {record.name} yet; it was requested "
+                f"just now and may still start. Try again: unitune undeploy {record.id}"
             )
         return
     if ref is None and host.deployment_status(str(record.ref), record.model).state == "gone":
         return
     if ref is None or record.ref not in (None, ref) or not is_deployment_name(record.name):
         raise BackendError(
-            f"{record.backend} shows {ref!r} as the deployment {record.name!r}, and the ledger "
-            f"has {record.ref!r}: that is not seen to be one that this ledger has put up, so it is "
-            f"left alone. If it is yours, take it down at {record.backend}."
+            f"{record.backend} lists {ref!r} as the deployment {record.name!r}, but the ledger "
+            f"has {record.ref!r}. unitune did not create it and will not delete it. If it is "
+            f"yours, take it down at {record.backend}."
         )
     host.undeploy(ref)
 
 
 def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
-    """Write down what has changed of a deployment, also when another process writes in between.
-
-    Where another process has seen its end, nothing is changed. Returns the record as it then is.
-
-    Raises:
-        LockTimeout: Others change it again and again.
-    """
+    """Record changes of a deployment, unless it has ended, and return the current record."""
     for tries in range(1, WRITES + 1):
         changed = replace(record, **changes)
         if changed == record or record.ended is not None:
@@ -200,29 +174,17 @@ def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> Deploymen
 
 @dataclass
 class _Task:
-    """What a reaper knows.
-
-    Args:
-        ledger: Where the deployment is written down.
-        id: The deployment's.
-        parent: Process whose end is the deployment's, too.
-        record: As it was last read; None: never yet.
-        due: When it is to be taken down, by `clock`.
-        down: Whether the vendor has taken it down, or does not have it.
-        forgotten: Whether the ledger answers, and has no such deployment.
-    """
-
-    ledger: Ledger
-    id: str
-    parent: Holder | None
-    record: DeploymentRecord | None = None
-    due: float = float("inf")
-    down: bool = False
-    forgotten: bool = False
+    ledger: Ledger  # ledger of the deployment
+    id: str  # Id of the deployment
+    parent: Holder | None  # process whose end also ends the deployment
+    record: DeploymentRecord | None = None  # last record read; None before the first
+    due: float = float("inf")  # time of the take-down, by `clock`
+    down: bool = False  # True if the vendor took it down or does not have it
+    forgotten: bool = False  # True if the ledger answers but has no such deployment
     since: float = field(default_factory=clock)
 
     def read(self) -> None:
-        """Read the record; the first record says when the deployment is due."""
+        """Read the record; the first one sets the time of the take-down."""
         try:
             if not self.ledger.exists:
                 raise Unreachable(f"there is no ledger in {self.ledger.folder}.")
@@ -235,7 +197,7 @@ class _Task:
         self.record, self.forgotten = record, False
 
     def take_down_if_due(self) -> None:
-        """Take the deployment down, and write that down, once its time is over."""
+        """Take the deployment down and record that, once it is due."""
         is_due = clock() >= self.due or (self.parent is not None and self.parent.life == "gone")
         if self.record is None or self.is_done or not is_due:
             return
@@ -248,7 +210,7 @@ class _Task:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do or to wait for."""
+        """True if there is nothing left to do or wait for."""
         if self.record is None:
             return self.forgotten or clock() > self.since + GIVE_UP_SECONDS
         if self.down and (self.forgotten or clock() > self.since + GIVE_UP_SECONDS):
@@ -257,7 +219,7 @@ class _Task:
 
 
 def reap(deployment_id: str, parent: Holder | None) -> None:
-    """Wait for the end of a deployment in this ledger, or of its parent process, and see to it."""
+    """Wait until a deployment is due or its parent process ends, and take it down."""
     task = _Task(Ledger(home()), deployment_id, parent)
     again = delays(TRY_AGAIN_SECONDS)
     while True:
@@ -272,7 +234,6 @@ def reap(deployment_id: str, parent: Holder | None) -> None:
 
 
 def _survived(step: Callable[[], None]) -> bool:
-    """Do a step, and return whether it has worked; whatever it meets goes into the log."""
     try:
         step()
     except Exception as error:  # noqa: BLE001 - the deployment costs money until it is down
@@ -282,7 +243,6 @@ def _survived(step: Callable[[], None]) -> bool:
 
 
 def _keep_log(deployment_id: str) -> None:
-    """Write the log to a file of bounded size, private to the user, where that can be."""
     os.umask(0o077)
     log.setLevel(logging.INFO)
     logging.raiseExceptions = False

@@ -1,12 +1,8 @@
-"""Runs: launched once, found again from any process.
+"""Launch runs once and find them from any process.
 
-`launch` checks a job, writes down what it will do, and does it; `runs` and `find_run`
-read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the rows exactly as
-they were uploaded. The job is in the ledger, too, so that other machines that share it can go on
-with a run whose rows are uploaded.
-
-What one can do with a run is in `unitune.run.handle`; how it gets from state to state without ever
-making two jobs, in `unitune.run.launching`.
+`launch` checks a job, records what it will do, and does it; `runs` and `find_run` read the ledger.
+The files of a run are in ``.unitune/runs/RUN/``: the job and the rows exactly as uploaded. The
+ledger has the job too, so other machines that share it can continue a run whose rows are uploaded.
 """
 
 from __future__ import annotations
@@ -53,41 +49,41 @@ def launch(
     allow_unpriced: bool = False,
     plan: Plan | None = None,
 ) -> Run:
-    """Start the training of a job, once, and return without waiting for its end.
+    """Start the training of a job once, and return without waiting for its end.
 
-    It is launched once even if this process is killed and the call is made again.
+    It is launched only once, even if this process is killed and the call is repeated.
 
     Examples:
         >>> run = unitune.launch(job, budget=5).wait()
         >>> print(run.model.ask("Where is my parcel?"))
 
     Args:
-        job: What to tune and how.
-        budget: The most that the training may cost, in US dollars; None: as the job says.
-        allow_duplicate: Train even if the same training is going on or done.
-        allow_unpriced: Train even if its price is not known, whatever the budget says.
-        plan: A saved one, which must still hold; its estimate is the most that may be spent.
+        job: Job to launch.
+        budget: Maximum cost of the training in US dollars; None for the job's own.
+        allow_duplicate: Train even if the same training is running or done.
+        allow_unpriced: Train even if the price is unknown, whatever the budget.
+        plan: A saved plan, which must still hold; its estimate limits the cost.
 
     Returns:
-        The run, whose job its backend now has (or, after a create call without an answer, may
-        have: then the state is uncertain).
+        The run. Its backend has the job; after a create call without an answer, the state is
+        uncertain.
 
     Raises:
-        UserError: The job is a sweep, whose runs `unitune.launch_sweep` launches.
-        Unsupported: The backend cannot do what the job asks for.
+        UserError: The job is a sweep; use `unitune.launch_sweep`.
+        Unsupported: The backend does not support the job.
         MissingExtra: The backend's packages are not installed.
         DataError: The data cannot be used.
-        Leak: Test cases stand in training rows; what is learned could not be judged.
-        Mismatch: Job, rows or prices are not those of the plan any more.
-        OverBudget: It may cost more than a budget leaves, or its price is not known.
-        DuplicateRunError: The same training is going on or done.
-        UnituneError: The backend refused, and the run has failed; or did not answer.
+        Leak: Test cases are in the training rows, so the model could not be evaluated.
+        Mismatch: Job, rows or prices have changed since the plan.
+        OverBudget: The cost may exceed a budget, or the price is unknown.
+        DuplicateRunError: The same training is running or done.
+        UnituneError: The backend refused, so the run failed, or it did not answer.
     """
     resolved = preflight(job)
     if resolved.is_sweep:
         raise UserError(
             f"job {resolved.job.name!r} is a sweep of {len(resolved.runs)} runs (lists of "
-            f"{', '.join(resolved.runs[0].settings)}): launch them with unitune.launch_sweep(job)."
+            f"{', '.join(resolved.runs[0].settings)}). Launch it with unitune.launch_sweep(job)."
         )
     if budget is not None:
         resolved = replace(resolved, job=resolved.job.with_budget(Decimal(str(budget))))
@@ -109,7 +105,6 @@ def launch(
 
 
 def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None) -> str | None:
-    """Return what the launch is allowed to cost, as the ledger keeps it; None: nothing."""
     if made.estimate is None or made.bound is None:
         return None
     job, book, usd = resolved.job, resolved.book, made.estimate.launch_usd
@@ -128,17 +123,17 @@ def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None
 
 
 class RunListing(NamedTuple):
-    """Runs, newest first, and what stands in the ledger in place of others."""
+    """Runs, newest first, and the errors of unreadable records."""
 
     runs: list[Run]
     unreadable: list[UnreadableRecord]
 
 
 def runs(limit: int | None = None) -> list[Run]:
-    """Return the runs of this folder's ledger, newest first; one that is unreadable is logged.
+    """Return the runs of this folder's ledger, newest first; log unreadable records.
 
     Args:
-        limit: How many at most, which are read alone; None for all.
+        limit: Maximum number of runs to read; None for all.
     """
     result = run_listing(limit)
     for problem in result.unreadable:
@@ -147,7 +142,7 @@ def runs(limit: int | None = None) -> list[Run]:
 
 
 def run_listing(limit: int | None = None) -> RunListing:
-    """Return the runs of this folder's ledger, so many at most, and those that cannot be read."""
+    """Return at most `limit` runs of this folder's ledger, and unreadable records."""
     ledger = Ledger(home())
     records = ledger.newest(limit)
     return RunListing(
@@ -157,20 +152,19 @@ def run_listing(limit: int | None = None) -> RunListing:
 
 
 def run_count() -> int:
-    """Return how many runs this folder's ledger has."""
+    """Return the number of runs in this folder's ledger."""
     return Ledger(home()).run_count()
 
 
 def find_run(name: str = NEWEST) -> Run:
-    """Return a run by its id or an unambiguous beginning of it, or the newest.
+    """Return a run by its id or an unambiguous prefix; by default the newest run.
 
     Args:
-        name: Also a version of a registered model: ``triage:3``, or by its alias
-            ``triage@production``.
+        name: Id, prefix, or version of a registered model: ``triage:3`` or ``triage@production``.
 
     Raises:
-        NotFoundError: No run's id begins so, or there is no such version.
-        UserError: Several do, or there is none at all.
+        NotFoundError: No run or version has this name.
+        UserError: Several runs match, or there are no runs.
     """
     ledger = Ledger(home())
     return Run(ledger, find_record(ledger, name))
@@ -193,7 +187,7 @@ def _planned(resolved: ResolvedJob) -> RunRecord:
 
 
 def _files(resolved: ResolvedJob) -> dict[str, str]:
-    """Return the rows of a launch by file name: canonical, and as the backend takes them."""
+    """Return the rows of a launch by file name, canonical and in the backend's format."""
     job, splits = resolved.job, resolved.splits
     parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
     given = {name: rows for name, rows in parts.items() if len(rows)}
@@ -202,17 +196,13 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
         wired = resolved.uploads.items()
         files |= {f"{WIRE}/{name}": wire_text(rows, form) for name, rows in wired}
     if redaction := resolved.rows.read.redaction:
-        files["redaction.json"] = redaction.text  # stays here: uploads are named one by one
+        files["redaction.json"] = redaction.text  # not uploaded: uploads are listed one by one
     return files
 
 
 @contextmanager
 def _files_of_a_recorded_run(ledger: Ledger, record: RunRecord) -> Generator[None]:
-    """Leave no files behind of a run that the ledger does not get to know.
-
-    It is read once before, so that a ledger that does not answer is noticed first. Where its last
-    response is missing, the run may be on record, and then needs its files.
-    """
+    """Delete the run's files if the ledger, which is read first, does not record the run."""
     make_home(ledger.folder)
     ledger.now()
     try:
@@ -231,11 +221,6 @@ def _may_be_recorded(ledger: Ledger, record: RunRecord) -> bool:
 
 
 def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
-    """Write what the launch uploads, before the run is on record.
-
-    Returns:
-        The text of the job file.
-    """
     folder = ledger.run_folder(record.id)
     private_folder(folder)
     job.save(folder / "job.yaml")

@@ -1,9 +1,8 @@
-"""Another run's model in place of the one that a deployment serves, so that its address stays.
+"""Swap the model that a deployment serves for another run's model, keeping its address.
 
-Only a vendor that has such a switch can do it (`SwapsModel`). The deployment is `swapping` on
-record before the vendor is asked, and every look at it asks the vendor which model answers
-(`Deployment.refresh`): so whatever is killed, the next look says what is so. What it costs an hour,
-and when it is taken down, stays.
+Only some vendors support this (`SwapsModel`). The deployment is recorded as `swapping` before the
+request, and every refresh asks the vendor which model it serves, so an interrupted swap is resolved
+by the next refresh. Its hourly price and end time stay the same.
 """
 
 from __future__ import annotations
@@ -22,33 +21,33 @@ from unitune.models import TunedModel
 from unitune.run.deployment import POLL_SECONDS, Deployment
 from unitune.run.reaper import host_of, write
 
-LONGEST_SECONDS = 3600.0  # how long to wait until the other model answers
+LONGEST_SECONDS = 3600.0  # maximum wait until the other model answers
 
 
 def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: HostingBudget) -> None:
-    """Put a run's model in place of the one that a deployment serves, and wait until it answers.
+    """Replace the model that a deployment serves by a run's model, and wait until it answers.
 
     Args:
-        ledger: Where both are.
-        deployment: One that is ready.
+        ledger: Ledger of both.
+        deployment: A ready deployment.
         run: A succeeded run of the same backend and base model.
-        budget: What the deployment may cost from now until it is taken down.
+        budget: Maximum cost of the deployment from now until it is taken down.
 
     Raises:
-        Unsupported: The backend cannot, and what to do instead.
-        UserError: The run is of another base model.
-        OverBudget: It may cost more.
-        BackendError: The vendor has refused, and nothing has changed; or it is not known whether it
-            has, and the deployment stays `swapping` until a look says so.
+        Unsupported: The backend cannot swap models.
+        UserError: The run has another base model.
+        OverBudget: The cost may exceed a budget.
+        BackendError: The vendor refused and nothing changed; or the outcome is unknown and the
+            deployment stays `swapping` until a refresh.
     """
     record, model = ledger.deployment(deployment.id), run.model
     host = swapping_host(run.backend)
     served = record.backend, record.model.base
     if model is None or record.ref is None or (run.backend, model.base) != served:
         raise UserError(
-            f"run {run.id} is a model of {run.base_model} at {run.backend}, and deployment "
-            f"{record.id} serves one of {record.model.base} at {record.backend}. Deploy it by "
-            f"itself: unitune deploy {run.id} --ttl 2h"
+            f"run {run.id} has a model of {run.base_model} at {run.backend}, but deployment "
+            f"{record.id} serves one of {record.model.base} at {record.backend}. Deploy it "
+            f"separately: unitune deploy {run.id} --ttl 2h"
         )
     budgeting.hold_deployment(ledger, record, budget.usd, unpriced=budget.unpriced)
     exactly_once(_SwapCall(ledger, host, record, model))
@@ -56,30 +55,21 @@ def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: Hosting
 
 
 def swapping_host(backend: str) -> SwapsModel:
-    """Return a backend that can put another model in place of a deployment's.
-
-    Raises:
-        Unsupported: It cannot, and what to do instead.
-    """
+    """Return a backend that can swap the model of a deployment, or raise `Unsupported`."""
     host = registry.backend(backend)
     if isinstance(host, SwapsModel):
         return host
     if isinstance(host, Deploys):
         raise Unsupported(
-            f"{backend} has no switch that puts another model in the place of a deployment's. "
-            "Deploy the new version (unitune deploy RUN --ttl 2h), send requests there, and take "
-            "the old one down: unitune undeploy DEPLOYMENT. Leave --deploy out."
+            f"{backend} cannot swap the model of a deployment. Omit --deploy: deploy the new "
+            "version (unitune deploy RUN --ttl 2h), send requests there, and take the old one "
+            "down (unitune undeploy DEPLOYMENT)."
         )
-    raise Unsupported(
-        f"models of {backend} answer without a deployment, so there is none to move. Leave "
-        "--deploy out."
-    )
+    raise Unsupported(f"models of {backend} do not need a deployment. Omit --deploy.")
 
 
 @dataclass(slots=True)
 class _SwapCall(CreateCall):
-    """The call that asks for another model; asked for twice, that is the same."""
-
     ledger: Ledger
     host: SwapsModel
     record: DeploymentRecord
@@ -102,7 +92,7 @@ class _SwapCall(CreateCall):
 
 
 def _wait(ledger: Ledger, deployment: Deployment, model: TunedModel) -> None:
-    """Wait until a model answers; a list may show late that it is being put there."""
+    """Wait until a model answers; the vendor's list may show the swap late."""
     begun = time.monotonic()
     shown_by = begun + registry.offer(model.backend).settle_seconds
     while True:
@@ -114,7 +104,7 @@ def _wait(ledger: Ledger, deployment: Deployment, model: TunedModel) -> None:
         if is_settled or now > begun + LONGEST_SECONDS:
             deployment.refresh()
             raise BackendError(
-                f"{model.backend} has not put {model.name} into deployment {deployment.id}, which "
-                f"answers with {status.tuned}: {status.raw}"
+                f"{model.backend} did not swap {model.name} into deployment {deployment.id}, which "
+                f"still serves {status.tuned}: {status.raw}"
             )
         time.sleep(POLL_SECONDS)

@@ -1,9 +1,8 @@
-"""The runs of a sweep, each launched once: `launch_sweep`.
+"""Launch the runs of a sweep, each once.
 
-What its runs cost together is held against every budget before the first of them is launched. Each
-run then gets its share of the job's budget, by what it may cost at most, so that the runs together
-keep to it whatever becomes of each. A run that goes on or is done is not launched again, so the
-same call goes on where a killed one stopped. On this machine a run waits for the one before.
+Their total cost is checked against every budget before the first launch. Each run gets a share of
+the job's budget in proportion to its maximum cost. Runs that are running or done are not launched
+again, so repeating the call continues where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -33,27 +32,26 @@ def launch_sweep(
 ) -> Iterator[Run]:
     """Launch the runs of a sweep, one for each combination of its values, each once.
 
-    What would be refused is refused before the first of them. A run that goes on or is done is
-    given as it is, an interrupted launch is finished, a paused training goes on, and one that
-    failed is launched anew.
+    Everything that would be refused is refused before the first launch. Existing runs are returned,
+    interrupted launches finished, paused trainings resumed, and failed runs launched again.
 
     Examples:
         >>> runs = list(unitune.launch_sweep(job, budget=20))
-        >>> print(unitune.compare(job).verdict)  # of the run that is best on validation rows
+        >>> print(unitune.compare(job).verdict)  # compares the run that is best on validation rows
 
     Args:
-        job: With lists of values under `tuning`; without, its only run is launched.
-        budget: The most that all runs together may cost, in US dollars; None: as the job says.
-        allow_duplicate: Launch every run anew, whatever is there.
-        allow_unpriced: Train even if prices are not known, whatever the budget says.
-        plan: A saved one, which must still hold.
+        job: Job with lists of values under `tuning`; without lists, its only run is launched.
+        budget: Maximum cost of all runs together, in US dollars; None for the job's own.
+        allow_duplicate: Launch every run again, even if it exists.
+        allow_unpriced: Train even if prices are unknown, whatever the budget.
+        plan: A saved plan, which must still hold.
 
     Returns:
-        The runs, each when it is launched, in the order of the lists, the last changing fastest. On
-        this machine the next is launched when the one before has come to rest.
+        The runs as they are launched, in the order of the lists, the last changing fastest. On this
+        machine, each is launched when the previous one is at rest.
 
     Raises:
-        UnituneError: As of `unitune.launch`.
+        UnituneError: As in `unitune.launch`.
     """
     resolved = preflight(job)
     if budget is not None:
@@ -82,17 +80,16 @@ def _launched(
         except DuplicateRunError as duplicate:
             earlier = find_run(duplicate.run_id)
             if here:
-                earlier.refresh()  # its worker may have been killed with whoever launched it
+                earlier.refresh()  # its worker may have died with its launcher
             if earlier.interrupted or earlier.state is State.PAUSED:
                 earlier.resume()
         yield earlier
 
 
 def _with_shares(resolved: ResolvedJob, made: Plan, plan: Plan | None) -> Iterator[ResolvedJob]:
-    """Yield the job of each run, with its share of the budget and of what a saved plan allows.
+    """Yield the job of each run with its share of the budget and of a saved plan's estimate.
 
-    Together they may cost no more than that, so a share is at least what its run may cost; where
-    that is not known, all shares are equal.
+    A share is at least the maximum cost of its run; if that is unknown, all shares are equal.
     """
     budget, saved_usd = resolved.job.budget, plan and plan.estimate and plan.estimate.launch_usd
     limits = [budget.usd] if budget else []

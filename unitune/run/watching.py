@@ -1,14 +1,9 @@
-"""Watching all runs from one process, within the vendors' rate limits.
+"""Watch all runs from one process, within the vendors' rate limits.
 
-`watch_all` sends a vendor that lists its jobs (`ListsJobs`) one request an interval, for the pages
-of its list in turn, and polls only runs whose state has changed there. Runs that no page shows, and
-runs at other vendors, are polled in turn, one an interval; so are those that a budget limits,
-because a list does not say how far they are. So a thousand runs cost a vendor one request an
-interval, one poll for each run that has changed, and one search for a second job for each that has
-ended (`unitune.run.creating`).
-
-The ledger says each time which runs there are: those that other processes launch join, and changes
-that other processes have seen are yielded too.
+A vendor that lists its jobs (`ListsJobs`) gets one request per interval, for the pages of its list
+in turn; only runs that changed there are polled. Runs that no page lists, runs with a budget limit
+and runs at other vendors are polled in turn, one per interval. Runs launched and changes seen by
+other processes are included.
 """
 
 from __future__ import annotations
@@ -32,34 +27,24 @@ from unitune.run.notifying import notify_end
 from unitune.tracking.feed import LATE, feeding, trackers_to_feed
 from unitune.workspace.home import home
 
-# Between two requests to a vendor: ten pages of a hundred jobs are read within a minute
+# Pause between two requests to a vendor: reads ten pages of a hundred jobs within a minute
 INTERVAL_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class _Vendor:
-    """What a watcher remembers of one backend.
-
-    Args:
-        name: The backend's.
-        cursor: Of the page of its list that is requested next.
-        listed: Jobs on the pages since the first page.
-        due: Jobs to be polled in turn: no page has shown them, or a poll has failed.
-        polled: State on the list when a job was last polled.
-        turns: When a job was last polled in its turn, by a count.
-        rests_until: When it may be sent a request again, on the monotonic clock.
-    """
-
-    name: str
-    cursor: str = ""
-    listed: set[str] = field(default_factory=set[str])
+    name: str  # name of the backend
+    cursor: str = ""  # cursor of the next page of its list
+    listed: set[str] = field(default_factory=set[str])  # jobs on the pages since the first page
+    # Jobs to poll in turn, because no page listed them or a poll failed
     due: set[str] = field(default_factory=set[str])
     polled: dict[str, State] = field(default_factory=dict[str, State])
+    # Order of the last polls in turn, as a count
     turns: dict[str, int] = field(default_factory=dict[str, int])
-    rests_until: float = 0.0
+    rests_until: float = 0.0  # earliest time of the next request, on the monotonic clock
 
     def changed(self, waiting: Mapping[str, Standing], limited: Collection[str]) -> list[str]:
-        """Send the vendor one request, and return the jobs to be polled, ended ones first."""
+        """Send the vendor one request and return the jobs to poll, ended ones first."""
         backend = registry.backend(self.name)
         if not isinstance(backend, ListsJobs):
             return self._next(list(waiting))
@@ -69,7 +54,7 @@ class _Vendor:
             for job, listed in page.states.items()
             if job in waiting and self._differs(job, waiting[job].state, listed)
         ]
-        # On to the next page, or to the first page once all jobs were listed.
+        # Continue with the next page, or with the first one when all jobs were listed.
         self.listed |= page.states.keys()
         missing = waiting.keys() - self.listed
         self.cursor = page.cursor if missing else ""
@@ -90,7 +75,6 @@ class _Vendor:
         return differs
 
     def _next(self, jobs: list[str]) -> list[str]:
-        """Return the job whose turn it is, if there is any."""
         if not jobs:
             return []
         job = min(jobs, key=lambda job: self.turns.get(job, 0))
@@ -101,27 +85,19 @@ class _Vendor:
 
 @dataclass(slots=True)
 class _Watch:
-    """What a watcher knows.
-
-    Args:
-        ledger: Where the runs are.
-        reported: State of each run when it was last yielded.
-        vendors: By name.
-        refused: Errors of vendors and jobs that are sent no more requests, by name and id.
-        limits: Whether a budget limits a run, by its id.
-        tracking_is_late: Whether trackers have once taken longer than they are waited for:
-            `unitune track` sends what they lack.
-    """
-
-    ledger: Ledger
+    ledger: Ledger  # ledger of the runs
+    # State of each run when it was last yielded
     reported: dict[str, State] = field(default_factory=dict[str, State])
-    vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])
+    vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])  # backends by name
+    # Errors of vendors and jobs that get no more requests, by name and id
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
+    # True for each run id that a budget limits
     limits: dict[str, bool] = field(default_factory=dict[str, bool])
+    # True once trackers took too long; `unitune track` sends the rest
     tracking_is_late: bool = False
 
     def search_jobs(self) -> None:
-        """Search once for the job of each uncertain run; a refusal leaves it as it is."""
+        """Search once for the job of each uncertain run; ignore refusals."""
         for standing in self.ledger.standings():
             if standing.state is State.UNCERTAIN:
                 self.reported[standing.id] = standing.state
@@ -135,7 +111,7 @@ class _Watch:
                 yield from self._report(self._run(standing.id))
 
     def poll(self, name: str, waiting: Mapping[str, Standing]) -> Iterator[Run]:
-        """Send a vendor one request, poll what has changed there, and yield it."""
+        """Send a vendor one request, poll the jobs that changed, and yield their runs."""
         vendor = self.vendors.setdefault(name, _Vendor(name))
         limited = self._limited(waiting.values())
         if time.monotonic() < vendor.rests_until:
@@ -161,7 +137,7 @@ class _Watch:
                 yield from self._report(run)
 
     def waiting(self, standings: Iterable[Standing]) -> dict[str, dict[str, Standing]]:
-        """Return the runs that go on, by backend and job."""
+        """Return the runs with an open job, by backend and job."""
         waiting: dict[str, dict[str, Standing]] = {}
         for run in standings:
             if run.state.ended or run.state in (State.PAUSED, State.UNCERTAIN):
@@ -171,20 +147,19 @@ class _Watch:
         return waiting
 
     def _limited(self, runs: Iterable[Standing]) -> set[str]:
-        """Return the runs that are cancelled when they cost too much; each is looked up once."""
+        """Return the runs with a budget limit; look up each run once."""
         for run in runs:
             if run.id not in self.limits:
                 try:
                     self.limits[run.id] = is_limited(self.ledger, run.id)
                 except UnreadableRecord:
-                    self.limits[run.id] = False  # its next poll says so, and is its last
+                    self.limits[run.id] = False  # its next poll raises this and is its last
         return {run_id for run_id, limited in self.limits.items() if limited}
 
     def _run(self, run_id: str) -> Run:
         return Run(self.ledger, self.ledger.record(run_id))
 
     def _report(self, run: Run) -> Iterator[Run]:
-        """Yield a run whose state differs from when it was last yielded."""
         if self.reported.get(run.id) is not run.state:
             self.reported[run.id] = run.state
             if run.state.ended:
@@ -194,14 +169,13 @@ class _Watch:
             yield run
 
     def _track(self, record: RunRecord) -> None:
-        """Let trackers know of a run that has ended; one that was late once is not waited for."""
+        """Send an ended run to its trackers; do not wait for trackers that were late before."""
         names = () if self.tracking_is_late else trackers_to_feed(self.ledger, record)
         with feeding(self.ledger, record, names) as outcomes:
             pass
         self.tracking_is_late |= any(outcome.problem == LATE for outcome in outcomes)
 
     def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:
-        """Go on when that can help, and not before the vendor says; else send no more requests."""
         if not (isinstance(error, LockTimeout) or error.is_retryable):
             self.refused[refused] = error
         elif isinstance(error, BackendError):
@@ -213,14 +187,14 @@ def watch_all(
 ) -> Iterator[Run]:
     """Yield each run whose state has changed, until every run of the ledger is at rest.
 
-    A vendor or a job that refuses requests is sent no more, and the others are watched on.
+    A vendor or a job that refuses requests gets no more; the others are still watched.
 
     Args:
-        interval_seconds: Between two requests to each vendor.
-        only: Ids of the runs to watch; none: all.
+        interval_seconds: Pause between two requests to each vendor.
+        only: Ids of the runs to watch; empty for all.
 
     Raises:
-        UnituneError: The first refusal, once the others are at rest.
+        UnituneError: The first refusal, once the other runs are at rest.
     """
     watch = _Watch(Ledger(home()))
     watch.search_jobs()
@@ -239,20 +213,20 @@ def watch_all(
 
 
 def goes_on(run: Run) -> bool:
-    """Whether a run has a job that moves by itself."""
+    """Return whether a run has a queued or running job."""
     return not (run.state.ended or run.state in (*BEFORE_JOB, State.PAUSED, State.UNCERTAIN))
 
 
 def refresh_local(runs: Iterable[Run]) -> None:
-    """Write down how the runs on this machine stand: no vendor and no cluster is called."""
+    """Record the state of the runs that train on this machine, without calling vendors."""
     for run in filter(goes_on, runs):
-        with suppress(UnituneError, OSError):  # it stands as it was last seen
+        with suppress(UnituneError, OSError):  # keep its last known state
             if registry.offer(run.backend_name).trains_here:
                 run.refresh()
 
 
 def tell_end(run_id: str) -> None:
-    """Watch a run that has just ended, and tell the user, unless another process has."""
+    """Watch a run that has just ended, and notify the user once."""
     ledger = Ledger(home())
     for _ in Run(ledger, ledger.record(run_id)).watch():
         pass

@@ -1,6 +1,6 @@
-"""For tests of unitune and of backends written elsewhere: a scripted backend and the contract.
+"""Test backends: a scripted backend, and a contract for backends inside and outside of unitune.
 
-Imported on first use: the fake's offer stands in this package, and is read without the fake.
+Names are imported on first use, because the offer of the fake in this package is read without it.
 """
 
 from unitune._lazy import lazy

@@ -1,21 +1,12 @@
-"""What every backend must do: a test class for pytest, for our own backends and for strangers'.
+"""Define the test class that every backend must pass, for our own backends and third-party ones.
 
-A backend's test is a subclass that names the backend. Where its vendor is hosted, it says how the
-vendor is served on loopback, and then gets everything: what is sent, every fault of the transport
-around the create call, malformed responses, fields that are left out, and a process killed at every
-step of a launch.
+A subclass names the backend. For a hosted backend it also describes how to serve the vendor on
+loopback. The contract then tests what is sent, every transport fault around the create call,
+malformed responses, omitted fields, and a process killed at every step of a launch. See
+CONTRIBUTING.md for an example.
 
-    class TestMine(BackendContract):
-        name = "mine"
-        setup = VendorSetup(
-            vendor=MyVendor,
-            environment=lambda server: {"MY_BASE_URL": server.url, "MY_API_KEY": "secret"},
-            create=r"/jobs$",
-            model="tiny",
-        )
-
-One that trains here names a base model, and what makes its training long enough to be cancelled
-(`slow_options`, `slow_tuning`). What only some backends can do is tested where they can.
+A local backend names a base model and settings that make a training long enough to be cancelled
+(`slow_options`, `slow_tuning`). Optional capabilities are tested if the backend has them.
 """
 
 from __future__ import annotations
@@ -67,18 +58,17 @@ LONG = Request(
 
 
 class CapabilityContract(ContractBase):
-    """The tests; a subclass names the backend."""
+    """Tests of batches and token counts."""
 
     @pytest.fixture
     def counting(self) -> CountsTokens:
-        """The backend, if its vendor counts tokens."""
         backend = registry.backend(self.name)
         if not isinstance(backend, CountsTokens):
             pytest.skip(f"{self.name} does not count tokens")
         return backend
 
     def submitted(self, batches: Batches, key: str) -> tuple[str, ...]:
-        """Submit a batch of three questions; return its id, then those of its requests."""
+        """Submit a batch of three questions; return its id, then the request ids."""
         requests = {
             f"{key}-{at}": Request(messages=(Message(role="user", content=text),), max_tokens=8)
             for at, text in enumerate(QUESTIONS, start=1)
@@ -86,7 +76,6 @@ class CapabilityContract(ContractBase):
         return batches.submit_batch(key, self.base_model(), requests), *requests
 
     def followed(self, batches: Batches, batch_id: str) -> BatchStatus:
-        """Poll a batch until it runs no more."""
         until = time.monotonic() + self.timeout_seconds
         while (status := batches.poll_batch(batch_id)).state == "running":
             assert time.monotonic() < until, f"still {status.raw!r}"
@@ -94,7 +83,6 @@ class CapabilityContract(ContractBase):
         return status
 
     def test_each_request_of_a_batch_is_answered_under_its_id(self, batches: Batches) -> None:
-        """A batch comes to its end, and a second poll gives the same answers."""
         batch_id, *requests = self.submitted(batches, batch_key(time.time()))
         status = self.followed(batches, batch_id)
         assert status.state == "ended", status.error
@@ -107,7 +95,6 @@ class CapabilityContract(ContractBase):
         assert batches.fetch_batch(batch_id) == replies
 
     def test_batch_is_found_by_its_key(self, batches: Batches) -> None:
-        """A batch whose create call got no answer is found again, and no other is."""
         now = time.time()
         key = batch_key(now)
         batch_id, *_ = self.submitted(batches, key)
@@ -116,14 +103,12 @@ class CapabilityContract(ContractBase):
         assert batches.find_batch(batch_key(now), now) == []
 
     def test_cancelled_batch_runs_no_more(self, batches: Batches) -> None:
-        """A batch that no one waits for is ended, whether it has ended by itself or not."""
         batch_id, *_ = self.submitted(batches, batch_key(time.time()))
         batches.cancel_batch(batch_id)
         assert self.followed(batches, batch_id).state != "running"
         batches.cancel_batch(batch_id)
 
     def test_unknown_batch_is_an_error_of_ours(self, batches: Batches) -> None:
-        """An unknown batch is reported in our words."""
         with pytest.raises((BackendError, NotFoundError)):
             batches.poll_batch("no-such-batch")
         with pytest.raises((BackendError, NotFoundError)):
@@ -133,24 +118,21 @@ class CapabilityContract(ContractBase):
     def test_count_is_the_usage_of_an_answer(
         self, counting: CountsTokens, request_: Request
     ) -> None:
-        """The count is of what is billed as input, so an answer's usage has the same."""
+        """The count is of billed input, so an answer's usage has the same number."""
         reply = reply_once(registry.backend(self.name).chat(self.base_model()), request_)
         assert reply.error is None
         assert counting.count_tokens(self.base_model(), request_) == reply.prompt_tokens
 
     def test_longer_request_has_more_tokens(self, counting: CountsTokens) -> None:
-        """Every message counts, not the last alone."""
         counts = [counting.count_tokens(self.base_model(), request) for request in (SHORT, LONG)]
         assert 0 < counts[0] < counts[1]
 
     def test_limit_of_the_answer_does_not_count(self, counting: CountsTokens) -> None:
-        """How a request is to be answered is no part of its input."""
         longer = SHORT.model_copy(update={"max_tokens": 4000, "stop": ("END",)})
         counts = {counting.count_tokens(self.base_model(), request) for request in (SHORT, longer)}
         assert len(counts) == 1
 
     def test_unknown_model_is_an_error_of_ours(self, counting: CountsTokens) -> None:
-        """An unknown model is reported in our words."""
         with pytest.raises(UnituneError):
             counting.count_tokens("no-such-model", SHORT)
 
@@ -163,10 +145,10 @@ class BackendContract(
     CapabilityContract,
     DeploymentContract,
 ):
-    """The tests; a subclass names the backend."""
+    """Contract of every backend; a subclass names the backend."""
 
     def test_offer_is_valid_and_read_without_importing_the_backend(self) -> None:
-        """An offer is data: plans are made where the backend's packages are not installed."""
+        """Plans are made without the backend's packages, so its offer must be data."""
         entries = entry_points(group="unitune.backends", name=self.name)
         assert len(entries) == 1, (
             f"{len(entries)} installed packages have an entry point {self.name!r} in the group "
@@ -178,56 +160,50 @@ class BackendContract(
         assert done.returncode == 0, done.stderr
 
     def test_offer_covers_the_tests_own_job(self) -> None:
-        """What is tested is what the backend offers."""
         offer = registry.offer(self.name)
         names = {name for model in offer.models for name in (model.name, *model.aliases)}
         assert "sft" in offer.methods
         assert offer.any_model or self.base_model() in names
 
     def test_declares_name_and_guarantee(self, backend: Backend) -> None:
-        """The registered name is the backend's own, and crash recovery knows its guarantee."""
         assert backend.name == self.name
         assert backend.guarantee in Guarantee
 
     def test_upload_twice_is_one_file(self, tmp_path: Path) -> None:
-        """An interrupted upload is repeated, and must not leave a second file."""
         first = self.upload(tmp_path / "train.jsonl", self.rows)
         assert first == self.upload(tmp_path / "train.jsonl", self.rows)
         assert first.sha256 == sha256_of(tmp_path / "train.jsonl")
 
     def test_files_of_one_name_and_other_content_are_two(self, tmp_path: Path) -> None:
-        """Each run calls its file train.jsonl: known by that name, it would be another run's."""
+        """Each run names its file train.jsonl, so a file must not be identified by its name."""
         for name in ("first", "second"):
             (tmp_path / name).mkdir()
         first = self.upload(tmp_path / "first" / "train.jsonl", self.rows)
         assert first.ref != self.upload(tmp_path / "second" / "train.jsonl", self.rows[::-1]).ref
 
     def test_training_succeeds(self, training: Training) -> None:
-        """A training comes to its end and leaves a model."""
         assert training.last.state is State.SUCCEEDED, training.last.error
         assert training.model.backend == self.name
         assert training.model.base
 
     def test_states_before_the_end_are_of_a_job_at_work(self, training: Training) -> None:
-        """What only the core may say (planned, uncertain, …) is never polled."""
+        """States set by unitune only (planned, uncertain, …) are never returned by a poll."""
         ours = {State.PLANNED, State.UPLOADING, State.SUBMITTING, State.UNCERTAIN}
         assert not ours & {status.state for status in training.statuses}
         assert all(status.raw for status in training.statuses)
 
     def test_job_is_found_by_its_launch_key(self, backend: Backend, training: Training) -> None:
-        """A job whose create call got no answer is found again, and no other is."""
         folder = training.launch.folder
         assert backend.find(training.launch.key, folder) == [training.job_id]
         assert backend.find(launch_key(run_id(time.time()), 1), folder) == []
 
     def test_event_keys_are_unique(self, training: Training) -> None:
-        """The same key is recorded once, so two events must not share one."""
         keys = [event.key for event in training.events]
         assert keys, "a training without any event cannot be watched"
         assert sorted(set(keys)) == sorted(keys)
 
     def test_steps_are_counted_and_measured(self, training: Training) -> None:
-        """A step says which it is, and its loss or its reward where the backend knows one."""
+        """A step has its number, and its loss or reward if the backend knows one."""
         for event in training.events:
             if event.kind in ("step", "validation"):
                 assert isinstance(event.data.get("step"), int), event
@@ -235,7 +211,6 @@ class BackendContract(
                 assert measured is None or isinstance(measured, int | float), event
 
     def test_cursor_loses_and_repeats_nothing(self, backend: Backend, training: Training) -> None:
-        """Polls from cursor to cursor bring what one poll from the beginning brings."""
         seen, cursor = list[Event](), ""
         while status := backend.poll(training.job_id, cursor):
             seen.extend(status.events)
@@ -245,13 +220,11 @@ class BackendContract(
         assert [event.key for event in seen] == [event.key for event in training.events]
 
     def test_poll_after_the_end_is_stable(self, backend: Backend, training: Training) -> None:
-        """What has ended stays as it is, with nothing new."""
         later = backend.poll(training.job_id, training.last.cursor)
         assert later.events == ()
         assert (later.state, later.model) == (training.last.state, training.last.model)
 
     def test_submit_twice_with_one_key_is_one_job(self, backend: Backend, tmp_path: Path) -> None:
-        """With the guarantees `token` and `own id`, a repeated create call finds the first job."""
         if backend.guarantee not in (Guarantee.TOKEN, Guarantee.OWN_ID):
             pytest.skip(f"guarantee {backend.guarantee} does not promise it")
         launch = self.launch(tmp_path)
@@ -261,14 +234,12 @@ class BackendContract(
         self.follow(job_id)
 
     def test_cancel_ends_in_cancelled(self, backend: Backend, tmp_path: Path) -> None:
-        """A job at work is stopped, and says so."""
         job_id = backend.submit(self.launch(tmp_path, self.slow_tuning, self.slow_options))
         assert not backend.poll(job_id, "").state.ended, "make it longer: slow_options, slow_tuning"
         backend.cancel(job_id)
         assert self.follow(job_id)[-1].state is State.CANCELLED
 
     def test_unknown_job_is_a_backend_error(self, backend: Backend) -> None:
-        """An unknown job is reported in our words."""
         with pytest.raises(BackendError):
             backend.poll("no-such-job", "")
         with pytest.raises(BackendError):
@@ -277,20 +248,17 @@ class BackendContract(
     def test_unknown_option_is_refused_and_creates_nothing(
         self, backend: Backend, tmp_path: Path
     ) -> None:
-        """A misspelt option must not be trained without."""
         launch = self.launch(tmp_path, options={"no_such_option": 1})
         with pytest.raises(UnituneError, match="no_such_option"):
             backend.submit(launch)
         assert backend.find(launch.key, launch.folder) == []
 
     def test_tuned_and_untuned_models_reply(self, backend: Backend, training: Training) -> None:
-        """Both sides of a comparison answer."""
         assert reply_once(backend.chat(self.base_model())).error is None
         with self.answering(training.model) as model:
             assert reply_once(backend.chat(model)).error is None
 
     def test_streamed_answer_is_the_answer(self, backend: Backend) -> None:
-        """Its pieces are the text of the reply, which is that of a plain request, counted once."""
         *texts, reply = stream_once(backend.chat(self.base_model()))
         whole = reply_once(backend.chat(self.base_model()))
         assert isinstance(reply, Reply), "the reply must be the last piece"
@@ -302,7 +270,7 @@ class BackendContract(
         )
 
     def test_fingerprints_tell_models_apart(self, backend: Backend, training: Training) -> None:
-        """Recorded answers are found by it, so a tuned model's is not its base's."""
+        """Recorded answers are found by it, so a tuned model's differs from its base's."""
         fingerprints = list[str]()
         with self.answering(training.model) as tuned_model:
             for model in (self.base_model(), tuned_model, tuned_model):
@@ -316,10 +284,9 @@ class BackendContract(
     def test_missing_tuned_model_is_an_error_of_ours(
         self, backend: Backend, training: Training
     ) -> None:
-        """A deleted model is reported when it is opened or gets a request."""
         gone = training.model.model_copy(update={"name": "no-such-model"})
         try:
             reply = reply_once(backend.chat(gone))
         except UnituneError:
             return
-        assert reply.error, f"a model that is not there answered {reply.text!r}"
+        assert reply.error, f"a missing model answered {reply.text!r}"

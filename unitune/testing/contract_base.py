@@ -1,4 +1,4 @@
-"""What the parts of `unitune.testing.contract.BackendContract` share: settings, jobs, fixtures."""
+"""Define settings, jobs and fixtures of the backend contract."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLOURS = {
 
 
 def row_of(question: str, answer: str) -> str:
-    """Return a row to train on, as a line of JSON."""
+    """Return a training row as a line of JSON."""
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return json.dumps({"messages": turns}, separators=(",", ":")) + "\n"
 
@@ -52,66 +52,51 @@ QUESTION = Request(
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training followed to its end.
+    """A training followed to its end."""
 
-    Args:
-        launch: What was submitted.
-        job_id: What `submit` returned.
-        statuses: Of every poll, in order; each took its cursor from the one before.
-    """
-
-    launch: Launch
-    job_id: str
+    launch: Launch  # the submitted launch
+    job_id: str  # Id returned by `submit`
+    # Status of every poll, in order, each with the cursor of the one before
     statuses: Sequence[Status]
 
     @property
     def last(self) -> Status:
-        """What the last poll returned."""
         return self.statuses[-1]
 
     @property
     def events(self) -> list[Event]:
-        """What all polls brought."""
         return [event for status in self.statuses for event in status.events]
 
     @property
     def model(self) -> TunedModel:
-        """What the training left behind."""
         assert self.last.model is not None, f"{self.last.state} without a model: {self.last.error}"
         return self.last.model
 
 
 class ContractBase:
-    """Settings of a backend's test, and what the tests are made with."""
+    """Settings and fixtures of a backend's test."""
 
-    name: ClassVar[str]
-    """Under which the backend is registered."""
+    name: ClassVar[str]  # registered name of the backend
+    # Settings for serving its vendor; None for a backend without one
     setup: ClassVar[VendorSetup | None] = None
-    """How its vendor is served; None: the backend has none."""
-    model: ClassVar[str] = ""
-    """A small base model; empty: that of `setup`, or "any"."""
+    model: ClassVar[str] = ""  # a small base model; by default that of `setup`, or "any"
     tuning: ClassVar[Tuning] = Tuning()
-    options: ClassVar[Mapping[str, JsonValue]] = {}
-    """The backend's own options for a training that takes a moment."""
+    options: ClassVar[Mapping[str, JsonValue]] = {}  # backend options for a short training
     slow_tuning: ClassVar[Tuning] = Tuning()
-    """For a training that can be cancelled before it ends."""
+    # Options for such a training; they override `options`
     slow_options: ClassVar[Mapping[str, JsonValue]] = {}
-    """Likewise, over `options`."""
-    deploy_options: ClassVar[Mapping[str, JsonValue]] = {}
-    """The backend's own options with which a deployment comes up."""
+    deploy_options: ClassVar[Mapping[str, JsonValue]] = {}  # backend options for a deployment
     rows: ClassVar[Sequence[str]] = ROWS
     poll_seconds: ClassVar[float] = 0.01
-    timeout_seconds: ClassVar[float] = 120
-    """How long a training, a batch or a deployment may take."""
+    timeout_seconds: ClassVar[float] = 120  # time limit of a training, a batch or a deployment
 
     @classmethod
     def base_model(cls) -> str:
-        """Return the base model of the tests."""
         return cls.model or (cls.setup.model if cls.setup else "any")
 
     @classmethod
     def create_path(cls) -> str:
-        """Return the regular expression of the path of the create call."""
+        """Return the regular expression for the path of the create call."""
         assert cls.setup is not None
         return cls.setup.create
 
@@ -122,7 +107,7 @@ class ContractBase:
         tuning: Tuning | None = None,
         options: Mapping[str, JsonValue] | None = None,
     ) -> Job:
-        """Return a job that trains on ``train.jsonl`` of a folder, with further options."""
+        """Return a job that trains on ``train.jsonl`` in a folder, with further options."""
         return Job(
             name="contract",
             model=cls.base_model(),
@@ -140,7 +125,7 @@ class ContractBase:
         tuning: Tuning | None = None,
         options: Mapping[str, JsonValue] | None = None,
     ) -> Launch:
-        """Write and upload the rows, and return what a submit needs; arguments as of `job`."""
+        """Write and upload the rows and return the launch; arguments as in `job`."""
         return Launch(
             key=launch_key(run_id(time.time()), 1),
             job=cls.job(folder, tuning, options),
@@ -151,13 +136,11 @@ class ContractBase:
 
     @classmethod
     def upload(cls, path: Path, rows: Sequence[str]) -> Upload:
-        """Write rows to a file and upload it."""
         path.write_text("".join(rows), encoding="utf-8")
         return registry.backend(cls.name).upload(path, sha256_of(path))
 
     @classmethod
     def follow(cls, job_id: str) -> list[Status]:
-        """Poll a job until it has ended."""
         backend = registry.backend(cls.name)
         until = time.monotonic() + cls.timeout_seconds
         statuses = [backend.poll(job_id, "")]
@@ -170,7 +153,7 @@ class ContractBase:
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def served(cls) -> Iterator[ServedVendor | None]:
-        """The vendor on loopback, in the environment; None where the backend has none."""
+        """Serve the vendor on loopback and set the environment; yield None without a vendor."""
         if cls.setup is None:
             yield None
             return
@@ -179,14 +162,13 @@ class ContractBase:
 
     @pytest.fixture
     def server(self, served: ServedVendor | None) -> Server:
-        """The vendor's server."""
         if served is None:
             pytest.skip(f"{self.name} has no vendor: its test names no `setup`")
         return served.server
 
     @pytest.fixture
     def behavior(self, server: Server, served: ServedVendor) -> Iterator[ServerBehavior]:
-        """How the vendor behaves, put back afterwards."""
+        """Yield the vendor's behavior and restore it afterwards."""
         del server
         before = replace(served.behavior)
         yield served.behavior
@@ -195,12 +177,10 @@ class ContractBase:
 
     @pytest.fixture
     def backend(self) -> Backend:
-        """The backend, as the registry returns it."""
         return registry.backend(self.name)
 
     @pytest.fixture
     def batches(self) -> Batches:
-        """The backend, if it answers in batches."""
         backend = registry.backend(self.name)
         if not isinstance(backend, Batches):
             pytest.skip(f"{self.name} does not answer in batches")
@@ -211,7 +191,7 @@ class ContractBase:
     def training(
         cls, served: ServedVendor | None, tmp_path_factory: pytest.TempPathFactory
     ) -> Training:
-        """One training followed to its end, shared by the tests that need one."""
+        """Run one training to its end, shared by all tests."""
         del served
         launch = cls.launch(tmp_path_factory.mktemp("training"))
         job_id = registry.backend(cls.name).submit(launch)
@@ -219,12 +199,12 @@ class ContractBase:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hash of a file's content, in hex."""
+    """Return the SHA-256 of a file's content in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def reply_once(chat: ChatModel, request: Request = QUESTION) -> Reply:
-    """Return a model's reply to one request, in an event loop of its own."""
+    """Return a model's reply to one request, using a new event loop."""
 
     async def reply() -> Reply:
         async with chat:
@@ -234,7 +214,7 @@ def reply_once(chat: ChatModel, request: Request = QUESTION) -> Reply:
 
 
 def stream_once(chat: ChatModel, request: Request = QUESTION) -> list[str | Reply]:
-    """Return the pieces of a model's streamed answer, in an event loop of its own."""
+    """Return the pieces of a model's streamed answer, using a new event loop."""
 
     async def pieces() -> list[str | Reply]:
         async with chat:

@@ -1,4 +1,4 @@
-"""What a backend must do whose tuned models answer from deployments, which cost money."""
+"""Test backends whose tuned models need deployments."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from unitune.testing.vendor_setup import ServedVendor
 
 
 class DeploymentContract(ContractBase):
-    """The tests; a subclass names the backend."""
+    """Tests of deployments."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def deploys(cls, served: ServedVendor | None) -> Deploys:
-        """The backend, if its models answer from deployments; checked before a training is."""
+        """Return the backend, if its models need deployments; checked before any training."""
         del served
         backend = registry.backend(cls.name)
         if not isinstance(backend, Deploys):
@@ -30,7 +30,7 @@ class DeploymentContract(ContractBase):
         return backend
 
     def ready(self, deploys: Deploys, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Poll a deployment until it comes up no more."""
+        """Poll a deployment until it is ready."""
         until = time.monotonic() + self.timeout_seconds
         while (seen := deploys.deployment_status(ref, model)).state in ("starting", "swapping"):
             assert time.monotonic() < until, f"still {seen.state}, {seen.raw!r}"
@@ -40,7 +40,7 @@ class DeploymentContract(ContractBase):
 
     @contextmanager
     def deployed(self, deploys: Deploys, model: TunedModel, name: str = "") -> Generator[str]:
-        """Give the id of a deployment, which stands while the body runs."""
+        """Deploy a model while the body runs and yield the deployment's id."""
         ref = deploys.deploy(model, name or new_name(), self.deploy_options)
         try:
             yield ref
@@ -49,7 +49,7 @@ class DeploymentContract(ContractBase):
 
     @contextmanager
     def answering(self, model: TunedModel) -> Generator[TunedModel]:
-        """Give the model that answers, deployed while the body runs where it has to be."""
+        """Yield the model to send requests to, deployed while the body runs if needed."""
         backend = registry.backend(self.name)
         if not isinstance(backend, Deploys):
             yield model
@@ -58,7 +58,6 @@ class DeploymentContract(ContractBase):
             yield self.ready(backend, ref, model).model
 
     def test_deployment_comes_up_once_and_goes(self, deploys: Deploys, training: Training) -> None:
-        """What is charged by the hour is found by its name, never doubled, and ends on request."""
         name = new_name()
         assert deploys.find_deployment(name) is None
         ref = deploys.deploy(training.model, name, self.deploy_options)
@@ -66,14 +65,13 @@ class DeploymentContract(ContractBase):
         assert deploys.find_deployment(name) == ref
         self.ready(deploys, ref, training.model)
         deploys.undeploy(ref)
-        assert deploys.find_deployment(name) is None, "it stands, and costs money"
+        assert deploys.find_deployment(name) is None, "it still runs and costs money"
         assert deploys.deployment_status(ref, training.model).state == "gone"
         deploys.undeploy(ref)
 
     def test_deployment_polled_with_its_own_status_is_the_same(
         self, deploys: Deploys, training: Training
     ) -> None:
-        """A later poll gets the model that an earlier poll gave; it must not change."""
         with self.deployed(deploys, training.model) as ref:
             seen = self.ready(deploys, ref, training.model)
             assert deploys.deployment_status(ref, seen.model).model == seen.model
@@ -81,9 +79,8 @@ class DeploymentContract(ContractBase):
     def test_deployment_serves_the_model_that_is_put_in_its_place(
         self, deploys: Deploys, training: Training, tmp_path: Path
     ) -> None:
-        """A promotion moves a deployment: no second one, and asked for twice it is moved once."""
         if not isinstance(deploys, SwapsModel):
-            pytest.skip(f"{self.name} cannot put another model in its place")
+            pytest.skip(f"{self.name} cannot swap models")
         later = self.launch(tmp_path)
         model = self.follow(registry.backend(self.name).submit(later))[-1].model
         assert model is not None
@@ -97,5 +94,5 @@ class DeploymentContract(ContractBase):
 
 
 def new_name() -> str:
-    """Return the name of a deployment that no other test has."""
+    """Return a new name of a deployment."""
     return f"contract-{time.time_ns() % 10**12}"

@@ -1,9 +1,8 @@
-"""Launches while something goes wrong: one job at the vendor, the right state, and what to do.
+"""Test launches with faults: there is one job at the vendor, the right state and clear advice.
 
-Each fault of the transport is injected into the create call of a launch, and into what follows it;
-a process is killed at every step of a launch, a cancel and a delete. Where the vendor's kind cannot
-promise one job (`Guarantee.SUFFIX_ONLY`), the run may be held as uncertain. Part of the contract;
-skipped where the test names no `setup`.
+Each transport fault is injected into the create call of a launch and into later calls. A process is
+killed at every step of a launch, a cancel and a delete. If the vendor cannot guarantee one job
+(`Guarantee.SUFFIX_ONLY`), the run may end uncertain. Skipped if the test has no `setup`.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from unitune.testing.contract_base import ContractBase, row_of
 from unitune.testing.loopback import OF_VENDORS, REFUSED_AFTER, TOOK_EFFECT, Fault
 from unitune.testing.vendor_setup import ServedVendor, serve_vendor
 
-SETTLE_SECONDS = 1.5  # instead of the offer's own, so that a test can wait for it
-# How long the backend waits for an answer, where `VendorSetup.timeouts` names its waits
+SETTLE_SECONDS = 1.5  # replaces the offer's own, so that a test can wait for it
+# Time that the backend waits for an answer, if `VendorSetup.timeouts` names its timeouts
 IMPATIENCE_SECONDS = 1.0
 REASON = "row 7 is not valid here"
 
 
 class FaultContract(ContractBase):
-    """The tests; a subclass names the backend."""
+    """Tests with transport faults and killed processes."""
 
     @pytest.fixture
     def vendor(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVendor]:
-        """A vendor and a ledger of this test alone, and waits that a test can wait for."""
+        """Serve a vendor for one test, with its own ledger and short timeouts."""
         if self.setup is None:
             pytest.skip(f"{self.name} has no vendor: its test names no `setup`")
         monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
@@ -59,7 +58,7 @@ class FaultContract(ContractBase):
 
     @classmethod
     def launchable(cls, folder: Path, number: int = 0) -> Job:
-        """Return a job whose canonical rows, unlike those of other numbers, are in a folder."""
+        """Write rows that differ for each number into a folder, and return a job with them."""
         rows = "".join(
             row_of(f"What is {row} plus {number}?", str(row + number)) for row in range(60)
         )
@@ -70,7 +69,7 @@ class FaultContract(ContractBase):
     def test_after_a_fault_of_the_create_call_there_is_one_job(
         self, vendor: ServedVendor, fault: Fault, tmp_path: Path
     ) -> None:
-        """A create call without a clear answer is searched for, never repeated blindly."""
+        """After an unclear answer, the job is searched for; the call is never repeated blindly."""
         vendor.server.inject_fault(fault, "POST", vendor.setup.create)
         run = launch_and_resume(self.launchable(tmp_path))
         if is_suffix_only(run) and fault is Fault.SERVER_ERROR:
@@ -82,7 +81,6 @@ class FaultContract(ContractBase):
         assert run.state in (State.QUEUED, State.VALIDATING, State.RUNNING)
 
     def test_rate_limit_is_waited_out(self, vendor: ServedVendor, tmp_path: Path) -> None:
-        """A 429 creates nothing; the call is sent again later."""
         vendor.server.inject_fault(Fault.RATE_LIMITED, "POST", vendor.setup.create)
         run = launch(self.launchable(tmp_path))
         assert jobs_of(run) == [run.job_id]
@@ -91,7 +89,7 @@ class FaultContract(ContractBase):
     def test_refusal_of_a_create_call_that_took_effect_makes_no_second_job(
         self, vendor: ServedVendor, fault: Fault, tmp_path: Path
     ) -> None:
-        """A proxy may send a call twice, and pass the refusal of the second on."""
+        """A proxy may send a call twice and return the refusal of the second."""
         vendor.server.inject_fault(fault, "POST", vendor.setup.create)
         run = launch(self.launchable(tmp_path))
         assert jobs_of(run) == [run.job_id]
@@ -101,7 +99,7 @@ class FaultContract(ContractBase):
     def test_create_call_delivered_twice_is_reported_and_can_be_cancelled(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A second job of one launch costs money; its user is informed, and can end it."""
+        """A second job of one launch costs money; the user is informed and can cancel it."""
         vendor.server.inject_fault(Fault.TWICE, "POST", vendor.setup.create)
         run = launch(self.launchable(tmp_path))
         surplus = reported_duplicates(run, vendor)
@@ -119,7 +117,6 @@ class FaultContract(ContractBase):
     def test_create_call_that_arrives_after_the_settle_time_is_reported_by_the_end(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A job that appears once no process looks for it any more is found when the run ends."""
         vendor.server.late_seconds = SETTLE_SECONDS + 1
         vendor.server.inject_fault(Fault.LATE, "POST", vendor.setup.create)
         run = launch_and_resume(self.launchable(tmp_path))
@@ -134,7 +131,6 @@ class FaultContract(ContractBase):
     def test_fault_while_watching_is_waited_out(
         self, vendor: ServedVendor, fault: Fault, tmp_path: Path
     ) -> None:
-        """Reads are repeated, and no step is recorded twice."""
         run = launch(self.launchable(tmp_path))
         vendor.server.inject_fault(fault, "GET", "", times=2)
         assert run.wait(0.01).state is State.SUCCEEDED
@@ -144,7 +140,6 @@ class FaultContract(ContractBase):
     def test_key_that_expires_while_watching_ends_the_watch_and_not_the_run(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """With a new key the watch goes on."""
         run = launch(self.launchable(tmp_path))
         vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", "")
         with pytest.raises(BackendError, match=r"key|Sign in"):
@@ -154,7 +149,6 @@ class FaultContract(ContractBase):
     def test_expired_key_creates_nothing_and_says_so(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A refused create call is a failed run, and no open question."""
         vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", vendor.setup.create, times=3)
         with pytest.raises(BackendError, match=r"key|Sign in") as error:
             launch(self.launchable(tmp_path))
@@ -166,7 +160,6 @@ class FaultContract(ContractBase):
     def test_job_that_lists_show_late_is_adopted_once(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """Lists lag, and repeat an entry on two pages."""
         vendor.behavior.list_lag_seconds = 0.7
         vendor.behavior.lists_repeat = True
         vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", vendor.setup.create)
@@ -177,7 +170,6 @@ class FaultContract(ContractBase):
     def test_unknown_state_is_kept_and_polled_on(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A vendor's new word is no end of the run."""
         run = launch(self.launchable(tmp_path))
         vendor.behavior.state = "brand_new"
         for _ in range(3):
@@ -190,7 +182,7 @@ class FaultContract(ContractBase):
     def test_file_that_fails_validation_fails_the_run_in_the_vendors_words(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """Whether the vendor says so when the file arrives, or when the job reads it."""
+        """The vendor may report it when it receives the file or when the job reads it."""
         vendor.behavior.rejects_files = REASON
         with pytest.raises(UnituneError, match=REASON):
             launch(self.launchable(tmp_path)).wait(0.01)
@@ -200,7 +192,6 @@ class FaultContract(ContractBase):
 
     @pytest.mark.usefixtures("vendor")
     def test_whole_run_succeeds_and_is_deleted(self, tmp_path: Path) -> None:
-        """Nothing that was uploaded stays behind, where the backend can delete."""
         run = launch(self.launchable(tmp_path)).wait(0.01)
         assert run.state is State.SUCCEEDED
         assert run.tuned_model is not None
@@ -212,10 +203,7 @@ class FaultContract(ContractBase):
     def test_process_killed_at_any_step_leaves_one_job(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """Of a launch, a cancel and a delete, each killed at every step and then repeated.
-
-        In a process of its own, whose forks find no threads but those of the vendor's server.
-        """
+        """A separate process is used, so that its forks have no threads but the server's."""
         del vendor
         command = [sys.executable, "-P", "-m", "unitune.testing.kills", inspect.getfile(type(self))]
         done = subprocess.run(  # noqa: S603 - our own interpreter
@@ -232,12 +220,12 @@ class FaultContract(ContractBase):
 
 
 def jobs_of(run: Run) -> list[str]:
-    """Return the jobs that carry a run's key."""
+    """Return the jobs with a run's key."""
     return registry.backend(run.backend_name).find(run.launch_key, run.folder)
 
 
 def launch_and_resume(job: Job) -> Run:
-    """Launch, and resume once as the message says when no clear answer came."""
+    """Launch, and resume once if the answer was unclear, as the message advises."""
     try:
         return launch(job)
     except Unreachable as error:
@@ -248,7 +236,7 @@ def launch_and_resume(job: Job) -> Run:
 
 
 def reported_duplicates(run: Run, vendor: ServedVendor) -> list[str]:
-    """Return the surplus jobs of a run, each of which must be reported with what to do."""
+    """Return the surplus jobs of a run; check that each is reported with advice."""
     jobs = jobs_of(run)
     assert vendor.state().jobs == len(jobs)
     surplus = [job_id for job_id in jobs if job_id != run.job_id]
@@ -260,10 +248,10 @@ def reported_duplicates(run: Run, vendor: ServedVendor) -> list[str]:
 
 
 def is_suffix_only(run: Run) -> bool:
-    """Whether a name is all that carries the key of a run's job."""
+    """Return whether only the name of a run's job contains its key."""
     return registry.backend(run.backend_name).guarantee is Guarantee.SUFFIX_ONLY
 
 
 def creates_single_job(run: Run) -> bool:
-    """Whether two create calls with one key make one job."""
+    """Return whether two create calls with one key make one job."""
     return registry.backend(run.backend_name).guarantee in SAFE_TO_REPEAT

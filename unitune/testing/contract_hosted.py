@@ -1,9 +1,9 @@
-"""What a backend must send to its vendor, and what it makes of failures; part of the contract.
+"""Test what a backend sends to its vendor and how it handles failures and omitted fields.
 
-`poll_without_fields` follows jobs to their ends over and over, while the vendor leaves fields out
-(`unitune.testing.omissions`), and calls whatever a backend reads with. A `BackendError` in clear
-words is an answer; any other exception is a crash, and so is an event that no ledger can hold.
-Skipped where the test names no `setup`.
+`poll_without_fields` follows jobs to their end while the vendor omits fields
+(`unitune.testing.omissions`), and calls everything that reads from the backend. A `BackendError` is
+allowed; any other exception, and an event that no ledger can store, is a crash. Skipped if the test
+has no `setup`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from unitune.testing.omissions import Omissions
 from unitune.testing.vendor_setup import ServerBehavior
 
 T = TypeVar("T")
-# What reading an answer raises in which a field is gone or null
+# Exceptions raised by reading an answer with a missing or null field
 UNREADABLE = (LookupError, TypeError, AttributeError)
-MOST_LOOKS = 12  # at one job; one whose state is left out time and again is left there
-ROUNDS = 4  # times that each job is followed from its beginning: many jobs would make lists long
-LOOKS = 80  # at a vendor that leaves fields out
-JOBS = 5  # more than a page of a double should show
+MOST_LOOKS = 12  # polls of one job, which may not show its end
+ROUNDS = 4  # times that each job is followed from its start; more jobs would make lists long
+LOOKS = 80  # polls of a vendor that omits fields
+JOBS = 5  # more than a page of a test vendor should list
 REASON = "the rows taste of soap"
-# Faults of a create call that took effect, and whose answer does not say so
+# Faults of a create call that took effect, although the answer does not show it
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
-# Statuses of create calls that were refused, or failed
 STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
 
 
 class HostedContract(ContractBase):
-    """The tests; a subclass names the backend and provides its vendor."""
+    """Tests of a hosted backend's requests and failures."""
 
+    # Two values of each setting of a job; settings that the offer supports are tested
     settings: ClassVar[dict[str, Sequence[Any]]] = {
         "epochs": (2, 3),
         "batch_size": (8, 16),
@@ -59,10 +59,9 @@ class HostedContract(ContractBase):
         "sequence_length": (1024, 2048),
         "seed": (7, 8),
     }
-    """Two values of each setting of a job; those that the offer supports are tried."""
 
     def created(self, server: Server, launch: Launch) -> bytes:
-        """Create a job and return what the vendor received, but for the launch key."""
+        """Create a job and return the request to the vendor without the launch key."""
         registry.backend(self.name).submit(launch)
         body = server.received("POST", self.create_path())[-1].body
         return body.replace(launch.key.encode(), b"KEY")
@@ -70,7 +69,7 @@ class HostedContract(ContractBase):
     def test_failed_job_is_failed_in_the_vendors_words(
         self, backend: Backend, behavior: ServerBehavior, tmp_path: Path
     ) -> None:
-        """A failure that is reported as a success would be deployed, and judged."""
+        """A failure reported as a success would be deployed and evaluated."""
         job_id = backend.submit(self.launch(tmp_path))
         behavior.fails = REASON
         last = self.follow(job_id)[-1]
@@ -84,7 +83,7 @@ class HostedContract(ContractBase):
     def test_refused_create_call_says_its_status(
         self, backend: Backend, server: Server, fault: Fault, status: int, tmp_path: Path
     ) -> None:
-        """The status says what comes next: wait, give up, or look for the job."""
+        """The status decides what follows: wait, give up or search for the job."""
         launch = self.launch(tmp_path)
         server.inject_fault(fault, "POST", self.create_path())
         with pytest.raises(BackendError) as error:
@@ -96,20 +95,19 @@ class HostedContract(ContractBase):
     def test_create_call_without_an_answer_leaves_one_job_that_is_found(
         self, backend: Backend, server: Server, fault: Fault, tmp_path: Path
     ) -> None:
-        """A create call that is repeated blindly, or taken for refused, costs a second job."""
+        """Repeating it blindly, or treating it as refused, costs a second job."""
         launch = self.launch(tmp_path)
         server.inject_fault(fault, "POST", self.create_path())
         with pytest.raises(UnituneError) as error:
             backend.submit(launch)
-        assert error.value.is_ambiguous, f"{error.value!r} says that nothing was created"
+        assert error.value.is_ambiguous, f"{error.value!r} implies that nothing was created"
         assert len(backend.find(launch.key, launch.folder)) == 1
 
     def test_refused_poll_says_its_status(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """A key that has expired is distinguished from a network that is down."""
         job_id = backend.submit(self.launch(tmp_path))
-        # Of this job alone: an SDK may read something else meanwhile, in a thread of its own.
+        # Only of this job, as an SDK may read something else in a thread.
         server.inject_fault(Fault.EXPIRED_KEY, "GET", re.escape(re.split("[/:]", job_id)[-1]))
         with pytest.raises(BackendError) as error:
             backend.poll(job_id, "")
@@ -119,7 +117,7 @@ class HostedContract(ContractBase):
     def test_polls_survive_fields_that_are_left_out(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """A vendor leaves out more than it says; a poll that fails of it ends the watch."""
+        """Vendors omit more than documented; a poll that fails on it would end the watch."""
         omits = Omissions(share=0.15, required=True)
         launch = partial(self.launch, tmp_path)
         tally = poll_without_fields(backend, launch, server, omits, LOOKS)
@@ -127,12 +125,12 @@ class HostedContract(ContractBase):
         assert omits.omitted
 
     def test_settings_that_the_offer_honours_are_sent(self, server: Server, tmp_path: Path) -> None:
-        """A setting that is taken and dropped trains something else than was requested."""
+        """A dropped setting would train something other than requested."""
         offer = registry.offer(self.name)
         values = self.settings | ({"warmup": (3, 4)} if offer.warmup_as == "steps" else {})
         honoured = [name for name in values if name in offer.supported_settings]
         again = [self.created(server, self.launch(tmp_path)) for _ in range(2)]
-        assert again[0] == again[1], "two launches that are alike send different requests"
+        assert again[0] == again[1], "two equal launches send different requests"
         dropped = list[str]()
         for name in honoured:
             tunings = [Tuning.model_validate({name: value}) for value in values[name]]
@@ -144,11 +142,11 @@ class HostedContract(ContractBase):
     def test_training_goes_on_from_a_tuned_model(
         self, backend: Backend, server: Server, training: Training, tmp_path: Path
     ) -> None:
-        """A start that is not sent would train the untuned base anew, and look like success."""
+        """Without the start, the base would be trained again and look like success."""
         launch = self.launch(tmp_path)
         terms = registry.offer(self.name).terms(launch.job.base_model)
         if launch.job.method not in terms.continues:
-            pytest.skip(f"the offer of {self.name} says that it goes on from no tuned model")
+            pytest.skip(f"{self.name} cannot continue from a tuned model, by its offer")
         anew = self.created(server, launch)
         after = replace(self.launch(tmp_path), start=Start(model=training.model))
         assert self.created(server, after) != anew
@@ -159,7 +157,7 @@ class HostedContract(ContractBase):
         assert last.model.name != training.model.name
 
     def test_job_among_many_is_found(self, backend: Backend, tmp_path: Path) -> None:
-        """Lists come in pages; the job that is looked for need not be on the first."""
+        """Lists are paged; the job need not be on the first page."""
         launches = [self.launch(tmp_path) for _ in range(JOBS)]
         jobs = [backend.submit(launch) for launch in launches]
         assert jobs == [
@@ -167,7 +165,6 @@ class HostedContract(ContractBase):
         ]
 
     def test_validation_rows_are_sent(self, server: Server, tmp_path: Path) -> None:
-        """Rows that were held out are uploaded, and named in the create call."""
         without = self.created(server, replace(self.launch(tmp_path), validation=None))
         assert self.created(server, self.launch(tmp_path)) != without, (
             "the create call is the same with and without validation rows"
@@ -175,12 +172,12 @@ class HostedContract(ContractBase):
 
     @pytest.mark.usefixtures("server")
     def test_file_of_other_content_under_one_path_is_another(self, tmp_path: Path) -> None:
-        """A file that is known by its path would train a job on another job's rows."""
+        """A file identified by its path would train a job on another job's rows."""
         first = self.launch(tmp_path)
         assert self.upload(tmp_path / "train.jsonl", self.rows[:2]).ref != first.training.ref
 
     def test_settings_of_an_answer_are_sent(self, backend: Backend, server: Server) -> None:
-        """An answer without its limit, temperature or stop is another model's answer."""
+        """Without limit, temperature or stop, the answer would be another one."""
         settings = {"max_tokens": 37, "temperature": 0.625, "stop": ("qzx",)}
         before = len(server.requests)
         reply_once(backend.chat(self.base_model()), QUESTION.model_copy(update=settings))
@@ -205,20 +202,16 @@ def _parts(value: JsonValue) -> Iterator[str | float | int]:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the polls.
+    """Results of the polls."""
 
-    Args:
-        polls: Calls that read, of every kind.
-        refusals: How often each error of ours was raised, without ids.
-        crashes: How often anything else was raised, by exception and line.
-    """
-
-    polls: int = 0
+    polls: int = 0  # number of reading calls of every kind
+    # Number of each unitune error, without ids
     refusals: Counter[str] = field(default_factory=Counter[str])
+    # Number of each other exception, by type and line
     crashes: Counter[str] = field(default_factory=Counter[str])
 
     def call(self, act: Callable[[], T]) -> T | None:
-        """Call once and count what comes of it; None when nothing does."""
+        """Call once and count the outcome; return None after an error."""
         self.polls += 1
         try:
             return act()
@@ -227,12 +220,11 @@ class Tally:
                 self._crashed(error.__cause__)
             else:
                 self.refusals[f"{type(error).__name__}: {error}"] += 1
-        except Exception as error:  # noqa: BLE001 - that there is none is what is looked for
+        except Exception as error:  # noqa: BLE001 - the test checks that there is none
             self._crashed(error)
         return None
 
     def _crashed(self, error: BaseException) -> None:
-        """Count an error, one that a net has caught for the user's sake included."""
         *_, at = (
             at for at in traceback.extract_tb(error.__traceback__) if "unitune" in at.filename
         )
@@ -247,15 +239,7 @@ def poll_without_fields(
     omits: Omissions,
     polls: int,
 ) -> Tally:
-    """Follow jobs at a vendor that leaves fields out, until there were so many polls.
-
-    Args:
-        backend: With its environment leading to the vendor on loopback.
-        launch: Returns what a submit needs, each time under another launch key.
-        behavior: The vendor's, or its server; nothing is left out while a job is created.
-        omits: What is left out afterwards.
-        polls: At least so many calls.
-    """
+    """Follow jobs at a vendor that omits fields, until at least `polls` calls were made."""
     tally = Tally()
     while tally.polls < polls:
         behavior.omits = None
@@ -301,7 +285,6 @@ def _answer(backend: Backend, model: str | TunedModel) -> Reply:
 
 
 def _sound_poll(backend: Backend, job_id: str, cursor: str) -> Status:
-    """Return a status that a ledger can hold, and whose model answers where there is one."""
     status = backend.poll(job_id, cursor)
     _check("a status's cursor", status.cursor, str)
     _check("a status's raw", status.raw, str)

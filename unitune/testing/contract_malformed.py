@@ -1,8 +1,8 @@
-"""Answers that no vendor should give, and what a backend makes of them; part of the contract.
+"""Test how a backend handles answers that no vendor should send.
 
-Proxies answer with pages, gateways with other vendors' shapes, and bodies are cut. Whatever comes
-back, an answer to a question is a row with a text or an error, and any other verb gives what it can
-read or an error of ours. Skipped where the test provides no server that plays the vendor.
+Proxies answer with HTML pages, gateways with other vendors' formats, and bodies are cut. A reply
+must be a row with a text or an error; every other method returns what it can read or raises a
+`UnituneError`. Skipped if the test has no vendor server.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 
 Change = Callable[[VendorResponse], VendorResponse]
 
-MOST_ANSWERS = 6  # of one verb that are spoiled, one at a time
+MOST_ANSWERS = 6  # answers of one method that are changed, one at a time
 SUCCESS = range(200, 300)
-HALF = "a\ud800"  # A text with half of a character, as JSON may hold it and no file in UTF-8 can
+HALF = "a\ud800"  # A text with half a character, which JSON allows but UTF-8 does not
 
 
 def _of(content: JsonValue | bytes) -> Change:
@@ -41,8 +41,6 @@ def _of(content: JsonValue | bytes) -> Change:
 
 
 def _each(change: Callable[[JsonValue], JsonValue]) -> Change:
-    """Exchange values of an answer, however deep they stand; bytes are changed as lines of JSON."""
-
     def changed(answer: VendorResponse) -> VendorResponse:
         if not isinstance(answer.content, bytes):
             return replace(answer, content=_walked(answer.content, change))
@@ -71,10 +69,10 @@ def _if(kind: type | tuple[type, ...], other: JsonValue) -> Change:
     return _each(changed)
 
 
-ODD: Mapping[str, Change] = {  # how answers are changed, one way at a time
+ODD: Mapping[str, Change] = {  # changes of answers, one at a time
     "nothing": _of(b""),
     "a page": _of(b"<!DOCTYPE html><html><body>Bad gateway</body></html>"),
-    "bytes that are no UTF-8": lambda answer: replace(answer, content=answer.body + b"\xff"),
+    "bytes that are not UTF-8": lambda answer: replace(answer, content=answer.body + b"\xff"),
     "a body that is cut": lambda answer: replace(
         answer, content=answer.body[: len(answer.body) // 2]
     ),
@@ -99,12 +97,12 @@ ODD: Mapping[str, Change] = {  # how answers are changed, one way at a time
 
 
 class MalformedReplyContract(ContractBase):
-    """For every backend that answers; a subclass names it and provides its vendor."""
+    """Tests with malformed answers to requests."""
 
     def test_whatever_answers_a_question_it_is_a_row(
         self, backend: Backend, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One odd answer must not end a comparison, and what is recorded can be read again."""
+        """A malformed answer must not end a comparison, and its record must be readable."""
         monkeypatch.setattr(retry, "ATTEMPTS", 1)
 
         def ask() -> None:
@@ -120,7 +118,7 @@ class MalformedReplyContract(ContractBase):
     def test_whatever_stands_in_a_batch_is_read_or_refused(
         self, batches: Batches, server: Server
     ) -> None:
-        """Answers that were paid for are read as far as they can be, and no others are made up."""
+        """Paid answers are read as far as possible, and none are made up."""
         batch_id = batches.submit_batch("b-key", self.base_model(), {"b-key-1": QUESTION})
         while batches.poll_batch(batch_id).state == "running":
             pass
@@ -135,12 +133,12 @@ class MalformedReplyContract(ContractBase):
 
 
 class MalformedTrainingContract(ContractBase):
-    """For backends that tune, likewise."""
+    """Tests with malformed answers to trainings."""
 
     def test_whatever_answers_a_poll_or_a_search_is_read_or_refused(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """A watch or a search that ends as a bug says nothing of the job, which costs money."""
+        """A crash of a watch or a search would hide the state of a job that costs money."""
         launch = self.launch(tmp_path)
         job_id = backend.submit(launch)
         assert _spoiled(server, lambda: backend.poll(job_id, "")) == {}
@@ -149,7 +147,7 @@ class MalformedTrainingContract(ContractBase):
     def test_a_create_call_whose_answer_cannot_be_read_is_open(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """It may have created a job: an error that says otherwise leads to a second one."""
+        """It may have created a job; an error that implies otherwise leads to a second one."""
         launch = self.launch(tmp_path)
 
         def submit() -> None:
@@ -159,27 +157,28 @@ class MalformedTrainingContract(ContractBase):
             except UnituneError as error:
                 sent = len(server.received("POST", self.create_path())) > before
                 if sent and not error.is_ambiguous:
-                    raise AssertionError(f"says: not created: {error}") from error
+                    raise AssertionError(
+                        f"the error implies that nothing was created: {error}"
+                    ) from error
 
         assert _spoiled(server, submit) == {}
 
     def test_a_refusal_of_any_body_is_an_error_of_ours(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """A create call that was refused is never a bug, whatever stands below its status."""
         launch = self.launch(tmp_path)
         assert _spoiled(server, lambda: backend.submit(launch), 400) == {}
 
 
 def _check_row(reply: Reply) -> None:
     record = record_of("c", Question("case", QUESTION), "m", "hash", reply)
-    assert read_record(line_of(record)) == record, "what was written is not what is read"
+    assert read_record(line_of(record)) == record, "the record read differs from the record written"
 
 
 def _spoiled(
     server: Server, act: Callable[[], object], status: int | None = None
 ) -> dict[str, str]:
-    """Let each answer that an act takes be odd in each way; return what was no error of ours."""
+    """Change each answer in each way; return every failure that is not a UnituneError."""
     failed: dict[str, str] = {}
     for name, change in ODD.items():
         for nth in range(MOST_ANSWERS):
@@ -190,7 +189,7 @@ def _spoiled(
                     act()
             except UnituneError:
                 pass
-            except Exception as error:  # noqa: BLE001 - that there is none is what is looked for
+            except Exception as error:  # noqa: BLE001 - the test checks that there is none
                 failed[f"{name}, answer {nth + 1}"] = f"{type(error).__name__}: {error}"[:300]
             finally:
                 server.change = None
@@ -200,7 +199,7 @@ def _spoiled(
 
 
 def _no_wait(_: float) -> None:
-    """Send a request again at once: there are hundreds of answers."""
+    """Retry without a delay, as there are hundreds of answers."""
 
 
 @dataclass(slots=True)

@@ -1,12 +1,12 @@
-"""A backend without a trainer: public, scripted, and found by the real registry under ``fake``.
+"""Define a scripted backend for tests, found by the real registry under ``fake``.
 
-Its "vendor" is a folder, so that jobs outlive every process: ``UNITUNE_FAKE_DIR`` when set, else
-``fake`` in the run's folder. A job there is a folder of files that are written once or only grow.
-What a job does is in its `Script`; what an untuned model says, in ``untuned.json`` (`Answers`) in
-``UNITUNE_FAKE_DIR``; how batches go, in ``batches.json`` there (`unitune.testing.fake_vendor`).
+Its "vendor" is a folder, so that jobs outlive processes: ``UNITUNE_FAKE_DIR``, or else ``fake`` in
+the run's folder. A job is a folder of files that are written once or only grow, and follows its
+`Script`. In ``UNITUNE_FAKE_DIR``, ``untuned.json`` (`Answers`) holds answers of untuned models and
+``batches.json`` the script of batches (`unitune.testing.fake_vendor`).
 
-A test may set `FakeBackend.guarantee` to play the other kinds of vendors: with `own id` and `token`
-a second create call with the same key finds the first job, else it makes another.
+Tests may set `FakeBackend.guarantee`: with `own id` and `token`, a second create call with the same
+key returns the first job; otherwise it creates another.
 """
 
 from __future__ import annotations
@@ -31,32 +31,30 @@ from unitune.testing.script import STATES, Answers, Moment, Script, events, mome
 
 
 class FakeJob(Frozen):
-    """What the fake's vendor knows of a job; ``job.json`` in its folder."""
+    """A job of the fake vendor; ``job.json`` in its folder."""
 
     key: str
     base: str
     training: Upload
     script: Script
     start: Start | None = None
-    started: float
-    """Seconds since 1970, UTC."""
+    started: float  # seconds since 1970, UTC
 
 
 class Stopped(Frozen):
-    """How far a job was when it was cancelled or paused; ``cancelled.json``, ``paused.json``."""
+    """Progress of a cancelled or paused job; ``cancelled.json``, ``paused.json``."""
 
     polls: int
     steps: int
 
 
 class FakeBackend(FakeBatches):
-    """Scripted jobs and scripted answers."""
+    """Backend with scripted jobs and answers."""
 
     name: ClassVar[str] = "fake"
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Keep a copy, named by its hash."""
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise BackendError(f"{path} does not have the hash {sha256}.", status=400)
         kept = vendor_folder(path.parent) / "uploads" / sha256
@@ -68,7 +66,6 @@ class FakeBackend(FakeBatches):
         return Upload(str(kept), sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create a job, or do what the script says goes wrong."""
         script = job_options(launch.job, "fake", Script)
         vendor = vendor_folder(launch.folder)
         calls = tick(vendor / f"{launch.key.rpartition('-')[0]}.creates")
@@ -77,13 +74,11 @@ class FakeBackend(FakeBatches):
         )
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs that carry the key."""
         return sorted(
             str(job.parent) for job in vendor_folder(folder).glob(f"{launch_key}.*/job.json")
         )
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Let a tick pass and say how the job stands."""
         folder, job = Path(job_id), _existing(job_id)
         now = _moment(folder, job, tick(folder / "polls"))
         happened = events(job.script, now, job.started)
@@ -98,22 +93,20 @@ class FakeBackend(FakeBatches):
         )
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return the job's key, base and training file."""
         job = _existing(job_id)
         return JobDescription(job.key, job.base, job.training.ref)
 
     def cancel(self, job_id: str) -> None:
-        """Stop the job where it is; its next poll says cancelling, the one after it cancelled."""
+        """Stop the job; its next poll shows cancelling, the one after it cancelled."""
         stopped = _as_it_stands(job_id)
         if not (Path(job_id) / "cancelled.json").exists():
             write(Path(job_id) / "cancelled.json", stopped)
 
     def pause(self, job_id: str) -> None:
-        """Let a job stand still; what it would have done meanwhile it does at once when resumed."""
+        """Pause a job; it catches up at once when resumed."""
         write(Path(job_id) / "paused.json", _as_it_stands(job_id))
 
     def resume(self, job_id: str) -> None:
-        """Let a paused job go on."""
         _existing(job_id)
         paused = Path(job_id) / "paused.json"
         if paused.exists():
@@ -122,7 +115,6 @@ class FakeBackend(FakeBatches):
             (Path(job_id) / "resumed").touch()
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model that answers from a script."""
         if isinstance(model, str):
             return FakeChatModel(model, _untuned())
         try:
@@ -149,14 +141,13 @@ class FakeBackend(FakeBatches):
 
 
 class FakeChatModel(ChatModel):
-    """A model that answers from a script."""
+    """A model with scripted answers."""
 
     def __init__(self, name: str, answers: Answers) -> None:
         self._answers = answers
         self.fingerprint = f"fake:{name}:{digest(answers.model_dump(mode='json'))}"
 
     async def reply(self, request: Request) -> Reply:
-        """Look the last user message up."""
         question = _question(request.messages)
         if question in self._answers.errors:
             return Reply(error=self._answers.errors[question], finish_reason="error")
@@ -191,12 +182,11 @@ def _moment(folder: Path, job: FakeJob, polls: int) -> Moment:
 
 
 def _as_it_stands(job_id: str) -> Stopped:
-    """Return how far a job is that has not ended."""
     folder, job = Path(job_id), _existing(job_id)
     polls = count(folder / "polls")
     now = _moment(folder, job, polls)
     if STATES.get(now.word, State.UNKNOWN).ended:
-        raise BackendError(f"job {job_id} has {now.word} already.", status=409)
+        raise BackendError(f"job {job_id} has already {now.word}.", status=409)
     return Stopped(polls=polls, steps=now.steps)
 
 

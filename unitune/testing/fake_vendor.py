@@ -1,8 +1,8 @@
-"""The fake's "vendor": a folder of files that are written once or only grow; its batches; faults.
+"""Store the fake vendor's files and batches, and inject its faults.
 
-A batch is a folder below ``batches`` in the vendor's, which is ``UNITUNE_FAKE_DIR`` when set, else
-``fake`` in unitune's home; so it outlives every process. Its requests are answered at once, and
-shown as ``batches.json`` there says (`BatchScript`).
+A batch is a folder below ``batches`` in the vendor's folder (``UNITUNE_FAKE_DIR``, or else ``fake``
+in unitune's home), so it outlives processes. Its requests are answered at once and shown as
+scripted in ``batches.json`` (`BatchScript`).
 """
 
 from __future__ import annotations
@@ -27,20 +27,13 @@ from unitune.workspace.home import home
 
 
 def vendor_folder(otherwise: Path) -> Path:
-    """Return the vendor's folder: ``UNITUNE_FAKE_DIR`` when set, else ``fake`` in another."""
+    """Return the vendor's folder: ``UNITUNE_FAKE_DIR``, or ``fake`` in `otherwise`."""
     chosen = os.environ.get("UNITUNE_FAKE_DIR")
     return Path(chosen).absolute() if chosen else otherwise.absolute() / "fake"
 
 
 def create_call(faults: tuple[Fault, ...], calls: int, what: str, create: Callable[[], str]) -> str:
-    """Create something, or do what the script says goes wrong; return its id.
-
-    Args:
-        faults: Of the first call, the second, …; none afterwards.
-        calls: Calls so far, this one included.
-        what: What is created, for messages.
-        create: Does so.
-    """
+    """Create something and return its id, or fail by the fault of this call, if any."""
     fault = faults[calls - 1] if calls <= len(faults) else Fault.NONE
     if fault is Fault.REFUSE:
         raise BackendError(f"the fake refuses this {what}.", status=400)
@@ -59,7 +52,7 @@ def create_call(faults: tuple[Fault, ...], calls: int, what: str, create: Callab
 
 
 def tick(file: Path) -> int:
-    """Count one more, in a file that only grows, so that no process can lose another's count."""
+    """Add one to a counter, a file that only grows, so that no process loses a count."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as growing:
         growing.write(b".")
@@ -68,12 +61,12 @@ def tick(file: Path) -> int:
 
 
 def count(file: Path) -> int:
-    """Return how often it was counted."""
+    """Return the value of a counter."""
     return file.stat().st_size if file.exists() else 0
 
 
 def write(file: Path, content: BaseModel) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     draft = file.with_suffix(f".{os.getpid()}")
     draft.write_text(content.model_dump_json(), encoding="utf-8")
     draft.rename(file)
@@ -81,19 +74,16 @@ def write(file: Path, content: BaseModel) -> None:
 
 def _die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("a killed process goes on")
+    raise AssertionError("a killed process continues")
 
 
 class FakeBatch(Frozen):
-    """What the fake's vendor knows of a batch; ``batch.json`` in its folder."""
+    """A batch of the fake vendor; ``batch.json`` in its folder."""
 
     key: str
-    created: float
-    """Seconds since 1970, UTC."""
-    size: int
-    """Number of requests."""
-    replies: dict[str, Reply]
-    """By the ids of the requests; one that is never reached has none."""
+    created: float  # seconds since 1970, UTC
+    size: int  # number of requests
+    replies: dict[str, Reply]  # replies by request id; requests that are never processed have none
 
 
 class _Chats(Protocol):
@@ -101,18 +91,16 @@ class _Chats(Protocol):
 
 
 class FakeBatches:
-    """The verbs of `Batches`, for a backend whose models answer."""
+    """Methods of `Batches` for a backend whose models answer."""
 
     def submit_batch(
         self: _Chats, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Create a batch, or do what the script says goes wrong."""
         calls = tick(_folder() / "creates")
         chat = self.chat(model)
         return create_call(_script().submits, calls, "batch", lambda: _created(key, chat, requests))
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the batches that carry the key and are shown by now."""
         shown = time.time() - _script().shown_after_seconds
         batches = (
             (str(file.parent), _batch(file)) for file in _folder().glob(f"{key}.*/batch.json")
@@ -120,11 +108,9 @@ class FakeBatches:
         return sorted(batch_id for batch_id, batch in batches if since <= batch.created <= shown)
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Let a tick pass and say how the batch stands."""
         return _status(batch_id, _existing(batch_id), tick(Path(batch_id) / "polls"))
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
-        """Return the answers; none when it was cancelled before its end."""
         batch = _existing(batch_id)
         status = _status(batch_id, batch, count(Path(batch_id) / "polls"))
         if status.state != "ended":
@@ -132,7 +118,6 @@ class FakeBatches:
         return batch.replies if status.raw == "ended" else {}
 
     def cancel_batch(self, batch_id: str) -> None:
-        """End a batch where it is; one that has ended stays as it is."""
         batch = _existing(batch_id)
         if _status(batch_id, batch, count(Path(batch_id) / "polls")).state == "running":
             (Path(batch_id) / "cancelled").touch()

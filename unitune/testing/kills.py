@@ -1,16 +1,13 @@
-"""Kill -9 at every journalled step of a launch, cancel or delete, and see what comes of it.
+"""Kill a process at every step of a launch, cancel or delete, and check the recovery.
 
-A step is a write to the ledger or a verb of the backend, and a process can die before it and after
-it. `steps_of` counts them in an act that gets through; `kill_at` lets a fork of this process die
-at one of them, and another fork do what a user does then: list the runs, launch again if there
-is none, else resume; or cancel or delete again. What the vendor has in the end is counted at the
-vendor itself, in this process.
-
-The vendor must outlive the forks: a server in this process (`unitune.testing.loopback`), or files.
+A step is a write to the ledger or a method of the backend; the process dies before or after it.
+`steps_of` counts the steps of a complete act. `kill_at` kills one fork of this process at a step
+and recovers in another as a user would. The objects at the vendor are counted in this process, so
+the vendor must outlive the forks: a server in this process, or files.
 
     python -m unitune.testing.kills FILE CLASS FOLDER
 
-does so with the backend of a contract's test, in an empty folder, and prints each kill as JSON.
+does this with the backend of a contract's test in an empty folder, and prints each kill as JSON.
 """
 
 from __future__ import annotations
@@ -40,53 +37,39 @@ from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
-# Methods of the ledger that write down what is done
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
-# Verbs of a backend that these acts use
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
-FOR_EVER = 1_000_000  # polls for which a vendor's jobs stay queued, so that none ends by itself
-SETTLE_SECONDS = 0.3  # instead of an offer's own: vendors on loopback show a job at once
+FOR_EVER = 1_000_000  # polls during which a vendor's jobs stay queued, so that none ends
+SETTLE_SECONDS = 0.3  # replaces an offer's own: vendors on loopback list a job at once
 
-DELETED = "deleted"  # instead of a state, of a run that is no more
+DELETED = "deleted"  # replaces the state of a deleted run
 
 Verdict = Literal["one job", "deleted", "uncertain", "lost", "doubled"]
 
 
 class Act(StrEnum):
-    """What is killed."""
+    """An act during which the process is killed."""
 
     LAUNCH = "launch"
     CANCEL = "cancel"
-    DELETE = "delete"
-    """Of a run that was cancelled."""
+    DELETE = "delete"  # deletion of a cancelled run
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one kill.
+    """Outcome of one kill."""
 
-    Args:
-        step: Where the process died: ``before submit (step 15)``, …
-        left: State of the run when it was dead; empty when there was no run.
-        state: State of the run in the end; `DELETED` when there is none any more.
-        known: Whether the run knows the only job that carries its key.
-        advice: What the run says to its user.
-        error: The message of the recovery, when it failed.
-        jobs: Jobs at the vendor that were made on the way.
-        files: Files there, likewise.
-    """
-
-    step: str
-    left: str
-    state: str
-    known: bool
-    advice: str = ""
-    error: str = ""
-    jobs: int = 0
-    files: int = 0
+    step: str  # step of the kill: ``before submit (step 15)``, …
+    left: str  # state of the run after the kill; empty without a run
+    state: str  # final state of the run; `DELETED` if it no longer exists
+    known: bool  # whether the run knows the only job with its key
+    advice: str = ""  # advice of the run to its user
+    error: str = ""  # error of the recovery, if it failed
+    jobs: int = 0  # number of jobs created at the vendor
+    files: int = 0  # number of files created at the vendor
 
     def verdict(self, guarantee: Guarantee, files: int) -> Verdict:
-        """Say whether the promise was kept: one job is, and uncertain where the vendor is so."""
+        """Return the verdict; "uncertain" is allowed only for `Guarantee.SUFFIX_ONLY`."""
         if self.jobs > 1 or self.files > files:
             return "doubled"
         if self.state == DELETED:
@@ -100,7 +83,7 @@ class Outcome:
 
 
 def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
-    """Return the steps of an act that gets through, done in a fork, with a ledger without a run."""
+    """Return the steps of a complete act, run in a fork with an empty ledger."""
     _prepare(job, act)
 
     def counted(_: int) -> tuple[list[str], list[str]]:
@@ -109,8 +92,8 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
         return seen, sorted(sys.modules)
 
     steps, modules = cast("tuple[list[str], list[str]]", _in_fork(counted))
-    for module in modules:  # so that forks to come need not: most of their time
-        with suppress(ImportError):  # some are no files, but were made by others
+    for module in modules:  # so that later forks need not, which would take most of their time
+        with suppress(ImportError):  # some modules are not files
             importlib.import_module(module)
     registry.offer(job.backend)
     return steps
@@ -119,7 +102,7 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
 def kill_at(
     step: int, job: Job, count: Callable[[], VendorState], act: Act = Act.LAUNCH
 ) -> Outcome | None:
-    """Let an act die at a step, counted from 1, and recover; None where it got through before."""
+    """Kill an act at a step, counted from 1, and recover; return None if it ends earlier."""
     before = count()
     _prepare(job, act)
 
@@ -142,20 +125,15 @@ def kill_at_every_step(
     new_ledger: Callable[[int], AbstractContextManager[None]],
     clear: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Verdict, Outcome]]:
-    """Let an act die at each of its steps in turn, and recover.
+    """Kill an act at each of its steps in turn, and recover.
 
-    Args:
-        make_job: Returns the job of a number, whose rows no other number's have.
-        count: Asks the vendor what it has.
-        act: What dies.
-        new_ledger: Gives the forks an empty ledger while the body runs, by number.
-        clear: Ends what an act has left running.
+    `make_job` and `new_ledger` get a number; `clear` ends processes that an act has left.
     """
     before = count()
     with new_ledger(0):
         job = make_job(0)
         guarantee = registry.backend(job.backend).guarantee
-        registry.backend.cache_clear()  # each fork is to have connections of its own
+        registry.backend.cache_clear()  # each fork needs its own connections
         steps = steps_of(job, act)
         clear()
     files = count().files - before.files
@@ -164,12 +142,12 @@ def kill_at_every_step(
             outcome = kill_at(step, make_job(step), count, act)
             clear()
         if outcome is None:
-            break  # on a busy machine an act looks more or less often at its job
+            break  # on a busy machine, the number of polls varies
         yield outcome.verdict(guarantee, files), outcome
 
 
 def main(file: str, class_name: str, folder: Path) -> None:
-    """Kill the acts of a contract's test at every step, and print what came of each kill."""
+    """Kill the acts of a contract's test at every step, and print each outcome."""
     spec = importlib.util.spec_from_file_location("killed_contract", file)
     assert spec is not None
     assert spec.loader is not None
@@ -216,7 +194,6 @@ def _do(job: Job, act: Act) -> None:
 
 
 def _recovered(job: Job, act: Act) -> Outcome:
-    """Do what a user does who finds an interrupted run."""
     _step_by_step()
     earlier, error = runs(), ""
     left = str(earlier[0].state) if earlier else ""
@@ -232,7 +209,6 @@ def _recovered(job: Job, act: Act) -> Outcome:
 
 
 def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
-    """Do again what was interrupted; None when the run is deleted."""
     match act:
         case Act.LAUNCH:
             return earlier[0].resume() if earlier else launch(job)
@@ -245,10 +221,7 @@ def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
 
 
 def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
-    """Count journal writes and verbs, with a short settle time; die at one of them, if at is set.
-
-    Only ever called in a fork, which ends with it: nothing is put back.
-    """
+    """Count steps with a short settle time, and die at step `at`; only called in a fork."""
     seen: list[str] = []
 
     def step(name: str) -> None:
@@ -289,10 +262,9 @@ def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
 
 
 def _in_fork(act: Callable[[int], object]) -> object:
-    """Do something in a fork; return its result, or what it wrote to its descriptor."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # Python warns of threads, here a server's; they hold nothing while no client asks.
+        # Python warns of the server's threads; they hold no locks without requests.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -301,7 +273,7 @@ def _in_fork(act: Callable[[int], object]) -> object:
                 os.close(reading)
             os.write(writing, json.dumps(act(writing)).encode())
             os._exit(0)
-        except BaseException:  # noqa: BLE001 - a fork must never go on as its parent
+        except BaseException:  # noqa: BLE001 - a fork must never continue as its parent
             traceback.print_exc()
             os._exit(1)
     os.close(writing)
@@ -309,7 +281,7 @@ def _in_fork(act: Callable[[int], object]) -> object:
         text = report.read()
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        raise AssertionError("the fork failed by itself; its traceback stands above")
+        raise AssertionError("the fork failed; see its traceback above")
     return json.loads(text)
 
 

@@ -1,16 +1,15 @@
-"""Vendors on loopback: an HTTP server that plays one, with state, and with faults on request.
+"""Serve test vendors on loopback, with state and injected faults.
 
-A `Vendor` answers requests from its own state and speaks the vendor's wire; `serve` puts it on a
-free port of 127.0.0.1, where the vendor's real SDK finds it by base-URL override. What goes wrong
-is of two kinds. A `Fault` spoils the transport of single requests, whatever the vendor;
-`ServerBehavior` says how the vendor itself behaves: how long its jobs take, how late its lists
-are, …
+A `Vendor` answers requests from its own state in the vendor's format. `serve` runs it on a free
+port of 127.0.0.1, where the vendor's real SDK finds it by a base URL. A `Fault` disturbs the
+transport of single requests; `ServerBehavior` controls the vendor itself: how long its jobs take,
+how late its lists are, …
 
     with serve(OpenAIVendor(ServerBehavior(steps=2))) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         server.inject_fault(Fault.CUT, "POST", "/fine_tuning/jobs")
 
-The server lives in the process that serves, so that clients may be killed.
+The server runs in this process, so that clients can be killed.
 """
 
 from __future__ import annotations
@@ -33,76 +32,58 @@ from unitune.testing.omissions import EMPTY, Omissions, Shape
 
 
 class Fault(StrEnum):
-    """What goes wrong with one request."""
+    """Fault of one request."""
 
-    RATE_LIMITED = "rate limited"
-    """A 429 with Retry-After; the vendor never sees the request."""
-    SERVER_ERROR = "server error"
-    """A 500; the vendor never sees the request."""
+    RATE_LIMITED = "rate limited"  # a 429 with Retry-After; the vendor never sees the request
+    SERVER_ERROR = "server error"  # a 500; the vendor never sees the request
+    # The vendor acts on the request and answers 500
     ERROR_AFTER = "server error after it took effect"
-    """The vendor does as requested, and answers 500."""
-    SILENCE = "no answer"
-    """The vendor does as requested, and never answers."""
+    SILENCE = "no answer"  # the vendor acts on the request and never answers
+    # The vendor acts on the request; the connection ends within the answer's headers
     CUT = "connection cut"
-    """The vendor does as requested; the connection ends in the middle of the answer's head."""
+    # The vendor acts on the request; the body ends before its announced length
     SHORT = "body cut short"
-    """The vendor does as requested; the body ends before its announced length."""
-    EXPIRED_KEY = "expired key"
-    """A 401; the vendor never sees the request."""
+    EXPIRED_KEY = "expired key"  # a 401; the vendor never sees the request
+    # The vendor acts on the request and answers 409, as if a proxy had sent it twice
     CONFLICT_AFTER = "conflict after it took effect"
-    """The vendor does as requested, and answers 409, as where a proxy has sent it again."""
+    # The vendor acts on the request and answers 429 with Retry-After
     RATE_LIMITED_AFTER = "rate limited after it took effect"
-    """The vendor does as requested, and answers 429 with Retry-After, likewise."""
-    TWICE = "delivered twice"
-    """The vendor does as requested, twice, and gives the answer to the second request."""
+    TWICE = "delivered twice"  # the vendor acts on the request twice and returns the second answer
+    # The connection is cut; the vendor sees the request `Server.late_seconds` later
     LATE = "delivered late"
-    """The connection is cut; the vendor sees the request `Server.late_seconds` later."""
 
 
-# Faults behind which the vendor has done what was requested, and that say nothing of it
+# Faults in which the vendor has acted, but the answer does not show it
 TOOK_EFFECT = frozenset({Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT})
-# Faults behind which it has, though the answer is a refusal
+# Faults in which the vendor has acted, but the answer is a refusal
 REFUSED_AFTER = frozenset({Fault.CONFLICT_AFTER, Fault.RATE_LIMITED_AFTER})
-# Faults that something between client and vendor makes
 OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
-OF_VENDORS = frozenset(Fault) - OF_PROXIES  # faults of the vendor itself and of the line to it
-ANYTHING = (Shape("GET", ".*", EMPTY),)  # the shape of answers of which nothing is known
-SILENT_SECONDS = 600.0  # longer than any client waits; a server that is closed ends it
+OF_VENDORS = frozenset(Fault) - OF_PROXIES  # faults of the vendor or the connection
+ANYTHING = (Shape("GET", ".*", EMPTY),)  # shape of answers without a description
+SILENT_SECONDS = 600.0  # longer than any client waits; closing the server ends it
 
 
 class Malformed(ValueError):
-    """A request that no vendor can read; each refuses it with a 400 in its own form."""
+    """An unreadable request; each vendor refuses it with a 400 in its own format."""
 
 
-# What reading a request raises whose parts are not what they should be, `Malformed` included
+# Exceptions raised by reading a request with invalid parts, including `Malformed`
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class VendorRequest:
-    """A request as it came.
+    """A received request."""
 
-    Args:
-        method: GET, POST, …
-        path: Without query, percent-encoding undone.
-        query: Each name with its values.
-        headers: Names in lower case.
-        body: As sent.
-    """
-
-    method: str
-    path: str
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
-    body: bytes
+    method: str  # GET, POST, …
+    path: str  # path without query, percent-decoded
+    query: Mapping[str, list[str]]  # values by name
+    headers: Mapping[str, str]  # headers with lower-case names
+    body: bytes  # body as sent
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty when there is none.
-
-        Raises:
-            Malformed: It is none.
-        """
+        """Body as a JSON object; empty without a body. `Malformed` for other content."""
         try:
             content: object = json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError) as error:
@@ -116,44 +97,34 @@ class VendorRequest:
         return self.query.get(name, [None])[0]
 
     def number(self, name: str, otherwise: int) -> int:
-        """Return the first value of a query parameter as a count.
-
-        Raises:
-            Malformed: It is none.
-        """
+        """Return the first value of a query parameter as a number, or raise `Malformed`."""
         value = self.first(name)
         if value and not value.isdecimal():
-            raise Malformed(f"{name} must be a whole number of 0 or more, and is {value!r}.")
+            raise Malformed(f"{name} must be a whole number of 0 or more, but is {value!r}.")
         return int(value) if value else otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class VendorResponse:
-    """What the vendor says.
+    """A vendor's response."""
 
-    Args:
-        content: JSON, or bytes as they are.
-        status: HTTP status.
-        headers: Beside content type and length.
-    """
-
-    content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])
-    status: int = 200
+    content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])  # JSON or bytes
+    status: int = 200  # HTTP status
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def body(self) -> bytes:
-        """The content as it goes over the wire."""
+        """Content as bytes."""
         if isinstance(self.content, bytes):
             return self.content
         return json.dumps(self.content).encode()
 
 
 class Vendor(Protocol):
-    """Who answers. Called by one thread at a time."""
+    """A test vendor; called by one thread at a time."""
 
     def answer(self, request: VendorRequest, /) -> VendorResponse:
-        """Answer a request, changing state as the vendor would."""
+        """Answer a request and change state as the vendor would."""
         ...
 
 
@@ -167,10 +138,10 @@ class _Spoiled:
 
 class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # of 5, the default, many clients at once would be turned away
+    request_queue_size = 128  # with 5, the default, many clients at once would be refused
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that was killed between two requests."""
+        """Ignore clients that were killed between two requests."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -181,13 +152,13 @@ class Server:
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
         self.late_seconds = 1.0
-        """How long a request that is `Fault.LATE` is under way."""
+        """Delay of a request with `Fault.LATE`."""
         self.omits: Omissions | None = None
-        """What answers to a GET leave out, described or not; None: nothing."""
+        """Fields that answers to a GET omit, described or not; None for none."""
         self.change: Callable[[VendorRequest, VendorResponse], VendorResponse] | None = None
-        """Makes another answer of the vendor's; None: none."""
+        """Changes the vendor's answers; None to leave them unchanged."""
         self.requests: list[VendorRequest] = []
-        """All that came, faults included, oldest first."""
+        """All received requests, including faults, oldest first."""
         self._spoiled: list[_Spoiled] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -195,22 +166,15 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is: ``http://127.0.0.1:PORT``."""
+        """Address of the server: ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def inject_fault(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
-        """Let something go wrong with the next requests of a kind.
-
-        Args:
-            fault: What goes wrong.
-            method: Their method.
-            path: Regular expression found in their path.
-            times: How many of them.
-        """
+        """Inject a fault into the next requests whose path contains a regular expression."""
         self._spoiled.append(_Spoiled(fault, method, re.compile(path), times))
 
     def received(self, method: str, path: str) -> list[VendorRequest]:
-        """Return the requests of a method whose path holds a regular expression."""
+        """Return the requests of a method whose path matches a regular expression."""
         pattern = re.compile(path)
         return [
             request
@@ -219,17 +183,17 @@ class Server:
         ]
 
     def start(self) -> None:
-        """Answer from a thread of its own until `close`."""
+        """Answer requests in a thread until `close`."""
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """Stop answering, and let silent requests end."""
+        """Stop answering and end silent requests."""
         self._closed.set()
         self._http.shutdown()
         self._http.server_close()
 
     def handle(self, request: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
-        """Answer one request over its connection, spoiled if that is due."""
+        """Answer one request over its connection, with a fault if one is due."""
         with self._lock:
             self.requests.append(request)
             fault = self._due(request)
@@ -288,7 +252,7 @@ class Server:
 
 @contextmanager
 def serve(vendor: Vendor) -> Generator[Server]:
-    """Put a vendor on a free port of 127.0.0.1 while the body runs."""
+    """Serve a vendor on a free port of 127.0.0.1 while the body runs."""
     server = Server(vendor)
     server.start()
     try:
@@ -303,7 +267,7 @@ def thinned(
     request: VendorRequest,
     shapes: Callable[[], Sequence[Shape]],
 ) -> VendorResponse:
-    """Return an answer as a vendor gives it that leaves fields out; one of no known shape whole."""
+    """Return an answer without omitted fields; unchanged if its shape is unknown."""
     if omits is None or answer.status >= 300 or isinstance(answer.content, bytes):
         return answer
     for shape in shapes():
@@ -313,7 +277,6 @@ def thinned(
 
 
 def _complaint(status: int, text: str, headers: Mapping[str, str] | None = None) -> VendorResponse:
-    """An error in the shape that most vendors' SDKs read a message from."""
     content: JsonValue = {"error": {"message": text, "code": status, "status": text.upper()}}
     return VendorResponse(content, status, {"Connection": "close", **(headers or {})})
 
@@ -332,8 +295,8 @@ def _send(connection: BaseHTTPRequestHandler, answer: VendorResponse, missing: i
 def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each body waits 40 ms for the head to be received
-        wbufsize = -1  # head and body in one packet: two would wait for each other
+        disable_nagle_algorithm = True  # else each body waits 40 ms for the acknowledged headers
+        wbufsize = -1  # headers and body in one packet: two would wait for each other
 
         def handle_any(self) -> None:
             place = urlsplit(self.path)
@@ -347,12 +310,12 @@ def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             try:
                 server.handle(request, self)
             except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True  # the client was killed, or gave up
+                self.close_connection = True  # the client was killed or gave up
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815 - the standard library's names
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - likewise
-            """Say nothing; `Server.requests` has it all."""
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
+            """Log nothing; see `Server.requests`."""
 
     return Handler
 

@@ -1,13 +1,10 @@
-"""Answers of a vendor without what it may leave out: optional fields, gone or null, at random.
+"""Omit optional fields of a vendor's answers at random, by removing them or setting them to null.
 
-Which fields are optional is not listed here: it is read from the vendor's own description of its
-answers, as JSON Schema, such as the types of its SDK give one. A loopback vendor says
-which description belongs to which request (`Shape`), and `ServerBehavior.omits` switches it on:
+The optional fields are read from the vendor's own description of its answers as JSON Schema, such
+as the types of its SDK provide. A test vendor maps descriptions to requests (`Shape`);
+`ServerBehavior.omits` enables it.
 
-    behavior.omits = Omissions(seed=1)
-
-Servers that only imitate a vendor leave out required fields as well; `Omissions(required=True)`
-plays those. What is not here: fields of another type than described.
+Servers that imitate a vendor also omit required fields, as does `Omissions(required=True)`.
 """
 
 from __future__ import annotations
@@ -19,50 +16,37 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
-Schema = Mapping[str, Any]  # A JSON Schema; its ``$ref`` lead into its own ``$defs``
+Schema = Mapping[str, Any]  # a JSON Schema; its ``$ref`` point to its own ``$defs``
 
 
 EMPTY: Schema = {}
 
 
 class Shape(NamedTuple):
-    """What answers to a kind of request look like.
+    """Description of the answers to a kind of request."""
 
-    Args:
-        method: GET, POST, …
-        path: Regular expression of the whole path.
-        schema: Of the answer.
-    """
-
-    method: str
-    path: str
-    schema: Schema
+    method: str  # GET, POST, …
+    path: str  # regular expression for the whole path
+    schema: Schema  # schema of the answer
 
 
 @dataclass(slots=True)
 class Omissions:
-    """Leaves fields out of answers.
+    """Omits fields of answers."""
 
-    Args:
-        seed: Of the choice; the same requests in the same order lose the same fields.
-        share: How many of the fields that may go do so.
-        required: Whether fields that the description requires may go too.
-        met: Paths of the fields that could have been left out so far, such as ``data[].message``.
-        omitted: How many were.
-    """
-
-    seed: int = 0
-    share: float = 0.3
-    required: bool = False
+    seed: int = 0  # seed of the choice; the same requests in the same order lose the same fields
+    share: float = 0.3  # share of the optional fields that are omitted
+    required: bool = False  # whether required fields may be omitted too
+    # Paths of optional fields seen so far, such as ``data[].message``
     met: set[str] = field(default_factory=set[str])
-    omitted: int = 0
+    omitted: int = 0  # number of omitted fields
     _random: Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self._random = Random(self.seed)  # noqa: S311 - no secret
+        self._random = Random(self.seed)  # noqa: S311 - not a secret
 
     def thinned(self, content: JsonValue, schema: Schema) -> JsonValue:
-        """Return an answer, of this shape, without some of what may be left out."""
+        """Return an answer without some of its optional fields."""
         return self._value(content, schema, schema, "")
 
     def _value(self, value: JsonValue, schema: Schema, root: Schema, path: str) -> JsonValue:
@@ -88,13 +72,12 @@ class Omissions:
         return kept
 
     def _ways(self, name: str, schema: Schema, root: Schema) -> Sequence[str]:
-        """Return how a field can be left out: not at all, gone, null."""
         if self.required:
             return ("gone", "null")
         described = name in schema.get("properties", {})
         optional = name not in schema.get("required", ())
         if not described:
-            # An entry of a map, which no description can require.
+            # An entry of a map, which cannot be required.
             return ("gone",) if schema.get("additionalProperties") not in (None, True) else ()
         null = ("null",) if _takes_null(_part(name, schema), root) else ()
         return (*(("gone",) if optional else ()), *null)
@@ -107,7 +90,6 @@ def _part(name: str, schema: Schema) -> Schema:
 
 
 def _fitting(value: JsonValue, schema: Schema, root: Schema) -> Schema:
-    """Return the variant of a schema that knows most of a value's fields."""
     schema = _resolved(schema, root)
     variants = [
         _resolved(variant, root) for variant in schema.get("anyOf") or schema.get("oneOf") or ()

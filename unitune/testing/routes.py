@@ -1,12 +1,12 @@
-"""A double of a vendor by routes: `RoutedVendor` and its decorator `route`.
+"""Define test vendors by routes with `RoutedVendor` and its decorator `route`.
 
     class MyVendor(RoutedVendor):
         @route("GET", "/jobs/{job_id}")
         def job(self, request: VendorRequest, job_id: str) -> JsonValue:
             return existing(self.jobs, job_id, "job").as_json()
 
-A path is matched whole, by the first route that fits; a part in braces is passed on. It has no
-slash, unless it names a regular expression: ``/jobs/{job_id:.+}``.
+A path must match completely; the first matching route answers. Parts in braces are passed as
+arguments and contain no slash, unless they have a regular expression: ``/jobs/{job_id:.+}``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,7 @@ Resource = TypeVar("Resource")
 
 
 class Refused(Exception):
-    """A request that the vendor does not do.
-
-    Args:
-        status: HTTP status.
-        message: Why, in the vendor's words.
-        details: What the vendor adds, such as a code.
-    """
+    """A request that the vendor refuses, with further fields such as a code."""
 
     def __init__(self, status: int, message: str, **details: str) -> None:
         super().__init__(message)
@@ -42,12 +36,7 @@ class Refused(Exception):
 
 
 def route(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Let a method of a `RoutedVendor` answer requests.
-
-    Args:
-        method: GET, POST, …
-        path: With parts in braces, such as ``/jobs/{job_id}``.
-    """
+    """Decorate a method that answers requests to a path such as ``/jobs/{job_id}``."""
     pattern = re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path)
 
     def mark(handler: Handler) -> Handler:
@@ -63,18 +52,12 @@ def _expression(part: re.Match[str]) -> str:
 
 
 class RoutedVendor:
-    """A vendor whose methods answer requests.
+    """A vendor whose methods answer requests; a test may change its behavior while it runs."""
 
-    Args:
-        behavior: How it behaves; a test may change it while it runs.
-    """
-
-    key: str
-    """What a request must carry."""
+    key: str  # key that a request must carry
+    # Headers that may carry the key, with the prefix of the key in each
     key_headers: ClassVar[Mapping[str, str]] = {"authorization": "Bearer "}
-    """Headers that may carry the key, each with what stands before it there."""
-    prefix: ClassVar[str] = ""
-    """Regular expression of what all paths begin with."""
+    prefix: ClassVar[str] = ""  # regular expression for the beginning of all paths
     wrong_key: ClassVar[str] = "the key is not valid"
     no_route: ClassVar[str] = "there is no {method} {path}"
     unreadable: ClassVar[str] = "cannot be read: {error}"
@@ -95,7 +78,7 @@ class RoutedVendor:
         self.behavior = behavior or ServerBehavior()
 
     def answer(self, request: VendorRequest) -> VendorResponse:
-        """Answer a request, changing state."""
+        """Answer a request and change state."""
         try:
             self.check_key(request)
             content = self._dispatch(request)
@@ -114,7 +97,7 @@ class RoutedVendor:
         raise Refused(401, self.wrong_key)
 
     def refuse(self, refusal: Refused) -> VendorResponse:
-        """Return the response to a request that is not done."""
+        """Return the response to a refused request."""
         return VendorResponse(self.error(refusal), refusal.status)
 
     def error(self, refusal: Refused) -> JsonValue:
@@ -122,7 +105,7 @@ class RoutedVendor:
         return {"error": {"message": refusal.message}}
 
     def shapes(self) -> Sequence[Shape]:
-        """Return which fields its responses may leave out; none that are known, by default."""
+        """Return the shapes of its responses; by default none."""
         return ()
 
     def _dispatch(self, request: VendorRequest) -> Any:
@@ -134,11 +117,7 @@ class RoutedVendor:
 
 
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:
-    """Return a resource.
-
-    Raises:
-        Refused: There is none of this name.
-    """
+    """Return a resource; raise `Refused` if it does not exist."""
     if name not in resources:
         raise Refused(404, f"there is no {kind} {name!r}")
     return resources[name]

@@ -1,8 +1,8 @@
-"""What the fake backend plays: a `Script`, given in a job as ``options: {fake: {…}}``, and more.
+"""Define the `Script` of a fake job, given in a job as ``options: {fake: {…}}``, and of batches.
 
-A fake job has no clock and no thread: each poll is a tick, and what the job looks like is computed
-from the number of ticks, or from the time when `seconds_per_step` is set. So a job goes on while no
-process lives, and two processes that read the same tick see the same.
+A fake job has no clock and no thread. Its state is computed from the number of polls (ticks), or
+from the time if `seconds_per_step` is set. So jobs continue without a process, and two processes
+with the same tick see the same state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, model_validator
 from unitune.backends.protocol import Event, State
 from unitune.security.spec import Spec
 
-STATES = {  # the fake's own words; any other is unknown, as a vendor's new word would be
+STATES = {  # the fake's own states; any other is unknown, like a vendor's new state
     "queued": State.QUEUED,
     "validating_files": State.VALIDATING,
     "running": State.RUNNING,
@@ -29,56 +29,50 @@ STATES = {  # the fake's own words; any other is unknown, as a vendor's new word
 
 
 class Fault(StrEnum):
-    """What goes wrong in one create call."""
+    """Fault of one create call."""
 
     NONE = "none"
-    REFUSE = "refuse"
-    """A 400: no job."""
-    LOSE_REQUEST = "lose request"
-    """No answer, no job."""
-    LOSE_ANSWER = "lose answer"
-    """No answer, but a job."""
-    SERVER_ERROR = "server error"
-    """A 500, but a job."""
-    DIE_BEFORE = "die before"
-    """The calling process is killed; no job."""
-    DIE_AFTER = "die after"
-    """The calling process is killed; a job."""
+    REFUSE = "refuse"  # a 400: no job
+    LOSE_REQUEST = "lose request"  # no answer, no job
+    LOSE_ANSWER = "lose answer"  # no answer, but a job
+    SERVER_ERROR = "server error"  # a 500, but a job
+    DIE_BEFORE = "die before"  # the calling process is killed; no job
+    DIE_AFTER = "die after"  # the calling process is killed; a job
 
 
 class Answers(Spec):
-    """What a fake model says."""
+    """Answers of a fake model."""
 
     replies: dict[str, str] = Field(default_factory=dict[str, str])
     """Answers by the text of the last user message."""
     errors: dict[str, str] = Field(default_factory=dict[str, str])
-    """Requests that fail, by the text of the last user message, with the reason."""
+    """Reasons of failing requests, by the text of the last user message."""
     otherwise: str = "I do not know."
-    """The answer to everything else."""
+    """Answer to everything else."""
 
 
 class Script(Spec):
-    """How one fake job goes."""
+    """Course of a fake job."""
 
     states: tuple[str, ...] = ("queued",)
-    """Words shown before the training runs, one a tick; the fake knows queued, validating_files and
-    running, and any other is an unknown word of a vendor."""
+    """States shown before the training runs, one per tick: queued, validating_files, running, or
+    any other as a vendor's unknown state."""
     steps: Annotated[int, Field(ge=1)] = 4
-    """Training steps, an event each."""
+    """Number of training steps, with one event each."""
     losses: tuple[float, ...] = ()
-    """Loss of each step; a falling curve where it has no value."""
+    """Loss of each step; missing values follow a falling curve."""
     steps_per_poll: Annotated[int, Field(ge=1)] = 2
-    """Steps done between two polls."""
+    """Number of steps between two polls."""
     seconds_per_step: Annotated[float, Field(ge=0)] = 0
-    """When set, a tick is this long, a step is done each tick, and polls do not matter."""
+    """If set, the length of a tick with one step; polls then have no effect."""
     fail_at_step: Annotated[int, Field(ge=1)] | None = None
-    """The job fails instead of doing this step; only in the run's first attempt."""
+    """Step at which the job fails, in the run's first attempt only."""
     pause_at_step: Annotated[int, Field(ge=1)] | None = None
-    """The job pauses before this step until it is resumed."""
+    """Step before which the job pauses until it is resumed."""
     submits: tuple[Fault, ...] = ()
-    """What goes wrong in the run's first create call, its second, …; nothing afterwards."""
+    """Faults of the run's first create call, its second, …; none afterwards."""
     tuned: Answers | None = None
-    """What the tuned model says; by default the answers of the training rows."""
+    """Answers of the tuned model; by default those of the training rows."""
 
     @model_validator(mode="after")
     def _within_the_steps(self) -> Self:
@@ -94,37 +88,30 @@ class Script(Spec):
 
 
 class BatchScript(Spec):
-    """How the fake's batches go; ``batches.json`` in ``UNITUNE_FAKE_DIR``."""
+    """Course of the fake's batches; ``batches.json`` in ``UNITUNE_FAKE_DIR``."""
 
     polls: Annotated[int, Field(ge=0)] = 0
-    """Polls that say running, with more requests done each time."""
+    """Number of polls that show running, each with more finished requests."""
     fails: str = ""
-    """Why they fail as a whole instead of ending; empty: they do not."""
+    """Reason why batches fail as a whole; empty if they end."""
     missing: tuple[str, ...] = ()
-    """Requests that are never reached, by the text of the last message."""
+    """Requests that are never processed, by the text of the last message."""
     submits: tuple[Fault, ...] = ()
-    """What goes wrong in the vendor's first create call, its second, …; nothing afterwards."""
+    """Faults of the vendor's first create call, its second, …; none afterwards."""
     shown_after_seconds: Annotated[float, Field(ge=0)] = 0
-    """How long a search does not show a batch that was made."""
+    """Time until a search lists a new batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How a job stands: the fake's word, and the steps that are done."""
+    """State of a job in the fake's words, and its finished steps."""
 
     word: str
     steps: int
 
 
 def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) -> Moment:
-    """Return how a job stands that was not cancelled.
-
-    Args:
-        script: How the job goes.
-        ticks: Polls so far, or time that has passed; counted from 1.
-        resumed: Whether it was paused and resumed.
-        first_attempt: Whether `fail_at_step` applies.
-    """
+    """Return the state of a job that was not cancelled, after so many polls or time units."""
     if ticks <= len(script.states):
         return Moment(script.states[ticks - 1], 0)
     pace = 1 if script.seconds_per_step else script.steps_per_poll
@@ -137,7 +124,7 @@ def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) ->
 
 
 def events(script: Script, now: Moment, started: float) -> tuple[Event, ...]:
-    """Return everything that happened up to a moment, oldest first."""
+    """Return all events up to a moment, oldest first."""
     happened = [Event("created", "message", started, {"text": "the fake job was created"})]
     for step in range(1, now.steps + 1):
         time = started + step * script.seconds_per_step

@@ -1,9 +1,9 @@
-"""How a vendor is served for its backend, and how it behaves: `VendorSetup`, `ServerBehavior`.
+"""Serve a vendor for its backend: `VendorSetup` describes how, `ServerBehavior` how it behaves.
 
     with serve_vendor(SETUP) as served:
         served.server.inject_fault(Fault.CUT, "POST", SETUP.create)
 
-`SETUP` is one as in `unitune.testing.contract`.
+See `unitune.testing.contract` for a setup.
 """
 
 from __future__ import annotations
@@ -23,56 +23,42 @@ from unitune.testing.omissions import Omissions
 
 @dataclass(slots=True)
 class ServerBehavior:
-    """How a vendor behaves; a test may change it while it runs.
+    """Behavior of a vendor; a test may change it while it runs."""
 
-    Args:
-        queued_polls: Polls of a job for which it stays queued.
-        steps: Training steps, each with a loss.
-        steps_per_poll: Steps done between two looks.
-        seconds: When set, a job is done after so long, and looks do not matter.
-        list_lag_seconds: Lists show a job so late.
-        lists_repeat: Lists give the same job on two pages, and in another order each time.
-        state: A word shown instead of the vendor's own for a job at work.
-        rejects_files: Why every training file fails validation, in the vendor's words.
-        fails: Why every job fails at the end.
-        replies: What tuned models say by the last user message; else they say `otherwise`.
-        otherwise: See `replies`.
-        omits: Which fields its answers leave out; None: none.
-    """
-
-    queued_polls: int = 1
-    steps: int = 4
-    steps_per_poll: int = 2
-    seconds: float | None = None
-    list_lag_seconds: float = 0.0
-    lists_repeat: bool = False
-    state: str | None = None
+    queued_polls: int = 1  # number of polls of a job during which it stays queued
+    steps: int = 4  # number of training steps, each with a loss
+    steps_per_poll: int = 2  # number of steps between two polls
+    seconds: float | None = None  # if set, duration of a job; polls then have no effect
+    list_lag_seconds: float = 0.0  # delay before lists show a job
+    lists_repeat: bool = False  # whether lists show a job on two pages, each time in another order
+    state: str | None = None  # state shown instead of the vendor's own for a running job
+    # Reason why every training file fails validation, in the vendor's words
     rejects_files: str | None = None
-    fails: str | None = None
+    fails: str | None = None  # reason why every job fails at the end
     replies: dict[str, str] = field(default_factory=dict[str, str])
-    otherwise: str = "I do not know."
-    omits: Omissions | None = None
+    otherwise: str = "I do not know."  # answer to everything else
+    omits: Omissions | None = None  # fields that its answers omit, if any
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far one job is; a vendor keeps one for each, and calls `look` at each poll."""
+    """Progress of one job; a vendor calls `look` at each poll."""
 
     created: float = field(default_factory=time.time)
     polls: int = 0
 
     def look(self) -> None:
-        """Let a poll's worth of time pass."""
+        """Count a poll."""
         self.polls += 1
 
     def started(self, behavior: ServerBehavior) -> bool:
-        """Whether training has begun."""
+        """Return whether training has begun."""
         if behavior.seconds is not None:
             return time.time() > self.created
         return self.polls > behavior.queued_polls
 
     def steps(self, behavior: ServerBehavior) -> int:
-        """Return the steps that are done."""
+        """Return the number of finished steps."""
         if behavior.seconds is not None:
             share = (time.time() - self.created) / max(behavior.seconds, 1e-9)
             return min(behavior.steps, int(share * behavior.steps))
@@ -81,46 +67,46 @@ class Progress:
         )
 
     def done(self, behavior: ServerBehavior) -> bool:
-        """Whether the last step is done."""
+        """Return whether the last step is finished."""
         return self.steps(behavior) >= behavior.steps
 
     def listed(self, behavior: ServerBehavior) -> bool:
-        """Whether lists show the job already."""
+        """Return whether lists show the job."""
         return time.time() - self.created >= behavior.list_lag_seconds
 
 
 def loss(step: int) -> float:
-    """Return the loss of a step, counted from 1: a falling curve."""
+    """Return the loss of a step, counted from 1, on a falling curve."""
     return round(2 / (step + 1), 6)
 
 
 @dataclass(frozen=True, slots=True)
 class VendorState:
-    """What stands at a vendor, counted at the vendor itself."""
+    """Number of objects at a vendor, counted there."""
 
     jobs: int
     files: int
 
 
 def state_of(vendor: Any) -> VendorState:
-    """Count the jobs and files of a vendor that keeps them in `jobs` and `files`."""
+    """Count the jobs and files in a vendor's `jobs` and `files`."""
     return VendorState(len(vendor.jobs), len(vendor.files))
 
 
 @dataclass(frozen=True, slots=True)
 class VendorSetup:
-    """How a vendor is served, and how its backend is led there.
+    """Settings for serving a vendor and pointing its backend to it.
 
     Args:
-        vendor: Returns the vendor, or a context in which it stands, given how it is to behave. It
-            keeps that as its attribute `behavior`.
-        environment: Returns the variables that lead the backend to the vendor's server.
-        create: Regular expression of the path of the POST that creates a job.
+        vendor: Returns the vendor for a behavior, or a context manager that yields it. The vendor
+            keeps the behavior in its attribute `behavior`.
+        environment: Returns the environment variables that point the backend to the server.
+        create: Regular expression for the path of the POST that creates a job.
         model: A small base model that it tunes.
-        state: Counts what the vendor has.
-        patches: Returns what is exchanged meanwhile, by dotted name: waits, for a vendor this near.
-        timeouts: Dotted names of seconds after which the backend gives up on a request; shortened
-            where a test lets the vendor be silent.
+        state: Counts the vendor's objects.
+        patches: Returns values to patch by dotted name, such as shorter waits.
+        timeouts: Dotted names of the backend's request timeouts in seconds, which are shortened in
+            tests of a silent vendor.
     """
 
     vendor: Callable[[ServerBehavior], Vendor | AbstractContextManager[Vendor]]
@@ -134,14 +120,14 @@ class VendorSetup:
 
 @dataclass(frozen=True, slots=True)
 class ServedVendor:
-    """A vendor that is being served."""
+    """A served vendor."""
 
     setup: VendorSetup
     server: Server
     behavior: ServerBehavior
 
     def state(self) -> VendorState:
-        """Count the vendor's jobs and files in its own books."""
+        """Count the objects at the vendor."""
         return self.setup.state(self.server.vendor)
 
 
@@ -149,7 +135,7 @@ class ServedVendor:
 def serve_vendor(
     setup: VendorSetup, behavior: ServerBehavior | None = None
 ) -> Generator[ServedVendor]:
-    """Serve a vendor while the body runs, with this process's environment leading there."""
+    """Serve a vendor while the body runs, and point this process's environment to it."""
     behavior = behavior or ServerBehavior()
     with ExitStack() as stack:
         vendor = setup.vendor(behavior)

@@ -1,11 +1,8 @@
-"""Amazon Bedrock: tuning of Nova and Llama models through AWS's SDK.
+"""Tune Nova and Llama models at Amazon Bedrock with AWS's SDK.
 
-Rows go to an S3 bucket of the user's. A job's name, token and tag are made of the launch key, so a
-repeated create call finds the first job. A tuned model answers only from a deployment, which costs
-money.
-
-What is not here: Bedrock's OpenAI-compatible tuning, which is the backend `mantle`; and which bases
-can be tuned, with which limits, which is data (``bedrock.yaml``).
+Rows are uploaded to the user's S3 bucket. A job's name, token and tag contain the launch key, so a
+repeated create call returns the first job. A tuned model answers only from a deployment, which
+costs money. Bedrock's OpenAI-compatible tuning is the backend `mantle`.
 """
 
 from __future__ import annotations
@@ -52,7 +49,7 @@ DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {
     "Updating": "swapping",
     "Failed": "failed",
 }
-# What an import carries over, by Bedrock's name: our name, and what reads it
+# Hyperparameters that an import converts: our name and type by Bedrock's name
 TUNING: Mapping[str, tuple[str, Callable[[str], int | float]]] = {
     "epochCount": ("epochs", int),
     "learningRate": ("learning_rate", float),
@@ -61,7 +58,7 @@ TUNING: Mapping[str, tuple[str, Callable[[str], int | float]]] = {
 
 
 class BedrockBackend(HostedBackend[BedrockOptions]):
-    """Tunes Nova and Llama models at Amazon Bedrock."""
+    """Backend that tunes Nova and Llama models at Amazon Bedrock."""
 
     name: ClassVar[str] = NAME
     guarantee: ClassVar[Guarantee] = Guarantee.TOKEN
@@ -72,7 +69,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         self._aws = Clients()
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its base model."""
+        """Refuse a job with options that are invalid or do not fit its base model."""
         self.job_options(job)
         check_settings(job)
 
@@ -82,13 +79,13 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return Upload(uri, sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create a job; the same launch key again finds the first one."""
+        """Create a job; a repeated launch key returns the first one."""
         request, creating = create_request(launch, self.job_options(launch.job)), self._aws.creating
         action = f"create the job of launch {launch.key}"
         try:
             created = call(action, creating.create_model_customization_job, **request)
         except BackendError as error:
-            # AWS forgets tokens after a while; the job's name is still taken by the first.
+            # AWS forgets tokens after a while, but the job's name is still taken.
             taken = isinstance(error.__cause__, creating.exceptions.ConflictException)
             jobs = self.find(launch.key, launch.folder) if taken else []
             if len(jobs) != 1:
@@ -97,7 +94,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return arn_of(created, "jobArn", action)
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs of a launch key, which is in their name."""
+        """Return the jobs with the launch key in their name."""
         del folder
         name, action = job_name(launch_key), f"list the jobs of launch {launch_key}"
         operation = "list_model_customization_jobs"
@@ -131,7 +128,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return JobPage(states, page.text("nextToken") or "")
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Return how a job stands; losses by step come all at once when it has completed."""
+        """Return the status of a job; step losses are available only when it has completed."""
         job = self._job(job_id)
         losses = self._losses(job) if job.text("status") == "Completed" else ""
         events, error = events_of(job, losses), job.text("failureMessage")
@@ -142,7 +139,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         call(f"stop {job_id}", stop, jobIdentifier=job_id)
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a base model, a deployment, or a tuned model by whatever deployment it has."""
+        """Return a base model, a deployment, or a tuned model through its deployment."""
         name = model if isinstance(model, str) else model.name
         model_id = behind = answering_id(name)
         if ":custom-model/" in name:
@@ -158,16 +155,16 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         call_or_none(f"delete {ref}", self._aws.s3.delete_object, Bucket=bucket, Key=key)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove a tuned model; AWS refuses while a deployment of it stands."""
+        """Delete a tuned model; AWS refuses while it has a deployment."""
         delete = self._aws.bedrock.delete_custom_model
         call_or_none(f"delete {model.name}", delete, modelIdentifier=model.name)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Deploy a tuned model for on-demand inference; the same name again finds the first."""
+        """Deploy a tuned model for on-demand inference, unless the name exists."""
         if options:
             raise JobError(
-                f"{', '.join(options)} cannot be set: Bedrock's on-demand deployments have no "
-                "options. Leave them out."
+                f"{', '.join(options)} cannot be set, because Bedrock's on-demand deployments have "
+                "no options. Remove them."
             )
         if (existing := self.find_deployment(name)) is not None:
             return existing
@@ -183,7 +180,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return arn_of(created, "customModelDeploymentArn", action)
 
     def find_deployment(self, name: str) -> str | None:
-        action, operation = f"look for the deployment {name}", "list_custom_model_deployments"
+        action, operation = f"search for the deployment {name}", "list_custom_model_deployments"
         for page in list_all(action, self._aws.bedrock, operation, nameContains=name):
             for deployment in page.items("modelDeploymentSummaries"):
                 if deployment.text("customModelDeploymentName") == name:
@@ -204,9 +201,9 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return DeploymentStatus(DEPLOYMENT_STATES.get(shown, "starting"), serving, raw, tuned)
 
     def swap_model(self, ref: str, model: TunedModel) -> None:
-        """Let a deployment serve another model, which AWS calls an update of it."""
+        """Update a deployment to serve another model."""
         update = self._aws.creating.update_custom_model_deployment
-        action = f"put {model.name} in place of the model of {ref}"
+        action = f"replace the model of {ref} by {model.name}"
         call(action, update, customModelDeploymentIdentifier=ref, modelArn=model.name)
 
     def undeploy(self, ref: str) -> None:
@@ -254,7 +251,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
 
     def _deployment_of(self, model_arn: str) -> str:
         page = call(
-            f"look for a deployment of {model_arn}",
+            f"search for a deployment of {model_arn}",
             self._aws.bedrock.list_custom_model_deployments,
             modelArnEquals=model_arn,
             statusEquals="Active",
@@ -263,7 +260,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
             if arn := deployment.text("customModelDeploymentArn"):
                 return arn
         raise UserError(
-            f"{model_arn} answers only from a deployment, and none is ready. Bring one up: "
+            f"{model_arn} needs a deployment and none is ready. Start one: "
             "unitune deploy RUN --ttl 2h"
         )
 
@@ -288,6 +285,6 @@ def _known(hyper_parameters: Fields) -> dict[str, JsonValue]:
 def _notes(hyper_parameters: Fields, validation_files: int) -> Iterator[str]:
     for name, value in sorted(hyper_parameters.all.items()):
         if name not in TUNING:
-            yield f"Bedrock's {name} = {value} is not carried over"
+            yield f"Bedrock's {name} = {value} is not imported"
     if validation_files > 1:
-        yield f"only the first of {validation_files} validation files is carried over"
+        yield f"only the first of {validation_files} validation files is imported"

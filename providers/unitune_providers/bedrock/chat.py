@@ -1,8 +1,7 @@
-"""Models at Bedrock by Converse: base models, and deployments of tuned ones.
+"""Send requests to base models and deployments at Bedrock with the Converse API.
 
-botocore has no asynchronous client, so requests run in threads. Messages are written as Bedrock's
-training rows write them: a conversation in turns, with the system prompt apart; a row that was a
-prompt and its completion was one user's message and the answer.
+botocore has no asynchronous client, so requests run in threads. Messages have the format of
+Bedrock's training rows; a row of prompt and completion becomes a user's message and its answer.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from unitune.security.json_fields import Fields, Unreadable
 from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, aws_errors, call
 from unitune_providers.bedrock.options import offered_name
 
-# Which inference profile answers for base models that need one: us, global, …
+# Variable with the inference profile for base models that need one: us, global, …
 PROFILE = "UNITUNE_BEDROCK_PROFILE"
 # Base models that answer only through a profile in the regions that can tune them. Source:
 # docs.aws.amazon.com, Amazon Nova 2 developer guide, Core inference, read 2026-11-25; for Llama,
 # Bedrock's model cards as copied in public repositories, read 2026-11-25.
 NEEDS_PROFILE = ("amazon.nova-2-", "meta.llama3-2-", "meta.llama3-3-")
-# A base model's name for tuning ends in the length of its context; by that it does not answer
+# The name of a base model for tuning ends in its context length, which inference does not accept
 VARIANT = re.compile(r"^([a-z0-9-]+\.[a-z0-9.-]+:\d+):\d+k$")
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
-# Refusals of a model that does not stream, or of who may not let it (a permission of its own)
+# Statuses of a model that does not stream, or of a missing permission to stream
 CANNOT_STREAM = (400, 403, 404)
 
 
 class BedrockChatModel(ChatModel):
-    """A model that answers by Converse."""
+    """A model behind the Converse API."""
 
     def __init__(self, clients: Clients, model_id: str, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -51,26 +50,23 @@ class BedrockChatModel(ChatModel):
         self._threads: ThreadPoolExecutor | None = None
 
     async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
+        """Answer one request; report a failure in the reply's `error`."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(CHAT_THREADS, thread_name_prefix="bedrock")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._reply, request)
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
-        """Yield the answer's text as it comes, and then the reply.
-
-        Who may not stream, or asks a model that does not, gets the answer at once.
-        """
+        """Yield the answer's text, as it arrives or at once, and then the reply."""
         pieces = self._streamed(request)
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                 yield piece
         finally:
-            with suppress(ValueError):  # it waits in its thread, and ends with its next piece
+            with suppress(ValueError):  # it still runs in its thread and ends with its next piece
                 pieces.close()
 
     async def aclose(self) -> None:
-        """End the threads; the connections belong to all models."""
+        """End the threads; all models share the connections."""
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -113,12 +109,12 @@ class BedrockChatModel(ChatModel):
     def _failed(self, error: Exception, started: float) -> Reply:
         if isinstance(error, UnituneError):
             return Reply.failed(error, time.perf_counter() - started)
-        words = f"{self._model_id} cannot take this request: {error}"
+        words = f"{self._model_id} cannot accept this request: {error}"
         return Reply(error=words, finish_reason="error")
 
 
 class StreamedConverse:
-    """A response of ConverseStream as it comes, put together to one of Converse."""
+    """A response of ConverseStream, assembled to one of Converse."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -126,7 +122,7 @@ class StreamedConverse:
         self._ends: dict[str, JsonValue] = {}
 
     def add(self, event: Fields) -> str:
-        """Take the next event, and return the text that it brings."""
+        """Add the next event and return its text."""
         self.begun = True
         self._ends.update(event.fields("messageStop").all)
         self._ends.update(event.fields("metadata").all)
@@ -146,7 +142,7 @@ class StreamedConverse:
         return text
 
     def whole(self) -> object:
-        """Return what came, as Converse has it; no message where its end has not come."""
+        """Return the response in Converse's format; without a message if it did not end."""
         if "stopReason" not in self._ends:
             return {}
         blocks = [self._blocks[index] for index in sorted(self._blocks) if self._blocks[index]]
@@ -154,7 +150,7 @@ class StreamedConverse:
 
 
 def answering_id(base: str) -> str:
-    """Return the name by which a base model answers."""
+    """Return the name of a base model for inference."""
     base = offered_name(base)
     if (variant := VARIANT.match(base)) is None:
         return base
@@ -163,12 +159,7 @@ def answering_id(base: str) -> str:
 
 
 def converse_request(model_id: str, request: Request) -> dict[str, Any]:
-    """Return a request as Converse takes it; a seed has no place there.
-
-    Raises:
-        ValueError: A tool call's arguments are no JSON.
-        KeyError: A tool or tool call lacks a part.
-    """
+    """Return a request in Converse's format; raise ValueError or KeyError if it is invalid."""
     turns = [turn for turn in request.messages if turn.role not in ("system", "developer")]
     system = [turn.text for turn in request.messages if turn.role in ("system", "developer")]
     settings: dict[str, Any] = {
@@ -190,7 +181,7 @@ def converse_request(model_id: str, request: Request) -> dict[str, Any]:
 
 
 def _turns(messages: list[Message]) -> list[dict[str, Any]]:
-    """Return messages in which user and assistant take turns, as Converse insists."""
+    """Merge neighbouring messages of one role, as Converse requires alternating roles."""
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
@@ -226,7 +217,7 @@ def _tool(tool: Mapping[str, JsonValue]) -> dict[str, Any]:
 
 
 def read_reply(response: Fields, seconds: float) -> Reply | None:
-    """Return a response of Converse as a reply; None where it holds no message."""
+    """Read a response of Converse; return None if it has no message."""
     output, usage = response.fields("output"), response.fields("usage")
     if "message" not in output.all:
         return None

@@ -1,7 +1,7 @@
-"""AWS as the bedrock backend reaches it: clients, calls and their errors, and files in S3.
+"""Call AWS: clients, errors and files in S3.
 
 Region, keys and endpoints come from AWS's chain (environment, profile, role). Create calls are sent
-once; whatever may be repeated safely is, by botocore's standard mode.
+once; other calls are repeated in botocore's standard mode.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 # Longest wait for a model's answer. AWS allows Nova an hour; an evaluation should not.
 ANSWER_SECONDS = 300.0
-ATTEMPTS = 3  # for calls that may be repeated, including the first
-CHAT_THREADS = 32  # requests to one model at once; botocore has no asynchronous client
+ATTEMPTS = 3  # of calls that may be repeated
+CHAT_THREADS = 32  # concurrent requests to one model
 NO_SUCCESS = 300
-# S3 answers 403 for a file that is not there to whoever may not list the bucket
+# S3 answers 403 for a missing file if the user may not list the bucket
 MISSING_FILE = (403, 404)
 KEY_HOST, KEY_SECONDS = "bedrock.amazonaws.com", 12 * 3600
 
@@ -60,38 +60,38 @@ AWS = Vendor(
     "AWS",
     advice={
         401: "Sign in to AWS again.",
-        403: "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, whether they "
-        "have expired, and what they may do.",
-        429: "Wait, or ask AWS for a higher quota.",
+        403: "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN: they may have "
+        "expired or lack permissions.",
+        429: "Wait, or request a higher quota from AWS.",
     },
 )
 SETUP = (
     "Set AWS_DEFAULT_REGION, and AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, AWS_PROFILE or "
-    "another of AWS's ways to sign in (docs.aws.amazon.com, boto3 credentials)."
+    "another way to sign in to AWS (docs.aws.amazon.com, boto3 credentials)."
 )
 
 
 class Clients:
-    """botocore's clients, made on first use and shared by all threads."""
+    """botocore's clients, created on first use and shared by all threads."""
 
     @cached_property
     def creating(self) -> BedrockClient:
-        """Bedrock's control plane for create calls, which are sent once."""
+        """Bedrock client for create calls, which are sent once."""
         return self._new("bedrock", 1, READ_SECONDS)
 
     @cached_property
     def bedrock(self) -> BedrockClient:
-        """Bedrock's control plane for everything that may be repeated."""
+        """Bedrock client for calls that may be repeated."""
         return self._new("bedrock", ATTEMPTS, READ_SECONDS)
 
     @cached_property
     def s3(self) -> S3Client:
-        """Where training files go and results come from."""
+        """S3 client for training files and results."""
         return self._new("s3", ATTEMPTS, READ_SECONDS)
 
     @cached_property
     def runtime(self) -> BedrockRuntimeClient:
-        """Where models answer; each request is sent once."""
+        """Client for inference; each request is sent once."""
         return self._new("bedrock-runtime", 1, ANSWER_SECONDS)
 
     @cached_property
@@ -101,7 +101,7 @@ class Clients:
     def _new(self, service: str, attempts: int, read_seconds: float) -> Any:
         for name in os.environ:
             if name.startswith("AWS_ENDPOINT_URL"):
-                environment_address(name)  # botocore reads it, and repeats it in its errors
+                environment_address(name)  # checked, because botocore repeats it in its errors
         config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=read_seconds,
@@ -115,7 +115,7 @@ class Clients:
 
 
 def aws_session() -> botocore.session.Session:
-    """Return AWS's settings and credentials, with the certificates that others trust here."""
+    """Return AWS's settings and credentials, with the certificates in SSL_CERT_FILE."""
     session = botocore.session.get_session()
     trusted = certificate_file("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
     if trusted and not session.get_config_variable("ca_bundle"):
@@ -124,10 +124,10 @@ def aws_session() -> botocore.session.Session:
 
 
 def short_lived_key(region: str) -> Callable[[], str] | None:
-    """Return what makes a key of Bedrock that is valid now; None: AWS's chain has no credentials.
+    """Return a function that makes a valid Bedrock key; None without AWS credentials.
 
-    A key is a presigned call in base64. Nothing is sent to make one, and it ends with the
-    credentials that signed it, after 12 hours at the latest.
+    A key is a presigned call in base64, made without a request. It expires with the credentials
+    that signed it, after at most 12 hours.
 
     Source: aws/aws-bedrock-token-generator-python 1.1.0, ``token_generator.py``.
     """
@@ -151,17 +151,12 @@ def short_lived_key(region: str) -> Callable[[], str] | None:
 def refuse_part(
     http_response: AWSResponse, parsed: Mapping[str, Any], model: OperationModel, **_: object
 ) -> None:
-    """Refuse a response that did not come whole, which botocore reads as an empty one.
+    """Raise IncompleteReadError for an incomplete response, which botocore reads as an empty one.
 
-    botocore does not compare a body with its announced length, and reads a body that is no JSON as
-    an empty object: a list that was cut would be an empty list. A response without AWS's request id
-    lost its headers, or is a proxy's.
-
-    Raises:
-        IncompleteReadError: Something of it is missing.
+    A response without AWS's request id lost its headers or comes from a proxy.
     """
     if model.has_streaming_output or model.has_event_stream_output:
-        return  # its reader compares
+        return  # its reader checks the length
     announced = http_response.headers.get("content-length") or "0"
     expected = 0 if model.http["method"] == "HEAD" else int(announced)
     actual = len(http_response.content)
@@ -171,16 +166,7 @@ def refuse_part(
 
 
 def call(action: str, method: Callable[..., Mapping[str, object]], **parameters: object) -> Fields:
-    """Return AWS's response to a call.
-
-    Args:
-        action: What it does, as in "AWS could not ACTION".
-        method: Of a client.
-        parameters: Of the call.
-
-    Raises:
-        BackendError, UserError: As of `aws_errors`.
-    """
+    """Return AWS's response to a call; `action` completes "AWS could not …"."""
     with aws_errors(action):
         return Fields(method(**parameters))
 
@@ -188,7 +174,7 @@ def call(action: str, method: Callable[..., Mapping[str, object]], **parameters:
 def call_or_none(
     action: str, method: Callable[..., Mapping[str, object]], **parameters: object
 ) -> Fields | None:
-    """As `call`; None where AWS has no such resource."""
+    """Return the response as `call` does, or None if the resource does not exist."""
     try:
         return call(action, method, **parameters)
     except BackendError as error:
@@ -198,17 +184,13 @@ def call_or_none(
 
 
 def list_all(action: str, client: Any, operation: str, **parameters: object) -> Iterator[Fields]:
-    """Yield the pages of a list; errors as of `call`."""
+    """Yield the pages of a list; raises as `call` does."""
     with aws_errors(action):
         yield from map(Fields, client.get_paginator(operation).paginate(**parameters))
 
 
 def arn_of(response: Fields, name: str, action: str) -> str:
-    """Return the ARN in a response.
-
-    Raises:
-        Unreachable: There is none, so what became of the call is not known.
-    """
+    """Return the ARN in a response; raise `Unreachable` without one, as the outcome is unknown."""
     if not (arn := response.text(name)):
         raise AWS.unreachable(action, Unreadable(f"the response has no {name}"))
     return arn
@@ -219,10 +201,10 @@ def _error_response(error: ClientError) -> ErrorResponse:
     answer, refusal = response.fields("ResponseMetadata"), response.fields("Error")
     headers = {name: str(value) for name, value in answer.fields("HTTPHeaders").all.items()}
     headers["x-request-id"] = answer.text("RequestId") or ""
-    # After its first line, a message about a signature repeats the request's headers.
+    # Messages about signatures repeat the request's headers after the first line.
     message = (refusal.text("Message") or "no reason given").partition("\n")[0].rstrip(". ")
     words = f"{message} [{refusal.text('Code') or 'error'}]"
-    # One that comes in the middle of a stream has no status of its own.
+    # An error in the middle of a stream has no status.
     return ErrorResponse(answer.whole("HTTPStatusCode") or 500, headers, words)
 
 
@@ -235,22 +217,13 @@ SILENT = (
     ResponseParserError,
 )
 ERRORS = ErrorTable({ClientError: _error_response}, SILENT, (PaginationError,))
-# What botocore's parser raises for a body of another shape than described
+# Exceptions of botocore's parser for a body of an unexpected form
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @contextmanager
 def aws_errors(action: str) -> Generator[None]:
-    """Turn what botocore raises into our errors.
-
-    Args:
-        action: What is being done, as in "AWS could not ACTION".
-
-    Raises:
-        BackendError: AWS answered with an error.
-        Unreachable: It did not answer, or its answer was cut short.
-        UserError: Region, keys or another setting are missing or wrong.
-    """
+    """Map botocore's exceptions to ours; `action` completes "AWS could not …"."""
     try:
         with vendor_errors(AWS, action, ERRORS):
             yield
@@ -269,9 +242,9 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def put_file(s3: S3Client, path: Path, uri: str) -> None:
-    """Write a file to S3, a large one in parts; one that is there already is left."""
+    """Upload a file to S3, a large one in parts, unless it exists."""
     bucket, key = split_uri(uri)
-    with aws_errors(f"put {path.name} into {bucket}"):
+    with aws_errors(f"upload {path.name} to {bucket}"):
         try:
             s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
@@ -283,7 +256,7 @@ def put_file(s3: S3Client, path: Path, uri: str) -> None:
 
 
 def content_of(s3: S3Client, uri: str) -> bytes | None:
-    """Return a file's content; None when it is gone, or not ours to read."""
+    """Return a file's content; None if it is missing or not readable."""
     bucket, key = split_uri(uri)
     try:
         with aws_errors(f"read {uri}"):

@@ -1,8 +1,7 @@
-"""What the bedrock backend alone understands, and a job as Bedrock's create call.
+"""Define the options of the bedrock backend and build Bedrock's create call.
 
-The bucket is no option: files are uploaded before a job is known, so it comes from
-``UNITUNE_BEDROCK_BUCKET``. `auto` means that a hyperparameter is left out and Bedrock chooses.
-Read without AWS's packages.
+The bucket comes from ``UNITUNE_BEDROCK_BUCKET``, because files are uploaded before a job is known.
+With `auto`, a hyperparameter is left out and Bedrock chooses it. Needs none of AWS's packages.
 """
 
 from __future__ import annotations
@@ -23,88 +22,74 @@ from unitune.security.spec import Spec
 NAME = "bedrock"
 BUCKET = "UNITUNE_BEDROCK_BUCKET"
 ROLE = "UNITUNE_BEDROCK_ROLE_ARN"
-TAG = "unitune"  # tag that holds the launch key, on the job and on the model that comes of it
-# Folder of the bucket where Bedrock writes metrics, unless `options.bedrock.output` is set
+TAG = "unitune"  # tag with the launch key, on the job and on its model
+# Folder of the bucket for Bedrock's metrics, unless `options.bedrock.output` is set
 OUTPUT = "unitune-output"
 ROLE_PATTERN = r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$"
 S3_PATTERN = (  # source of both patterns: botocore 1.44.8, bedrock/2023-04-20, RoleArn and S3Uri
     r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]"
     r"(?:/[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)?/?$"
 )
-# Least and most learning rate of Nova Micro, Lite and Pro; those of Nova 2 are not known. Source:
+# Range of the learning rate of Nova Micro, Lite and Pro; that of Nova 2 is unknown. Source:
 # docs.aws.amazon.com, bedrock/latest/userguide/cm-hp-nova-mm, read 2026-11-24.
 NOVA_RATES = (1e-6, 1e-4)
-NOVA_WARMUP_MOST = 100  # likewise
+NOVA_WARMUP_MOST = 100  # same source
 
 
 class BedrockOptions(Spec):
-    """What a job may say under ``options: {bedrock: …}``."""
+    """Job options under ``options: {bedrock: …}``."""
 
     role_arn: Annotated[str, Field(pattern=ROLE_PATTERN)] | None = None
-    """Role that Bedrock takes on to read and write the bucket; else UNITUNE_BEDROCK_ROLE_ARN."""
+    """Role for Bedrock's access to the bucket; default UNITUNE_BEDROCK_ROLE_ARN."""
     output: Annotated[str, Field(pattern=S3_PATTERN)] | None = None
-    """``s3://BUCKET/FOLDER`` for metrics; else a folder of the bucket of the training file."""
+    """``s3://BUCKET/FOLDER`` for metrics; default a folder in the bucket of the training file."""
     kms_key: str | None = None
     """AWS KMS key that encrypts the tuned model."""
 
 
 def bucket_uri(name: str) -> str:
-    """Return the ``s3://`` address of a file or folder in the user's bucket.
-
-    Raises:
-        UserError: The variable is missing or names no bucket.
-    """
+    """Return the ``s3://`` address of a name in the user's bucket; raise `UserError` if not set."""
     given = os.environ.get(BUCKET, "")
     address = given if given.startswith("s3://") else f"s3://{given}"
     if not given or not re.match(S3_PATTERN, address):
-        what = f"is {given!r}, which names no bucket" if given else "is not set"
+        what = f"is {given!r}, which is not a bucket" if given else "is not set"
         raise UserError(
             f"{BUCKET} {what}. Set it to BUCKET or BUCKET/FOLDER: an S3 bucket in the region of "
-            "the training, which holds training files and metrics."
+            "the training, for training files and metrics."
         )
     return f"{address.rstrip('/')}/{name}"
 
 
 def check_settings(job: Job) -> None:
-    """Refuse settings that do not go with the job's base model.
-
-    Raises:
-        JobError: A value is not allowed.
-    """
+    """Raise `JobError` for settings that the job's base model does not support."""
     rate, warmup = job.tuning.learning_rate, job.tuning.warmup
     base = offered_name(job.base_model)
     if warmup != "auto" and not base.startswith("amazon.nova"):
         raise JobError(
-            f"at Bedrock tuning.warmup is for Nova models, and the base model is {base}. Leave it "
-            "to auto."
+            f"Bedrock supports tuning.warmup only for Nova models, but the base model is {base}. "
+            "Set it to auto."
         )
     if not base.startswith("amazon.nova-") or base.startswith("amazon.nova-2"):
         return
     least, most = NOVA_RATES
     if rate != "auto" and not least <= rate <= most:
         raise JobError(
-            f"tuning.learning_rate is {rate:g}; Bedrock takes {least:g} to {most:g} for {base}, or "
-            "auto."
+            f"tuning.learning_rate is {rate:g}; for {base}, Bedrock accepts {least:g} to {most:g}, "
+            "or auto."
         )
     if warmup != "auto" and warmup > NOVA_WARMUP_MOST:
         raise JobError(
-            f"tuning.warmup is {warmup}; Bedrock takes at most {NOVA_WARMUP_MOST} for {base}."
+            f"tuning.warmup is {warmup}; for {base}, Bedrock accepts at most {NOVA_WARMUP_MOST}."
         )
 
 
 def job_name(launch_key: str) -> str:
-    """Return the name of the job, its token and its model, all made of the launch key."""
+    """Return the name of a launch's job, token and model."""
     return f"{TAG}-{launch_key}"
 
 
 def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
-    """Return Bedrock's create call for a launch.
-
-    The same launch key gives the same token, which makes one job of several calls.
-
-    Raises:
-        UserError: Role or bucket are missing.
-    """
+    """Return Bedrock's create call; its token has the launch key, so it is safe to repeat."""
     job, name = launch.job, job_name(launch.key)
     tags = [{"key": TAG, "value": launch.key}]
     request: dict[str, Any] = {
@@ -129,7 +114,7 @@ def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
 
 
 def offered_name(model: str) -> str:
-    """Return the offer's name of a base model, where it is known by an alias."""
+    """Return the offer's name of a base model, which may be an alias."""
     offered = registry.offer(NAME).model(model)
     return offered.name if offered else model
 
@@ -142,16 +127,16 @@ def _hyperparameters(job: Job) -> dict[str, str]:
         "learningRateWarmupSteps": job.tuning.warmup,
     }
     chosen = {name: value for name, value in values.items() if value != "auto"}
-    # Bedrock's examples write 0.00001, and nothing says that it reads 1e-05.
+    # Bedrock's examples write 0.00001; it is not documented that 1e-05 is accepted.
     return {name: format(Decimal(str(value)), "f") for name, value in chosen.items()}
 
 
 def _role(options: BedrockOptions) -> str:
     role = options.role_arn or os.environ.get(ROLE, "")
     if not re.match(ROLE_PATTERN, role):
-        what = f"{role!r} is not the ARN of one" if role else "none is named"
+        what = f"{role!r} is not the ARN of one" if role else "none is set"
         raise UserError(
-            f"Bedrock needs a role that may read and write the bucket, and {what}. Set {ROLE} or "
+            f"Bedrock needs a role that may read and write the bucket, but {what}. Set {ROLE} or "
             "options.bedrock.role_arn to arn:aws:iam::ACCOUNT:role/NAME (docs.aws.amazon.com, "
             "Create a service role for model customization)."
         )

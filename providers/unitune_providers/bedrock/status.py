@@ -1,9 +1,8 @@
-"""The states of a Bedrock job, and what happened to it.
+"""Derive the state and the events of a Bedrock job.
 
-Bedrock has no log of events, only the present: one word for the job and one for each of its three
-phases. The events are derived from that, so that every poll repeats them and adds more; an end
-has a time only once the job is over, as a phase may be touched until then. A job's losses stand
-in a CSV file that Bedrock writes when the job has completed, and not before.
+Bedrock has no event log, only a status of the job and of each of its three phases. Events are
+derived from these, so every poll repeats them and adds more; an end has a time only once the job is
+over. Losses are in a CSV file that Bedrock writes when the job has completed.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Event, State
 from unitune.security.json_fields import Fields
 
-# Where Bedrock writes the losses, in its output folder; columns step_number (from 0), epoch_number,
+# Path of the losses in the output folder; columns step_number (from 0), epoch_number,
 # training_loss, perplexity. Source: docs.aws.amazon.com, Analyze the results of a model
 # customization job, read 2026-11-25.
 METRICS = "model-customization-job-{id}/training_artifacts/step_wise_training_metrics.csv"
 
 
 class Phase(NamedTuple):
-    """A part of a job's work, in order: as people call it, Bedrock's key, and our state in it."""
+    """A phase of a job: name for people, Bedrock's key, and our state."""
 
     name: str
     key: str
@@ -41,7 +40,7 @@ PHASES = (
 )
 BEGUN = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 OVER = ("Completed", "Failed", "Stopped")
-STATES: Mapping[str, State] = {  # by the words of `raw_of`
+STATES: Mapping[str, State] = {  # by the values of `raw_of`
     "Completed": State.SUCCEEDED,
     "Failed": State.FAILED,
     "Stopped": State.CANCELLED,
@@ -52,7 +51,7 @@ STATES: Mapping[str, State] = {  # by the words of `raw_of`
 
 
 def raw_of(job: Fields) -> str | None:
-    """Return Bedrock's words: the job's, and those of the phase that it is in."""
+    """Return Bedrock's status of the job and of its current phase."""
     word = job.text("status")
     if word == "InProgress":
         for phase in reversed(PHASES):
@@ -63,12 +62,7 @@ def raw_of(job: Fields) -> str | None:
 
 
 def events_of(job: Fields, losses: str) -> Iterator[Event]:
-    """Yield everything that has happened to a job, with times that never go back.
-
-    Args:
-        job: As Bedrock describes it.
-        losses: Content of the CSV file; empty where there is none.
-    """
+    """Yield all events of a job, with times that never go back; `losses` is the CSV file."""
     time = 0.0
     for event in _events(job, losses):
         time = max(time, event.time)
@@ -89,11 +83,10 @@ def _events(job: Fields, losses: str) -> Iterator[Event]:
         for phase, details in phases:
             if (outcome := details.text("status")) in OVER:
                 yield _message(f"{phase.name} ended", ended, f"{phase.name}: {outcome}")
-        # The file of losses has no times.
         rows = [row for line in csv.DictReader(io.StringIO(losses)) if (row := _Row.read(line))]
         last = max((row.step for row in rows), default=None)
         for number, row in enumerate(rows, start=1):
-            # A step can have several rows, so that its number is no key.
+            # A step can have several rows, so its number is not a key.
             yield Event(f"step row {number}", "step", ended, {**row._asdict(), "steps": last})
         yield from _final_losses(job, ended, last)
         yield _message(word, ended, f"Bedrock's job is {word}")
@@ -106,7 +99,7 @@ class _Row(NamedTuple):
 
     @classmethod
     def read(cls, row: Mapping[str, str]) -> Self | None:
-        """Return a line of the table; None when it is not whole."""
+        """Parse a line of the table; return None if it is incomplete."""
         try:
             step, epoch = float(row["step_number"]), float(row["epoch_number"])
             return cls(int(step), float(row["training_loss"]), int(epoch))
@@ -115,7 +108,6 @@ class _Row(NamedTuple):
 
 
 def _final_losses(job: Fields, time: float, step: int | None) -> Iterator[Event]:
-    """Yield the losses of the whole job; `step` is the last, where known."""
     if (loss := job.fields("trainingMetrics").number("trainingLoss")) is not None:
         yield _message("training loss", time, f"training loss: {loss:.4f}", {"loss": loss})
     for number, metric in enumerate(job.items("validationMetrics"), start=1):
@@ -133,6 +125,6 @@ def _message(key: str, time: float, text: str, data: dict[str, JsonValue] | None
 
 
 def _time(fields: Fields, name: str) -> float:
-    """Return a time that botocore has parsed, in seconds since 1970; 0 where there is none."""
+    """Return a time parsed by botocore, in seconds since 1970; 0 without one."""
     value: object = fields.all.get(name)
     return value.timestamp() if isinstance(value, datetime) else 0.0

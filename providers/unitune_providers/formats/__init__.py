@@ -1,1 +1,1 @@
-"""Vendors' rows as pure functions; no SDK is imported here."""
+"""Row formats of vendors, as pure functions without SDKs."""

@@ -1,14 +1,14 @@
-"""Rows as Anthropic's Messages API has them, and so files that were kept of its requests.
+"""Convert rows to and from Anthropic's Messages API, and so from files of its requests.
 
-    system      `system`, beside the messages
+    system      `system`, next to the messages
     assistant   text, {"type": "tool_use", "id", "name", "input"}
     tool        {"role": "user", "content": [{"type": "tool_result", "tool_use_id", "content"}]}
 
-The results of neighbouring turns stand in one message. A call's input is an object there and a text
-here, so its spacing is no part of what is carried; content "" beside tool calls says the same as
-none. `cache_control` says nothing about what is learned. Thoughts and media have no place here.
+Results of neighbouring turns share one message. The arguments of a call are an object there and a
+text here, so their spacing is lost; content "" with tool calls equals no content. `cache_control`
+is ignored. Reasoning and media are refused.
 
-Source: docs.claude.com/en/api/messages; Claude 3 Haiku's tuning files on Bedrock have the same
+Source: docs.claude.com/en/api/messages; tuning files of Claude 3 Haiku on Bedrock have the same
 `system` and `messages` (docs.aws.amazon.com/bedrock, preparing-text-data).
 """
 
@@ -44,7 +44,7 @@ _NO_ARGUMENTS: WireRow = {"type": "object", "properties": {}}
 
 
 def encode(example: Example) -> WireRow:
-    """Write a row for supervised tuning."""
+    """Encode a row for supervised tuning."""
     is_answered(example)
     turns = with_paths(example.messages)
     for where, turn in turns:
@@ -59,7 +59,7 @@ def encode(example: Example) -> WireRow:
 
 
 def decode(row: Mapping[str, JsonValue]) -> Example:
-    """Read a row for supervised tuning."""
+    """Decode a row for supervised tuning."""
     known_keys("the row", row, KEYS)
     made: list[JsonValue] = []
     if row.get("system"):
@@ -76,7 +76,7 @@ def decode(row: Mapping[str, JsonValue]) -> Example:
 
 
 def fits(row: Mapping[str, JsonValue]) -> bool:
-    """Whether a row with messages has blocks or tools that are Anthropic's alone."""
+    """Return whether a row's messages have blocks or tools that only Anthropic has."""
     turns, tools = row.get("messages"), row.get("tools")
     if isinstance(tools, list) and any("input_schema" in tool for tool in _dicts(tools)):
         return True
@@ -99,8 +99,8 @@ def _messages(turns: list[tuple[str, Message]]) -> Iterator[JsonValue]:
         for where, turn in group:
             if turn.role not in ("user", "assistant"):
                 raise UnrepresentableRow(
-                    f"{where} is from {turn.role!r}, which is not allowed there; a prompt from "
-                    "'system' begins the row"
+                    f"{where} is from {turn.role!r}, which is not allowed there; only the first "
+                    "message may be from 'system'"
                 )
             yield {"role": turn.role, "content": _content(where, turn)}
 
@@ -132,9 +132,7 @@ def _tool(tool: Mapping[str, JsonValue]) -> JsonValue:
 def _function(where: str, tool: WireRow) -> JsonValue:
     known_keys(where, tool, ("type", "name", "description", "input_schema", "cache_control"))
     if tool.get("type", "custom") != "custom":
-        raise UnrepresentableRow(
-            f"{where} is of type {tool['type']!r}, which Anthropic runs itself"
-        )
+        raise UnrepresentableRow(f"{where} is of type {tool['type']!r}, a tool run by Anthropic")
     made: WireRow = {"name": text_of(f"{where}.name", tool.get("name"))}
     if tool.get("description") is not None:
         made["description"] = tool["description"]
@@ -153,7 +151,9 @@ def _turns(where: str, turn: WireRow) -> Iterator[JsonValue]:
         if kind not in kinds or (kind == "tool_use") > (role == "assistant"):
             raise UnrepresentableRow(f"{where}.content[{index}] is of type {kind!r}, from {role!r}")
         if kind == "tool_result" and (kinds["text"] or role == "assistant"):
-            raise UnrepresentableRow(f"{where} has text before a tool's result, or it is no user's")
+            raise UnrepresentableRow(
+                f"{where} has text before a tool's result, or is not the user's"
+            )
         kinds[kind].append(block)
     yield from (_answer(f"{where}.content", block) for block in kinds["tool_result"])
     text: JsonValue = [*kinds["text"]] or None
@@ -174,14 +174,13 @@ def _call(where: str, block: WireRow) -> JsonValue:
 def _answer(where: str, block: WireRow) -> JsonValue:
     known_keys(where, block, ("type", "tool_use_id", "content", "is_error", "cache_control"))
     if block.get("is_error"):
-        raise UnrepresentableRow(f"{where} has a tool's error, `is_error`, which has no place here")
+        raise UnrepresentableRow(f"{where} has a tool's error (`is_error`), which is not supported")
     called = text_of(f"{where}.tool_use_id", block.get("tool_use_id"))
     content = _text(f"{where}.content", block.get("content") or "")
     return {"role": "tool", "tool_call_id": called, "content": content}
 
 
 def _text(where: str, value: JsonValue) -> JsonValue:
-    """Return text or blocks of text as content: one text, or a list of them."""
     if isinstance(value, str):
         return value
     return joined(where, objects(where, value), ("type", "text", "cache_control"))

@@ -1,9 +1,9 @@
-"""Rows of Bedrock's fine-tuning files: Nova's conversations, and pairs of prompt and completion.
+"""Convert rows of Bedrock's fine-tuning files: Nova's conversations and prompt-completion pairs.
 
-Nova takes Converse messages of text: the user first, the assistant last, in turns, with a system
-prompt or without, and no tools (Nova 2 may fail on them). Its reserved words make a job fail when
-they stand in a prompt. Other text models take pairs; a pair has one user turn and no system prompt,
-because a text that joined the two could not be taken apart again.
+Nova accepts Converse messages of text, alternating from user to assistant, with an optional system
+prompt and without tools (Nova 2 may fail on them). Its reserved words make a job fail if a prompt
+contains them. Other text models accept pairs of one user turn and its answer, without a system
+prompt, because a joined text could not be split again.
 
 Source: docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html;
 docs.aws.amazon.com/bedrock/latest/userguide: nova-2-sft-data-prep, preparing-text-data (2026).
@@ -32,12 +32,12 @@ from unitune_providers.formats.checks import (
 )
 
 SCHEMA = "bedrock-conversation-2024"
-# Words that fail a job wherever they stand in a prompt of user or system
+# Words that make a job fail anywhere in a prompt of user or system
 RESERVED = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]")
 
 
 def encode_nova(example: Example) -> WireRow:
-    """Write a conversation."""
+    """Encode a conversation."""
     _text_row(example)
     turns = with_paths(example.messages)
     row: WireRow = {"schemaVersion": SCHEMA}
@@ -47,8 +47,8 @@ def encode_nova(example: Example) -> WireRow:
         wanted = "assistant" if position % 2 else "user"
         if turn.role != wanted:
             raise UnrepresentableRow(
-                f"{where} is from {turn.role!r} where {wanted!r} must speak: the user begins, "
-                "after a system prompt at most, and they take turns"
+                f"{where} is from {turn.role!r} instead of {wanted!r}: after an optional system "
+                "prompt, user and assistant must alternate, the user first"
             )
     row["messages"] = [
         {"role": turn.role, "content": _blocks(where, turn)} for where, turn in turns
@@ -57,7 +57,7 @@ def encode_nova(example: Example) -> WireRow:
 
 
 def decode_nova(row: Mapping[str, JsonValue]) -> Example:
-    """Read a conversation."""
+    """Decode a conversation."""
     known_keys("the row", row, ("schemaVersion", "system", "messages"))
     text_of("schemaVersion", row.get("schemaVersion"))
     messages: list[JsonValue] = []
@@ -73,20 +73,20 @@ def decode_nova(row: Mapping[str, JsonValue]) -> Example:
 
 
 def encode_prompt(example: Example) -> WireRow:
-    """Write a prompt and its completion."""
+    """Encode a prompt and its completion."""
     _text_row(example)
     roles = [turn.role for turn in example.messages]
     if roles != ["user", "assistant"]:
         raise UnrepresentableRow(
-            f"the row's messages are from {', '.join(roles)}, and a pair of prompt and completion "
-            "has one from user and one from assistant; put a system prompt into the user's"
+            f"the row's messages are from {', '.join(roles)}, but a prompt-completion pair needs "
+            "one from user and one from assistant; move a system prompt into the user's message"
         )
     prompt, completion = (single_text(*each) for each in with_paths(example.messages))
     return {"prompt": prompt, "completion": completion}
 
 
 def decode_prompt(row: Mapping[str, JsonValue]) -> Example:
-    """Read a prompt and its completion."""
+    """Decode a prompt and its completion."""
     known_keys("the row", row, ("prompt", "completion"))
     messages: list[JsonValue] = [
         {"role": "user", "content": text_of("prompt", row.get("prompt"))},
@@ -96,10 +96,9 @@ def decode_prompt(row: Mapping[str, JsonValue]) -> Example:
 
 
 def _text_row(example: Example) -> None:
-    """Refuse a row that is no answered conversation of plain text."""
     is_answered(example)
     if example.tools is not None:
-        raise UnrepresentableRow("the row has tools, and tools are not allowed there")
+        raise UnrepresentableRow("the row has tools, which are not allowed there")
     for where, turn in with_paths(example.messages):
         is_plain(where, turn)
         only_text(where, turn)
@@ -110,7 +109,7 @@ def _blocks(where: str, turn: Message) -> list[JsonValue]:
     for word in RESERVED if turn.role != "assistant" else ():
         if word in turn.text:
             raise UnrepresentableRow(
-                f"{where} has {word!r} in it, a word that Nova reserves; write it in another way"
+                f"{where} contains {word!r}, which is reserved by Nova; reword it"
             )
     return [{"text": text} for text in content]
 

@@ -1,10 +1,9 @@
-"""What formats ask of a canonical row before they write it, and how they read one back.
+"""Check canonical rows before they are encoded, and decode them.
 
-Each check raises `UnrepresentableRow` with the position in the row. Two details carry no
-information and are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is
-what such turns weigh anyway, and a text written as a list of one part. `id`, `expected` and custom
-keys are for judging, never for training: formats leave them out, but for reinforcement, whose
-graders read them. What one vendor alone asks stands in its own module.
+Each check raises `UnrepresentableRow` with the position in the row. Two details may be lost because
+they carry no information: the default weight of a turn (1 for assistants, 0 for others) and a
+content list of a single text. `id`, `expected` and custom keys are for evaluation; formats drop
+them, except for reinforcement, where graders read them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from unitune.data.records import BadRow, strict_json
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 
-# Keys of a canonical row that are no reference for graders
+# Keys of a canonical row that graders do not use as references
 CONVERSATION = ("messages", "tools", "weight")
 
 
@@ -28,41 +27,45 @@ def require_unit_weight(example: Example) -> None:
     """Refuse a row whose weight is not 1."""
     if example.weight != 1:
         raise UnrepresentableRow(
-            f"the row has the weight {example.weight:g}, and every row counts the same there"
+            f"the row has the weight {example.weight:g}, but all rows have the same weight there"
         )
 
 
 def is_answered(example: Example, *, weighted: bool = False) -> None:
-    """Refuse a row without an answer to learn, a preference, and a weight if not `weighted`."""
+    """Refuse preferences, rows without an answer, and row weights unless `weighted`."""
     if example.non_preferred_output is not None:
         raise UnrepresentableRow(
-            "the row is a preference, and there is no place for its worse answer"
+            "the row is a preference, whose worse answer cannot be represented"
         )
     last = example.messages[-1].role
     if last != "assistant":
-        expected = "" if example.expected is None else "; `expected` is for judging, not trained on"
+        expected = (
+            ""
+            if example.expected is None
+            else "; `expected` is used for evaluation, not for training"
+        )
         raise UnrepresentableRow(
-            f"the last message is from {last!r}, and an answer from 'assistant' must end the row"
-            f"{expected}"
+            f"the last message is from {last!r}, but the row must end with an answer from "
+            f"'assistant'{expected}"
         )
     if not weighted:
         require_unit_weight(example)
 
 
 def is_question(example: Example) -> None:
-    """Refuse a row with an answer to learn: reinforcement samples its own."""
+    """Refuse a row with an answer, because reinforcement samples its own."""
     if example.non_preferred_output is not None:
-        raise UnrepresentableRow("the row is a preference, and there is no place for its answers")
+        raise UnrepresentableRow("the row is a preference, whose answers cannot be represented")
     last = example.messages[-1].role
     if last != "user":
         raise UnrepresentableRow(
-            f"the last message is from {last!r}, and the user's must end the row; give the answer "
-            "as `expected`, which graders read as item.expected"
+            f"the last message is from {last!r}, but the row must end with the user's message; "
+            "write the answer as `expected`, which graders read as item.expected"
         )
 
 
 def is_pair(example: Example) -> Message:
-    """Return the worse answer, or refuse a row that has none, or none to learn from."""
+    """Return the worse answer, or refuse a row without a valid preference."""
     if example.non_preferred_output is None:
         raise UnrepresentableRow("the row has no worse answer (`non_preferred_output`)")
     if not example.prompt:
@@ -75,45 +78,45 @@ def is_pair(example: Example) -> Message:
 
 
 def is_plain(where: str, turn: Message) -> None:
-    """Refuse a turn with a weight that says something, or with a speaker's name."""
+    """Refuse a turn with an unusual weight or a name."""
     weighs_as_usual(where, turn)
     no_name(where, turn)
 
 
 def weighs_as_usual(where: str, turn: Message) -> None:
-    """Refuse a weight that says more than a turn without one."""
+    """Refuse a weight that differs from the default of the role."""
     usual = 1 if turn.role == "assistant" else 0
     if turn.weight not in (None, usual):
         raise UnrepresentableRow(
-            f"{where} has the weight {turn.weight}, and weights are not allowed there"
+            f"{where} has the weight {turn.weight}, but weights are not allowed there"
         )
 
 
 def no_name(where: str, turn: Message) -> None:
-    """Refuse a turn with a speaker's name."""
+    """Refuse a turn with a name."""
     if turn.name is not None:
         raise UnrepresentableRow(
-            f"{where} has a name, {turn.name!r}, and names are not allowed there"
+            f"{where} has the name {turn.name!r}, but names are not allowed there"
         )
 
 
 def only_text(where: str, turn: Message) -> None:
-    """Refuse a turn that calls a tool or answers one."""
+    """Refuse a turn that calls or answers a tool."""
     if turn.role == "tool" or turn.tool_calls is not None or turn.tool_call_id is not None:
         raise UnrepresentableRow(
-            f"{where} calls or answers a tool, and tools are not allowed there"
+            f"{where} calls or answers a tool, but tools are not allowed there"
         )
 
 
 def written_system(where: str, turn: Message) -> tuple[str, Message]:
-    """Return the place of a system prompt, or refuse an empty one, which would read as none."""
+    """Return a system prompt, or refuse an empty one, which would be lost."""
     if not turn.text:
-        raise UnrepresentableRow(f"{where} is an empty system prompt, which would read as none")
+        raise UnrepresentableRow(f"{where} is an empty system prompt, which would be lost")
     return where, turn
 
 
 def texts(where: str, turn: Message) -> list[str]:
-    """Return the content of a turn as a list of texts, one for each part."""
+    """Return the content of a turn as a list with the text of each part."""
     if turn.content is None:
         raise UnrepresentableRow(f"{where} has no content")
     if isinstance(turn.content, str):
@@ -124,11 +127,11 @@ def texts(where: str, turn: Message) -> list[str]:
 
 
 def single_text(where: str, turn: Message) -> str:
-    """Return the content of a turn, which must be a single text."""
+    """Return the content of a turn, which must be one text."""
     given = texts(where, turn)
     if len(given) > 1:
         raise UnrepresentableRow(
-            f"{where}.content is in {len(given)} parts, and only one text has a place there"
+            f"{where}.content has {len(given)} parts, but only one text is allowed there"
         )
     return given[0]
 
@@ -139,46 +142,48 @@ def with_paths(messages: Collection[Message]) -> list[tuple[str, Message]]:
 
 
 def json_object(where: str, text: str) -> dict[str, JsonValue]:
-    """Parse a text that must be one JSON object, losing nothing of what it says."""
+    """Parse a text that must be one JSON object, without losing information."""
     try:
         value, repeated = strict_json(text)
     except (ValueError, RecursionError) as error:
-        raise UnrepresentableRow(f"{where} is no JSON that can be carried ({error})") from None
+        raise UnrepresentableRow(f"{where} is not valid JSON ({error})") from None
     if repeated:
         raise UnrepresentableRow(f"{where} has the key {repeated[0]!r} twice in one object")
     if not isinstance(value, dict):
-        raise UnrepresentableRow(f"{where} is no JSON object")
+        raise UnrepresentableRow(f"{where} is not a JSON object")
     return value
 
 
 def called_functions(where: str, turn: Message) -> Iterator[tuple[JsonValue, WireRow]]:
-    """Yield the id of each call of a turn, and its function, whose arguments are an object then."""
+    """Yield the id and the function of each call of a turn, with arguments as an object."""
     for index, call in enumerate(turn.tool_calls or ()):
         function = call["function"]
-        assert isinstance(function, dict), "check_turn sees to it"
+        assert isinstance(function, dict), "checked by check_turn"
         place = f"{where}.tool_calls[{index}].function.arguments"
         arguments = json_object(place, str(function["arguments"]))
         yield call["id"], {"name": function["name"], "arguments": arguments}
 
 
 def known_keys(where: str, row: Mapping[str, JsonValue], known: Collection[str]) -> None:
-    """Refuse a vendor's object with keys that the format does not have."""
+    """Refuse a vendor's object with unknown keys."""
     for key in row:
         if key not in known:
-            raise UnrepresentableRow(f"{where} has a key {key!r}; known there: {', '.join(known)}")
+            raise UnrepresentableRow(
+                f"{where} has the unknown key {key!r}; allowed: {', '.join(known)}"
+            )
 
 
 def objects(where: str, value: JsonValue) -> list[dict[str, JsonValue]]:
     """Return a value that must be a list of objects."""
     if not isinstance(value, list):
-        raise UnrepresentableRow(f"{where} is no list")
+        raise UnrepresentableRow(f"{where} is not a list")
     return [object_of(f"{where}[{index}]", item) for index, item in enumerate(value)]
 
 
 def object_of(where: str, value: JsonValue) -> dict[str, JsonValue]:
     """Return a value that must be an object."""
     if not isinstance(value, dict):
-        raise UnrepresentableRow(f"{where} is no object")
+        raise UnrepresentableRow(f"{where} is not an object")
     return value
 
 
@@ -190,7 +195,7 @@ def text_of(where: str, value: JsonValue) -> str:
 
 
 def joined(where: str, blocks: list[WireRow], known: Collection[str] = ("text",)) -> JsonValue:
-    """Return blocks of text as content: one text, or a list of them."""
+    """Convert text blocks to content: one text, or a list of texts."""
     content: list[str] = []
     for index, block in enumerate(blocks):
         known_keys(f"{where}[{index}]", block, known)
@@ -201,7 +206,7 @@ def joined(where: str, blocks: list[WireRow], known: Collection[str] = ("text",)
 
 
 def example_of(row: Mapping[str, JsonValue], encode: Callable[[Example], WireRow]) -> Example:
-    """Return the example that canonical keys describe, if the format could write it."""
+    """Return the example with these canonical keys, if the format can encode it."""
     content = dict(row)
     try:
         if "non_preferred_output" in content:
@@ -216,5 +221,5 @@ def example_of(row: Mapping[str, JsonValue], encode: Callable[[Example], WireRow
 
 
 def refusal(finding: Finding) -> UnrepresentableRow:
-    """Return what is wrong with a row, as formats say it."""
+    """Convert a finding to an `UnrepresentableRow`."""
     return UnrepresentableRow(finding.message.partition(" Did you mean")[0].removesuffix("."))

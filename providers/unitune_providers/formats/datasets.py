@@ -1,9 +1,8 @@
-"""Rows of data sets that no vendor owns: ShareGPT's conversations and Alpaca's instructions.
+"""Convert rows to ShareGPT's conversations and Alpaca's instructions, and back.
 
-How they are read stands in `unitune.data`; here they are written. ShareGPT has no ids of calls:
-results answer the calls in their order, and a row in which they do not is refused. An Alpaca row
-is a system prompt, turns of user and assistant, and nothing else; its `input` is written empty,
-since a user's text does not say where one would begin.
+`unitune.data` decodes them. ShareGPT has no call ids: results must answer the calls in order, or
+the row is refused. An Alpaca row has an optional system prompt and alternating turns of user and
+assistant. Its `input` is written empty, as a user's text does not show where it would begin.
 
 Source: as in `unitune.data.sharegpt` and `unitune.data.pairs`.
 """
@@ -36,7 +35,7 @@ _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def encode_sharegpt(example: Example) -> WireRow:
-    """Write a conversation."""
+    """Encode a conversation."""
     is_answered(example)
     check_tools(example.tools or ())
     waiting: list[JsonValue] = []
@@ -46,7 +45,7 @@ def encode_sharegpt(example: Example) -> WireRow:
         check_turn(where, turn)
         if turn.role == "tool":
             if not waiting or waiting.pop(0) != turn.tool_call_id:
-                raise UnrepresentableRow(f"{where} does not answer the calls in their order")
+                raise UnrepresentableRow(f"{where} does not answer the calls in order")
             turns.append({"from": "observation", "value": single_text(where, turn)})
         elif turn.tool_calls:
             waiting = [call["id"] for call in turn.tool_calls]
@@ -55,18 +54,18 @@ def encode_sharegpt(example: Example) -> WireRow:
             turns.append({"from": _SPEAKERS[turn.role], "value": single_text(where, turn)})
         else:
             raise UnrepresentableRow(
-                f"{where} is from {turn.role!r}, unknown there; write 'system'"
+                f"{where} is from {turn.role!r}, which is unknown there; use 'system'"
             )
     row: WireRow = {"conversations": turns}
     if example.tools == ():
-        raise UnrepresentableRow("tools is an empty list, which would read as none")
+        raise UnrepresentableRow("tools is an empty list, which would be lost")
     if example.tools:
         row["tools"] = _json([tool["function"] for tool in example.tools])
     return row
 
 
 def decode_sharegpt(row: Mapping[str, JsonValue]) -> Example:
-    """Read a conversation."""
+    """Decode a conversation."""
     try:
         content = sharegpt.read(dict(row))
     except BadRow as problem:
@@ -75,10 +74,10 @@ def decode_sharegpt(row: Mapping[str, JsonValue]) -> Example:
 
 
 def encode_alpaca(example: Example) -> WireRow:
-    """Write an instruction."""
+    """Encode an instruction."""
     is_answered(example)
     if example.tools is not None:
-        raise UnrepresentableRow("the row has tools, and tools have no place there")
+        raise UnrepresentableRow("the row has tools, which are not allowed there")
     turns = with_paths(example.messages)
     for where, turn in turns:
         is_plain(where, turn)
@@ -88,8 +87,8 @@ def encode_alpaca(example: Example) -> WireRow:
     roles = [turn.role for _, turn in turns]
     if roles != ["user", "assistant"] * (len(roles) // 2):
         raise UnrepresentableRow(
-            f"the row's messages are from {', '.join(roles)}, and an instruction has user and "
-            "assistant in turns, after a system prompt at most"
+            f"the row's messages are from {', '.join(roles)}, but in an instruction user and "
+            "assistant alternate after an optional system prompt"
         )
     said = [single_text(*place) for place in turns]
     *before, (user, answer) = zip(said[::2], said[1::2], strict=True)
@@ -100,7 +99,7 @@ def encode_alpaca(example: Example) -> WireRow:
 
 
 def decode_alpaca(row: Mapping[str, JsonValue]) -> Example:
-    """Read an instruction."""
+    """Decode an instruction."""
     rest = dict(row)
     system = rest.pop("system", None)
     try:
@@ -114,7 +113,9 @@ def decode_alpaca(row: Mapping[str, JsonValue]) -> Example:
 
 def _calls(where: str, turn: Message) -> str:
     if turn.text:
-        raise UnrepresentableRow(f"{where} has text beside its calls, which is not allowed there")
+        raise UnrepresentableRow(
+            f"{where} has text in addition to its calls, which is not allowed there"
+        )
     calls: list[JsonValue] = [function for _, function in called_functions(where, turn)]
     return _json(calls if len(calls) > 1 else calls[0])
 

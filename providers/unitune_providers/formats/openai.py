@@ -1,10 +1,8 @@
-"""Rows of OpenAI's fine-tuning files, which Azure, Bedrock's Mantle and Nebius take too.
+"""Convert rows of OpenAI's fine-tuning files, also used by Azure, Bedrock's Mantle and Nebius.
 
-They are the canonical form less what OpenAI's file check refuses: it takes no keys that it does not
-know ("contains an extra …"). So rows keep their tools, their message weights (chat) and
-`parallel_tool_calls`, and only reinforcement rows keep keys of their own, which graders read as
-``item.KEY``; a row's `scorers` are never sent. Not here: limits on rows, tokens and bytes, which
-stand in the offers.
+They are canonical rows without the keys that OpenAI's file check refuses ("contains an extra …").
+Rows keep their tools, message weights (chat) and `parallel_tool_calls`. Only reinforcement rows
+keep custom keys, which graders read as ``item.KEY``; a row's `scorers` are never sent.
 
 Source: openai/openai-openapi, openapi.json 2.3.0 (2026-08-21), FineTuneChatCompletionRequest… and
 ChatCompletionRequest… messages; microsoft/azure-skills, dataset-formats.md.
@@ -40,19 +38,19 @@ FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def encode_chat(example: Example) -> WireRow:
-    """Write a row for supervised tuning."""
+    """Encode a row for supervised tuning."""
     is_answered(example)
     return {"messages": _messages(example.messages), **_tools(example)}
 
 
 def decode_chat(row: Mapping[str, JsonValue]) -> Example:
-    """Read a row for supervised tuning."""
+    """Decode a row for supervised tuning."""
     known_keys("the row", row, ("messages", "tools", PARALLEL))
     return example_of(row, encode_chat)
 
 
 def encode_dpo(example: Example) -> WireRow:
-    """Write a pair of answers."""
+    """Encode a pair of answers."""
     worse = is_pair(example)
     require_unit_weight(example)
     *prompt, preferred = example.messages
@@ -64,13 +62,13 @@ def encode_dpo(example: Example) -> WireRow:
 
 
 def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
-    """Read a pair of answers."""
+    """Decode a pair of answers."""
     known_keys("the row", row, ("input", "preferred_output", "non_preferred_output"))
     return example_of({"non_preferred_output": None, **row}, encode_dpo)
 
 
 def encode_rft(example: Example) -> WireRow:
-    """Write a question with what its grader needs."""
+    """Encode a prompt with the keys for its grader."""
     is_question(example)
     require_unit_weight(example)
     row = {key: value for key, value in example.content.items() if key != KEY}
@@ -79,24 +77,22 @@ def encode_rft(example: Example) -> WireRow:
 
 
 def decode_rft(row: Mapping[str, JsonValue]) -> Example:
-    """Read a question with what its grader needs."""
+    """Decode a prompt with the keys for its grader."""
     if "weight" in row:
         raise UnrepresentableRow(
-            "the row has a key 'weight', which would read as the row's own weight"
+            "the row has the key 'weight', which would be read as the row's own weight"
         )
     return example_of(row, encode_rft)
 
 
 def check_turn(where: str, turn: Message) -> None:
-    """Refuse a turn that OpenAI's messages have no place for."""
+    """Refuse a turn that OpenAI's messages cannot represent."""
     if turn.tool_calls is not None and turn.role != "assistant":
-        raise UnrepresentableRow(
-            f"{where} has tool_calls, and only the assistant's turns call tools"
-        )
+        raise UnrepresentableRow(f"{where} has tool_calls, but only the assistant may call tools")
     if (turn.tool_call_id is None) == (turn.role == "tool"):
         raise UnrepresentableRow(
             f"{where} is from {turn.role!r} and has {'no ' if turn.role == 'tool' else ''}"
-            "tool_call_id, which belongs to every tool's turn and to no other"
+            "tool_call_id, which is required in tool messages and not allowed in others"
         )
     if turn.tool_calls is None or turn.content is not None:
         texts(where, turn)
@@ -107,13 +103,7 @@ def check_turn(where: str, turn: Message) -> None:
 
 
 def check_call(where: str, call: dict[str, JsonValue], *, needs_id: bool = True) -> None:
-    """Refuse what is no call of a function.
-
-    Args:
-        where: Its place in the row.
-        call: ``{"id", "type": "function", "function": {"name", "arguments"}}``.
-        needs_id: Whether the id must be there.
-    """
+    """Refuse an invalid call, ``{"id", "type": "function", "function": {"name", "arguments"}}``."""
     known_keys(where, call, ("id", "type", "function"))
     if needs_id or "id" in call:
         text_of(f"{where}.id", call.get("id"))
@@ -130,13 +120,7 @@ def check_tools(
     known: Collection[str] = ("name", "description", "parameters", "strict"),
     named: re.Pattern[str] = FUNCTION_NAME,
 ) -> None:
-    """Refuse what is no declaration of a function.
-
-    Args:
-        tools: ``{"type": "function", "function": {"name", …}}`` each.
-        known: Keys of a function.
-        named: What names of functions look like.
-    """
+    """Refuse invalid tools; functions have the keys `known` and names that match `named`."""
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         known_keys(where, tool, ("type", "function"))
@@ -152,7 +136,7 @@ def check_tools(
 
 
 def unweighted(where: str, turn: Message) -> dict[str, JsonValue]:
-    """Return a turn that has no place for a weight."""
+    """Return a turn without its weight, which must be the default."""
     weighs_as_usual(where, turn)
     return {key: value for key, value in _turn(where, turn).items() if key != "weight"}
 
@@ -160,7 +144,7 @@ def unweighted(where: str, turn: Message) -> dict[str, JsonValue]:
 def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     check_turn(where, turn)
     if turn.name is not None and turn.role == "tool":
-        raise UnrepresentableRow(f"{where} has a name, and a tool's turn has no place for one")
+        raise UnrepresentableRow(f"{where} has a name, which is not allowed in tool messages")
     return turn.row
 
 

@@ -1,11 +1,11 @@
-"""Rows of Together's fine-tuning files: OpenAI's shapes with rules and weights of their own.
+"""Convert rows of Together's fine-tuning files: OpenAI's formats with other rules.
 
-Rows and turns of any role carry weights. There is no developer role and no name. Content in parts
-means images, so a text must be a single string. Turns of user and assistant alternate. Canonical
-rows cannot hold `reasoning`, so rows with it are refused.
+Rows, and turns of any role, may have weights. There is no developer role and no name. A text must
+be a single string, as a list of parts means images. User and assistant alternate. Rows with
+`reasoning` are refused, because canonical rows do not have it.
 
 Source: docs.together.ai/docs/fine-tuning/data-preparation (2026), and the checks in
-together/lib/utils/files.py of together 2 (from 3 on the server makes them).
+together/lib/utils/files.py of together 2 (made by the server from version 3).
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from unitune_providers.formats.openai import check_tools, check_turn
 
 
 def encode_chat(example: Example) -> WireRow:
-    """Write a row for supervised tuning."""
+    """Encode a row for supervised tuning."""
     is_answered(example, weighted=True)
     messages = _messages(example.messages)
     return {"messages": messages, **_tools(example), **_weight(example)}
 
 
 def decode_chat(row: Mapping[str, JsonValue]) -> Example:
-    """Read a row for supervised tuning."""
+    """Decode a row for supervised tuning."""
     if "messages" not in row:
         raise UnrepresentableRow("the row has no 'messages'")
     return example_of(row, encode_chat)
 
 
 def encode_dpo(example: Example) -> WireRow:
-    """Write a pair of answers."""
+    """Encode a pair of answers."""
     worse = is_pair(example)
     *prompt, preferred = example.messages
     if prompt[-1].role == "assistant":
-        raise UnrepresentableRow("the turn before the two answers is from 'assistant' too")
+        raise UnrepresentableRow("the message before the two answers is also from 'assistant'")
     return {
         "input": {"messages": _messages(prompt), **_tools(example)},
         "preferred_output": [_output("preferred_output", preferred)],
@@ -59,7 +59,7 @@ def encode_dpo(example: Example) -> WireRow:
 
 
 def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
-    """Read a pair of answers."""
+    """Decode a pair of answers."""
     return example_of({"non_preferred_output": None, **row}, encode_dpo)
 
 
@@ -71,16 +71,16 @@ def _messages(messages: Sequence[Message]) -> list[JsonValue]:
     first = messages[0].role
     if first not in ("system", "user"):
         raise UnrepresentableRow(
-            f"the first message is from {first!r}, and 'system' or 'user' must begin the row"
+            f"the first message is from {first!r}, but it must be from 'system' or 'user'"
         )
     for (_, before), (where, turn) in pairwise(with_paths(messages)):
         if turn.role == "system":
             raise UnrepresentableRow(
-                f"{where} is from 'system', which has its place at the beginning"
+                f"{where} is from 'system', which is allowed only at the beginning"
             )
         if turn.role == before.role != "tool":
             raise UnrepresentableRow(
-                f"{where} is from {turn.role!r} like the turn before; they alternate"
+                f"{where} is from {turn.role!r} like the message before; roles must alternate"
             )
     return [_turn(where, turn) for where, turn in with_paths(messages)]
 
@@ -88,11 +88,11 @@ def _messages(messages: Sequence[Message]) -> list[JsonValue]:
 def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     if turn.role == "developer":
         raise UnrepresentableRow(
-            f"{where} is from 'developer', which is unknown there; write 'system'"
+            f"{where} is from 'developer', which is unknown there; use 'system'"
         )
     no_name(where, turn)
     check_turn(where, turn)
-    list(called_functions(where, turn))  # whose arguments must be objects
+    list(called_functions(where, turn))  # checks that arguments are objects
     row = turn.row
     if turn.content is not None:
         row["content"] = single_text(where, turn)

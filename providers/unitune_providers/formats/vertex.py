@@ -1,16 +1,15 @@
-"""Rows of Gemini's tuning files on Vertex: `contents` of parts instead of messages.
+"""Convert rows of Gemini's tuning files on Vertex: `contents` of parts instead of messages.
 
     system        systemInstruction (preference: system_instruction)
     user          {"role": "user", "parts": [{"text"}]}
     assistant     {"role": "model", "parts": [{"text"}, {"functionCall"}]}
     tool          {"role": "user", "parts": [{"functionResponse"}]}, neighbours in one content
-    own keys      references, of texts alone (reinforcement, whose rewards read them)
+    own keys      references of text (reinforcement, whose rewards read them)
 
-A call's arguments are an object there and a text here, so their spacing is no part of what is
-carried; a tool's result is kept as a text, under `output`. Content "" beside tool calls says the
-same as none, and so does an empty list of tools; a developer's first turn is the system prompt.
-What a tool's declaration looks like stands in `vertex_tools`. Both spellings of a
-key, camelCase and snake_case, are read.
+The arguments of a call are an object there and a text here, so their spacing is lost. A tool's
+result is kept as text under `output`. Content "" with tool calls equals no content, and an empty
+list of tools equals none; a first developer message is the system prompt. Keys are read in
+camelCase and snake_case. `vertex_tools` converts tool declarations.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform/models/tuning: prepare-data of
 supervised-tuning and of preference-tuning, tuning-dataset of reinforcement-tuning, function-calling
@@ -56,36 +55,38 @@ Parts = list[JsonValue]
 
 
 def encode_sft(example: Example) -> WireRow:
-    """Write a row for supervised tuning."""
+    """Encode a row for supervised tuning."""
     is_answered(example)
     return _row(example)
 
 
 def decode_sft(row: Mapping[str, JsonValue]) -> Example:
-    """Read a row for supervised tuning."""
+    """Decode a row for supervised tuning."""
     return example_of(_example(row), encode_sft)
 
 
 def encode_rft(example: Example) -> WireRow:
-    """Write a question with what its rewards need."""
+    """Encode a prompt with the references for its rewards."""
     is_question(example)
     references = {
         key: value for key, value in example.content.items() if key not in (*CONVERSATION, KEY)
     }
     for key, value in references.items():
         if not isinstance(value, str):
-            raise UnrepresentableRow(f"{key!r} is {value!r}, and what rewards read is text there")
+            raise UnrepresentableRow(
+                f"{key!r} is {value!r}, but references for rewards must be text there"
+            )
     return {**_row(example), "references": references}
 
 
 def decode_rft(row: Mapping[str, JsonValue]) -> Example:
-    """Read a question with what its rewards need."""
+    """Decode a prompt with the references for its rewards."""
     row = {**row}
     references = object_of("references", row.pop("references", {}))
     for key, value in references.items():
         text_of(f"references.{key}", value)
         if key in CONVERSATION:
-            raise UnrepresentableRow(f"references.{key} would read as the row's own {key!r}")
+            raise UnrepresentableRow(f"references.{key} would be read as the row's own {key!r}")
     return example_of({**references, **_example(row)}, encode_rft)
 
 
@@ -107,16 +108,16 @@ def _example(row: Mapping[str, JsonValue]) -> WireRow:
 
 
 def encode_preference(example: Example) -> WireRow:
-    """Write a pair of answers, which may be of text alone."""
+    """Encode a pair of answers, which must be plain text."""
     worse = is_pair(example)
     require_unit_weight(example)
     if example.tools:
-        raise UnrepresentableRow("the row has tools, and preferences are of text alone there")
+        raise UnrepresentableRow("the row has tools, but preferences may contain only text there")
     for where, turn in [*with_paths(example.messages), ("non_preferred_output", worse)]:
         only_text(where, turn)
     system, turns = _system(example.messages[:-1])
     if not turns or turns[-1][1].role != "user":
-        raise UnrepresentableRow("the turn before the two answers is not the user's")
+        raise UnrepresentableRow("the message before the two answers is not the user's")
     row: WireRow = {} if system is None else {"system_instruction": {"parts": system}}
     row["contents"] = list(_contents(turns))
     row["completions"] = [
@@ -127,7 +128,7 @@ def encode_preference(example: Example) -> WireRow:
 
 
 def decode_preference(row: Mapping[str, JsonValue]) -> Example:
-    """Read a pair of answers, in whichever order."""
+    """Decode a pair of answers, in any order."""
     row = _camel(row)
     known_keys("the row", row, ("systemInstruction", "contents", "completions"))
     completions = objects("completions", row.get("completions"))
@@ -163,12 +164,12 @@ def _contents(turns: list[Place]) -> Iterator[JsonValue]:
 
 
 def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
-    """Write a user's or assistant's turn, and note the names of the functions that it calls."""
+    """Encode a turn of user or assistant, and record the names of called functions."""
     is_plain(where, turn)
     if turn.role == "assistant":
         return {"role": "model", "parts": _model_parts(where, turn, names)}
     if turn.role != "user":
-        why = "its place is at the beginning" if turn.role == "system" else "write 'system'"
+        why = "it must be the first message" if turn.role == "system" else "use 'system'"
         raise UnrepresentableRow(
             f"{where} is from {turn.role!r}, which is not allowed there; {why}"
         )
@@ -178,7 +179,9 @@ def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
 
 def _model_parts(where: str, turn: Message, names: dict[str, str]) -> Parts:
     if turn.tool_call_id is not None:
-        raise UnrepresentableRow(f"{where} has a tool_call_id, which belongs to a tool's turn")
+        raise UnrepresentableRow(
+            f"{where} has a tool_call_id, which is allowed only in tool messages"
+        )
     if turn.tool_calls is None:
         return _text_parts(where, turn)
     if not turn.tool_calls:
@@ -203,13 +206,13 @@ def _model_parts(where: str, turn: Message, names: dict[str, str]) -> Parts:
 def _response(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
     weighs_as_usual(where, turn)
     if turn.tool_calls is not None:
-        raise UnrepresentableRow(
-            f"{where} has tool_calls, and only the assistant's turns call tools"
-        )
+        raise UnrepresentableRow(f"{where} has tool_calls, but only the assistant may call tools")
     called = None if turn.tool_call_id is None else names.get(turn.tool_call_id)
     name = turn.name if called is None else called
     if name is None:
-        raise UnrepresentableRow(f"{where} answers no call before it, and names no function")
+        raise UnrepresentableRow(
+            f"{where} neither answers an earlier call nor has the name of a function"
+        )
     if turn.name not in (None, name):
         raise UnrepresentableRow(
             f"{where} has the name {turn.name!r}, but answers a call of {name!r}"
@@ -252,7 +255,7 @@ def _messages(contents: JsonValue) -> list[JsonValue]:
         elif role == "model":
             made.append(_assistant_turn(where, parts, names))
         else:
-            raise UnrepresentableRow(f"{where}.role is {role!r}; known are 'user' and 'model'")
+            raise UnrepresentableRow(f"{where}.role is {role!r}; allowed are 'user' and 'model'")
     return made
 
 
@@ -262,7 +265,7 @@ def _assistant_turn(where: str, parts: list[WireRow], names: dict[str, str]) -> 
     if text_parts or not parts:
         turn["content"] = joined(f"{where}.parts", text_parts)
     if parts[: len(text_parts)] != text_parts:
-        raise UnrepresentableRow(f"{where} has text behind a functionCall")
+        raise UnrepresentableRow(f"{where} has text after a functionCall")
     calls: list[JsonValue] = []
     for index, part in enumerate(parts[len(text_parts) :], start=len(text_parts)):
         place = f"{where}.parts[{index}]"
@@ -295,7 +298,6 @@ def _tool_turn(where: str, part: WireRow, names: dict[str, str]) -> JsonValue:
 
 
 def _result(where: str, answer: WireRow) -> str:
-    """Return a tool's result as the text that it was, or as the JSON that it is."""
     response = object_of(f"{where}.response", answer.get("response"))
     output = response.get("output")
     if isinstance(output, str) and len(response) == 1:
@@ -313,12 +315,12 @@ _SPELLINGS: Mapping[str, str] = {
 def _camel(row: Mapping[str, JsonValue]) -> WireRow:
     made = {_SPELLINGS.get(key, key): value for key, value in row.items()}
     if len(made) != len(row):
-        raise UnrepresentableRow(f"a key stands twice, in two spellings, among {', '.join(row)}")
+        raise UnrepresentableRow(f"a key appears twice in two spellings among {', '.join(row)}")
     return made
 
 
 _KEYS = ("systemInstruction", "system_instruction", "contents", "tools", "completions")
-# Keys of a request that are read to be refused: they say how to answer
+# Keys of a request that are read only to be refused, because they control the answer
 _REFUSED = ("toolConfig", "tool_config", "generationConfig", "generation_config", "cachedContent")
 SFT = Format(
     "vertex-sft",

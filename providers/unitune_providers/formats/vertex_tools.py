@@ -1,9 +1,8 @@
-"""Declarations of functions between OpenAI's tools and Gemini's.
+"""Convert function declarations between OpenAI's tools and Gemini's.
 
-OpenAI's `parameters` are JSON Schema, Gemini's the part of it that OpenAPI 3.0 has, with the types
-in capitals. A schema that says more (`$ref`, `oneOf`, `const`, several types …) is refused.
-`strict` is left out: Gemini has no such setting. Which turns call functions is the business of
-`vertex`.
+OpenAI's `parameters` are JSON Schema; Gemini's are the subset of OpenAPI 3.0, with types in
+capitals. Schemas beyond that (`$ref`, `oneOf`, `const`, several types …) are refused. `strict` is
+dropped, as Gemini has no such setting.
 
 Source: google-genai 3.6, types.FunctionDeclaration, types.Schema and types.Type; discovery document
 of aiplatform v1, GoogleCloudAiplatformV1Schema (`additionalProperties`).
@@ -31,15 +30,11 @@ PLAIN = (  # keys of a schema whose values are the same on both sides
 )
 NESTED = ("type", "enum", "properties", "items", "anyOf", "additionalProperties")
 
-Types = Mapping[str, str]  # names of types on one side to those on the other
+Types = Mapping[str, str]  # type names of one side by those of the other
 
 
 def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
-    """Return OpenAI's tools as Gemini's.
-
-    Raises:
-        UnrepresentableRow: A tool says something that Gemini's have no place for.
-    """
+    """Convert OpenAI's tools to Gemini's, or raise `UnrepresentableRow`."""
     check_tools(tools, named=FUNCTION_NAME)
     made: list[JsonValue] = []
     for index, tool in enumerate(tools):
@@ -51,11 +46,7 @@ def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
 
 
 def tools_of(value: JsonValue) -> JsonValue:
-    """Return Gemini's tools as OpenAI's.
-
-    Raises:
-        UnrepresentableRow: There are tools other than functions, or a schema that cannot be read.
-    """
+    """Convert Gemini's tools to OpenAI's, or raise `UnrepresentableRow`."""
     made: list[JsonValue] = []
     for index, tool in enumerate(objects("tools", value)):
         where = f"tools[{index}]"
@@ -87,7 +78,7 @@ def _schema(where: str, value: JsonValue, types: Types) -> JsonValue:
     if "type" in made:
         made["type"] = _type(where, made["type"], types)
     if "enum" in made and not _all_texts(made["enum"]):
-        raise UnrepresentableRow(f"{where}.enum is no list of texts")
+        raise UnrepresentableRow(f"{where}.enum is not a list of texts")
     if "properties" in made:
         properties = object_of(f"{where}.properties", made["properties"])
         made["properties"] = {
@@ -110,7 +101,7 @@ def _schema(where: str, value: JsonValue, types: Types) -> JsonValue:
 
 def _type(where: str, value: JsonValue, types: Types) -> str:
     if not isinstance(value, str) or value not in types:
-        raise UnrepresentableRow(f"{where}.type is {value!r}; known there: {', '.join(TYPES)}")
+        raise UnrepresentableRow(f"{where}.type is {value!r}; allowed: {', '.join(TYPES)}")
     return types[value]
 
 

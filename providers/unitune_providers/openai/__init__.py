@@ -1,1 +1,1 @@
-"""OpenAI, and the vendors that speak its wire: Azure, Mantle, Nebius, any server."""
+"""OpenAI and vendors with its API: Azure, Mantle, Nebius and any compatible server."""

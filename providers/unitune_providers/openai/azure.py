@@ -1,8 +1,8 @@
-"""Deployments on Azure: a tuned model answers from one only, and it costs by the hour.
+"""Deploy tuned models on Azure, which serves them only from deployments, charged by the hour.
 
-They are made through Azure's management API (ARM), which has an address and a token of its own. The
-request's form is that of Microsoft's reference for api-version 2024-10-01; it was never sent to
-Azure from here. A deployment may be called ready by ARM some minutes before it answers.
+Deployments are made with Azure's management API (ARM), which has its own address and token. The
+request follows Microsoft's reference for api-version 2024-10-01 and was not tested at Azure. ARM
+may report a deployment as ready some minutes before it answers.
 
 Source: learn.microsoft.com/rest/api/aiservices/accountmanagement/deployments/create-or-update.
 """
@@ -32,7 +32,7 @@ from unitune_providers.openai.options import AzureDeployOptions
 ARM_URL = "https://management.azure.com"
 TOKEN = "AZURE_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 VERSION = {"api-version": "2024-10-01"}
-# Azure's word for a model's maker, by name of the base; any other is OpenAI's. Source:
+# Azure's name of a model's maker, by a part of the base's name; default OpenAI. Source:
 # microsoft/azure-skills, finetuning/references/deployment.md, a copy; not verified.
 MAKERS = {
     "gpt-oss": "Microsoft",
@@ -42,8 +42,8 @@ MAKERS = {
 }
 OPENAI = "OpenAI"
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
-ENTRA_ADVICE = "Or install azure-identity, and sign in with `az login` or a managed identity."
-# Our words by ARM's provisioningState; with any other it is at work
+ENTRA_ADVICE = "Or install azure-identity and sign in with `az login` or a managed identity."
+# States by ARM's provisioningState; any other is starting
 STATES: dict[str, Literal["starting", "ready", "failed", "gone"]] = {
     "Succeeded": "ready",
     "Failed": "failed",
@@ -53,16 +53,16 @@ STATES: dict[str, Literal["starting", "ready", "failed", "gone"]] = {
 
 
 class AzureResource:
-    """How to sign in to a resource, and the verbs of `unitune.backends.capabilities.Deploys`."""
+    """Sign-in to a resource, and the methods of `unitune.backends.capabilities.Deploys`."""
 
     sign_in_advice = ENTRA_ADVICE
 
     def sign_in(self) -> Callable[[], str] | None:
-        """Return what gives a token of Entra ID, for each request."""
+        """Return a function that returns a token of Entra ID for each request."""
         return entra_token(ENTRA_SCOPE)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up; a deployment of this name that stands is left as it is."""
+        """Deploy a tuned model, unless a deployment of this name exists."""
         chosen = validated(AzureDeployOptions, options, "deploy option")
         if self.find_deployment(name) is None:
             maker = maker_of(model.base)
@@ -92,13 +92,13 @@ class AzureResource:
 
 
 def resource_address() -> str:
-    """Return the address of the Azure resource that the environment names."""
+    """Return the address of the Azure resource from the environment."""
     required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource")
     return environment_address("AZURE_OPENAI_ENDPOINT") or ""
 
 
 def maker_of(base: str) -> str:
-    """Return Azure's word for the maker of a base model, by its name."""
+    """Return Azure's name of the maker of a base model."""
     return next((maker for mark, maker in MAKERS.items() if mark in base.lower()), OPENAI)
 
 
@@ -121,7 +121,7 @@ def _arm() -> Api:
 
 
 def entra_token(scope: str) -> Callable[[], str] | None:
-    """Return what gives a token for a scope that is valid now; None: no azure-identity here."""
+    """Return a function that returns a valid token for a scope; None without azure-identity."""
     try:
         identity = importlib.import_module("azure.identity")
     except ModuleNotFoundError:
@@ -130,10 +130,10 @@ def entra_token(scope: str) -> Callable[[], str] | None:
     def token() -> str:
         try:
             return _entra_credential(identity).get_token(scope).token
-        except Exception as error:  # of whatever kind its many ways to sign in raise
+        except Exception as error:  # its ways to sign in raise many kinds
             reason = Vendor("Entra ID").safe(str(error))
-            words = f"Entra ID gave no token: {reason}. Sign in with `az login`, or set what "
-            words += "azure-identity reads, such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
+            words = f"Entra ID did not return a token: {reason}. Sign in with `az login`, or set "
+            words += "variables of azure-identity such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
             raise UserError(f"{words}{certificate_advice(reason)}".rstrip()) from error
 
     return token
@@ -141,6 +141,5 @@ def entra_token(scope: str) -> Callable[[], str] | None:
 
 @cache
 def _entra_credential(identity: Any) -> Any:
-    """Return the credential of this process, which keeps a token until shortly before its end."""
     trusted = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     return identity.DefaultAzureCredential(**({"connection_verify": trusted} if trusted else {}))

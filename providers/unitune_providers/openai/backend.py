@@ -1,17 +1,14 @@
-"""The backends that speak OpenAI's wire: OpenAI itself, Azure, Bedrock's Mantle and Nebius.
+"""Define the backends with OpenAI's API: OpenAI itself, Azure, Bedrock's Mantle and Nebius.
 
-Each states where its server is, which key it takes, the settings of its create call, how a lost job
-is found, and what it can do beyond the verbs of `unitune_providers.openai.wire`:
+Each defines its address, its key, the settings of its create call, and how a lost job is found:
 
-    openai   metadata, by which the list is filtered too; resumes; deletes models; batches; at
-             another server than OpenAI's the suffix as well
-    azure    metadata, which its lists give back but are not filtered by; resumes; answers from
-             deployments only (`unitune_providers.openai.azure`)
-    mantle   metadata, which its documentation does not promise; no suffix
-    nebius   the suffix: its description knows no metadata
+    openai   metadata, by which its list is filtered too; at another server also the suffix
+    azure    metadata, which its lists return but do not filter by
+    mantle   metadata, which its documentation does not guarantee; no suffix
+    nebius   the suffix, as its API has no metadata
 
-Where it is not certain that a list shows the key, the guarantee is the weaker `suffix only`: a
-create call without an answer is adopted when a single job carries its key, and is else the user's.
+If a list may not show the key, the guarantee is `suffix only`: after an unanswered create call, a
+single job with the key is adopted; otherwise the user decides.
 
 Sources: Azure/azure-rest-api-specs, azure-v1-v1-generated.yaml, commit 31c65e1b; AWS user guide,
 fine-tuning-openai-job-create, 2026; docs.tokenfactory.nebius.com, API 20260506.
@@ -51,16 +48,15 @@ from unitune_providers.openai.options import (
 from unitune_providers.openai.wire import PausingBackend, Server, WireBackend
 
 OPENAI_URL = "https://api.openai.com/v1"
-# Headers by environment variable; not for a server that a job names
+# Headers by environment variable; not sent to a server named in a job
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 GLOBAL_STANDARD = ("globalStandard", "GlobalStandard")
 
 
 class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions]):
-    """OpenAI, or what ``OPENAI_BASE_URL`` or a job's own ``base_url`` names.
+    """OpenAI, or the server in ``OPENAI_BASE_URL`` or in a job's ``base_url``.
 
-    Of such another server it is not known whether it keeps metadata. So there the launch key is the
-    suffix too, and the guarantee is `suffix only` until the server's own list shows a launch key.
+    Another server may not keep metadata, so the launch key is also the suffix there.
     """
 
     name: ClassVar[str] = "openai"
@@ -71,14 +67,14 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
     options = OpenAIOptions
 
     def endpoint(self, path: str = "") -> Endpoint:
-        """Return OpenAI's address with the key, for the organisation of the environment."""
+        """Return OpenAI's address with the key and the organisation in the environment."""
         endpoint = super().endpoint(path)
         named = {header: os.environ.get(name) for name, header in ACCOUNT_HEADERS.items()}
         account = {header: value for header, value in named.items() if value}
         return replace(endpoint, headers={**endpoint.headers, **account})
 
     def filters(self, server: Server) -> bool:
-        """Whether the list of jobs can be filtered by a launch key: at OpenAI's own server."""
+        """Return whether the list of jobs can be filtered by launch key, as at OpenAI itself."""
         return _is_openai(server)
 
     def guarantee_of(self, job: Job) -> Guarantee:
@@ -89,25 +85,25 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
         return Guarantee.SUFFIX_ONLY
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options do not go with its method, or whose server gets no key."""
+        """Refuse a job with options of another method or a server without an allowed key."""
         super().validate_options(job)
         if address := self._address(job):
             self.variable_for(address)
 
     def address_near(self, folder: Path) -> str | None:
-        """Return the base_url of the job whose run's folder this is, or lies around it."""
+        """Return the base_url of the job in a run's folder or its parent."""
         files = (around / "job.yaml" for around in (folder, folder.parent))
         file = next((file for file in files if file.exists()), None)
         return self._address(Job.load(file)) if file else None
 
     def submit(self, launch: Launch) -> str:
-        """Create the job at the server that has its files; sent once, whatever happens."""
+        """Create the job, with one call, at the server that has its files."""
         server, _ = self._at(launch.training.ref)
         address, url = self._address(launch.job), server.endpoint.url
         if address != (url if server.named else None):
             raise JobError(
                 f"options.{self.name}.base_url is {address!r}, but the training file was uploaded "
-                f"to {url}. Launch the job anew."
+                f"to {url}. Launch the job again."
             )
         return super().submit(launch)
 
@@ -115,7 +111,7 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
         return openai_form(job, self.job_options(job))
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
-        """Return the launch key as metadata, and as suffix at another server than OpenAI's."""
+        """Return the launch key as metadata, and at another server also as suffix."""
         fields = super().key_fields(launch, server)
         return fields if _is_openai(server) else {**fields, "suffix": launch.key}
 
@@ -129,7 +125,7 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
 
 
 class AzureBackend(AzureResource, PausingBackend[AzureOptions]):
-    """Azure OpenAI in Microsoft Foundry, by its v1 API."""
+    """Azure OpenAI in Microsoft Foundry, with its v1 API."""
 
     name: ClassVar[str] = "azure"
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
@@ -144,28 +140,23 @@ class AzureBackend(AzureResource, PausingBackend[AzureOptions]):
         return address if address.endswith("/openai/v1") else f"{address}/openai/v1"
 
     def settings(self, job: Job) -> Body:
-        """Return method, seed, integrations and where Azure trains.
-
-        Raises:
-            JobError: Options are not valid, or do not go with method and base.
-        """
         options = self.job_options(job)
         kind = options.training_type
         if maker_of(job.base_model) != OPENAI and kind not in GLOBAL_STANDARD:
             raise JobError(
-                f"options.azure.training_type is {kind!r}, and Azure trains open models such as "
-                f"{job.base_model} by globalStandard only. Set it to that."
+                f"options.azure.training_type is {kind!r}, but Azure trains open models such as "
+                f"{job.base_model} only with globalStandard. Set it to globalStandard."
             )
         return {**openai_form(job, options), **({"trainingType": kind} if kind else {})}
 
 
 class MantleBackend(WireBackend[MantleOptions]):
-    """Bedrock's OpenAI-compatible endpoint: reinforcement of open-weight models."""
+    """Bedrock's OpenAI-compatible endpoint, for reinforcement of open-weight models."""
 
     name: ClassVar[str] = "mantle"
     key_variable = "AWS_BEARER_TOKEN_BEDROCK"
     sign_in_advice = (
-        "Or sign in to AWS and install unitune's extra `bedrock`: short-lived keys are then made "
+        "Or sign in to AWS and install unitune's extra `bedrock`, which makes short-lived keys "
         "from your profile, role or SSO session."
     )
     options = MantleOptions
@@ -178,7 +169,7 @@ class MantleBackend(WireBackend[MantleOptions]):
         return f"https://bedrock-mantle.{_aws_region()}.api.aws/v1"
 
     def sign_in(self) -> Callable[[], str] | None:
-        """Return what makes a short-lived key of AWS's credentials, for each request."""
+        """Return a function that makes a short-lived key from AWS's credentials."""
         try:
             from unitune_providers.bedrock.clients import short_lived_key  # noqa: PLC0415 - an extra
         except ModuleNotFoundError:
@@ -189,7 +180,7 @@ class MantleBackend(WireBackend[MantleOptions]):
         return openai_form(job, self.job_options(job))
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
-        """Return the launch key as metadata: Bedrock takes no suffix."""
+        """Return the launch key as metadata, as Bedrock has no suffix."""
         del server
         return {"metadata": {METADATA_KEY: launch.key}}
 
@@ -212,7 +203,7 @@ class NebiusBackend(WireBackend[NebiusOptions]):
         return {"suffix": launch.key}
 
     def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
-        """Return the name by which Nebius deploys a checkpoint."""
+        """Return Nebius' name of a checkpoint for deployments."""
         name = checkpoint.text("id")
         return f"{job_id}:{name}" if name else None
 
@@ -223,7 +214,7 @@ def _aws_region() -> str:
 
 
 def _is_openai(server: Server) -> bool:
-    """Return whether a server is OpenAI's, which has one for each region that data stay in.
+    """Return whether a server is OpenAI's, which has one per data residency region.
 
     Source: platform.openai.com/docs/guides/your-data, data residency: ``us.api.openai.com``, ….
     """

@@ -1,12 +1,8 @@
-"""Batches on OpenAI's wire: many requests in one file, answered within a day, for half the price.
+"""Send batches with OpenAI's API: many requests in one file, within a day, at half the price.
 
-A batch is found by its metadata. Its requests are the very bodies that chat sends, and its answers
-are read as chat reads them (`unitune.backends.kit.chat_completions`); they come in two files, one
-of answers and one of failures. The file of requests is named by the batch's key and its hash, so
-that it is sent once even where the create call had no answer. Nothing is deleted: the vendor itself
-drops the files of batches after 30 days, so answers must be fetched before that.
-
-Only `OpenAIBackend` has them; the offers of the other vendors of this wire say why those have not.
+A batch is found by its metadata. Answers and failures come in separate files. The name of the file
+of requests contains the batch's key and its hash, so that it is uploaded only once. The vendor
+drops files after 30 days.
 
 Sources: openai/openai-openapi 2.3.0 of 2026-08-21, /batches; openai 3.57.0, files.create (30 days);
 OpenAI's batch guide, a copy (lines of the files); openai/openai-openapi issue 302 (a failed
@@ -48,12 +44,12 @@ from unitune_providers.openai.wire import Server, WireBackend
 
 ENDPOINT = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
-# Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024
+# Size of one file; OpenAI documents 200 MB without the unit's size
 MOST_BYTES = 200_000_000
-# How far the vendor's clock may be behind ours when batches are looked for; a guess, and ample
+# How far the vendor's clock may be behind ours when searching for batches; an ample guess
 CLOCK_SECONDS = 3600.0
-LEARN_SECONDS = 60.0  # longest wait for the short answer that shows what a model refuses
-# Our words by the vendor's; with any other the batch is at work
+LEARN_SECONDS = 60.0  # longest wait for the short answer that shows unsupported settings
+# States by the vendor's words; any other is running
 STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "validating": "running",
     "in_progress": "running",
@@ -65,15 +61,15 @@ STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "failed": "failed",
 }
 STOPPABLE = ("validating", "in_progress")
-# Metadata of a batch: the settings that its model refuses, and that its requests go without
+# Metadata of a batch: settings that its model refuses and that its requests omit
 LEFT_OUT = "left_out"
 EXPIRED = "batch_expired"
-NO_REASON = "the vendor gives no reason"
+NO_REASON = "no reason given"
 OK = 200
 
 
 class BatchingBackend(WireBackend[Options]):
-    """A vendor that answers in batches: the verbs of `unitune.backends.capabilities.Batches`."""
+    """A vendor with batches; methods of `unitune.backends.capabilities.Batches`."""
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
@@ -81,13 +77,13 @@ class BatchingBackend(WireBackend[Options]):
         server, name = self._at(model if isinstance(model, str) else model.name)
         if server.named:
             raise Unsupported(
-                f"{name} is on {server.endpoint.url}, which a job named, and whether batches are "
-                "answered there is not known. Run without --batch."
+                f"{name} is on {server.endpoint.url}, a server named in a job, which may not "
+                "support batches. Run without --batch."
             )
         dialect = self.dialect(name)
         content = _requests_file(self.name, name, dialect, requests)
         if not dialect.proven:
-            # What the model refuses would meet all requests; a short one shows what that is.
+            # A setting that the model refuses would fail all requests; a short request shows it.
             short = next(iter(requests.values())).model_copy(update={"max_tokens": LEAST_TOKENS})
             event_loop.run(_learn(self.chat(name), short))
             content = _requests_file(self.name, name, dialect, requests)
@@ -107,7 +103,7 @@ class BatchingBackend(WireBackend[Options]):
         return created_id(created, server.endpoint)
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the batches that carry a key, reading the list until it is older than `since`."""
+        """Return the batches with a key, reading the list until it is older than `since`."""
         listed = self.server().listed("batches", action="list batches")
         recent = _down_to(since - CLOCK_SECONDS, listed)
         same = [batch for batch in recent if batch.fields("metadata").text(METADATA_KEY) == key]
@@ -166,24 +162,21 @@ def _requests_file(
         }
         for custom_id, request in requests.items()
     ]
-    # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
+    # ASCII, so that no reader mistakes a character such as U+2028 for a line end.
     content = "".join(f"{json.dumps(line, separators=(',', ':'))}\n" for line in lines).encode()
     check_size(vendor, len(lines), len(content), most=MOST_REQUESTS, most_bytes=MOST_BYTES)
     return content
 
 
 async def _learn(chat: ChatModel, request: Request) -> None:
-    """Send a request for what its model's dialect learns; a failure is the batch's to tell."""
+    """Send a request so that its model's dialect learns; the batch reports failures."""
     with suppress(TimeoutError):
         async with chat, asyncio.timeout(LEARN_SECONDS):
             await chat.reply(request)
 
 
 def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
-    """Yield batches, the newest first, until a page's worth of them is older than a time.
-
-    One old batch is not enough: a page may come in another order.
-    """
+    """Yield batches, newest first, until a whole page is older; pages may be in another order."""
     old = 0
     for batch in listed:
         created = batch.number("created_at")
@@ -215,12 +208,12 @@ def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
         if not error.is_not_found:
             raise
         raise BackendError(
-            f"{vendor} no longer has {file_id}, a file of the batch's answers: it drops them after "
-            "30 days. Ask again."
+            f"{vendor} no longer has {file_id}, a file of the batch's answers, because it drops "
+            "them after 30 days. Send the requests again."
         ) from error
     for number, row in enumerate(rows, 1):
         if not (name := row.text("custom_id")):
-            raise BackendError(f"row {number} of {vendor}'s file {file_id} names no request.")
+            raise BackendError(f"row {number} of {vendor}'s file {file_id} has no request id.")
         yield name, row
 
 
@@ -230,7 +223,7 @@ def _reply(row: Fields, vendor: Vendor, action: str) -> Reply:
         code = row.fields("error").text("code")
         words = (row.fields("error").text("message") or NO_REASON).rstrip(". ")
         failure = vendor.failed(action, ValueError(f"{words} [{code}]" if code else words))
-        advice = " Ask again, or run without --batch." if code == EXPIRED else ""
+        advice = " Send it again, or run without --batch." if code == EXPIRED else ""
         return Reply(finish_reason="error", error=f"{failure}{advice}")
     body = response.fields("body").all
     if status == OK:

@@ -1,8 +1,7 @@
-"""Reading a job on OpenAI's wire: launch keys, hyperparameters, events, and the import of a job.
+"""Read jobs of OpenAI's API: launch keys, hyperparameters and events, and import jobs.
 
-Pure functions over the vendor's JSON, in which any field may be missing: the description itself
-gives hyperparameters for supervised jobs alone, and steps of reinforcement have a reward and no
-loss.
+Any field of the vendor's JSON may be missing: only supervised jobs have documented hyperparameters,
+and steps of reinforcement have a reward instead of a loss.
 
 Sources: OpenAI's published description (API 2.3.0, 2026-08-21), FineTuningJob and
 FineTuningJobEvent; its guide on reinforcement fine-tuning, a copy (`train_mean_reward` and
@@ -26,7 +25,7 @@ from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.openai.options import METHODS, NEBIUS_TUNING, OWN_HYPERPARAMETERS, Body
 
-METADATA_KEY = "unitune"  # holds the launch key in a job's or batch's metadata
+METADATA_KEY = "unitune"  # key of the launch key in the metadata of a job or batch
 STATES = {
     "validating_files": State.VALIDATING,
     "queued": State.QUEUED,
@@ -39,47 +38,47 @@ STATES = {
 }
 STEP_OF_STEPS = re.compile(r"Step (?P<step>\d+)/(?P<steps>\d+)")
 OUR_METHODS = {theirs: ours for ours, theirs in METHODS.items()}
-OUR_TUNING = {  # our words by those of every vendor of the wire
+OUR_TUNING = {  # our names by those of all vendors with this API
     **{theirs: ours for ours, theirs in NEBIUS_TUNING.items()},
     "beta": "preference.beta",
 }
-TRAINING = {  # the vendor's names of a step's figures; of several that are there, the first counts
+TRAINING = {  # vendors' names of a step's figures; the first present one counts
     "loss": ("train_loss", "training_loss"),
     "reward": ("train_mean_reward", "train_reward_mean"),
 }
-VALIDATION = {  # likewise on validation rows: the whole file says more than a batch of it
+VALIDATION = {  # on validation rows; the whole file is preferred to a batch
     "loss": ("full_valid_loss", "valid_loss", "validation_loss"),
     "reward": ("full_valid_mean_reward", "valid_mean_reward", "valid_reward_mean"),
 }
 
 
 def launch_keys(job: Fields) -> list[str]:
-    """Return every text of a job that may be its launch key."""
+    """Return all texts of a job that may be its launch key."""
     texts = (
         job.fields("metadata").text(METADATA_KEY),
-        job.text("user_provided_suffix"),  # OpenAI's and Azure's name of it
-        job.text("suffix"),  # Nebius'
+        job.text("user_provided_suffix"),  # at OpenAI and Azure
+        job.text("suffix"),  # at Nebius
     )
     return [text for text in texts if text]
 
 
 def hyperparameters_of(job: Fields) -> Fields:
-    """Return what was set or chosen: in the job's method, or where older jobs have it."""
+    """Return the set or chosen hyperparameters, also from where older jobs have them."""
     method = job.fields("method")
     inner = method.fields(method.text("type") or "supervised").fields("hyperparameters")
-    # The vendor replaces `auto` by what it chose, and need not do so in both places at once.
+    # The vendor replaces `auto` by its choice, possibly in only one of the places.
     return Fields({**inner.all, **_chosen(job.fields("hyperparameters"))})
 
 
 def error_of(job: Fields) -> str | None:
-    """Return why a job failed, in the vendor's words."""
+    """Return the reason of a job's failure, in the vendor's words."""
     error = job.fields("error")
     message, code = error.text("message"), error.text("code")
     return " ".join(part for part in (message, f"[{code}]" if code else "") if part) or None
 
 
 def events_of(event: Fields) -> Iterator[Event]:
-    """Yield an event of the vendor's as ours: a step with its validation, or a message."""
+    """Convert a vendor's event: a step with its validation, or a message."""
     key, time = item_key(event), event.number("created_at") or 0.0
     data, step = event.fields("data"), event.fields("data").whole("step")
     message = event.text("message") or ""
@@ -100,7 +99,7 @@ def events_of(event: Fields) -> Iterator[Event]:
 def imported(
     job: Fields, files: Mapping[str, bytes | None], model: TunedModel | None
 ) -> ImportedJob:
-    """Return a job in our words, with its files by their ids; None for a file that is gone."""
+    """Convert a job with its files by id; a file is None if it is gone."""
     kind = job.fields("method").text("type") or "supervised"
     tuning, options, notes = Body(), Body(), list[str]()
     for name, value in _chosen(hyperparameters_of(job)).items():
@@ -118,7 +117,7 @@ def imported(
         if wandb := integration.fields("wandb").all:
             options["wandb"] = {**wandb}
     gone = [name for name, content in files.items() if content is None]
-    notes += [f"file {name} is gone at the vendor; give your own copy of its rows" for name in gone]
+    notes += [f"file {name} is gone at the vendor; use your own copy of its rows" for name in gone]
     return ImportedJob(
         base_model=job.text("model") or "",
         method=OUR_METHODS.get(kind, kind),

@@ -1,8 +1,8 @@
-"""What a job may say under ``options`` for the backends that speak OpenAI's wire, and what is sent.
+"""Define the options of the backends with OpenAI's API, and build the settings of a create call.
 
-One frozen model for each vendor; bounds are those of OpenAI's published description (API 2.3.0,
-2026-08-21). OpenAI's create call has a `method` with its hyperparameters; Nebius takes them at the
-top level, under names of its own. `auto` is left out, so that the vendor chooses.
+Bounds are those of OpenAI's published description (API 2.3.0, 2026-08-21). OpenAI's create call has
+a `method` with its hyperparameters; Nebius has them at the top level under other names. `auto` is
+left out, so that the vendor chooses.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from unitune.scorers.graders import OpenAIGrader
 from unitune.security.addresses import Address
 from unitune.security.spec import Spec
 
-METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}  # OpenAI's words by ours
-OWN_HYPERPARAMETERS = (  # options that are sent as hyperparameters under the same name
+METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}  # OpenAI's names by ours
+OWN_HYPERPARAMETERS = (  # options sent as hyperparameters under the same name
     "learning_rate_multiplier",
     "l2_multiplier",
     "reasoning_effort",
@@ -27,7 +27,7 @@ OWN_HYPERPARAMETERS = (  # options that are sent as hyperparameters under the sa
     "eval_interval",
     "eval_samples",
 )
-# Nebius' words by ours. Source: docs.tokenfactory.nebius.com/api-reference/fine-tuning/create-a-
+# Nebius' names by ours. Source: docs.tokenfactory.nebius.com/api-reference/fine-tuning/create-a-
 # fine-tuning-job, a copy.
 NEBIUS_TUNING = {
     "epochs": "n_epochs",
@@ -46,29 +46,29 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Wandb(Spec):
-    """Where Weights & Biases shall show the training."""
+    """Settings of the Weights & Biases integration."""
 
     project: str
-    """Project that the run is created under."""
+    """Project of the run."""
     name: str | None = None
-    """Display name; the job's id by default."""
+    """Display name; default the job's id."""
     entity: str | None = None
     """Team or user."""
     tags: tuple[str, ...] | None = None
 
 
 class WireOptions(Spec):
-    """Base of every vendor's options on this wire."""
+    """Base of the options of vendors with this API."""
 
     only_for: ClassVar[dict[str, str]] = {}
-    """The method, by key, of keys that a single method uses."""
+    """Method of each key that applies to a single method."""
 
 
 Options = TypeVar("Options", bound=WireOptions)
 
 
 class OwnHyperparameters(WireOptions):
-    """OpenAI's own hyperparameters, which Azure takes too."""
+    """OpenAI's own hyperparameters, also supported by Azure."""
 
     only_for: ClassVar[dict[str, str]] = {
         "grader": "rft",
@@ -81,13 +81,13 @@ class OwnHyperparameters(WireOptions):
     wandb: Wandb | None = None
     """Weights & Biases integration, set up at the vendor."""
     learning_rate_multiplier: Positive | Auto = "auto"
-    """Factor on the learning rate that OpenAI chooses."""
+    """Factor for the learning rate chosen by OpenAI."""
     grader: dict[str, JsonValue] | None = None
-    """RFT: OpenAI's grader object, as it is."""
+    """RFT: OpenAI's grader object, unchanged."""
     reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
-    """RFT: how much the model thinks."""
+    """RFT: reasoning effort of the model."""
     compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | Auto = "auto"
-    """RFT: factor on the exploration."""
+    """RFT: factor for the exploration."""
     eval_interval: Count | Auto = "auto"
     """RFT: steps between two evaluations."""
     eval_samples: Count | Auto = "auto"
@@ -95,15 +95,15 @@ class OwnHyperparameters(WireOptions):
 
 
 class OpenAIOptions(OwnHyperparameters):
-    """OpenAI's, or those of another server that speaks its wire."""
+    """Options of OpenAI or of another server with its API."""
 
     base_url: Address | None = None
-    """Another OpenAI-compatible server, for this job alone; its key is the one that the user has
-    allowed for it (`unitune keys allow`)."""
+    """Another OpenAI-compatible server, for this job only; its key must be allowed with `unitune
+    keys allow`."""
 
 
 class AzureOptions(OwnHyperparameters):
-    """OpenAI's, and where Azure trains."""
+    """Options of OpenAI, and Azure's training type."""
 
     only_for: ClassVar[dict[str, str]] = {**OwnHyperparameters.only_for, "l2_multiplier": "dpo"}
 
@@ -119,42 +119,38 @@ class AzureDeployOptions(Spec):
     """Settings of a deployment on Azure."""
 
     sku: str | None = None
-    """Standard, GlobalStandard, …; by the base model when absent."""
+    """Standard, GlobalStandard, …; default by the base model."""
     capacity: Annotated[int, Field(ge=1)] = 100
-    """Thousands of tokens a minute: 1 is about one request a minute, too few to evaluate."""
+    """Thousands of tokens per minute; 1 is about one request per minute, too few to evaluate."""
     version: str = "1"
-    """Of the tuned model."""
+    """Version of the tuned model."""
 
 
 class MantleOptions(WireOptions):
-    """Bedrock's: reinforcement, graded by a Lambda function."""
+    """Options of Bedrock's reinforcement, graded by a Lambda function."""
 
     only_for: ClassVar[dict[str, str]] = {"grader": "rft"}
 
     grader: dict[str, JsonValue] | None = None
-    """``{type: lambda, lambda: {function: ARN}}``."""
+    """Grader: ``{type: lambda, lambda: {function: ARN}}``."""
     learning_rate_multiplier: Positive | Auto = "auto"
-    """Factor on the learning rate that Bedrock chooses."""
+    """Factor for the learning rate chosen by Bedrock."""
 
 
 class NebiusOptions(WireOptions):
     """Nebius Token Factory's own hyperparameters."""
 
     lora: bool | Auto = "auto"
-    """True: adapters. False: all weights. `auto`: adapters when tuning.lora says anything, else
-    what Nebius does (all weights)."""
+    """True: adapters. False: all weights. `auto`: adapters if tuning.lora has settings, else
+    Nebius' default (all weights)."""
     max_grad_norm: Positive | None = None
-    """Gradients are clipped to this norm."""
+    """Norm to which gradients are clipped."""
     packing: bool | None = None
-    """Several short rows in one sequence."""
+    """Whether several short rows share a sequence."""
 
 
 def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return `method`, `seed` and `integrations` in OpenAI's form.
-
-    Raises:
-        JobError: Reinforcement without a grader that the vendor takes.
-    """
+    """Return `method`, `seed` and `integrations` for OpenAI, or raise `JobError`."""
     kind = METHODS[job.method]
     own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
     epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
@@ -172,45 +168,33 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
 
 
 def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return what says how good an answer is: the vendor's own grader, or the job's, if it is one.
-
-    Raises:
-        JobError: There is none that the vendor takes, or there are two.
-    """
     own = f"options.{job.backend}.grader"
     if options.grader is not None:
         if job.tuning.reward.scorers is not None:
             raise JobError(
-                f"{own} and tuning.reward.scorers both say what answers earn. Leave one out."
+                f"{own} and tuning.reward.scorers both define the reward. Remove one of them."
             )
         return options.grader
     scorer, form = job.reward_scorer, ""
     if isinstance(options, OwnHyperparameters):
         if isinstance(scorer, OpenAIGrader):
             return scorer.wire(job.folder)
-        form = (
-            "tuning.reward.scorers: {type: grader, grader: …}, which other backends take, too, or "
-        )
+        form = "tuning.reward.scorers: {type: grader, grader: …}, also for other backends, or "
     raise JobError(
-        f"method rft needs a grader, which says how good an answer is, and {job.backend} does not "
-        f"compute the scorer {scorer.name!r}. Give a grader as {form}{own}, in the vendor's own "
-        "form."
+        f"method rft needs a grader for the answers, and {job.backend} cannot compute the scorer "
+        f"{scorer.name!r}. Set a grader as {form}{own}, in the vendor's own format."
     )
 
 
 def nebius_form(job: Job, options: NebiusOptions) -> Body:
-    """Return `hyperparameters` and `seed` in Nebius' form.
-
-    Raises:
-        JobError: Adapter settings for a training of all weights.
-    """
+    """Return `hyperparameters` and `seed` for Nebius, or raise `JobError`."""
     lora = {f"lora.{name}": value for name, value in job.tuning.lora}
     tuning: Body = {**dict(job.tuning), **lora}
     settings = without_none({ours: explicit(tuning[ours]) for ours in NEBIUS_TUNING})
     adapters = sorted(f"tuning.{name}" for name in settings if name in lora)
     if adapters and options.lora is False:
         raise JobError(
-            f"options.nebius.lora is false, so {', '.join(adapters)} has no meaning. Leave one out."
+            f"options.nebius.lora is false, so {', '.join(adapters)} has no effect. Remove one."
         )
     hyperparameters: Body = {NEBIUS_TUNING[name]: value for name, value in settings.items()}
     if options.lora != "auto" or adapters:

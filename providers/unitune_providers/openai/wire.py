@@ -1,11 +1,9 @@
-"""The backend's verbs on OpenAI's wire; each vendor's backend states what differs there.
+"""Implement the methods of backends with OpenAI's API; subclasses define what differs.
 
-Files are named by their hash and found by name. A job carries its launch key as metadata or suffix,
-and is found by reading the whole list and comparing, so nothing depends on a server's filter. A job
-may name another server than the vendor's own: the ids of what is created there carry its address
-(``ftjob-1@https://example.com/v1``), since verbs get nothing but ids.
-
-What is not here: addresses, keys and what each vendor can do (`unitune_providers.openai.backend`).
+Files are named by their hash and found by name. A job has its launch key as metadata or suffix and
+is found by comparing the whole list, without relying on a server's filter. If a job names another
+server than the vendor's own, ids include its address (``ftjob-1@https://example.com/v1``), because
+methods only get ids.
 """
 
 from __future__ import annotations
@@ -50,20 +48,15 @@ from unitune_providers.openai.jobs import (
 from unitune_providers.openai.options import Body, Options
 
 JOBS = ("fine_tuning", "jobs")
-BEING_VALIDATED = ("pending", "running")  # Azure's words for a file that no job can take yet
+BEING_VALIDATED = ("pending", "running")  # Azure's states of a file that is not ready
 MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
 
 
 class Server(Api):
-    """A server of this wire.
-
-    Args:
-        endpoint: As of `Api`.
-        named: Whether a job named it, so that ids must carry its address.
-    """
+    """A server with this API; if a job `named` it, ids include its address."""
 
     page: ClassVar[int] = 100
-    """Items of a page."""
+    """Items per page."""
     files_page: ClassVar[int] = 1000
 
     def __init__(self, endpoint: Endpoint, *, named: bool = False) -> None:
@@ -71,7 +64,7 @@ class Server(Api):
         self.named = named
 
     def mark(self, name: str) -> str:
-        """Return an id as the ledger keeps it."""
+        """Return an id for the ledger."""
         return f"{name}@{self.endpoint.url}" if self.named else name
 
     def listed(self, *path: str, action: str, query: Query | None = None) -> Iterator[Fields]:
@@ -90,15 +83,11 @@ class Server(Api):
     def upload_once(
         self, name: str, content: BinaryIO, purpose: Literal["fine-tune", "batch"]
     ) -> str:
-        """Return the vendor's id of a file, uploading it unless one of its name and size is there.
-
-        Raises:
-            DataError: The vendor has validated the file and cannot use it.
-        """
+        """Return a file's id; upload it unless name and size exist. `DataError` if refused."""
         size = content.seek(0, SEEK_END)
         content.seek(0)
         if (file := self._uploaded(name, size, purpose)) is None:
-            action, form = f"take file {name}", {"purpose": purpose}
+            action, form = f"accept file {name}", {"purpose": purpose}
             sent = multipart(name, content)
             file = self.request("POST", "files", action=action, data=form, **sent).fields
         file_id = created_id(file, self.endpoint)
@@ -110,7 +99,7 @@ class Server(Api):
         return file_id
 
     def _uploaded(self, name: str, size: int, purpose: str) -> Fields | None:
-        """Return the file of this name; one of another size was cut short on its way."""
+        """Return the file of this name; one of another size was cut short."""
         query: Query = {"purpose": purpose, "limit": self.files_page}
         files = self.listed("files", action=f"look for file {name}", query=query)
         same = (
@@ -123,77 +112,65 @@ class Server(Api):
 
     def _is_validated(self, file: Fields) -> bool:
         if file.text("status") == "error":
-            reason = file.text("status_details") or "it gives no reason"
+            reason = file.text("status_details") or "no reason given"
             name = file.text("filename") or file.text("id")
             raise DataError(f"{self.endpoint.vendor.name} cannot use file {name}: {reason}")
         return file.text("status") not in BEING_VALIDATED
 
 
 class WireBackend(HostedBackend[Options]):
-    """Verbs and abilities that every vendor on this wire has."""
+    """Methods of all backends with this API."""
 
     chat_path = ""
     states: ClassVar[Mapping[str, State]] = STATES
+    # First name of the output limit in chat: OpenAI has deprecated `max_tokens`, but other servers
+    # support only that
     limit_name: ClassVar[LimitName] = "max_completion_tokens"
-    """How chat calls the longest answer at first: OpenAI has deprecated `max_tokens`, which others
-    know alone."""
 
     def settings(self, job: Job) -> Body:
-        """Return what a create call says beside model, files and launch key.
-
-        Raises:
-            JobError: Options are not valid, or do not go with the method.
-        """
+        """Return the settings of a create call, without model and files, or raise `JobError`."""
         raise NotImplementedError
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
-        """Return the fields of a create call that carry the launch key."""
+        """Return the fields of a create call with the launch key."""
         del server
         return {"suffix": launch.job.name, "metadata": {METADATA_KEY: launch.key}}
 
     def filters(self, server: Server) -> bool:
-        """Whether a server's list of jobs can be filtered by a launch key."""
+        """Return whether a server's list of jobs can be filtered by launch key."""
         del server
         return False
 
     def address_near(self, folder: Path) -> str | None:
-        """Return the server that the job of a run's folder names; None: the vendor's own."""
+        """Return the server named by the job in a run's folder; None for the vendor's own."""
         del folder
 
     def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
-        """Return the name by which a checkpoint answers or is deployed."""
+        """Return the name of a checkpoint for requests or deployments."""
         del job_id
         return checkpoint.text("fine_tuned_model_checkpoint")
 
     def server(self, url: str | None = None) -> Server:
-        """Return the vendor's own server, or another that a job named.
-
-        Raises:
-            UserError: A key or address is missing, or no key is allowed for this server.
-        """
+        """Return the vendor's server, or one named in a job; raise `UserError` without a key."""
         if url is None:
             return Server(self.endpoint())
         return Server(self.endpoint_at(url.rstrip("/"), self.variable_for(url)), named=True)
 
     def variable_for(self, url: str) -> str:
-        """Return the variable with the key for an address that a job names: the first allowed.
-
-        Raises:
-            UserError: It is no address, or no key is allowed for it.
-        """
+        """Return the first allowed key variable for an address in a job, or raise `UserError`."""
         if not (allowed := allowed_variables(url)):
             raise UserError(not_allowed(None, url, f"another server than {self.name}'s"))
         return allowed[0]
 
     def job_options(self, job: Job) -> Options:
-        """As of `HostedBackend`; also refuses a key that is not for the job's method."""
+        """Return a job's options; also refuse keys of another method."""
         options = super().job_options(job)
         for key in options.model_fields_set:
             method = options.only_for.get(key, job.method)
             if method != job.method:
                 raise JobError(
                     f"options.{self.name}.{key} is for method {method}, but the job's method is "
-                    f"{job.method}. Leave it out, or change the method."
+                    f"{job.method}. Remove it or change the method."
                 )
         return options
 
@@ -220,7 +197,7 @@ class WireBackend(HostedBackend[Options]):
         return server.mark(created_id(created, server.endpoint))
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs that carry a launch key as metadata or suffix."""
+        """Return the jobs with a launch key as metadata or suffix."""
         server = self.server(self.address_near(folder))
         query = {f"metadata[{METADATA_KEY}]": launch_key} if self.filters(server) else None
         names = [job.text("id") for job in server.jobs(query) if launch_key in launch_keys(job)]
@@ -234,9 +211,9 @@ class WireBackend(HostedBackend[Options]):
         return JobDescription(keys, job.text("model"), training and server.mark(training))
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Return how a job stands; the cursor is the newest event of the poll before."""
+        """Return the status of a job; the cursor is the newest event of the previous poll."""
         server, name = self._at(job_id)
-        # The job first: events that come after it are seen by the next poll.
+        # The job first: the next poll sees later events.
         job = server.job(name)
         newest_first = server.listed(*JOBS, name, "events", action=f"list events of job {name}")
         new = list(takewhile(lambda event: item_key(event) != cursor, newest_first))
@@ -280,7 +257,7 @@ class WireBackend(HostedBackend[Options]):
 
     def delete_model(self, model: TunedModel) -> None:
         raise Unsupported(
-            f"{self.name} has no call that deletes a tuned model. Delete {model.name} in the "
+            f"{self.name} cannot delete a tuned model through its API. Delete {model.name} in the "
             "vendor's console."
         )
 
@@ -301,7 +278,7 @@ class WireBackend(HostedBackend[Options]):
     def import_job(self, job_id: str) -> ImportedJob:
         server, name = self._at(job_id)
         if (job := server.find(*JOBS, name, action=f"show job {name}")) is None:
-            raise NotFoundError("job", job_id, (), hint=f"{self.name} knows none of this id.")
+            raise NotFoundError("job", job_id, (), hint=f"{self.name} has no job with this id.")
         files = [job.text("training_file"), job.text("validation_file")]
         contents = {
             file: server.find_content("files", file, "content", action=f"send file {file}")
@@ -315,15 +292,14 @@ class WireBackend(HostedBackend[Options]):
         return (self.server(match["url"]), match["name"]) if match else (self.server(), ref)
 
     def _base_of(self, launch: Launch, server: Server) -> str:
-        """Return the model to train: the base, or the tuned one to go on from, by its name."""
         if launch.start is None:
             return launch.job.base_model
         name = launch.start.model.name
         match = MARKED.match(name)
         if (match["url"] if match else None) != (server.endpoint.url if server.named else None):
             raise JobError(
-                f"start is {name}, and the job is sent to {server.endpoint.url}: it cannot go on "
-                "from a model of another server."
+                f"start is {name}, but the job is sent to {server.endpoint.url}, which cannot "
+                "continue from a model on another server."
             )
         return match["name"] if match else name
 
@@ -335,7 +311,6 @@ class WireBackend(HostedBackend[Options]):
         return TunedModel(backend=self.name, name=server.mark(name), base=base)
 
     def _model_of(self, server: Server, job_id: str, job: Fields) -> TunedModel | None:
-        """Return what a job left behind; where it names no model, its last checkpoint."""
         if self.state_of(job.text("status")) is not State.SUCCEEDED:
             return None
         base = job.text("model") or ""
@@ -346,7 +321,7 @@ class WireBackend(HostedBackend[Options]):
 
 
 class PausingBackend(WireBackend[Options]):
-    """A vendor whose jobs can stop and go on."""
+    """A vendor that can pause and resume jobs."""
 
     def pause(self, job_id: str) -> None:
         self._tell(job_id, "pause")

@@ -1,1 +1,1 @@
-"""What vendors say of their own prices and dates, read by machine when the user asks for it."""
+"""Readers of vendors' prices and dates, used when the user requests a refresh."""

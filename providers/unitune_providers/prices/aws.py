@@ -1,16 +1,13 @@
-"""Read Amazon Bedrock's prices of customization from the AWS Price List: no key, no SDK.
+"""Read Amazon Bedrock's customization prices from the AWS Price List, without a key or an SDK.
 
-The list is one file for each region. A product names what it measures in its usage type, the region
-first: "USE1-Nova2.0Lite-Customization-Training". Where regions differ a price is a range. When a
-base stops stands in Bedrock itself (`GetFoundationModel`), which takes AWS credentials and the
-extra `bedrock`; without them the note says so.
-
-Not here: provisioned throughput, distillation, and prices of models that unitune does not tune.
+The list has one file per region. A product's usage type, which begins with the region, shows what
+it measures: "USE1-Nova2.0Lite-Customization-Training". If regions differ, a price is a range. The
+end of a base model comes from Bedrock itself, which needs AWS credentials and the extra `bedrock`.
 
 Source: docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes (bulk files); usage types
-as public programs quote them, which read AmazonBedrock in us-east-1 on 2026-08-02 and 2026-08-21
-(among them aToy0m0/bedrock-pricing). Those of mantle's models have not been seen, and are
-taken to be made likewise.
+as quoted by public programs that read AmazonBedrock in us-east-1 on 2026-08-02 and 2026-08-21
+(among them aToy0m0/bedrock-pricing). Those of mantle's models were not seen and are assumed to have
+the same form.
 """
 
 from __future__ import annotations
@@ -30,10 +27,10 @@ from unitune_providers.prices.reading import get, range_row
 
 URL = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBedrock/current"
 URL_VARIABLE = "AWS_PRICE_LIST_URL"  # another address of the same files, such as a mirror
-REGIONS = ("us-east-1", "us-west-2")  # where the models of the two offers are trained
+REGIONS = ("us-east-1", "us-west-2")  # regions that train the models of the two offers
 SOURCE = "AWS Price List, AmazonBedrock"
 LIFECYCLE_SOURCE = "Amazon Bedrock, modelLifecycle of GetFoundationModel"
-# How a usage type ends, what it measures, and the only method that it is for
+# Ending of a usage type, what it measures, and the only method that it applies to
 METERS: tuple[tuple[str, Kind, str | None], ...] = (
     ("Customization-Training", "training", None),
     ("RFT-Training-Hours", "training", "rft"),
@@ -41,7 +38,7 @@ METERS: tuple[tuple[str, Kind, str | None], ...] = (
     ("input-tokens-custom-model", "input", None),
     ("output-tokens-custom-model", "output", None),
 )
-# A product's unit, by what its price is multiplied, and what it is then for
+# Unit of a product, factor for its price, and the resulting unit
 UNITS: tuple[tuple[str, int, Unit], ...] = (
     (r"1k ?tokens", 1000, "million-tokens"),
     (r"1m ?tokens|million tokens", 1, "million-tokens"),
@@ -51,10 +48,10 @@ UNITS: tuple[tuple[str, int, Unit], ...] = (
 
 
 class BedrockPrices:
-    """Reads the AWS Price List, and when Bedrock's models stop."""
+    """Reader of the AWS Price List and of the end dates of Bedrock's models."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Return today's prices of customization and days of end; see `RefreshesPrices`."""
+        """Return today's customization prices and end dates; see `RefreshesPrices`."""
         address = environment_address(URL_VARIABLE) or URL
         amounts: dict[tuple[str, Kind, str | None, Unit], list[Decimal]] = {}
         for region in REGIONS:
@@ -78,11 +75,11 @@ class BedrockPrices:
         wrong = contradictions(rows)
         clean = tuple(row for row in rows if row.id not in wrong)
         if not clean:
-            raise BackendError(f"{SOURCE} has no meter of a model that {offer.name} tunes.")
+            raise BackendError(f"{SOURCE} has no price of a model that {offer.name} tunes.")
         notes = [f"left out: {reason}" for reason in dict.fromkeys(wrong.values())]
         trained = {row.model for row in clean if row.kind == "training"}
         notes += [
-            f"{name}: no price of training is listed" for name in sorted(_names(offer) - trained)
+            f"{name}: no training price is listed" for name in sorted(_names(offer) - trained)
         ]
         models = tuple(_ends(offer, day, notes)) if offer.name == "bedrock" else ()
         return PriceUpdate(rows=clean, models=models, notes=tuple(notes))
@@ -91,15 +88,11 @@ class BedrockPrices:
 def _meters(
     listed: object, offer: Offer
 ) -> Iterator[tuple[tuple[str, Kind, str | None, Unit], Decimal]]:
-    """Yield what the products of a region measure that the offer needs, with its price.
-
-    Raises:
-        BackendError: The file has another shape than AWS describes.
-    """
+    """Yield the meters in a region that the offer needs, with their prices."""
     file = Fields(listed)
     products, terms = file.fields("products"), file.fields("terms").fields("OnDemand")
     if not products.all or not terms.all:
-        raise BackendError(f"{SOURCE} answered in another shape than it describes.")
+        raise BackendError(f"{SOURCE} did not answer in its documented format.")
     models = {_letters(name): name for name in _names(offer)}
     for sku in products.all:
         usage = products.fields(sku).fields("attributes").text("usagetype") or ""
@@ -112,7 +105,6 @@ def _meters(
 
 
 def _price(terms: Fields) -> tuple[Decimal, Unit] | None:
-    """Return the price of a product on demand, and its unit; None: neither is known here."""
     for term in terms.all:
         dimensions = terms.fields(term).fields("priceDimensions")
         for name in dimensions.all:
@@ -133,7 +125,7 @@ def _names(offer: Offer) -> set[str]:
 
 
 def _letters(name: str) -> str:
-    """Return what a model's name and its usage type's have in common.
+    """Reduce a model's name or that in a usage type to a common form.
 
     Examples:
         >>> _letters("amazon.nova-2-lite-v1:0:256k") == _letters("Nova2.0Lite")
@@ -146,7 +138,6 @@ def _letters(name: str) -> str:
 
 
 def _ends(offer: Offer, day: date, notes: list[str]) -> Iterator[ModelUpdate]:
-    """Yield when bases stop, and note why not where Bedrock cannot be asked."""
     try:
         from unitune_providers.bedrock.clients import Clients, call_or_none  # noqa: PLC0415 - extra
 
@@ -165,4 +156,4 @@ def _ends(offer: Offer, day: date, notes: list[str]) -> Iterator[ModelUpdate]:
                     source=LIFECYCLE_SOURCE,
                 )
     except (ImportError, UnituneError) as problem:
-        notes.append(f"when models stop was not read: {problem}")
+        notes.append(f"end dates of models were not read: {problem}")

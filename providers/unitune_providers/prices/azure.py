@@ -1,12 +1,10 @@
-"""Azure's prices of fine-tuning, from its public Retail Prices API: no key, no SDK.
+"""Read Azure's fine-tuning prices from its public Retail Prices API, without a key or an SDK.
 
-A meter says in its name what it measures, in abbreviations that differ from product to product
-("gpt-4o-0806-FT-Trng-regnl tkn Tokens", "4.1 mini ft training Dz Tokens"). `meter_of` reads them by
-their words. Where regions differ a price is a range from the cheapest to the dearest. Meters that
-contradict themselves are left out: that of cached input for developer gpt-4o costs sixteen times
-its output (read 2026-08-11).
-
-Not here: graders' meters, whose three prices a row of ours does not hold, and priority tiers.
+The name of a meter shows what it measures, in abbreviations that differ between products
+("gpt-4o-0806-FT-Trng-regnl tkn Tokens", "4.1 mini ft training Dz Tokens"); `meter_of` parses them.
+If regions differ, a price is a range. Contradictory meters are left out: that of cached input for
+developer gpt-4o costs sixteen times its output (read 2026-08-11). Meters of graders, which have
+three prices, and priority tiers are not read.
 
 Source: learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices, api-version
 2023-01-01-preview (2026-11-25); names as in azure-genai-prices 0.2.0, snapshot of 2026-08-11.
@@ -32,12 +30,12 @@ from unitune_providers.prices.reading import get, range_row
 URL = "https://prices.azure.com/api/retail/prices"
 URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"  # another address of the same API, such as a mirror
 API_VERSION = "2023-01-01-preview"
-# What the names of products with fine-tuning meters begin with; one query for each
+# Beginnings of the names of products with fine-tuning meters; one query for each
 PRODUCTS = ("Azure OpenAI", "Azure Llama", "Azure Mistral")
-PAGES_MOST = 100  # a full reading is a few dozen pages of 1,000; more is a list that does not end
+PAGES_MOST = 100  # all prices are a few dozen pages of 1,000; more is an endless list
 SOURCE = "Azure Retail Prices API"
 
-# Models by what stands in a meter's name, the more special first
+# Models by pattern in a meter's name, the more specific first
 MODELS: tuple[tuple[str, str], ...] = (
     (r"\b4\.1 nano\b", "gpt-4.1-nano-2025-04-14"),
     (r"\b4\.1 mini\b", "gpt-4.1-mini-2025-04-14"),
@@ -49,7 +47,7 @@ MODELS: tuple[tuple[str, str], ...] = (
     (r"\b(ministral|mnstrl) 3b\b", "Ministral-3B"),
     (r"\b(3\.3 70b|llama3\.3)\b", "Llama-3.3-70B-Instruct"),
 )
-# Kinds likewise; a meter of tokens that names none is one of training
+# Kinds by pattern; a token meter without any is for training
 KINDS: tuple[tuple[str, Kind], ...] = (
     (r"\b(hosting|hstng)\b", "hosting"),
     (r"\b(training|trng)\b", "training"),
@@ -63,8 +61,8 @@ TIERS: tuple[tuple[str, str], ...] = (
     (r"\b(regional|regnl)\b", "regional"),
     (r"\b(global|glbl|glb)\b", "global"),
 )
-GOVERNMENT = "usgov"  # regions of a cloud of its own, dearer and closed to others
-# By what a meter's price is multiplied, and what it is then for
+GOVERNMENT = "usgov"  # regions of a separate cloud, more expensive and closed to others
+# Factor for a meter's price, and the resulting unit
 UNITS: Mapping[str, tuple[Decimal, Unit]] = {
     "1K": (Decimal(1000), "million-tokens"),
     "1M": (Decimal(1), "million-tokens"),
@@ -75,41 +73,30 @@ UNITS: Mapping[str, tuple[Decimal, Unit]] = {
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What a meter measures.
+    """What a meter measures."""
 
-    Args:
-        model: As the offer names it.
-        kind: training, hosting, input, …
-        tier: global, regional, data-zone, developer; None: the model has one price.
-        method: rft where the meter is of reinforcement alone.
-    """
-
-    model: str
-    kind: Kind
-    tier: str | None
-    method: str | None
+    model: str  # name of the model in the offer
+    kind: Kind  # training, hosting, input, …
+    tier: str | None  # global, regional, data-zone or developer; None if the model has one price
+    method: str | None  # rft for a meter of reinforcement only
 
 
 class AzurePrices:
-    """Reads Azure's retail prices."""
+    """Reader of Azure's retail prices."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Return today's prices of fine-tuning; see `RefreshesPrices`."""
+        """Return today's fine-tuning prices; see `RefreshesPrices`."""
         rows = tuple(rows_of_items(_items(), offer.name, day))
         wrong = contradictions(rows)
         clean = tuple(row for row in rows if row.id not in wrong)
         notes = tuple(f"left out: {reason}" for reason in dict.fromkeys(wrong.values()))
         if not clean:
-            raise BackendError(f"{SOURCE} has no meter of fine-tuning that is known here.")
+            raise BackendError(f"{SOURCE} has no known fine-tuning meter.")
         return PriceUpdate(rows=clean, notes=notes)
 
 
 def meter_of(name: str) -> Meter | None:
-    """Return what a meter measures; None where it is not of fine-tuning, or of a grader.
-
-    Args:
-        name: As Azure writes it, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
-    """
+    """Parse a meter such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens"; None if not for fine-tuning."""
     words = re.sub(r"[-_ ]+", " ", name.lower())
     if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
         return None
@@ -125,13 +112,7 @@ def meter_of(name: str) -> Meter | None:
 def rows_of_items(
     items: Iterable[Mapping[str, object]], backend: str, day: date
 ) -> Iterator[PriceRow]:
-    """Yield a row for each model, tier and kind.
-
-    Args:
-        items: Meters as the API lists them: meterName, unitOfMeasure, retailPrice, …
-        backend: Whose rows they become.
-        day: Of the reading.
-    """
+    """Yield a row for each model, tier and kind of the API's meters."""
     prices: dict[Meter, list[Decimal]] = {}
     units: dict[Meter, Unit] = {}
     for item in items:
@@ -174,11 +155,11 @@ def _items() -> Iterator[Mapping[str, object]]:
             if not isinstance(following, str) or not following:
                 break
             if urlsplit(following).netloc != urlsplit(address).netloc:
-                raise BackendError(f"azure's prices go on at another host: {following}.")
+                raise BackendError(f"azure's next page of prices is on another host: {following}.")
             page = _page(get("azure", following))
 
 
 def _page(answer: object) -> Mapping[str, object]:
     if not isinstance(answer, dict) or "Items" not in answer:
-        raise BackendError(f"{SOURCE} answered in another shape than it describes.")
+        raise BackendError(f"{SOURCE} did not answer in its documented format.")
     return cast("dict[str, object]", answer)

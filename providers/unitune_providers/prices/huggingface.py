@@ -1,7 +1,7 @@
-"""Hugging Face's machines by the minute, from its public hardware list: no key, no SDK.
+"""Read Hugging Face's machine prices from its public hardware list, without a key or an SDK.
 
 Source: ``GET /api/jobs/hardware`` (huggingface/hub-docs, docs/hub/jobs-pricing.md, 2026-08-22), in
-the shape that huggingface_hub 2.4.0 reads it (JobHardwareInfo).
+the format read by huggingface_hub 2.4.0 (JobHardwareInfo).
 """
 
 from __future__ import annotations
@@ -25,28 +25,22 @@ CENT = Decimal("0.01")
 
 
 class HuggingFacePrices:
-    """Reads Hugging Face's hardware list."""
+    """Reader of Hugging Face's hardware list."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Return today's prices of machines; see `RefreshesPrices`."""
+        """Return today's machine prices; see `RefreshesPrices`."""
         listed = get("huggingface", f"{environment_address(URL_VARIABLE) or URL}/api/jobs/hardware")
         if not isinstance(listed, list):
-            raise BackendError(f"{SOURCE} answered in another shape than it describes.")
+            raise BackendError(f"{SOURCE} did not answer in its documented format.")
         machines = cast("list[Mapping[str, object]]", listed)
         return PriceUpdate(rows=tuple(_row(machine, offer.name, day) for machine in machines))
 
 
 def _row(machine: Mapping[str, object], backend: str, day: date) -> PriceRow:
-    """Return the row of a machine.
-
-    Its price is given in whole micro-dollars a minute, so that an hour is right to a hundredth of a
-    cent; it is rounded to the cent, as the price page has it.
-    """
+    """Return the row of a machine; its hourly price is rounded to the cent as on the page."""
     micros, unit = machine.get("unitCostMicroUSD"), machine.get("unitLabel")
     if not isinstance(micros, int) or unit not in AN_HOUR:
-        raise BackendError(
-            f"{SOURCE} says no price for {machine.get('name')!r} that is known here."
-        )
+        raise BackendError(f"{SOURCE} has no price in a known unit for {machine.get('name')!r}.")
     return PriceRow(
         backend=backend,
         kind="machine",

@@ -1,4 +1,4 @@
-"""When OpenAI's models stop, from its list of models (``shutdown_date``); it has no prices.
+"""Read the end dates of OpenAI's models from its model list, which has no prices.
 
 Source: openai 3.57.0, types/model.py: "The date when the model will shut down, or null if not
 announced."
@@ -15,10 +15,10 @@ SOURCE = "OpenAI, shutdown_date of GET /v1/models"
 
 
 class OpenAIPrices:
-    """Reads OpenAI's list of models."""
+    """Reader of OpenAI's list of models."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Return when models stop; see `RefreshesPrices`."""
+        """Return the end dates of models; see `RefreshesPrices`."""
         page = OpenAIBackend().api.get("models", action="list the models")
         listed = {model.text("id"): model.text("shutdown_date") for model in page.items("data")}
         known = [model.name for model in offer.models if model.name in listed]
@@ -36,8 +36,8 @@ class OpenAIPrices:
                 for name, end in ends.items()
             ),
             notes=(
-                *(f"{name}: no end announced" for name in known if name not in ends),
-                *(f"{name}: not in the list that this key sees" for name in gone),
-                "OpenAI publishes no prices for machines",
+                *(f"{name}: no end date announced" for name in known if name not in ends),
+                *(f"{name}: not in the list for this key" for name in gone),
+                "OpenAI does not publish machine-readable prices",
             ),
         )

@@ -1,4 +1,4 @@
-"""Reading public JSON over HTTP, with money kept exact: numbers with a point become `Decimal`."""
+"""Read public JSON over HTTP, with `Decimal` for exact prices."""
 
 from __future__ import annotations
 
@@ -14,34 +14,24 @@ from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError
 from unitune.job.prices import PriceRow
 
-# How long a vendor may refuse requests for their rate; Azure does within a full reading
+# How long rate-limited requests are retried; Azure limits them during a full reading
 TIMEOUT_SECONDS = 120.0
 
 
 def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:
-    """Return the JSON that an address answers with; nothing secret is sent.
-
-    Raises:
-        Unreachable: It did not answer.
-        BackendError: It answered with an error, or with no JSON.
-    """
+    """Return the JSON at an address, without sending any secret, or raise `BackendError`."""
     api = Api(Endpoint(Vendor(vendor, url=url), url))
-    action = f"tell its prices at {url}"
+    action = f"return its prices at {url}"
     read = partial(api.content, action=action, query=parameters, largest=LARGEST_ANSWER)
     content = retry_rate_limited(read, TIMEOUT_SECONDS)
     try:
         return json.loads(content, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:
-        raise BackendError(f"{vendor} answered at {url} with no JSON: {error}.") from error
+        raise BackendError(f"{vendor} did not answer with JSON at {url}: {error}.") from error
 
 
 def range_row(amounts: Sequence[Decimal], **about: object) -> PriceRow:
-    """Return the row of a price that differs by region, from the cheapest to the dearest.
-
-    Args:
-        amounts: Of all regions.
-        about: The row's other fields.
-    """
+    """Return the row of a price that differs by region, as a range."""
     least, most = _plain(min(amounts)), _plain(max(amounts))
     prices = {"usd": most, "usd_least": least if least < most else None}
     fixed = {"source_kind": "first-party-api", "origin": "project"}
@@ -49,6 +39,6 @@ def range_row(amounts: Sequence[Decimal], **about: object) -> PriceRow:
 
 
 def _plain(usd: Decimal) -> Decimal:
-    """Return an amount with at least two decimals and no trailing zeros beyond them."""
+    """Return an amount with at least two decimals and no further trailing zeros."""
     short = usd.normalize()
     return short if short.as_tuple().exponent < -2 else usd.quantize(Decimal("0.01"))  # pyright: ignore[reportOperatorIssue] - finite

@@ -1,13 +1,11 @@
-"""The backend named ``together``: LoRA and full trainings of open models at Together AI.
+"""Tune open models at Together AI with LoRA or full trainings, and deploy them.
 
-A tuned model answers only from a dedicated endpoint, at a price by the minute, or from its weights
-after a `download`. An endpoint (the name that requests go to) holds a deployment (a model on
-hardware, by a configuration that Together publishes) and a traffic split that leads from one to the
-other. `deploy` makes the three in turn and looks for each first, so that it can be repeated after a
-crash; `undeploy` stops the deployment, which ends the charges, and then removes all three.
+A tuned model answers only from a dedicated endpoint, charged by the minute, or from its weights
+after a `download`. An endpoint (the name for requests) has a deployment (a model on hardware) and a
+traffic split. `deploy` looks for each before it creates it, so it can be repeated after a crash.
 
 Source: together 3.1.1, ``/v2/projects/…``. The description of 2026-04-28 has an older
-``/v1/endpoints``, which this SDK no longer knows.
+``/v1/endpoints``, which this SDK no longer has.
 """
 
 from __future__ import annotations
@@ -38,21 +36,21 @@ LIMITS_SOURCE = "Together, GET /fine-tunes/models/limits"
 PROJECT = "TOGETHER_PROJECT_ID"
 STOP_SECONDS = 300.0  # longest wait of `undeploy` for replicas to drain
 POLL_SECONDS = 3.0
-# What does not start again by itself
+# States of a deployment that does not start again by itself
 ASLEEP = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_STOPPING")
 STOPPED = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_FAILED")
-# Configurations into which adapters are loaded at run time; a whole model needs another
+# Adapter modes of configurations that load adapters at run time; a whole model needs another
 SERVES_ADAPTERS = ("fixed", "dynamic")
 NEXT_PAGE = by_token("after", "next_cursor")
 
 
 class TogetherBackend(TogetherTrainings):
-    """Trains, serves and answers at Together AI."""
+    """Backend that tunes and serves models at Together AI."""
 
     def download(self, model: TunedModel, folder: Path) -> Path:
-        """Write a tuned model's weights into a folder and return the file.
+        """Download a tuned model's weights into a folder and return the file.
 
-        For a LoRA training that is the adapter: merged weights are kept for some base models only.
+        A LoRA training gives its adapter, as merged weights are kept only for some base models.
         """
         job_id, step = self._training_of(model)
         is_full = self._job(job_id).fields("training_type").text("type") == "Full"
@@ -64,11 +62,11 @@ class TogetherBackend(TogetherTrainings):
             with draft.open("xb") as file:
                 content_type = self.api.download(
                     *("v1", "finetune", "download"),
-                    action=f"hand out the weights of training {job_id}",
+                    action=f"send the weights of training {job_id}",
                     file=file,
                     query={"ft_id": job_id, **which},
                 )
-            # The two archives that the SDK tells apart, by content type.
+            # The SDK distinguishes two archives by content type.
             ending = ".tar.gz" if "x-tar" in content_type else ".tar.zst"
             name = model.name.replace("/", "--").replace(":", "-step-")
             return draft.rename(folder / f"{name}{ending}")
@@ -76,40 +74,36 @@ class TogetherBackend(TogetherTrainings):
             draft.unlink(missing_ok=True)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Delete a tuned model together with its job."""
+        """Delete a tuned model and its job."""
         name, step = _name_and_step(model.name)
         if step is not None:
             raise Unsupported(
-                f"together cannot delete checkpoint {model.name} alone. It goes with model {name}."
+                f"together cannot delete checkpoint {model.name} without its model, {name}."
             )
         if job_id := self._job_that_made(name):
             self.api.delete(*TRAININGS, job_id, action=f"delete {model.name}")
 
     @cached_property
     def project(self) -> str:
-        """The project that endpoints stand in: the environment's, or that of the key.
-
-        Raises:
-            UserError: The key belongs to no single project.
-        """
+        """Project of the endpoints, from the environment or the key."""
         if chosen := os.environ.get(PROJECT):
             return chosen
         caller = self.api.get("v3", "whoami", action="look up the project of the key")
         if project := caller.fields("project").text("id"):
             return project
         raise UserError(
-            f"the key in {self.key_variable} belongs to no single project. Set {PROJECT} to the "
-            "project of the endpoints; `tg projects list` shows them."
+            f"the key in {self.key_variable} does not belong to a single project. Set {PROJECT} to "
+            "the project of the endpoints; `tg projects list` lists projects."
         )
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up on hardware of its own and return the endpoint's id."""
+        """Deploy a tuned model on dedicated hardware and return the endpoint's id."""
         chosen = validated(DeployOptions, options, "deploy option")
         endpoint = self._endpoint(name)
         deployments = endpoint.items("deployments") if endpoint else ()
         deployment = next((each for each in deployments if _has_name(each, name)), None)
         if endpoint is None or deployment is None:
-            body = self._deployment_body(model, name, chosen)  # before anything is made
+            body = self._deployment_body(model, name, chosen)  # before anything is created
             endpoint = endpoint or self._create(name)
             path = ("endpoints", self._id(endpoint), "deployments")
             deployment = self._serving.post(*path, action=f"start deployment {name}", body=body)
@@ -126,7 +120,7 @@ class TogetherBackend(TogetherTrainings):
         return endpoint and endpoint.text("id")
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how an endpoint stands; one that has stopped is gone: it costs nothing."""
+        """Return the status of an endpoint; a stopped one is gone, as it costs nothing."""
         if (endpoint := self._existing(ref)) is None:
             return DeploymentStatus("gone", model, "no such endpoint")
         served = model.model_copy(update={"name": endpoint.text("name") or model.name})
@@ -136,7 +130,7 @@ class TogetherBackend(TogetherTrainings):
         return DeploymentStatus("failed", served, "the endpoint has no deployment")
 
     def undeploy(self, ref: str) -> None:
-        """Stop and remove an endpoint; a `BackendError` says that it is still stopping."""
+        """Stop and remove an endpoint; raise a `BackendError` while it is still stopping."""
         if (endpoint := self._existing(ref)) is None:
             return
         for deployment in endpoint.items("deployments"):
@@ -155,7 +149,7 @@ class TogetherBackend(TogetherTrainings):
         return Api(self.endpoint(f"/v2/projects/{quote(self.project, safe='')}"))
 
     def _endpoint(self, name: str) -> Fields | None:
-        """Return the endpoint of a name; its full name begins with that of the project."""
+        """Return the endpoint of a name; its full name begins with the project's."""
         query, action = {"filter": f'name="{name}"'}, "list the endpoints"
         endpoints = self._serving.pages(
             "endpoints", action=action, next_page=NEXT_PAGE, query=query
@@ -167,7 +161,7 @@ class TogetherBackend(TogetherTrainings):
             action = f"create endpoint {name}"
             return self._serving.post("endpoints", action=action, body={"name": name})
         except BackendError as error:
-            # Another process may have made it since we looked.
+            # Another process may have created it since the search.
             endpoint = self._endpoint(name) if error.status == CONFLICT else None
             if endpoint is None:
                 raise
@@ -200,7 +194,6 @@ class TogetherBackend(TogetherTrainings):
         return next((ref for ref, job in jobs if job.text("model_output_name") == name), None)
 
     def _training_of(self, model: TunedModel) -> tuple[str, int | None]:
-        """Return the id of the job that made a model and, of a checkpoint, its step."""
         name, step = _name_and_step(model.name)
         if (job_id := self._job_that_made(name)) is None:
             raise _no_model(model)
@@ -210,7 +203,7 @@ class TogetherBackend(TogetherTrainings):
         job_id, step = self._training_of(model)
         if step is None:
             job = self._job(job_id)
-            # Together merges an adapter into its base when it is deployed on its own.
+            # Together merges an adapter into its base when it is deployed alone.
             ids = [job.text("model_object_id"), job.text("adapter_object_id")]
         else:
             checkpoints = self._list_checkpoints(job_id)
@@ -220,7 +213,6 @@ class TogetherBackend(TogetherTrainings):
         return weights_id
 
     def _config(self, weights: Fields, base: str, options: DeployOptions) -> str:
-        """Return the only configuration that fits; of several the user must choose."""
         query, action = {"referenceModel": base}, f"list the configurations of {base}"
         listed = self._serving.pages("configs", action=action, next_page=NEXT_PAGE, query=query)
         whole = [item for item in listed if _selector(item, "adapter_mode") not in SERVES_ADAPTERS]
@@ -231,8 +223,8 @@ class TogetherBackend(TogetherTrainings):
         what = "several configurations" if fitting else "no configuration"
         where = f" on {options.hardware}" if options.hardware else ""
         raise JobError(
-            f"together has {what} for {weights.text('name')}{where}. Choose by the deploy option "
-            f"`config`, or `hardware`. Known: {known or 'none'}."
+            f"together has {what} for {weights.text('name')}{where}. Choose one with the deploy "
+            f"option `config` or `hardware`. Available: {known or 'none'}."
         )
 
     def _scale(self, ref: str, deployment: Fields, replicas: dict[str, JsonValue]) -> None:
@@ -247,7 +239,7 @@ class TogetherBackend(TogetherTrainings):
         self._serving.request("PATCH", "endpoints", *path, action=action, params=query, json=body)
 
     def _stopped(self, ref: str) -> Fields:
-        """Wait until nothing serves any more: Together removes only what is stopped."""
+        """Wait until all deployments have stopped, as Together removes only stopped ones."""
         endpoint, running = Fields({}), list[str | None]()
 
         def is_stopped() -> bool:
@@ -259,8 +251,8 @@ class TogetherBackend(TogetherTrainings):
 
         if not wait_until(is_stopped, STOP_SECONDS, POLL_SECONDS):
             raise BackendError(
-                f"endpoint {ref} is scaled to nothing, but still {running[0]} after "
-                f"{STOP_SECONDS:.0f} seconds. It costs until it has stopped; undeploy it again."
+                f"endpoint {ref} is scaled to 0, but still {running[0]} after {STOP_SECONDS:.0f} "
+                "seconds. It costs money until it has stopped. Undeploy it again."
             )
         return endpoint
 
@@ -269,13 +261,13 @@ class TogetherBackend(TogetherTrainings):
 
 
 class TogetherPrices:
-    """Reads what models take at most; Together publishes no price list by API."""
+    """Reader of models' limits; Together's API has no price list."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         backend, updates, notes = TogetherBackend(), list[ModelUpdate](), list[str]()
         for name in (model.name for model in offer.models):
             if (limits := backend.limits(name)) is None:
-                notes.append(f"{name}: not among the models that Together tunes now")
+                notes.append(f"{name}: not tuned by Together now")
                 continue
             most = Limits(
                 epochs_most=limits.whole("max_num_epochs"),
@@ -286,7 +278,7 @@ class TogetherPrices:
                     backend=offer.name, model=name, limits=most, as_of=day, source=LIMITS_SOURCE
                 )
             )
-        notes.append("Together publishes no price list by API; a launch requests its quote")
+        notes.append("Together's API has no price list; a launch requests a quote")
         return PriceUpdate(models=tuple(updates), notes=tuple(notes))
 
 
@@ -296,7 +288,7 @@ def _name_and_step(name: str) -> tuple[str, int | None]:
 
 
 def _no_model(model: TunedModel) -> NotFoundError:
-    hint = "It may have been deleted; `tg fine-tuning list` shows what is there."
+    hint = "It may have been deleted; `tg fine-tuning list` lists existing models."
     return NotFoundError("model at together", model.name, (), hint)
 
 
@@ -305,7 +297,6 @@ def _has_name(resource: Fields, name: str) -> bool:
 
 
 def _hardware(config: Fields) -> str:
-    """Return a configuration's hardware as Together names it: ``1xnvidia-h100-80gb``."""
     return f"{_selector(config, 'accelerator_count')}x{_selector(config, 'accelerator_type')}"
 
 
@@ -323,7 +314,7 @@ def _state(deployment: Fields) -> Literal["starting", "ready", "failed", "gone"]
     word = deployment.text("state")
     if word == "DEPLOYMENT_STATE_STOPPED":
         return "gone"
-    # While it drains it costs, and it will not come back.
+    # A draining deployment costs money and will not return.
     if word in ("DEPLOYMENT_STATE_FAILED", "DEPLOYMENT_STATE_STOPPING"):
         return "failed"
     answers = word == "DEPLOYMENT_STATE_READY" or bool(deployment.whole("readyReplicas"))

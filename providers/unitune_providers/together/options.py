@@ -1,9 +1,8 @@
-"""Settings at Together: a job's options, the body of its create call, and both read back.
+"""Define job options at Together, build the body of a create call, and import settings.
 
-What is not set is left out of the request, so that Together's own default holds. Together publishes
-what it takes at most for a base model; a setting beyond that is refused before anything is sent.
-Left out on purpose: what needs a second secret in the request (Weights & Biases, uploads to the
-Hugging Face Hub).
+Unset values are left out of the request, so that Together's defaults apply. Settings beyond the
+published limits of a base model are refused before anything is sent. Settings that need a second
+secret (Weights & Biases, uploads to the Hugging Face Hub) are not supported.
 
 Source: together 3.1.1, ``fine_tuning.create``, ``endpoints.deployments.create`` and
 ``types/finetune_model_limits.py``; togethercomputer/openapi, 2026-04-28.
@@ -24,12 +23,12 @@ from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
 
 Body = dict[str, JsonValue]
-# A setting, its lowest and its highest value; None is no limit, or one that is not published
+# A setting, its lowest and its highest value; None for no limit or an unpublished one
 Bound = tuple[float | str | None, float | None, float | None]
 
 ALPHA_OVER_RANK = 2  # Together's default: alpha is twice the rank
 PATIENCE = 2  # Together's default, in evaluations
-TUNING = {  # settings of a job by their name there
+TUNING = {  # Together's names by ours
     "epochs": "n_epochs",
     "batch_size": "batch_size",
     "learning_rate": "learning_rate",
@@ -43,7 +42,7 @@ EARLY_STOPPING = {
     "patience": "early_stopping_patience",
     "min_delta": "early_stopping_min_delta",
 }
-SAME_NAME = (  # options that have the same name there
+SAME_NAME = (  # options with the same name there
     "packing",
     "gradient_accumulation_steps",
     "n_evals",
@@ -51,7 +50,7 @@ SAME_NAME = (  # options that have the same name there
     "max_grad_norm",
     "early_stopping_warmup_evals",
 )
-PRICED = (  # fields of the body that the price of a training depends on
+PRICED = (  # fields of the body that determine the price of a training
     "model",
     "from_checkpoint",
     "training_file",
@@ -61,7 +60,7 @@ PRICED = (  # fields of the body that the price of a training depends on
     "training_method",
     "training_type",
 )
-NOT_IMPORTED = {  # fields of a training that a job of ours cannot hold, and what they mean
+NOT_IMPORTED = {  # fields of a training that a job cannot represent, with a note
     "from_hf_model": "it began from the Hugging Face model",
     "wandb_project_name": "it reported to the Weights & Biases project",
 }
@@ -71,45 +70,45 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class TogetherOptions(Spec):
-    """What a job may say under ``options: {together: …}``."""
+    """Job options under ``options: {together: …}``."""
 
     training: Literal["lora", "full"] | None = None
-    """What is trained; a LoRA adapter by default."""
+    """Trained weights; default a LoRA adapter."""
     packing: bool | None = None
-    """Several rows in one sequence, on by default; `tuning.batch_size` then counts sequences."""
+    """Pack rows into sequences, which `tuning.batch_size` then counts; default true."""
     gradient_accumulation_steps: Count | None = None
-    """Batches that make one optimiser step."""
+    """Batches per optimiser step."""
     n_evals: Annotated[int, Field(ge=0)] | None = None
-    """Evaluations on the validation rows, at the price of their tokens; none by default."""
+    """Number of evaluations on validation rows, charged by tokens; default 0."""
     n_checkpoints: Count | None = None
-    """Models kept from the training; one by default."""
+    """Number of models kept from the training; default 1."""
     min_lr_ratio: Share | None = None
-    """Last learning rate over the peak; needs `tuning.schedule`."""
+    """Final learning rate as a share of the peak; needs `tuning.schedule`."""
     num_cycles: Annotated[float, Field(gt=0)] | None = None
-    """Cycles of the cosine, 0.5 by default; needs ``tuning.schedule: cosine``."""
+    """Cycles of the cosine, default 0.5; needs ``tuning.schedule: cosine``."""
     max_grad_norm: NotNegative | None = None
-    """Gradients are clipped to it; 0 turns that off; 1 by default."""
+    """Norm to which gradients are clipped, default 1; 0 disables it."""
     train_on_inputs: bool | Literal["auto"] | None = None
-    """sft: whether user turns carry loss; only answers do by default."""
+    """sft: whether user turns are trained on; default only answers."""
     early_stopping_warmup_evals: Annotated[int, Field(ge=0)] | None = None
-    """With `tuning.early_stopping`: first evaluations that do not count; 1 by default."""
+    """With `tuning.early_stopping`: number of first evaluations that do not count; default 1."""
     dpo_normalize_logratios_by_length: bool | None = None
-    """dpo: log-ratios per token."""
+    """dpo: use log-ratios per token."""
 
 
 class DeployOptions(Spec):
     """Settings of a dedicated endpoint."""
 
     config: str | None = None
-    """Which of the model's configurations serves it (``cr_…``), where it has several."""
+    """Configuration that serves the model (``cr_…``), if it has several."""
     hardware: str | None = None
-    """Choose the configuration by its hardware instead, such as ``1xnvidia-h100-80gb``."""
+    """Hardware by which to choose the configuration, such as ``1xnvidia-h100-80gb``."""
     min_replicas: Count = 1
-    """Copies that always stand and are charged."""
+    """Number of copies that always run and are charged."""
     max_replicas: Count | None = None
-    """Most copies under load; `min_replicas` by default."""
+    """Maximum number of copies under load; default `min_replicas`."""
     inactive_timeout: Annotated[int, Field(ge=30, le=1440)] | None = None
-    """Minutes without a request after which it stops by itself; never by default."""
+    """Minutes without a request after which it stops; default never."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -119,13 +118,13 @@ class DeployOptions(Spec):
 
 
 def check_job(options: TogetherOptions, job: Job) -> None:
-    """Refuse options that mean nothing for a job's method, or need a setting that it has not."""
+    """Refuse options that the job's method does not use, or that need a missing setting."""
     others = {"sft": ("dpo_",), "dpo": ("train_on_inputs",)}.get(job.method, ())
     for name in sorted(options.model_fields_set):
         if others and name.startswith(others):
             raise JobError(
-                f"options.together.{name} is not for method {job.method}. Take it out, or change "
-                "the job's method."
+                f"options.together.{name} does not apply to method {job.method}. Remove it or "
+                "change the job's method."
             )
     schedule = job.tuning.schedule
     if schedule not in ("linear", "cosine") and options.min_lr_ratio is not None:
@@ -135,29 +134,25 @@ def check_job(options: TogetherOptions, job: Job) -> None:
     stopping, warmup = job.tuning.early_stopping, options.early_stopping_warmup_evals
     if stopping is None:
         return
-    # The first evaluation, those that do not count, and then `patience` without a gain.
+    # The first evaluation, those that do not count, and `patience` without improvement.
     patience = PATIENCE if stopping.patience == "auto" else stopping.patience
     least = patience + (1 if warmup is None else warmup) + 1
     if (options.n_evals or 0) < least:
         raise JobError(
             f"tuning.early_stopping needs options.together.n_evals of at least {least} here: the "
-            "evaluations of the whole training, each charged."
+            "number of evaluations in the whole training, each charged."
         )
 
 
 def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
-    """Return the body that creates a training; the launch key becomes the suffix of its model.
-
-    Raises:
-        JobError: A setting is beyond the limits of the base model.
-    """
+    """Return the body of a create call; raise `JobError` for settings beyond the model's limits."""
     job = launch.job
     bounds = _bounds(job, options, limits).items()
     broken = [problem for setting, bound in bounds if (problem := _problem(setting, *bound))]
     broken += _unknown_targets(job.tuning.lora, limits)
     if broken:
         raise JobError("\n".join((*broken, "Nothing was sent. Change the job, or use auto.")))
-    # Together takes a base model or a checkpoint to begin with, never both.
+    # Together accepts a base model or a checkpoint as start, not both.
     start = launch.start and launch.start.model.name
     return without_none(
         {
@@ -177,18 +172,18 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
 
 
 def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> JsonValue:
-    """Return LoRA or full; None leaves it to Together, whose default is LoRA."""
+    """Return LoRA or full; None for Together's default, LoRA."""
     is_set = any(value != "auto" for _, value in lora)
     if options.training == "full":
         if is_set:
             raise JobError(
-                "options.together.training is 'full', and tuning.lora has settings. Take one of "
-                "them out."
+                "options.together.training is 'full', but tuning.lora has settings. Remove one of "
+                "them."
             )
         if limits.all.get("supports_full_training") is False:
             raise JobError(
                 "options.together.training is 'full', which together does not offer for this base "
-                "model. Take it out to train a LoRA adapter."
+                "model. Remove it to train a LoRA adapter."
             )
         return {"type": "Full"}
     if not is_set and options.training is None:
@@ -196,7 +191,7 @@ def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> Json
     rank = _default_rank(limits) if lora.rank == "auto" else lora.rank
     alpha = rank * ALPHA_OVER_RANK if lora.alpha == "auto" else lora.alpha
     if alpha != int(alpha):
-        raise JobError(f"tuning.lora.alpha is {alpha}; together takes whole numbers only.")
+        raise JobError(f"tuning.lora.alpha is {alpha}; together accepts only whole numbers.")
     modules = None if lora.targets == "auto" else ",".join(lora.targets)
     adapter: Body = {
         "type": "Lora",
@@ -209,11 +204,11 @@ def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> Json
 
 
 def _default_rank(limits: Fields) -> int:
-    """Return Together's own rank: it takes rank and alpha together, or neither."""
+    """Return Together's default rank, as it requires both rank and alpha or neither."""
     if (rank := limits.fields("lora_training").whole("default_rank")) is None:
         raise JobError(
-            "together does not publish which LoRA rank it takes by default for this base model. "
-            "Set tuning.lora.rank beside the other settings of tuning.lora."
+            "together does not publish its default LoRA rank for this base model. Set "
+            "tuning.lora.rank in addition to the other settings of tuning.lora."
         )
     return rank
 
@@ -223,11 +218,11 @@ def _training_method(job: Job, options: TogetherOptions) -> JsonValue:
         inputs = "auto" if options.train_on_inputs is None else options.train_on_inputs
         return {"method": "sft", "train_on_inputs": inputs}
     preference = job.tuning.preference
-    # A margin above 0 is what makes it SimPO at Together; its log-ratios are per token.
+    # At Together, a margin above 0 makes it SimPO, whose log-ratios are per token.
     simpo = preference.loss == "simpo"
     if preference.margin == 0:
-        raise JobError("tuning.preference.margin is 0; together takes a margin above 0 for simpo.")
-    # Without one Together takes simpo for dpo.
+        raise JobError("tuning.preference.margin is 0; for simpo, together needs a margin above 0.")
+    # Without one, Together treats simpo as dpo.
     margin = SIMPO_MARGIN if preference.margin == "auto" else preference.margin
     return without_none(
         {
@@ -244,7 +239,7 @@ def _training_method(job: Job, options: TogetherOptions) -> JsonValue:
 def _scheduler(schedule: str, options: TogetherOptions) -> JsonValue:
     if schedule == "auto":
         return None
-    if schedule == "constant":  # it falls linearly, to what it was
+    if schedule == "constant":  # a linear decay to the same value
         return {"lr_scheduler_type": "linear", "lr_scheduler_args": {"min_lr_ratio": 1.0}}
     arguments: Body = {"min_lr_ratio": options.min_lr_ratio or 0.0}
     if schedule == "cosine":
@@ -287,7 +282,7 @@ def _problem(
         return None
     ends = {"at least": lowest, "at most": highest}
     allowed = " and ".join(f"{end} {limit:g}" for end, limit in ends.items() if limit is not None)
-    return f"{setting} is {value}; together takes {allowed} for this base model."
+    return f"{setting} is {value}; for this base model, together accepts {allowed}."
 
 
 def _unknown_targets(lora: Lora, limits: Fields) -> list[str]:
@@ -295,7 +290,7 @@ def _unknown_targets(lora: Lora, limits: Fields) -> list[str]:
     if lora.targets in ("auto", ("all-linear",)) or not known:
         return []
     return [
-        f"tuning.lora.targets has {name!r}; for this base model together knows all-linear, "
+        f"tuning.lora.targets has {name!r}; for this base model, together supports all-linear, "
         f"{', '.join(map(str, known))}."
         for name in lora.targets
         if name not in known
@@ -303,7 +298,7 @@ def _unknown_targets(lora: Lora, limits: Fields) -> list[str]:
 
 
 def imported_tuning(training: Fields) -> Body:
-    """Return the settings of a training as `unitune.job.job.Tuning` has them."""
+    """Return the settings of a training in the form of `unitune.job.job.Tuning`."""
     tuning: Body = {
         ours: value
         for ours, there in TUNING.items()
@@ -334,7 +329,7 @@ def _imported_early_stopping(training: Fields) -> JsonValue:
 def _imported_preference(method: Fields) -> Body:
     if method.text("method") != "dpo":
         return {}
-    margin = method.number("simpo_gamma") or None  # 0 means that none was set
+    margin = method.number("simpo_gamma") or None  # 0 means unset
     return without_none(
         {
             "loss": "simpo" if margin else None,
@@ -355,7 +350,7 @@ def _imported_adapter(kind: Fields) -> Body:
 
 
 def imported_options(training: Fields) -> Body:
-    """Return the settings of a training that are options of ours; zeros mean that none was set."""
+    """Return the settings of a training that are options; zeros mean unset."""
     method, scheduler = training.fields("training_method"), training.fields("lr_scheduler")
     schedule = scheduler.text("lr_scheduler_type")
     is_full = training.fields("training_type").text("type") == "Full"
@@ -376,7 +371,7 @@ def imported_options(training: Fields) -> Body:
 
 
 def imported_notes(training: Fields) -> tuple[str, ...]:
-    """Return what a job of ours cannot hold of a training, for people."""
+    """Return notes on settings of a training that a job cannot represent."""
     notes = [
         f"{what} {text}" for name, what in NOT_IMPORTED.items() if (text := training.text(name))
     ]

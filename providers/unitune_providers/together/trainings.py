@@ -1,8 +1,8 @@
-"""Files and trainings at Together AI; tuned models and their endpoints are in `backend`.
+"""Manage files and trainings at Together AI; see `backend` for models and endpoints.
 
-Together keeps no labels on a job, so the launch key is the suffix of the model's name, and `find`
-reads the list of all jobs, which comes in one response. A checkpoint is called NAME:STEP, as where
-another training starts from it.
+Jobs have no labels at Together, so the launch key is the suffix of the model's name, and `find`
+reads the list of all jobs, which comes in one response. A checkpoint is named NAME:STEP, as in the
+request of a training that starts from it.
 
 Sources: together 3.1.1 (its SDK); togethercomputer/openapi, 2026-04-28.
 """
@@ -43,7 +43,7 @@ from unitune_providers.together.options import TogetherOptions, check_job
 
 TRAININGS = ("v1", "fine-tunes")
 FILES = ("v1", "files")
-# In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)
+# Unit of a job's total_price, per US dollar (together 3.1.1, lib/utils/tools.py)
 NANODOLLARS = 1_000_000_000
 WAITING = ("PENDING", "QUEUED", "RUNNING")
 REFUSED = ("FAILED", "INVALID_FORMAT")
@@ -56,7 +56,7 @@ FAILURES = ("job_error", "billing_limit")
 
 
 class TogetherTrainings(HostedBackend[TogetherOptions]):
-    """Trains and answers at Together AI."""
+    """Files and trainings of an account at Together AI."""
 
     name: ClassVar[str] = "together"
     address = "https://api.together.ai"
@@ -78,7 +78,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
     }
 
     def job_options(self, job: Job) -> TogetherOptions:
-        """As of `HostedBackend`; also refuses what is not for the job's method."""
+        """Return a job's options; also refuse options of another method."""
         options = super().job_options(job)
         check_job(options, job)
         return options
@@ -105,7 +105,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return JobDescription(*map(job.text, ("model_output_name", "model", "training_file")))
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Return how a job stands; its state is read first, so that an end brings all events."""
+        """Return the status of a job; its state is read first so that no event is missed."""
         job = self._job(job_id)
         action = f"list the events of training {job_id}"
         happened = self.api.get(*TRAININGS, job_id, "events", action=action).items("data")
@@ -130,21 +130,21 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         self.api.post(*TRAININGS, job_id, "cancel", action=f"cancel training {job_id}")
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return all jobs with their states, the newest first; they come in one page."""
+        """Return all jobs with their states, newest first, in one page."""
         del cursor
         jobs = self._jobs()
         newest = sorted(jobs, key=lambda ref: jobs[ref].text("created_at") or "", reverse=True)
         return JobPage({ref: self.state_of(jobs[ref].text("status")) for ref in newest})
 
     def limits(self, base: str) -> Fields | None:
-        """Return what Together takes at most for a base model; None where it does not tune it."""
+        """Return Together's limits for a base model; None if it does not tune it."""
         query = {"model_name": base}
         return self.api.find(
             *TRAININGS, "models", "limits", action=f"read the limits of {base}", query=query
         )
 
     def quote(self, launch: Launch) -> Decimal:
-        """Return Together's own price of a training; the files must be there."""
+        """Return Together's price of a training with uploaded files."""
         body = self._create_body(launch)
         priced = {name: body[name] for name in settings.PRICED if name in body}
         estimate = self.api.post(
@@ -156,13 +156,13 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         price = estimate.number("estimated_total_price")
         if price is None or estimate.all.get("estimation_available") is False:
             reason = estimate.text("unavailable_reason") or "no reason given"
-            raise Unsupported(f"together gives no price for this training: {reason}.")
+            raise Unsupported(f"together did not return a price for this training: {reason}.")
         return Decimal(str(price))
 
     def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
         model = self._model(self._job(job_id))
         name = model.name if model else job_id
-        # A LoRA job lists each step twice, as an adapter and merged; it is one model.
+        # A LoRA job lists each step twice, as adapter and merged model.
         kinds = {
             step: checkpoint.text("checkpoint_type")
             for checkpoint in self._list_checkpoints(job_id)
@@ -180,7 +180,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
     def import_job(self, job_id: str) -> ImportedJob:
         job = self.api.find(*TRAININGS, job_id, action=f"read training {job_id}")
         if job is None:
-            hint = "`tg fine-tuning list` shows the trainings that there are."
+            hint = "`tg fine-tuning list` lists existing trainings."
             raise NotFoundError("training at together", job_id, (), hint)
         succeeded = self.state_of(job.text("status")) is State.SUCCEEDED
         return ImportedJob(
@@ -199,22 +199,21 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         self.api.delete(*FILES, ref, action=f"delete file {ref}")
 
     def _send_file(self, path: Path, name: str, sha256: str) -> str:
-        """Send a file to where Together says, have it validated, and return its id."""
-        api, action = self.api, f"take {path.name}"
+        api, action = self.api, f"accept {path.name}"
         form = {"purpose": "fine-tune", "file_name": name, "file_type": "jsonl", "checksum": sha256}
         parts, expected = (
             {key: (None, value) for key, value in form.items()},
             (*REDIRECTS, CONFLICT),
         )
         place = api.request("POST", *FILES, action=action, expected=expected, files=parts)
-        if place.status == CONFLICT:  # a file of the same content is there, under whatever name
+        if place.status == CONFLICT:  # a file with this content exists, possibly under another name
             return created_id(place.fields, api.endpoint, "file_id")
         address, ref = place.headers.get("location"), place.headers.get("x-together-file-id")
         if not address or not ref:
-            raise Unreachable("together names no address to which the file is sent.")
+            raise Unreachable("together did not return an address for the upload.")
         with path.open("rb") as file:
             content = counted_file(file, f"uploading {path.name}")
-            signed = Api(Endpoint(api.endpoint.vendor, address))  # gets no key
+            signed = Api(Endpoint(api.endpoint.vendor, address))  # without the key
             signed.request("PUT", action=action, content=content)
         api.post(*FILES, ref, "preprocess", action=f"validate file {ref}")
         return ref
@@ -242,13 +241,13 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         except BackendError as error:
             if not error.is_ambiguous:
                 raise
-            # Nothing was created yet: the error must not say that a training may be running.
+            # Nothing was created yet, so the error must not be ambiguous.
             raise BackendError(f"{error} Nothing was created; launch again.") from error
         if limits is None:
             raise Unsupported(
-                f"together does not tune {base!r}. `tg fine-tuning model-limits MODEL` shows "
-                "whether it tunes another; "
-                "https://docs.together.ai/docs/fine-tuning/supported-models lists them."
+                f"together does not tune {base!r}. See `tg fine-tuning model-limits MODEL` for "
+                "another model, or "
+                "https://docs.together.ai/docs/fine-tuning/supported-models for all."
             )
         return settings.create_body(launch, options, limits)
 
@@ -264,7 +263,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return self.api.get(*TRAININGS, job_id, "checkpoints", action=action).items("data")
 
     def _model(self, job: Fields) -> TunedModel | None:
-        """Return the model that a job makes; None when Together has not named it."""
         names = ("model_output_name", "model_object_name", "adapter_object_name")
         name = next(filter(None, map(job.text, names)), None)
         base = job.text("model") or ""
@@ -277,10 +275,9 @@ def _is_sent(file: Fields, name: str, size: int) -> bool:
 
 
 def _carries(job: Fields, launch_key: str) -> bool:
-    """Return whether a job was launched under a key, which must not be a part of another one's."""
     if suffix := job.text("suffix"):
         return suffix == launch_key
-    # Together appends the suffix and eight digits of its own to the base model's name.
+    # Together appends the suffix and eight digits to the base model's name.
     name = rf"(^|[/-]){re.escape(launch_key)}(-[0-9a-f]{{8}})?$"
     return re.search(name, job.text("model_output_name") or "") is not None
 
@@ -295,7 +292,7 @@ def _is_failure(event: Fields) -> bool:
 
 
 def _messages(events: Sequence[Fields]) -> Iterator[Event]:
-    """Yield the messages of a job; one without a time has that of the message before."""
+    """Yield the messages of a job; one without a time gets that of the previous one."""
     when = 0.0
     for event in events:
         when = event.time("created_at") or when
@@ -316,7 +313,7 @@ def _messages(events: Sequence[Fields]) -> Iterator[Event]:
 def _losses(
     metrics: Sequence[Fields], messages: Sequence[Event], steps: int | None
 ) -> Iterator[Event]:
-    """Yield the losses; Together gives them no time, so it is that of the message before."""
+    """Yield the losses; they have no time at Together and get that of the previous message."""
     latest, marks = 0, list[tuple[float, int]]()
     for message in sorted(messages, key=lambda event: event.time):
         step = message.data.get("step")

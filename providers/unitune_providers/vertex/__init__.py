@@ -1,1 +1,1 @@
-"""Vertex AI of Google Cloud."""
+"""Google Cloud's Vertex AI."""

@@ -1,8 +1,8 @@
-"""Vertex AI, which Google now calls Gemini Enterprise Agent Platform: tuning of Gemini models.
+"""Tune Gemini models at Vertex AI, which Google now calls Gemini Enterprise Agent Platform.
 
-Rows go to a bucket of the user's; a job carries the launch key as a label, by which it is found
-again; a tuned model is deployed by Vertex AI itself and answers at its endpoint. Create calls are
-never repeated. There are no losses by step: Vertex AI shows them in its console.
+Rows are uploaded to the user's bucket. A job has the launch key as a label, by which it is found. A
+tuned model is deployed by Vertex AI and answers at its endpoint. Create calls are never repeated.
+Losses by step are only in Vertex AI's console.
 
 Source: reference/rest/v1beta1, projects.locations.tuningJobs; google-genai 3.6.1, types.py;
 googleapis/googleapis, google/cloud/aiplatform/v1, endpoint_service.proto and model_service.proto
@@ -34,12 +34,12 @@ from unitune_providers.vertex.chat import VertexChatModel, question
 from unitune_providers.vertex.cloud import PAGE_SIZE, upload_uri, version_behind
 from unitune_providers.vertex.jobs import VertexOptions
 
-OPERATION_SECONDS = 600.0  # longest wait for a deletion that goes on after its response
+OPERATION_SECONDS = 600.0  # longest wait for a deletion that continues after its response
 OPERATION_POLL_SECONDS = 2.0
 
 
 class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
-    """Tunes Gemini models at Vertex AI."""
+    """Backend that tunes Gemini models at Vertex AI."""
 
     name: ClassVar[str] = jobs.NAME
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
@@ -52,7 +52,7 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         return options
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Write a file to the bucket under its hash, unless it is there."""
+        """Upload a file to the bucket under its hash, unless it exists."""
         uri = upload_uri(f"{content_name(sha256)}.jsonl")
         if not self.cloud.exists(uri):
             with path.open("rb") as file:
@@ -68,7 +68,7 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         return created_id(created, api.endpoint, "name")
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs that have the key as their label."""
+        """Return the jobs with the key as their label."""
         del folder
         parents, condition = [self.cloud.parent()], f'labels.{jobs.LABEL}="{launch_key}"'
         return self.cloud.find_jobs(
@@ -99,17 +99,17 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         return VertexChatModel(self.cloud, name, self.cloud.resource_name(model), base)
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
-        """Return Google's own count of a request's input; nothing is generated."""
+        """Return Google's count of a request's input, without generating an answer."""
         resource = self.cloud.resource_name(model)
         action = f"count tokens for {model if isinstance(model, str) else model.name}"
         try:
             body = question(request)
         except UnrepresentableRow as problem:
-            raise Unsupported(f"Gemini cannot take this request: {problem}") from problem
+            raise Unsupported(f"Gemini cannot accept this request: {problem}") from problem
         api, name = self.cloud.api(resource), f"{resource}:countTokens"
         counted = api.post(name, action=action, body=body, changes_nothing=True)
         if (tokens := counted.whole("totalTokens")) is None:
-            raise Unreachable(f"Google could not {action}: it names no count. Try again.")
+            raise Unreachable(f"Google could not {action}: the response has no count. Try again.")
         return tokens
 
     def list_jobs(self, cursor: str) -> JobPage:
@@ -136,11 +136,10 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         self.cloud.delete(ref)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove the model that an endpoint answers with, and its endpoints.
+        """Delete the model behind an endpoint, and its endpoints.
 
-        A model can only be deleted when no endpoint has it deployed, and of a model with several
-        versions only the version that the endpoint answers with may go. What is gone already counts
-        as done.
+        A model can be deleted only when it is not deployed; of several versions, only the one that
+        the endpoint serves is deleted. Missing objects are ignored.
         """
         api = self.cloud.api(model.name, "v1")
         versions = [version_behind(deployed) for deployed in _deployed(api, model.name)]
@@ -155,22 +154,20 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         for version in versions:
             whole = version.partition("@")[0]
             listed = _find(api, f"{whole}:listVersions").items("models")
-            # The only version goes with its model, as Vertex AI wants it.
+            # Vertex AI requires deleting the model instead of its only version.
             _delete(api, whole if len(listed) <= 1 else f"{version}:deleteVersion")
         for endpoint in dict.fromkeys(endpoints):
             _delete(api, endpoint)
 
     def _version(self, name: str) -> str:
-        """Return the version of a model by its name: that of the endpoint which answers with it."""
         if "/endpoints/" not in name:
             return name
         deployed = _deployed(self.cloud.api(name, "v1"), name)
         if not deployed:
-            raise NotFoundError("model", name, (), hint="Vertex AI has none at this endpoint.")
+            raise NotFoundError("model", name, (), hint="Vertex AI has no model at this endpoint.")
         return version_behind(deployed[0])
 
     def _resource(self, job_id: str) -> str:
-        """Return a job's full name; the last part of one names it in the location in use."""
         if job_id.startswith("projects/"):
             return job_id
         return f"{self.cloud.parent()}/tuningJobs/{job_id.rpartition('/')[2]}"
@@ -185,7 +182,6 @@ def _find(api: Api, name: str) -> Fields:
 
 
 def _deployed(api: Api, name: str) -> list[Fields]:
-    """Return what an endpoint has deployed, or where a model is deployed."""
     return _find(api, name).items("deployedModels")
 
 
@@ -205,7 +201,7 @@ def _wait(api: Api, operation: Fields) -> None:
 
     if not wait_until(is_done, OPERATION_SECONDS, OPERATION_POLL_SECONDS):
         raise Unreachable(
-            f"{name} is still going on after {OPERATION_SECONDS:.0f} seconds. Try again later."
+            f"{name} is still running after {OPERATION_SECONDS:.0f} seconds. Try again later."
         )
     if operation.fields("error").all:
         reason = operation.fields("error").text("message") or "no reason given"

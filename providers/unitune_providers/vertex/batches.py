@@ -1,18 +1,14 @@
-"""Many requests to Gemini together: batch jobs over a file of rows, at half the price.
+"""Send batches of requests to Gemini: jobs over a file of rows, at half the price.
 
-A row is a request as `chat` sends it, with a label: Vertex AI knows no id of a row, gives answers
-in any order, and gives each request back beside its answer. Rows go to the bucket that training
-files go to, and answers are written beside them. A job is found by its display name, the key.
-
-A batch names a tuned model by its model resource, where `chat` uses an endpoint; the endpoint says
-which model it answers with. A batch knows no checkpoints, so an endpoint that answers with
-another than the model's default is refused.
+A row is a request of `chat` with a label, as rows have no id. A job is found by its display name,
+the key. A batch cannot use another than a model's default checkpoint, so other endpoints are
+refused.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform, models/capabilities/batch-inference
-(limits, tuned models, waiting, what is cancelled) and batch-prediction-from-cloud-storage (rows,
+(limits, tuned models, waiting, cancelling) and batch-prediction-from-cloud-storage (rows,
 status, names of models); reference/rest/v1beta1, projects.locations.batchPredictionJobs/list
 (filter); the batches of BerriAI/litellm (pull request 39668: an endpoint's model) and
-maximhq/bifrost (that labels come back); read 2026-11-25.
+maximhq/bifrost (that labels are returned); read 2026-11-25.
 """
 
 from __future__ import annotations
@@ -50,31 +46,31 @@ JOB = re.compile(rf"projects/[^/]+/locations/[^/]+/{BATCHES}/[^/]+")
 REQUESTS_MOST = 200_000
 BYTES_MOST = 1_000_000_000
 LABEL_VALUE = re.compile(r"[a-z0-9_-]{1,63}")
-# What was answered until then was written; any other word but FAILED and EXPIRED is running
+# States with written answers; any other state except FAILED and EXPIRED is running
 ENDED = {
     "JOB_STATE_SUCCEEDED",
     "JOB_STATE_PARTIALLY_SUCCEEDED",
     "JOB_STATE_CANCELLED",
 }
 EXPIRED = (
-    "Vertex AI did not come to it within 72 hours, for want of capacity. Send it again later or in "
+    "Vertex AI did not process it within 72 hours, for lack of capacity. Send it again later or in "
     "another location, or run without --batch."
 )
 SHOWN_CHARACTERS = 1000
 
 
 class VertexBatches:
-    """The verbs of `unitune.backends.capabilities.Batches`."""
+    """Methods of `unitune.backends.capabilities.Batches`."""
 
     @cached_property
     def cloud(self) -> Cloud:
-        """The project and location that the environment names."""
+        """Project and location in the environment."""
         return connect()
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Write the rows, and create the job with one call."""
+        """Upload the rows and create the job with one call."""
         name, base = (model, model) if isinstance(model, str) else (model.name, model.base)
         location = self._location_of(name, is_tuned=name != base)
         target = _model_behind(self.cloud, name) if "/endpoints/" in name else published_name(name)
@@ -99,7 +95,7 @@ class VertexBatches:
         return created_id(created, api.endpoint, "name")
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the jobs whose display name is the key, wherever a batch is created."""
+        """Return the jobs with the key as display name, in all locations of batches."""
         del since
         parents = [self.cloud.parent(location) for location in self._locations()]
         return self.cloud.find_jobs(
@@ -107,11 +103,11 @@ class VertexBatches:
         )
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Return how a job stands; a word that is not known here is running."""
+        """Return the status of a job; an unknown state is running."""
         return _status_of(self._batch(batch_id))
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
-        """Return the answers of a job that has ended; one that was cancelled has only some."""
+        """Return the answers of an ended job; a cancelled one has only some."""
         job = self._batch(batch_id)
         status, folder = _status_of(job), _folder_of(job)
         if status.state != "ended":
@@ -122,7 +118,7 @@ class VertexBatches:
         for content in (self.cloud.read(uri) for uri in files if uri.endswith(".jsonl")):
             for line in (content or b"").splitlines():
                 name, reply = _read_row(line, folder)
-                # Vertex AI tries a row again; what was answered counts.
+                # Vertex AI retries rows; an answer is preferred to an error.
                 if name not in replies or replies[name].error:
                     replies[name] = reply
         return replies
@@ -146,32 +142,27 @@ class VertexBatches:
         location = location_of(name) or usual
         if location not in self._locations():
             raise Unsupported(
-                f"{name} is in {location}, where its batch would not be found again after a "
-                f"failure: GOOGLE_CLOUD_LOCATION is {self.cloud.location}. Set it to {location}, "
-                "or run without --batch."
+                f"{name} is in {location}, where its batch could not be found after a failure, "
+                f"because GOOGLE_CLOUD_LOCATION is {self.cloud.location}. Set it to {location}, or "
+                "run without --batch."
             )
         return location
 
 
 def _model_behind(cloud: Cloud, endpoint: str) -> str:
-    """Return the version of a model that an endpoint answers with, if a batch would use the same.
-
-    Raises:
-        Unsupported: The endpoint answers with another checkpoint than a batch would.
-    """
+    """Return the version of the model behind an endpoint, if a batch would use the same."""
     deployed = cloud.api(endpoint).get(endpoint, action=f"read {endpoint}").items("deployedModels")
     if len(deployed) != 1:
         raise Unsupported(
-            f"{endpoint} answers with {len(deployed)} models, and a batch uses one. "
-            "Run without --batch."
+            f"{endpoint} serves {len(deployed)} models, but a batch uses one. Run without --batch."
         )
     name = version_behind(deployed[0])
     model = cloud.api(name).get(name, action=f"read {name}")
     answers, default = deployed[0].text("checkpointId"), model.text("defaultCheckpointId")
     if len(model.items("checkpoints")) > 1 and (not answers or answers != default):
         raise Unsupported(
-            f"{endpoint} answers with checkpoint {answers or 'unknown'} of {name}, and a batch "
-            f"would use checkpoint {default or 'unknown'}, its default. Run without --batch."
+            f"{endpoint} serves checkpoint {answers or 'unknown'} of {name}, but a batch would use "
+            f"its default checkpoint, {default or 'unknown'}. Run without --batch."
         )
     return name
 
@@ -179,7 +170,7 @@ def _model_behind(cloud: Cloud, endpoint: str) -> str:
 def _checked(batch_id: str) -> str:
     if not JOB.fullmatch(batch_id):
         raise BackendError(
-            f"There is no batch {batch_id!r} at Vertex AI; one is called "
+            f"Vertex AI has no batch {batch_id!r}; a batch is named "
             f"projects/…/locations/…/{BATCHES}/….",
             status=NOT_FOUND,
         )
@@ -196,7 +187,7 @@ def _status_of(job: Fields) -> BatchStatus:
         return BatchStatus("failed", word, done, EXPIRED)
     if word == "JOB_STATE_FAILED":
         reason = redacted(job.fields("error").text("message") or "", (), SHOWN_CHARACTERS)
-        return BatchStatus("failed", word, done, reason or "Vertex AI gives no reason")
+        return BatchStatus("failed", word, done, reason or "no reason given")
     return BatchStatus("running", word, done)
 
 
@@ -207,8 +198,8 @@ def _folder_of(job: Fields) -> str:
 def _row(name: str, request: Request, base: str) -> bytes:
     if not LABEL_VALUE.fullmatch(name):
         raise Unsupported(
-            f"A request's id is {name!r}; Vertex AI takes 1 to 63 lower-case letters, digits, _ "
-            "and - for a label."
+            f"The request id {name!r} is invalid; Vertex AI needs 1 to 63 lower-case letters, "
+            "digits, _ and - for a label."
         )
     try:
         body = {**request_body(request, least_thinking(base)), "labels": {LABEL: name}}
@@ -224,14 +215,14 @@ def _read_row(line: bytes, folder: str) -> tuple[str, Reply]:
         row = Fields({})
     if (name := row.fields("request").fields("labels").text(LABEL)) is None:
         raise BackendError(
-            f"A row in {folder} does not say which request it answers: Vertex AI should have given "
-            f"back the label {LABEL!r}. The answers stay there; run without --batch."
+            f"A row in {folder} does not identify its request: Vertex AI did not return the label "
+            f"{LABEL!r}. The answers remain there; run without --batch."
         )
     if status := row.text("status"):
         error = f"Gemini could not answer: {_reason(status)}."
         return name, Reply(error=error, finish_reason="error")
     reply = read_answer(row.fields("response"))
-    error = "Vertex AI could not answer: what it wrote is no response of a model."
+    error = "Vertex AI could not answer: the row is not a response of a model."
     return name, reply or Reply(error=error, finish_reason="error")
 
 

@@ -1,9 +1,8 @@
-"""Gemini's wire: a request and its answer, alone or in a batch.
+"""Build requests to Gemini and read its answers, alone or in a batch.
 
-A request is written as the training rows were, by the same pure functions (`formats.vertex`), so
-that a tuned model gets requests in the form of its training. Gemini thinks before it answers, and
-its thoughts count as answer tokens: both sides of a comparison get the least thinking that their
-base takes, as Google advises for tuned models, whose training has no thoughts.
+Requests have the format of training rows (`formats.vertex`). Gemini reasons before it answers, and
+reasoning counts as answer tokens. Both sides of a comparison get the minimum reasoning of their
+base, as Google advises for tuned models, whose training has none.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.cloud import Cloud
 
 FINISHES = {"STOP": "stop", "MAX_TOKENS": "length"}
-# Stands where a training row has its answer, and is cut off again
+# Placeholder for the answer of a training row; removed after encoding
 ANSWER = Message(role="assistant", content="answer")
 Thinking = Mapping[str, JsonValue]
 
 
 class VertexChatModel(StreamingChatModel):
-    """A model that answers one request at a time."""
+    """A Gemini model that answers one request at a time."""
 
     def __init__(self, cloud: Cloud, name: str, resource: str, base: str) -> None:
         self._thinking = least_thinking(base)
@@ -57,7 +56,7 @@ class VertexChatModel(StreamingChatModel):
 
 
 class StreamedContent:
-    """An answer as it comes, each event one with the next parts (`StreamedAnswer` of the kit)."""
+    """A streamed answer, whose events have its next parts (`StreamedAnswer` of the kit)."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -83,17 +82,12 @@ class StreamedContent:
 
 
 def answer_text(parts: Iterable[Fields]) -> str:
-    """Return the text of an answer's parts, without thoughts."""
+    """Return the text of an answer's parts, without reasoning."""
     return "".join(part.text("text") or "" for part in parts if not part.all.get("thought"))
 
 
 def question(request: Request) -> dict[str, JsonValue]:
-    """Return a request as a training row without its answer.
-
-    Raises:
-        UnrepresentableRow: It says something that Gemini's rows have no place for.
-    """
-    # Weights say what is learned from, which is nothing here.
+    """Return a request in the format of a training row, or raise `UnrepresentableRow`."""
     turns = [replace(turn, weight=None) for turn in request.messages]
     row = SFT.encode(Example(messages=(*turns, ANSWER), tools=request.tools))
     contents = cast("list[JsonValue]", row["contents"])
@@ -101,11 +95,7 @@ def question(request: Request) -> dict[str, JsonValue]:
 
 
 def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
-    """Return a request with how it is to be answered; no thinking leaves that to the model.
-
-    Raises:
-        UnrepresentableRow: As of `question`.
-    """
+    """Return the body of a request; without `thinking`, the model decides about reasoning."""
     settings: dict[str, JsonValue] = {
         "maxOutputTokens": request.max_tokens,
         "temperature": request.temperature,
@@ -119,11 +109,11 @@ def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonV
 
 
 def least_thinking(base: str) -> Thinking | None:
-    """Return the setting with which a base thinks least; None: it is not known.
+    """Return the setting for a base's minimum reasoning; None if unknown.
 
     Source: docs.cloud.google.com, Developer's guide to Gemini 3.5 Flash (levels of 3.5 Flash, 3.1
     Pro and 3.1 Flash-Lite), and About supervised fine-tuning (advice for tuned models), read
-    2026-11-25. Gemini 2.5 takes a budget instead of a level, and only its Flash models take 0.
+    2026-11-25. Gemini 2.5 has a budget instead of a level; only its Flash models accept 0.
     """
     name = base.rpartition("/")[2]
     if re.match(r"gemini-3(\.\d+)?-pro", name):
@@ -136,20 +126,15 @@ def least_thinking(base: str) -> Thinking | None:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Return Gemini's answer as ours, without its thoughts; None where it is none of a model.
-
-    Args:
-        answer: A response.
-        seconds: Wall time; None where many were sent together.
-    """
+    """Read Gemini's answer, without reasoning; return None if it is not a model's."""
     candidates, usage = answer.items("candidates"), answer.fields("usageMetadata")
     if not candidates:
         blocked = answer.fields("promptFeedback").text("blockReason")
         if not blocked and not usage.all and not answer.all.get("modelVersion"):
             return None
-        if blocked:  # as `Refusal.is_filtered` explains
+        if blocked:  # see `Refusal.is_filtered`
             return Reply(finish_reason="content_filter", seconds=seconds)
-        words = "Gemini gave no answer: it gave no reason."
+        words = "Gemini did not answer and gave no reason."
         return Reply(error=words, finish_reason="error", seconds=seconds)
     first = candidates[0]
     parts, finish = first.fields("content").items("parts"), first.text("finishReason") or "STOP"
@@ -159,7 +144,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
         text=answer_text(parts),
         finish_reason=FINISHES.get(finish, finish),
         prompt_tokens=usage.whole("promptTokenCount"),
-        # Thoughts are paid for like the answer.
+        # Reasoning is charged like the answer.
         completion_tokens=(written or 0) + (thoughts or 0) if usage.all else None,
         reasoning_tokens=thoughts,
         thought=bool(thoughts),

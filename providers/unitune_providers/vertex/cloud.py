@@ -1,12 +1,10 @@
-"""Reaching Google Cloud: who calls, in which project and location, through which API.
+"""Connect to Google Cloud: credentials, project, location, and the APIs.
 
-Settings come from the environment alone: ``GOOGLE_CLOUD_PROJECT``, ``GOOGLE_CLOUD_LOCATION``,
-``UNITUNE_VERTEX_BUCKET``, and credentials as google-auth finds them. ``UNITUNE_VERTEX_BASE_URL``
-and ``STORAGE_EMULATOR_HOST`` lead to another server; one on this machine is a stand-in for tests
-and gets a fixed token, never real credentials.
-
-A resource's name holds its location, so a job or model of another location than the configured one
-is requested there.
+Settings come only from the environment: ``GOOGLE_CLOUD_PROJECT``, ``GOOGLE_CLOUD_LOCATION``,
+``UNITUNE_VERTEX_BUCKET``, and credentials found by google-auth. ``UNITUNE_VERTEX_BASE_URL`` and
+``STORAGE_EMULATOR_HOST`` set another server; one on this machine is a test server and gets a fixed
+token. The name of a resource has its location, so jobs and models in other locations are requested
+there.
 """
 
 from __future__ import annotations
@@ -39,37 +37,30 @@ from unitune.security.json_fields import Fields
 _default_credentials = cast("Callable[..., tuple[Credentials, str | None]]", google.auth.default)  # pyright: ignore[reportUnknownMemberType] - half typed
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-STAND_IN_TOKEN = "loopback"  # noqa: S105 - no secret: only servers on this machine get it
+STAND_IN_TOKEN = "loopback"  # noqa: S105 - not a secret: only servers on this machine get it
 STORAGE_URL = "https://storage.googleapis.com"
-# Locations with a host name of another form (google-genai 3.6.1, `_api_client`)
+# Locations with another form of host name (google-genai 3.6.1, `_api_client`)
 MULTI_REGIONS = ("us", "eu")
 PRECONDITION_FAILED = 412
 PAGE_SIZE = 100
 SIGN_IN = (
-    "Sign in with `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS "
-    "name a key file."
+    "Sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
+    "to a key file."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """One project in one location, as one caller reaches it.
+    """A project and location, with the caller's credentials."""
 
-    Args:
-        project: Its id.
-        location: Where trainings run, such as ``us-central1``.
-        credentials: Whoever calls.
-        base_url: Another server than Google's; empty for Google's.
-    """
-
-    project: str
-    location: str
-    credentials: Credentials
-    base_url: str = ""
+    project: str  # Id of the project
+    location: str  # location of trainings, such as ``us-central1``
+    credentials: Credentials  # credentials of the caller
+    base_url: str = ""  # address of another server than Google's; empty for Google's
 
     @property
     def base_location(self) -> str:
-        """Where untuned models answer: some do only globally, while trainings run in a region."""
+        """Location of untuned models, some of which answer only globally."""
         return os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") or self.location
 
     def parent(self, location: str | None = None) -> str:
@@ -77,10 +68,10 @@ class Cloud:
         return f"projects/{self.project}/locations/{location or self.location}"
 
     def resource_name(self, model: str | TunedModel) -> str:
-        """Return the full resource name of a model, in the location that its requests go to."""
+        """Return the full resource name of a model, in the location for its requests."""
         name = model if isinstance(model, str) else model.name
         if name.startswith("projects/"):
-            location_of(name)  # the caller's token goes to its host
+            location_of(name)  # checked, as the caller's token is sent to its host
             return name
         location = self.base_location if isinstance(model, str) else self.location
         return f"{self.parent(location)}/{published_name(name)}"
@@ -101,16 +92,10 @@ class Cloud:
         condition: str,
         is_ours: Callable[[Fields], bool],
     ) -> list[str]:
-        """Return the names of the jobs that are ours.
+        """Return the names of our jobs, by a filter and the same condition as `is_ours`.
 
-        What the service makes of a filter is not documented for each list, and a job that is
-        overlooked is paid for twice: so each job is looked at, over the whole list if need be.
-
-        Args:
-            parents: Resource names of the locations.
-            collection: ``tuningJobs``, …
-            condition: The filter.
-            is_ours: What it should find.
+        Filters are not documented for each list, and a missed job would be paid for twice. So each
+        job is checked, over the whole list if needed.
         """
         for filter_ in (condition, None):
             listed = (job for parent in parents for job in self._list(parent, collection, filter_))
@@ -119,12 +104,12 @@ class Cloud:
         return []
 
     def read(self, uri: str) -> bytes | None:
-        """Return the content of an object, ``gs://BUCKET/NAME``; None where there is none."""
+        """Return the content of an object, ``gs://BUCKET/NAME``, or None if it does not exist."""
         query = {"alt": "media"}
         return self._storage.find_content(*_object(uri), action=f"read {uri}", query=query)
 
     def write(self, uri: str, content: BinaryIO) -> None:
-        """Write an object unless it is there; repeated, since a second writing changes nothing."""
+        """Write an object unless it exists; repeated on failure, as that is safe."""
         bucket, name = _bucket_and_name(uri)
         path = ("upload", "storage", "v1", "b", bucket, "o")
         query = {"uploadType": "media", "name": name, "ifGenerationMatch": "0"}
@@ -141,8 +126,8 @@ class Cloud:
                 raise
 
     def exists(self, uri: str) -> bool:
-        """Whether there is an object."""
-        return self._storage.find(*_object(uri), action=f"look for {uri}") is not None
+        """Return whether an object exists."""
+        return self._storage.find(*_object(uri), action=f"search for {uri}") is not None
 
     def objects(self, folder: str) -> Iterator[str]:
         """Yield the addresses of the objects in a folder."""
@@ -155,11 +140,10 @@ class Cloud:
         return (f"gs://{bucket}/{name}" for item in pages if (name := item.text("name")))
 
     def delete(self, uri: str) -> None:
-        """Delete an object; one that is gone is no error."""
+        """Delete an object; do nothing if it does not exist."""
         self._storage.delete(*_object(uri), action=f"delete {uri}")
 
     def _list(self, parent: str, collection: str, filter_: str | None) -> Iterator[Fields]:
-        """Yield the jobs of a location that a filter leaves; none if the filter is refused."""
         query = {"pageSize": PAGE_SIZE, **({"filter": filter_} if filter_ else {})}
         path, action = (parent, collection), f"list {collection}"
         api, paging = self.api(parent), by_token()
@@ -179,11 +163,7 @@ class Cloud:
 
 
 def connect() -> Cloud:
-    """Return the project and location that the environment names.
-
-    Raises:
-        UserError: A variable is not set, or there are no credentials.
-    """
+    """Return the project and location in the environment, or raise `UserError`."""
     base_url = environment_address("UNITUNE_VERTEX_BASE_URL") or ""
     if is_here(base_url):
         credentials, project = stand_in(), None
@@ -197,11 +177,7 @@ def connect() -> Cloud:
 
 
 def upload_uri(name: str) -> str:
-    """Return the address of a file in the bucket that the environment names.
-
-    Raises:
-        UserError: It names none.
-    """
+    """Return the address of a file in the user's bucket; raise `UserError` if it is not set."""
     what = (
         "the Cloud Storage bucket for training files, such as my-bucket or gs://my-bucket/unitune, "
         "in the location of the training,"
@@ -211,24 +187,20 @@ def upload_uri(name: str) -> str:
 
 
 def location_of(resource: str) -> str | None:
-    """Return the location in a resource's name, if it is a full name.
-
-    Raises:
-        UserError: It is no location; the host that gets the caller's token is made of it.
-    """
+    """Return the location in a full resource name; raise `UserError` if it is invalid."""
     match = re.match(r"projects/[^/]+/locations/([^/]+)(/|$)", resource)
     if match is None:
         return None
     if not re.fullmatch(r"[a-z0-9-]+", match[1]):
         raise UserError(
-            f"{resource!r} names {match[1]!r} as its location, which is none. Locations are "
+            f"{resource!r} has the location {match[1]!r}, which is invalid. Locations are "
             "written like us-central1."
         )
     return match[1]
 
 
 def published_name(model: str) -> str:
-    """Return the resource name of a model, where it is a published one's short name."""
+    """Return the resource name of a published model with a short name, or else the name."""
     is_full = model.startswith(("projects/", "publishers/"))
     return model if is_full else f"publishers/google/models/{model}"
 
@@ -241,22 +213,17 @@ def version_behind(deployed: Fields) -> str:
 
 
 def is_here(url: str) -> bool:
-    """Whether a server is on this machine, which makes it a stand-in for Google's."""
+    """Return whether a server is on this machine and therefore a test server."""
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def stand_in() -> Credentials:
-    """Return what servers on this machine are shown instead of real credentials."""
+    """Return credentials for test servers."""
     return cast("Callable[[str], Credentials]", TokenCredentials)(STAND_IN_TOKEN)
 
 
 def token_of(credentials: Credentials) -> str:
-    """Return an access token that is valid now.
-
-    Raises:
-        UserError: The credentials give none.
-        Unreachable: Who issues them did not answer.
-    """
+    """Return a valid access token; raise `UserError` for invalid credentials."""
     if not credentials.valid:
         session = Session()
         session.verify = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or True
@@ -272,13 +239,13 @@ def _sign_in_errors() -> Generator[None]:
     except TransportError as error:
         raise Vendor("Google").unreachable("give a token", error) from error
     except DefaultCredentialsError as error:
-        raise UserError(f"Google Cloud knows no credentials here. {SIGN_IN}") from error
+        raise UserError(f"no Google Cloud credentials were found. {SIGN_IN}") from error
     except GoogleAuthError as error:
-        raise UserError(f"Google Cloud does not take the credentials here. {SIGN_IN}") from error
+        raise UserError(f"Google Cloud refused your credentials. {SIGN_IN}") from error
 
 
 def _endpoint(name: str, url: str, credentials: Credentials) -> Endpoint:
-    proxy_for(url)  # refuses a SOCKS proxy before the sign-in fails by it
+    proxy_for(url)  # refuses a SOCKS proxy before the sign-in fails
     vendor = Vendor(name, url=url, advice={401: SIGN_IN})
     billed = cast("str | None", getattr(credentials, "quota_project_id", None))
     headers = {"x-goog-user-project": billed} if billed else {}

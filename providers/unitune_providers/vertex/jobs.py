@@ -1,11 +1,9 @@
-"""Tuning jobs at Vertex AI as JSON: a job's options, its create call, its events, its import.
+"""Build tuning jobs at Vertex AI and read their state, events and settings.
 
-There is no list of events. They are made from what a job keeps: when it was created, started and
-ended, what was counted in its data, epochs done, and checkpoints. All of these stay in the job, so
-a late poll makes the same events as many early ones. The finer words of a running job, which do not
-stay, are in `Status.raw`. Losses by step are only in Vertex AI's console.
-
-Pure functions, which need no package of Google's.
+Vertex AI has no list of events. They are derived from fields that stay in the job: its times, data
+counts, finished epochs and checkpoints. So a late poll yields the same events as many early ones.
+Finer states of a running job are in `Status.raw`. Losses by step are only in Vertex AI's console.
+Needs none of Google's packages.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from unitune.security.spec import Spec
 from unitune_providers.vertex.rewards import reward_settings
 
 NAME = "vertex"
-LABEL = "unitune"  # label that holds the launch key; also on the model and endpoint that come of it
+LABEL = "unitune"  # label with the launch key; also on the resulting model and endpoint
 STATES: Mapping[str, State] = {
     "JOB_STATE_QUEUED": State.QUEUED,
     "JOB_STATE_PENDING": State.QUEUED,
@@ -40,18 +38,18 @@ STATES: Mapping[str, State] = {
     "JOB_STATE_EXPIRED": State.FAILED,
     "JOB_STATE_CANCELLED": State.CANCELLED,
 }
-FINER: Mapping[str, State] = {  # what a running job is really doing, where that is not running
+FINER: Mapping[str, State] = {  # finer states of a running job that differ from running
     "TUNING_JOB_STATE_WAITING_FOR_QUOTA": State.QUEUED,
     "TUNING_JOB_STATE_WAITING_FOR_CAPACITY": State.QUEUED,
     "TUNING_JOB_STATE_PROCESSING_DATASET": State.VALIDATING,
 }
-SPECS = {  # where a job has its files and settings, by method
+SPECS = {  # fields with a job's files and settings, by method
     "sft": "supervisedTuningSpec",
     "dpo": "preferenceOptimizationSpec",
     "rft": "reinforcementTuningSpec",
 }
-MOST_EPOCHS = 1000  # limit of what is read; a response may name any number
-# By rank. Not every model takes every size; Vertex AI says so when the job is created.
+MOST_EPOCHS = 1000  # limit, as a response may contain any number
+# Sizes by rank. Some models support only some of them; Vertex AI then refuses the job.
 ADAPTER_SIZES = {
     1: "ADAPTER_SIZE_ONE",
     2: "ADAPTER_SIZE_TWO",
@@ -61,46 +59,41 @@ ADAPTER_SIZES = {
     32: "ADAPTER_SIZE_THIRTY_TWO",
 }
 LONGEST_NAME = 128
-# Options of some methods alone
 RFT_ONLY, NOT_RFT = ("reward", "thinking_level"), ("export_last_checkpoint_only",)
 
 
 class VertexOptions(Spec):
-    """What a job may say under ``options: {vertex: …}``."""
+    """Job options under ``options: {vertex: …}``."""
 
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | None = None
-    """Factor on the model's own learning rate; 1 when left out."""
+    """Factor for the model's own learning rate; default 1."""
     export_last_checkpoint_only: bool = False
-    """Keep no checkpoints but the last; else each epoch's gets an endpoint."""
+    """Keep only the last checkpoint; otherwise each epoch's gets an endpoint."""
     pre_tuned_model_checkpoint_id: str | None = None
-    """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
+    """Checkpoint of a tuned model to continue from; default its default checkpoint."""
     reward: dict[str, JsonValue] | None = None
-    """RFT: a reward function in Vertex AI's form, single (``rewardName`` and a scorer) or composite
-    (``weightedRewardConfigs``), in place of `tuning.reward.scorers`."""
+    """RFT: a reward function in Vertex AI's format, single (``rewardName`` and a scorer) or
+    composite (``weightedRewardConfigs``), instead of `tuning.reward.scorers`."""
     thinking_level: Literal["minimal", "low", "medium", "high"] | None = None
-    """RFT: how much the model thinks before its answers."""
+    """RFT: amount of reasoning before answers."""
 
 
 def check_job(job: Job, options: VertexOptions) -> None:
-    """Refuse a job that could not be created.
-
-    Raises:
-        JobError: A value is not allowed, or no reward is said that Vertex AI can compute.
-    """
+    """Raise `JobError` for a job that cannot be created."""
     rank = job.tuning.lora.rank
     is_tuned = job.start is not None or _is_tuned(job.base_model)
     if options.pre_tuned_model_checkpoint_id is not None and not is_tuned:
         raise JobError(
-            "options.vertex.pre_tuned_model_checkpoint_id is for tuning a tuned model on, and the "
-            f"job has no `start`; model is {job.base_model!r}. Leave it out, or name a start."
+            "options.vertex.pre_tuned_model_checkpoint_id is for continuing a tuned model, but the "
+            f"job has no `start`; model is {job.base_model!r}. Remove it or set `start`."
         )
     if rank != "auto" and rank not in ADAPTER_SIZES:
         allowed = ", ".join(str(size) for size in ADAPTER_SIZES)
-        raise JobError(f"tuning.lora.rank is {rank}; Vertex AI's adapters have {allowed} or auto.")
+        raise JobError(f"tuning.lora.rank is {rank}; Vertex AI supports {allowed} or auto.")
     for name in RFT_ONLY if job.method != "rft" else NOT_RFT:
         if getattr(options, name):
             raise JobError(
-                f"options.vertex.{name} has no meaning with method {job.method}. Leave it out."
+                f"options.vertex.{name} has no effect with method {job.method}. Remove it."
             )
     if job.method == "rft":
         reward_settings(job, options.reward)
@@ -109,11 +102,7 @@ def check_job(job: Job, options: VertexOptions) -> None:
 def create_body(
     launch: Launch, options: VertexOptions, start: str | None = None
 ) -> dict[str, JsonValue]:
-    """Return a create call.
-
-    The display name is always given: without one, tuning a tuned model on would add a version to
-    that model instead of making one.
-    """
+    """Return a create call; without a display name, a tuned model would get a new version."""
     job, rank, reward = launch.job, launch.job.tuning.lora.rank, launch.job.tuning.reward
     settings: dict[str, JsonValue] = {
         "epochCount": explicit(job.tuning.epochs),
@@ -150,14 +139,14 @@ def _is_tuned(model: str) -> bool:
 
 
 def state_of(job: Fields) -> State:
-    """Return a job's state; a word that we do not know is unknown."""
+    """Map a job's state to ours."""
     state = STATES.get(job.text("state") or "", State.UNKNOWN)
     finer = job.text("tuningJobState") or ""
     return FINER.get(finer, state) if state is State.RUNNING else state
 
 
 def word_of(job: Fields) -> str:
-    """Return a job's state in Vertex AI's words, with the finer one while it goes on."""
+    """Return a job's state in Vertex AI's words, with the finer one while it runs."""
     word, finer = job.text("state") or "JOB_STATE_UNSPECIFIED", job.text("tuningJobState")
     return word if state_of(job).ended or not finer else f"{word} {finer}"
 
@@ -170,7 +159,7 @@ def base_of(job: Fields) -> str:
 
 
 def spec_of(job: Fields) -> tuple[str, Fields]:
-    """Return a job's method and what it was tuned with; an empty method where it is not ours."""
+    """Return a job's method and settings; the method is empty if unsupported."""
     for method, name in SPECS.items():
         if name in job.all:
             return method, job.fields(name)
@@ -178,20 +167,20 @@ def spec_of(job: Fields) -> tuple[str, Fields]:
 
 
 def description_of(job: Fields) -> JobDescription:
-    """Return what a run must know of a job before it takes it for its own."""
+    """Return a job's description for a run that may adopt it."""
     key = job.fields("labels").text(LABEL)
     return JobDescription(key, base_of(job) or None, spec_of(job)[1].text("trainingDatasetUri"))
 
 
 def tuned_model(job: Fields) -> TunedModel | None:
-    """Return what a job left behind: the endpoint that answers, which Vertex AI deploys itself."""
+    """Return a job's tuned model: the endpoint that Vertex AI deployed."""
     tuned = job.fields("tunedModel")
     name = tuned.text("endpoint") or tuned.text("model")
     return TunedModel(backend=NAME, name=name, base=base_of(job)) if name else None
 
 
 def checkpoints_of(job: Fields, base: str) -> list[Checkpoint]:
-    """Return a job's checkpoints that take requests, each at its own endpoint, oldest first."""
+    """Return a job's checkpoints with an endpoint, oldest first."""
     checkpoints = [
         Checkpoint(
             step=count(item, "step") or 0,
@@ -205,14 +194,14 @@ def checkpoints_of(job: Fields, base: str) -> list[Checkpoint]:
 
 
 def data_stats(job: Fields) -> Fields:
-    """Return what Vertex AI counted in the training file, once it has."""
+    """Return Vertex AI's counts of the training file, once known."""
     stats = job.fields("tuningDataStats")
     supervised = stats.fields("supervisedTuningDataStats")
     return supervised if supervised.all else stats.fields("preferenceOptimizationDataStats")
 
 
 def events_of(job: Fields) -> Iterator[Event]:
-    """Yield everything that has happened to a job, in its order."""
+    """Yield all events of a job, in order."""
     for key, field in (("created", "createTime"), ("started", "startTime")):
         if time := job.time(field):
             yield Event(key, "message", time, {"text": f"Vertex AI has {key} the job"})
@@ -244,36 +233,28 @@ def _data_events(stats: Fields, time: float) -> Iterator[Event]:
     yield Event("data", "message", time, {"text": text.format(**counts), **counts})
     reasons = [str(reason) for reason in stats.values("droppedExampleReasons")]
     if reasons:
-        text = f"Vertex AI left rows out: {'; '.join(dict.fromkeys(reasons))}"
+        text = f"Vertex AI dropped rows: {'; '.join(dict.fromkeys(reasons))}"
         yield Event("dropped", "warning", time, {"text": text})
 
 
 def failure_of(job: Fields) -> str:
-    """Return why a job failed."""
-    return job.fields("error").text("message") or f"Vertex AI gives no reason ({job.text('state')})"
+    """Return the reason of a job's failure."""
+    return job.fields("error").text("message") or f"no reason given ({job.text('state')})"
 
 
 def count(fields: Fields, name: str) -> int | None:
-    """Return a whole number, which Google's JSON writes as a text where it may be large."""
+    """Return a whole number, which Google's JSON writes as text if it may be large."""
     text = fields.text(name)
     return int(text) if text is not None and text.isdecimal() else fields.whole(name)
 
 
 def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
-    """Return a job that was launched by other means, with its files.
-
-    Args:
-        job: As Vertex AI describes it.
-        read: Returns the content of a file in Cloud Storage; None where it is gone.
-
-    Raises:
-        Unsupported: It was tuned by a method that is not ours.
-    """
+    """Convert a job that was not launched by unitune; `read` returns the content of a file."""
     method, spec = spec_of(job)
     if not method:
         raise Unsupported(
-            f"{job.text('name') or 'the job'} is neither supervised, preference nor reinforcement "
-            "tuning; nothing else can be imported. Write the job file by hand."
+            f"{job.text('name') or 'the job'} is not supervised, preference or reinforcement "
+            "tuning, so it cannot be imported. Write the job file yourself."
         )
     settings, notes, tuning = spec.fields("hyperParameters"), list[str](), dict[str, JsonValue]()
     if epochs := count(settings, "epochCount"):
@@ -294,14 +275,14 @@ def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
         "thinking_level": (settings.text("thinkingLevel") or "").lower() or None,
     }
     if settings.all.keys() & {"learningRate", "batchSize"}:
-        notes.append("Learning rate and batch size of open models are not carried over.")
+        notes.append("Learning rate and batch size of open models are not imported.")
     files = dict[str, bytes | None]()
     for use in ("training", "validation"):
         uri = spec.text(f"{use}DatasetUri") or ""
         is_file = uri.startswith("gs://")
         files[use] = read(uri) if is_file else None
         if uri and files[use] is None:
-            why = "is gone" if is_file else "is no file in Cloud Storage"
+            why = "is gone" if is_file else "is not a file in Cloud Storage"
             notes.append(f"The {use} data {uri} {why}.")
     return ImportedJob(
         base_model=base_of(job),

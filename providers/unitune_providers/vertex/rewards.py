@@ -1,12 +1,12 @@
-"""What answers earn in reinforcement tuning at Vertex AI: a job's grader as its reward functions.
+"""Convert a job's grader to reward functions of Vertex AI's reinforcement tuning.
 
     string_check eq, like of sample.output_text         string match: exact, partial
     the same of sample.output_json.KEY                  of a key of the answer's JSON
     multi, whose formula is a weighted mean of these    composite reward
 
-``{{ item.KEY }}`` is ``{{references.KEY}}`` there. Right earns 1 and wrong 0, as with the grader;
-other graders are refused. A reward function of Vertex AI's own (by a model, by code, by Cloud Run)
-goes through ``options.vertex.reward`` as it is.
+``{{ item.KEY }}`` becomes ``{{references.KEY}}``. A right answer earns 1 and a wrong one 0, as with
+the grader; other graders are refused. Vertex AI's own reward functions (by a model, by code, by
+Cloud Run) are passed unchanged with ``options.vertex.reward``.
 
 Source: google-genai 3.6.1, types.py, ReinforcementTuningSpec and what it names; docs.cloud.google.
 com/gemini-enterprise-agent-platform/models/tuning/reinforcement-tuning, reward functions and quick
@@ -29,32 +29,28 @@ from unitune.scorers.interface import Setting
 
 Reward = dict[str, JsonValue]
 
-OPERATIONS = {"eq": "EXACT_MATCH", "like": "PARTIAL_MATCH"}  # Vertex AI's words by OpenAI's
-MOST_GRADERS = 8  # in a formula, which is tried with each right and wrong
+OPERATIONS = {"eq": "EXACT_MATCH", "like": "PARTIAL_MATCH"}  # Vertex AI's names by OpenAI's
+MOST_GRADERS = 8  # in a formula, which is evaluated with each right and wrong
 _ANSWER = re.compile(r"\{\{\s*sample\.output_(?:text|json\.(?P<key>[\w-]+))\s*\}\}")
 _REFERENCE = re.compile(r"\{\{\s*item\.([\w-]+)\s*\}\}")
 
 
 def reward_settings(job: Job, own: Reward | None) -> Reward:
-    """Return the part of a create call that says what answers earn.
-
-    Raises:
-        JobError: There is none that Vertex AI can compute, or there are two.
-    """
+    """Return the reward of a create call; raise `JobError` without exactly one supported reward."""
     if own is not None:
         if job.tuning.reward.scorers is not None:
             raise JobError(
-                "options.vertex.reward and tuning.reward.scorers both say what answers earn. Leave "
-                "one out."
+                "options.vertex.reward and tuning.reward.scorers both define the reward. Remove "
+                "one of them."
             )
         composite = "weightedRewardConfigs" in own
         return {"compositeRewardConfig" if composite else "singleRewardConfig": own}
     scorer = job.reward_scorer
     if not isinstance(scorer, OpenAIGrader):
         raise JobError(
-            f"Vertex AI does not compute the scorer {scorer.name!r}. Give tuning.reward.scorers: "
-            "{type: grader, grader: …}, which other backends take, too, or options.vertex.reward, "
-            "a reward function in Vertex AI's form."
+            f"Vertex AI cannot compute the scorer {scorer.name!r}. Set tuning.reward.scorers: "
+            "{type: grader, grader: …}, which other backends support too, or "
+            "options.vertex.reward, a reward function in Vertex AI's format."
         )
     grader = scorer.load(Setting(job.folder))
     if not isinstance(grader, Multi):
@@ -70,15 +66,15 @@ def _single(grader: StringCheck | TextSimilarity, name: str) -> Reward:
     if not isinstance(grader, StringCheck) or grader.operation not in OPERATIONS:
         what = grader.operation if isinstance(grader, StringCheck) else "text_similarity"
         raise JobError(
-            f"the grader {name}: Vertex AI has no {what}. Take string_check with eq or like, or "
-            "name a reward function of Vertex AI's own in options.vertex.reward."
+            f"the grader {name}: Vertex AI does not support {what}. Use string_check with eq or "
+            "like, or a reward function of Vertex AI's own in options.vertex.reward."
         )
     answer, reference = _ANSWER.fullmatch(grader.input.strip()), grader.reference
     if answer is None or "{{" in _REFERENCE.sub("", reference):
         raise JobError(
             f"the grader {name}: Vertex AI checks the whole answer ({{{{ sample.output_text }}}}) "
             "or a key of its JSON ({{ sample.output_json.KEY }}) against keys of the row "
-            f"({{{{ item.KEY }}}}), and this one checks {grader.input!r} against {reference!r}."
+            f"({{{{ item.KEY }}}}), but this one checks {grader.input!r} against {reference!r}."
         )
     match: Reward = {
         "matchOperation": OPERATIONS[grader.operation],
@@ -94,14 +90,10 @@ def _single(grader: StringCheck | TextSimilarity, name: str) -> Reward:
 
 
 def _weights(grader: Multi) -> list[float]:
-    """Return the weights of a formula that is a weighted mean.
-
-    Each of its checks is right or wrong, so a formula that agrees with the mean wherever they are
-    is one.
-    """
+    """Return the weights of a mean, which is compared with the formula for all combinations."""
     names = list(grader.graders)
     wrong = JobError(
-        f"calculate_output is {grader.calculate_output!r}, and Vertex AI takes a weighted mean of "
+        f"calculate_output is {grader.calculate_output!r}, but Vertex AI needs a weighted mean of "
         f"at most {MOST_GRADERS} graders, such as 0.7 * a + 0.3 * b, whose weights add up to 1."
     )
     if len(names) > MOST_GRADERS:

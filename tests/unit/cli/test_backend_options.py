@@ -50,7 +50,7 @@ def test_a_bound_a_default_and_a_choice_are_told() -> None:
         options["learning_rate_multiplier"].default,
     )
     assert "default, low, medium, high" == options["reasoning_effort"].type
-    assert "Project that the run is created under." == options["wandb.project"].meaning
+    assert "Project of the run." == options["wandb.project"].meaning
 
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)

@@ -53,7 +53,10 @@ def test_a_refused_row_is_told_with_line_and_reason_and_nothing_is_written(
     Path("out.jsonl").write_text(old, encoding="utf-8")
     outcome = convert("rows.jsonl", "--to", "openai-chat", "-o", "out.jsonl")
     assert (2, "", old) == (outcome.code, outcome.out, Path("out.jsonl").read_text())
-    assert "rows.jsonl:2 openai-chat cannot hold this row: the row has the weight 2" in outcome.err
+    assert (
+        "rows.jsonl:2 openai-chat cannot represent this row: the row has the weight 2"
+        in outcome.err
+    )
     assert "rows.jsonl:3" in outcome.err
     assert "2 of 3 rows cannot be converted; nothing was written." in outcome.err
     assert ["out.jsonl", "rows.jsonl"] == sorted(path.name for path in Path().iterdir())

@@ -107,16 +107,16 @@ def test_a_vendor_that_hands_out_weights_gives_an_adapter_alone(
     taking(DownloadingFake(), monkeypatch)
     refused = unitune("export", "--to", "gguf", "-o", "out")
     assert 2 == refused.code
-    assert "backend 'fake' gives an adapter alone: --to adapter." in refused.err
+    assert "backend 'fake' offers only adapters (--to adapter)." in refused.err
     shown = unitune("export", "--to", "adapter", "-o", "out")
     assert b"weights" == (tmp_path / "out" / "adapter.tar.zst").read_bytes()
     assert "verified           no\n" in shown.out
-    assert "was not verified: no model was run" in shown.out
-    assert "out is there already" in unitune("export", "--to", "adapter", "-o", "out").err
+    assert "not verified: no model was run" in shown.out
+    assert "out already exists" in unitune("export", "--to", "adapter", "-o", "out").err
 
 
 @pytest.mark.usefixtures("_run")
 def test_a_vendor_that_keeps_its_weights_is_named(unitune: Command) -> None:
     refused = unitune("export", "--to", "merged")
     assert 2 == refused.code
-    assert "backend 'fake' gives no weights. Models that were tuned on this" in refused.err
+    assert "backend 'fake' offers no weights. Models tuned on this machine" in refused.err

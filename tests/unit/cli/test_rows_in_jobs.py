@@ -98,7 +98,7 @@ def test_refused_rows_are_told_once_and_no_line_is_an_emoji(unitune: Command, jo
     file.write_text("".join(json.dumps(row) + "\n" for row in named))
     refused = unitune("run", str(job), "--budget", "9999", "--allow-unpriced")
     assert 2 == refused.code
-    assert "train.jsonl:100: vertex-sft cannot hold this row" in refused.err
+    assert "train.jsonl:100: vertex-sft cannot represent this row" in refused.err
     assert "more rows: lines " in " ".join(refused.err.split())
     assert "more; `unitune plan` on the job shows them." in " ".join(refused.err.split())
     assert 1 == refused.err.count("'Ann'")

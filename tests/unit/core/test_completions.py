@@ -107,7 +107,7 @@ def test_what_the_job_has_set_is_never_left_out() -> None:
     body = dialect.body("m", fixed)
     assert 0.5 == body["temperature"]
     told = Refusal.read(400, openai(NO_TEMPERATURE, "temperature", "unsupported_value"))
-    with pytest.raises(JobError, match=r"evaluate.temperature is 0.5.*Leave evaluate.temperature"):
+    with pytest.raises(JobError, match=r"evaluate.temperature is 0.5.*Remove evaluate.temperature"):
         dialect.learn(body, fixed, told)
 
 

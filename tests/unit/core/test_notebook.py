@@ -12,7 +12,7 @@ import pytest
 
 import unitune
 from unitune.backends.protocol import Event
-from unitune.run.in_notebook import step_words
+from unitune.run.curves import step_words
 from unitune.workspace.notebook import live, table
 
 HOSTILE = "</td><script>alert(1)</script>"

@@ -81,11 +81,11 @@ def test_the_offer_that_comes_with_the_backend_wins(site: Path) -> None:
 def test_two_backends_of_one_name_are_told_with_their_packages(site: Path) -> None:
     for package in ("one", "another"):
         installed(site, package, {"backends": f"{package}:Backend"})
-    with pytest.raises(UserError, match="backend 'cohere' is brought by another and one"):
+    with pytest.raises(UserError, match="backend 'cohere' is provided by another and one"):
         registry.backend("cohere")
 
 
 def test_two_offers_without_a_backend_are_told_too(site: Path) -> None:
     installed(site, "strangers-offers", {"offers": "strangers_offers"})
-    with pytest.raises(UserError, match="offer 'cohere' is brought by strangers-offers and"):
+    with pytest.raises(UserError, match="offer 'cohere' is provided by strangers-offers and"):
         registry.offer("cohere")

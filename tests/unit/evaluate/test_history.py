@@ -159,7 +159,7 @@ def test_a_damaged_comparison_does_not_hide_the_others() -> None:
     listing = history.comparison_listing()
     assert [kept[1].id] == [each.id for each in listing.comparisons]
     assert [f"the comparison {kept[0].id}"] == [each.what for each in listing.unreadable]
-    with pytest.raises(UnreadableRecord, match="in the history its"):
+    with pytest.raises(UnreadableRecord, match="in the history is wrong"):
         find_comparison(kept[0].id or "")
 
 

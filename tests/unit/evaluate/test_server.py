@@ -79,9 +79,9 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
         (Fault.RATE_LIMITED, "HTTP 429", 429),
         (Fault.SERVER_ERROR, "HTTP 500", 500),
         (Fault.ERROR_AFTER, "HTTP 500", 500),
-        (Fault.SILENCE, "no whole answer", None),
-        (Fault.CUT, "no whole answer", None),
-        (Fault.SHORT, "no whole answer", None),
+        (Fault.SILENCE, "no complete answer", None),
+        (Fault.CUT, "no complete answer", None),
+        (Fault.SHORT, "no complete answer", None),
         (Fault.EXPIRED_KEY, "HTTP 401", 401),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_is_no_answer_is_shown(
 ) -> None:
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: VendorResponse(content))
     reply = ask(stage)
-    assert "sent no answer of a chat model" in (reply.error or "")
+    assert "does not come from a chat model" in (reply.error or "")
     assert content.decode() in (reply.error or "")
 
 

@@ -182,7 +182,7 @@ SFT = ["openai-chat", "together-chat", "vertex-sft", "bedrock-nova", "bedrock-pr
 DPO = ["openai-dpo", "together-dpo", "vertex-preference"]
 REFUSED = [
     *(Refused(name, PAIR, "a preference") for name in SFT),
-    *(Refused(name, chat(USER, expected="a"), "`expected` is for judging") for name in SFT),
+    *(Refused(name, chat(USER, expected="a"), "`expected` is used for evaluation") for name in SFT),
     *(Refused(name, CHAT, "no worse answer") for name in DPO),
     *(Refused(n, {**CHAT, "weight": 0.5}, "weight 0.5") for n in SFT if n != "together-chat"),
     Refused("openai-chat", chat(USER, {**ANSWER, "tool_call_id": "c"}), "has tool_call_id"),
@@ -190,23 +190,29 @@ REFUSED = [
     Refused("openai-chat", chat({**USER, "weight": 1}, ANSWER), "messages[0] has the weight 1"),
     Refused("openai-chat", chat(USER, {**CALLS, "tool_calls": [{"id": "1"}]}), "type is not"),
     Refused("openai-chat", chat(USER, ANSWER, parallel_tool_calls=3), "neither true nor false"),
-    Refused("openai-chat", chat(USER, ANSWER, tools=[{"name": "t"}]), "tools[0] has a key 'name'"),
+    Refused(
+        "openai-chat",
+        chat(USER, ANSWER, tools=[{"name": "t"}]),
+        "tools[0] has the unknown key 'name'",
+    ),
     Refused("openai-chat", chat(USER, {"role": "assistant"}), "messages[1] has no content"),
-    Refused("openai-rft", CHAT, "the user's must end the row"),
+    Refused("openai-rft", CHAT, "must end with the user's message"),
     Refused("openai-rft", {**QUESTION, "weight": 2}, "the weight 2"),
     Refused("together-chat", chat({"role": "developer", "content": "a"}, USER, ANSWER), "first"),
     Refused("together-chat", chat(USER, USER, ANSWER), "messages[1] is from 'user' like"),
     Refused("together-chat", chat(USER, SYSTEM, ANSWER), "at the beginning"),
-    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "in 2 parts"),
+    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "has 2 parts"),
     Refused("together-chat", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
     Refused("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
-    Refused("together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "'assistant' too"),
+    Refused(
+        "together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "also from 'assistant'"
+    ),
     Refused("vertex-sft", chat(USER, {**ANSWER, "weight": 0}), "messages[1] has the weight 0"),
-    Refused("vertex-sft", chat(USER, {**USER, "role": "developer"}, ANSWER), "write 'system'"),
+    Refused("vertex-sft", chat(USER, {**USER, "role": "developer"}, ANSWER), "use 'system'"),
     Refused("vertex-sft", with_schema({"additionalProperties": 1}), "nor a boolean"),
-    Refused("vertex-sft", chat(USER, SYSTEM, ANSWER), "its place is at the beginning"),
+    Refused("vertex-sft", chat(USER, SYSTEM, ANSWER), "it must be the first message"),
     Refused("vertex-sft", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
-    Refused("vertex-sft", chat(USER, RESULT, ANSWER), "answers no call before it"),
+    Refused("vertex-sft", chat(USER, RESULT, ANSWER), "neither answers an earlier call"),
     Refused(
         "vertex-sft",
         chat(
@@ -216,26 +222,30 @@ REFUSED = [
                 "tool_calls": [{**CALL, "function": {"name": "t", "arguments": "[1]"}}],
             },
         ),
-        "is no JSON object",
+        "is not a JSON object",
     ),
     Refused("vertex-sft", with_schema({"type": ["string", "null"]}), "type is ['string', 'null']"),
     Refused("vertex-sft", with_schema({"type": "dict"}), "type is 'dict'"),
-    Refused("vertex-sft", with_schema({"$ref": "#/x"}), "has a key '$ref'"),
-    Refused("vertex-sft", with_schema({"enum": [1]}), "enum is no list of texts"),
+    Refused("vertex-sft", with_schema({"$ref": "#/x"}), "has the unknown key '$ref'"),
+    Refused("vertex-sft", with_schema({"enum": [1]}), "enum is not a list of texts"),
     Refused(
         "vertex-preference",
         {**PAIR, "input": {"messages": [USER], "tools": WITH_TOOLS["tools"]}},
         "has tools",
     ),
     Refused("vertex-preference", {**PAIR, "input": {"messages": [SYSTEM]}}, "not the user's"),
-    Refused("vertex-rft", CHAT, "the user's must end the row"),
-    Refused("vertex-rft", QUESTION, "'grade' is {'max': 3}, and what rewards read is text"),
+    Refused("vertex-rft", CHAT, "must end with the user's message"),
+    Refused(
+        "vertex-rft", QUESTION, "'grade' is {'max': 3}, but references for rewards must be text"
+    ),
     Refused("bedrock-nova", WITH_TOOLS, "has tools"),
-    Refused("bedrock-nova", chat(SYSTEM, ANSWER), "messages[1] is from 'assistant' where 'user'"),
-    Refused("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' where"),
+    Refused(
+        "bedrock-nova", chat(SYSTEM, ANSWER), "messages[1] is from 'assistant' instead of 'user'"
+    ),
+    Refused("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' instead of"),
     Refused("bedrock-nova", chat({**USER, "content": "a System: b"}, ANSWER), "'System:'"),
     Refused("bedrock-nova", chat(USER, CALLS, RESULT, ANSWER), "calls or answers a tool"),
-    Refused("bedrock-prompt", CHAT, "put a system prompt into the user's"),
+    Refused("bedrock-prompt", CHAT, "move a system prompt into the user's"),
 ]
 
 
@@ -303,14 +313,18 @@ UNREADABLE = [
     ("vertex-sft", {"contents": [user({"fileData": {}}), model({"text": "a"})]}, "'fileData'"),
     ("vertex-sft", {"contents": [user({"text": "a"})]}, "from 'user'"),
     ("vertex-sft", {"contents": [user({"text": "a"}), {"role": "ai", "parts": []}]}, "'ai'"),
-    ("vertex-sft", {"contents": 3}, "contents is no list"),
+    ("vertex-sft", {"contents": 3}, "contents is not a list"),
     (
         "vertex-sft",
         {"contents": [user({"text": "a"}), model({"functionCall": {"name": "f"}}, {"text": "b"})]},
-        "text behind",
+        "text after",
     ),
     ("vertex-preference", {"contents": [user({"text": "a"})], "completions": []}, "score"),
-    ("bedrock-nova", {"schemaVersion": "x", "messages": [{"role": "user"}]}, "content is no list"),
+    (
+        "bedrock-nova",
+        {"schemaVersion": "x", "messages": [{"role": "user"}]},
+        "content is not a list",
+    ),
     ("bedrock-nova", {"messages": []}, "schemaVersion"),
     ("bedrock-prompt", {"prompt": "a"}, "completion is not text"),
 ]

@@ -348,6 +348,6 @@ def test_backends_without_a_switch_say_what_to_do(
         with pytest.raises(Unsupported, match="unitune undeploy"):
             moved(pair[1])
         patch.setattr(swapping, "Deploys", int)
-        with pytest.raises(Unsupported, match="Leave --deploy out"):
+        with pytest.raises(Unsupported, match="Omit --deploy"):
             moved(pair[1])
     assert before == switches(vendor)

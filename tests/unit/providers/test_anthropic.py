@@ -201,9 +201,9 @@ def test_thoughts_are_no_answer_and_cached_tokens_are_counted(
         (Fault.RATE_LIMITED, "rate limit reached (HTTP 429)"),
         (Fault.SERVER_ERROR, "internal error (HTTP 500)"),
         (Fault.EXPIRED_KEY, "the key has expired (HTTP 401). Check the key in ANTHROPIC_API_KEY"),
-        (Fault.SILENCE, "no whole answer"),
-        (Fault.CUT, "no whole answer"),
-        (Fault.SHORT, "no whole answer"),
+        (Fault.SILENCE, "no complete answer"),
+        (Fault.CUT, "no complete answer"),
+        (Fault.SHORT, "no complete answer"),
     ],
 )
 def test_a_question_that_fails_is_an_error_in_the_reply(

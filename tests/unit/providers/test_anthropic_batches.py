@@ -296,7 +296,7 @@ def test_an_answer_without_an_id_is_no_clear_answer(
     backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vendor, "create_batch", lambda _: {"type": "message_batch"})
-    with pytest.raises(Unreachable, match="names no id"):
+    with pytest.raises(Unreachable, match="without the field"):
         submit(backend)
 
 
@@ -323,7 +323,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
 @pytest.mark.parametrize(
     ("requests", "message"),
     [
-        ({"a b": asking("So?")}, "'a b'; Anthropic takes 1 to 64 letters"),
+        ({"a b": asking("So?")}, "'a b' is invalid; use 1 to 64 letters"),
         ({"k" * 65: asking("So?")}, "1 to 64"),
         (
             {
@@ -336,7 +336,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
                     )
                 )
             },
-            "cannot take request k-1-7",
+            "cannot accept request k-1-7",
         ),
     ],
 )

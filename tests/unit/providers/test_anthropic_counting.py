@@ -65,8 +65,8 @@ def test_answer_has_the_sdks_own_type(server: Server) -> None:
         (Fault.RATE_LIMITED, BackendError, "rate limit reached (HTTP 429)"),
         (Fault.SERVER_ERROR, BackendError, "internal error (HTTP 500)"),
         (Fault.EXPIRED_KEY, BackendError, "Check the key in ANTHROPIC_API_KEY"),
-        (Fault.SILENCE, Unreachable, "no whole answer"),
-        (Fault.CUT, Unreachable, "no whole answer"),
+        (Fault.SILENCE, Unreachable, "no complete answer"),
+        (Fault.CUT, Unreachable, "no complete answer"),
     ],
 )
 def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
@@ -95,7 +95,7 @@ def test_what_cannot_be_asked_is_not_counted(server: Server) -> None:
     broken = Request(messages=(Message(role="assistant", tool_calls=(call,)),))
     tuned = TunedModel(backend="anthropic", name="tuned", base=MODEL)
 
-    with pytest.raises(Unsupported, match="cannot take this request"):
+    with pytest.raises(Unsupported, match="cannot accept this request"):
         AnthropicBackend().count_tokens(MODEL, broken)
     with pytest.raises(Unsupported, match="no tuning API"):
         AnthropicBackend().count_tokens(tuned, SHORT)

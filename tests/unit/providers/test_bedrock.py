@@ -215,7 +215,7 @@ def test_a_wrong_option_creates_nothing(
     ("setting", "message"),
     [
         ("UNITUNE_BEDROCK_BUCKET=", "UNITUNE_BEDROCK_BUCKET is not set"),
-        ("UNITUNE_BEDROCK_BUCKET=No_Bucket", "'No_Bucket', which names no bucket"),
+        ("UNITUNE_BEDROCK_BUCKET=No_Bucket", "'No_Bucket', which is not a bucket"),
         ("UNITUNE_BEDROCK_ROLE_ARN=", "Set UNITUNE_BEDROCK_ROLE_ARN"),
         ("UNITUNE_BEDROCK_ROLE_ARN=admin", "'admin' is not the ARN of one"),
     ],
@@ -492,7 +492,7 @@ def test_what_an_import_cannot_carry_is_noted(
     backend = BedrockBackend()
     job_id = backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
     request = vendor.jobs[0].request
-    assert ("Bedrock's batchSize = 1 is not carried over",) == backend.import_job(job_id).notes
+    assert ("Bedrock's batchSize = 1 is not imported",) == backend.import_job(job_id).notes
 
     vendor.jobs[0].request = {**request, "customizationType": "DISTILLATION"}
     with pytest.raises(Unsupported, match="DISTILLATION"):

@@ -196,8 +196,8 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
         (Fault.SERVER_ERROR, "HTTP 500"),
         (Fault.EXPIRED_KEY, "HTTP 401"),
         (Fault.SILENCE, "ReadTimeoutError"),
-        (Fault.CUT, "no whole answer"),
-        (Fault.SHORT, "no whole answer"),
+        (Fault.CUT, "no complete answer"),
+        (Fault.SHORT, "no complete answer"),
     ],
 )
 def test_a_question_that_fails_is_an_error_in_the_reply(
@@ -228,7 +228,7 @@ def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBa
     chat = backend.chat(NOVA)
     reply = reply_once(chat, Request(messages=turns))
 
-    assert "cannot take this request" in (reply.error or "")
+    assert "cannot accept this request" in (reply.error or "")
 
 
 def test_a_question_is_written_as_converse_takes_it() -> None:

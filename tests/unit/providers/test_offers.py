@@ -205,7 +205,7 @@ def test_a_backend_that_takes_only_some_customers_is_named_as_such() -> None:
 def test_where_unitune_cannot_launch_it_says_so_and_not_that_there_is_no_such_backend() -> None:
     with pytest.raises(Unsupported, match=r"cannot launch at tinker yet.*unitune prices"):
         registry.backend("tinker")
-    with pytest.raises(Unsupported, match="since 2025-09-15"):
+    with pytest.raises(Unsupported, match="by 2025-09-15"):
         registry.backend("cohere")
 
 

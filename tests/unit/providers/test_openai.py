@@ -54,7 +54,7 @@ def test_a_start_at_another_server_is_refused(stage: Stage) -> None:
         backend="openai", name="ft:x@http://127.0.0.1:1/v1", base=stage.vendor.bases[0]
     )
     launch = replace(stage.launch(), start=Start(model=elsewhere))
-    with pytest.raises(JobError, match="cannot go on from a model of another server"):
+    with pytest.raises(JobError, match="continue from a model on another server"):
         stage.backend.submit(launch)
 
 
@@ -160,7 +160,7 @@ def test_two_graders_are_one_too_many(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("rft", {}, "openai does not compute the scorer 'exact'.* options.openai.grader"),
+        ("rft", {}, "openai cannot compute the scorer 'exact'.* options.openai.grader"),
         ("sft", {"learning_rate_multiplier": 0}, "options.openai.learning_rate_multiplier is 0"),
         ("sft", {"learning_rate_multiplyer": 1}, "Did you mean 'learning_rate_multiplier'"),
         ("sft", {"wandb": {}}, "options.openai.wandb.project"),

@@ -112,8 +112,8 @@ def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> Non
     ("fault", "words"),
     [
         (Fault.SERVER_ERROR, "HTTP 500"),
-        (Fault.CUT, "no whole answer"),
-        (Fault.SILENCE, "no whole answer"),
+        (Fault.CUT, "no complete answer"),
+        (Fault.SILENCE, "no complete answer"),
         (Fault.EXPIRED_KEY, "Check the key in OPENAI_API_KEY"),
     ],
 )

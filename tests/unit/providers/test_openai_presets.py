@@ -162,7 +162,9 @@ def test_azure_without_a_token_says_why_and_how_to_sign_in(
         raise LookupError(f"no credential for {scope}")
 
     azure_identity(monkeypatch, refuse)
-    with pytest.raises(UserError, match=r"Entra ID gave no token: no credential.*`az login`"):
+    with pytest.raises(
+        UserError, match=r"Entra ID did not return a token: no credential.*`az login`"
+    ):
         azure.backend.poll("ftjob-1", "")
 
 

@@ -286,7 +286,7 @@ def test_a_connection_that_is_cut_is_an_error() -> None:
     with serve(vendor) as server:
         server.inject_fault(Fault.SHORT, "POST", "completions")
         _, reply = split(stream_once(open_server(f"{server.url}/v1", "m"), REQUEST))
-    assert "no whole answer" in str(reply.error)
+    assert "no complete answer" in str(reply.error)
     assert reply.retryable
 
 

@@ -156,7 +156,9 @@ def test_setting_beyond_the_limits_sends_nothing(
     server: Server, backend: TogetherBackend, launch: Launch
 ) -> None:
     job = launch.job.model_copy(update={"tuning": Tuning(epochs=99)})
-    with pytest.raises(JobError, match=r"tuning\.epochs is 99; together takes at most 20"):
+    with pytest.raises(
+        JobError, match=r"tuning\.epochs is 99; for this base model, together accepts at most 20"
+    ):
         backend.submit(Launch(launch.key, job, launch.training, None, launch.folder))
     assert [] == server.received("POST", "/fine-tunes$")
 
@@ -297,7 +299,7 @@ def test_checkpoint_is_one_model_whatever_its_archives(
     assert model is not None
     (checkpoint,) = backend.checkpoints(job_id, "Qwen/Qwen3-8B")
     assert (2, f"{model.name}:2") == (checkpoint.step, checkpoint.model.name)
-    with pytest.raises(Unsupported, match="It goes with model"):
+    with pytest.raises(Unsupported, match="without its model"):
         backend.delete_model(checkpoint.model)
 
 

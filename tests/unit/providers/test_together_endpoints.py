@@ -102,7 +102,7 @@ def test_undeploy_that_takes_too_long_says_that_it_costs(
 ) -> None:
     monkeypatch.setattr(together, "STOP_SECONDS", 0.0)
     ref = backend.deploy(MODEL, "tone", CONFIG)
-    with pytest.raises(BackendError, match="undeploy it again"):
+    with pytest.raises(BackendError, match="Undeploy it again"):
         backend.undeploy(ref)
 
 

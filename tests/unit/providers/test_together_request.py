@@ -187,7 +187,7 @@ def test_simpo_needs_no_reference_and_counts_by_token() -> None:
 def test_simpo_without_a_margin_is_refused() -> None:
     """Together switches SimPO on by a margin above 0."""
     tuning = Tuning(preference=Preference(loss="simpo", margin=0))
-    with pytest.raises(JobError, match="takes a margin above 0"):
+    with pytest.raises(JobError, match="needs a margin above 0"):
         body(tuning, method="dpo")
 
 
@@ -198,12 +198,24 @@ def test_full_training_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("tuning", "options", "said"),
     [
-        (Tuning(epochs=21), {}, "tuning.epochs is 21; together takes at most 20"),
-        (Tuning(batch_size=97), {}, "tuning.batch_size is 97; together takes at least 8 and at"),
+        (
+            Tuning(epochs=21),
+            {},
+            "tuning.epochs is 21; for this base model, together accepts at most 20",
+        ),
+        (
+            Tuning(batch_size=97),
+            {},
+            "tuning.batch_size is 97; for this base model, together accepts at least 8 and at",
+        ),
         (Tuning(batch_size=33), {"training": "full"}, "at least 8 and at most 32"),
         (Tuning(learning_rate=0.1), {}, "tuning.learning_rate is 0.1"),
         (Tuning(sequence_length=64), {}, "tuning.sequence_length is 64"),
-        (Tuning(lora=Lora(rank=65)), {}, "tuning.lora.rank is 65; together takes at most 64"),
+        (
+            Tuning(lora=Lora(rank=65)),
+            {},
+            "tuning.lora.rank is 65; for this base model, together accepts at most 64",
+        ),
         (Tuning(lora=Lora(alpha=1.5)), {}, "whole numbers"),
         (Tuning(lora=Lora(targets=("gate",))), {}, "tuning.lora.targets has 'gate'"),
         (Tuning(), {"n_evals": 101}, "options.together.n_evals is 101"),
@@ -247,7 +259,7 @@ def test_limits_that_together_does_not_say_are_none() -> None:
         ({"min_lr_ratio": 2}, "options.together.min_lr_ratio is 2; it must be at most 1"),
         (
             {"dpo_normalize_logratios_by_length": True},
-            "options.together.dpo_normalize_logratios_by_length is not for method sft",
+            "options.together.dpo_normalize_logratios_by_length does not apply to method sft",
         ),
     ],
 )
@@ -257,7 +269,7 @@ def test_options_are_checked_by_name_and_value(options: Options, said: str) -> N
 
 
 def test_options_of_sft_are_not_for_preferences() -> None:
-    with pytest.raises(JobError, match="train_on_inputs is not for method dpo"):
+    with pytest.raises(JobError, match="train_on_inputs does not apply to method dpo"):
         together_options(job(options={"train_on_inputs": True}, method="dpo"))
 
 

@@ -204,7 +204,7 @@ def test_reinforcement_says_what_answers_earn(
     assert ("rft", {"reward": {"group_size": 4}}) == (taken.method, taken.tuning)
     options = {"reward": spec["singleRewardConfig"], "thinking_level": "minimal"}
     assert options == taken.options
-    with pytest.raises(JobError, match="reward has no meaning with method sft"):
+    with pytest.raises(JobError, match="reward has no effect with method sft"):
         submit("r-2", options={"vertex": taken.options})
 
 
@@ -244,7 +244,10 @@ def test_a_start_is_the_model_behind_its_endpoint(
             "Did you mean 'learning_rate_multiplier'",
         ),
         ({"options": {"vertex": {"learning_rate_multiplier": 0}}}, "learning_rate_multiplier is 0"),
-        ({"options": {"vertex": {"pre_tuned_model_checkpoint_id": "1"}}}, "tuning a tuned model"),
+        (
+            {"options": {"vertex": {"pre_tuned_model_checkpoint_id": "1"}}},
+            "continuing a tuned model",
+        ),
         ({"tuning": Tuning(lora=Lora(rank=3))}, "1, 2, 4, 8, 16, 32"),
     ],
 )
@@ -622,8 +625,8 @@ def test_no_name_of_a_model_leads_the_callers_token_to_another_host(
     """The host is made of the location: ``https://LOCATION-aiplatform.googleapis.com``."""
     backend = VertexBackend()
     for name in (f"projects/p/locations/{place}/endpoints/1", f"projects/p/locations/{place}/x/1"):
-        with pytest.raises(UserError, match="as its location"):
+        with pytest.raises(UserError, match="has the location"):
             backend.chat(name)
-        with pytest.raises(UserError, match="as its location"):
+        with pytest.raises(UserError, match="has the location"):
             backend.chat(TunedModel(backend="vertex", name=name, base="gemini-3.5-flash-lite"))
     assert [] == server.requests

@@ -293,7 +293,7 @@ def test_a_job_that_expired_has_the_answers_that_it_wrote(
 ) -> None:
     batch_id = submit(backend)
     vendor.behavior.state = "JOB_STATE_EXPIRED"
-    assert "want of capacity" in (backend.poll_batch(batch_id).error or "")
+    assert "lack of capacity" in (backend.poll_batch(batch_id).error or "")
     with pytest.raises(BackendError, match="JOB_STATE_EXPIRED"):
         backend.fetch_batch(batch_id)
     vendor.write_answers(vendor.batches[batch_id], 1)
@@ -376,11 +376,11 @@ def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, serv
 @pytest.mark.parametrize(
     ("requests", "message"),
     [
-        ({"K-1": asking("So?")}, "'K-1'; Vertex AI takes 1 to 63 lower-case"),
+        ({"K-1": asking("So?")}, "'K-1' is invalid; Vertex AI needs 1 to 63"),
         ({"k" * 64: asking("So?")}, "1 to 63"),
         (
             {"k-1-7": Request(messages=(Message(role="user", name="anna", content="Hello?"),))},
-            "cannot take request k-1-7: .*anna",
+            "cannot accept request k-1-7: .*anna",
         ),
     ],
 )
@@ -440,7 +440,7 @@ def test_of_several_checkpoints_only_the_default_can_be_asked(
     backend: VertexBackend, server: Server, vendor: VertexVendor
 ) -> None:
     version, (first, last) = vendor.add_model(PLACE, None, 2)
-    with pytest.raises(Unsupported, match=r"answers with checkpoint 1 of .* checkpoint 2"):
+    with pytest.raises(Unsupported, match=r"serves checkpoint 1 of .* default checkpoint, 2"):
         backend.submit_batch("k-1", TunedModel(backend="vertex", name=first, base=BASE), ASKED)
     assert [] == server.received(*CREATE)
     backend.submit_batch("k-1", TunedModel(backend="vertex", name=last, base=BASE), ASKED)
@@ -469,7 +469,7 @@ def test_an_endpoint_without_a_model_is_unsupported(
     backend: VertexBackend, vendor: VertexVendor, tuned: TunedModel
 ) -> None:
     vendor.endpoints[tuned.name] = None
-    with pytest.raises(Unsupported, match="answers with 0 models"):
+    with pytest.raises(Unsupported, match="serves 0 models"):
         backend.submit_batch("k-1", tuned, ASKED)
 
 
@@ -575,7 +575,7 @@ def test_a_row_that_does_not_say_what_it_answers_is_an_error(
     batch_id = submit(backend)
     follow(backend, batch_id)
     rewrite(vendor, batch_id, content)
-    with pytest.raises(BackendError, match="does not say which request it answers"):
+    with pytest.raises(BackendError, match="does not identify its request"):
         backend.fetch_batch(batch_id)
 
 
@@ -597,7 +597,7 @@ def test_a_blocked_question_is_an_empty_answer(
         ({"status": "Internal"}, "Gemini could not answer: Internal."),
         ({"status": "Error: {no JSON"}, "Gemini could not answer: Error: {no JSON."),
         ({"response": {"modelVersion": "gemini"}}, "gave no reason"),
-        ({"response": {"candidates": 1}}, "no response of a model"),
+        ({"response": {"candidates": 1}}, "not a response of a model"),
     ],
 )
 def test_a_row_without_an_answer_says_why(

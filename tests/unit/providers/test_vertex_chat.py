@@ -230,4 +230,4 @@ def test_server_that_speaks_no_json_is_a_reply_with_an_error(
     tuned: ChatModel, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vendor, "answer", lambda _: VendorResponse(b"<html>proxy</html>"))
-    assert "no whole answer" in (ask(tuned).error or "")
+    assert "no complete answer" in (ask(tuned).error or "")

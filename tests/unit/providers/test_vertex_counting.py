@@ -66,7 +66,7 @@ def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor
         (Fault.RATE_LIMITED, BackendError, "HTTP 429"),
         (Fault.SERVER_ERROR, BackendError, "HTTP 500"),
         (Fault.EXPIRED_KEY, BackendError, "HTTP 401"),
-        (Fault.SILENCE, Unreachable, "no whole answer"),
+        (Fault.SILENCE, Unreachable, "no complete answer"),
     ],
 )
 def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
@@ -84,13 +84,13 @@ def test_answer_without_a_count_is_none(
     vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vendor, "answer", lambda _: VendorResponse({}))
-    with pytest.raises(Unreachable, match="names no count"):
+    with pytest.raises(Unreachable, match="has no count"):
         VertexBackend().count_tokens(MODEL, SHORT)
 
 
 def test_what_gemini_has_no_place_for_is_not_counted(server: Server) -> None:
     named = Request(messages=(Message(role="user", name="ada", content="Hello"),))
-    with pytest.raises(Unsupported, match="cannot take this request"):
+    with pytest.raises(Unsupported, match="cannot accept this request"):
         VertexBackend().count_tokens(MODEL, named)
     assert [] == server.received(*COUNT)
 

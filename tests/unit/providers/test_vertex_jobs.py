@@ -68,7 +68,7 @@ def test_job_without_a_word_is_unknown() -> None:
 
 def test_expired_job_failed_and_says_so_itself() -> None:
     seen = status_of(job(state="JOB_STATE_EXPIRED"), "")
-    assert (State.FAILED, "Vertex AI gives no reason (JOB_STATE_EXPIRED)") == (
+    assert (State.FAILED, "no reason given (JOB_STATE_EXPIRED)") == (
         seen.state,
         seen.error,
     )
@@ -84,7 +84,7 @@ def test_rows_that_were_left_out_are_a_warning() -> None:
     seen = job(state="JOB_STATE_RUNNING", tuning_data_stats={"supervised_tuning_data_stats": stats})
     _, counted, dropped = events_of(seen)
     assert {"rows": 8, "billable_tokens": 90, "steps": 4}.items() <= counted.data.items()
-    assert ("warning", "Vertex AI left rows out: too long; empty") == (
+    assert ("warning", "Vertex AI dropped rows: too long; empty") == (
         dropped.kind,
         dropped.data["text"],
     )
@@ -134,7 +134,7 @@ def test_imported_data_set_that_is_no_file_is_told() -> None:
         job(base_model="gemini-3.5-flash", supervised_tuning_spec=spec), read_rows
     )
     assert training_job.training is None
-    assert "no file in Cloud Storage" in training_job.notes[0]
+    assert "not a file in Cloud Storage" in training_job.notes[0]
 
 
 def test_other_kinds_of_tuning_cannot_be_imported() -> None:

@@ -87,17 +87,17 @@ def test_a_reward_function_of_its_own_goes_as_it_is() -> None:
     assert {"singleRewardConfig": single} == reward_settings(rewarded(None), single)
     composite: dict[str, JsonValue] = {"weightedRewardConfigs": [{"rewardConfig": single}]}
     assert {"compositeRewardConfig": composite} == reward_settings(rewarded(None), composite)
-    with pytest.raises(JobError, match="both say what answers earn"):
+    with pytest.raises(JobError, match="both define the reward"):
         reward_settings(rewarded(grader(CHECK)), single)
 
 
 @pytest.mark.parametrize(
     ("scorer", "why"),
     [
-        (None, "does not compute the scorer 'exact'"),
-        ({"type": "token_f1"}, "does not compute the scorer 'token_f1'"),
-        (grader({**CHECK, "operation": "ilike"}), "has no ilike"),
-        (grader(ALIKE), "has no text_similarity"),
+        (None, "cannot compute the scorer 'exact'"),
+        ({"type": "token_f1"}, "cannot compute the scorer 'token_f1'"),
+        (grader({**CHECK, "operation": "ilike"}), "does not support ilike"),
+        (grader(ALIKE), "does not support text_similarity"),
         (grader({**CHECK, "input": "{{sample.output_json.a.b}}"}), "a key of its JSON"),
         (grader({**CHECK, "input": "answer: {{sample.output_text}}"}), "the whole answer"),
         (grader({**CHECK, "reference": "{{sample.output_text}}"}), "against keys of the row"),

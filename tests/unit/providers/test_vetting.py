@@ -35,7 +35,7 @@ MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "reinforcement without a grader": ("openai", {"method": "rft"}, "needs a grader"),
     "grader for supervised": ("openai", {"options": {"grader": GRADER}}, "for method rft"),
-    "open model on Azure": ("azure", {"model": "gpt-oss-20b"}, "globalStandard only"),
+    "open model on Azure": ("azure", {"model": "gpt-oss-20b"}, "only with globalStandard"),
     "adapter settings without adapters": (
         "nebius",
         {"options": {"lora": False}, "tuning": {"lora": {"rank": 8}}},
@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "warm-up of Nova for Llama": (
         "bedrock",
         {"model": "meta.llama3-3-70b-instruct-v1:0", "tuning": {"warmup": 1}},
-        "is for Nova models",
+        "only for Nova models",
     ),
 }
 

@@ -133,10 +133,10 @@ def test_a_saved_job_names_the_same_folder_from_elsewhere(
 
 def test_a_deletion_says_what_goes_on_from_the_run(first: Run, continued: Job) -> None:
     run = launch(continued)
-    with pytest.raises(UserError, match=f"while run {run.id}, which goes on from its model"):
+    with pytest.raises(UserError, match=f"while run {run.id}, which continues from its model"):
         first.inventory()
     run.wait(0.001)
-    assert f"(run {run.id}, sft of demo, has gone on from it" in first.inventory()[-1]
+    assert f"(run {run.id}, sft of demo, continues from this run" in first.inventory()[-1]
     first.delete(force=True)
     assert find_run(run.id).start == run.start
 

@@ -105,7 +105,7 @@ def test_what_would_be_deleted_is_said_beforehand_and_reports_stay(
     ledger = "the run's record in the ledger"
     folder = f"the folder {run.folder}"
     assert [model, *files, folder, ledger] == run.inventory(reports=True)
-    assert [model, *files, f"{folder}, but for its evaluation", ledger] == run.inventory()
+    assert [model, *files, f"{folder}, except its evaluation", ledger] == run.inventory()
     assert [] == vendor.deleted
     assert [] == run.delete()
     assert [report.parent] == list(run.folder.iterdir())
@@ -148,7 +148,7 @@ def test_a_file_stays_while_a_launch_may_be_about_to_find_it(
     launching = runs()[0]
     first, second = run.delete()
     for sentence in (first, second):
-        assert f"stays: run {launching.id} is being launched and may use it" in sentence
+        assert f"was not deleted: run {launching.id} is being launched and may use it" in sentence
     assert 2 == len(uploads(workplace))
     launching.cancel()
     assert [] == run.delete()
@@ -172,9 +172,9 @@ def test_what_cannot_be_deleted_is_said_and_keeps_the_run_for_another_try(
     run = launch(make_job({})).wait(0.001)
     vendor.refuses = [BackendError("not allowed.", status=403), Unsupported("by hand only.")]
     model, file = run.delete()
-    assert f"the model {run.job_id} at fake stays: not allowed." == model
+    assert f"the model {run.job_id} at fake was not deleted: not allowed." == model
     assert file.startswith("the file ")
-    assert file.endswith(" at fake stays: by hand only.")
+    assert file.endswith(" at fake was not deleted: by hand only.")
     assert [run.id] == [left.id for left in runs()]
     assert [] == run.delete()
     assert [] == runs()
@@ -185,7 +185,9 @@ def test_a_forced_delete_forgets_the_run_and_says_what_stays(
 ) -> None:
     run = launch(make_job({})).wait(0.001)
     vendor.refuses = [BackendError("not allowed.", status=403)]
-    assert [f"the model {run.job_id} at fake stays: not allowed."] == run.delete(force=True)
+    assert [f"the model {run.job_id} at fake was not deleted: not allowed."] == run.delete(
+        force=True
+    )
     assert [] == runs()
 
 
@@ -195,7 +197,7 @@ def test_a_backend_that_cannot_delete_leaves_it_to_the_user(store: str, make_job
     left = run.delete()
     assert 3 == len(left)
     for sentence in left:
-        assert "unitune cannot delete there. Delete it by the vendor's own means." in sentence
+        assert "unitune cannot delete it. Delete it in the vendor's console." in sentence
     assert not run.folder.exists()
     assert [run.id] == [kept.id for kept in runs()]
 
@@ -223,7 +225,7 @@ def test_a_folder_that_cannot_be_deleted_is_said(
     with monkeypatch.context() as broken:
         broken.setattr(deleting.shutil, "rmtree", refuse)
         broken.setattr(Vendor, "delete_model", lambda *_: None)
-        assert [f"the folder {run.folder} stays: read-only file system."] == run.delete()
+        assert [f"the folder {run.folder} was not deleted: read-only file system."] == run.delete()
     assert [] == run.delete()
 
 
@@ -236,7 +238,7 @@ def test_files_on_another_machine_are_named(
         run = launch(make_job({})).wait(0.001)
     shutil.rmtree(run.folder)
     (left,) = run.delete()
-    assert "the run's files stay on the machine 'elsewhere'" in left
+    assert "the run's files are on the machine 'elsewhere'" in left
     assert f"delete runs/{run.id} in its .unitune folder there" in left
 
 

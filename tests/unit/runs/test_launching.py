@@ -118,8 +118,14 @@ def test_a_job_of_another_run_is_not_adopted(
 @pytest.mark.parametrize(
     ("described", "reason"),
     [
-        (JobDescription("by hand", "elsewhere/large"), "it trains 'elsewhere/large', and the run"),
-        (JobDescription(None, "tiny", "file-1"), "its training file is 'file-1', and the run's '"),
+        (
+            JobDescription("by hand", "elsewhere/large"),
+            "it trains 'elsewhere/large', but the run trains",
+        ),
+        (
+            JobDescription(None, "tiny", "file-1"),
+            "its training file is 'file-1', but the run's is '",
+        ),
     ],
 )
 def test_a_job_that_trains_something_else_is_not_adopted(
@@ -164,9 +170,9 @@ def test_an_uncertain_run_adopts_its_job_as_soon_as_the_list_shows_it(
 
 def test_adopt_and_resubmit_are_refused_for_a_run_that_is_not_uncertain(make_job: MakeJob) -> None:
     run = launch(make_job({"states": ["queued"] * 9}))
-    with pytest.raises(UserError, match="uncertain runs only"):
+    with pytest.raises(UserError, match="only for uncertain runs"):
         run.resume(resubmit=True)
-    with pytest.raises(UserError, match="uncertain runs only"):
+    with pytest.raises(UserError, match="only for uncertain runs"):
         run.resume(adopt="x")
 
 
@@ -297,7 +303,7 @@ def test_a_launch_whose_rows_are_handed_over_goes_on_without_its_folder(
 @pytest.mark.parametrize(
     ("host", "advice"),
     [
-        ("", r"has no train\.jsonl any more.*cancel.*again"),
+        ("", r"has no train\.jsonl.*cancel.*again"),
         ("elsewhere", r"on the machine 'elsewhere'.*cancel"),
     ],
 )

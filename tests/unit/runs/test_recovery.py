@@ -204,7 +204,7 @@ def test_a_clock_that_is_set_forward_between_kill_and_resume_makes_no_second_job
 def test_watchers_are_told_once_for_each_search_why_nothing_happens(interrupted: Run) -> None:
     interrupted.resume()
     silence = "the create call got no clear response (the"
-    waiting = "searching for up to 120 s, because the vendor's list may show late"
+    waiting = "searching for up to 120 s, because the vendor's list may "
     told = messages(interrupted)
     assert [silence, waiting, waiting, silence] == [
         next(beginning for beginning in (silence, waiting) if text.startswith(beginning))

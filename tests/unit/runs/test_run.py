@@ -95,7 +95,7 @@ def test_a_run_is_paused_and_goes_on(make_job: MakeJob) -> None:
     assert State.PAUSED is run.pause().state
     assert State.PAUSED is run.pause().wait(0.001).state
     assert State.SUCCEEDED is run.resume().wait(0.001).state
-    with pytest.raises(UserError, match="is succeeded; what can be paused"):
+    with pytest.raises(UserError, match="is succeeded and cannot be paused"):
         run.pause()
 
 
@@ -129,7 +129,7 @@ def test_a_backend_that_cannot_pause_says_so(
 
     run = launch(make_job({"steps": 99})).refresh()
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
-    with pytest.raises(Unsupported, match=f"'fake' only ends a job .unitune cancel {run.id}"):
+    with pytest.raises(Unsupported, match=f"'fake' can only cancel a job .unitune cancel {run.id}"):
         run.pause()
 
 
@@ -154,7 +154,7 @@ def test_cancel_ends_in_cancelled_and_can_be_asked_for_twice(make_job: MakeJob) 
 
 def test_a_run_that_has_ended_cannot_be_cancelled(make_job: MakeJob) -> None:
     run = launch(make_job({})).wait(0.001)
-    with pytest.raises(UserError, match="has succeeded already"):
+    with pytest.raises(UserError, match="has already succeeded"):
         run.cancel()
 
 

@@ -110,7 +110,7 @@ def test_what_a_failure_shows_controls_no_terminal() -> None:
 def test_the_gate_helper_says_why(pytester: pytest.Pytester) -> None:
     write_job(pytester.path, gate=True, lost=50)
     run(pytester, GATE).stdout.fnmatch_lines(
-        ["*the gate improve is not met (exit code 1): The candidate is worse*"]
+        ["*the gate improve was not passed (exit code 1): The candidate is worse*"]
     )
 
 

@@ -72,9 +72,7 @@ def test_runs_lists_the_others_and_names_the_run_and_the_field(
     done = unitune("runs")
     assert 4 == done.code, done.err
     assert whole.id in done.out
-    assert f"run {broken.id} cannot be read: in the ledger its {field}" in " ".join(
-        done.err.split()
-    )
+    assert f"run {broken.id} cannot be read: its {field}" in " ".join(done.err.split())
     assert "\x1b[31mred" not in done.err
     listed = json.loads(unitune("runs", "--json").out)
     assert ([whole.id], 2) == ([run["id"] for run in listed["runs"]], listed["total"])
@@ -165,7 +163,7 @@ def test_a_damaged_deployment_is_told(unitune: Command, two: Sequence[Run]) -> N
     damage("deployments", "usd_per_hour", "dear")
     done = unitune("deployments")
     assert 4 == done.code
-    told = f"deployment {record.id} cannot be read: in the ledger its usd_per_hour"
+    told = f"deployment {record.id} cannot be read: its usd_per_hour in the ledger"
     assert told in " ".join(done.err.split())
 
 

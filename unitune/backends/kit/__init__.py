@@ -1,1 +1,1 @@
-"""What a hosted backend is made of."""
+"""Shared parts of hosted backends."""

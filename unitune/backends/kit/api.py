@@ -1,9 +1,8 @@
-"""`Api`: a vendor's HTTP API, JSON in and out.
+"""Call a vendor's HTTP API, with JSON in and out.
 
-It keeps the house's rules, so that no backend states them again: a read is repeated after silence,
-a rate limit or a failure of the vendor, a write is sent once; no redirect is followed, since it
-would carry the key to another host; a body is bounded; every failure is an error of ours that keeps
-status, request id and Retry-After, and repeats no key.
+Reads are repeated after a missing answer, a rate limit or a failure of the vendor; writes are sent
+once. Redirects are not followed, since they would carry the key to another host. Bodies are
+bounded. Every failure becomes a `BackendError` with status, request id and Retry-After, but no key.
 
     api = Api(Endpoint(Vendor("mine", "MY_KEY"), "https://api.example.com/v1", {"api-key": key}))
     job = api.get("jobs", job_id, action=f"read job {job_id}")
@@ -36,22 +35,22 @@ from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields, read_json
 
-TIMEOUT_SECONDS = 60.0  # for each wait on the wire: to connect, for the next bytes of a response
-UPLOAD_SECONDS = 600.0  # likewise where a file is sent: the vendor may store it before it answers
+TIMEOUT_SECONDS = 60.0  # for each wait: for the connection, for the next bytes of a response
+UPLOAD_SECONDS = 600.0  # for uploads: the vendor may store the file before it answers
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
-# Pages in a row that bring nothing new, before a list is taken to be at its end
+# Pages in a row without new items before a list is considered complete
 MOST_EMPTY_PAGES = 100
 Body = Mapping[str, JsonValue]
 Query = Mapping[str, str | int | list[str]]
 Content = TypeVar("Content")
-# Returns what the request for the next page adds to the query; None after the last page
+# Return the query parameters of the next page; None after the last page
 NextPage = Callable[[Fields], Query | None]
 
 
 class Response(NamedTuple):
-    """A whole response of a vendor to an action."""
+    """A complete response of a vendor."""
 
     vendor: Vendor
     action: str
@@ -61,23 +60,13 @@ class Response(NamedTuple):
 
     @property
     def fields(self) -> Fields:
-        """The JSON of the response; empty content has no fields.
-
-        Raises:
-            Unreachable: The content is not JSON.
-        """
+        """JSON of the response; empty content has no fields. `Unreachable` if it is not JSON."""
         with vendor_errors(self.vendor, self.action):
             return Fields(read_json(self.content) if self.content.strip() else {})
 
 
 class Api:
-    """A vendor's API.
-
-    Each part of a path is percent-encoded. `action` completes "VENDOR could not …" in errors.
-
-    Args:
-        endpoint: Address, headers with the key, and who answers there.
-    """
+    """A vendor's API; parts of a path are percent-encoded."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -95,16 +84,16 @@ class Api:
         """Send a request once and return the response.
 
         Args:
-            method: Such as PUT.
-            path: Parts of the path; none: the endpoint's own address.
+            method: HTTP method, such as PUT.
+            path: Parts of the path; none for the endpoint's own address.
             action: Completes "VENDOR could not …".
             expected: Error statuses and redirects that are returned instead of raised.
-            largest: Most bytes of the response.
-            request: Query, content and timeout, as `httpx.Client.request` takes them.
+            largest: Maximum size of the response in bytes.
+            request: Further arguments of `httpx.Client.request`, such as params and timeout.
 
         Raises:
-            BackendError: The vendor refused (4xx), or failed and may have acted (5xx).
-            Unreachable: What became of it is not known.
+            BackendError: The vendor refused (4xx) or failed and may have acted (5xx).
+            Unreachable: The outcome is unknown.
         """
         with self._response(method, self.url(*path), action, expected, **request) as response:
             content = b"".join(_body(response, largest))
@@ -118,17 +107,12 @@ class Api:
         query: Query | None = None,
         largest: int = LARGEST_ANSWER,
     ) -> Fields:
-        """Return a resource, of at most `largest` bytes.
-
-        Raises:
-            BackendError: The vendor refused; `is_not_found` where there is no such resource.
-            Unreachable: It did not answer, or what came is no JSON.
-        """
+        """Return a resource of at most `largest` bytes; `BackendError.is_not_found` if missing."""
         send = partial(self.request, "GET", *path, action=action, params=query, largest=largest)
         return retry_read(lambda: send().fields)
 
     def find(self, *path: str, action: str, query: Query | None = None) -> Fields | None:
-        """Return a resource; None where there is none."""
+        """Return a resource, or None if it does not exist."""
         return _unless_missing(partial(self.get, *path, action=action, query=query))
 
     def pages(
@@ -139,13 +123,13 @@ class Api:
         items: str = "data",
         query: Query | None = None,
     ) -> Iterator[Fields]:
-        """Yield each item of a list once, whatever the order and the overlap of its pages.
+        """Yield each item of a list once, whatever the order and overlap of its pages.
 
-        `items` is the field of a page that holds its items; `query` is sent for each page.
+        `items` is the field of a page with its items; `query` is sent for each page.
         """
         seen, requested, empty = set[str](), set[str](), 0
         added: Query | None = {}
-        # A page may be empty and yet not the last (https://google.aip.dev/158).
+        # An empty page need not be the last (https://google.aip.dev/158).
         while added is not None and str(added) not in requested and empty < MOST_EMPTY_PAGES:
             requested.add(str(added))
             page = self.get(*path, action=action, query={**(query or {}), **added})
@@ -164,7 +148,7 @@ class Api:
         query: Query | None = None,
         changes_nothing: bool = False,
     ) -> Fields:
-        """Send a write once, as `request`; one that `changes_nothing` is repeated as a read is."""
+        """Send a write once; with `changes_nothing`, repeat it like a read."""
 
         def send() -> Fields:
             return self.request("POST", *path, action=action, json=body, params=query).fields
@@ -172,7 +156,7 @@ class Api:
         return retry_read(send) if changes_nothing else send()
 
     def delete(self, *path: str, action: str, query: Query | None = None) -> Fields:
-        """Delete a resource and return the response, empty where there was no such resource."""
+        """Delete a resource and return the response; empty if it did not exist."""
         send = partial(self.request, "DELETE", *path, action=action, params=query)
         return _unless_missing(lambda: send().fields) or Fields({})
 
@@ -192,13 +176,13 @@ class Api:
         return retry_read(read)
 
     def find_content(self, *path: str, action: str, query: Query | None = None) -> bytes | None:
-        """Return the content of a file; None where there is none."""
+        """Return the content of a file, or None if it does not exist."""
         return _unless_missing(partial(self.content, *path, action=action, query=query))
 
     def download(self, *path: str, action: str, file: BinaryIO, query: Query | None = None) -> str:
         """Write a file of any size into an emptied file, and return its content type.
 
-        It may lie elsewhere: redirects are followed, and the key stays at the vendor's address.
+        Redirects are followed, but the key is sent to the vendor's own address only.
         """
 
         def write() -> str:
@@ -211,7 +195,7 @@ class Api:
         return retry_read(write)
 
     def lines(self, *path: str, action: str) -> Generator[Fields]:
-        """Yield the rows of a file of JSON Lines as they come; an early end ends the transfer."""
+        """Yield the rows of a JSON Lines file as they arrive; closing it ends the transfer."""
         with self._file(path, action, None) as response:
             rest = b""
             for piece in _body(response, LARGEST_FILE):
@@ -223,13 +207,11 @@ class Api:
                 yield Fields(read_json(rest))
 
     def url(self, *path: str) -> str:
-        """Return the address of a resource.
-
-        Raises:
-            BackendError: A part of the path would lead to another path.
-        """
+        """Return the address of a resource; raise `BackendError` for a part such as ``..``."""
         if {"", ".", ".."} & set(path):
-            raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")
+            raise BackendError(
+                f"{'/'.join(path)!r} is not a valid path at {self.endpoint.vendor.name}."
+            )
         return "/".join((self.endpoint.url, *(quote(part, safe=":") for part in path)))
 
     @contextmanager
@@ -257,9 +239,9 @@ class Api:
         expected: Collection[int] = (),
         **request: Any,
     ) -> Generator[httpx.Response]:
-        """Yield a response whose content is still to be read; any error is one of ours.
+        """Yield a response whose content is not read yet; raise any failure as a `BackendError`.
 
-        A refused key is replaced once, if there is a newer one: nothing was created with it.
+        A refused key is replaced once by a newer one, as nothing was created with it.
         """
         vendor, gateway = self.endpoint.vendor, self._gateway
         if gateway.query:
@@ -294,23 +276,20 @@ def _unless_missing(send: Callable[[], Content]) -> Content | None:
 
 
 class ResourceApi(Api):
-    """An API whose resources are named by their path: ``accounts/acme/jobs/1`` is one name."""
+    """An API with paths as resource names, such as ``accounts/acme/jobs/1``."""
 
     def url(self, *path: str) -> str:
-        """As of `Api`; a slash in a name divides it."""
+        """Return the address of a resource; slashes divide a name."""
         return super().url(*"/".join(path).split("/"))
 
 
 def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> NextPage:
-    """Return the paging of a list whose page has the token of the next in a field."""
+    """Return paging for a list whose pages have the next page's token in a field."""
     return lambda page: {parameter: token} if (token := page.text(field)) else None
 
 
 def by_last_id(parameter: str = "after") -> NextPage:
-    """Return the paging of a list whose next page comes after the id of the last item.
-
-    A page in another order may end with an id that was used already; the last unused one is taken.
-    """
+    """Return paging by the last id of a page, or the last unused one if the order differs."""
     used = set[str]()
 
     def next_page(page: Fields) -> Query | None:
@@ -325,23 +304,21 @@ def by_last_id(parameter: str = "after") -> NextPage:
 
 
 def multipart(name: str, file: BinaryIO) -> dict[str, Any]:
-    """Return the arguments of `Api.request` that upload a file in a multipart form."""
+    """Return arguments of `Api.request` for a multipart file upload."""
     return {"files": {"file": (name, file, "application/jsonl")}, "timeout": UPLOAD_SECONDS}
 
 
 def item_key(item: Fields) -> str:
-    """Return the id of an item of a list, or all of its content where it has none."""
+    """Return the id of a list item, or all of its content."""
     return item.text("id") or item.text("name") or repr(item.all)
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
-    """Return the id of what a write created.
-
-    Raises:
-        Unreachable: The response names none, so what became of the write is not known.
-    """
+    """Return the id of a created object; raise `Unreachable` if it is missing."""
     if not (name := created.text(field)):
-        raise Unreachable(f"{endpoint.vendor.name} answered a create call and names no {field}.")
+        raise Unreachable(
+            f"{endpoint.vendor.name} answered a create call without the field {field!r}."
+        )
     return name
 
 

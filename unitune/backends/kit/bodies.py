@@ -1,8 +1,7 @@
-"""Bodies of answers within bounds, however they are compressed: 99 KiB of gzip may hold 100 MiB.
+"""Bound bodies of answers, also when compressed: 99 KiB of gzip may hold 100 MiB.
 
-`Body` takes a body as it comes and never decompresses more than it may hold. `GZIP_ONLY` asks for
-the only compression that is known here; an answer in another is refused. Not here: files that are
-written to the disk as they come.
+`Body` never decompresses more than allowed. `GZIP_ONLY` requests the only supported compression;
+answers in another are refused. Files written to disk as they arrive are not bounded here.
 """
 
 from __future__ import annotations
@@ -10,36 +9,36 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 
-# Bytes of an answer: 128,000 tokens, the longest that models give, are some 0.5 MiB
+# Bytes of an answer: 128,000 tokens, the longest that models give, are about 0.5 MiB
 LARGEST_ANSWER = 16 << 20
-# Bytes of a list or of a batch's results; OpenAI takes 200 MB of requests in one batch
+# Bytes of a list or of a batch's results; OpenAI accepts 200 MB of requests in one batch
 LARGEST_FILE = 1 << 30
-# Of decompressed to compressed bytes, beyond `LARGEST_ANSWER`: lines of JSON that are much alike
-# come to some 20, and gzip itself to 1,032
+# Ratio of decompressed to compressed bytes, beyond `LARGEST_ANSWER`: similar lines of JSON reach
+# about 20, and gzip itself 1,032
 MOST_RATIO = 100
-PIECE = 1 << 20  # bytes that are decompressed at a time
+PIECE = 1 << 20  # bytes decompressed at a time
 GZIP_ONLY = {"Accept-Encoding": "gzip"}
 _PLAIN = ("", "identity")
 _GZIP = ("gzip", "x-gzip")
-_GZIP_BITS = 31  # largest window, with gzip's own head and end (zlib's manual, inflateInit2)
+_GZIP_BITS = 31  # largest window, with gzip's header and trailer (zlib's manual, inflateInit2)
 
 
 class BodyError(ValueError):
-    """A body that is longer than it may be, or that cannot be decompressed."""
+    """A body that is too long or cannot be decompressed."""
 
 
 class Body:
-    """A body as it comes.
+    """A body that arrives in pieces.
 
     Args:
         encoding: The header Content-Encoding.
-        most: Bytes that it may have, decompressed.
+        most: Maximum size in bytes, decompressed.
     """
 
     def __init__(self, encoding: str | None, most: int = LARGEST_ANSWER) -> None:
         encoding = (encoding or "").strip().lower()
         if encoding not in (*_PLAIN, *_GZIP):
-            raise BodyError(f"it is compressed as {encoding[:30]!r}, and only gzip was requested")
+            raise BodyError(f"it is compressed as {encoding[:30]!r}, but only gzip was requested")
         self._is_compressed = encoding in _GZIP
         self._decompressor = zlib.decompressobj(_GZIP_BITS)
         self._ended = True
@@ -47,11 +46,7 @@ class Body:
         self._came = self._size = 0
 
     def decompressed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next piece holds, in pieces of at most `PIECE` bytes.
-
-        Raises:
-            BodyError: The body is too long, or cannot be decompressed.
-        """
+        """Decompress the next piece into pieces of at most `PIECE` bytes, or raise `BodyError`."""
         self._came += len(data)
         if not self._is_compressed:
             yield self._counted(data)
@@ -69,11 +64,7 @@ class Body:
                 self._decompressor = zlib.decompressobj(_GZIP_BITS)
 
     def end(self) -> None:
-        """Say that nothing more comes.
-
-        Raises:
-            BodyError: The end is missing.
-        """
+        """Mark the end of the body; raise `BodyError` if it is incomplete."""
         if not self._ended:
             raise BodyError("its gzip ends in the middle")
 
@@ -89,11 +80,7 @@ class Body:
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
-    """Yield a whole body, decompressed, of at most so many bytes.
-
-    Raises:
-        BodyError: It is too long, cannot be decompressed, or its end is missing.
-    """
+    """Decompress a whole body of at most `most` bytes, or raise `BodyError`."""
     body = Body(encoding, most)
     for piece in pieces:
         yield from body.decompressed(piece)

@@ -1,11 +1,8 @@
-"""Models behind HTTP: `JsonChatModel` for any wire, `ChatCompletions` for OpenAI's.
+"""Send requests to models over HTTP: `JsonChatModel` for any API, `ChatCompletions` for OpenAI's.
 
-`StreamingChatModel` is for any wire whose answers can come in pieces.
-
-They go over aiohttp, whose call costs a tenth of the processor time of an SDK's. A request is sent
-once, and again where the model has refused a setting that it can do without
-(`unitune.backends.kit.chat_completions`); whether again after a failure, the evaluation engine
-decides.
+`StreamingChatModel` is for any API that can stream answers. aiohttp is used because its calls cost
+a tenth of an SDK's processor time. A request is sent once, and again only if the model refused a
+setting that can be left out (`unitune.backends.kit.chat_completions`). Callers retry failures.
 """
 
 from __future__ import annotations
@@ -44,32 +41,32 @@ from unitune.models import ChatModel, Reply, Request
 from unitune.security.addresses import NotAnAddress, checked
 from unitune.security.json_fields import Unreadable, read_json
 
-ANSWER_SECONDS = 600.0  # longest wait for one answer: a model may think for minutes
+ANSWER_SECONDS = 600.0  # longest wait for one answer: a model may reason for minutes
 CONNECT_SECONDS = 10.0
 NO_SUCCESS = 300
 SERVER_ERROR = 500
-# Statuses with which servers refuse what they do not know, such as a stream
+# Statuses with which servers refuse unknown features, such as a stream
 CANNOT_STREAM = (400, 404, 405, 415, 422, 501)
 SILENT = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError, Unreadable)
-# What comes of a request that has no answer; a `JobError` is the user's to read
+# Failures that become a reply; a `JobError` is raised to the user
 FAILURES = (*SILENT, UnituneError, KeyError, ValueError)
 
 
 class JsonChatModel(ChatModel):
-    """A model that answers a POST of JSON; a subclass knows the wire.
+    """A model that answers a POST of JSON; a subclass implements the API.
 
-    Its methods may raise a `JobError` for what the job itself has set, and a KeyError or ValueError
-    for a request that cannot be sent.
+    Its methods may raise a `JobError` for a setting of the job, and a KeyError or ValueError for a
+    request that cannot be sent.
 
     Args:
         endpoint: The server.
-        path: Of its resource, below the address.
+        path: Path of its resource, below the address.
         model: Its name there, for messages.
-        fingerprint: As `ChatModel.fingerprint`.
+        fingerprint: As in `ChatModel.fingerprint`.
 
     Raises:
-        UserError: The environment names a proxy or certificates that cannot be used, or the
-            user's configuration a gateway's parameter that is not set.
+        UserError: The environment names an unusable proxy or certificate file, or the user's
+            configuration a gateway parameter that is not set.
     """
 
     def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
@@ -84,20 +81,19 @@ class JsonChatModel(ChatModel):
         self._action = f"answer as {model}"
 
     def body(self, request: Request) -> dict[str, object]:
-        """Return a request as the wire has it; a ValueError says why it cannot be sent."""
+        """Return the body of a request; raise ValueError if it cannot be sent."""
         raise NotImplementedError
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Change a body that was refused; False, the default: it cannot be mended."""
+        """Change a refused body and return whether it can be sent again; by default False."""
         del body, request, refusal
         return False
 
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
-        """Return a reply; None where the answer is none of a model."""
+        """Return the reply; None if the answer does not come from a model."""
         raise NotImplementedError
 
     async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
         started = time.perf_counter()
         try:
             body = self.body(request)
@@ -114,7 +110,6 @@ class JsonChatModel(ChatModel):
             return self._failed(error, started)
 
     async def aclose(self) -> None:
-        """Close the connections."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -125,7 +120,7 @@ class JsonChatModel(ChatModel):
         if self._session is None or self._loop is not loop:
             self._loop = loop
             self._session = aiohttp.ClientSession(
-                # The engine limits what is in flight; a second limit here would only queue.
+                # The engine limits concurrent requests; a second limit here would only queue.
                 connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
                 headers={"Content-Type": "application/json", **GZIP_ONLY},
@@ -138,7 +133,7 @@ class JsonChatModel(ChatModel):
     async def _post(
         self, url: str, body: Mapping[str, object]
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """Send a request, and again where its key was refused and there is a newer one."""
+        """Send a request, and again if its key was refused and there is a newer one."""
         query, headers = self._gateway.query, self._endpoint.request_headers(self._gateway)
         send = partial(
             self.session().post, url, data=json.dumps(body), params=query, allow_redirects=False
@@ -169,7 +164,9 @@ class JsonChatModel(ChatModel):
             if reply is not None:
                 return replace(reply, retry_after_seconds=rate_limit_delay(response.headers))
         shown = content[:TEXT_BYTES].decode(errors="replace")
-        return self._failed(Unreadable(f"it sent no answer of a chat model: {shown!r}"), started)
+        return self._failed(
+            Unreadable(f"the answer does not come from a chat model: {shown!r}"), started
+        )
 
     def _refused(self, status: int, response: aiohttp.ClientResponse, words: str) -> BackendError:
         error = ErrorResponse(status, response.headers, words)
@@ -178,7 +175,6 @@ class JsonChatModel(ChatModel):
     def _inside(
         self, code: int | None, response: aiohttp.ClientResponse, words: str
     ) -> BackendError:
-        """Return the error for a failure that a response with a status of success reports."""
         vendor, status = self._endpoint.vendor, code if code and code >= NO_SUCCESS else None
         return BackendError(
             f"{vendor.name} could not {self._action}: {vendor.safe(words) or 'no reason given'} "
@@ -188,7 +184,7 @@ class JsonChatModel(ChatModel):
 
     def _failed(self, error: Exception, started: float) -> Reply:
         seconds = time.perf_counter() - started
-        if isinstance(error, UnituneError):  # such as credentials that give no token any more
+        if isinstance(error, UnituneError):  # such as expired credentials
             return Reply.failed(error, seconds)
         if isinstance(error, SILENT):
             return Reply.failed(self._endpoint.vendor.unreachable(self._action, error), seconds)
@@ -197,25 +193,25 @@ class JsonChatModel(ChatModel):
 
 
 class StreamingChatModel(JsonChatModel):
-    """A `JsonChatModel` whose server can send an answer in pieces, as server-sent events."""
+    """A `JsonChatModel` whose server can stream answers as server-sent events."""
 
     def streamed(self) -> StreamedAnswer:
-        """Return what puts the events of one answer together."""
+        """Return an object that assembles the events of one answer."""
         raise NotImplementedError
 
     def streamed_body(self, body: dict[str, object]) -> dict[str, object]:
-        """Return a body that asks for the answer in pieces."""
+        """Return a body that requests a stream."""
         return {**body, "stream": True}
 
     def streamed_url(self) -> str:
-        """Return where such a body is sent."""
+        """Return the address for streamed requests."""
         return self._url
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
-        """Yield the answer's text as it comes, and then the reply.
+        """Yield the answer's text as it arrives, and then the reply.
 
-        A server that refuses to stream is sent the plain request; one that answers at once all the
-        same is read as it answers.
+        If a server refuses to stream, the plain request is sent. A server that answers at once is
+        read as is.
         """
         answer, started, has_text = self.streamed(), time.perf_counter(), False
         try:
@@ -248,7 +244,7 @@ class StreamingChatModel(JsonChatModel):
     ) -> AsyncGenerator[str]:
         async with aclosing(json_events(_pieces(response))) as events:
             async for event in events:
-                if event.all.get("error"):  # in the middle of an answer whose status was 200
+                if event.all.get("error"):  # in the middle of an answer with status 200
                     code = event.fields("error").whole("code")
                     raise self._inside(code, response, complaint(event.all))
                 if text := answer.add(event):
@@ -258,13 +254,13 @@ class StreamingChatModel(JsonChatModel):
 
 
 class ChatCompletions(StreamingChatModel):
-    """A model on a server that speaks OpenAI's chat completions.
+    """A model on a server with OpenAI's chat completions API.
 
     Args:
         endpoint: The server.
         model: Its name there.
-        fingerprint: As `ChatModel.fingerprint`; the address and the name by default.
-        dialect: What is known of the model's wire; shared, it is learnt once.
+        fingerprint: As in `ChatModel.fingerprint`; by default the address and the name.
+        dialect: Known differences of the model; can be shared to learn them once.
     """
 
     def __init__(
@@ -280,37 +276,32 @@ class ChatCompletions(StreamingChatModel):
         self._dialect = dialect or Dialect()
 
     def body(self, request: Request) -> dict[str, object]:
-        """As of `JsonChatModel`."""
         return self._dialect.body(self._model, request)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """As of `JsonChatModel`."""
         return self._dialect.learn(body, request, refusal)
 
     def streamed_body(self, body: dict[str, object]) -> dict[str, object]:
-        """As of `StreamingChatModel`."""
         return self._dialect.streamed(body)
 
     def streamed(self) -> StreamedAnswer:
-        """As of `StreamingChatModel`."""
         return StreamedCompletion()
 
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
-        """As of `JsonChatModel`."""
         reply = self._dialect.read(body, answer, seconds)
         return reply if reply.error is None or reply.retryable else None
 
 
 def open_server(url: str, model: str, *, key: Callable[[], str] | None = None) -> ChatCompletions:
-    """Return a model on any server of this wire.
+    """Return a model on any server with this API.
 
     Args:
         url: Base URL, with its version: ``http://127.0.0.1:8000/v1``.
         model: Its name there.
-        key: Returns the bearer token, for each request; None: none is sent.
+        key: Returns the bearer token for each request; None to send no token.
 
     Raises:
-        JobError: The URL is none.
+        JobError: The URL is invalid.
     """
     try:
         base = checked(url)

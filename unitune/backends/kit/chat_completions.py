@@ -1,11 +1,9 @@
-"""Chat completions, the wire that most servers speak: what is sent, and what an answer says.
+"""Build requests for chat completions, the API of most servers, and read their answers.
 
-Servers differ in what they take. A model that thinks before it answers refuses a temperature, and
-wants its limit under another name; some servers know no seed, or cap the limit. `Dialect` is what
-one model has been found not to take. It learns from refusals that name a parameter, and from no
-others, so a request that the model refuses for another reason stays refused. What a job itself has
-set (`Request.fixed`) is never left out: that refusal is the user's to read.
-Pure functions; who sends, and how often, is the business of those who import them.
+Servers differ: reasoning models refuse a temperature and name the output limit differently; some
+servers have no seed or cap the limit. `Dialect` records what one model does not support. It learns
+only from refusals that name a parameter. A setting of the job (`Request.fixed`) is never left out;
+its refusal is raised to the user. This module sends nothing.
 """
 
 from __future__ import annotations
@@ -22,15 +20,14 @@ from unitune.errors import JobError
 from unitune.models import Reply, Request, function_call
 from unitune.security.json_fields import Fields
 
-# What an answer can be had without, though it is then another kind of answer
+# Parameters that can be left out, although the answer is then of another kind
 SAMPLING = ("temperature", "seed")
-# Where a streamed answer is to say its tokens, which some servers say without it
+# Parameter that requests token counts of streamed answers; some servers report them without it
 STREAM_USAGE = "stream_options"
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 LIMITS: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 LEAST_TOKENS = 16  # a lower limit leaves no room for an answer
 REFUSALS = (400, 422)
-# Where servers put what a model thinks before it answers
 THOUGHTS = ("reasoning_content", "reasoning")
 _WORDS = {
     "stop": "stop eos eos_token end_turn stop_sequence complete",
@@ -44,49 +41,41 @@ _WORDS = {
     "repetition": "repetition",
     "malformed_function_call": "malformed_function_call unexpected_tool_call",
 }
-# Lower-case reasons for which an answer ends, with OpenAI's word where it has one. Any other reason
-# is a failure of the server, which says nothing about the model: ``error`` (OpenRouter, vLLM,
-# Mistral), ``abort`` (vLLM, SGLang), ``insufficient_system_resource`` (DeepSeek), ``load``
-# (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini). Source: openai/openai-openapi 2.3.0;
-# vllm/v1/engine FINISH_REASON_STRINGS; DeepSeek, Mistral, Together, Zhipu and OpenRouter API
-# references; Gemini's enum, which its compatibility layer passes on in capitals; LiteLLM's
-# map_finish_reason (all read 2026-11-30).
+# Finish reasons in lower case, with OpenAI's word if it has one. Any other reason is a failure of
+# the server, not of the model: ``error`` (OpenRouter, vLLM, Mistral), ``abort`` (vLLM, SGLang),
+# ``insufficient_system_resource`` (DeepSeek), ``load`` (Ollama), ``network_error`` (Zhipu),
+# ``other`` (Gemini). Source: openai/openai-openapi 2.3.0; vllm/v1/engine FINISH_REASON_STRINGS;
+# DeepSeek, Mistral, Together, Zhipu and OpenRouter API references; Gemini's enum, which its
+# compatibility layer returns in capitals; LiteLLM's map_finish_reason (all read 2026-11-30).
 FINISHES = {word: ours for ours, words in _WORDS.items() for word in words.split()}
-# Words that refuse a parameter as such: one that is out of bounds is another matter
+# Words that refuse a parameter as such, as opposed to its value
 REFUSING = re.compile(
     r"not support|n['o]t support|unsupported|not permitted|not allowed|deprecated|unrecognized|"
     r"unknown|unexpected|extra (inputs|fields)|only the default",
     re.IGNORECASE,
 )
-# Words of a refusal of a limit for its size, as vLLM, OpenAI, DeepSeek and Groq word it
+# Words that refuse the size of a limit, from vLLM, OpenAI, DeepSeek and Groq
 TOO_LONG = re.compile(
     r"too (large|big|high)|maximum context|at most|less than or equal|exceed|valid range",
     re.IGNORECASE,
 )
 OF_ANSWER = re.compile(r"max_tokens|max_completion_tokens|completion|output tokens", re.IGNORECASE)
-# Words that make it a matter of this prompt's length, too, and not of the model alone
+# Words that also concern the length of this prompt, not only the model
 IN_ALL = re.compile(r"context", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer with an error status.
+    """An answer with an error status."""
 
-    Args:
-        status: HTTP status.
-        words: The vendor's message.
-        param: The parameter that it named in a field of its own.
-        code: The error's name, such as ``content_filter``.
-    """
-
-    status: int
-    words: str
-    param: str | None = None
-    code: str | None = None
+    status: int  # HTTP status
+    words: str  # the vendor's message
+    param: str | None = None  # the parameter that it named in a field of its own
+    code: str | None = None  # the error's name, such as ``content_filter``
 
     @classmethod
     def read(cls, status: int, body: object) -> Refusal:
-        """Return a refusal from the body of an answer, in whatever form it says why."""
+        """Parse a refusal in the body of an answer, in any known form."""
         whole = Fields(body)
         inner = whole.fields("error") if whole.fields("error").all else whole
         words = inner.text("message") or str(whole.all or body or "")
@@ -94,29 +83,28 @@ class Refusal:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether a content filter refused the prompt, as Azure's does with status 400.
+        """True if a content filter refused the prompt, as Azure's does with status 400.
 
-        It is an empty answer that ended by ``content_filter``, as it is where the filter stops the
-        answer. The filter belongs to the deployment under test, decides the same at every attempt,
-        and leaves a user without an answer. As errors, a few such prompts would keep a comparison
-        from ever reaching a verdict.
+        This counts as an empty answer that ended by ``content_filter``, not as an error. The filter
+        belongs to the deployment, decides the same at every attempt, and leaves users without an
+        answer. As errors, such prompts would keep a comparison from any verdict.
         """
         return self.status in REFUSALS and FINISHES.get(self.code or "") == "content_filter"
 
     def names(self, parameter: str) -> bool:
-        """Whether it is about a parameter: by its field, or by words that refuse just that."""
+        """Return whether it refuses a parameter, named in its field or its words."""
         if self.status not in REFUSALS or not REFUSING.search(self.words):
             return False
         if self.param:
             return self.param.rpartition(".")[2] == parameter
-        # As a word that stands for itself: 'temperature', `temperature`, temperature=0, ...
+        # The parameter as a name: 'temperature', `temperature`, temperature=0, ...
         before, after = r"(\bparameters?:? |: )", r"\s*[=:]"
         named = rf"['\"`\[(]{parameter}['\"`\])]|\b{parameter}{after}|{before}{parameter}\b"
         return bool(re.search(named, self.words))
 
 
 def response_format(request: Request) -> dict[str, JsonValue]:
-    """Return the field that holds an answer to the request's JSON Schema; empty without one.
+    """Return the field that enforces the request's JSON Schema; empty without one.
 
     Source: openai/openai-openapi 2.3.0, ResponseFormatJsonSchema.
     """
@@ -127,41 +115,31 @@ def response_format(request: Request) -> dict[str, JsonValue]:
 
 
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
-    """Whether a model refused a request for a sampling parameter that was sent.
-
-    Raises:
-        JobError: It did, and the job itself has set the parameter.
-    """
+    """Return whether a model refused a parameter; raise `JobError` if the job itself sets it."""
     if not refusal.names(parameter):
         return False
     if parameter in request.fixed:
         raise JobError(
-            f"evaluate.{parameter} is {getattr(request, parameter):g}, and a model takes none: "
-            f"{refusal.words.rstrip('. ')}. Leave evaluate.{parameter} out, so that such a model "
-            "gets requests without it and the report says so, or leave the contender out."
+            f"evaluate.{parameter} is {getattr(request, parameter):g}, but a model does not "
+            f"support it: {refusal.words.rstrip('. ')}. Remove evaluate.{parameter}, so that this "
+            "model gets requests without it and the report notes that, or remove the contender."
         )
     return True
 
 
 @dataclass(slots=True)
 class Dialect:
-    """What one model takes, as far as its responses show; shared by all requests to it.
+    """Known API differences of one model, learnt from its responses; shared by all requests."""
 
-    Args:
-        limit: The name under which it takes the longest answer.
-        left_out: Parameters that it has refused, and can do without.
-        most_tokens: The longest answer that it allows, where it has refused a longer one.
-        proven: Whether it has answered a request of this form.
-    """
-
-    limit: LimitName = "max_tokens"
+    limit: LimitName = "max_tokens"  # its name of the output limit
+    # Parameters that it refused and that can be left out
     left_out: set[str] = field(default_factory=set[str])
-    most_tokens: int | None = None
-    proven: bool = False
+    most_tokens: int | None = None  # its largest output limit, if it refused a larger one
+    proven: bool = False  # whether it has answered a request of this form
     _limits_refused: set[LimitName] = field(default_factory=set[LimitName])
 
     def body(self, model: str, request: Request) -> dict[str, object]:
-        """Return what is sent for a request."""
+        """Return the body of a request."""
         sampling = {"temperature": request.temperature, "seed": request.seed}
         return {
             "model": model,
@@ -183,25 +161,25 @@ class Dialect:
         }
 
     def streamed(self, body: dict[str, object]) -> dict[str, object]:
-        """Return what is sent for a streamed answer."""
+        """Return the body of a request for a streamed answer."""
         usage = {} if STREAM_USAGE in self.left_out else {STREAM_USAGE: {"include_usage": True}}
         return {**body, "stream": True, **usage}
 
     def read(self, body: dict[str, object], content: object, seconds: float | None = None) -> Reply:
-        """Return an answer as `read_reply` does, with what was left out of its request."""
+        """Read an answer, and add the settings that were left out of its request."""
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
         return replace(read_reply(content, seconds), max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Change a refused body, in place, into one that the model may take, if its words say how.
+        """Change a refused body in place so that the model may accept it, if possible.
 
         Returns:
-            Whether it is worth sending again.
+            Whether to send it again.
 
         Raises:
-            JobError: The model refuses what the job itself has set.
+            JobError: The model refuses a setting of the job.
         """
         for name in (*SAMPLING, STREAM_USAGE):
             if name in body and refuses(refusal, request, name):
@@ -214,7 +192,6 @@ class Dialect:
     def _shortened(
         self, body: dict[str, object], sent: LimitName, request: Request, refusal: Refusal
     ) -> bool:
-        """Ask for less where an automatic limit is more than the model allows."""
         tokens = cast("int", body[sent]) // 4
         if refusal.status not in REFUSALS or "max_tokens" in request.fixed or tokens < LEAST_TOKENS:
             return False
@@ -226,7 +203,6 @@ class Dialect:
         return True
 
     def _renamed(self, body: dict[str, object], sent: LimitName, refusal: Refusal) -> bool:
-        """Send the limit under its other name, each name once."""
         other: LimitName = LIMITS[1] if sent == LIMITS[0] else LIMITS[0]
         if not refusal.names(sent) or other in self._limits_refused:
             return False
@@ -237,11 +213,11 @@ class Dialect:
 
 
 def read_reply(content: object, seconds: float | None) -> Reply:
-    """Return an answer in our words, as much of it as is there; no seconds if not sent alone.
+    """Read an answer, even if incomplete; `seconds` is None if it was not sent alone.
 
-    Of several choices the one with the lowest index counts. A failure that the server reports
-    inside the answer is the reply's `error`, to be retried: nothing of the text is kept, since
-    part of an answer would be scored as a wrong one.
+    The choice with the lowest index counts. A failure that the server reports inside the answer
+    becomes the reply's `error` and is retryable. Its text is dropped, since a partial answer would
+    be scored as a wrong one.
     """
     answer = Fields(content)
     choice = min(
@@ -275,7 +251,7 @@ def read_reply(content: object, seconds: float | None) -> Reply:
 
 
 def content_text(message: Fields) -> str | None:
-    """Return the content of a message, be it a text or parts."""
+    """Return the content of a message, which may be a text or parts."""
     parts = [part.text("text") or "" for part in message.items("content")]
     return "".join(parts) if parts else message.text("content")
 
@@ -286,7 +262,7 @@ def _tokens(usage: Fields, name: str) -> int | None:
 
 
 def _functions(message: Fields) -> Iterator[dict[str, JsonValue]]:
-    """Yield the functions that are called; a custom tool's call is no function's."""
+    """Yield the called functions, without calls of custom tools."""
     for call in message.items("tool_calls"):
         function = call.fields("function")
         name = function.text("name")

@@ -1,9 +1,8 @@
-"""Choose the proxy and the trusted certificates of a connection, for httpx and aiohttp alike.
+"""Choose the proxy and the trusted certificates of a connection, for httpx and aiohttp.
 
-The rules are httpx's, which vendors' SDKs follow: ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY``
-in capitals or small letters, a proxy with or without a scheme, and ``NO_PROXY`` with hosts,
-addresses, ports and schemes. ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` replaces the certificates that
-are trusted otherwise: certifi's and the system's.
+The rules for ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` are httpx's, which
+vendors' SDKs follow. ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` replaces the default certificates, which
+are certifi's and the system's.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CERTIFICATES = "SSL_CERT_FILE"
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy for an address; None: connect directly.
+    """Return the proxy for an address; None for a direct connection.
 
     Raises:
         UserError: The environment names a SOCKS proxy, or something that is not a proxy.
@@ -44,7 +43,7 @@ def proxy_for(url: str) -> str | None:
     variable = next((name for name in named if os.environ.get(name)), "a setting of your system")
     what = "a SOCKS proxy" if proxy.startswith("socks") else "something else"
     raise UserError(
-        f"{variable} names {what}, and unitune supports HTTP proxies only. Set it to one "
+        f"{variable} names {what}, but unitune supports only HTTP proxies. Set it to one "
         f"(http://HOST:PORT), or add {address.host} to NO_PROXY to connect without a proxy."
     )
 
@@ -68,7 +67,7 @@ def _exempts(entry: str, address: httpx.URL) -> bool:
 
 
 def _host_pattern(entry: str) -> str:
-    """Return an entry as httpx reads it: a name also exempts the names below it."""
+    """Return an entry as httpx reads it: a name also exempts its subdomains."""
     with suppress(ValueError):
         version = ipaddress.ip_address(entry.partition("/")[0]).version
         return entry if version == 4 else f"[{entry}]"
@@ -76,11 +75,7 @@ def _host_pattern(entry: str) -> str:
 
 
 def http_client(url: str) -> httpx.Client:
-    """Return the client for an address: connections are kept, redirects are not followed.
-
-    Raises:
-        UserError: As of `proxy_for` and `tls_context`.
-    """
+    """Return the client for an address, which keeps connections and follows no redirects."""
     return _client(proxy_for(url), tls_context())
 
 
@@ -96,11 +91,7 @@ os.register_at_fork(after_in_child=_client.cache_clear)
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return the trusted certificates.
-
-    Raises:
-        UserError: The file or folder that the environment names cannot be read.
-    """
+    """Return the trusted certificates; raise `UserError` if they cannot be read."""
     return _context(os.environ.get(CERTIFICATES), os.environ.get("SSL_CERT_DIR"))
 
 
@@ -125,10 +116,10 @@ def certificate_file(*own: str) -> str | None:
 
 
 def certificate_advice(reason: str) -> str:
-    """Return what to do if a failure is a failed handshake; nothing for another one."""
+    """Return advice for a failed TLS handshake; empty for another failure."""
     if "CERTIFICATE_VERIFY_FAILED" not in reason:
         return ""
     return (
         f"If your network uses its own certificate authority, set {CERTIFICATES} to a PEM file "
-        "with its certificate, and so AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE where they are set."
+        "with its certificate. Also set AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE if you use them."
     )

@@ -1,10 +1,8 @@
-"""Who is called, and what goes wrong there, as errors of ours: one map for all backends.
+"""Describe vendors and map their failures to `BackendError`, for all backends.
 
-An answer with an error status becomes a `BackendError`, which says whether the request was refused
-(4xx) or may have taken effect (5xx); no answer, or none that can be read to its end, becomes
-`Unreachable`. A backend that goes through an SDK says in an `ErrorTable` which of its exceptions
-hold an answer and which mean silence:
-
+An error status tells whether the request was refused (4xx) or may have taken effect (5xx). A
+missing or unreadable answer becomes `Unreachable`. A backend that uses an SDK lists its exceptions
+in an `ErrorTable`:
     with vendor_errors(vendor, "create the job", SDK_ERRORS):
         client.jobs.create(...)
 """
@@ -31,33 +29,27 @@ from unitune.security.redaction import hold_secret, redacted
 
 UNAUTHORIZED = 401
 SHOWN_CHARACTERS = 1000
-TEXT_BYTES = 16_000  # of an error body that is not JSON
-# In a body that is a traceback of Python, what was raised: the last one is the cause
+TEXT_BYTES = 16_000  # shown of an error body that is not JSON
+# Exceptions in a body that is a Python traceback; the last one is the cause
 RAISED = re.compile(r"(?<=\n)[\w.]+(?:Error|Exception): .+")
 REQUEST_IDS = ("x-request-id", "request-id", "x-ms-request-id", "x-goog-request-id")
 ADVICE = {
     401: "Check the key in {variable}.",
-    403: "Check what the key in {variable} may do.",
-    429: "Wait, or raise the limit at the vendor.",
+    403: "Check the permissions of the key in {variable}.",
+    429: "Wait or raise the limit at the vendor.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """Who is called, as messages name it.
+    """A vendor, as named in messages."""
 
-    Args:
-        name: Of the vendor, or the address of a server.
-        key_variable: Environment variable with the key; None: there is none.
-        url: Its address, shown when no answer comes.
-        advice: What to do next by status, over `ADVICE`.
-        secrets: Beside the environment's own, what no message may repeat.
-    """
-
-    name: str
-    key_variable: str | None = None
-    url: str | None = None
+    name: str  # name of the vendor, or the address of a server
+    key_variable: str | None = None  # environment variable with the key, if any
+    url: str | None = None  # its address, shown if it does not answer
+    # What to do next by status; extends `ADVICE`
     advice: Mapping[int, str] = field(default_factory=dict[int, str])
+    # Values that no message may repeat, besides those in the environment
     secrets: tuple[str | None, ...] = field(default=(), repr=False)
 
     def refused(self, doing: str, response: ErrorResponse) -> BackendError:
@@ -78,46 +70,35 @@ class Vendor:
         )
 
     def unreachable(self, doing: str, error: BaseException) -> Unreachable:
-        """Return the error for an answer that did not come whole, or cannot be read."""
+        """Return the error for an incomplete or unreadable answer."""
         cause = error.__cause__ or error
         reason = self.safe(f"{type(cause).__name__}: {cause}".rstrip(": "))
         where = f" from {self.url}" if self.url else ""
-        words = f"{self.name} could not {doing}: no whole answer{where} ({reason})."
+        words = f"{self.name} could not {doing}: no complete answer{where} ({reason})."
         return Unreachable(f"{words} {certificate_advice(reason)}".rstrip())
 
     def failed(self, doing: str, error: BaseException) -> BackendError:
-        """Return the error for what an SDK refuses to send."""
+        """Return the error for a request that an SDK refuses to send."""
         return BackendError(f"{self.name} could not {doing}: {self.safe(str(error))}.")
 
     def safe(self, words: str) -> str:
-        """Return the vendor's words without keys, cut to `SHOWN_CHARACTERS`."""
+        """Return a vendor's message without keys, cut to `SHOWN_CHARACTERS`."""
         return redacted(whole_text(words), self.secrets, SHOWN_CHARACTERS).strip().rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address that requests go to.
+    """Address and authentication of requests."""
 
-    Args:
-        vendor: Who answers there.
-        url: Base URL, with its version.
-        headers: Sent with each request.
-        token: Returns the key; called for each request, since keys expire.
-        token_header: Header that takes the key; None: it is a bearer token.
-    """
-
-    vendor: Vendor
-    url: str
+    vendor: Vendor  # vendor at the address
+    url: str  # base URL, with its version
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    # Returns the key; called for each request, because keys expire
     token: Callable[[], str] | None = field(default=None, repr=False)
-    token_header: str | None = None
+    token_header: str | None = None  # header of the key; None for a bearer token
 
     def request_headers(self, gateway: Parameters) -> dict[str, str]:
-        """Return the headers of one request; a gateway's replace others of the same name.
-
-        Raises:
-            UserError: There is no key any more.
-        """
+        """Return the headers of one request; a gateway's replace others of the same name."""
         headers = dict[str, str]()
         if self.token is not None:
             hold_secret(token := self.token())
@@ -130,7 +111,7 @@ class Endpoint:
     def renewed_headers(
         self, refused: Mapping[str, str], gateway: Parameters
     ) -> dict[str, str] | None:
-        """Return headers with a newer key than the one that was refused; None: there is none."""
+        """Return headers with a newer key than the refused one, or None."""
         forget_refused(refused)
         headers = self.request_headers(gateway)
         return headers if headers != refused else None
@@ -146,25 +127,20 @@ class ErrorResponse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorTable:
-    """The exceptions of a library.
+    """Exceptions of a library."""
 
-    Args:
-        responses: By the type of an exception that holds an answer, what reads it.
-        silent: Exceptions that say that no whole answer came.
-        others: Those that say neither.
-    """
-
+    # Exceptions that hold an answer, each with a function that reads it
     responses: Mapping[type[Exception], Callable[[Any], ErrorResponse]]
-    silent: tuple[type[Exception], ...]
-    others: tuple[type[Exception], ...] = ()
+    silent: tuple[type[Exception], ...]  # exceptions for a missing or incomplete answer
+    others: tuple[type[Exception], ...] = ()  # all other exceptions
 
     @property
     def all(self) -> tuple[type[Exception], ...]:
-        """Every type of the table."""
+        """All exceptions of the table."""
         return (*self.responses, *self.silent, *self.others)
 
     def map_error(self, error: Exception, vendor: Vendor, doing: str) -> BackendError:
-        """Return our error for one of `all`."""
+        """Map one of `all` to a `BackendError`."""
         for kind, read in self.responses.items():
             if isinstance(error, kind):
                 return vendor.refused(doing, read(error))
@@ -173,7 +149,6 @@ class ErrorTable:
         return vendor.failed(doing, error)
 
 
-# What reading an answer raises that did not come as it was sent
 BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
 # `Api` reads an error status itself
 HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
@@ -181,12 +156,12 @@ HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
 
 @contextmanager
 def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) -> Generator[None]:
-    """Raise what goes wrong at a vendor as an error of ours.
+    """Map failures at a vendor to `BackendError`.
 
     Args:
-        vendor: Who is called.
-        doing: As in "VENDOR could not DOING".
-        table: Which exceptions are the library's.
+        vendor: Vendor that is called.
+        doing: Completes "VENDOR could not DOING".
+        table: Exceptions of the library.
 
     Raises:
         BackendError: The vendor answered with an error.
@@ -199,7 +174,7 @@ def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) 
 
 
 def complaint(content: bytes | object) -> str:
-    """Return the message in an error's body, of any of its shapes, with its code."""
+    """Return the message and the code in an error body of any known form."""
     body: object = content
     if isinstance(content, bytes):
         try:

@@ -1,8 +1,7 @@
-"""Answers that come in pieces: server-sent events, and what a vendor's events add up to.
+"""Read server-sent events and assemble streamed answers.
 
-A streamed answer is put together to the body that the same request would have had as a whole, so
-that one reader per wire reads both. `StreamedAnswer` is that of a wire; `StreamedCompletion` that
-of OpenAI's chat completions.
+A streamed answer becomes the body that the request would have had without streaming, so one reader
+per API reads both.
 
 Source: WHATWG HTML, 9.2.6 Interpreting an event stream; openai/openai-openapi 2.3.0,
 CreateChatCompletionStreamResponse.
@@ -24,26 +23,21 @@ DONE = "[DONE]"  # last event of a stream in OpenAI's format; not JSON
 
 
 class StreamedAnswer(Protocol):
-    """An answer as it comes."""
+    """A streamed answer."""
 
-    ended: bool
-    """Whether its last event has come."""
+    ended: bool  # whether the last event was received
 
     def add(self, event: Fields) -> str:
-        """Take the next event, and return the text that it brings."""
+        """Add the next event and return its text."""
         ...
 
     def whole(self) -> object:
-        """Return what came, in the form of an answer that was not streamed."""
+        """Return the events in the form of an answer that was not streamed."""
         ...
 
 
 async def json_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Fields]:
-    """Yield the JSON objects of an event stream.
-
-    Raises:
-        Unreadable: An event is no JSON.
-    """
+    """Yield the JSON objects of an event stream; raise `Unreadable` if one is not JSON."""
     data: list[str] = []
     async for line in _lines(pieces):
         if line:
@@ -67,7 +61,7 @@ async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
 
 
 class StreamedCompletion:
-    """A chat completion as it comes."""
+    """A streamed chat completion."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -78,7 +72,6 @@ class StreamedCompletion:
         self._usage: JsonValue = None
 
     def add(self, event: Fields) -> str:
-        """As of `StreamedAnswer`."""
         self._usage = event.all.get("usage") or self._usage
         choices = (each for each in event.items("choices") if not each.whole("index"))
         choice = next(choices, Fields(None))
@@ -95,7 +88,6 @@ class StreamedCompletion:
         return text or ("" if self._message["content"] else delta.text("refusal") or "")
 
     def whole(self) -> object:
-        """As of `StreamedAnswer`."""
         calls = [call for _, call in sorted(self._calls, key=itemgetter(0))]
         message = {**self._message, **({"tool_calls": calls} if calls else {})}
         choice = {
@@ -108,10 +100,10 @@ class StreamedCompletion:
             self._message[name] = cast("str", self._message.get(name) or "") + text
 
     def _add_call(self, piece: Fields) -> None:
-        """Take a piece of a call: its name comes first, its arguments bit by bit.
+        """Add a piece of a call: its name comes first, its arguments bit by bit.
 
-        A piece with a name and another id begins another call, even where servers number every
-        call 0, as older versions of Ollama do.
+        A piece with a name and a new id begins another call, even if servers number every call 0,
+        as older versions of Ollama do.
         """
         index, name, new = piece.whole("index") or 0, piece.text("id"), piece.fields("function")
         call = next((each for at, each in reversed(self._calls) if at == index), None)

@@ -1,8 +1,8 @@
-"""`HostedBackend`: what every hosted vendor's backend is, so that each states only its own.
+"""Define `HostedBackend`, the base class of every hosted vendor's backend.
 
-A backend declares where its vendor is, which key it takes, its states and its options, and writes
-`submit`, `find`, `poll` and `cancel` by way of `api`. One whose vendor tunes nothing writes none of
-them. ``unitune_providers/fireworks.py`` is a complete one.
+A backend declares its address, key, states and options, and implements `submit`, `find`, `poll` and
+`cancel` with `api`; one whose vendor tunes nothing implements none of them.
+``unitune_providers/fireworks.py`` is a complete one.
 """
 
 from __future__ import annotations
@@ -28,62 +28,49 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.spec import Frozen
 
-# Longest wait for the vendor to validate a file; after that an upload can be repeated
+# Longest wait for the vendor to validate a file; the upload can be repeated after it
 FILE_SECONDS = 1800.0
 FILE_POLL_SECONDS = 2.0
 
 Options = TypeVar("Options", bound=BaseModel)
 
-# Field of an event's data that counts upwards, by the kind of event
+# Increasing field in the data of an event, by the kind of event
 COUNTED = {"step": "step", "validation": "step", "message": "progress"}
 
 
 class NoOptions(BaseModel, extra="forbid", frozen=True):
-    """Options of a backend that has none."""
+    """Options of a backend without options."""
 
 
 class HostedBackend(Generic[Options]):
-    """A vendor's backend; a subclass is constructed without arguments."""
+    """A vendor's backend; subclasses are constructed without arguments."""
 
     name: ClassVar[str]
     guarantee: ClassVar[Guarantee] = Guarantee.SUFFIX_ONLY
-    address: ClassVar[str]
-    """The vendor's own."""
-    address_variable: ClassVar[str]
-    """Environment variable that names another."""
-    key_variable: ClassVar[str]
-    """Environment variable that holds the key."""
-    key_header: ClassVar[str | None] = None
-    """Header that takes the key; None: the key is a bearer token."""
+    address: ClassVar[str]  # the vendor's own address
+    address_variable: ClassVar[str]  # environment variable with another address
+    key_variable: ClassVar[str]  # environment variable with the key
+    key_header: ClassVar[str | None] = None  # header of the key; None for a bearer token
+    # Environment variable with a bearer token, which is used instead of the key
     token_variable: ClassVar[str] = ""
-    """Environment variable that may hold a bearer token, which is then used instead of the key."""
-    headers: ClassVar[Mapping[str, str]] = {}
-    """Sent with each request, beside the key."""
+    headers: ClassVar[Mapping[str, str]] = {}  # headers of each request, besides the key
+    # Environment variable with further headers, ``NAME: VALUE`` per line, as in vendors' SDKs
     headers_variable: ClassVar[str] = ""
-    """Environment variable with further headers, ``NAME: VALUE`` a line, which the vendor's SDK
-    reads too."""
-    sign_in_advice: ClassVar[str] = ""
-    """How to do without a key, where `sign_in` can."""
-    chat_path: ClassVar[str] = "/v1"
-    """Where chat completions stand, below the address."""
+    sign_in_advice: ClassVar[str] = ""  # advice on signing in without a key, if `sign_in` can
+    chat_path: ClassVar[str] = "/v1"  # path of chat completions, below the address
+    # States by the vendor's words; any other word is `State.UNKNOWN`
     states: ClassVar[Mapping[str, State]] = {}
-    """Our states by the vendor's words; any other word is `State.UNKNOWN`."""
-    options: ClassVar[type[Any]] = NoOptions
-    """Model of a job's options, the parameter of the class."""
+    options: ClassVar[type[Any]] = NoOptions  # model of a job's options; the parameter of the class
+    # What to do next by HTTP status; extends `unitune.backends.kit.errors.ADVICE`
     advice: ClassVar[Mapping[int, str]] = {}
-    """What to do next by HTTP status, over `unitune.backends.kit.errors.ADVICE`."""
 
     @property
     def api(self) -> Api:
-        """The vendor's API, with the address and the key that the environment has now.
-
-        Raises:
-            UserError: There is no key.
-        """
+        """The vendor's API, with the current address and key in the environment."""
         return Api(self.endpoint())
 
     def base_url(self) -> str:
-        """Return the vendor's address: that of the environment, or its own."""
+        """Return the vendor's address, from the environment or its own."""
         return environment_address(self.address_variable) or self.address
 
     def endpoint(self, path: str = "") -> Endpoint:
@@ -100,14 +87,10 @@ class HostedBackend(Generic[Options]):
         return replace(endpoint, headers={**endpoint.headers, **own}) if own else endpoint
 
     def sign_in(self) -> Callable[[], str] | None:
-        """Return what gives a bearer token where no key is set; None: nothing does."""
+        """Return a function that returns a bearer token without a key, if possible."""
 
     def endpoint_at(self, url: str, variable: str) -> Endpoint:
-        """Return an address with the key or token that an environment variable holds.
-
-        Raises:
-            UserError: It is not set.
-        """
+        """Return an address with the key or token in a variable, or raise `UserError`."""
         what = f"the key of {self.name}, for {url},"
         key = partial(required, variable, what, self.sign_in_advice)
         vendor = Vendor(self.name, variable, url, self.advice, secrets=(key(),))
@@ -115,33 +98,21 @@ class HostedBackend(Generic[Options]):
         return Endpoint(vendor, url, self.headers, key, header)
 
     def job_options(self, job: Job) -> Options:
-        """Return a job's options for this backend.
-
-        Raises:
-            JobError: A key is unknown, or a value not allowed.
-        """
+        """Return a job's options for this backend; raise `JobError` if they are invalid."""
         return job_options(job, self.name, self.options)
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid.
-
-        Raises:
-            JobError: A key is unknown, or a value not allowed.
-        """
+        """Raise `JobError` for invalid options."""
         self.job_options(job)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        """Refuse what a vendor that tunes nothing cannot do; any other has verbs of its own."""
+        """Refuse to tune; vendors that tune override these methods."""
         raise self.tunes_nothing()
 
     upload = submit = find = poll = cancel = _refuse
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model for requests; whether it exists shows at the first request.
-
-        Raises:
-            UserError: There is no key.
-        """
+        """Return a model for requests; a missing model fails at the first request."""
         from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
         name = model if isinstance(model, str) else model.name
@@ -153,16 +124,16 @@ class HostedBackend(Generic[Options]):
         )
 
     def model_behind(self, name: str) -> str:
-        """Return the model that answers to a name, where that is another and can be replaced."""
+        """Return the model behind a name, if it differs and can be replaced."""
         return name
 
     def dialect(self, model: str) -> Dialect:
-        """Return what is known of a model's wire."""
+        """Return the known API differences of a model."""
         del model
         return Dialect()
 
     def state_of(self, word: str | None) -> State:
-        """Return a state in our words."""
+        """Map a state of the vendor to ours."""
         return self.states.get(word or "", State.UNKNOWN)
 
     def status(
@@ -173,14 +144,14 @@ class HostedBackend(Generic[Options]):
         model: TunedModel | None = None,
         error: str | None = None,
     ) -> Status:
-        """Return what a poll saw; a job that has succeeded and names no model yet goes on.
+        """Return the result of a poll; a succeeded job without a model is not ended yet.
 
         Args:
             word: The vendor's state.
-            events: All that are known; those after the cursor are returned.
-            cursor: Of the poll before.
-            model: What the job leaves behind, once it has succeeded.
-            error: Why it failed, in the vendor's words.
+            events: All known events; those after the cursor are returned.
+            cursor: Cursor of the previous poll.
+            model: The tuned model, once the job has succeeded.
+            error: Reason of the failure, in the vendor's words.
         """
         state = self.state_of(word)
         if state is State.SUCCEEDED and model is None:
@@ -198,15 +169,11 @@ class HostedBackend(Generic[Options]):
     def tunes_nothing(self) -> Unsupported:
         """Return the refusal to tune, with the offer's reason."""
         reason = registry.offer(self.name).terms(self.name).refusal or "Choose another backend."
-        return Unsupported(f"{self.name} answers, and tunes no models: {reason}")
+        return Unsupported(f"{self.name} cannot tune models, only answer: {reason}")
 
 
 def required(variable: str, what: str, otherwise: str = "") -> str:
-    """Return the value of an environment variable, or what the user's command for it prints.
-
-    Raises:
-        UserError: It is not set; `otherwise` is a sentence on what to do instead.
-    """
+    """Return a variable's value by `key_in`, or raise `UserError`; `otherwise` is more advice."""
     if not (value := key_in(variable)):
         words = f"{what} is not set. Set the environment variable {variable}. {otherwise}"
         raise UserError(words.rstrip())
@@ -214,7 +181,6 @@ def required(variable: str, what: str, otherwise: str = "") -> str:
 
 
 def _headers_in(variable: str) -> dict[str, str]:
-    """Return the headers in an environment variable, a line each, as vendors' SDKs read them."""
     lines = (line.partition(":") for line in os.environ.get(variable, "").split("\n"))
     return {
         name.strip(): checked_value(value.strip(), variable)
@@ -226,7 +192,7 @@ def _headers_in(variable: str) -> dict[str, str]:
 def create_named(
     api: Api, *path: str, parameter: str, name: str, action: str, body: Mapping[str, JsonValue]
 ) -> None:
-    """Create a resource under a name of the caller's; one that is there already is the same."""
+    """Create a resource under this name, unless it exists."""
     try:
         api.post(*path, action=action, query={parameter: name}, body=body)
     except BackendError as error:
@@ -235,17 +201,17 @@ def create_named(
 
 
 def explicit(value: JsonValue) -> JsonValue:
-    """Return a setting as a create call has it: None, which is left out, for `auto`."""
+    """Return a setting for a create call: None, which is left out, for `auto`."""
     return None if value == "auto" else value
 
 
 def without_none(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a body without what was not set, so that the vendor's own default holds."""
+    """Return a body without unset values, so that the vendor's defaults apply."""
     return {name: value for name, value in body.items() if value is not None}
 
 
 def content_name(sha256: str) -> str:
-    """Return the name of a file at a vendor, by the hash of its content."""
+    """Return the name of a file at a vendor, made from its hash."""
     return f"unitune-{sha256[:32]}"
 
 
@@ -253,7 +219,7 @@ def wait_for_file(is_validated: Callable[[], bool], what: str) -> None:
     """Wait until a vendor has validated a file.
 
     Args:
-        is_validated: Asks the vendor; raises where it has refused the file.
+        is_validated: Polls the vendor; raises if it refused the file.
         what: Vendor and file, as in "WHAT is still being validated".
 
     Raises:
@@ -262,12 +228,12 @@ def wait_for_file(is_validated: Callable[[], bool], what: str) -> None:
     if not wait_until(is_validated, FILE_SECONDS, FILE_POLL_SECONDS):
         raise Unreachable(
             f"{what} is still being validated after {FILE_SECONDS:.0f} seconds. Launch again "
-            "later; it is not sent again."
+            "later; it is not uploaded again."
         )
 
 
 def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float) -> bool:
-    """Wait until something is done, and return whether it was within the seconds."""
+    """Wait until something is done, and return whether it was done in time."""
     until = time.monotonic() + seconds
     while not (done := is_done()) and time.monotonic() <= until:
         time.sleep(poll_seconds)
@@ -275,36 +241,30 @@ def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float)
 
 
 class Cursor(Frozen):
-    """What polls have returned.
+    """Position after the events of earlier polls."""
 
-    Args:
-        time: Of the newest message, in seconds since 1970.
-        keys: Of the messages at that time.
-        counts: Last number by the kind of event.
-    """
-
-    time: float = 0.0
-    keys: tuple[str, ...] = ()
+    time: float = 0.0  # time of the newest message, in seconds since 1970
+    keys: tuple[str, ...] = ()  # keys of the messages at that time
     counts: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
 
     @classmethod
     def read(cls, text: str) -> Cursor:
-        """Return the cursor of an earlier poll; empty text is the beginning."""
+        """Parse the cursor of an earlier poll; an empty text is the beginning."""
         return cls.model_validate_json(text) if text else cls()
 
     def is_before(self, event: Event) -> bool:
-        """Whether an event is new."""
+        """Return whether an event is new."""
         if (count := count_of(event)) is not None:
             return count > self.counts.get(event.kind, -1)
         return event.time > self.time or (event.time == self.time and event.key not in self.keys)
 
 
 def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str]:
-    """Return the events after a cursor, oldest first and each once, and the cursor after them.
+    """Return the events after a cursor, oldest first and each once, and the next cursor.
 
     Args:
-        events: In any order; those of one time stay in theirs.
-        cursor: Of the poll before; empty: none was returned yet.
+        events: Events in any order; events of the same time keep their order.
+        cursor: Cursor of the previous poll; empty for the first one.
     """
     before = Cursor.read(cursor)
     new = {event.key: event for event in events if before.is_before(event)}
@@ -327,7 +287,7 @@ def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str
 
 
 def count_of(event: Event) -> int | None:
-    """Return the number of an event that is counted; None of any other."""
+    """Return the number of a counted event; None for other events."""
     count = event.data.get(COUNTED.get(event.kind, ""))
     return count if isinstance(count, int) else None
 
@@ -336,33 +296,25 @@ BAD_REQUEST = 400
 
 
 def check_size(vendor: str, requests: int, size: int, *, most: int, most_bytes: int) -> None:
-    """Refuse a batch that is empty, or larger than a vendor takes.
-
-    Raises:
-        Unsupported: It is.
-    """
+    """Raise `Unsupported` for a batch that is empty or larger than a vendor accepts."""
     if not 1 <= requests <= most or size > most_bytes:
         raise Unsupported(
-            f"A batch at {vendor} holds 1 to {most:,} requests and {most_bytes / 1e6:,.0f} MB, "
-            f"and these are {requests:,} with {size / 1e6:,.1f} MB. Take fewer or shorter cases, "
+            f"A batch at {vendor} can hold 1 to {most:,} requests and {most_bytes / 1e6:,.0f} MB, "
+            f"but this one has {requests:,} with {size / 1e6:,.1f} MB. Use fewer or shorter cases, "
             "or run without --batch."
         )
 
 
 def cannot_take(model: str, request_id: str, problem: Exception) -> Unsupported:
-    """Return the refusal of a request that a model's wire has no place for."""
+    """Return the refusal of a request that a model's API cannot represent."""
     return Unsupported(
-        f"{model} cannot take request {request_id}: {problem}. Leave that case out, or run "
-        "without --batch, where it alone fails."
+        f"{model} cannot accept request {request_id}: {problem}. Remove that case, or run without "
+        "--batch, so that only this case fails."
     )
 
 
 def cancel_unless_ended(cancel: Callable[[], object], is_running: Callable[[], bool]) -> None:
-    """Ask for the end of a batch; a refusal because it has ended is no error.
-
-    Raises:
-        BackendError: There is no such batch, or the vendor refused and the batch goes on.
-    """
+    """Cancel a batch; ignore a refusal because it has ended."""
     try:
         cancel()
     except BackendError as error:
