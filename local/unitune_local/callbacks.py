@@ -1,4 +1,4 @@
-"""Functions of the user's that a training calls at each of its events, in its own process."""
+"""Call a user's functions at each event of a training, in the training's process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def with_callbacks(note: Note, names: Sequence[str], folder: Path, model: PeftModel) -> Note:
-    """Return a function that notes an event and then calls each callback with it.
+    """Return a function that records an event and then passes it to each callback.
 
     Args:
-        note: Receives the events.
-        names: Functions as a job names them.
-        folder: Folder of the job, where relative paths start.
-        model: The model in training, which the callbacks are given.
+        note: Function that records events.
+        names: Names of the callbacks, as in the job.
+        folder: Folder of the job, which relative paths start from.
+        model: Model in training, passed to the callbacks.
 
     Raises:
         JobError: A callback cannot be imported.

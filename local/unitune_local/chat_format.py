@@ -1,4 +1,4 @@
-"""Settings of a job that change how conversations become text."""
+"""Define the settings of a job that change how conversations become text."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from unitune.security.spec import Closed
 
 
 class ChatFormat(Closed):
-    """How conversations become text, besides the model's own chat template."""
+    """Settings for rendering conversations, in addition to the model's chat template."""
 
     template: str | None = None
     """Chat template in Jinja; None: the model's own."""
     kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Variables of the chat template, such as ``enable_thinking``."""
     reasoning: Literal["train", "mask"] = "train"
-    """Whether the reasoning of an answer is trained on."""
+    """Treatment of an answer's reasoning: part of the loss, or masked."""
     day: str | None = None
-    """Date that the template sees; None: today."""
+    """Date that the template uses; None: today."""
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """Return the format that a job names.
+        """Return the chat format of a job.
 
         Raises:
             JobError: The chat template that the job names cannot be read.

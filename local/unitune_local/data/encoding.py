@@ -1,8 +1,8 @@
 """Tokenise texts that are cut into pieces, as the whole text would be tokenised.
 
-A piece is tokenised behind the end of the text before it, since tokenizers treat the beginning of
-a text, and blanks behind some special tokens, in ways of their own. Only where a token would cross
-the cut is the piece tokenised by itself. At `SPLIT` a text is cut, too.
+A piece is tokenised after the end of the preceding text, since tokenizers treat the beginning of a
+text, and blanks after some special tokens, differently. A piece is tokenised alone only where a
+token would cross the cut. Texts are also cut at `SPLIT`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONTEXT = 48  # characters before a piece; no role's header or token is longer
 
 
 class _Part(NamedTuple):
-    place: tuple[int, int]  # which text it belongs to, and which piece of that
+    place: tuple[int, int]  # number of the text, and of the piece in it
     context: str
     text: str
 
@@ -29,10 +29,7 @@ def encode_pieces(
 ) -> list[list[list[int]]]:
     """Return the ids of each piece of each text.
 
-    Args:
-        tokenizer: The model's.
-        texts: Each as consecutive pieces. All are tokenised in few calls, since one call for many
-            takes half the time of one for each.
+    All texts are tokenised in few calls, which takes half the time of one call for each.
     """
     parts = list(chain(*(_parts(number, pieces) for number, pieces in enumerate(texts))))
     contexts = list(dict.fromkeys(part.context for part in parts))
@@ -59,7 +56,7 @@ def _parts(number: int, pieces: Sequence[str]) -> list[_Part]:
         for text in filter(None, piece.split(SPLIT)):
             parts.append(_Part((number, place), context, text))
             context = (context + text)[-CONTEXT:]
-            # Mostly a role's header, which is then the same for all rows.
+            # Mostly a role's header, which is the same for all rows.
             context = context[max(context.rfind("<"), context.rfind("["), 0) :]
     return parts
 

@@ -1,4 +1,4 @@
-"""NEFTune: noise on the embeddings of a training."""
+"""Add noise to the embeddings of a training (NEFTune)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from unitune_local.data.attention import Layout
 
 
 def add_noise(model: PeftModel, alpha: float) -> None:
-    """Add noise to the embeddings whenever a model in training mode takes a micro-batch: NEFTune.
+    """Add noise to the embeddings of micro-batches while the model is in training mode.
 
     Each value gets noise from -s to s, where s = alpha / sqrt(L d) for a row of L tokens and
-    embeddings of d values. L is the row's own length: padding, and rows that stand beside it, do
-    not count (in transformers' own hook they do).
+    embeddings of d values. L is the row's own length, without padding and other rows of a pack
+    (transformers' own hook counts them).
 
     Source: Jain et al. 2023, "NEFTune: Noisy Embeddings Improve Instruction Finetuning", arXiv
     2310.05914, section 2.
@@ -41,7 +41,7 @@ def add_noise(model: PeftModel, alpha: float) -> None:
 
 
 def row_lengths(layout: Layout | None, attention_mask: Tensor | None) -> Tensor:
-    """Return the length of the row that a token belongs to: (1, T) when packed, else (B, 1)."""
+    """Return the length of each token's row: (1, T) when packed, else (B, 1)."""
     if layout is None:
         assert attention_mask is not None, "a micro-batch is packed or padded"
         return attention_mask.sum(1, keepdim=True)

@@ -263,7 +263,7 @@ def test_what_is_not_trained_here_is_refused(
 def test_a_folder_that_holds_no_adapter_is_refused(tiny_model: Path) -> None:
     (finding,) = read_start(tiny_model, job(tiny_model), tiny_model).findings
     assert "start-files" == finding.code
-    assert "no adapter_config.json and no adapter_model.safetensors" in finding.message
+    assert "adapter_config.json and adapter_model.safetensors" in finding.message
 
 
 def test_another_base_is_an_error_and_an_unknown_one_a_warning(
@@ -292,7 +292,7 @@ def test_tensors_of_another_shape_are_not_loaded(
     tensors = load_file(changed / WEIGHTS)
     name = min(tensors)
     save_file({**tensors, name: tensors[name][:2].clone()}, changed / WEIGHTS)
-    with pytest.raises(Mismatch, match=r"has shape \[2, \d+\], and the model wants \[4, \d+\]"):
+    with pytest.raises(Mismatch, match=r"has shape \[2, \d+\].* \[4, \d+\]"):
         load_start(model, changed)
     (changed / WEIGHTS).write_bytes(b"no tensors")
     assert "cannot be read" in misfit(model, changed)
