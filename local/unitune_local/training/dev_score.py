@@ -1,7 +1,7 @@
-"""How well a model in training answers the validation rows, by the primary scorer of the job.
+"""Score the answers of a model in training to the validation rows, by the job's primary scorer.
 
-Answers are greedy and to the rows' own messages, as in an evaluation. Nothing here draws a random
-number, so the training goes on as without it.
+Answers are greedy, to the rows' own messages, and draw no random numbers, so that the training is
+not affected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unitune_local.spec import DevScorer
 
 
 def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
-    """Return by what a job's answers to the validation rows are scored."""
+    """Return the scorer of a job's answers to the validation rows."""
     limit = job.evaluate.max_tokens
     if limit == "auto":
         limit = automatic_tokens(longest_expected(scored_cases(validation)), TRAINING_ROOM)
@@ -61,8 +61,8 @@ def dev_score(
         scores = [scorer.score(attempt) for attempt in attempts]
         if all(score.failed for score in scores):
             raise BackendError(
-                f"the scorer {scorer.name!r} can score no answer to the validation rows: "
-                f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
+                f"the scorer {scorer.name!r} cannot score any answer to the validation rows: "
+                f"{scores[0].reason}. Set tuning.best_by to loss, or choose another scorer."
             )
         return scorer.sums(attempts, [score.value for score in scores]).statistic()
 
