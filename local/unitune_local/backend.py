@@ -1,7 +1,6 @@
 """Run trainings in a worker process on this machine: the backend named ``local``.
 
-The worker outlives the submitting process. Its files are in the job's folder (`job_folder`), whose
-path is the job's id. Only the verbs that need torch import it, so that `watch` stays light.
+Only the verbs that need torch import it, so that `watch` stays light.
 """
 
 from __future__ import annotations
@@ -54,12 +53,7 @@ class LocalBackend:
         return Upload(str(path.resolve()), sha256)  # not copied; the worker checks the hash
 
     def submit(self, launch: Launch) -> str:
-        """Write the job's folder and start its worker; the same key again finds both there.
-
-        Raises:
-            DataError: Rows cannot be trained on.
-            Unsupported: The training does not fit into memory.
-        """
+        """Write the job's folder and start its worker; the same key again finds both there."""
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
             from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
@@ -101,11 +95,7 @@ class LocalBackend:
         return Status(State.RUNNING, "training", read.events, read.cursor)
 
     def cancel(self, job_id: str) -> None:
-        """Stop the worker after its current step; a job without a worker ends at once.
-
-        Raises:
-            BackendError: The job does not exist.
-        """
+        """Stop the worker after its current step; a job without a worker ends at once."""
         folder = _existing(job_id)
         folder.cancel.touch(0o600)
         try:
@@ -116,11 +106,7 @@ class LocalBackend:
             return  # its worker will see the file
 
     def pause(self, job_id: str) -> None:
-        """Have the worker write a checkpoint after its current step, and end.
-
-        Raises:
-            BackendError: The job does not exist.
-        """
+        """Have the worker write a checkpoint after its current step, and end."""
         _existing(job_id).pause.touch(0o600)
 
     def resume(self, job_id: str) -> None:

@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def with_callbacks(note: Note, names: Sequence[str], folder: Path, model: PeftModel) -> Note:
-    """Return a function that records an event and then passes it to each callback.
-
-    Args:
-        note: Function that records events.
-        names: Names of the callbacks, as in the job.
-        folder: Folder of the job, which relative paths start from.
-        model: Model in training, passed to the callbacks.
+    """Return a function that records an event and then passes it to each callback, with the model.
 
     Raises:
         JobError: A callback cannot be imported.

@@ -75,10 +75,7 @@ class RewardGrader:
     rewards: Sequence[Reward]
 
     def grade(self, groups: Sequence[Group]) -> list[list[list[Score]]]:
-        """Grade groups of answers.
-
-        Returns:
-            The scores of each group, by reward and then by answer.
+        """Return the scores of each group of answers, by reward and then by answer.
 
         Raises:
             BackendError: An HTTP grader does not respond, or has received its maximum of requests.

@@ -150,9 +150,7 @@ class EventLog:
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
         """Append an event and return it, or return the earlier event with the same key.
 
-        Args:
-            kind: Kind of the event; step, validation and checkpoint are keyed by ``data["step"]``.
-            data: Figures or text of the event.
+        Step, validation and checkpoint events are keyed by ``data["step"]``, others by a count.
         """
         with self._lock:
             number = data.get("step", self._count)

@@ -282,11 +282,8 @@ def resolve(
 ) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
-    Args:
-        job: Job to resolve.
-        base: Dimensions of its base model.
-        shape: Shape of the adapter that the training continues from; it is kept.
-        longest_answer: Longest answer of the rows in tokens, from which sampled answers get room.
+    The shape of an adapter to continue from is kept. Sampled answers get room for the longest
+    answer of the rows, in tokens.
 
     Raises:
         JobError: The options of this backend are not valid.

@@ -1,12 +1,8 @@
 """Compute exact attention over packed rows, with the prefix that they share only once.
 
-A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``. The prefix attends to itself
-and each row to the prefix and itself; the tail only rounds the length. Flash attention takes spans
-of different length in one call. Elsewhere, short rows are computed under a mask, and long ones span
-by span, because a mask takes memory with the square of their length.
-
-`packed_attention` is registered with transformers under `NAME`. A model that uses it takes the
-`Layout` as a keyword of its forward and each token's position in its row.
+A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``: the prefix attends to itself,
+each row to the prefix and itself, and the tail only rounds the length. A mask takes memory with the
+square of a row's length, so long rows are computed span by span without one.
 
 Shapes: T tokens of the packed sequence, P of them prefix; B rows, S longest row (rounded up); H
 query heads, G key heads, D head width.
@@ -159,11 +155,7 @@ def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attend within the prefix, and from each row to the prefix and itself.
-
-    Returns:
-        The attended values (1, T, H, D) and None for the weights.
-    """
+    """Attend within the prefix and from each row to the prefix and itself; return (1, T, H, D)."""
     query, key = query.to(value.dtype), key.to(value.dtype)
     if dropout == 0.0 and machine.has_flash_attention(query):
         return _by_flash(query[0], key[0], value[0], layout, scaling)[None], None

@@ -1,10 +1,9 @@
 """Group rows into steps and lay out their tokens for the model.
 
-`epoch_batches` is a pure function of lengths, seed and epoch, so that a resumed run continues with
-the same rows. A micro-batch is `packed` (see `unitune_local.data.attention`) or, for models whose
-attention is not plain causal, `padded`; both give the same loss and gradients. A preference row
-holds two answers after their prompt. The worse one follows the better one but does not see it, and
-its positions are those of an answer right after the prompt.
+A micro-batch is `packed` (see `unitune_local.data.attention`) or, for models whose attention is not
+plain causal, `padded`; both give the same loss and gradients. The worse answer of a preference row
+follows the better one but does not see it, and has the positions of an answer right after the
+prompt.
 
 Shapes: B rows, S longest row, T tokens of the packed sequence, N trained tokens, C columns of a
 padded batch in which any row has loss, V vocabulary.
@@ -134,14 +133,7 @@ class Batch:
 def epoch_batches(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Return the rows of each optimiser step of an epoch; every row is in exactly one.
-
-    Args:
-        lengths: Tokens of each row.
-        batch_size: Rows of a step; the last step may have fewer.
-        seed: Seed of the run.
-        epoch: Number of the epoch, from 0; each has its own order.
-    """
+    """Return the row numbers of each optimiser step of an epoch, as a pure function."""
     order = list(range(len(lengths)))
     draw = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
     draw.shuffle(order)

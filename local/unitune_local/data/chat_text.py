@@ -122,11 +122,7 @@ def apply(
 ) -> str:
     """Return a conversation as text, with `SPLIT` inside special tokens of users and tools.
 
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        messages: Conversation; the text of an empty one is empty.
-        tools: Tools that the model may call.
-        asks: Whether the text ends where the model's answer begins.
+    With `asks`, the text ends where the model's answer begins. An empty conversation gives "".
 
     Raises:
         TemplateError: The template refuses the conversation.

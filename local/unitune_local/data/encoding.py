@@ -2,7 +2,7 @@
 
 A piece is tokenised after the end of the preceding text, since tokenizers treat the beginning of a
 text, and blanks after some special tokens, differently. A piece is tokenised alone only where a
-token would cross the cut. Texts are also cut at `SPLIT`.
+token would cross the cut.
 """
 
 from __future__ import annotations

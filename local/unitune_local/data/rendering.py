@@ -1,9 +1,7 @@
 """Turn conversations into token ids, the same ones in training and in inference.
 
-The model's chat template writes the text (`unitune_local.data.chat_text`). In training, an answer
-follows exactly the tokens that inference would feed before it. Loss falls on the answer and the
-token that ends it. Turns of a row share one text where the template leaves earlier turns unchanged;
-otherwise each turn gets its own text. A template that omits a part of a row is refused.
+In training, an answer follows exactly the tokens that inference would feed before it. Loss falls on
+the answer and the token that ends it.
 """
 
 from __future__ import annotations
@@ -51,8 +49,6 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """An assistant's turn that is trained on."""
-
     prompt: str  # text that inference feeds before the answer
     answer: str  # text that the model should write, including the token that ends the turn
     tail: str  # text that the template writes after it
@@ -70,11 +66,7 @@ class _Turn:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Rendered]:
-    """Return the samples of a training row.
-
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        example: Row to render; assistant turns of weight 0 carry no loss.
+    """Return the samples of a training row; assistant turns of weight 0 carry no loss.
 
     Raises:
         TemplateError: The template cannot represent this row.
@@ -140,7 +132,6 @@ def _texts(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[list[_P
 def _turn(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: int, tools: Tools
 ) -> _Turn:
-    """Return an assistant's turn as the model should write it after its prompt."""
     message, number = messages[place], place + 1
     prompt = chat_text.apply(tokenizer, messages[:place], tools, asks=True)
     text = _with_tools(tokenizer, messages[:number], tools, asks=False)

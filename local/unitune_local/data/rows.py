@@ -1,7 +1,4 @@
-"""Render a data file as token ids, and report the rows that cannot be learnt from.
-
-A rated row is followed by another row's answer, which shows the score of unrelated answers.
-"""
+"""Render a data file as token ids, and report the rows that cannot be learnt from."""
 
 from __future__ import annotations
 
@@ -28,12 +25,7 @@ RENDERED_TOGETHER = 256  # rows tokenised in one call
 
 
 class RenderedRows(NamedTuple):
-    """Rendered rows of a data file.
-
-    Args:
-        rows: Rows to learn from; a row of the file may make several, one for each trained turn.
-        findings: Reasons for leaving out the others.
-    """
+    """Rows of a data file, one for each sample, and reasons for leaving out others."""
 
     rows: tuple[TrainingRow, ...]
     findings: tuple[Finding, ...]

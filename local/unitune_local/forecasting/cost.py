@@ -1,7 +1,6 @@
 """Count the operations and bytes of a training, with one formula for every architecture.
 
-Time is operations times the seconds of one, and memory is the formula's times a share; both factors
-are measured on this machine (`unitune_local.models.size`).
+Factors that are measured on this machine (`unitune_local.models.size`) make them time and memory.
 """
 
 from __future__ import annotations

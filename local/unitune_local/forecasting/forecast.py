@@ -1,9 +1,4 @@
-"""Forecast the time and memory of a training from rows, configuration and machine.
-
-The rows are rendered and laid out in the same batches as in training, so that tokens and steps are
-exact. Their cost (`unitune_local.forecasting.cost`) uses factors that were measured on this
-machine, or guessed. No weights are loaded.
-"""
+"""Forecast the time and memory of a training from its rendered rows, without loading weights."""
 
 from __future__ import annotations
 
@@ -197,11 +192,7 @@ class _TrainingTime(NamedTuple):
 
 
 def require_memory(summary: Forecast) -> None:
-    """Refuse a training that does not fit into memory.
-
-    Raises:
-        Unsupported: It needs more memory than is available.
-    """
+    """Raise Unsupported if a training does not fit into memory."""
     needed, available = summary.memory_bytes, summary.memory_available_bytes
     count = summary.settings.get("processes", 1)
     if needed > available:

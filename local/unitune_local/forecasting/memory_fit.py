@@ -1,8 +1,4 @@
-"""Choose the micro-batch size and the memory-saving settings that fit a training into memory.
-
-Micro-batches are shrunk first, as this costs little time. Then logits are kept for a few tokens at
-a time, and finally only the input of each layer is kept.
-"""
+"""Choose the micro-batch size and the memory-saving settings that fit a training into memory."""
 
 from __future__ import annotations
 
@@ -61,14 +57,9 @@ def fit_batches(
     available: int,
     answers: AnswerTokens | None = None,
 ) -> Batching:
-    """Cut rows into micro-batches that fit into memory, if any do.
+    """Cut rows into micro-batches that fit into the available bytes of memory, if any do.
 
-    Args:
-        cost: Cost model of the trainings.
-        settings: Settings of the training.
-        rows: Rows of the data.
-        available: Bytes of memory.
-        answers: Lengths of sampled answers, if any.
+    Sampled answers, if any, have the lengths in `answers`.
     """
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
     expected, high = (answers.expected, answers.high) if answers else (None, None)

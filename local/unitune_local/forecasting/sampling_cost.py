@@ -1,7 +1,4 @@
-"""Stand in for the answers that a training will sample, and check that they can be scored.
-
-The length of an answer lies between the mean of the expected answers, if any, and the job's limit.
-"""
+"""Stand in for the answers that a training will sample, and check that they can be scored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Forecast how long answers take on this machine, from the tokens that are computed.
-
-On a CPU, seconds are processor seconds, without the time spent waiting for a processor.
-"""
+"""Forecast how long answers take on this machine; on a CPU, in processor seconds."""
 
 from __future__ import annotations
 
@@ -70,12 +67,7 @@ def answer_seconds(
 ) -> float:
     """Return the seconds that answers take once the model is loaded.
 
-    Args:
-        size: Size of the model.
-        speed: Speed of its answers.
-        prompts: Token ids of the prompts, or of a sample of them.
-        load: Number and length of the answers.
-        group: Answers to each prompt, which is computed once for all of them.
+    Each prompt is computed once for the `group` of its answers; prompts may be a sample.
     """
     common = common_length(prompts)
     own = sum(len(prompt) - common for prompt in prompts) / max(len(prompts), 1) / group

@@ -1,7 +1,5 @@
 """Sample the tokens of growing answers, end them, and turn them into text.
 
-An answer's samples depend on its own seed, never on its neighbours.
-
 Shapes: B rows, V vocabulary.
 """
 
@@ -197,13 +195,8 @@ def chosen_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> Tensor:
 def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
     """Return the token (B,) at which the cumulative probability passes a draw from 0 to 1.
 
-    The block of the token is found first: summing all in float64 took a quarter of the time of a
-    step of the embedded model.
-
-    Args:
-        logits: float32 (B, V).
-        temperatures: Temperature of each row (B,).
-        draws: float64 (B,).
+    Logits (B, V) are float32, temperatures (B,), draws (B,) float64. The block of the token is
+    found first: summing all in float64 took a quarter of the time of a step of the embedded model.
     """
     count, size = logits.shape
     chances = (logits - logits.amax(1, keepdim=True)).div_(temperatures[:, None]).exp_()
@@ -220,13 +213,8 @@ def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
 def nucleus(logits: Tensor, temperatures: Tensor, shares: Tensor) -> Tensor:
     """Return logits (B, V) with minus infinity for all but the likeliest tokens.
 
-    The fewest tokens that together have a row's share of the probability remain.
-
-    Args:
-        logits: float32 (B, V).
-        temperatures: Temperature of each row (B,).
-        shares: Share of each row (B,); 1 keeps all tokens.
-
+    The fewest tokens that together have a row's share of the probability remain. Temperatures and
+    shares are (B,); a share of 1 keeps all tokens.
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
     """
     chances, order = (logits / temperatures[:, None]).softmax(1).sort(1, descending=True)

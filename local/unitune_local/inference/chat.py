@@ -1,8 +1,7 @@
 """Answer requests with a local model, with or without a tuned adapter.
 
 An adapter is merged in float32, one layer at a time, so that a tuned model answers as fast as its
-base; with quantised weights it stays separate. It is only used with the base and the chat template
-of its training. Weights are loaded at the first request.
+base; with quantised weights it stays separate.
 """
 
 from __future__ import annotations

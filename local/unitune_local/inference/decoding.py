@@ -1,8 +1,4 @@
-"""Decode rows of tokens that grow together.
-
-`PrefixCachedRows` keeps one copy of the prompts' common prefix. `CachedRows` uses the cache of
-transformers, for models whose attention is not plain (sliding windows, sinks, soft caps). Rows are
-padded on the left, so that their last tokens are in the same column.
+"""Decode rows of tokens that grow together, padded on the left.
 
 Shapes: B rows, S new tokens of a row, N tokens of a row so far, V vocabulary.
 """
@@ -33,12 +29,9 @@ LEAST_TRIMMED = 0.25
 
 
 class PrefixCachedRows:
-    """Rows after a common prefix that is computed once.
+    """Rows after a common prefix (`shared`, a cache of one row) that is computed once.
 
-    Args:
-        model: Model that `prefix_caching` switched to attention with a prefix cache.
-        shared: Cache of the common prefix, as one row; None without a prefix.
-        check: Called before each forward; it may raise to stop the work.
+    The model is switched by `prefix_caching`. `check` is called before each forward and may raise.
     """
 
     def __init__(
@@ -176,8 +169,6 @@ Rows = PrefixCachedRows | CachedRows
 
 
 class _Padded(NamedTuple):
-    """Rows of one width, padded on the left."""
-
     ids: Tensor  # (B, N)
     real: Tensor  # (B, N), bool
 

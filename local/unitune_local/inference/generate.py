@@ -1,9 +1,7 @@
 """Answer many prompts at once with a local model.
 
-The prompts' common prefix is computed once. The rest runs in batches of similar length, within
-budgets of memory and tokens; finished rows leave their batch. Batches change the order of sums, so
-logits differ in the last bits. In float32 that does not change answers; in bfloat16 it may, where
-two tokens are nearly tied.
+Batches change the order of sums, so logits differ in the last bits. In float32 that does not change
+answers; in bfloat16 it may, where two tokens are nearly tied.
 """
 
 from __future__ import annotations
@@ -135,7 +133,6 @@ def _answer_batch(
     check: Callable[[], None],
     tell: Callable[[Sequence[Answer]], None],
 ) -> None:
-    """Generate the answers of one batch, and report those of each step."""
     start = time.perf_counter()
     logits = rows.begin([answer.prompt for answer in batch])  # (B, V)
     start = _share_time(batch, start, [len(answer.prompt) for answer in batch])

@@ -1,9 +1,7 @@
 """Compute attention during generation with one copy of the prompts' common prefix.
 
 Every row attends to the shared keys and values and to its own, under one softmax. A row's buffer
-grows in blocks: products over a whole buffer need no copy of it. A model switched to `NAME` takes a
-`PrefixCache` as a keyword of its forward, and the visible places as its attention mask. Only plain
-causal attention can be replaced (`is_plain`).
+grows in blocks: products over a whole buffer need no copy of it.
 
 Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens; H query
 heads in G groups of R that share a key head, D head width.
@@ -132,11 +130,9 @@ class PrefixCache:
 
 
 def joined(parts: Sequence[PrefixCache], spare: int = 0) -> PrefixCache:
-    """Return the rows of several caches as one, in order, with room for a block more.
+    """Return the rows of caches with the same shared cache as one, with room for a block more.
 
-    Args:
-        parts: Caches with the same shared cache; narrower ones are padded on the left.
-        spare: Number of free rows after them.
+    Narrower caches are padded on the left; `spare` free rows follow.
     """
     whole = PrefixCache(parts[0].shared, max(part.used for part in parts), spare=spare)
     for layer in parts[0].layers:
@@ -205,10 +201,9 @@ def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
     scaling: float | None = None,
     **extra: object,
 ) -> tuple[Tensor, None]:
-    """Attend from new tokens to the shared ones, the row's own earlier ones, and themselves.
+    """Attend from new tokens to the shared ones, the row's earlier ones, and themselves.
 
-    Returns:
-        The attended values (B, S, H, D), and None for the weights.
+    Returns the attended values (B, S, H, D), and None for the weights.
     """
     if wanted := [name for name in BEYOND_PLAIN if extra.get(name) is not None]:
         raise Unsupported(f"the model's attention uses {', '.join(wanted)}, which is unsupported.")

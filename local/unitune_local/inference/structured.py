@@ -53,10 +53,7 @@ class Guide:
         self._matcher.consume_token(token)
 
     def allowed(self, width: int) -> Tensor:
-        """Return which tokens may come next (V,), on the CPU.
-
-        Args:
-            width: Size of the vocabulary (V), which may exceed the tokenizer's.
+        """Return which of `width` tokens (V) may come next, on the CPU.
 
         Raises:
             RuntimeError: The grammar has grown beyond llguidance's limits.

@@ -1,8 +1,4 @@
-"""Save a trained adapter in peft's format, and verify that it answers like the trained model.
-
-The folder also holds the tokenizer with its chat template, and ``unitune.json``, which records the
-training. It is written atomically.
-"""
+"""Save a trained adapter in peft's format, and verify that it answers like the trained model."""
 
 from __future__ import annotations
 
@@ -117,10 +113,7 @@ def check_adapter(
     """Load a saved adapter onto a fresh base and compare its answers with the live model's.
 
     The live model is emptied, as memory may not hold two. With a sharded base, the saved weights
-    are compared with the live ones instead.
-
-    Returns:
-        The largest difference of two logits, or of two weights.
+    are compared with the live ones instead. Returns the largest difference.
 
     Raises:
         RunFailed: They differ.

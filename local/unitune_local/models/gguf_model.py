@@ -1,8 +1,8 @@
 """Convert a GGUF file of the Llama architecture to a folder that transformers loads.
 
-Weights become float32 safetensors; the rest comes from the file's metadata. The same file gives the
-same bytes, and so the same fingerprint, on every machine. transformers' own GGUF loader is several
-times slower, cannot save what it loaded, and drops the digit splitting of this tokenizer.
+The same file gives the same bytes, and so the same fingerprint, on every machine. transformers' own
+GGUF loader is several times slower, cannot save what it loaded, and drops the digit splitting of
+this tokenizer.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (metadata keys), 2026-11-25.
 """

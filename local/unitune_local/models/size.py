@@ -1,8 +1,6 @@
 """Read the size of a model, and store the speed that this machine reached with it.
 
-A time is a number of operations, which follows from the size, times the seconds of one operation.
-These are measured whenever a model trains or answers long enough. Until then they are guessed from
-a short measurement of matrix products.
+Speeds are measured whenever a model trains or answers long enough, and guessed until then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Read the adapter that a training continues from.
 
-Rank, alpha, targets, rsLoRA and DoRA stay; a job that sets others is refused. So is an adapter that
-cannot be trained here, and one of another base model. The optimiser starts anew.
+Rank, alpha, targets, rsLoRA and DoRA stay; a job that sets others is refused.
 """
 
 from __future__ import annotations
@@ -135,7 +134,6 @@ def _full_findings(folder: Path, base: Path, job: Job) -> Iterator[Finding]:
 def _base_findings(
     folder: Path, given: dict[str, JsonValue], base: Path, job: Job
 ) -> Iterator[Finding]:
-    """Yield a finding if an adapter was trained on another or an unknown base model."""
     try:
         record = read_record(folder)
     except (OSError, ValidationError):

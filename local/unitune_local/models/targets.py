@@ -122,7 +122,6 @@ def _linear_layers(model: PreTrainedModel) -> Iterator[str]:
 
 
 def _experts(model: PreTrainedModel) -> Iterator[str]:
-    """Yield the names of the parameters that hold the matrices of all experts of a layer."""
     for name, module in _language_modules(model):
         if not isinstance(module, nn.Conv1d):
             own = module.named_parameters(recurse=False)

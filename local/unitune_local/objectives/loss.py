@@ -134,7 +134,6 @@ def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure:
 
 @contextmanager
 def _passing_through(layer: nn.Module) -> Generator[None]:
-    """Make a layer return its input while the body runs."""
     own = vars(layer).get("forward")
 
     def same(states: Tensor) -> Tensor:
@@ -189,14 +188,6 @@ def choose_form(  # noqa: PLR0913 - what a form consists of
 
     Packing is only right for plain causal attention. The configuration may be wrong about that, so
     the two shortest rows are computed in both forms, whose losses must agree.
-
-    Args:
-        model: Model with its adapters, on its device.
-        rows: Rows of the training.
-        share: Whether a shared prefix may be computed once.
-        multiple: Number of tokens that lengths are multiples of.
-        most_logits: Trained tokens whose logits are held at once; None: all.
-        autocast: Dtype that float32 weights are computed in; None: float32.
 
     Raises:
         Unsupported: The model does more with its logits than its output head.

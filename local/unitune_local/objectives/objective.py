@@ -1,8 +1,4 @@
-"""Define the objectives of trainings: weighted sums over micro-batches, and their divisors.
-
-The caller divides by the weights of the whole optimiser step, so that cutting a step into
-micro-batches changes nothing.
-"""
+"""Define the objectives of trainings: weighted sums over micro-batches, and their divisors."""
 
 from __future__ import annotations
 

@@ -58,13 +58,7 @@ def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> 
 
 
 def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
-    """Return the loss of each pair (B,).
-
-    Args:
-        policy: Answers by the model in training.
-        reference: Sums by the base model (B, 2); zeros for a loss without reference.
-        settings: Settings of the loss.
-    """
+    """Return the loss of each pair (B,); reference sums (B, 2) are zeros without a reference."""
     losses = _LOSSES[settings.loss](policy, reference, settings)
     if settings.nll_weight:
         losses = losses - settings.nll_weight * policy.means[:, 0]
@@ -99,11 +93,8 @@ def _orpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
 def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> Tensor:
     """Return the loss of each rated answer (kto).
 
-    Args:
-        gains: Gain of each answer's log-probability on the base model (B,).
-        is_good: Rating of each answer (B,), bool.
-        shift: Mean gain of answers to other prompts, at least 0.
-        beta: Strength of the pull towards the base model.
+    Gains are those of log-probabilities over the base model (B,); the shift is the mean gain of
+    answers to other prompts, at least 0.
     """
     signs = torch.where(is_good, 1.0, -1.0)
     return 1 - torch.sigmoid(beta * signs * (gains - shift))  # (B,)

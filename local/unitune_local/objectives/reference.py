@@ -1,9 +1,8 @@
 """Compute the log-probabilities of preference rows by the model that a training begins with.
 
 This is the base model, or the base with the adapter to continue from, as in TRL (1.16.0,
-trainer/dpo_trainer.py, lines 666 to 690). Log-probabilities are stored next to the checkpoints, a
-line for each round of the ranks, so that an interrupted pass continues and a resumed training reads
-the same numbers.
+trainer/dpo_trainer.py, lines 666 to 690). Log-probabilities are stored, a line for each round of
+the ranks, so that an interrupted pass continues and a resumed training reads the same numbers.
 """
 
 from __future__ import annotations
@@ -44,10 +43,8 @@ class ReferencePass:
     ) -> dict[TrainingRow, TrainingRow] | None:
         """Return each row with its log-probabilities, or None if the pass was stopped.
 
-        Args:
-            rounds: Micro-batches of the first epoch and of a validation, one for each rank in a
-                round; empty for an idle rank. The training uses the same ones, so that its first
-                step begins at a gain of 0.
+        Rounds hold a micro-batch for each rank, empty if it is idle, and cover an epoch and a
+        validation. The training uses the same ones, so that its first step begins at a gain of 0.
         """
         kept = self.ranks.first(self._kept)
         was_training = self.model.training

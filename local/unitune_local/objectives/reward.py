@@ -1,28 +1,22 @@
 """Train on rewards of sampled answers (rft): answers that earn more than their group get likelier.
 
-For each prompt, a group of answers is sampled. An answer's advantage is its reward minus the mean
-of its group's. The loss of a token is
+An answer's advantage is its reward minus the mean of its group's. The loss of a token is
 
     -min(ratio · advantage, clipped ratio · advantage)
 
 where the ratio of its probability to that at sampling is clipped to 1 - `clip` .. 1 + `clip_high`
-(Shao et al. 2024, "DeepSeekMath", arXiv 2402.03300, section 4.1). With one update for each step it
-is 1.
+(Shao et al. 2024, "DeepSeekMath", arXiv 2402.03300, section 4.1). With one update per step it is 1.
 
 GRPO divides by the standard deviation of the group's rewards and by the length of each answer. Both
 bias what is learnt (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783, section 3.1), so the default
-does neither and divides by the tokens of all answers of a step (DAPO, Yu et al. 2025, arXiv
-2503.14476). `scale` and `loss` have TRL's names and meanings (1.16, GRPOTrainer: `loss_type`,
-`scale_rewards`), except that dapo covers bnpo, since cutting a step into micro-batches does not
-change its divisor.
+divides only by the tokens of all answers of a step (DAPO, Yu et al. 2025, arXiv 2503.14476).
+`scale` and `loss` have TRL's names (1.16, GRPOTrainer: `loss_type`, `scale_rewards`); dapo covers
+bnpo.
 
 With `kl`, each token adds that many times e^(r - p) - (r - p) - 1, an estimate of the divergence
 from the initial model (Schulman 2020, "Approximating KL divergence", k3; r and p are
-log-probabilities by the initial and the current model). It is multiplied by the ratio, without
-which its gradient would be another divergence's (DeepSeek-V3.2, arXiv 2512.02556).
-
-Answers without advantage are not computed again unless `kl` is set. With one update and no `kl`,
-equal answers of a group are computed once, as the sum is the same.
+log-probabilities by the initial and the current model), times the ratio (DeepSeek-V3.2, arXiv
+2512.02556).
 """
 
 from __future__ import annotations
@@ -63,12 +57,7 @@ def advantages(rewards: Tensor) -> Tensor:
 
 
 def scaled(gains: Tensor, rewards: Tensor, scale: Literal["none", "group", "batch"]) -> Tensor:
-    """Return advantages divided by the standard deviation of the group's or of all rewards.
-
-    Args:
-        gains: Advantages (B, K).
-        rewards: Rewards (B, K); NaN as in `advantages`.
-        scale: Rewards whose standard deviation is the divisor.
+    """Return advantages (B, K) divided by the standard deviation of the group's or of all rewards.
 
     Source: TRL 1.16, GRPOTrainer: the sample's standard deviation, plus 1e-4.
     """
@@ -216,7 +205,7 @@ class RewardLoss:
     def _learnt(
         self, prompt: TrainingRow, group: Sequence[Sample], gains: Sequence[float]
     ) -> list[TrainingRow]:
-        """Return a prompt's answers as rows, weighted by their advantages."""
+        """Return a prompt's answers as rows, weighted by their advantages; equal ones once."""
         weighted = [
             (sample.ids, gain * prompt.weight) for sample, gain in zip(group, gains, strict=True)
         ]
@@ -232,7 +221,6 @@ class RewardLoss:
     def _require_signal(
         self, groups: Sequence[Sequence[Sample]], signals: Tensor, step: int
     ) -> None:
-        """Raise an error if a training has nothing to learn from."""
         samples = list(chain.from_iterable(groups))
         if all(math.isnan(sample.reward) for sample in samples):
             why = samples[0].reason
@@ -251,7 +239,6 @@ class RewardLoss:
 
 
 def _no_signal(samples: Sequence[Sample], size: int, rollouts: Rollouts) -> str:
-    """Explain why nothing can be learnt from answers with equal rewards in each group."""
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     lowest, highest = min(rewards), max(rewards)
     named = ", ".join(map(repr, rollouts.names))

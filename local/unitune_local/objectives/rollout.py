@@ -1,7 +1,6 @@
 """Sample answers from a model in training, and grade them.
 
-A sample only depends on the run's seed, the step, the row and its place in the group, so that a
-resumed training samples the same answers.
+A sample depends only on seed, step, row and place, so that a resumed training draws it again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Train on a Ray cluster: the backend named ``ray``.
 
-A launch is one call of Ray's job API with the launch key as submission id, so that repeated calls
-create one job. Only the cluster needs Ray; it runs `unitune_local.ray.driver`. Rows, events and
-adapters are exchanged through a shared storage (`unitune_local.ray.storage`). A tuned model answers
-on this machine.
+Only the cluster needs Ray. Rows, events and adapters are exchanged through a shared storage
+(`unitune_local.ray.storage`); a tuned model answers on this machine.
 
 Sources: docs.ray.io, Ray Jobs REST API; tried with Ray 2.60.0.
 """
@@ -240,7 +238,6 @@ def _copy(key: str) -> Path:
 
 
 def _reads_files(scorer: Scorer, folder: Path) -> bool:
-    """Return whether a scorer depends on files next to the job."""
     try:
         return scorer.material(Setting(NOWHERE)) != scorer.material(Setting(folder))
     except JobError:

@@ -1,8 +1,7 @@
 """Start the workers of a training on Ray and wait: ``python -m unitune_local.ray.driver``.
 
-When a worker or its node is lost, Ray Train starts the remaining workers again, and the training
-continues from the newest checkpoint in the storage. Ray Train's own checkpoints are not used: it
-may lose the newest, and does not store the order of rows.
+Ray Train restarts lost workers. Its own checkpoints are not used: it may lose the newest, and does
+not store the order of rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Keep a training's folder on a node of the cluster, and its copy in the storage.
 
-The loop works in a local folder. Each whole checkpoint is stored with the events so far, events
-every few seconds, adapter and result at the end. A worker on another node begins with these. Events
-are stored in parts, ``events/NNN.jsonl``, named by the byte at which each begins. Only the last
-part grows, and a thread sends it, so that a slow storage does not delay a step.
+Events are stored in parts, ``events/NNN.jsonl``, named by the byte at which each begins. Only the
+last part grows, and a thread sends it, so that a slow storage does not delay a step.
 """
 
 from __future__ import annotations

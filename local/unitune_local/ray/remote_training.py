@@ -1,7 +1,7 @@
 """Train as one worker of a Ray cluster, from a launch to an adapter in the storage.
 
-Each worker has a copy of the training's folder. The first worker writes a permanent error as the
-result; a transient one is raised, and Ray starts all workers again.
+The first worker writes a permanent error as the result. A transient error is raised, and Ray starts
+all workers again.
 """
 
 from __future__ import annotations

@@ -31,10 +31,7 @@ MOST_BYTES = 64 << 20  # read at once; the largest file of unitune's that is rea
 
 
 class Storage:
-    """Folder that several machines see.
-
-    Args:
-        address: Address such as ``/mnt/shared/unitune`` or ``s3://bucket/unitune``.
+    """Folder that several machines see, such as ``/mnt/shared/unitune`` or ``s3://bucket/unitune``.
 
     Raises:
         UserError: It cannot be used from here.

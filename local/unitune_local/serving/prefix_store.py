@@ -1,8 +1,7 @@
 """Store keys and values of recent prompts for requests with the same beginning.
 
-They are stored in blocks, each under a hash of all tokens up to its end, so that a common beginning
-is stored once. Above the memory limit, the least recently used blocks are dropped; of one prompt,
-the last ones first, since a block needs those before it.
+They are stored in blocks, each under a hash of all tokens up to its end. The least recently used
+blocks are dropped; of one prompt, the last ones first, since a block needs those before it.
 """
 
 from __future__ import annotations

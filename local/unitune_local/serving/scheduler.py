@@ -1,9 +1,8 @@
 """Answer many requests at once with one model; they join and leave the batch between tokens.
 
-One thread owns the model. In each turn it first reads waiting prompts, at most `PROMPT_TOKENS`
-tokens, so that running answers never pause for long. Then every running answer gets its next token.
-When keys and values outgrow their memory, the youngest answer waits and is read again later. Models
-whose attention is not plain (sliding windows, sinks) answer batch by batch.
+One thread owns the model. In each turn it reads waiting prompts, at most `PROMPT_TOKENS` tokens, so
+that running answers never pause for long. Then every running answer gets its next token. Models
+whose attention is not plain answer batch by batch.
 """
 
 from __future__ import annotations
@@ -42,13 +41,10 @@ HEADROOM_TOKENS = 64
 
 
 class Scheduler:
-    """Thread that answers many requests at once with a model.
+    """Thread that answers many requests with a model in evaluation mode, its own until `close`.
 
-    Args:
-        model: Model in evaluation mode, not used by anything else until `close`.
-        tokenizer: Tokenizer of the model.
-        answer_bytes: Maximum bytes of running answers' keys and values; one answer may take more.
-        prefix_bytes: Maximum bytes of the prefix store.
+    Keys and values of running answers take at most `answer_bytes`, except for a single answer, and
+    the prefix store at most `prefix_bytes`.
     """
 
     def __init__(
@@ -233,7 +229,6 @@ class Scheduler:
         self._add_tokens(logits, self._running)
 
     def _add_tokens(self, logits: Tensor, requests: Sequence[ServedRequest]) -> None:
-        """Choose the next token of each unfinished answer, and send new pieces."""
         step = [(row, request) for row, request in enumerate(requests) if not request.over]
         tokens = next_tokens(logits, [(row, request.answer) for row, request in step])
         grown: list[tuple[ServedRequest, Piece]] = []

@@ -1,9 +1,8 @@
 """Serve OpenAI's chat completions with a local model, over HTTP with server-sent events.
 
-With a key, only requests with it are answered. Without one, only requests of programs on this
-machine: browsers would first need permission to send JSON, and other host names (DNS rebinding) are
-refused. After SIGINT or SIGTERM, running answers get `GRACE_SECONDS` to end; a second signal ends
-them, and soon the process, even if a thread still computes.
+Without a key, only programs on this machine are answered: a browser would first need permission to
+send JSON, and other host names (DNS rebinding) are refused. After SIGINT or SIGTERM, running
+answers get `GRACE_SECONDS`; a second signal ends them, and soon the process.
 """
 
 from __future__ import annotations
@@ -53,12 +52,7 @@ END = b"data: [DONE]\n\n"
 
 
 def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serve a model until SIGINT or SIGTERM.
-
-    Args:
-        chat: Model to serve; loaded before `announce` is called.
-        settings: Address, model name and key.
-        announce: Called with the base URL once requests are answered.
+    """Serve a model until SIGINT or SIGTERM; `announce` gets the base URL once it answers.
 
     Raises:
         UserError: The address cannot be used.
@@ -152,7 +146,6 @@ class ModelServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse requests without the key or from elsewhere."""
         key = self._settings.key
         if key is None and not LOCAL_HOST.fullmatch(request.host):
             text = "Without a key, this server only answers requests to 127.0.0.1 and localhost."
@@ -242,7 +235,6 @@ class ModelServer:
             raise ServerError(400, str(error), param="messages", code="invalid_value") from None
 
     def _room(self, ids: list[int]) -> int:
-        """Return the maximum length of an answer."""
         context = self._chat.context
         if context is None:
             return NO_LIMIT
@@ -298,7 +290,6 @@ def _failure(error: Exception) -> ServerError:
 
 @web.middleware
 async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Report errors in OpenAI's format."""
     try:
         return await handler(request)
     except ServerError as error:

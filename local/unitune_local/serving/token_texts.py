@@ -1,8 +1,4 @@
-"""Describe tokens for clients: their text, their bytes and their log-probability.
-
-A token that is part of a character has a replacement character as its text, and its bytes if the
-vocabulary shows them (byte-level BPE and byte fallback).
-"""
+"""Describe tokens for clients: their text, their bytes and their log-probability."""
 
 from __future__ import annotations
 
@@ -60,5 +56,4 @@ class TokenTexts:
 
     @cached_property
     def _byte_of(self) -> dict[str, int]:
-        """Bytes that the letters of a byte-level vocabulary represent."""
         return {letter: byte for byte, letter in bytes_to_unicode().items()}

@@ -194,7 +194,6 @@ def _without_answers_fields(message: JsonValue) -> JsonValue:
 
 
 def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> ServerError:
-    """Return the first problem of a body."""
     at, details = next(iter(by_location(given, failure).items()))
     unknown = details[0]["type"] == "extra_forbidden"
     name = str(details[0]["loc"][-1]) if unknown and not at else dotted(at)

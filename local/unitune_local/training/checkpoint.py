@@ -1,9 +1,8 @@
 """Write and read checkpoints, from which a training continues with the same losses.
 
 A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter and optimiser),
-``state.json`` and ``manifest.json`` with the hashes of both. It is written atomically. The latest
-is the highest step with matching hashes; the one of the best evaluation is kept, too. Nothing is
-pickled.
+``state.json`` and ``manifest.json`` with the hashes of both. The latest is the highest step with
+matching hashes.
 """
 
 from __future__ import annotations
@@ -82,14 +81,7 @@ def save(
 
 
 class Saver:
-    """Saver of the state after the last whole step; any thread can save it at any moment.
-
-    Args:
-        folder: Folder of the checkpoints.
-        weights: Trained weights by name, which the training changes in place.
-        optimizer: Their optimiser.
-        kept: Number of checkpoints to keep, in addition to the best.
-    """
+    """State after the last whole step, which any thread can save at any moment."""
 
     def __init__(
         self, folder: Path, weights: dict[str, nn.Parameter], optimizer: Optimizers, kept: int = 2
@@ -110,10 +102,6 @@ class Saver:
         """Hold back saves while the body makes a step.
 
         Weights of a failed body belong to no step, and are never saved.
-
-        Args:
-            step: Number of the step.
-            selection: Result of the evaluations before it.
         """
         with self._lock:
             self._position = None
@@ -202,12 +190,7 @@ def _position(place: Path) -> Position | None:
 
 
 def remove_damaged(folder: Path, step: int) -> list[int]:
-    """Remove checkpoints that seem newer than the newest whole one, and return their steps.
-
-    Args:
-        folder: Folder of the checkpoints.
-        step: Step of the newest whole checkpoint, or 0 without one.
-    """
+    """Remove checkpoints after the newest whole one (0 without one), and return their steps."""
     damaged = sorted(number for number in saved_steps(folder) if number > step)
     for number in damaged:
         place = folder / f"step-{number}"

@@ -1,8 +1,4 @@
-"""Score the answers of a model in training to the validation rows, by the job's primary scorer.
-
-Answers are greedy, to the rows' own messages, and draw no random numbers, so that the training is
-not affected.
-"""
+"""Score a model's greedy answers to the validation rows, by the job's primary scorer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Run the training loop.
 
-Settings and step number determine everything about a step: its rows, its learning rate, its spread
-over processes and micro-batches, and its random numbers. Adapter and optimiser are restored from a
-checkpoint, so a training that was killed continues with the same losses.
+Settings and step number determine everything about a step, including its random numbers, so a
+training that was killed continues from a checkpoint with the same losses.
 """
 
 from __future__ import annotations

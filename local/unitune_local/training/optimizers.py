@@ -1,8 +1,4 @@
-"""Create the optimiser of a training, and compute its learning rate at each step.
-
-AdamW is torch's own, and its 8-bit and paged forms are from bitsandbytes. Muon is torch's own for
-matrices, with AdamW for everything else.
-"""
+"""Create the optimiser of a training, and compute its learning rate at each step."""
 
 from __future__ import annotations
 
@@ -139,11 +135,7 @@ def _adamw(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.Opti
 
 
 def require_bitsandbytes(settings: Settings) -> None:
-    """Refuse an optimiser of bitsandbytes if that is not installed.
-
-    Raises:
-        Unsupported: bitsandbytes is not installed.
-    """
+    """Raise Unsupported if an optimiser needs bitsandbytes and it is not installed."""
     if settings.optimizer in OF_BITSANDBYTES and find_spec("bitsandbytes") is None:
         raise Unsupported(
             f"tuning.optimizer is {settings.optimizer}, but bitsandbytes is not installed: "

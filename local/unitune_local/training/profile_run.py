@@ -2,9 +2,8 @@
 
     python -m unitune_local.training.profile_run FOLDER
 
-reads ``profile.json`` in the folder. The process has a worker's environment and trains twice on the
-largest step and some others, as the first pass prepares kernels. Sampled answers are replaced by
-stand-ins of the expected length.
+reads ``profile.json`` in the folder. It trains twice on the largest step and some others, as the
+first pass prepares kernels. Sampled answers are replaced by stand-ins.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """End a worker before its training has ended, and save the last whole step.
 
-A worker ends early on SIGTERM, when another process of the training is lost, or on an error. The
-reason is written into the training's folder, and the training is paused. Any thread can save, so
-neither a long step nor a long evaluation delays the end. Nothing here imports torch, so that a
-worker can be ended while it starts.
+Any thread can save, so neither a long step nor a long evaluation delays the end. Nothing here
+imports torch, so that a worker can be ended while it starts.
 """
 
 from __future__ import annotations
@@ -23,13 +21,7 @@ ENDED_EARLY = 1  # exit status of a worker that ends early
 
 
 class OutOfMemory(BackendError):
-    """A micro-batch that did not fit into memory.
-
-    Args:
-        tokens: Tokens of the largest micro-batch of the step.
-        rows: Rows of that micro-batch.
-        error: Error of torch or Python.
-    """
+    """A micro-batch of so many tokens and rows, the largest of its step, that did not fit."""
 
     def __init__(self, tokens: int, rows: int, error: BaseException) -> None:
         self.limit = tokens // 2 if rows > 1 else None

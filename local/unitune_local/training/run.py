@@ -1,7 +1,4 @@
-"""Run one training: specify a launch, train in the worker, and save and check the adapter.
-
-This module imports torch, transformers and peft; the worker imports it once its lock is held.
-"""
+"""Run one training: specify a launch, train in the worker, and save and check the adapter."""
 
 from __future__ import annotations
 
@@ -95,15 +92,7 @@ def prepare(launch: Launch) -> Spec:
 def run_training(
     folder: JobFolder, log: EventLog, rescue: Callable[[Save], None] = lambda _save: None
 ) -> TunedModel | None:
-    """Train by a folder's specification, from its last checkpoint if it has one.
-
-    Args:
-        folder: Folder of the training.
-        log: Log of its events.
-        rescue: Called with the function that saves the last whole step.
-
-    Returns:
-        The tuned model, or None if the training was stopped.
+    """Train by a folder's specification, from its last checkpoint; return None if stopped.
 
     Raises:
         Mismatch: Base or rows have changed since the submit.
@@ -182,18 +171,10 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     stop: Callable[[], bool],
     rescue: Callable[[Save], None] = lambda _save: None,
 ) -> Trained | None:
-    """Train as one of the processes of a training.
+    """Train as one of the processes of a training; return None if stopped.
 
-    Args:
-        spec: Specification of the training.
-        ranks: Processes of the training.
-        checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
-        note: Records events, in the first rank.
-        stop: Called after every step, in the first rank; returns whether to stop.
-        rescue: Called with the function that saves the last whole step.
-
-    Returns:
-        The trained model, or None if the training was stopped.
+    The first rank records events, writes checkpoints, and calls `stop` after every step. `rescue`
+    gets the function that saves the last whole step.
 
     Raises:
         Mismatch: Base or rows have changed since the submit.

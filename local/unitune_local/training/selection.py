@@ -1,8 +1,7 @@
 """Choose the step of a training to keep, and when to end early.
 
-Each evaluation has a value; less is better. A gain is measured from the value of the last gain, as
-in Keras and Lightning, so that small gains add up. The result is part of every checkpoint, so that
-a training that was killed ends at the same step.
+Less is better. A gain is measured from the value of the last gain, as in Keras and Lightning, so
+that small gains add up. Every checkpoint includes the state of this choice.
 """
 
 from __future__ import annotations
@@ -54,14 +53,7 @@ NONE_YET = Selection()
 
 
 class Evaluations:
-    """Evaluations of a training: when one is due, and what they decide.
-
-    Args:
-        measure: Returns the figures of the validation rows; None without such rows.
-        settings: Settings of the training.
-        rows: Number of training rows.
-        note: Records each evaluation, and finally the step that is kept.
-    """
+    """Evaluations of a training: when one is due, and what they decide."""
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """Train in a process of its own: ``python -m unitune_local.training.worker FOLDER [RANK PARENT]``.
 
-The worker outlives the process that starts it. It holds the folder's lock while it lives, so a
-second worker for the folder ends at once. A worker that is killed leaves no result, and its
-training is then paused.
+The worker outlives the process that starts it, and holds the folder's lock while it lives.
 """
 
 from __future__ import annotations
@@ -89,11 +87,9 @@ def start_worker(folder: JobFolder) -> None:
 
 
 def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
-    """Return the environment of a process that trains, without keys.
+    """Return the environment of a process that trains, without keys; `threads` counts all ranks.
 
-    Args:
-        threads: Threads of all its ranks.
-        keeps_memory: Whether memory that a step frees is kept for the next one.
+    With `keeps_memory`, memory that a step frees is kept for the next one.
     """
     kept = without_secrets(os.environ)
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
