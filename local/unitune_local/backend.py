@@ -26,8 +26,8 @@ from unitune.job.job import Job
 from unitune.models import Start, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
-from unitune_local.chat_format import ChatFormat
 from unitune_local.job_folder import JobFolder, Result, read_events
+from unitune_local.options import ChatFormat
 from unitune_local.training.worker import start_worker
 
 if TYPE_CHECKING:

@@ -1,16 +1,16 @@
-"""Define the options of the local backend: ``options: {local: {…}}`` of a job.
+"""Define what local training reads of a job: its options and its chat format.
 
 This module is read without torch; `unitune_local.settings` resolves `auto`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from unitune.job.job import Auto
-from unitune.security.spec import Spec
+from unitune.job.job import Auto, Job
+from unitune.security.spec import Closed, Spec
 
 
 class LocalOptions(Spec):
@@ -55,3 +55,29 @@ class LocalOptions(Spec):
     """Number of steps after which a checkpoint is written, regardless of the time."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Number of newest checkpoints to keep, in addition to the one with the best evaluation."""
+
+
+class ChatFormat(Closed):
+    """Settings for rendering conversations, in addition to the model's chat template."""
+
+    template: str | None = None
+    """Chat template in Jinja; None: the model's own."""
+    kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Variables of the chat template, such as ``enable_thinking``."""
+    reasoning: Literal["train", "mask"] = "train"
+    """Treatment of an answer's reasoning: part of the loss, or masked."""
+    day: str | None = None
+    """Date that the template uses; None: today."""
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Return the chat format of a job.
+
+        Raises:
+            JobError: The chat template that the job names cannot be read.
+        """
+        return cls(
+            template=job.chat_template,
+            kwargs=job.data.chat_template_kwargs,
+            reasoning="mask" if job.data.reasoning == "mask" else "train",
+        )

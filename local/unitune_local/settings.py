@@ -20,8 +20,7 @@ from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.security.spec import Closed, Frozen
 from unitune_local import machine
-from unitune_local.chat_format import ChatFormat
-from unitune_local.options import LocalOptions
+from unitune_local.options import ChatFormat, LocalOptions
 
 Decided = TypeVar("Decided", bound=Closed)
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]

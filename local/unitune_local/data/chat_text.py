@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from unitune.cost.tokens.by_tokenizer import CannotRender, ChatTemplate, template_turn
 from unitune.data.example import Message, digest
 from unitune.errors import Mismatch
-from unitune_local.chat_format import ChatFormat
+from unitune_local.options import ChatFormat
 
 Tools = Sequence[dict[str, JsonValue]] | None
 # Cut in a text before it is tokenised; a noncharacter, which Unicode reserves for internal use

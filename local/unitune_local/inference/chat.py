@@ -26,7 +26,6 @@ from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import TemplateError, template_fingerprint, with_request
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.answer_cost import measured
@@ -39,6 +38,7 @@ from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, r
 from unitune_local.models.full import is_full
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer, round_weights
 from unitune_local.models.model_folder import weight_files
+from unitune_local.options import ChatFormat
 from unitune_local.settings import Quantization
 
 # Share of a GPU's free memory for weights; the rest is for keys, values and activations

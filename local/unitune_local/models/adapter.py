@@ -21,12 +21,12 @@ from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
 from unitune.workspace.filesystem import sha256, whole_folder
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.models.full import is_full, round_trained, saved_dtype
 from unitune_local.models.model import load_adapter, load_model, use_attention
 from unitune_local.models.model_folder import fingerprint
+from unitune_local.options import ChatFormat
 from unitune_local.settings import AdapterShape, Quantization, Settings
 from unitune_local.spec import Spec
 

@@ -38,12 +38,12 @@ from transformers.utils import logging
 
 from unitune.errors import Unsupported, UserError
 from unitune.workspace.install import install_command
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import set_format
 from unitune_local.machine import use_threads
 from unitune_local.models.embedding_noise import add_noise
 from unitune_local.models.model_folder import weight_files
 from unitune_local.models.targets import chosen_targets
+from unitune_local.options import ChatFormat
 from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"  # peft's name for the only adapter
