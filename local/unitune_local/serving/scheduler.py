@@ -30,8 +30,7 @@ from unitune_local.inference.decoding import (
 from unitune_local.inference.generate import LEAST_DROPPED, bytes_per_token
 from unitune_local.inference.prefix_cache import PrefixCache, is_plain
 from unitune_local.serving.prefix_store import BLOCK_TOKENS, PrefixStore
-from unitune_local.serving.request import Closed, ModelFailed, Piece, ServedRequest
-from unitune_local.serving.token_texts import TokenTexts
+from unitune_local.serving.request import Closed, ModelFailed, Piece, ServedRequest, TokenTexts
 
 # Maximum number of running answers: twice as many would give 1.2 times the tokens a second, each at
 # little more than half the speed

@@ -22,8 +22,7 @@ from unitune.workspace.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.structured import SchemaError, grammar_of
 from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_calls
-from unitune_local.serving.request import Piece
-from unitune_local.serving.token_texts import TokenChance
+from unitune_local.serving.request import Piece, TokenChance
 
 IGNORED = frozenset(  # fields that do not change an answer
     {
