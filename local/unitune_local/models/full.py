@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from unitune.backends.exports import ABOUT
 from unitune.findings import Finding, error
-from unitune_local.models.embedding_noise import add_noise
 from unitune_local.models.model import (
     add_adapter,
+    add_noise,
     config_of,
     keep_inputs_alone,
     round_weights,

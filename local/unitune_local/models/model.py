@@ -9,9 +9,8 @@ multiplication: losses follow those of float32, and it is faster.
 from __future__ import annotations
 
 import json
-import re
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,11 +37,11 @@ from transformers.utils import logging
 
 from unitune.errors import Unsupported, UserError
 from unitune.workspace.install import install_command
+from unitune_local.data.attention import Layout
 from unitune_local.data.chat_text import set_format
 from unitune_local.machine import use_threads
-from unitune_local.models.embedding_noise import add_noise
 from unitune_local.models.model_folder import weight_files
-from unitune_local.models.targets import chosen_targets
+from unitune_local.models.targets import chosen_targets, patterns_of
 from unitune_local.options import ChatFormat
 from unitune_local.settings import Quantization, Settings
 
@@ -52,11 +51,6 @@ ADAPTER = "default"  # peft's name for the only adapter
 # Options of from_pretrained: run no code of the folder, and fetch nothing
 AS_DATA = {"trust_remote_code": False, "local_files_only": True}
 MOST_LAYERS = 1_000  # the deepest published model has 126 (Llama 3.1 405B)
-# Fields of an adapter's configuration that peft matches against every module of the model
-PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
-# Names of modules, also as peft writes those of experts: ``.*\.gate_up_proj``. Other patterns may
-# take any time to match.
-PLAIN_PATTERN = re.compile(r"(\^|\.\*\\?\.)?\w+(\\?\.\w+)*\$?")
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
@@ -227,6 +221,45 @@ def keep_inputs_alone(model: PeftModel) -> None:
     base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
+def add_noise(model: PeftModel, alpha: float) -> None:
+    """Add noise to the embeddings of micro-batches while the model is in training mode.
+
+    Each value gets noise from -s to s, where s = alpha / sqrt(L d) for a row of L tokens and
+    embeddings of d values. L is the row's own length, without padding and other rows of a pack
+    (transformers' own hook counts them).
+
+    Source: Jain et al. 2023, "NEFTune: Noisy Embeddings Improve Instruction Finetuning", arXiv
+    2310.05914, section 2.
+    """
+    lengths = torch.zeros(0)
+
+    def note_lengths(_model: nn.Module, _given: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        nonlocal lengths
+        if embeddings.training:  # the reload check calls the model without rows
+            lengths = row_lengths(keywords.get("layout"), keywords.get("attention_mask"))
+
+    def noisy(embeddings: nn.Module, _given: tuple[Any, ...], values: Tensor) -> Tensor:
+        if not embeddings.training:
+            return values
+        most = alpha / (lengths * values.shape[-1]).sqrt()  # (1, T) or (B, 1)
+        noise = torch.rand_like(values, dtype=torch.float32).mul_(2).sub_(1)
+        return values + (noise * most[..., None]).to(values.dtype)
+
+    embeddings = cast("nn.Module", cast("Any", model.get_base_model()).get_input_embeddings())
+    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
+    embeddings.register_forward_hook(noisy)
+
+
+def row_lengths(layout: Layout | None, attention_mask: Tensor | None) -> Tensor:
+    """Return the length of each token's row: (1, T) when packed, else (B, 1)."""
+    if layout is None:
+        assert attention_mask is not None, "a micro-batch is packed or padded"
+        return attention_mask.sum(1, keepdim=True)
+    assert layout.prefix == 0, "rows that share a prefix would share its noise"
+    own = layout.grid[:, -1] - layout.grid[:, 0] + 1  # (B,)
+    return own[layout.places // layout.grid.shape[1]][None]
+
+
 def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> PeftModel:
     """Return the model with an adapter read from a folder, for inference.
 
@@ -255,21 +288,6 @@ def round_once(model: nn.Module) -> None:
             continue
         if isinstance(layer.get_base_layer(), nn.Linear):
             cast("Any", layer).forward = _forward_of(layer)
-
-
-def patterns_of(given: Mapping[str, object]) -> list[str]:
-    """Return the fields of an adapter's configuration with patterns other than plain names.
-
-    peft compares the entries of a list with names, and treats a string or a key as a pattern.
-    """
-    found = ["layers_pattern"] if given.get("layers_pattern") else []
-    for name in PATTERNS:
-        value = cast("Any", given.get(name))
-        patterns = [value] if isinstance(value, str) else []
-        patterns += [*cast("dict[str, object]", value)] if isinstance(value, dict) else []
-        if not all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):
-            found.append(name)
-    return found
 
 
 @contextmanager

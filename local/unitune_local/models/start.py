@@ -25,8 +25,8 @@ from unitune.workspace.validation import sentence
 from unitune_local.models import store
 from unitune_local.models.adapter import CONFIG, WEIGHTS, read_record, read_weights
 from unitune_local.models.full import is_full
-from unitune_local.models.model import patterns_of
 from unitune_local.models.model_folder import missing_parts
+from unitune_local.models.targets import patterns_of
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 

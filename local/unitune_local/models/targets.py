@@ -7,7 +7,8 @@ and the vision or audio parts of a multimodal model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from peft import PeftModel
@@ -35,6 +36,12 @@ READ_BY_KERNELS = {"out_proj", "conv1d"}
 MATRICES = 3  # dimensions of a parameter that holds one matrix for each expert
 # Share of the weights above which nothing is reported, as routers are omitted on purpose
 FULL_REACH = 0.98
+
+# Fields of an adapter's configuration that peft matches against every module of the model
+PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
+# Names of modules, also as peft writes those of experts: ``.*\.gate_up_proj``. Other patterns may
+# take any time to match.
+PLAIN_PATTERN = re.compile(r"(\^|\.\*\\?\.)?\w+(\\?\.\w+)*\$?")
 
 
 def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]:
@@ -109,6 +116,21 @@ def reach_findings(model: PeftModel, settings: Settings) -> Iterator[Finding]:
             if settings.dropout or settings.dora
             else "Choose another model if that is too little.",
         )
+
+
+def patterns_of(given: Mapping[str, object]) -> list[str]:
+    """Return the fields of an adapter's configuration with patterns other than plain names.
+
+    peft compares the entries of a list with names, and treats a string or a key as a pattern.
+    """
+    found = ["layers_pattern"] if given.get("layers_pattern") else []
+    for name in PATTERNS:
+        value = cast("Any", given.get(name))
+        patterns = [value] if isinstance(value, str) else []
+        patterns += [*cast("dict[str, object]", value)] if isinstance(value, dict) else []
+        if not all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):
+            found.append(name)
+    return found
 
 
 def _linear_layers(model: PreTrainedModel) -> Iterator[str]:
