@@ -15,15 +15,15 @@ from peft import PeftModel
 from pydantic import JsonValue, ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from unitune.backends.protocol import Launch, Upload
+from unitune.backends.protocol import Event, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.models import TunedModel
+from unitune.scorers.user_function import UserFunction
 from unitune.workspace.filesystem import sha256
 from unitune.workspace.today import today
 from unitune_local import machine
-from unitune_local.callbacks import with_callbacks
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_parts, read_rows, rows_of
 from unitune_local.forecasting.cost import StepClock
@@ -219,6 +219,27 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
         return None
     others = ranks.gather(_usage(settings.device))[1:]
     return Trained(tuned, tokenizer, checked_prompts(rows, validation), others)
+
+
+def with_callbacks(note: Note, names: Sequence[str], folder: Path, model: PeftModel) -> Note:
+    """Return a function that records an event and then passes it to each callback, with the model.
+
+    Raises:
+        JobError: A callback cannot be imported.
+    """
+    functions = {name: UserFunction(name, folder, f"the callback {name}").load() for name in names}
+
+    def note_and_call(kind: Kind, data: dict[str, JsonValue]) -> None:
+        note(kind, data)
+        event = Event(f"{kind}-{data.get('step', '')}", kind, time.time(), data)
+        for name, function in functions.items():
+            try:
+                function(event, model)
+            except Exception as error:
+                why = f"the callback {name} raised {type(error).__name__}: {error}"
+                raise RuntimeError(why) from error
+
+    return note_and_call if functions else note
 
 
 def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel:
