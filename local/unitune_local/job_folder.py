@@ -133,8 +133,7 @@ def saved_steps(checkpoints: Path) -> list[int]:
 class EventLog:
     """Thread-safe writer of an event file that skips events already in it.
 
-    An incomplete line, left by a killed worker, is cut off. A resumed worker repeats the steps
-    after its checkpoint.
+    An incomplete line, left by a killed worker, is cut off.
     """
 
     def __init__(self, path: Path) -> None:
@@ -184,10 +183,6 @@ def read_events(path: Path, cursor: str) -> EventsRead:
 
 
 def parse_events(content: bytes, start: int) -> EventsRead:
-    """Return the events in complete lines of a file's content, which starts at a byte offset.
-
-    Raises:
-        ValueError: A line is not an event.
-    """
+    """Return the events in complete lines from a byte on; raises ValueError for other lines."""
     whole = content[: content.rfind(b"\n") + 1]
     return EventsRead(tuple(map(EVENT.validate_json, whole.splitlines())), str(start + len(whole)))

@@ -71,11 +71,7 @@ class ChatFormat(Closed):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """Return the chat format of a job.
-
-        Raises:
-            JobError: The chat template that the job names cannot be read.
-        """
+        """Return the chat format of a job; raises JobError if its template cannot be read."""
         return cls(
             template=job.chat_template,
             kwargs=job.data.chat_template_kwargs,

@@ -27,10 +27,7 @@ class _Part(NamedTuple):
 def encode_pieces(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]]
 ) -> list[list[list[int]]]:
-    """Return the ids of each piece of each text.
-
-    All texts are tokenised in few calls, which takes half the time of one call for each.
-    """
+    """Return the ids of each piece of each text, in few calls of the tokenizer."""
     parts = list(chain(*(_parts(number, pieces) for number, pieces in enumerate(texts))))
     contexts = list(dict.fromkeys(part.context for part in parts))
     known = dict(zip(contexts, _encode(tokenizer, contexts), strict=True))

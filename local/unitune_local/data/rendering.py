@@ -267,11 +267,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of the tokens that end an answer or a tool call.
-
-    Raises:
-        TemplateError: No such token exists.
-    """
+    """Return the ids of the tokens that end an answer or a tool call; raises as `turn_end`."""
     ends = [chat_text.turn_ends(tokenizer)]
     with suppress(TemplateError):  # a template may refuse tools
         ends.append(chat_text.turn_ends(tokenizer, [PROBE_TOOL]))

@@ -60,10 +60,10 @@ class PartCost(NamedTuple):
 def part_cost(
     size: ModelSize, rows: Sequence[TrainingRow], form: Form, settings: Settings
 ) -> PartCost:
-    """Return what one micro-batch takes, in forward and backward.
+    """Return the cost of one micro-batch, in forward and backward.
 
     Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
-    the gradient of a trained weight; attention likewise with 4 H a query-key pair, three times.
+    the gradient of a trained weight; attention takes 4 H a query-key pair, three times.
     """
     if form.kind == "padded":
         rows = [side for row in rows for side in row.conversations]
@@ -101,10 +101,7 @@ def part_cost(
 
 
 def _score_bytes(size: ModelSize, form: Form, settings: Settings, queries: int, keys: int) -> int:
-    """Return the bytes that attention keeps of pairs of tokens in one layer.
-
-    Fused attention only keeps its mask (`unitune_local.data.attention`).
-    """
+    """Return the bytes that attention keeps of pairs in a layer; fused, only its mask."""
     itemsize, scores = settings.torch_dtype.itemsize, size.heads * queries * keys
     plain = form.kind == "packed" and settings.makes_kernels and scores <= LARGEST_PLAIN_SCORES
     if plain:

@@ -57,10 +57,7 @@ def fit_batches(
     available: int,
     answers: AnswerTokens | None = None,
 ) -> Batching:
-    """Cut rows into micro-batches that fit into the available bytes of memory, if any do.
-
-    Sampled answers, if any, have the lengths in `answers`.
-    """
+    """Cut rows, with answers of these lengths, into micro-batches that fit into memory."""
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
     expected, high = (answers.expected, answers.high) if answers else (None, None)
     steps = [stand_ins([rows[at] for at in step], settings, expected) for step in order]

@@ -46,10 +46,7 @@ class PrefixCachedRows:
         self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Start a row for each prompt; return the logits after them (B, V).
-
-        Equal prompts are computed once.
-        """
+        """Start a row for each prompt, equal ones computed once; return their logits (B, V)."""
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         different = list(places)
         caches: list[PrefixCache] = []

@@ -77,11 +77,7 @@ class Metadata(dict[str, Any]):
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write a GGUF file's model into a folder, with tokenizer and chat template.
-
-    Raises:
-        Unsupported: The architecture or the tokenizer cannot be converted.
-    """
+    """Write a GGUF file's model into a folder; raises Unsupported for other architectures."""
     reader = GGUFReader(source)
     metadata = Metadata({key: field.contents() for key, field in reader.fields.items()})
     _check(metadata)

@@ -78,13 +78,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
 
 
 def model_class(config: PreTrainedConfig) -> Any:
-    """Return the class of transformers that loads a configuration's language model.
-
-    A multimodal model has one for text and images; here it only gets text.
-
-    Raises:
-        Unsupported: transformers has no such class.
-    """
+    """Return the class that loads a configuration's language model, or raise Unsupported."""
     for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
         if type(config) in cast("Any", auto)._model_mapping:  # noqa: SLF001 - no other list exists
             return auto

@@ -40,11 +40,7 @@ def cache_folder() -> Path:
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """Return the parts that a folder lacks to be a model.
-
-    Raises:
-        UserError: It also holds an adapter.
-    """
+    """Return the parts that a folder lacks to be a model; raises UserError for an adapter."""
     if (folder / ADAPTER).exists():
         raise UserError(
             f"{folder} holds {ADAPTER}. Transformers would apply that adapter to the base model, "

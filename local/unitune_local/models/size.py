@@ -114,11 +114,7 @@ def dimensions_of(folder: Path, sequence_length: int | Literal["auto"]) -> Dimen
 
 
 def empty_tuned_model(folder: Path, settings: Settings) -> PeftModel:
-    """Return a model without weights, with the adapters of some settings.
-
-    Raises:
-        UserError: No linear layer has a name among the targets.
-    """
+    """Return a model without weights, with adapters; raises as `trained_model`."""
     model = empty_model(folder, settings.torch_dtype)
     with torch.device("meta"):
         return trained_model(model, settings)

@@ -89,11 +89,7 @@ def misfit(model: PeftModel, folder: Path) -> str:
 
 
 def load_start(model: PeftModel, folder: Path) -> None:
-    """Load the weights in a folder into the adapters of a model.
-
-    Raises:
-        Mismatch: The weights do not fit the adapters.
-    """
+    """Load the weights in a folder into a model's adapters; raises Mismatch if they do not fit."""
     if is_full(folder):
         return  # it was loaded instead of the base
     if difference := misfit(model, folder):

@@ -113,10 +113,7 @@ def _measured_there(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
 
 
 def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure: Measure) -> Tensor:
-    """Measure the logits of a few tokens at a time, and recompute them in the backward pass.
-
-    The model runs without its output head, which then takes the hidden states in chunks.
-    """
+    """Measure the logits of a few tokens at a time, and recompute them in the backward pass."""
     head = cast("nn.Module", cast("Any", model).get_output_embeddings())
     with _passing_through(head):
         hidden: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)

@@ -77,11 +77,7 @@ class RayBackend(HostedBackend[RayOptions]):
 
     @property
     def storage(self) -> Storage:
-        """Storage that the environment names.
-
-        Raises:
-            UserError: The environment does not name a storage.
-        """
+        """Storage that the environment names; raises UserError without a name."""
         what = "the storage that you and the Ray cluster share"
         return Storage(required(storage.VARIABLE, what))
 
@@ -200,10 +196,7 @@ class RayBackend(HostedBackend[RayOptions]):
         return LocalBackend()
 
     def _stored_start(self, launch: Launch) -> str | None:
-        """Return the name of the start adapter in the storage, after storing it if necessary.
-
-        An adapter of an earlier run on a cluster is there; a local one is stored with the training.
-        """
+        """Return the name of the start adapter in the storage, after storing a local one."""
         if launch.start is None:
             return None
         there, folder = self.storage, launch.start.model.name

@@ -104,11 +104,7 @@ class ResponseFormat(BaseModel):
 
     @property
     def grammar(self) -> str | None:
-        """Grammar that the answer must follow; None: any text.
-
-        Raises:
-            ServerError: The schema is not valid, or uses unsupported keywords.
-        """
+        """Grammar that the answer must follow, if any; raises ServerError for other schemas."""
         if self.type == "text":
             return None
         schema = {"type": "object"} if self.json_schema is None else self.json_schema.schema_
@@ -144,11 +140,7 @@ class ChatRequest(BaseModel):
 
     @classmethod
     def read(cls, body: bytes) -> ChatRequest:
-        """Return the request in a body.
-
-        Raises:
-            ServerError: The body is not a request that this server can answer.
-        """
+        """Return the request in a body; raises ServerError if it cannot be answered."""
         try:
             content = json.loads(body)
             json.dumps(content, ensure_ascii=False).encode()  # an unpaired surrogate is not text

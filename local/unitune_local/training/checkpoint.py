@@ -135,11 +135,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -> None:
-    """Restore weights from the checkpoint of an earlier step.
-
-    Raises:
-        RunFailed: The checkpoint is not whole.
-    """
+    """Restore weights from an earlier checkpoint; raises RunFailed if it is not whole."""
     if (saved := _read(folder, step)) is None:
         raise RunFailed(
             f"the checkpoint of step {step}, which was the best, is damaged or missing in "

@@ -33,11 +33,7 @@ def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
 def dev_score(
     grader: Grader, max_tokens: int, model: PeftModel, validation: Dataset, ranks: Ranks = ALONE
 ) -> float:
-    """Return the score of a model's answers to the validation rows.
-
-    Raises:
-        BackendError: The scorer can score none of them.
-    """
+    """Return the score of answers to validation rows; raises BackendError if all fail."""
     tokenizer, scorer = grader.tokenizer, grader.scorer
     cases = scored_cases(validation)
     prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]

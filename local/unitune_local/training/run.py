@@ -261,10 +261,7 @@ def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel
 
 
 def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue], *, exact: bool = True) -> None:
-    """Write an event, and a warning if a repeated step has another figure than before.
-
-    With `exact`, a repeated step must have the same figure.
-    """
+    """Write an event, and a warning if a step repeated with `exact` has another figure."""
     before = log.write(kind, data).data
     figure = "loss" if "loss" in data else "reward"
     if kind == "step" and exact and before[figure] != data[figure]:

@@ -182,10 +182,7 @@ def assist(folder: JobFolder, rank: int, parent: int) -> None:
 
 
 def notify_end(folder: JobFolder) -> None:
-    """Notify the user and the job's trackers of the end of a training, in a new process.
-
-    The run's ledger shows that process whether the notification was already sent.
-    """
+    """Notify the user and the job's trackers of the end of a training, in a new process."""
     if folder.result() is None:
         return
     job = folder.path.parent / "job.yaml"
