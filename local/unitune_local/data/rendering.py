@@ -21,6 +21,7 @@ from unitune_local.data import chat_text
 from unitune_local.data.batches import Fork
 from unitune_local.data.chat_text import (
     PROBE_TOOL,
+    SPLIT,
     THINK,
     THOUGHT,
     TemplateError,
@@ -28,8 +29,9 @@ from unitune_local.data.chat_text import (
     format_of,
     opening,
 )
-from unitune_local.data.encoding import encode_pieces
 from unitune_local.data.turn_checks import check_answer, check_context, said_of
+
+CONTEXT = 48  # characters before a piece; no role's header or token is longer
 
 
 class Rendered(NamedTuple):
@@ -92,7 +94,7 @@ def render_all(
         except TemplateError as error:
             rows.append(error)
     texts = list(chain(*(row for row in rows if not isinstance(row, TemplateError))))
-    ids = iter(encode_pieces(tokenizer, [[piece.text for piece in text] for text in texts]))
+    ids = iter(_encode_pieces(tokenizer, [[piece.text for piece in text] for text in texts]))
     return [
         row
         if isinstance(row, TemplateError)
@@ -253,7 +255,7 @@ def render_prompt(
     text = _with_tools(tokenizer, messages, tools, asks=True)
     check_context(text, [each for each in messages if each.role != "assistant"])
     pieces = [piece.text for piece in _openings_apart(tokenizer, text, tools)]
-    (ids,) = encode_pieces(tokenizer, [pieces])
+    (ids,) = _encode_pieces(tokenizer, [pieces])
     return list(chain(*ids))
 
 
@@ -291,3 +293,56 @@ def _with_tools(
             "tools in the system message.",
         )
     return text
+
+
+class _Part(NamedTuple):
+    place: tuple[int, int]  # number of the text, and of the piece in it
+    context: str
+    text: str
+
+
+def _encode_pieces(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]]
+) -> list[list[list[int]]]:
+    """Return the ids of each piece of each text, as the whole text would be tokenised.
+
+    A piece is tokenised after the end of the preceding text, since tokenizers treat the beginning
+    of a text, and blanks after some special tokens, differently. It is tokenised alone only where
+    a token would cross the cut.
+    """
+    parts = list(chain(*(_parts(number, pieces) for number, pieces in enumerate(texts))))
+    contexts = list(dict.fromkeys(part.context for part in parts))
+    known = dict(zip(contexts, _encode(tokenizer, contexts), strict=True))
+    behind = _encode(tokenizer, [part.context + part.text for part in parts])
+    crossed = [
+        part
+        for part, ids in zip(parts, behind, strict=True)
+        if ids[: len(known[part.context])] != known[part.context]
+    ]
+    alone = iter(_encode(tokenizer, [part.text for part in crossed]))
+    made: list[list[list[int]]] = [[[] for _ in pieces] for pieces in texts]
+    for part, ids in zip(parts, behind, strict=True):
+        before = known[part.context]
+        own = ids[len(before) :] if ids[: len(before)] == before else next(alone)
+        made[part.place[0]][part.place[1]] += own
+    return made
+
+
+def _parts(number: int, pieces: Sequence[str]) -> list[_Part]:
+    parts: list[_Part] = []
+    context = ""
+    for place, piece in enumerate(pieces):
+        for text in filter(None, piece.split(SPLIT)):
+            parts.append(_Part((number, place), context, text))
+            context = (context + text)[-CONTEXT:]
+            # Mostly a role's header, which is the same for all rows.
+            context = context[max(context.rfind("<"), context.rfind("["), 0) :]
+    return parts
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    encode = cast("Any", tokenizer)
+    made = encode(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return cast("list[list[int]]", made["input_ids"])
