@@ -191,8 +191,8 @@ def test_a_base_that_does_not_fit_is_spread_over_processes_and_the_plan_says_why
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"processes": 1}, "one process trains"),
-        ({"processes": 2, "quantization": "4bit"}, "weights in 4bit"),
+        ({"processes": 1}, "a single process"),
+        ({"processes": 2, "quantization": "4bit"}, "4bit weights"),
     ],
 )
 def test_a_base_that_cannot_be_spread_is_a_finding(changes: dict[str, object], words: str) -> None:
