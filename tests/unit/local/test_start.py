@@ -276,7 +276,7 @@ def test_another_base_is_an_error_and_an_unknown_one_a_warning(
     quantized = job(tiny_model).model_copy(update={"options": {"local": {"quantization": "4bit"}}})
     (finding,) = read_start(adapter, quantized, tiny_model).findings
     assert OTHER_BASE == finding.code
-    assert "trained beside none" in finding.message
+    assert "trained with none" in finding.message
     foreign = shutil.copytree(adapter, tmp_path / "foreign")
     (foreign / "unitune.json").unlink()
     (finding,) = read_start(foreign, job(tiny_model), tiny_model).findings
