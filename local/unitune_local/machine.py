@@ -34,11 +34,7 @@ NATIVE_BFLOAT16 = (8, 0)
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the named device, or the best one for `auto`.
-
-    Raises:
-        JobError: The device is missing, or the installed torch does not support it.
-    """
+    """Return the named device, or the best one for `auto`; raises JobError if it is missing."""
     if name == "auto":
         return device()
     is_there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

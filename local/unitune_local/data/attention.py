@@ -77,12 +77,8 @@ def lay_out(
 ) -> Layout:
     """Return the layout of a prefix followed by rows of these lengths and a tail.
 
-    Args:
-        prefix: Number of shared tokens.
-        lengths: Tokens of each row after the prefix, at least 1 each.
-        longest: Width of the grid (S), at least the longest row.
-        tail: Number of tokens that belong to no row.
-        forks: Starts of each row's two answers after the prefix, if it has two.
+    The grid is as wide as `longest`. Forks are the starts of each row's two answers after the
+    prefix, if it has two.
     """
     sizes = torch.tensor(lengths)
     starts = prefix + sizes.cumsum(0) - sizes

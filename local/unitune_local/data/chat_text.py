@@ -190,11 +190,7 @@ class TurnEnds(NamedTuple):
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, tools: Tools = None) -> TurnEnds:
-    """Return the tokens with which the template ends an assistant's turn.
-
-    Raises:
-        TemplateError: No such token exists, so a tuned model would not stop.
-    """
+    """Return the tokens with which the template ends a turn; raises TemplateError without any."""
     return _turn_ends(tokenizer, *_key(tokenizer, tools))
 
 

@@ -36,10 +36,7 @@ def said_of(message: Message) -> Said:
 def check_context(text: str, messages: Sequence[Message]) -> str:
     """Check the messages before an answer, and return the text after the last one.
 
-    Reasoning of earlier answers may be missing.
-
-    Raises:
-        TemplateError: The text lacks a message.
+    Reasoning of earlier answers may be missing; raises TemplateError for anything else.
     """
     text, place = text.replace(SPLIT, ""), 0
     for number, message in enumerate(messages, start=1):
@@ -53,11 +50,7 @@ def check_context(text: str, messages: Sequence[Message]) -> str:
 
 
 def check_answer(text: str, message: Message, number: int) -> int:
-    """Check the text that a model should write in a turn, and return where the content ends.
-
-    Raises:
-        TemplateError: The text lacks a part of the turn.
-    """
+    """Check the text of a turn, and return where its content ends; raises TemplateError."""
     reasoning, place = said_of(message).reasoning, 0
     if reasoning and (place := _end_of(text, reasoning, 0)) < 0:
         raise TemplateError(

@@ -62,7 +62,6 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
 
 
 def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bool]:
-    """Return whether the export answers each request like the run; raises Mismatch if few."""
     if written.answer is None or not spec.requests:
         return []
     report("answering with the run's own model")

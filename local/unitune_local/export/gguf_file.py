@@ -106,11 +106,7 @@ RENAMED = {"block_sparse_moe.router": "mlp.gate", "block_sparse_moe.experts": "m
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """Return the storage of a model in llama.cpp.
-
-    Raises:
-        Unsupported: The type is unknown, or llama.cpp would compute it differently.
-    """
+    """Return the storage of a model in llama.cpp, or raise Unsupported."""
     text = cast("Any", config).get_text_config()
     kind = text.model_type
     if kind not in FAMILIES:
@@ -228,7 +224,6 @@ class ModelTensors:
 
 
 def _rope(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return the rotary parameters of layers that see all tokens."""
     rope = cast("Any", config).get_text_config().rope_parameters
     return rope.get("full_attention", rope)
 
@@ -341,7 +336,6 @@ def _write(writer: GGUFWriter, tensors: ModelTensors | Adapter, quantization: st
 
 
 def _kind(name: str, values: Floats, quantization: str) -> GGMLQuantizationType:
-    """Return the type of a stored tensor, as in llama.cpp's converter."""
     if values.ndim == 1 or name.endswith(EXACT):
         return GGMLQuantizationType.F32
     finer = quantization in COARSE and name in EMBEDDINGS

@@ -22,7 +22,6 @@ from unitune_local.models.gguf_model import BYTE_LEVEL, PRE_TOKENIZERS
 
 
 def _split(pattern: str) -> JsonValue:
-    """Return a pre-tokenizer for tokenizer.json: by a pattern, then into bytes."""
     split: dict[str, JsonValue] = {"pattern": {"Regex": pattern}, "behavior": "Isolated"}
     return {
         "type": "Sequence",
@@ -42,11 +41,7 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 def add_tokenizer(
     writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, folder: Path, size: int
 ) -> None:
-    """Write a tokenizer and its chat template, for a vocabulary of at least its size.
-
-    Raises:
-        Unsupported: llama.cpp would cut texts into other tokens.
-    """
+    """Write a tokenizer and its chat template; raises Unsupported if llama.cpp lacks it."""
     tokens, types = _tokens(tokenizer, size)
     core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
     if of_sentencepiece := core["model"].get("byte_fallback") is True:
@@ -128,11 +123,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], l
 
 
 def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return llama.cpp's name of a tokenizer's pre-tokenizer.
-
-    Raises:
-        Unsupported: It is not a byte-level tokenizer, or its pre-tokenizer is unknown.
-    """
+    """Return llama.cpp's name of a tokenizer's pre-tokenizer, or raise Unsupported."""
     core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
     given = _essence(core["pre_tokenizer"])
     if core["model"]["type"] == "BPE":

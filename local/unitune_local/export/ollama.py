@@ -69,11 +69,7 @@ class Template:
 
 
 def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
-    """Return the Modelfile of a GGUF file in the same folder.
-
-    Raises:
-        Unsupported: The chat template has no equivalent in Ollama's syntax.
-    """
+    """Return the Modelfile of a GGUF file in its folder; raises Unsupported for some templates."""
     tokenizer = tuned.tokenizer
     template = _checked(tokenizer, spec.requests)
     context = int(cast("Any", tuned.config).get_text_config().max_position_embeddings)

@@ -246,7 +246,6 @@ def _earliest_end(settings: Settings, rows: int) -> int:
 def _score_seconds(
     settings: Settings, folder: Path, validation: Dataset, rows: Sequence[TrainingRow]
 ) -> float:
-    """Return the seconds of answering the validation rows once, with the model loaded."""
     if settings.selection.best_by != "score":
         return 0.0
     tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))

@@ -156,7 +156,6 @@ def _answer_batch(
 def _share_time(
     answers: Sequence[Answer], start: float, tokens: Sequence[int] | None = None
 ) -> float:
-    """Divide the time since a start among answers, and return the current time."""
     now, tokens = time.perf_counter(), tokens or [1] * len(answers)
     for answer, own in zip(answers, tokens, strict=True):
         answer.seconds += (now - start) * own / sum(tokens)

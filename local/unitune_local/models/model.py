@@ -146,7 +146,6 @@ def load_model(
 
 
 def _placement(device: str | torch.device) -> dict[str, Any]:
-    """Return the options that load weights straight to a device, past the host."""
     if device == "auto":
         return {"device_map": "auto"}
     where = torch.device(device)
@@ -201,11 +200,7 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
 
 
 def keep_inputs_alone(model: PeftModel) -> None:
-    """Keep only the input of each layer, and recompute the rest in the backward pass.
-
-    Raises:
-        Unsupported: transformers does not support this for the architecture.
-    """
+    """Keep only the input of each layer, and recompute the rest; raises Unsupported."""
     base = cast("Any", model.get_base_model())
     if not base.supports_gradient_checkpointing:
         raise Unsupported(

@@ -78,7 +78,6 @@ class ReferencePass:
         return pairs if own else []
 
     def _keep(self, sums: list[list[tuple[float, float]]]) -> bool:
-        """Store a round, and return whether to stop."""
         with self.file.open("a") as file:
             file.write(json.dumps(sums) + "\n")
         return self.stop()

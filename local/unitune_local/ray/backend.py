@@ -208,7 +208,6 @@ class RayBackend(HostedBackend[RayOptions]):
         return name
 
     def _here(self, model: TunedModel) -> TunedModel:
-        """Return a model whose adapter is on this machine, copied from the storage once."""
         there = self.storage
         name = there.name_of(model.name)
         key = LAUNCH_KEY.search(name or "")

@@ -191,7 +191,6 @@ class Scheduler:
         return group
 
     def _join(self, rows: PrefixCachedRows, group: Sequence[ServedRequest]) -> None:
-        """Add the rows of unfinished answers to the running ones, and store what was read."""
         alone = [rows.row(place) for place in range(len(group))]
         for request, row in zip(group, alone, strict=True):
             request.read = None
@@ -207,7 +206,6 @@ class Scheduler:
         self._running += [group[place] for place in going]
 
     def _begin_batch(self) -> None:
-        """Begin a batch of all waiting requests, for a model whose rows cannot be joined."""
         count = min(len(self._waiting), self._most_rows)
         group = self._reading = [self._waiting.popleft() for _ in range(count)]
         if group:

@@ -52,11 +52,7 @@ END = b"data: [DONE]\n\n"
 
 
 def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serve a model until SIGINT or SIGTERM; `announce` gets the base URL once it answers.
-
-    Raises:
-        UserError: The address cannot be used.
-    """
+    """Serve a model until SIGINT or SIGTERM; raises UserError if the address cannot be used."""
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -243,7 +239,6 @@ class ModelServer:
         return context - len(ids)
 
     async def _end(self, _app: web.Application) -> None:
-        """Wait for running answers, and end those that take too long."""
         self._closing = True
         if self._open:
             with suppress(TimeoutError):

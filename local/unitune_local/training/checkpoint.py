@@ -166,7 +166,6 @@ def restore(
 
 
 def _read(folder: Path, step: int) -> Checkpoint | None:
-    """Return the checkpoint of a step, or None if it is not whole."""
     place = folder / f"step-{step}"
     try:
         hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))

@@ -231,7 +231,6 @@ def _evaluate(step: int, evaluations: Evaluations, saver: checkpoint.Saver) -> N
 
 
 def _restore(saver: checkpoint.Saver, ranks: Ranks, evaluations: Evaluations, note: Note) -> int:
-    """Restore the newest checkpoint, and return its step, or 0 without one."""
     folder = saver.folder
     saved = checkpoint.latest(folder)
     steps = ranks.gather(saved.position.step if saved else 0)
@@ -262,7 +261,6 @@ def _referenced(
     settings: Settings,
     cut: Cut,
 ) -> tuple[Sequence[TrainingRow], Sequence[TrainingRow]] | None:
-    """Return rows with the reference that their loss needs, or None if stopped."""
     if settings.preference is None or not settings.preference.needs_reference:
         return rows, validation
     batches = Batches(rows, settings.batch_size, settings.seed)

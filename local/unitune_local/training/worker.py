@@ -157,7 +157,6 @@ def _outcome(folder: JobFolder) -> Result | None:
 
 
 def _reason(error: Exception, folder: JobFolder) -> str:
-    """Return why a training stops; if memory ran out, make the next worker use less."""
     if isinstance(error, OutOfMemory) and error.limit is not None:
         folder.limit_micro_batches(error.limit)
     return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
