@@ -183,6 +183,6 @@ def read_events(path: Path, cursor: str) -> EventsRead:
 
 
 def parse_events(content: bytes, start: int) -> EventsRead:
-    """Return the events in complete lines from a byte on; raises ValueError for other lines."""
+    """Return the events in complete lines from a byte on; raises ValueError for malformed ones."""
     whole = content[: content.rfind(b"\n") + 1]
     return EventsRead(tuple(map(EVENT.validate_json, whole.splitlines())), str(start + len(whole)))

@@ -190,7 +190,7 @@ class TurnEnds(NamedTuple):
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, tools: Tools = None) -> TurnEnds:
-    """Return the tokens with which the template ends a turn; raises TemplateError without any."""
+    """Return the tokens with which the template ends a turn; raises TemplateError without one."""
     return _turn_ends(tokenizer, *_key(tokenizer, tools))
 
 

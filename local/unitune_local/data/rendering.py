@@ -260,7 +260,7 @@ def render_prompt(
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id of the token that ends an assistant turn; raises TemplateError without any."""
+    """Return the id of the token that ends an assistant turn; raises TemplateError without one."""
     return _id_of(tokenizer, chat_text.turn_ends(tokenizer).answer)
 
 

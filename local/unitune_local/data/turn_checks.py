@@ -36,7 +36,7 @@ def said_of(message: Message) -> Said:
 def check_context(text: str, messages: Sequence[Message]) -> str:
     """Check the messages before an answer, and return the text after the last one.
 
-    Reasoning of earlier answers may be missing; raises TemplateError for anything else.
+    Reasoning of earlier answers may be missing; anything else raises TemplateError.
     """
     text, place = text.replace(SPLIT, ""), 0
     for number, message in enumerate(messages, start=1):

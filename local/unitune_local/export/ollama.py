@@ -69,7 +69,7 @@ class Template:
 
 
 def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
-    """Return the Modelfile of a GGUF file in its folder; raises Unsupported for some templates."""
+    """Return the Modelfile of a GGUF file; raises Unsupported for an untranslatable template."""
     tokenizer = tuned.tokenizer
     template = _checked(tokenizer, spec.requests)
     context = int(cast("Any", tuned.config).get_text_config().max_position_embeddings)

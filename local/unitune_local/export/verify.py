@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
 
 def own_answers(model: LocalChatModel, requests: Sequence[Request]) -> list[Answered]:
-    """Return the answers of a run's model where it has any; raises BackendError without any."""
+    """Return a run's answers, without failed ones; raises BackendError if all failed."""
     replies = event_loop.run(_collect(model, requests))
     answered = [
         Answered(request, reply.text, (reply.prompt_tokens or 0) + request.max_tokens)

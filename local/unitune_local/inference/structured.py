@@ -53,7 +53,7 @@ class Guide:
         self._matcher.consume_token(token)
 
     def allowed(self, width: int) -> Tensor:
-        """Return which of `width` tokens (V) may come next; raises RuntimeError at its limits."""
+        """Return the tokens (V,) that may come next; raises RuntimeError at llguidance's limits."""
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         if self._matcher.is_error():
             raise RuntimeError(self._matcher.get_error())

@@ -200,7 +200,7 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
 
 
 def keep_inputs_alone(model: PeftModel) -> None:
-    """Keep only the input of each layer, and recompute the rest; raises Unsupported."""
+    """Keep only layer inputs and recompute the rest; raises Unsupported if that is impossible."""
     base = cast("Any", model.get_base_model())
     if not base.supports_gradient_checkpointing:
         raise Unsupported(

@@ -220,7 +220,7 @@ def choose_form(  # noqa: PLR0913 - what a form consists of
 def _probed(row: TrainingRow) -> TrainingRow:
     """Return a row; a prompt alone is treated as if its end was trained on.
 
-    Several tokens are, because the last ones are the template's: certain, so that rounding shows.
+    Several tokens are, because the losses of the template's last tokens are mostly rounding.
     """
     if row.trained_tokens:
         return row

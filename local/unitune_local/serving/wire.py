@@ -104,7 +104,7 @@ class ResponseFormat(BaseModel):
 
     @property
     def grammar(self) -> str | None:
-        """Grammar that the answer must follow, if any; raises ServerError for other schemas."""
+        """Grammar that the answer must follow, if any; raises ServerError if it is unsupported."""
         if self.type == "text":
             return None
         schema = {"type": "object"} if self.json_schema is None else self.json_schema.schema_

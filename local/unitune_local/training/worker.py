@@ -146,9 +146,8 @@ def _outcome(folder: JobFolder) -> Result | None:
     except Exception as error:  # noqa: BLE001 - the cause can be corrected, and the training resumed
         traceback.print_exc()
         if isinstance(error, RankLost):
-            time.sleep(
-                GRACE_SECONDS
-            )  # the watching thread reports the reason and ends this process
+            # The thread that watches that rank reports the reason and ends this process.
+            time.sleep(GRACE_SECONDS)
         rescue.interrupt(_reason(error, folder))
         return None
     if model is None:
