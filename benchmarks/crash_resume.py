@@ -1,12 +1,11 @@
-"""Kill the worker at random steps and resume it: are the losses those of an undisturbed run?
+"""Kill the worker at random steps, resume it, and compare losses with an undisturbed run.
 
     python benchmarks/crash_resume.py TRAIN [--model NAME] [--rows 96] [--kills 5] [--seed 0]
                                             [--tuning JSON] [--method sft]
 
-TRAIN is a file of canonical JSON Lines; its first rows are trained on twice, once undisturbed and
-once with kill -9 at random steps, each followed by a resume. Every step, validation loss and
-gradient norm of the two is compared value for value, and so are the adapters, which step was kept
-and why the training ended. The exit code is 0 when all are equal. An early end at the best step:
+TRAIN is a file of canonical JSON Lines. Its first rows are trained on twice, once undisturbed and
+once with kill -9 and a resume at random steps. Losses, gradient norms, adapters, the kept step and
+the reason for the end must be equal; the exit code is then 0. An early end at the best step:
 
     --tuning '{"epochs": 20, "evaluate_every": 3, "learning_rate": 0.003,
                "early_stopping": {"patience": 2}}'
@@ -38,7 +37,7 @@ BACKEND = LocalBackend()
 
 
 def launch_in(folder: Path, rows: list[str], given: argparse.Namespace) -> Launch:
-    """Write rows into a run's folder and return what a submit needs."""
+    """Write rows into a run's folder, and return the launch."""
     held_out = max(8, len(rows) // 10)
     files = {"train.jsonl": rows[held_out:], "validation.jsonl": rows[:held_out]}
     uploads = []
@@ -66,7 +65,7 @@ def follow(job_id: str, reached: Callable[[Status], bool]) -> Status:
 
 
 def steps_of(status: Status) -> int:
-    """Return how many steps have been told."""
+    """Return the number of steps reported."""
     return sum(event.kind == "step" for event in status.events)
 
 

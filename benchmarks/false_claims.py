@@ -1,23 +1,22 @@
-"""How often a comparison claims what is not so, and what its caution costs in power.
+"""Measure how often comparisons make false claims, and the power that their caution costs.
 
     python benchmarks/false_claims.py [--trials 10000] [--seed 0]      (two minutes on one core)
 
-`benchmarks/simulated_tests.py` draws well-behaved cells; these are those that made verdicts wrong.
+`benchmarks/simulated_tests.py` draws well-behaved cells; the cells here made verdicts wrong.
 
     choice      several prompts, few dev rows, and a candidate as good as the best prompt: how often
                 is it called better? `one`: than the prompt that dev chose; `each`: the verdict.
-                `worse`: the verdict likewise.
-    graded      a true difference of 0 of small gains and rare losses. `seen`: the interval reaches
-                no farther than the differences that were seen; `scale`: the verdict.
-    clusters    one cluster in seven loses everything, the others gain as much together.
+                `worse`: called worse by the verdict.
+    graded      a true difference of 0 from small gains and rare losses. `seen`: the interval covers
+                only observed differences; `scale`: the verdict.
+    clusters    one cluster in seven loses everything; the gains of the others make up for it.
     own score   how often the interval of a contender's own score lies above the truth.
 
-Each claim that is wrong may come in 3 % of samples at most, 2.5 % being promised, and two standard
-errors of so many trials. The decisions are the shipped `refuted`, for scores 0 and 1 McNemar's
-statistic, which is the same (tests/unit/evaluate/test_statistics_intervals.py). Exit code 0 when
-all cells hold.
+Each false claim may occur in at most 3 % of samples (2.5 % and two standard errors). The decisions
+are the shipped `refuted`; for scores 0 and 1, the equivalent McNemar statistic is used
+(tests/unit/evaluate/test_statistics_intervals.py). The exit code is 0 when all cells hold.
 
-`power` shows the ordinary cells with the decisions as they were and as they are.
+`power` shows ordinary cells with the earlier and the current decisions.
 """
 
 from __future__ import annotations
@@ -56,11 +55,11 @@ PROMPTS = {
     ".50 .55 .57 .60 .60": (0.50, 0.55, 0.57, 0.60, 0.60),
 }
 SIZES = ((200, 60), (500, 30), (500, 60), (500, 200), (1000, 60))
-"""Test cases and dev rows."""
+"""Numbers of test cases and dev rows."""
 
 
 def rare_loss(gain: float, often: float, rare: float) -> Draw:
-    """A gain in many cases, and in a few the loss of everything."""
+    """Return a draw of gains in many cases and a total loss in a few."""
 
     def draw(random: np.random.Generator, trials: int, n: int) -> FloatArray:
         fate = random.random((trials, n))
@@ -70,24 +69,24 @@ def rare_loss(gain: float, often: float, rare: float) -> Draw:
 
 
 def two_betas(random: np.random.Generator, trials: int, n: int) -> FloatArray:
-    """Scores that have nothing to do with one another."""
+    """Draw unrelated scores of two contenders."""
     return random.beta(2, 2, (trials, n)) - random.beta(2, 2, (trials, n))
 
 
 def token_f1(random: np.random.Generator, trials: int, n: int) -> FloatArray:
-    """Like a token F1: mostly near 0 or 1, half of the answers the same."""
+    """Draw scores like a token F1: mostly near 0 or 1, half of the answers equal."""
     apart = random.beta(0.6, 0.4, (trials, n)) - random.beta(0.6, 0.4, (trials, n))
     return np.where(random.random((trials, n)) < 0.5, 0.0, apart)
 
 
 def repeats(random: np.random.Generator, trials: int, n: int) -> FloatArray:
-    """Right or wrong in each of three answers to a case."""
+    """Draw right or wrong for three answers to each case."""
     easy = random.beta(0.5, 0.5, (trials, n))
     return (random.binomial(3, easy) - random.binomial(3, easy)) / 3
 
 
 def gains_to_40(random: np.random.Generator, trials: int, n: int) -> FloatArray:
-    """Gains up to .4 in half of the cases, and the loss of everything in a tenth."""
+    """Draw gains up to .4 in half of the cases, and a total loss in a tenth."""
     fate = random.random((trials, n))
     return np.where(fate < 0.5, 0.4 * random.random((trials, n)), np.where(fate > 0.9, -1.0, 0.0))
 
@@ -106,14 +105,14 @@ GRADED: dict[str, Draw] = {
 
 @dataclass
 class Table:
-    """Prints rates, and counts those that are too high."""
+    """Printer of rates that counts those that are too high."""
 
     random: np.random.Generator
     trials: int
     failed: int = 0
 
     def rate(self, decide: Callable[[int], Bools | tuple[Bools, ...]], n: int) -> list[float]:
-        """Return how often decisions are made, in as many trials at once as fit into memory."""
+        """Return the rates of decisions, with as many trials at once as fit into memory."""
         sums: FloatArray | None = None
         for size in _portions(self.trials, n):
             made = decide(size)
@@ -123,7 +122,7 @@ class Table:
         return (sums / self.trials).tolist()
 
     def line(self, name: str, size: str, rates: list[float], *, claim: float) -> None:
-        """Print a line whose last rate is a wrong claim's, and mark it where it is too high."""
+        """Print a line, and mark its last rate, a false claim's, if it is too high."""
         allowed = MOST_WRONG + 2 * (MOST_WRONG * (1 - MOST_WRONG) / self.trials) ** 0.5
         wrong = claim > allowed
         self.failed += wrong
@@ -132,7 +131,7 @@ class Table:
 
 
 def main() -> int:
-    """Print all tables, return the exit code."""
+    """Print all tables, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--seed", type=int, default=0)
@@ -141,7 +140,7 @@ def main() -> int:
 
 
 def run(trials: int, seed: int) -> int:
-    """Print all tables, return how many cells fail."""
+    """Print all tables, and return the number of failed cells."""
     table = Table(np.random.default_rng(seed), trials)
     print(f"{trials:,} trials a cell, seed {seed}")
     for part in (choice, graded, clusters, own, power):
@@ -151,7 +150,7 @@ def run(trials: int, seed: int) -> int:
 
 
 def choice(table: Table) -> None:
-    """A candidate as good as the best prompt, against the chosen one and against each."""
+    """Compare a candidate as good as the best prompt with the chosen one and with each."""
     print(f"\n{'choice':<36}{'n, dev':>14}  {'one':>6}  {'each':>6}  {'worse':>6}")
     for name, prompts in PROMPTS.items():
         for n, dev in SIZES:
@@ -163,7 +162,7 @@ def choice(table: Table) -> None:
 def verdicts(
     random: np.random.Generator, skills: tuple[float, ...], n: int, dev: int, trials: int
 ) -> tuple[Bools, Bools, Bools]:
-    """Return better than the chosen, better than each, and worse; the candidate comes last."""
+    """Return better than the chosen, better than each, and worse; the candidate is last."""
     right = answers(random, trials, skills, n)
     chosen = answers(random, trials, skills[:-1], dev).mean(-1).argmax(-1)
     z = mcnemar(right[:, -1:], right[:, :-1])  # (T, P)
@@ -188,7 +187,7 @@ def mcnemar(candidate: Bools, baseline: Bools) -> FloatArray:
 
 
 def graded(table: Table) -> None:
-    """Differences whose true mean is 0."""
+    """Test differences whose true mean is 0."""
     print(f"\n{'graded':<36}{'n':>14}  {'seen':>6}  {'scale':>6}")
     for name, draw in GRADED.items():
         for n in (20, 50, 100, 200, 500):
@@ -199,25 +198,25 @@ def graded(table: Table) -> None:
 def both(
     draw: Draw, random: np.random.Generator, n: int, effect: float, trials: int
 ) -> tuple[Bools, Bools]:
-    """Return better by the differences that were seen, and by their scale."""
+    """Return better by the observed differences, and by their scale."""
     values = np.clip(draw(random, trials, n) + effect, -1, 1)
     return above(values, seen(values)), above(values, 1.0)
 
 
 def above(sums: FloatArray, farthest: FloatArray | float, sizes: FloatArray | None = None) -> Bools:
-    """Whether the interval of each trial lies above 0."""
+    """Return whether the interval of each trial lies above 0."""
     sizes = np.ones_like(sums) if sizes is None else sizes
     return refuted(-sums, sizes, farthest, np.zeros(len(sums)), Z)
 
 
 def seen(values: FloatArray) -> FloatArray:
-    """Return the farthest difference of each trial; 1 where there is none."""
+    """Return the largest difference of each trial, or 1 without one."""
     farthest = np.abs(values).max(-1)
     return np.where(farthest > 0, farthest, 1.0)
 
 
 def clusters(table: Table) -> None:
-    """Clusters of five cases on average; their true mean is 0."""
+    """Test clusters of five cases on average, whose true mean is 0."""
     print(f"\n{'clusters':<36}{'clusters':>14}  {'scale':>6}")
     for name, lose in (("all of a cluster is lost", 1.0), ("all that was right is lost", 0.6)):
         for uneven in (False, True):
@@ -235,7 +234,7 @@ def collapsed(
     uneven: bool,  # noqa: FBT001 - one caller
     trials: int,
 ) -> Bools:
-    """Return better, where clusters collapse."""
+    """Return better, with clusters that collapse."""
     sizes = cluster_sizes(random, trials, count, uneven=uneven)
     return above(collapsing(random, sizes, lose), 1.0, sizes)
 
@@ -259,7 +258,7 @@ def collapsing(random: np.random.Generator, sizes: FloatArray, lose: float) -> F
 
 
 def own(table: Table) -> None:
-    """Scores of .9 with a few of 0: is the whole interval above their true mean?"""
+    """Test scores of .9 with a few of 0: is the whole interval above their true mean?"""
     print(f"\n{'own score':<36}{'n':>14}  {'above':>6}")
     for rare in (0.02, 0.05, 0.1):
         for n in (20, 50, 200):
@@ -275,7 +274,7 @@ def own_above(random: np.random.Generator, rare: float, n: int, trials: int) -> 
 
 
 def power(table: Table) -> None:
-    """How often true differences of 5 and 10 points are found in ordinary cells."""
+    """Print how often true differences of 5 and 10 points are found in ordinary cells."""
     print(f"\n{'power':<36}{'n, points':>14}  {'before':>6}  {'now':>6}")
     cells: dict[str, Callable[[int, float], Callable[[int], tuple[Bools, ...]]]] = {
         f"right or wrong, {name}": partial(_found, table.random, skills)

@@ -1,11 +1,10 @@
-"""Thousands of odd files, rows, names, ledgers and answers at every command: is any of them a bug?
+"""Send odd files, rows, names, ledgers and answers to every command, and look for bugs.
 
     python benchmarks/hostile_inputs.py [--examples 300] [--kind KIND] [--seed 0]
 
-Throws as many examples of each kind (tests/hostile/kinds.py) and a tenth of them at each command by
-its name, and prints how often each command ended with which exit code. Exit code 1 when a command
-exits 70, prints a traceback or an escape sequence, hangs, or writes outside its folder; each such
-fault is printed with how often it came.
+Each kind (tests/hostile/kinds.py) gets so many examples, and each command a tenth of them. The exit
+codes are counted. A fault is exit code 70, a traceback, an escape sequence, a hang, or a write
+outside the folder; each is printed with its count, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "guard")]
 
-import sitecustomize  # noqa: E402 - the guard stands before anything that could connect
+import sitecustomize  # noqa: E402 - must run before anything that could connect
 from hostile.attempts import Tally  # noqa: E402 - its folder is on the path only now
-from hostile.command_lines import command_lines, commands  # noqa: E402 - likewise
-from hostile.kinds import KINDS  # noqa: E402 - likewise
-from hostile.throwing import table, throw_all  # noqa: E402 - likewise
+from hostile.command_lines import command_lines, commands  # noqa: E402
+from hostile.kinds import KINDS  # noqa: E402
+from hostile.throwing import table, throw_all  # noqa: E402
 
 
 def main() -> int:
-    """Throw, print, and say whether all was well."""
+    """Send all inputs, print the counts, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--kind", action="append", choices=sorted(KINDS))

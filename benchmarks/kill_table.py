@@ -1,15 +1,15 @@
-"""Kill -9 at every journalled step, on every backend and both ledgers: is there one job afterwards?
+"""Kill -9 at every journalled step on every backend and ledger, and count the jobs afterwards.
 
     python benchmarks/kill_table.py [--backend NAME] [--ledger sqlite|postgresql]
                                     [--act launch|cancel|delete] [--json]
 
-Each option may be repeated; without it, all. A launch, a cancel or a delete dies before and after
-every write to the ledger and every verb of its backend, and is then recovered as its user would do
-it. Hosted backends run on their vendors' real SDKs against servers on loopback, whose own books are
-counted; `local` trains a tiny model; `fake` keeps its jobs in a folder, and deletes none. Prints a
-table, or with --json each kill as one line. The exit code is 0 when every promise was kept: one job
-that the run knows and no file twice, or, where the vendor's kind cannot promise it, held as
-uncertain and said what to do; and after a delete neither run nor file.
+Options may be repeated; without them, all are tested. A launch, a cancel or a delete is killed
+before and after every write to the ledger and every call of its backend, and is then recovered like
+a user would. Hosted backends use their vendors' real SDKs with servers on loopback, which count
+jobs; `local` trains a tiny model; `fake` keeps its jobs in a folder, and deletes none. The exit
+code is 0 when every promise was kept: one job that the run knows and no file twice, or, where the
+vendor cannot guarantee it, an uncertain run with instructions. After a delete, neither run nor file
+is left.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BACKENDS = (*HOSTED, "local", "fake")
 LEDGERS = ("sqlite", "postgresql")
 COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")
 ROWS = 40
-"""Rows of each training; the vendors want at least 32."""
+"""Rows of each training; vendors require at least 32."""
 
 
 MODULES = {
@@ -59,11 +59,11 @@ class Stage:
     """A backend that is ready for launches.
 
     Args:
-        backend: Its name.
-        model: A base model that it tunes.
-        count: Counts what its vendor has.
+        backend: Name of the backend.
+        model: Base model that it tunes.
+        count: Counts the vendor's jobs and files.
         clear: Ends what a launch has left running.
-        options: Of its jobs.
+        options: Options of its jobs.
     """
 
     backend: str
@@ -75,7 +75,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill and what came of it."""
+    """One kill and its outcome."""
 
     backend: str
     ledger: str
@@ -96,7 +96,7 @@ def staged(backend: str, folder: Path) -> Generator[Stage]:
 
 @contextmanager
 def hosted(backend: str) -> Generator[Stage]:
-    """Serve a vendor on loopback, whose jobs never get anywhere by themselves."""
+    """Serve a vendor on loopback, whose jobs do not progress by themselves."""
     from vendors.ray import ray_setup  # noqa: PLC0415 - needs extras
     from vendors.serving import VENDORS  # noqa: PLC0415
 
@@ -107,7 +107,7 @@ def hosted(backend: str) -> Generator[Stage]:
 
 
 def in_a_folder(folder: Path) -> Stage:
-    """Lead the fake's jobs into a folder."""
+    """Let the fake backend store its jobs in a folder."""
     vendor = folder / "vendor"
     os.environ["UNITUNE_FAKE_DIR"] = str(vendor)
 
@@ -119,7 +119,7 @@ def in_a_folder(folder: Path) -> Stage:
 
 
 def on_a_tiny_model(folder: Path) -> Stage:
-    """Make a tiny model to train, and end the workers that train it."""
+    """Create a tiny model to train, and end the workers that train it."""
     import psutil  # noqa: PLC0415 - of the extra `local`, as the rest
     from tiny_model import save_tiny_model  # noqa: PLC0415 - imports torch
 
@@ -142,7 +142,7 @@ def on_a_tiny_model(folder: Path) -> Stage:
 
 @contextmanager
 def new_ledger(kind: str, folder: Path) -> Generator[None]:
-    """Give the forks a ledger without runs."""
+    """Provide an empty ledger for the forks."""
     from crash.postgres import new_database  # noqa: PLC0415 - needs the extra `postgres`
 
     os.environ["UNITUNE_DIR"] = str(folder)
@@ -153,7 +153,7 @@ def new_ledger(kind: str, folder: Path) -> Generator[None]:
 
 
 def a_job(stage: Stage, folder: Path, number: int) -> Job:
-    """Write rows that no other job has, and return the job that trains on them."""
+    """Write unique rows, and return the job that trains on them."""
     for name, start in (("train", 0), ("validation", ROWS)):
         rows = [
             {
@@ -178,7 +178,7 @@ def a_job(stage: Stage, folder: Path, number: int) -> Job:
 
 
 def kills(stage: Stage, ledger: str, act: Act, folder: Path) -> Iterator[Kill]:
-    """Kill at every step that an undisturbed act has."""
+    """Kill at every step of an undisturbed act."""
     unlike = LEDGERS.index(ledger) * 10_000 + list(Act).index(act) * 1000
     killed = kill_at_every_step(
         lambda number: a_job(stage, folder, unlike + number),
@@ -192,7 +192,7 @@ def kills(stage: Stage, ledger: str, act: Act, folder: Path) -> Iterator[Kill]:
 
 
 def all_kills(backends: list[str], ledgers: list[str], acts: list[Act]) -> Iterator[Kill]:
-    """Go through backends, ledgers and acts, each backend on one stage."""
+    """Combine backends, ledgers and acts, with one stage for each backend."""
     for backend in backends:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             place = Path(folder).resolve()
@@ -213,7 +213,7 @@ def missing_package(names: list[str]) -> str | None:
 
 
 def print_table(seen: list[Kill], seconds: float) -> None:
-    """Print how many kills came to what, by backend, ledger and act."""
+    """Count the outcomes by backend, ledger and act, and print them."""
     print(f"{'backend':10}{'ledger':12}{'act':8}{'kills':>6}", *(f"{c:>10}" for c in COLUMNS))
     rows = Counter((kill.backend, kill.ledger, kill.act) for kill in seen)
     for (backend, ledger, act), number in rows.items():
@@ -229,7 +229,7 @@ def print_table(seen: list[Kill], seconds: float) -> None:
 
 
 def main() -> int:
-    """Kill, print, and say whether every promise was kept."""
+    """Kill at all steps, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backend", action="append", choices=BACKENDS)
     parser.add_argument("--ledger", action="append", choices=LEDGERS)

@@ -23,7 +23,7 @@ SHARES = (0.0, 0.05, 0.15)
 
 
 def invented(count: int = 4000, labels: int = 20, own: float = 0.3) -> Pairs:
-    """Return questions of eight words, of which some are their label's own."""
+    """Return questions of eight words, some of them specific to their label."""
     chance = random.Random(1)
     common = [f"w{number}" for number in range(600)]
     words = {f"l{label}": [f"o{label}x{number}" for number in range(60)] for label in range(labels)}

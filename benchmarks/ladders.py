@@ -1,12 +1,12 @@
-"""The ladder of prompts against a tuned model: public data, the embedded default model.
+"""Compare a ladder of prompts with a tuned model, on public data and the default model.
 
     python benchmarks/ladders.py DATA [--only NAME]... [--seeds 1] [--out DIR]
 
 DATA holds the folders banking77 (Casanueva et al. 2020, arXiv 2003.04807, CC-BY-4.0) and disfl-qa
 (Gupta et al. 2021, arXiv 2106.04016, CC-BY-4.0). Each task draws its rows by seed, trains and
-compares through the public API, and prints each contender's score with its interval, then the
-verdict. `banking77-tiny` has 60 rows, of which 30 choose the prompts: too few to learn from, so its
-tuned model must not be found better.
+compares through the public API, and prints the scores with intervals and the verdict.
+`banking77-tiny` has 60 rows, of which 30 choose the prompts. This is too little to learn from, so
+its tuned model must not be found better.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CLASSIFY = "Classify the customer's message. Answer with one of: " + ", ".join(I
 REPAIR = "Rewrite the question without its slips of the tongue. Answer with the question alone."
 
 Pair: TypeAlias = tuple[str, str]
-"""What is asked and what is right."""
+"""A question and its expected answer."""
 
 
 def of_banking77(folder: Path, split: str) -> list[Pair]:
@@ -51,14 +51,14 @@ def of_banking77(folder: Path, split: str) -> list[Pair]:
 
 
 def of_disfl_qa(folder: Path, split: str) -> list[Pair]:
-    """Return disfluent questions with what was meant."""
+    """Return disfluent questions with their fluent form."""
     rows = json.loads((folder / "disfl-qa" / f"{split}.json").read_text(encoding="utf-8"))
     return [(row["disfluent"], row["original"]) for row in rows.values()]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned, from how many rows, and how it is scored."""
+    """Training data and scoring of a task."""
 
     rows: Callable[[Path, str], list[Pair]]
     system: str
@@ -138,7 +138,7 @@ def judge(name: str, data: Path, folder: Path, seed: int) -> None:
 
 
 def main() -> None:
-    """Read the arguments and judge every task and seed."""
+    """Read the arguments, and run every task and seed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", action="append", choices=TASKS)

@@ -1,14 +1,15 @@
-"""How often a learning curve is right: simulated trainings whose truth is known, and real ones.
+"""Measure how often learning curves are right, on simulated trainings and on real ones.
 
     python benchmarks/learning_curves.py [--trials 100] [--seed 0]     (some minutes on one core)
     python benchmarks/learning_curves.py --data DATA --out DIR         (an hour on two cores)
 
-Simulated: cases are hard or easy, and each training has luck of its own. Of each cell: in how many
-curves something is said of more rows, and how many of their 80 % ranges hold what twice and four
-times the rows truly score, and what the largest size scored as the smaller ones predict it.
+Simulated: cases differ in difficulty, and trainings in luck. For each cell, the table shows how
+many curves make a statement about more rows, and how many of their 80 % ranges hold the true score
+at two and four times the rows, and the score of the largest size as predicted from the smaller
+ones.
 
-Real: banking77 (DATA as of `benchmarks/ladders.py`), ten intents, 300 rows, the embedded default
-model, three seeds. 300 rows as 37, 75 and 150 predict them, beside what they scored.
+Real: banking77 (DATA as in `benchmarks/ladders.py`), ten intents, 300 rows, the embedded default
+model, three seeds. The prediction for 300 rows from 37, 75 and 150 is compared with the score.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ SIZES = (37, 75, 150, 300)
 LUCK = 0.04
 """Standard deviation of a training's score with 75 rows; it falls with the root of the rows."""
 SPREAD, NOISE = 3.0, 0.5
-"""How hard cases are (uniform), and how much an answer depends on the training alone."""
+"""Difficulty of the cases (uniform), and share of an answer that depends on the training."""
 REAL_ROWS, REAL_CASES = 300, 200
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A law of the error, and how it is measured."""
+    """A law of the error, and its measurement."""
 
     form: Form
     floor: float
@@ -48,7 +49,7 @@ class Cell:
 
     @property
     def law(self) -> Laws:
-        """The law."""
+        """Law of the error."""
         return Laws(self.form, *map(np.array, (self.floor, self.scale, self.shape)))
 
 
@@ -66,7 +67,7 @@ CELLS = [Cell(*law, seeds, cases) for law in LAWS for seeds in (1, 3) for cases 
 
 
 def measured(cell: Cell, draw: np.random.Generator) -> FittedCurve:
-    """Return a curve whose cases are wrong where hardness and luck pass a cut."""
+    """Return a curve whose cases are wrong where difficulty and luck pass a threshold."""
     hardness = (draw.random(cell.cases) - 0.5) * SPREAD
     scale = NOISE * draw.normal(size=20_000) + (draw.random(20_000) - 0.5) * SPREAD
     trainings: list[list[Sums]] = []
@@ -81,7 +82,7 @@ def measured(cell: Cell, draw: np.random.Generator) -> FittedCurve:
 
 def simulate(trials: int, seed: int) -> None:
     """Print a line for each cell."""
-    print("form        floor scale   shape seeds cases   told   2x held  4x held  last size held")
+    print("form        floor scale   shape seeds cases  shown   2x held  4x held  last size held")
     for cell in CELLS:
         draw = np.random.default_rng(seed)
         curves = (measured(cell, draw) for _ in range(trials))
@@ -106,7 +107,7 @@ def _is_in(found: Range, value: float) -> bool:
 
 
 def measure(data: Path, folder: Path) -> None:
-    """Train and judge the real curve, and print it."""
+    """Train and evaluate the real curve, and print it."""
     folder.mkdir(parents=True, exist_ok=True)
     draw, intents = random.Random(0), ladders.of_banking77(data, "train")
     rows = draw.sample(intents, REAL_ROWS + REAL_CASES)

@@ -1,11 +1,11 @@
-"""A thousand looks at every hosted vendor, which leaves out fields at random: what crashes?
+"""Poll every hosted vendor while it leaves out fields at random, and count crashes.
 
     python benchmarks/left_out_fields.py [--backend NAME] [--polls 1000] [--seed 0] [--any]
 
-Each backend runs on its vendor's real SDK against a server on loopback, whose answers lose, or have
-null for, three of ten fields that the SDK's own types call optional; with --any, one field of six,
-whatever they call it, as servers do that only imitate a vendor. Every poll, list, search, import,
-checkpoint list and answer counts. Prints a line for each; exit code 0 when nothing crashed.
+Each backend uses its vendor's real SDK with a server on loopback, whose answers omit, or set to
+null, three of ten fields that the SDK's types call optional. With --any it is one field of six,
+optional or not, as with servers that only imitate a vendor. Every poll, list, search, import,
+checkpoint list and answer counts. The exit code is 0 when nothing crashed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = {"trainings": STAGES, "batches": BATCHED}
 
 
 def main() -> int:
-    """Poll, print, and say whether all survived."""
+    """Poll all vendors, print the counts, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backend", action="append", choices=sorted({*STAGES, *BATCHED}))
     parser.add_argument("--polls", type=int, default=1000)
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def polled(name: str, kind: str, given: argparse.Namespace) -> int:
-    """Poll one vendor and print what came of it."""
+    """Poll one vendor and print the result."""
     share = 1 / 6 if given.any else 0.3
     omits = Omissions(given.seed, share, required=given.any)
     with tempfile.TemporaryDirectory() as folder, KINDS[kind][name]() as stage:
@@ -54,7 +54,7 @@ def polled(name: str, kind: str, given: argparse.Namespace) -> int:
     crashes = sum(tally.crashes.values())
     print(
         f"{name:10} {kind:10} {tally.polls:6,} polls  {len(omits.met):4} fields that may go  "
-        f"{omits.omitted:7,} left out  {sum(tally.refusals.values()):4} errors of ours  "
+        f"{omits.omitted:7,} left out  {sum(tally.refusals.values()):4} refusals  "
         f"{crashes:4} crashes",
         flush=True,
     )

@@ -1,19 +1,16 @@
-"""Forecast ten trainings, train them, and say how far the forecasts were off.
+"""Forecast ten trainings, run them, and measure the errors of the forecasts.
 
     python benchmarks/local_forecast.py TRAIN [--only N]… [--rounds 3] [--out FOLDER]
 
 TRAIN is a file of canonical JSON Lines. The jobs differ in model (the embedded one, and Llama,
 Qwen2, Qwen3 and Mistral of 5 to 300 million random weights with its tokenizer), rank, length of the
-rows, batch and dtype. Each is forecast from its shape, calibrated as `unitune plan --calibrate`
-does, forecast again, and trained by the worker, which tells its own wall time and peak memory. No
-forecast sees a training.
+rows, batch and dtype. Each is forecast, calibrated as by `unitune plan --calibrate`, forecast
+again, and trained by the worker, which reports its wall time and peak memory. A shared machine
+changes its speed within minutes, so everything is repeated in rounds; the table has the median,
+lowest and highest error of each job.
 
-A shared machine changes its pace within minutes. So all of it is done in several rounds; the table
-has the median, the lowest and the highest error of each job.
-
-Results are added to FOLDER/results.jsonl, so that the jobs can be done one at a time; the table is
-over all that stand there, and the exit code is 0 when every training of all ten is within 35 % of
-the memory and of the time after its calibration.
+Results are added to FOLDER/results.jsonl, so that jobs can be run one at a time. The exit code is 0
+when every training of all ten is within 35 % of the memory, and of the time after calibration.
 """
 
 from __future__ import annotations
@@ -57,7 +54,7 @@ FILES = ("train.jsonl", "validation.jsonl")
 MEMORY_BAR, TIME_BAR = 0.35, 0.35
 EMBEDDED = "smollm2-135m-instruct"
 MODELS = store.cache_folder() / "models"
-"""Looked up once: each job has a cache of its own, in which this is linked."""
+"""Looked up once: each job has its own cache, with a link to this one."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,14 @@ class Case:
     """One job.
 
     Args:
-        name: For the table.
-        model: Makes the configuration of a random model; None: the embedded one.
-        rows: To train on.
-        rank: Of the adapters.
+        name: Name in the table.
+        model: Returns the configuration of a random model; None: the embedded one.
+        rows: Number of rows to train on.
+        rank: Rank of the adapters.
         batch: Rows of a step.
-        joined: Rows of TRAIN that make one; the answers of all are trained.
-        epochs: Times that the rows are seen.
-        dtype: Of the frozen weights.
+        joined: Rows of TRAIN that make one; all their answers are trained.
+        epochs: Passes over the rows.
+        dtype: Dtype of the frozen weights.
     """
 
     name: str
@@ -127,7 +124,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Compared:
-    """A figure as forecast before and after the calibration, and as the worker measured it."""
+    """A figure forecast before and after the calibration, and measured by the worker."""
 
     before: float
     after: float
@@ -135,31 +132,31 @@ class Compared:
 
     @property
     def error_before(self) -> float:
-        """How far the first forecast was off, as a share of what was measured."""
+        """Error of the first forecast, as a share of the measured figure."""
         return self.before / self.measured - 1
 
     @property
     def error_after(self) -> float:
-        """How far the second forecast was off."""
+        """Error of the second forecast."""
         return self.after / self.measured - 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one job."""
+    """Outcome of one job."""
 
     number: int
     name: str
     time: Compared
     memory: Compared
     time_in_range: bool
-    """Whether the calibrated range held what was measured."""
+    """True if the calibrated range held the measured time."""
     memory_in_range: bool
     calibration_seconds: float
 
 
 def base_of(case: Case, folder: Path) -> str:
-    """Return the name of the case's base model, made if it is random."""
+    """Return the name of the case's base model, created first if it is random."""
     if case.model is None:
         return EMBEDDED
     torch.manual_seed(0)
@@ -170,7 +167,7 @@ def base_of(case: Case, folder: Path) -> str:
 
 
 def rows_of(file: Path, case: Case) -> list[Example]:
-    """Return the case's rows, each joined from so many of the file, over and over."""
+    """Return the case's rows, each joined from several of the file, in cycles."""
     source = list(read_rows(file))
     made: list[Example] = []
     for at in range(case.rows + 8):
@@ -183,7 +180,7 @@ def rows_of(file: Path, case: Case) -> list[Example]:
 
 
 def launch_in(folder: Path, job: Job, rows: list[Example]) -> Launch:
-    """Write the files of a run and return what a submit needs."""
+    """Write the files of a run, and return the launch."""
     uploads = []
     for name, part in zip(FILES, (rows[8:], rows[:8]), strict=True):
         file = folder / name
@@ -193,7 +190,7 @@ def launch_in(folder: Path, job: Job, rows: list[Example]) -> Launch:
 
 
 def measured(launch: Launch) -> dict[str, float]:
-    """Train to the end and return what the worker told about itself."""
+    """Train to the end, and return the figures that the worker reported."""
     folder = JobFolder(Path(BACKEND.submit(launch)))
     while folder.result() is None:
         time.sleep(0.1)
@@ -209,7 +206,7 @@ def try_case(number: int, file: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         base = base_of(case, folder / "base")
-        # A cache of its own, so that nothing was measured before; the models are the usual ones.
+        # Its own cache has no earlier measurements; the models are the usual ones.
         (folder / "cache").mkdir()
         MODELS.mkdir(parents=True, exist_ok=True)
         (folder / "cache" / "models").symlink_to(MODELS)
@@ -243,7 +240,7 @@ def try_case(number: int, file: Path) -> Outcome:
 
 
 def print_table(outcomes: list[Outcome]) -> bool:
-    """Print what came of the jobs, and return whether all ten kept the promise."""
+    """Print the outcomes, and return whether all ten jobs are within the limits."""
     rounds = {
         number: [each for each in outcomes if each.number == number]
         for number in sorted({each.number for each in outcomes})
@@ -281,7 +278,7 @@ def _words(rounds: list[Compared], unit: float, digits: int) -> str:
 
 
 def _judged(rounds: list[list[Outcome]], bar: float, what: str) -> bool:
-    """Print how often a figure was forecast well, and return whether in every training."""
+    """Print how often a figure was forecast well, and return whether it always was."""
     errors = [[getattr(each, what).error_after for each in tried] for tried in rounds]
     near = sum(abs(median(of_job)) <= bar for of_job in errors)
     every = [error for of_job in errors for error in of_job]
@@ -294,7 +291,7 @@ def _judged(rounds: list[list[Outcome]], bar: float, what: str) -> bool:
 
 
 def main() -> None:
-    """Try the cases that were asked for, and print the table of all that were tried."""
+    """Run the chosen cases, and print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("train", type=Path)
     parser.add_argument("--only", type=int, action="append", choices=range(1, len(CASES) + 1))

@@ -1,11 +1,11 @@
-"""Many malformed rows in every form that is read: is each one named by its line, and no other?
+"""Read many malformed rows in every form, and check that exactly these are named by line.
 
     python benchmarks/malformed_rows.py [--rows 100000] [--seed 0]
 
 Writes files of 40 rows, half of them spoilt in one of the ways of `SPOILERS`, as JSON Lines, a JSON
-list or gzip, and tables as CSV, TSV, Parquet or Excel; reads them as training rows, and prints a
-line for each form and way. Exit code 1 when reading raises, a spoilt row is not named by file and
-line, or a whole one has an error.
+list or gzip, and tables as CSV, TSV, Parquet or Excel. They are read as training rows; each form
+and way gets a line. The exit code is 1 when reading raises, a spoilt row is not named by file and
+line, or an intact one has an error.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Form:
     """A form of rows.
 
     Args:
-        row: A whole one.
-        question: Where its question stands.
-        answer: Where its answer stands.
-        turns: Where its list of turns stands; empty: it has none.
-        use: What it is read for.
+        row: An intact row.
+        question: Path of its question.
+        answer: Path of its answer.
+        turns: Path of its list of turns; empty without one.
+        use: Purpose that it is read for.
     """
 
     row: dict[str, Any]
@@ -57,13 +57,13 @@ class Form:
 
     @property
     def is_table(self) -> bool:
-        """Whether all of its values are texts."""
+        """True if all of its values are strings."""
         return all(isinstance(value, str) for value in self.row.values())
 
 
 def turns(user: str, assistant: str, text: str = "content", role: str = "role") -> list[Any]:
     """Return a question and its answer as turns."""
-    return [{role: user, text: "What is asked?"}, {role: assistant, text: "What is told."}]
+    return [{role: user, text: "A question?"}, {role: assistant, text: "An answer."}]
 
 
 FORMS = {
@@ -76,10 +76,10 @@ FORMS = {
     "chat with tools": Form(
         {
             "messages": [
-                {"role": "user", "content": "What is asked?"},
+                {"role": "user", "content": "A question?"},
                 {"role": "assistant", "tool_calls": [CALL]},
                 {"role": "tool", "tool_call_id": "1", "content": "it"},
-                {"role": "assistant", "content": "What is told."},
+                {"role": "assistant", "content": "An answer."},
             ],
             "tools": [TOOL],
         },
@@ -102,8 +102,8 @@ FORMS = {
     "Gemini": Form(
         {
             "contents": [
-                {"role": "user", "parts": [{"text": "What is asked?"}]},
-                {"role": "model", "parts": [{"text": "What is told."}]},
+                {"role": "user", "parts": [{"text": "A question?"}]},
+                {"role": "model", "parts": [{"text": "An answer."}]},
             ]
         },
         ("contents", 0, "parts", 0, "text"),
@@ -114,8 +114,8 @@ FORMS = {
         {
             "schemaVersion": "bedrock-conversation-2024",
             "messages": [
-                {"role": "user", "content": [{"text": "What is asked?"}]},
-                {"role": "assistant", "content": [{"text": "What is told."}]},
+                {"role": "user", "content": [{"text": "A question?"}]},
+                {"role": "assistant", "content": [{"text": "An answer."}]},
             ],
         },
         ("messages", 0, "content", 0, "text"),
@@ -124,8 +124,8 @@ FORMS = {
     ),
     "OpenAI preference": Form(
         {
-            "input": {"messages": [{"role": "user", "content": "What is asked?"}]},
-            "preferred_output": [{"role": "assistant", "content": "What is told."}],
+            "input": {"messages": [{"role": "user", "content": "A question?"}]},
+            "preferred_output": [{"role": "assistant", "content": "An answer."}],
             "non_preferred_output": [{"role": "assistant", "content": "No."}],
         },
         ("input", "messages", 0, "content"),
@@ -134,24 +134,24 @@ FORMS = {
         use="dpo",
     ),
     "TRL preference": Form(
-        {"prompt": "What is asked?", "chosen": "What is told.", "rejected": "No."},
+        {"prompt": "A question?", "chosen": "An answer.", "rejected": "No."},
         ("prompt",),
         ("chosen",),
         use="dpo",
     ),
     "Alpaca": Form(
-        {"instruction": "What is asked?", "input": "", "output": "What is told."},
+        {"instruction": "A question?", "input": "", "output": "An answer."},
         ("instruction",),
         ("output",),
     ),
     "pairs": Form(
-        {"prompt": "What is asked?", "completion": "What is told."}, ("prompt",), ("completion",)
+        {"prompt": "A question?", "completion": "An answer."}, ("prompt",), ("completion",)
     ),
 }
 
 
 def put(row: dict[str, Any], path: Path_, value: Any) -> str:
-    """Return a row as JSON with another value at a place."""
+    """Return a row as JSON with another value at a path."""
     changed = json.loads(json.dumps(row))
     holder: Any = changed
     for step in path[:-1]:
@@ -161,7 +161,7 @@ def put(row: dict[str, Any], path: Path_, value: Any) -> str:
 
 
 def spoil_call(form: Form, key: str, value: str) -> str | None:
-    """Return a row whose call says something else; None: the form has no calls."""
+    """Return a row with another value in its call, or None if the form has no calls."""
     if "tools" not in form.row:
         return None
     return put(form.row, ("messages", 1, "tool_calls", 0, "function", key), value)
@@ -184,11 +184,11 @@ SPOILERS: dict[str, Callable[[Form], str | None]] = {
     "an empty list of turns": lambda form: put(form.row, form.turns, []) if form.turns else None,
     "an unknown turn": lambda form: put(form.row, (*form.turns, 0), 3) if form.turns else None,
     "a key missing": lambda form: without(form, form.answer),
-    "arguments that are no JSON": lambda form: spoil_call(form, "arguments", "{a: 1"),
+    "arguments that are not JSON": lambda form: spoil_call(form, "arguments", "{a: 1"),
     "a call of another tool": lambda form: spoil_call(form, "name", "g"),
 }
 CELLS = {"no question": "question", "no answer": "answer"}
-"""Ways in which a row of a table is spoilt."""
+"""Ways to spoil a row of a table."""
 
 
 def write_json(path: Path, lines: list[str]) -> dict[int, int]:
@@ -228,11 +228,11 @@ def write_table(path: Path, rows: list[dict[str, str]]) -> dict[int, int]:
 def faults_of(
     path: Path, form: Form, lines: dict[int, int], spoilt: dict[int, str]
 ) -> dict[str, list[str]]:
-    """Read a file, and return what is wrong with what is said of it, by the way of spoiling."""
+    """Read a file, and return the errors in its findings, by the way of spoiling."""
     faults: dict[str, list[str]] = {}
     try:
         findings = [item for item in read(path, use=form.use) if isinstance(item, Finding)]
-    except Exception as error:  # noqa: BLE001 - that none comes out is the question
+    except Exception as error:  # noqa: BLE001 - the benchmark counts every exception
         return {"raised": [repr(error)]}
     named = {finding.line for finding in findings}
     wrong = {finding.line: finding for finding in findings if finding.severity == "error"}
@@ -249,7 +249,7 @@ def throw(
 ) -> tuple[Counter[str], dict[str, list[str]]]:
     """Read one file of a form; return how it was spoilt, and the faults."""
     spoilt: dict[int, str] = {}
-    places = range(1, ROWS_A_FILE, 2)  # the first row may be what a list begins with
+    places = range(1, ROWS_A_FILE, 2)  # the first row may determine the reading of a list
     kinds = ["rows.jsonl", "rows.json", "rows.jsonl.gz"]
     kinds += ["rows.csv", "rows.tsv", "rows.parquet", "rows.xlsx"] if form.is_table else []
     path = folder / chance.choice(kinds)
@@ -263,7 +263,7 @@ def throw(
     lines = [json.dumps(form.row)] * ROWS_A_FILE
     ways = {name: text for name, make in SPOILERS.items() if (text := make(form)) is not None}
     if path.suffix == ".json":
-        del ways["cut off"]  # nothing behind it can be read
+        del ways["cut off"]  # nothing after it can be read
     for at in places:
         spoilt[at] = chance.choice(list(ways))
         lines[at] = ways[spoilt[at]]
@@ -271,7 +271,7 @@ def throw(
 
 
 def main() -> int:
-    """Throw, print, and say whether all was well."""
+    """Read all files, print the counts, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

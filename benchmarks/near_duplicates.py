@@ -1,8 +1,8 @@
-"""The search for near duplicates against the one of an earlier commit, and how it grows.
+"""Compare the search for near duplicates with an earlier commit's, and measure its growth.
 
     python benchmarks/near_duplicates.py [--banking77 FOLDER] [--before COMMIT] [--texts 10000 ...]
 
-Two tables, in CPU seconds of this process; the shortest of five runs by turns.
+Two tables, in CPU seconds of this process; the shortest of five alternating runs.
 
     banking77  Its 10,003 training questions against its 3,080 test questions: both searches must
                find the same pairs.
@@ -11,7 +11,7 @@ Two tables, in CPU seconds of this process; the shortest of five runs by turns.
                questions of 12 words out of 25 with a number; "slots" one sentence with three slots,
                from 50 words each.
 
-Exit code 1 where the two searches differ.
+The exit code is 1 when the two searches differ.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from unitune.data.questions import Templates, normal, text_of
 
 HERE = Path(__file__).parents[1]
 BEFORE = "c602cead"
-"""The last commit that compared all pairs with enough rare pieces in common in Python."""
+"""Last commit that compared all pairs with enough common rare pieces in Python."""
 RUNS = 5
 TOGETHER = 1024
 Pairs = set[tuple[int, int]]
@@ -51,7 +51,7 @@ def earlier(commit: str) -> ModuleType:
 
 
 def questions_of(path: Path) -> list[str]:
-    """Return the questions of a file as the search for leaks compares them, each once."""
+    """Return the unique questions of a file, as the search for leaks compares them."""
     with path.open(encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     turns = dict.fromkeys((normal(text),) for text in texts)
@@ -70,14 +70,14 @@ def pairs_of(module: ModuleType, cases: list[str], rows: list[str]) -> Pairs:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the CPU seconds that some work takes."""
+    """Return the CPU seconds of a function call."""
     begin = time.process_time()
     work()
     return time.process_time() - begin
 
 
 def against_before(folder: Path, commit: str) -> bool:
-    """Print both searches on banking77, and return whether they find the same."""
+    """Print both searches on banking77, and return whether they find the same pairs."""
     rows, cases = (questions_of(folder / name) for name in ("train.csv", "test.csv"))
     searches = {f"before ({commit})": earlier(commit), "now": near}
     taken: dict[str, list[float]] = {name: [] for name in searches}
@@ -103,7 +103,7 @@ def slots(count: int) -> Iterator[str]:
 
 
 def growth(counts: Iterable[int]) -> None:
-    """Print what finding all pairs within texts takes."""
+    """Print the cost of finding all pairs within texts."""
     kinds = {
         "varied": lambda count: questions("near", count, 1),
         "template": lambda count: questions("tmpl", count, 1),

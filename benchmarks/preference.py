@@ -1,12 +1,12 @@
-"""Preference training against TRL's DPOTrainer: the same losses, at how many tokens a second.
+"""Compare preference training with TRL's DPOTrainer: losses, and tokens per CPU-second.
 
     python benchmarks/preference.py PAIRS [--model NAME] [--batch-size 4] [--batches 5]
                                           [--dtype float32] [--threads N]
 
-PAIRS is a file of preference rows; its shortest rows, in batches, are trained on by both with the
-same weights, optimiser and learning rate. Both read the base model's log-probabilities before they
-begin. Speed is in real tokens (each of the two conversations of a pair whole) per CPU-second of
-forward, backward and update, so that a busy machine hardly changes it.
+PAIRS is a file of preference rows. Both train on its shortest rows with the same batches, weights,
+optimiser and learning rate, and both compute the base model's log-probabilities first. Speed is in
+real tokens (each of the two conversations of a pair whole) per CPU-second of forward, backward and
+update, so that other load on the machine hardly changes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the worker
 
 import torch
 from shared_prefix import LEARNING_RATE, Measured, settings_for, train_in_order, trl_settings
@@ -81,12 +81,12 @@ def measure(model: Any, batches: list[list[TrainingRow]], settings: Settings) ->
 
 
 def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
-    """Train on the same batches by TRL."""
+    """Train on the same batches with TRL."""
     from trl import DPOConfig, DPOTrainer  # noqa: PLC0415 - optional
 
     class OfIds(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset  # the very tokens of unitune
+            return dataset  # already tokenised by unitune
 
     forks = [(row, row.fork) for rows in batches for row in rows if row.fork]
     records = [
@@ -105,7 +105,7 @@ def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) ->
 
 
 def main() -> None:
-    """Measure both and print the table."""
+    """Measure both, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct")

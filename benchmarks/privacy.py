@@ -1,18 +1,18 @@
-"""How many secrets and personal data are found, how often nothing is taken for some, and how fast.
+"""Measure the detection of secrets and personal data: recall, false alarms and speed.
 
     python benchmarks/privacy.py [--seed 0] [--texts FOLDER]      (half a minute on one core)
 
-    planted      300 rows with one secret or one piece of personal data each, written as the issuers
-                 document it (`_secrets`, `_personal_data`), in sentences, code and JSON
-    decoys       300 rows with what looks alike and is none: stand-ins of documentation, digits with
-                 a wrong checksum, private addresses, versions, order numbers
-    texts        every text of the .jsonl, .json and .csv files of a folder, taken as free of both:
-                 what is found is shown by its place, to be looked at
+    planted      300 rows with one secret or one piece of personal data each, as documented by the
+                 issuers (`_secrets`, `_personal_data`), in sentences, code and JSON
+    decoys       300 rows with look-alikes: stand-ins of documentation, digits with a wrong
+                 checksum, private addresses, versions, order numbers
+    texts        every text of the .jsonl, .json and .csv files of a folder, assumed to be free of
+                 both; alarms are printed with their places
     round trip   all planted rows redacted and restored, byte by byte
-    speed        characters a second, and what `unitune check` takes of 10,000 rows with and without
+    speed        characters a second, and seconds of `unitune check` on 10,000 rows with and without
 
-Exit code 0 when at least 98 % of the planted are found, at most 1 % of the decoys, and the round
-trip is exact.
+The exit code is 0 when at least 98 % of the planted and at most 1 % of the decoys are found, and
+the round trip is exact.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _secrets(r: random.Random) -> dict[str, str]:
 
 
 def _personal_data(r: random.Random) -> Iterator[str]:
-    """Yield 30 pieces of personal data, of each kind some."""
+    """Yield 30 pieces of personal data of several kinds."""
     for _ in range(6):
         name = r.choice(("jane.doe", "m_mueller", "li-wei", "o'neil", "anna+news"))
         yield f"{name}{r.randrange(100)}@{r.choice(('gmail.com', 'firma.de', 'mail.co.uk'))}"
@@ -130,7 +130,7 @@ def _personal_data(r: random.Random) -> Iterator[str]:
 
 
 def _decoys(r: random.Random) -> Iterator[str]:
-    """Yield what looks like a secret or personal data and is none."""
+    """Yield look-alikes of secrets and personal data."""
 
     def digits(count: int) -> str:
         return "".join(r.choices(string.digits, k=count))
@@ -157,7 +157,7 @@ def _decoys(r: random.Random) -> Iterator[str]:
 
 
 def _rows(r: random.Random, values: Callable[[random.Random], Any], times: int) -> list[str]:
-    """Return sentences that hold the values, so many times each."""
+    """Return sentences that contain the values, each so many times."""
     texts: list[str] = []
     for at in range(times):
         drawn = values(r)
@@ -172,7 +172,7 @@ def _found(text: str) -> list[str]:
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield every text of the data files of a folder, with the file that it stands in."""
+    """Yield every text of the data files in a folder, with its file."""
     for file in sorted(folder.rglob("*")):
         if file.suffix == ".csv":
             with file.open(encoding="utf-8", newline="") as lines:
@@ -203,7 +203,7 @@ def _round_trip(texts: list[str]) -> bool:
 
 
 def _check_seconds(texts: list[str], **policies: Any) -> float:
-    """Return how long it takes to read and check 10,000 rows of these texts."""
+    """Return the seconds of reading and checking 10,000 rows of these texts."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.jsonl"
         turns = ("user", "assistant")
@@ -228,7 +228,7 @@ def _check_seconds(texts: list[str], **policies: Any) -> float:
 
 
 def main() -> int:
-    """Measure, and print a line of each."""
+    """Measure everything, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--texts", type=Path)

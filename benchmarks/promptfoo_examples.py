@@ -1,14 +1,13 @@
-"""How many tests of promptfoo's example configurations `unitune import` brings over.
+"""Count the tests of promptfoo's example configurations that `unitune import` imports.
 
     python benchmarks/promptfoo_examples.py --examples promptfoo/examples --promptfoo promptfoo
                                             --results DIR
 
-EXAMPLES is the folder of that name in promptfoo's repository, of the same version as the program.
-Each configuration with tests is evaluated by promptfoo with its provider `echo`, which calls no
-model and needs no key, into DIR; what is there already is not made again (about 25 minutes in all).
-Then the results are imported as `unitune import promptfoo:FILE --drop` does. A test counts where it
-asserts something that no model judges and no other answer decides. Suites of more than 300 tests
-are generated, outweigh all others together, and are counted apart.
+EXAMPLES is the folder of that name in promptfoo's repository, of the program's version. promptfoo
+evaluates each configuration with tests into DIR with its provider `echo`, which needs no model and
+no key; existing results are reused (about 25 minutes in all). The results are imported as by
+`unitune import promptfoo:FILE --drop`. A test counts if it has an assertion that needs neither a
+model nor other answers. Suites of more than 300 generated tests are counted separately.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from unitune.errors import DataError
 from unitune.importers.promptfoo.results import read_results
 
 GENERATED = 300
-"""Tests of the longest suite that counts among the others."""
+"""Number of tests in the longest suite that is not counted separately."""
 ASSERTED = re.compile(r"^(tests|scenarios|defaultTest):", re.MULTILINE)
 COMPLETE = re.compile(r"^(prompts|providers|targets):", re.MULTILINE)
 UNCOUNTED = ("a model or a service scores it", "it compares the answers of several models")
-"""Reasons of findings about tests that nothing but a model could judge."""
+"""Reasons of findings about tests that only a model could judge."""
 FAILS_THERE = ("promptfoo has no such type", "is not next to the results")
-"""Reasons of findings about tests that promptfoo itself ends with an error."""
+"""Reasons of findings about tests that end with an error in promptfoo itself."""
 OPTIONS = (
     *("--providers", "echo", "--grader", "echo", "--no-cache", "--no-write", "--no-table"),
     *("--no-progress-bar", "--no-share"),
@@ -55,7 +54,7 @@ def configurations(examples: Path) -> Iterator[Path]:
 
 
 def evaluated(config: Path, output: Path, promptfoo: str) -> bool:
-    """Let promptfoo evaluate a configuration, once; whether it made results."""
+    """Let promptfoo evaluate a configuration once, and return whether results exist."""
     log = output.with_suffix(".log")
     if not output.exists() and not log.exists():
         command = [promptfoo, "eval", "-c", str(config), *OPTIONS, "-o", str(output)]
@@ -70,7 +69,7 @@ def evaluated(config: Path, output: Path, promptfoo: str) -> bool:
                     stdout=lines,
                     stderr=lines,
                     timeout=120,
-                    check=False,  # it exits with another code where a test fails
+                    check=False,  # a failed test changes the exit code
                 )
             except subprocess.TimeoutExpired:
                 lines.write("\nstopped after 120 s\n")
@@ -78,7 +77,7 @@ def evaluated(config: Path, output: Path, promptfoo: str) -> bool:
 
 
 def imported(config: Path, output: Path) -> Counter[str]:
-    """Return how many tests of some results are brought over, and why the others are not."""
+    """Return how many tests of some results are imported, and why others are not."""
     beside = config.parent / "unitune-results.json"  # paths in a suite are relative to it
     shutil.copy(output, beside)
     try:
@@ -99,18 +98,18 @@ def imported(config: Path, output: Path) -> Counter[str]:
 
 
 def outcomes(reasons: list[str], *, kept: bool) -> Iterator[str]:
-    """Yield what a test counts as."""
+    """Yield the categories of a test."""
     yield "tests"
     rest = [each for each in reasons if not any(why in each for why in UNCOUNTED)]
     if not kept and rest in ([], ["no assertion"]):
         yield "nothing but a model could judge" if reasons != ["no assertion"] else "no assertion"
         return
     yield "counted"
-    yield "brought over" if kept else "left out"
+    yield "imported" if kept else "left out"
     if any(why in each for each in rest for why in FAILS_THERE):
         yield "of the counted, end with an error in promptfoo"
     if reasons and kept:
-        yield "of those brought over, without some assertion"
+        yield "of the imported, without some assertion"
 
 
 def main() -> None:
@@ -137,8 +136,8 @@ def main() -> None:
         total["configurations"] += 1
         (generated if counts["tests"] > GENERATED else total).update(counts)
     for title, counts in (("all but generated suites", total), ("generated suites", generated)):
-        share = counts["brought over"] / max(1, counts["counted"])
-        print(f"\n{title}: {counts['brought over']} of {counts['counted']} ({share:.1%})")
+        share = counts["imported"] / max(1, counts["counted"])
+        print(f"\n{title}: {counts['imported']} of {counts['counted']} ({share:.1%})")
         for key, count in counts.items():
             print(f"  {count:6,}  {key}")
 

@@ -1,14 +1,14 @@
-"""Frozen weights in 4 and 8 bits against bfloat16: peak memory, seconds and losses of 20 steps.
+"""Compare frozen weights in 4 and 8 bits with bfloat16: memory, seconds and losses of 20 steps.
 
     python benchmarks/quantized_base.py [--hidden 2048] [--layers 16] [--steps 20] [--threads N]
                                         [--kinds bfloat16 4bit 8bit]
 
-A Llama of random weights (1.1 billion by default, in a temporary folder) learns the same rows with
-each, in a process of its own, which at last saves the adapter and checks it. `peak` is its
-high-water mark, which counts every page of a mapped file; `own` is what no file could give back
-(Anonymous in /proc/self/smaps_rollup), after the last step; `forecast` is the peak that `unitune
-plan` would name. What random weights make of rows says nothing about quality; how far the losses
-are from those of bfloat16 says what quantisation changes.
+A Llama of random weights (1.1 billion by default, in a temporary folder) trains on the same rows
+with each, in its own process, which finally saves and checks the adapter. `peak` is the high-water
+mark, including pages of mapped files; `own` is memory that is not backed by a file (Anonymous in
+/proc/self/smaps_rollup), after the last step; `forecast` is the peak that `unitune plan` shows. The
+losses of random weights mean nothing by themselves; their distance from those of bfloat16 shows the
+effect of quantisation.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make_model(folder: Path, hidden: int, layers: int) -> None:
 
 
 def train_one(folder: Path, kind: str, steps: int, threads: int) -> None:
-    """Train some steps and print what they took, as JSON."""
+    """Train some steps, and print their cost as JSON."""
     chosen = settings_for(folder, str(folder), "bfloat16", threads).model_dump() | {
         "epochs": 1,
         "batch_size": BATCH_SIZE,
@@ -102,13 +102,13 @@ def train_one(folder: Path, kind: str, steps: int, threads: int) -> None:
 
 
 def own_bytes() -> int:
-    """Return the memory of this process that no file holds."""
+    """Return this process's memory that is not backed by a file."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 def forecast_bytes(folder: Path, settings: Settings, rows: list[TrainingRow]) -> int:
-    """Return the peak as it is guessed for a model that nothing was measured of."""
+    """Return the guessed peak of a model without measurements."""
     size = size_of(empty_tuned_model(folder, settings))
     cost = CostModel(
         size, Speed(flop_seconds=1), is_plain=True, file_bytes=store.weight_bytes(folder)
@@ -117,7 +117,7 @@ def forecast_bytes(folder: Path, settings: Settings, rows: list[TrainingRow]) ->
 
 
 def main() -> None:
-    """Compare, or be the process that trains one."""
+    """Compare all kinds, or train one as a child process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--layers", type=int, default=16)
@@ -135,7 +135,7 @@ def main() -> None:
         for kind in dict.fromkeys((KINDS[0], *given.kinds)):
             command = [sys.executable, __file__, "--one", folder, kind]
             command += ["--steps", str(given.steps), "--threads", str(given.threads)]
-            own = environment(given.threads)  # as the worker has it
+            own = environment(given.threads)  # as in the worker
             ended = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=own)
             told[kind] = json.loads(ended.stdout)
         expected = told["bfloat16"]["losses"]

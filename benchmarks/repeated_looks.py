@@ -1,14 +1,14 @@
-"""How often a test that is used more than once claims a gain that is not there.
+"""Measure how often a test that is used repeatedly claims a gain that does not exist.
 
     python benchmarks/repeated_looks.py [--trials 10000] [--seed 0]      (some minutes on one core)
 
-Nothing is truly better in any cell. Each line gives the share of trials with any false claim, for
-right or wrong answers: `alone` judges each comparison as if it were the only one; what follows is
-what `unitune compare` does.
+No contender is truly better in any cell. Each line gives the share of trials with a false claim,
+for right or wrong answers: `alone` tests each comparison as if it were the only one; the others are
+methods of `unitune compare`.
 
     candidates  Several tunings against one baseline, one after the other. `as they come`: Holm over
-                those so far; `at the end`: over all of them, which `unitune promote` asks for. The
-                tunings agree as much as the correlation of their luck says.
+                those so far; `at the end`: over all of them, as in `unitune promote`. The luck of
+                the tunings is correlated.
     reruns      Baseline and candidate sampled again and again. `first`: what is allowed;
                 `with reasons`: each repeated for a reason (--new-answers), Holm as they come.
     growing     A test that grows until the candidate is better, or not worse by more than 5 points.
@@ -16,7 +16,7 @@ what `unitune compare` does.
     finalists   Six prompts within 3 points of one another, and a candidate as good as the best.
                 `chosen`: better than the one that dev chose; `three`: than each of the best three
                 on dev; `all`: than each of the six.
-    small       The highest false rate over all discordances, exact. `interval`: the interval alone;
+    small       The highest false rate over all discordances, exact. `interval`: only the interval;
                 `both`: the interval and the test.
 """
 
@@ -69,7 +69,7 @@ def not_worse(gained: IntArray, lost: IntArray, n: int, level: float) -> Bools:
 
 
 def normal(random: Random, trials: int, contenders: int, n: int, alike: float) -> FloatArray:
-    """Draw the luck of tunings on the cases, which agree by `alike`; the baseline comes first."""
+    """Draw the luck of tunings on the cases, correlated by `alike`; the baseline is first."""
     hard = random.standard_normal((trials, 1, n), dtype=np.float32)
     shared = random.standard_normal((trials, 1, n), dtype=np.float32)
     own = random.standard_normal((trials, contenders + 1, n), dtype=np.float32)
@@ -109,7 +109,7 @@ def show(name: str, **rates: npt.ArrayLike) -> None:
 
 
 def portions(trials: int, work: Callable[[int], tuple[IntArray, IntArray]], size: int) -> IntArray:
-    """Return gained and lost of as many trials at once as fit into memory, put together."""
+    """Return gained and lost, with as many trials at once as fit into memory."""
     most = max(1, 6_000_000 // size)
     parts = [work(min(most, trials - start)) for start in range(0, trials, most)]
     return np.stack([np.concatenate(each) for each in zip(*parts, strict=True)])
@@ -129,7 +129,7 @@ def candidates(random: Random, trials: int) -> None:
                     k * n,
                 )
                 show(
-                    f"{k} candidates, n {n}, tunings alike {alike}",
+                    f"{k} candidates, n {n}, correlation {alike}",
                     alone=better(gained, lost).any(1),
                     as_they_come=as_they_come(gained, lost).any(1),
                     at_the_end=at_the_end(gained, lost).any(1),
@@ -141,7 +141,7 @@ def reruns(random: Random, trials: int, n: int = 120) -> None:
     for k in (2, 5, 10, 20):
 
         def draw(size: int, k: int = k) -> tuple[IntArray, IntArray]:
-            chance = random.beta(1.5, 0.5, (size, 1, n))  # of a right answer, of both sides
+            chance = random.beta(1.5, 0.5, (size, 1, n))  # probability of a right answer, for both
             old, new = (random.random((size, k, n)) < chance for _ in range(2))
             return (new & ~old).sum(-1), (old & ~new).sum(-1)
 

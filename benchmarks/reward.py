@@ -1,15 +1,14 @@
-"""Reward training against TRL's GRPOTrainer: the same answers, losses and gradients.
+"""Compare reward training with TRL's GRPOTrainer on the same answers: losses and gradients.
 
     python benchmarks/reward.py PROMPTS [--model NAME] [--prompts-a-step 4] [--steps 3] [--kl 0.1]
                                         [--dtype float32] [--threads N]
 
 PROMPTS is a file of rows for ``method: rft``. unitune samples groups of answers, scores them by
-their length in letters, and trains a step; TRL is given the same answers and rewards at each step
-(`rollout_func`), and computes advantages, losses and gradients itself, with what Dr. GRPO leaves
-out left out (``loss_type="dapo"``, ``scale_rewards="none"``). Weights, optimiser and learning rate
-are the same. TRL's loss is computed from ratios that are 1, so its value differs from a sum of
-log-probabilities by a constant: what is compared are the gradients' norms, the divergence, and all
-adapters after the last step.
+their number of letters, and trains a step. TRL gets the same answers and rewards (`rollout_func`),
+and computes advantages, losses and gradients itself, in the way of Dr. GRPO (``loss_type="dapo"``,
+``scale_rewards="none"``). Weights, optimiser and learning rate are the same. TRL's loss differs
+from a sum of log-probabilities by a constant, as its ratios are 1. Therefore gradient norms, the
+divergence and the final adapters are compared.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the worker
 
 import torch
 from shared_prefix import LEARNING_RATE, settings_for, trl_settings
@@ -42,17 +41,17 @@ GROUP_SIZE, MAX_TOKENS = 4, 12
 
 
 class Letters(Scorer):
-    """How many letters there are, of forty: nearly all answers differ."""
+    """Scorer by the number of letters, up to forty: nearly all answers differ."""
 
     name: str = "letters"
 
     def judge(self, attempt: Attempt) -> float:
-        """Return their share."""
+        """Return the share of letters."""
         return min(1.0, sum(letter.isalpha() for letter in attempt.text) / 40)
 
 
 def fresh_model(path: Path, settings: Settings) -> Any:
-    """Return the base with new adapters, the same each time; TRL's reference is their beginning."""
+    """Return the base with new adapters, the same each time; TRL's reference is this start."""
     torch.manual_seed(0)
     model = add_adapter(load_model(path, settings.torch_dtype), settings)
     torch.set_num_threads(settings.threads)
@@ -62,7 +61,7 @@ def fresh_model(path: Path, settings: Settings) -> Any:
 def measure(
     model: Any, tokenizer: Any, steps: list[list[TrainingRow]], settings: Settings, kl: float
 ) -> tuple[list[dict[str, float]], list[list[list[Sample]]], float]:
-    """Train as unitune does; return the figures of each step, its answers, and CPU-seconds."""
+    """Train with unitune; return the figures of each step, its answers, and CPU-seconds."""
     form = choose_form(model, steps[0], share=True, multiple=settings.length_multiple)
     grader = Grader(tokenizer, Letters().ready(Setting(), ""))
     chosen = RewardSettings(group_size=GROUP_SIZE, temperature=1.0, max_tokens=MAX_TOKENS, kl=kl)
@@ -72,7 +71,7 @@ def measure(
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     figures, kept, spent = list[dict[str, float]](), list[list[list[Sample]]](), 0.0
     for step, rows in enumerate(steps, 1):
-        kept.append(rollouts.groups(rows, step))  # which samples them as `prepare` does
+        kept.append(rollouts.groups(rows, step))  # samples them as `prepare` does
         prepared = objective.prepare(rows, step)
         start, kl_sum = time.process_time(), 0.0
         for part in objective.losses(
@@ -101,10 +100,10 @@ def measure_trl(
     groups: list[list[list[Sample]]],
     kl: float,
 ) -> list[dict[str, float]]:
-    """Train on the same answers and rewards by TRL; return the figures that it logs."""
+    """Train on the same answers and rewards with TRL; return the figures that it logs."""
     import pyarrow as pa  # noqa: PLC0415 - optional
-    from datasets import Dataset  # noqa: PLC0415 - likewise
-    from trl import GRPOConfig, GRPOTrainer  # noqa: PLC0415 - likewise
+    from datasets import Dataset  # noqa: PLC0415 - optional
+    from trl import GRPOConfig, GRPOTrainer  # noqa: PLC0415 - optional
 
     prompts = {
         f"{step}/{at}": row for step, rows in enumerate(steps) for at, row in enumerate(rows)
@@ -159,12 +158,12 @@ def measure_trl(
 
 
 def adapters(model: Any) -> torch.Tensor:
-    """Return all adapter weights in one."""
+    """Return all adapter weights as one tensor."""
     return torch.cat([each.detach().flatten() for each in model.parameters() if each.requires_grad])
 
 
 def main() -> None:
-    """Train by both and print how far they are apart."""
+    """Train with both, and print their differences."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("prompts", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct")

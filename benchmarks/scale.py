@@ -1,21 +1,21 @@
-"""What checking, planning, searching for near duplicates and listing runs take as data grow.
+"""Measure checking, planning, searching for near duplicates and listing runs as data grow.
 
     python benchmarks/scale.py [--rows 1000 10000 100000] [--texts 1000 2000 4000 8000]
                                [--runs 10000 100000] [--banking77 FOLDER] [--source CHECKOUT]
 
-Three tables, each figure from a process of its own: CPU seconds of the user and peak MiB.
+Three tables of CPU seconds (user) and peak MiB, each figure from its own process.
 
     rows    `unitune check FILE`, `unitune check JOB`, `unitune plan JOB` (openai) and `unitune
             convert FILE` on rows of about 350 bytes: "tmpl" made from a template, "near" as near
-            copies of sentences of Python's documentation, "both" by turns. The job has 1,000 test
-            cases. The exponent of growth is that from the line above.
+            copies of sentences of Python's documentation, "both" alternating. The job has 1,000
+            test cases. The exponent of growth is relative to the line above.
     texts   The search for near duplicates where cases and rows grow together: questions of 25 words
             out of 25 and out of 100, which share nearly all their pieces; with --banking77 its
             train.csv against its test.csv.
     runs    `unitune runs` in a ledger of so many runs.
 
-With --source another checkout is measured, e.g. one before a change. Add 1000000 to --rows for the
-largest file (350 MB and some minutes). Exit code 0.
+--source measures another checkout, e.g. one before a change. Add 1000000 to --rows for the largest
+file (350 MB and some minutes).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ SELECT {values} FROM runs, n
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What a process took."""
+    """Cost of a process."""
 
     seconds: float
     mib: float
@@ -110,7 +110,7 @@ class Took:
 
 
 def taken(source: Path, folder: Path, *command: str) -> Took:
-    """Run Python on a checkout and return what it took."""
+    """Run Python on a checkout, and return its cost."""
     folders = (source, source / "providers", source / "local")
     home = str(folder / "home")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "HOME": home}
@@ -137,7 +137,7 @@ def sentences() -> list[str]:
 
 
 def questions(kind: str, count: int, seed: int) -> Iterator[str]:
-    """Yield questions by the seed: from a template, near copies of sentences, or both by turns."""
+    """Yield questions by seed: from a template, near copies of sentences, or alternating."""
     if kind == "both":
         halves = (questions(half, count // 2, seed) for half in ("tmpl", "near"))
         yield from chain.from_iterable(zip(*halves, strict=True))
@@ -157,7 +157,7 @@ def questions(kind: str, count: int, seed: int) -> Iterator[str]:
 
 
 def write_rows(path: Path, asked: Iterable[str]) -> None:
-    """Write training rows that ask this."""
+    """Write training rows with these questions."""
     with path.open("w", encoding="utf-8") as file:
         for number, text in enumerate(asked):
             turns = (
@@ -176,7 +176,7 @@ def write_texts(path: Path, texts: Iterable[str]) -> None:
 
 
 def rows_table(source: Path, counts: Iterable[int]) -> None:
-    """Print what commands take that read rows."""
+    """Print the cost of commands that read rows."""
     print("| command | rows | CPU s | MiB | exponent |")
     for kind in ("tmpl", "near", "both"):
         last: dict[str, tuple[int, float]] = {}
@@ -202,7 +202,7 @@ def random_texts(count: int, words: list[str], seed: int) -> Iterator[str]:
 
 
 def texts_table(source: Path, counts: Sequence[int], banking77: Path | None) -> None:
-    """Print what the search for near duplicates takes."""
+    """Print the cost of the search for near duplicates."""
     print("| texts | cases and rows | found | CPU s |")
     few: list[str] = [*VOCABULARY.split()]
     more: list[str] = [*few, *(one + other for one in few[:9] for other in few[9:18])][:100]
@@ -222,7 +222,7 @@ def texts_table(source: Path, counts: Sequence[int], banking77: Path | None) -> 
 
 
 def runs_table(source: Path, counts: Iterable[int]) -> None:
-    """Print what listing runs takes."""
+    """Print the cost of listing runs."""
     print("| command | runs | CPU s | MiB |")
     for count in counts:
         with tempfile.TemporaryDirectory() as name:

@@ -1,22 +1,22 @@
-"""The shared prefix against padding: the same loss and gradients, at how many tokens a second.
+"""Compare the shared prefix with padding: losses, gradients, and tokens per CPU-second.
 
     python benchmarks/shared_prefix.py ROWS [--model NAME] [--batch-size 8] [--batches 4]
                                             [--dtype float32] [--threads N] [--forms shared trl]
                                             [--list-answers]
 
 ROWS is a file of canonical JSON Lines; its first rows, shuffled by a fixed seed, make the batches.
-Every form of training sees the same batches, weights and optimiser:
+Every form of training gets the same batches, weights and optimiser:
 
-    plain    rows padded, logits at every position, peft's own arithmetic: what a textbook loop does
+    plain    rows padded, logits at every position, peft's own arithmetic, like a textbook loop
     padded   rows padded, logits only where there is loss, one rounding
     packed   rows end to end without padding
-    shared   likewise, with the tokens that all rows begin with computed once: what unitune does
-    trl      TRL's SFTTrainer, when it is installed
+    shared   rows end to end, with their common beginning computed once, as in unitune
+    trl      TRL's SFTTrainer, if it is installed
 
 Differences are measured against plain on the first batch, before any update. Speed is in real
-tokens (padding and sharing not counted) per CPU-second of forward, backward and update, so that a
-busy machine hardly changes it. Each form has a process of its own, whose high-water mark is its
-memory. `--list-answers` makes prompts longer. The race with TRL, on rows of banking77:
+tokens (padding and sharing not counted) per CPU-second of forward, backward and update, so that
+other load hardly changes it. Each form runs in its own process, whose high-water mark is its
+memory. `--list-answers` makes prompts longer. The comparison with TRL, on rows of banking77:
 
     python benchmarks/shared_prefix.py examples/bank-intents/train.jsonl --list-answers \
         --batches 6 --threads 1 --forms shared trl
@@ -38,7 +38,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the worker
 
 import torch
 
@@ -64,14 +64,14 @@ LEARNING_RATE = 2e-4
 
 @dataclass(frozen=True)
 class Measured:
-    """One form of training over the batches."""
+    """Result of one form of training over the batches."""
 
     losses: list[float]
     gradient: Any
-    """Of the first batch, all adapters in one array; None: not measured."""
+    """Gradient of the first batch, all adapters in one array; None: not measured."""
     tokens_per_cpu_second: float
     peak_bytes: int = 0
-    """Of its process."""
+    """Peak memory of its process."""
 
 
 def fresh_model(path: Path, settings: Settings, form: str) -> Any:
@@ -109,7 +109,7 @@ def our_loss(model: Any, rows: Sequence[TrainingRow], form: Form) -> torch.Tenso
 
 
 def measure(model: Any, batches: list[list[TrainingRow]], loss_of: Callable[..., Any]) -> Measured:
-    """Train on the batches; the first is not timed, as memory and kernels are prepared in it."""
+    """Train on the batches; the first is not timed, because it prepares memory and kernels."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     losses, gradient, spent, tokens = [], None, 0.0, 0
@@ -131,15 +131,15 @@ def measure(model: Any, batches: list[list[TrainingRow]], loss_of: Callable[...,
 def train_in_order(
     trainer: type, config: Any, model: Any, records: list[dict[str, Any]], tokenizer: Any
 ) -> tuple[list[float], float]:
-    """Train by a trainer of TRL's on records in their order.
+    """Train with a TRL trainer on records in their order.
 
     Returns:
         The loss of each step, and the CPU-seconds of all steps but the first.
     """
     import pyarrow as pa  # noqa: PLC0415 - optional
-    from datasets import Dataset  # noqa: PLC0415 - likewise
-    from torch.utils.data import SequentialSampler  # noqa: PLC0415 - likewise
-    from transformers import TrainerCallback  # noqa: PLC0415 - likewise
+    from datasets import Dataset  # noqa: PLC0415 - optional
+    from torch.utils.data import SequentialSampler  # noqa: PLC0415 - optional
+    from transformers import TrainerCallback  # noqa: PLC0415 - optional
 
     class Clock(TrainerCallback):
         marks: list[float] = []  # noqa: RUF012 - one run
@@ -168,7 +168,7 @@ def train_in_order(
 
 
 def trl_settings(folder: str, batches: Sequence[Sequence[TrainingRow]]) -> dict[str, Any]:
-    """Return the settings of a trainer of TRL's, its costly defaults switched off."""
+    """Return the settings of a TRL trainer, without its expensive defaults."""
     return {
         "output_dir": folder,
         "per_device_train_batch_size": len(batches[0]),
@@ -188,7 +188,7 @@ def trl_settings(folder: str, batches: Sequence[Sequence[TrainingRow]]) -> dict[
 
 
 def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
-    """Train on the same batches by TRL."""
+    """Train on the same batches with TRL."""
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - optional
 
     records = [
@@ -246,7 +246,7 @@ def with_answers_listed(dataset: Dataset) -> Dataset:
 
 
 def measure_form(name: str, given: argparse.Namespace) -> Measured:
-    """Measure one form; in a process of its own."""
+    """Measure one form in its own process."""
     path = store.resolve(given.model)
     settings = settings_for(path, given.model, given.dtype, given.threads)
     tokenizer = load_tokenizer(path)
@@ -268,7 +268,7 @@ def measure_form(name: str, given: argparse.Namespace) -> Measured:
 
 
 def main() -> None:
-    """Measure all forms and print the table."""
+    """Measure all forms, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("rows", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct")

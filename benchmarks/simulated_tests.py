@@ -1,25 +1,22 @@
-"""The statistics against simulated truth: how often a comparison errs, and what it finds.
+"""Test the statistics of comparisons on simulated data: error rates, coverage and power.
 
     python benchmarks/simulated_tests.py [--trials 50000] [--cell WORDS] [--seed 0]
 
 Each cell draws that many pairs of contenders on n cases, once equally good and once five points
-apart, and asks what `compare_paired` says: does its 95 % interval leave out zero, and does it hold
-the truth?
+apart, and checks whether the 95 % interval of `compare_paired` leaves out zero and holds the truth.
 
-    error       finds a difference that is not there        at most 0.055
+    error       finds a difference that does not exist      at most 0.055
     coverage    holds the five points                       at least 0.94; 0.93 at 50 cases
     power       finds the five points
-    unpaired    error and power of the z test that takes the two contenders for independent samples,
-                which is what a harness has that has any test; power with an error of more than 5 %
-                is no merit
+    unpaired    error and power of the z test for independent samples, the test of most harnesses;
+                its power means nothing if its error is above 5 %
 
-The decisions are the shipped `refuted`, asked for all trials at once about the one mean in question
-where `compare_paired` halves its way to the ends of the interval with it. So that this is no claim,
-`CHECKED` trials of each cell go through `compare_paired` (`compare_corpus` for the ratio of sums)
-and must agree. Exit code 0 when all cells hold, here and in `benchmarks/false_claims.py`, which
-draws the cells that made verdicts wrong and is run at the end.
+The decisions are the shipped `refuted`, evaluated for all trials at once at the one relevant mean,
+where `compare_paired` bisects to the ends of the interval. To verify this, `CHECKED` trials of each
+cell go through `compare_paired` (`compare_corpus` for the ratio of sums) and must agree. The exit
+code is 0 when all cells hold, here and in `benchmarks/false_claims.py`, which runs at the end.
 
-Methods that were tried for a cell and failed it, in 10,000 to 20,000 trials without a difference
+Methods that were tried for a cell and failed, in 10,000 to 20,000 trials without a difference
 (bootstraps: 1,500 to 3,000 trials of 1,000 resamples):
 
     graded, n = 50         BCa paired bootstrap                            0.065
@@ -56,7 +53,7 @@ FloatArray = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 TRIALS = 50_000
-"""So that the standard error of a rate of 0.05 is 0.001."""
+"""Number that gives a rate of 0.05 a standard error of 0.001."""
 
 CASES = (50, 100, 200, 500, 1000)
 CLUSTERS = 20
@@ -70,14 +67,14 @@ NUMBERS_AT_ONCE = 2_000_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """Contenders on the same cases, many times over; T trials, N cases, K repeats, G clusters.
+    """Trials of contenders on the same cases; T trials, N cases, K repeats, G clusters.
 
     Args:
         baseline: Scores (T, N) or (T, N, K).
         candidate: Scores of the same shape.
-        clusters: Cluster of each case (T, N); None where each stands alone.
-        statistics: Where the scores are jackknife values of a corpus statistic: what they were
-            made from, baseline and candidate, each (T, N, S).
+        clusters: Cluster of each case (T, N); None without clusters.
+        statistics: Statistics behind jackknife scores of a corpus, baseline and candidate, each (T,
+            N, S).
     """
 
     baseline: FloatArray
@@ -91,7 +88,7 @@ World = Callable[[np.random.Generator, int, int, float], Drawn]
 
 
 def binary(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
-    """Right or wrong; the contenders disagree on 16 % of the cases, as in the stub workload."""
+    """Draw right or wrong; contenders disagree on 16 % of the cases, as in the stub workload."""
     fate = random.random((trials, n))
     gained, lost = fate < (0.16 + effect) / 2, fate > 1 - (0.16 - effect) / 2
     both = random.random((trials, n)) < 0.75
@@ -99,7 +96,7 @@ def binary(random: np.random.Generator, trials: int, n: int, effect: float) -> D
 
 
 def graded(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
-    """Like a token F1: mostly near 0 or 1, half of the answers the same."""
+    """Draw scores like a token F1: mostly near 0 or 1, half of the answers equal."""
     old, fresh = random.beta(0.6, 0.4, (trials, n)), random.beta(0.6, 0.4, (trials, n))
     new = np.where(random.random((trials, n)) < 0.5, old, fresh)
     perfect = random.random((trials, n)) < effect / 0.4
@@ -107,7 +104,7 @@ def graded(random: np.random.Generator, trials: int, n: int, effect: float) -> D
 
 
 def repeats(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
-    """Right or wrong in each of five answers to a case; most cases are easy or hard."""
+    """Draw right or wrong for five answers to each case; most cases are easy or hard."""
     easy = random.beta(0.5, 0.5, (trials, n))
     tosses = random.random((2, trials, n, 5))
     better = easy + 2 * effect * (1 - easy)
@@ -117,7 +114,7 @@ def repeats(random: np.random.Generator, trials: int, n: int, effect: float) -> 
 
 
 def skewed(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
-    """Small gains on half of the cases against the collapse of every tenth answer."""
+    """Draw small gains on half of the cases and a collapse of every tenth answer."""
     fate = random.random((trials, n))
     gained, lost = fate < 0.5, fate > 0.9
     old = random.random((trials, n)) * 0.4
@@ -127,7 +124,7 @@ def skewed(random: np.random.Generator, trials: int, n: int, effect: float) -> D
 
 
 def ratio(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
-    """A ratio of sums, as the precisions of BLEU: matches of texts of very uneven length."""
+    """Draw a ratio of sums, like the precisions of BLEU: matches of texts of uneven length."""
     length = 3 + random.gamma(1.5, 10, (trials, n)).astype(int)
     quality = 0.9 * random.beta(3, 2, (trials, n))
     old, new = (
@@ -147,7 +144,7 @@ def _matched(totals: FloatArray) -> FloatArray:
 
 
 def clustered_binary(uneven: bool) -> World:  # noqa: FBT001 - two callers, both named
-    """Right or wrong; each cluster has a favourite."""
+    """Return a draw of right or wrong in which each cluster has a favourite."""
 
     def draw(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
         clusters = _clusters(random, trials, n, uneven=uneven)
@@ -166,7 +163,7 @@ def clustered_binary(uneven: bool) -> World:  # noqa: FBT001 - two callers, both
 
 
 def clustered_graded(uneven: bool) -> World:  # noqa: FBT001 - two callers, both named
-    """Graded; the differences of a cluster share a seventh of their variance."""
+    """Return a draw in which differences of a cluster share a seventh of their variance."""
 
     def draw(random: np.random.Generator, trials: int, n: int, effect: float) -> Drawn:
         clusters = _clusters(random, trials, n, uneven=uneven)
@@ -181,7 +178,7 @@ def clustered_graded(uneven: bool) -> World:  # noqa: FBT001 - two callers, both
 def _clusters(
     random: np.random.Generator, trials: int, n: int, *, uneven: bool
 ) -> npt.NDArray[np.intp]:
-    """Each case's cluster (T, N); none is empty, and uneven ones have exponential shares."""
+    """Draw each case's cluster (T, N), none of them empty; uneven ones have exponential shares."""
     even = np.arange(n) * CLUSTERS // n
     if not uneven:
         return np.broadcast_to(even, (trials, n))
@@ -207,7 +204,7 @@ WORLDS: dict[str, World] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell found, as rates."""
+    """Rates of one cell."""
 
     error: float
     coverage: float
@@ -215,15 +212,15 @@ class Cell:
     unpaired_error: float
     unpaired_power: float
     disagreements: int
-    """Trials in which the whole comparison said something else."""
+    """Number of trials in which the whole comparison disagreed."""
 
     def holds(self, n: int) -> bool:
-        """Whether the cell is as it must be."""
+        """Return whether the cell is within the limits."""
         covers = self.coverage >= LEAST_COVERAGE.get(n, 0.94)
         return self.error <= MOST_ERROR and covers and not self.disagreements
 
     def line(self, n: int) -> str:
-        """Return the rates as the table has them, with what is wrong."""
+        """Return the rates as a table line, with failures."""
         rates = (
             f"{self.error:6.4f}  {self.coverage:8.4f}  {self.power:6.4f}  "
             f"{self.unpaired_error:6.4f}  {self.unpaired_power:6.4f}"
@@ -233,7 +230,7 @@ class Cell:
 
 
 def main() -> int:
-    """Run the cells, print the table, return the exit code."""
+    """Run the cells, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--cell", default="", help="only cells whose name has these words")
@@ -280,14 +277,14 @@ def _run(world: World, n: int, trials: int, random: np.random.Generator) -> Cell
 
 
 def _portions(trials: int, n: int) -> Iterator[int]:
-    """Yield how many trials to draw at once, so that they fit into memory."""
+    """Yield the numbers of trials to draw at once, so that they fit into memory."""
     most = NUMBERS_AT_ONCE // n
     for start in range(0, trials, most):
         yield min(most, trials - start)
 
 
 def _holds(drawn: Drawn, mean: float) -> Bools:  # (T,)
-    """Whether the 95 % interval of each trial holds this mean, by the shipped decisions."""
+    """Return whether each trial's 95 % interval holds this mean, by the shipped decisions."""
     values = _case_means(drawn.candidate) - _case_means(drawn.baseline)  # (T, N)
     outside = _outside(values, np.ones_like(values), mean)
     if drawn.clusters is not None:
@@ -316,14 +313,14 @@ def _by_cluster(values: FloatArray, clusters: npt.NDArray[np.intp]) -> FloatArra
 
 
 def _unpaired_z(drawn: Drawn) -> Bools:  # (T,)
-    """Whether the z test of two independent samples finds a difference."""
+    """Return whether the z test of two independent samples finds a difference."""
     old, new = _case_means(drawn.baseline), _case_means(drawn.candidate)
     error = np.sqrt((old.var(-1, ddof=1) + new.var(-1, ddof=1)) / old.shape[1])
     return np.abs(new.mean(-1) - old.mean(-1)) > Z * error
 
 
 def _disagreements(drawn: Drawn, mean: float, held: Bools) -> int:
-    """Count trials in which the interval of the whole comparison says otherwise."""
+    """Count trials in which the interval of the whole comparison disagrees."""
     wrong = 0
     for trial in range(min(CHECKED, len(held))):
         clusters = None if drawn.clusters is None else drawn.clusters[trial].tolist()

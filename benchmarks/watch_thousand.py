@@ -1,16 +1,15 @@
-"""Watch a thousand runs from one process: what does it take, and how late is a finish noticed?
+"""Watch a thousand runs from one process; measure its memory, requests and delays.
 
     python benchmarks/watch_thousand.py [--runs 1000] [--vendor NAME] [--apart]
 
 The runs are launched on all four vendors on loopback, or on those that --vendor names, so that one
-process needs all their SDKs; with --apart on one vendor after the other. The vendors live in
-another process, as does the launching: what is measured is ``unitune watch --all`` alone. The jobs
-start all at once, and end one after the other as they were launched. Prints the promises and what
-came of them; the exit code is 0 when they were kept:
+process needs all their SDKs; with --apart on one vendor after the other. Vendors and launches run
+in another process, so only ``unitune watch --all`` is measured. The jobs all start at once and end
+in the order of their launches. The exit code is 0 when these promises were kept:
 
-    at most 300 MiB of memory; at most one page of its list a vendor and interval, besides one
-    search for a second job a finished run, which reads the whole list where a server does not
-    filter it; every finish noticed within 60 s.
+    at most 300 MiB of memory; at most one page of its list a vendor and interval, plus one search
+    for a second job per finished run, which reads the whole list where a server does not filter
+    it; every finish noticed within 60 s.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 VENDORS = ("openai", "together", "vertex", "bedrock")
 PAGE = 100
-"""Jobs on a page of Bedrock's list, as AWS gives them; on loopback it has two, to be turned."""
+"""Jobs on a page of Bedrock's list, as at AWS; on loopback it has two, to need several pages."""
 MOST_MIB, MOST_SECONDS = 300, 60
 FIRST_END_SECONDS = 20.0
 """From the beginning of the watch to the end of the first job."""
@@ -50,12 +49,12 @@ FOR_EVER = 1_000_000
 
 
 def serve(vendors: list[str]) -> None:
-    """Play vendors: print their addresses, let their jobs end in time, print what was requested.
+    """Serve vendors: print their addresses, let jobs end in time, and print the requests.
 
-    Reads two lines: the seconds that each job lasts, given when they begin to count, and the end.
+    Reads two lines: the seconds that each job lasts, at the start of the count, and the end.
     """
     from vendors.bedrock import wire  # noqa: PLC0415 - in this process only
-    from vendors.serving import serve_vendor  # noqa: PLC0415 - likewise
+    from vendors.serving import serve_vendor  # noqa: PLC0415 - in this process only
 
     from unitune.testing.loopback import Server  # noqa: PLC0415 - in this process only
     from unitune.testing.vendor_setup import ServerBehavior  # noqa: PLC0415 - in this process only
@@ -63,7 +62,7 @@ def serve(vendors: list[str]) -> None:
     wire.PAGE = PAGE
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     before, behavior = dict(os.environ), ServerBehavior(queued_polls=FOR_EVER)
-    requests: dict[str, list[bool]] = defaultdict(list)  # of each vendor: whether for its list
+    requests: dict[str, list[bool]] = defaultdict(list)  # for each vendor: whether for its list
     names: dict[Server, str] = {}
     handle = Server.handle
 
@@ -91,8 +90,8 @@ def launch_all(vendors: list[str], number: int) -> None:
     """Launch runs in turn on each vendor."""
     from vendors.serving import VENDORS  # noqa: PLC0415 - in this process only
 
-    from unitune.job.job import Data, Job  # noqa: PLC0415 - likewise
-    from unitune.run.run import launch  # noqa: PLC0415 - likewise
+    from unitune.job.job import Data, Job  # noqa: PLC0415 - in this process only
+    from unitune.run.run import launch  # noqa: PLC0415 - in this process only
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -121,7 +120,7 @@ def launch_all(vendors: list[str], number: int) -> None:
 
 
 def watch() -> tuple[dict[str, float], float]:
-    """Watch all runs; return when each success was noticed, and the most memory held, in MiB."""
+    """Watch all runs; return the time of each noticed success, and the peak memory in MiB."""
     peak = Path(__file__).parent / "harnesses" / "peak.py"
     command = [peak, sys.executable, "-m", "unitune", "watch", "--all", "--json"]
     noticed: dict[str, float] = {}
@@ -140,7 +139,7 @@ def watch() -> tuple[dict[str, float], float]:
 
 
 def main() -> int:
-    """Start the processes, and judge what they tell."""
+    """Start the processes, and check their results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--vendor", action="append", choices=VENDORS)

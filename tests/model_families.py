@@ -457,7 +457,7 @@ async def _serve(base: Path, adapter: Path) -> None:
 def _short(refusal: Exception) -> str:
     """Return the first sentence of a refusal, without the names of all families."""
     text = str(refusal).partition(". ")[0].replace(f" {hf.__version__}", "")
-    return "no" if text.startswith("GGUF is written for") else f"no: {text}"
+    return "no" if text.startswith("GGUF exports support") else f"no: {text}"
 
 
 def main(names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The limit: the same requests by a bare aiohttp loop, nothing kept but the share of right answers.
+"""Send the same requests with a bare aiohttp loop, keeping only the share of right answers.
 
 python bare_aiohttp.py URL CASES CONCURRENCY
 """
@@ -14,7 +14,7 @@ import aiohttp
 
 
 async def main(url: str, cases: list[dict[str, str]], concurrency: int) -> None:
-    """Ask all cases, so many at once."""
+    """Send all cases, so many at once."""
     left, right = iter(cases), 0
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:

@@ -1,4 +1,4 @@
-"""The same requests through the openai SDK and nothing else.
+"""Send the same requests through the openai SDK and nothing else.
 
 python bare_openai.py URL CASES CONCURRENCY
 """
@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 
 
 async def main(url: str, cases: list[dict[str, str]], concurrency: int) -> None:
-    """Ask all cases, so many at once."""
+    """Send all cases, so many at once."""
     left, right = iter(cases), 0
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
 

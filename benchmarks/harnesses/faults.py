@@ -1,15 +1,14 @@
-"""Comparisons under faults: is a row lost, a question asked twice, a total or exit code wrong?
+"""Run comparisons under faults, and look for lost rows, repeated requests and wrong results.
 
     python benchmarks/harnesses/faults.py [--cases 1000] [--kills 10] [--seed 0]
 
-Each line is `unitune compare` in a process of its own against the server of this folder, whose own
-books are counted. The right verdict and share are known beforehand, since the server's answers go
-by hashes. Exits with 0 when every promise was kept:
+Each line is `unitune compare` in its own process against the server of this folder, which counts
+requests. Verdict and score are known beforehand, as the server answers by hashes. The exit code is
+0 when every promise was kept:
 
-    no row that was written is lost; requests beyond one a case are at most those that failed and
-    those in flight at a kill; the score is the one that the rows give and the server gave; a vendor
-    that is down is exit code 4, an empty purse 6, a failed gate 1, and after all of them the same
-    command goes on.
+    no written row is lost; requests beyond one a case are at most those that failed and those in
+    flight at a kill; the score matches the rows and the server; the exit code is 4 for a vendor
+    that is down, 6 for a spent budget, 1 for a failed gate; the same command then continues.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ import yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from race import serving, test_rows, write_cases  # noqa: E402 - scripts beside this one
-from server import answer_to  # noqa: E402 - likewise
+from race import serving, test_rows, write_cases  # noqa: E402 - scripts in this folder
+from server import answer_to  # noqa: E402
 
 CONCURRENCY = 32
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Cases, and where comparisons of them happen.
+    """Cases, and the folder of their comparisons.
 
     Args:
-        folder: Of job, home and results.
-        cases: Their number.
+        folder: Folder of job, home and results.
+        cases: Number of cases.
     """
 
     folder: Path
@@ -53,18 +52,18 @@ class Suite:
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """Answers of the model that is judged, as written down so far; a torn line is none."""
+        """Answers of the evaluated model so far, without an incomplete line."""
         file = self.folder / "out" / "rows.jsonl"
         lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
         return [row for row in map(json.loads, lines) if row["contender"] == "judged"]
 
     @property
     def answers(self) -> list[dict[str, str]]:
-        """Rows that are no errors."""
+        """Rows without errors."""
         return [row for row in self.rows if "error" not in row]
 
     def write(self, url: str, model: str, **evaluate: object) -> None:
-        """Write a job that judges a model against answers that are right for half of the cases."""
+        """Write a job that compares a model with answers that are right for half of the cases."""
         cases = write_cases(self.folder, self.cases)
         test = test_rows(cases)
         kept = [
@@ -115,7 +114,7 @@ class Suite:
         )
 
     def compare(self, *options: str) -> int:
-        """Make a comparison, and return its exit code."""
+        """Run a comparison, and return its exit code."""
         process = self.start(*options)
         said, _ = process.communicate()
         if process.returncode not in (0, 1, 3, 4, 6):
@@ -123,13 +122,13 @@ class Suite:
         return process.returncode
 
     def score(self, out: str = "out") -> float:
-        """Return the judged model's score, from the verdict."""
+        """Return the evaluated model's score, from the verdict."""
         verdict = json.loads((self.folder / out / "verdict.json").read_text(encoding="utf-8"))
         (judged,) = [one for one in verdict["contenders"] if one["name"] == "judged"]
         return judged["score"]
 
     def true_score(self, model: str) -> float:
-        """Return the share that a model gets right, by its own rule."""
+        """Return the share of right answers of a model, by its own rule."""
         rows = test_rows(self.folder / f"cases-{self.cases}.jsonl")
         turns = [[turn["content"] for turn in row["messages"]] for row in rows]
         return sum(answer_to(model, asked) == right for asked, right in turns) / len(rows)
@@ -137,19 +136,19 @@ class Suite:
 
 @contextmanager
 def suite(cases: int) -> Generator[Suite]:
-    """Give a folder of its own to a suite while the body runs."""
+    """Give a suite its own folder while the body runs."""
     with tempfile.TemporaryDirectory() as folder:
         yield Suite(Path(folder), cases)
 
 
 def told(url: str) -> dict[str, int]:
-    """Ask the server what came since it was asked last."""
+    """Ask the server for the requests since the last call."""
     with urlopen(f"{url}/count") as answer:  # noqa: S310 - our own server
         return json.load(answer)
 
 
 class Table:
-    """Prints what happened, and whether it was to happen."""
+    """Printer of results and of broken promises."""
 
     def __init__(self) -> None:
         self.kept = True
@@ -162,7 +161,7 @@ class Table:
 
 
 def met_by_attempts(table: Table, cases: int, fault: str, share: str) -> None:
-    """Let some requests fail in a way that passes."""
+    """Let some requests fail with a transient error."""
     with serving(0.02, fault, share) as url, suite(cases) as one:
         one.write(url, "m")
         begun = time.perf_counter()
@@ -179,7 +178,7 @@ def met_by_attempts(table: Table, cases: int, fault: str, share: str) -> None:
 
 
 def killed(table: Table, cases: int, kills: int, seed: int) -> None:
-    """Kill a comparison at random points, and let it go on each time."""
+    """Kill a comparison at random points, and continue it each time."""
     lots, lost, beyond = random.Random(seed), 0, 0
     with serving(0.05) as url, suite(cases) as one:
         one.write(url, "m")
@@ -205,14 +204,14 @@ def killed(table: Table, cases: int, kills: int, seed: int) -> None:
 
 
 def down(table: Table, cases: int) -> None:
-    """Let the vendor fall silent after half of the cases, and come back."""
+    """Let the vendor stop answering after half of the cases, and return."""
     with suite(cases) as one:
         with serving(0.01, "--down-after", str(cases // 2)) as url:
             one.write(url, "m")
             code = one.compare()
         answered = len(one.answers)
         with serving(0.01) as url:
-            # The same server at another port would be another model to the engine.
+            # For the engine, the same server at another port would be another model.
             one.write(url, "m")
             again = one.compare()
         table.line(
@@ -225,7 +224,7 @@ def down(table: Table, cases: int) -> None:
 
 
 def two_models(table: Table, cases: int) -> None:
-    """Judge two models on one server out of one home: neither gets the other's answers."""
+    """Compare two models on one server with one home: neither gets the other's answers."""
     with serving(0.0) as url, suite(cases) as one:
         scores: dict[str, float] = {}
         for out, model in (("first", "m"), ("other", "better"), ("again", "m")):
@@ -241,7 +240,7 @@ def two_models(table: Table, cases: int) -> None:
 
 
 def empty_purse(table: Table, cases: int) -> None:
-    """Let a budget hold for a tenth of the cases, then for all."""
+    """Run with a budget for a tenth of the cases, then for all."""
     price = {"judged": {"input": "1", "output": "10"}}
     tenth = 40e-6 * cases / 10
     with serving(0.01) as url, suite(cases) as one:
@@ -257,7 +256,7 @@ def empty_purse(table: Table, cases: int) -> None:
 
 
 def failing_gate(table: Table, cases: int) -> None:
-    """Ask for more than the model can do."""
+    """Run with a gate above the model's score."""
     with serving(0.0) as url, suite(cases) as one:
         one.write(url, "m", gate={"mode": "absolute", "threshold": 0.9})
         code = one.compare()

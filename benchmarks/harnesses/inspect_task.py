@@ -1,4 +1,4 @@
-"""The same cases as a task of inspect; run by ``inspect eval``."""
+"""Define the same cases as a task of inspect; run by ``inspect eval``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a program, and print the most memory that its largest process held.
+"""Run a program, and print the peak memory of its largest process.
 
 python peak.py PROGRAM ARGUMENT ...
 """

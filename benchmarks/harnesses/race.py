@@ -1,14 +1,14 @@
-"""Evaluation harnesses side by side on one server on loopback: processor time, wall time, memory.
+"""Compare evaluation harnesses on one server on loopback: processor time, wall time, memory.
 
     python benchmarks/harnesses/race.py [--rivals DIR] [--cases 1000 5000] [--latency 0.05 0]
                                         [--concurrency 64 256] [--only NAME ...] [--limit SECONDS]
 
-Every harness is asked to put the same cases to the same model, so many at once, and to say which
-answers are right; it runs in a process of its own, and so does the server. ``aiohttp`` and
-``openai`` are loops without any harness: the limits. CPU a case is what a harness takes beyond what
-it takes for ten cases, so that its start is counted apart. DIR holds environments of the rivals
-(``inspect``, ``lmeval``, ``pydantic``: virtual environments; ``pf``: promptfoo by npm); those that
-are not there are left out and named. A harness that takes longer than the limit is stopped.
+Every harness sends the same cases to the same model, so many at once, and scores the answers;
+harness and server run in their own processes. ``aiohttp`` and ``openai`` are loops without a
+harness: the limits. CPU a case excludes the CPU of ten cases, and so the start of the harness. DIR
+holds environments of the rivals (``inspect``, ``lmeval``, ``pydantic``: virtual environments;
+``pf``: promptfoo by npm); missing ones are reported and left out. A harness that takes longer than
+the limit is stopped.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ import yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from server import expected  # noqa: E402 - a script beside this one
+from server import expected  # noqa: E402 - a script in this folder
 
 WARM_UP = 10
-"""Cases that measure a harness's start."""
+"""Number of cases that measure a harness's start."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """How a harness is started.
+    """Start of a harness.
 
     Args:
         line: Program and arguments.
-        environment: Added to this process's.
-        folder: Where it runs.
-        done: Its exit code when it is done; promptfoo's is another when an answer was wrong.
+        environment: Variables added to this process's.
+        folder: Working directory.
+        done: Exit code of success; promptfoo's differs when an answer was wrong.
     """
 
     line: Sequence[str | Path]
@@ -59,12 +59,12 @@ class Command:
 
 @dataclass(frozen=True)
 class Place:
-    """What a harness is to do.
+    """Work of a harness.
 
     Args:
-        rivals: Where the rivals' environments are.
-        folder: Of its own.
-        url: Of the server.
+        rivals: Folder of the rivals' environments.
+        folder: Folder of the harness.
+        url: Address of the server.
         cases: File of cases.
         concurrency: Requests at once.
     """
@@ -82,15 +82,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Taken:
-    """What one run took.
+    """Cost of one run.
 
     Args:
         cpu: Seconds, of all its processes.
         wall: Seconds.
-        mib: Most memory of its largest process.
-        asked: Requests that came to the server.
-        most: In flight at most.
-        ended: Whether it ended by itself, and well.
+        mib: Peak memory of its largest process.
+        asked: Requests that the server received.
+        most: Maximum requests in flight.
+        ended: Whether the harness ended without being stopped, and successfully.
     """
 
     cpu: float
@@ -128,7 +128,7 @@ def test_rows(cases: Path) -> list[dict[str, Any]]:
 
 
 def by_unitune(place: Place, judged: dict[str, str]) -> Command:
-    """Judge a model against kept answers by ``unitune compare``, report and all."""
+    """Compare a model with stored answers by ``unitune compare``, including the report."""
     folder, test = place.folder, test_rows(place.cases)
     kept = [{"case": row["id"], "answer": "label-0"} for row in test]
     for name, lines in (("test.jsonl", test), ("kept.jsonl", kept)):
@@ -160,12 +160,12 @@ def by_unitune(place: Place, judged: dict[str, str]) -> Command:
 
 
 def by_server(place: Place) -> Command:
-    """Have unitune ask the server over aiohttp."""
+    """Let unitune send requests over aiohttp."""
     return by_unitune(place, {"type": "server", "url": f"{place.url}/v1"})
 
 
 def by_backend(place: Place) -> Command:
-    """Have unitune ask through the openai backend."""
+    """Let unitune send requests through the openai backend."""
     return by_unitune(place, {"type": "model", "backend": "openai"})
 
 
@@ -198,7 +198,7 @@ def by_inspect(place: Place) -> Command:
 
 
 def by_lm_eval(place: Place) -> Command:
-    """Run lm-eval with a task of its own."""
+    """Run lm-eval with its own task."""
     task = {
         "task": "race_cases",
         "dataset_path": "json",
@@ -270,7 +270,7 @@ HARNESSES: dict[str, Callable[[Place], Command]] = {
 
 @contextmanager
 def serving(latency: float, *faults: str) -> Generator[str]:
-    """Let a model answer while the body runs."""
+    """Serve a model while the body runs."""
     line = [sys.executable, HERE / "server.py", f"--latency={latency}", *faults]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -279,11 +279,11 @@ def serving(latency: float, *faults: str) -> Generator[str]:
 
 
 def measure(command: Command, url: str, limit: float) -> Taken:
-    """Run a harness, and ask the server what came."""
+    """Run a harness, and ask the server for its counts."""
     _count(url)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
-    # A process group of its own, so that whatever it starts is ended with it.
+    # A process group of its own, so that its children are ended with it.
     process = subprocess.Popen(
         [sys.executable, HERE / "peak.py", *command.line],
         env={**os.environ, **command.environment},
@@ -335,7 +335,7 @@ def main() -> None:
 def row(  # noqa: PLR0913, PLR0917 - the axes of the table
     name: str, rivals: Path, latency: float, number: int, concurrency: int, limit: float
 ) -> None:
-    """Run a harness with few cases and with all, and print what it took."""
+    """Run a harness with few cases and with all, and print its cost."""
     start, whole = [
         run_once(name, rivals, latency, cases, concurrency, limit) for cases in (WARM_UP, number)
     ]
@@ -354,7 +354,7 @@ def row(  # noqa: PLR0913, PLR0917 - the axes of the table
 def run_once(  # noqa: PLR0913, PLR0917 - the axes of the table
     name: str, rivals: Path, latency: float, number: int, concurrency: int, limit: float
 ) -> Taken | None:
-    """Run a harness once, in a folder and with a server of its own; None: it is not there."""
+    """Run a harness once with its own folder and server; None if it is not installed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, serving(latency) as url:
         cases = write_cases(Path(folder), number)
         command = HARNESSES[name](Place(rivals, Path(folder), url, cases, concurrency))

@@ -1,11 +1,11 @@
-"""A model on loopback: chat completions after a fixed time, right for about three of four cases.
+"""Serve a model on loopback: chat completions after a fixed time, about three of four right.
 
     python server.py --latency 0.05 [--refuse SHARE] [--cut SHARE] [--slow SHARE] [--down-after N]
 
-Prints its address; ends with its standard input. ``GET /count`` tells how many requests came and
-how many were in flight at most. Answers go by the hash of model and question, so every harness must
-find the same share right. Faults, by shares of the requests: a 429 that asks for a second, a body
-that ends too early, an answer two seconds late; or nothing but 503 after so many requests.
+Prints its address; ends with its standard input. ``GET /count`` returns the number of requests and
+the maximum in flight. Answers depend on the hash of model and question, so every harness must find
+the same share right. Faults, by shares of the requests: a 429 with a wait of a second, a body that
+ends too early, an answer two seconds late; or nothing but 503 after so many requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aiohttp import web
 
 
 class Model:
-    """Answers, and counts."""
+    """Model that answers and counts."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
@@ -30,7 +30,7 @@ class Model:
         self._lots = random.Random(0)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer one question, or not."""
+        """Answer one question, or fail."""
         self.asked += 1
         self.flying += 1
         self.most = max(self.most, self.flying)
@@ -67,7 +67,7 @@ class Model:
         return response
 
     async def count(self, _: web.Request) -> web.Response:
-        """Tell what came, and begin anew."""
+        """Return the counts, and reset them."""
         told = {"asked": self.asked, "answered": self.answered, "most_in_flight": self.most}
         self.asked = self.answered = self.most = 0
         return web.json_response(told)
@@ -79,7 +79,7 @@ def expected(question: str) -> str:
 
 
 def answer_to(model: str, question: str) -> str:
-    """Return what a model says: ``m`` is right for 76 % of the questions, ``better`` for 92 %."""
+    """Return a model's answer: ``m`` is right for 76 % of the questions, ``better`` for 92 %."""
     lot = int(hashlib.sha256(question.encode()).hexdigest()[8:16], 16) / 2**32
     return expected(question) if lot < {"better": 0.92}.get(model, 0.76) else "label-none"
 

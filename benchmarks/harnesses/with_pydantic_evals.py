@@ -1,4 +1,4 @@
-"""The same cases by pydantic-evals, over the openai SDK.
+"""Evaluate the same cases with pydantic-evals, over the openai SDK.
 
 python with_pydantic_evals.py URL CASES CONCURRENCY
 """

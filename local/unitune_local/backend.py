@@ -1,9 +1,6 @@
-"""The backend named ``local``: trainings in a worker process on this machine.
+"""Run trainings in a worker process on this machine: the backend named ``local``.
 
-The worker outlives whoever submitted, and everything is in the job's folder (`job_folder`), whose
-path is the job's id: polling reads files, a job is alive as long as its worker holds the lock, and
-submitting the same launch twice finds the folder there. Torch is imported only by the verbs that
-need it, so that `watch` stays light; that it is installed at all is checked on import.
+Only the verbs that need torch import it, so that `watch` stays light.
 """
 
 from __future__ import annotations
@@ -29,8 +26,8 @@ from unitune.job.job import Job
 from unitune.models import Start, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
-from unitune_local.chat_format import ChatFormat
 from unitune_local.job_folder import JobFolder, Result, read_events
+from unitune_local.options import ChatFormat
 from unitune_local.training.worker import start_worker
 
 if TYPE_CHECKING:
@@ -41,27 +38,22 @@ for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil
         raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
 
 
-# After that, a job without a sign of life was never started: its submit was killed
+# Age in seconds after which a job without events was never started: its submit was killed
 STARTING_SECONDS = 60.0
 WORKER_GONE = "its worker is gone (killed, perhaps out of memory)"
 
 
 class LocalBackend:
-    """Trains and answers on this machine."""
+    """Backend that trains and answers on this machine."""
 
     name: ClassVar[str] = "local"
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        return Upload(str(path.resolve()), sha256)  # it stays there, and the worker checks its hash
+        return Upload(str(path.resolve()), sha256)  # not copied; the worker checks the hash
 
     def submit(self, launch: Launch) -> str:
-        """Write the job's folder and start its worker; the same key again finds both there.
-
-        Raises:
-            DataError: Rows cannot be trained on.
-            Unsupported: It will not fit into memory.
-        """
+        """Write the job's folder and start its worker; the same key again finds both there."""
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
             from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
@@ -80,7 +72,7 @@ class LocalBackend:
 
     def poll(self, job_id: str, cursor: str) -> Status:
         folder = _existing(job_id)
-        # In this order a worker that ends in between leaves its result and last events to see.
+        # In this order, the result and the last events of a worker that ends in between are read.
         alive = is_locked(folder.lock)
         result = folder.result()
         read = read_events(folder.events, cursor)
@@ -103,11 +95,7 @@ class LocalBackend:
         return Status(State.RUNNING, "training", read.events, read.cursor)
 
     def cancel(self, job_id: str) -> None:
-        """Ask the worker to stop after its step; a job without a worker ends at once.
-
-        Raises:
-            BackendError: There is no such job.
-        """
+        """Stop the worker after its current step; a job without a worker ends at once."""
         folder = _existing(job_id)
         folder.cancel.touch(0o600)
         try:
@@ -118,11 +106,7 @@ class LocalBackend:
             return  # its worker will see the file
 
     def pause(self, job_id: str) -> None:
-        """Ask the worker to write a checkpoint after its step, and to end.
-
-        Raises:
-            BackendError: There is no such job.
-        """
+        """Have the worker write a checkpoint after its current step, and end."""
         _existing(job_id).pause.touch(0o600)
 
     def resume(self, job_id: str) -> None:
@@ -140,7 +124,7 @@ class LocalBackend:
     def serve(
         self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
     ) -> None:
-        # Before torch is imported: the cores are others', too.
+        # Set before torch is imported, because other programs share the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from unitune_local.serving import server  # noqa: PLC0415 - imports torch
 
@@ -156,7 +140,7 @@ class LocalBackend:
     ) -> Forecast:
         from unitune_local.models import store  # noqa: PLC0415 - imports the hub's client
 
-        base = store.resolve(job.base_model)  # which may not be there, before torch is imported
+        base = store.resolve(job.base_model)  # before torch: it may be missing
         from unitune_local.forecasting import forecast  # noqa: PLC0415
 
         return forecast.forecast(job, base, train, validation, _adapter(start)).summary
@@ -170,7 +154,7 @@ class LocalBackend:
         from unitune_local.data import rows  # noqa: PLC0415 - imports torch
         from unitune_local.models import model, store  # noqa: PLC0415 - imports torch
 
-        if job.method == "rft":  # of a prompt nothing is learnt; its answers are sampled later
+        if job.method == "rft":  # a prompt is not trained on; its answers are sampled later
             example = example.model_copy(update={"messages": example.prompt, "weight": 0.0})
         form = ChatFormat.of(job)
         tokenizer = model.load_tokenizer(store.resolve(job.base_model), form)
@@ -220,7 +204,7 @@ def _folder(run_folder: Path, launch_key: str) -> JobFolder:
 
 
 def _continue_attempt(folder: JobFolder, key: str, spec: str) -> None:
-    """Begin with the checkpoints of the attempt before, if that was to train the very same."""
+    """Take over the checkpoints of a previous attempt that failed with the same specification."""
     run, _, attempt = key.rpartition("-")
     if not attempt.isdecimal():
         return
@@ -228,7 +212,7 @@ def _continue_attempt(folder: JobFolder, key: str, spec: str) -> None:
     ended = before.result()
     if ended is None or ended.state != "failed" or not before.checkpoints.exists():
         return
-    # The basis says how fast this machine seemed to be, which is measured anew.
+    # The basis holds this machine's measured speed, which varies.
     earlier = json.loads(before.spec.read_text(encoding="utf-8"))
     if {**earlier, "basis": None} == {**json.loads(spec), "basis": None}:
         before.checkpoints.rename(folder.checkpoints)
@@ -238,7 +222,7 @@ def _existing(job_id: str) -> JobFolder:
     folder = JobFolder(Path(job_id))
     if not folder.spec.exists():
         raise BackendError(
-            f"there is no local training in {job_id!r}: it has no {folder.spec.name}. "
+            f"{job_id!r} does not contain a local training: {folder.spec.name} is missing. "
             "Was the run's folder moved or deleted?"
         )
     return folder

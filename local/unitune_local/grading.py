@@ -1,7 +1,7 @@
-"""Grade sampled answers: a scorer or reward as a run keeps it, and as it is used.
+"""Grade sampled answers with scorers and rewards.
 
-HTTP graders and asynchronous functions grade several groups at the same time. Everything else runs
-in the calling thread, one group after the other, because a user's function need not be thread-safe.
+HTTP graders and asynchronous functions grade several groups concurrently. Everything else runs in
+the calling thread, one group at a time, because a user's function may not be thread-safe.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Reward:
 
     @classmethod
     def of(cls, scorer: Scorer, weight: float = 1.0) -> Self:
-        """Return a scorer that is ready as a reward."""
+        """Return a reward that grades with a scorer that is ready."""
         if isinstance(scorer, HttpGrader):
             return cls(scorer.name, http_grading(scorer), weight, waits=True)
         waits = isinstance(scorer, RewardFunction) and inspect.iscoroutinefunction(scorer.loaded)
@@ -75,13 +75,10 @@ class RewardGrader:
     rewards: Sequence[Reward]
 
     def grade(self, groups: Sequence[Group]) -> list[list[list[Score]]]:
-        """Grade groups of answers.
-
-        Returns:
-            The scores of each group, by reward and then by answer.
+        """Return the scores of each group of answers, by reward and then by answer.
 
         Raises:
-            BackendError: An HTTP grader does not respond, or has been sent its maximum.
+            BackendError: An HTTP grader does not respond, or has received its maximum of requests.
         """
         work = [(reward, group) for group in groups for reward in self.rewards]
         threads = ThreadPoolExecutor(AT_ONCE, "unitune-reward")
@@ -113,7 +110,7 @@ class Grading(Closed):
 
     @classmethod
     def of(cls, scorer: Scorer, folder: Path, weight: float = 1.0) -> Self:
-        """Return a scorer as it is now.
+        """Return the grading of a scorer with the current hash of its files.
 
         Raises:
             JobError: A file that its options name cannot be read.
@@ -126,7 +123,7 @@ class Grading(Closed):
         """Return the scorer ready to score answers to these cases.
 
         Raises:
-            Mismatch: A file that it names is another one now.
+            Mismatch: A file that it names has changed.
             JobError: Its function cannot be imported.
         """
         if Grading.of(self.scorer, self.folder, self.weight) != self:
@@ -137,19 +134,19 @@ class Grading(Closed):
         return self.scorer.ready(Setting(self.folder, labels_of(cases)), self.fingerprint)
 
     def grader(self, tokenizer: PreTrainedTokenizerBase, cases: Iterable[Example]) -> Grader:
-        """Return the scorer ready, with a tokenizer; raises as `ready` does."""
+        """Return a grader with this tokenizer; raises as `ready` does."""
         return Grader(tokenizer, self.ready(cases))
 
 
 def http_grading(grader: HttpGrader) -> Callable[[Example, Sequence[str]], list[Score]]:
-    """Return a function that lets a user's server grade a group; it counts the requests.
+    """Return a function that has a user's server grade a group and counts the requests.
 
-    A request is sent again where that may help. The function raises BackendError where the server
-    refuses it or sends something else, and Unreachable where it does not respond.
+    Requests are retried. The function raises BackendError where the server refuses a request or its
+    response cannot be used, and Unreachable where it does not respond.
     """
     from unitune.backends.kit.api import Api  # noqa: PLC0415 - only for HTTP graders
-    from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - likewise
-    from unitune.backends.retry import ATTEMPTS, retry_read  # noqa: PLC0415 - likewise
+    from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - only for HTTP graders
+    from unitune.backends.retry import ATTEMPTS, retry_read  # noqa: PLC0415 - only for HTTP graders
 
     name, most = f"the HTTP grader {grader.name!r}", grader.max_requests
     api = Api(Endpoint(Vendor(name, url=grader.url), grader.url))

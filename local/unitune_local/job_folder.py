@@ -1,20 +1,20 @@
-"""The folder of one training: all that the worker and those who watch it say to each other.
+"""Read and write the folder of a training, through which worker and observers communicate.
 
-    spec.json      what to train, written before the worker starts, never changed
-    lock           held by the worker while it lives; the kernel frees it however the worker dies
-    events.jsonl   what happened, one JSON line each, only ever appended to
-    cancel         its presence asks the worker to stop for good
-    pause          its presence asks the worker to stop and leave a checkpoint to go on from
-    result.json    how it ended; absent while it has not
-    interruption   why the last worker ended before the training did
+    spec.json      specification of the training, written before the worker starts, never changed
+    lock           held by the worker while it lives; the kernel releases it however the worker dies
+    events.jsonl   events of the training, one JSON line each; append-only
+    cancel         asks the worker to stop for good
+    pause          asks the worker to write a checkpoint and stop
+    result.json    outcome; absent until the training has ended
+    interruption   reason why the last worker ended before the training did
     micro_batch    largest number of tokens in a micro-batch, after a larger one ran out of memory
-    worker.log     what the worker printed, for us when something went wrong
-    rank-N.log     likewise, of the training's other processes, where there are any
-    rendezvous-P   where they meet, of the worker with the process id P; gone at the end
+    worker.log     output of the worker
+    rank-N.log     output of the training's other processes
+    rendezvous-P   meeting point of the processes of the worker with id P; removed at the end
     checkpoints/   see `unitune_local.training.checkpoint`
-    adapter/       the result
+    adapter/       trained adapter
 
-Light: nothing here imports torch, so that polling stays fast.
+Nothing here imports torch, so that polling stays fast.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 
 EVENT = TypeAdapter(Event)
-# Beside the checkpoints; see `unitune_local.objectives.reference`
+# In the folder of the checkpoints; see `unitune_local.objectives.reference`
 REFERENCE_FILE = "reference.jsonl"
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
 Note = Callable[[Kind, dict[str, JsonValue]], None]  # receives an event of a training
 
 
 def drop_note(_kind: Kind, _data: dict[str, JsonValue]) -> None:
-    """Drop an event, such as of a rank that is not the first."""
+    """Drop an event, for example on a rank other than the first."""
 
 
 class Result(Closed):
-    """How a training ended."""
+    """Outcome of a training."""
 
     state: Literal["succeeded", "failed", "cancelled"]
     error: str | None = None
@@ -54,7 +54,7 @@ class Result(Closed):
 
 
 class JobFolder:
-    """Where everything of a training stands; the module says what each file is for."""
+    """Files of a training; the module describes each of them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,19 +70,19 @@ class JobFolder:
         self.adapter = path / "adapter"
 
     def rank_log(self, rank: int) -> Path:
-        """Return the log of one of the other processes."""
+        """Return the log of another process."""
         return self.path / f"rank-{rank}.log"
 
     def rendezvous(self, worker: int) -> Path:
-        """Return where the processes of a worker meet."""
+        """Return the meeting point of a worker's processes."""
         return self.path / f"rendezvous-{worker}"
 
     def is_to_stop(self) -> bool:
-        """Return whether the worker is requested to stop, for good or for now."""
+        """Return whether the worker should stop, for good or for now."""
         return self.cancel.exists() or self.pause.exists()
 
     def saved_step(self) -> int:
-        """Return the step of the newest checkpoint; 0 when there is none."""
+        """Return the step of the newest checkpoint, or 0 without one."""
         return max(saved_steps(self.checkpoints), default=0)
 
     def result(self) -> Result | None:
@@ -94,30 +94,30 @@ class JobFolder:
         return Result.model_validate_json(text)
 
     def finish(self, result: Result) -> None:
-        """Write down how the training ended, at once and for good."""
+        """Write the outcome of the training atomically."""
         with replacing(self.path / "result.json") as file:
             file.write(result.model_dump_json(indent=2))
 
     def interrupt(self, reason: str) -> None:
-        """Write down why the worker ends, until the next one starts."""
+        """Write the reason why the worker ends."""
         with replacing(self.interruption) as file:
             file.write(reason)
 
     def interrupted_by(self) -> str | None:
-        """Return why the last worker ended; None where it could not write that down."""
+        """Return why the last worker ended, or None if it left no reason."""
         try:
             return self.interruption.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def limit_micro_batches(self, tokens: int) -> None:
-        """Let the next worker compute at most so many tokens at a time."""
+        """Limit the micro-batches of the next worker to a number of tokens."""
         with replacing(self.smaller_batches) as file:
             file.write(str(tokens))
-        (self.checkpoints / REFERENCE_FILE).unlink(missing_ok=True)  # it is by micro-batch
+        (self.checkpoints / REFERENCE_FILE).unlink(missing_ok=True)  # depends on micro-batches
 
     def micro_batch_limit(self) -> int | None:
-        """Return the limit that an earlier worker has set; None where memory has sufficed."""
+        """Return the limit set by an earlier worker, or None without one."""
         try:
             return int(self.smaller_batches.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -125,19 +125,15 @@ class JobFolder:
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
-    """Return the steps that have a checkpoint in a folder, in no order."""
+    """Return the steps of the checkpoints in a folder, unsorted."""
     numbers = (path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))
     return [int(number) for number in numbers if number.isdecimal()]
 
 
 class EventLog:
-    """Appends events to a file, from any thread; what was there before is not written again.
+    """Thread-safe writer of an event file that skips events already in it.
 
-    A line that a killed worker left torn is cut off. A resumed worker does again what came after
-    its checkpoint.
-
-    Args:
-        path: The file; made when absent.
+    An incomplete line, left by a killed worker, is cut off.
     """
 
     def __init__(self, path: Path) -> None:
@@ -151,11 +147,9 @@ class EventLog:
         self._count, self._lock = len(self._before), threading.Lock()
 
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
-        """Append an event and return it; the earlier event when its key stands there already.
+        """Append an event and return it, or return the earlier event with the same key.
 
-        Args:
-            kind: What happened; step, validation and checkpoint are named by ``data["step"]``.
-            data: Its figures or its text.
+        Step, validation and checkpoint events are keyed by ``data["step"]``, others by a count.
         """
         with self._lock:
             number = data.get("step", self._count)
@@ -177,7 +171,7 @@ class EventsRead(NamedTuple):
 
 
 def read_events(path: Path, cursor: str) -> EventsRead:
-    """Return the whole lines after a cursor (empty: from the start)."""
+    """Return the events in complete lines after a cursor (empty: from the start)."""
     start = int(cursor or 0)
     try:
         with path.open("rb") as file:
@@ -189,10 +183,6 @@ def read_events(path: Path, cursor: str) -> EventsRead:
 
 
 def parse_events(content: bytes, start: int) -> EventsRead:
-    """Return the whole lines of a file's content from a byte on.
-
-    Raises:
-        ValueError: A line is no event.
-    """
+    """Return the events in complete lines from a byte on; raises ValueError for malformed ones."""
     whole = content[: content.rfind(b"\n") + 1]
     return EventsRead(tuple(map(EVENT.validate_json, whole.splitlines())), str(start + len(whole)))

@@ -1,9 +1,4 @@
-"""What this machine computes with: the device, the cores that are really ours, the fastest dtype.
-
-In a container or under a scheduler a process often has fewer cores than the machine; using more
-threads than cores makes torch many times slower, so affinity and quotas are read instead of the
-number of processors.
-"""
+"""Find out what this machine computes with: device, cores, memory and the fastest dtype."""
 
 from __future__ import annotations
 
@@ -23,27 +18,23 @@ import torch
 from unitune.errors import JobError
 
 CPUINFO = Path("/proc/cpuinfo")
-# Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)
+# Flags in /proc/cpuinfo for bfloat16 products (x86: avx512, AMX; Arm: bf16)
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
-# Of the processor, in other programs: from here on what is measured is not this machine's speed, as
-# processors share caches, memory and, two to a core, arithmetic units
+# Share of the processors used by other programs above which timings no longer show this machine's
+# speed
 BUSY_SHARE = 0.3
-# Rows, inner and outer width of a product: the MLP of a small model over a batch of 512 tokens. A
-# GPU needs more at once to reach its speed.
+# Rows, inner and outer width of the timed product: the MLP of a small model on 512 tokens. A GPU
+# needs a larger product to reach its speed.
 CPU_PROBE, GPU_PROBE = (512, 576, 1536), (8192, 4096, 4096)
 PROBE_SECONDS = 0.1
-# Compute capability of the first GPUs (Ampere) that multiply bfloat16; older ones emulate it.
+# Lowest compute capability (Ampere) with native bfloat16; older GPUs emulate it.
 # Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#arithmetic-instructions.
 NATIVE_BFLOAT16 = (8, 0)
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device of this name, or for `auto` the best one.
-
-    Raises:
-        JobError: This machine, or the torch that is installed, has no such device.
-    """
+    """Return the named device, or the best one for `auto`; raises JobError if it is missing."""
     if name == "auto":
         return device()
     is_there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
@@ -59,7 +50,7 @@ def chosen_device(name: str) -> torch.device:
 
 
 def device() -> torch.device:
-    """Return the best device that is there: cuda, mps or cpu."""
+    """Return the best available device: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -69,7 +60,7 @@ def device() -> torch.device:
 
 @cache
 def use_threads() -> int:
-    """Let torch use the cores that this process really has, and return their number."""
+    """Set torch's thread count to the cores of this process, and return it."""
     threads = cores()
     torch.set_num_threads(threads)
     return threads
@@ -77,11 +68,11 @@ def use_threads() -> int:
 
 @contextmanager
 def one_thread() -> Generator[None]:
-    """Compute without help while the body runs, to measure this machine.
+    """Use one torch thread while the body runs, so that timings measure this machine.
 
-    Threads that spin for each other would measure who else uses the machine. And a thread that was
-    ever helped keeps its helpers: where there are more of them than cores, OpenMP puts all to sleep
-    after each product, those of the thread that answers later too.
+    Spinning threads would measure the load of other programs. A thread that has used helper threads
+    keeps them: with more helpers than cores, OpenMP puts all of them to sleep after each product,
+    including those of the serving thread.
     Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html (2026-11-25).
     """
     before = torch.get_num_threads()
@@ -93,12 +84,15 @@ def one_thread() -> Generator[None]:
 
 
 def overloaded() -> bool:
-    """Whether in the last minute more wanted to compute than can, this process among them."""
+    """Return whether the load of the last minute exceeds what this machine can compute."""
     return os.getloadavg()[0] > (1 + BUSY_SHARE) * (os.cpu_count() or 1)
 
 
 def cores() -> int:
-    """Return the cores of this process by affinity, cgroup quota and ``OMP_NUM_THREADS``."""
+    """Return the cores of this process by affinity, cgroup quota and ``OMP_NUM_THREADS``.
+
+    More threads than cores make torch many times slower.
+    """
     limits = [float(_affinity()), *_quotas()]
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal():
@@ -115,9 +109,8 @@ def _affinity() -> int:
 def _quotas(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[float]:
-    """Return the CPU quotas of this process's control groups, in cores.
+    """Return the CPU quotas of this process's control groups and of their parents, in cores.
 
-    A quota of a parent group binds too, so all folders on the way up are read.
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max) and
     https://docs.kernel.org/scheduler/sched-bwc.html (cpu.cfs_quota_us), 2026-11-25.
     """
@@ -154,9 +147,8 @@ def _quota(folder: Path) -> float | None:
 def best_dtype(where: torch.device) -> torch.dtype:
     """Return the faster dtype for model weights on a device.
 
-    Returns:
-        On a GPU bfloat16 where it is native, else float16; on a CPU bfloat16 only when a short
-        measurement at model-like shapes shows it faster; float32 otherwise.
+    On a GPU this is bfloat16 where it is native, else float16. On a CPU it is bfloat16 if a short
+    measurement shows it faster. Otherwise it is float32.
     """
     if where.type == "cuda":
         is_native = torch.version.hip or torch.cuda.get_device_capability() >= NATIVE_BFLOAT16
@@ -173,7 +165,6 @@ def _cpu_has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
 
 
 def _cpuinfo(cpuinfo: Path, *names: str) -> set[str]:
-    """Return the values of some lines; none where there is no such file."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -182,17 +173,17 @@ def _cpuinfo(cpuinfo: Path, *names: str) -> set[str]:
 
 
 def available_bytes(device: str) -> int:
-    """Return the memory that a new process could have, on a GPU or on this machine."""
+    """Return the memory available to a new process on a GPU or on this machine, in bytes."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return min([int(psutil.virtual_memory().available), *_memory_left()])
 
 
 def has_flash_attention(query: torch.Tensor) -> bool:
-    """Return whether a device computes attention for these queries by flash kernels.
+    """Return whether a device computes attention for these queries with flash kernels.
 
     Source: Dao 2023, "FlashAttention-2", arXiv 2307.08691: half precision, heads of up to 256
-    values, GPUs from Ampere (compute capability 8.0) on.
+    values, GPUs from Ampere (compute capability 8.0).
     """
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
@@ -200,9 +191,9 @@ def has_flash_attention(query: torch.Tensor) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device, or this machine, has no memory left.
+    """Return whether an error reports that a device or this machine is out of memory.
 
-    torch has a class for CUDA alone; its errors for MPS and for the CPU say so in their text.
+    torch has an error class for CUDA only; for MPS and CPU, the message shows it.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -210,9 +201,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def peak_of_process(device: str) -> int:
-    """Return the most memory that this process has held so far, on a GPU or on this machine.
+    """Return the peak memory of this process so far, on a GPU or on this machine, in bytes.
 
-    The kernel's own mark is read where there is one, as ``ru_maxrss`` may be the parent's.
+    VmHWM is preferred, because ``ru_maxrss`` may be the parent's.
     Source: https://docs.kernel.org/filesystems/proc.html (VmHWM), 2026-11-25.
     """
     if device == "cuda":
@@ -252,7 +243,7 @@ def _memory_left(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 
 def processor(device: str, cpuinfo: Path = CPUINFO) -> str:
-    """Return what computes, by name."""
+    """Return the name of the GPU or the processor."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     models = _cpuinfo(cpuinfo, "model name")
@@ -260,11 +251,10 @@ def processor(device: str, cpuinfo: Path = CPUINFO) -> str:
 
 
 def products_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure matrix products of a model-like shape, by one thread.
+    """Measure matrix products of a model-like shape on one thread, in operations per second.
 
-    Returns:
-        Operations per second, the best that was seen: others on the machine only slow it down. On a
-        CPU the thread's own time counts, so that others do not make one dtype seem the faster.
+    The fastest product counts, as other programs only slow it down. On a CPU, thread time is
+    measured, so that other programs do not favour one dtype.
     """
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
     rows, inner, outer = GPU_PROBE if device.type == "cuda" else CPU_PROBE

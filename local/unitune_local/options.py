@@ -1,54 +1,79 @@
-"""What the local backend alone understands: ``options: {local: {…}}`` of a job.
+"""Define what local training reads of a job: its options and its chat format.
 
-Read by the offer without torch. `auto` is resolved in `unitune_local.settings`.
+This module is read without torch; `unitune_local.settings` resolves `auto`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from unitune.job.job import Auto
-from unitune.security.spec import Spec
+from unitune.job.job import Auto, Job
+from unitune.security.spec import Closed, Spec
 
 
 class LocalOptions(Spec):
     """Settings of this machine, not of the training's result."""
 
     device: Literal["cpu", "cuda", "mps"] | Auto = "auto"
-    """Where to train; `auto`: the best that is there."""
+    """Device to train on; `auto`: the best one available."""
     dtype: Literal["float32", "bfloat16", "float16"] | Auto = "auto"
-    """Of the frozen weights; `auto`: the type that multiplies faster: on a GPU bfloat16 where it is
-    native (compute capability 8.0 or higher), else float16, whose loss is scaled. Trained weights
-    stay float32; with ``tuning.full`` the type is that of the computation (autocast)."""
+    """Dtype of the frozen weights; `auto`: the faster one. On a GPU that is bfloat16 where it is
+    native (compute capability 8.0 or higher), else float16 with a scaled loss. Trained weights stay
+    float32; with ``tuning.full`` this is the dtype of the computation (autocast)."""
     quantization: Literal["4bit", "8bit"] | None = None
-    """Of the frozen weights: 4bit (NF4, QLoRA, arXiv 2305.14314) or 8bit (arXiv 2208.07339). Needs
-    the extra `4bit`. The tuned model answers with them, too."""
+    """Quantization of the frozen weights: 4bit (NF4, QLoRA, arXiv 2305.14314) or 8bit (arXiv
+    2208.07339). Requires the extra `4bit`. The tuned model answers with these weights, too."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """CPU threads of each process; `auto`: the cores that are really there, divided among them."""
+    """CPU threads of each process; `auto`: the available cores, divided among the processes."""
     processes: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Processes that share the rows of each batch, with one model each; `auto`: the number of
-    GPUs, or 1."""
+    """Processes that share the rows of each batch, each with its own copy of the model; `auto`: the
+    number of GPUs, or 1."""
     shard: bool | Auto = "auto"
-    """Spread the frozen weights of each layer over the processes, and gather a layer when it is
-    computed: less memory, more time. `auto`: when several processes would not fit otherwise."""
+    """Spread the frozen weights of each layer over the processes and gather a layer when it is
+    computed. This saves memory and takes more time. `auto`: when several processes would not fit
+    otherwise."""
     deterministic: bool = False
-    """Use GPU kernels that compute the same sums on every run, which are slower. A CPU always
-    does."""
+    """Use GPU kernels that compute the same sums on every run. They are slower. A CPU is always
+    deterministic."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
-    """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
+    """Maximum number of tokens computed at once; larger batches are accumulated. `auto`: what fits
+    into memory."""
     share_prefix: bool = True
-    """Compute the tokens that all rows of a batch begin with once."""
+    """Compute the tokens that all rows of a batch begin with only once."""
     gradient_checkpointing: bool | Auto = "auto"
-    """Keep of each layer its input alone and compute the rest again in the backward pass: less
-    memory, a third more time. `auto`: when the training would not fit into memory otherwise."""
+    """Keep only the input of each layer and recompute the rest in the backward pass. This saves
+    memory and takes a third more time. `auto`: when the training would not fit into memory
+    otherwise."""
     chunked_cross_entropy: bool | Auto = "auto"
-    """Keep no logits, and compute those of some hundred tokens at a time again in the backward
-    pass. `auto`: likewise."""
+    """Keep no logits; recompute those of some hundred tokens at a time in the backward pass.
+    `auto`: when the training would not fit into memory otherwise."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
-    """Least time between two checkpoints."""
+    """Minimum time between two checkpoints, in seconds."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Checkpoint after so many steps, whatever the time."""
+    """Number of steps after which a checkpoint is written, regardless of the time."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Newest checkpoints that are kept, beside the one of the best evaluation."""
+    """Number of newest checkpoints to keep, in addition to the one with the best evaluation."""
+
+
+class ChatFormat(Closed):
+    """Settings for rendering conversations, in addition to the model's chat template."""
+
+    template: str | None = None
+    """Chat template in Jinja; None: the model's own."""
+    kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Variables of the chat template, such as ``enable_thinking``."""
+    reasoning: Literal["train", "mask"] = "train"
+    """Treatment of an answer's reasoning: part of the loss, or masked."""
+    day: str | None = None
+    """Date that the template uses; None: today."""
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Return the chat format of a job; raises JobError if its template cannot be read."""
+        return cls(
+            template=job.chat_template,
+            kwargs=job.data.chat_template_kwargs,
+            reasoning="mask" if job.data.reasoning == "mask" else "train",
+        )

@@ -1,7 +1,7 @@
-"""Every choice of a training, resolved: what a job says, and what `auto` becomes here.
+"""Resolve the settings of a training, including what `auto` becomes on this machine.
 
-Chosen once, when a run is submitted, and written into it: a resumed run keeps dtype, threads and
-batches, because other ones would round differently and give other losses.
+Settings are resolved once, when a run is submitted, and stored with it. A resumed run keeps dtype,
+threads and batches, because others would round differently and change the losses.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.security.spec import Closed, Frozen
 from unitune_local import machine
-from unitune_local.chat_format import ChatFormat
-from unitune_local.options import LocalOptions
+from unitune_local.options import ChatFormat, LocalOptions
 
 Decided = TypeVar("Decided", bound=Closed)
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
@@ -35,7 +34,7 @@ EPOCHS = 3
 # Twice the updates of 16 for the same tokens. On 532 messages to a support desk, 3 epochs, seed 0:
 # 59.0 % exact with batches of 8 at 1e-3, 28.3 % with batches of 16 at 5e-4.
 BATCH_SIZE = 8
-# The highest learning rate that was tried here (the example above, a model of width 576)
+# Highest learning rate tried here (the example above, a model of width 576)
 HIGHEST_RATE = 1e-3
 # All linear layers at a modest rank beat attention alone at a high one (Schulman et al. 2025, "LoRA
 # without regret"); rank costs next to nothing here.
@@ -43,38 +42,38 @@ RANK = 16
 ALPHA_PER_RANK = 2
 BETA = 0.1  # of all losses but simpo: TRL's default, and one that every vendor takes
 SIMPO_BETA = 2.0  # Meng et al. 2024: 2.0 to 2.5 (section 4).
-# Of the learning rate for answers: pairs and rewards want smaller steps
+# Factors on the learning rate for answers; pairs and rewards need smaller steps
 METHOD_RATES = {"sft": 1.0, "dpo": 0.1, "rft": 0.1, "cpt": 1.0}
-# Share of the learning rate for LoRA; the source of `default_rate` multiplies by ten the other way
+# Factor on LoRA's learning rate; the source of `default_rate` uses its inverse
 FULL_RATE = 0.1
-# Longest piece of a raw text, where a job does not say: longer pieces cost memory
+# Default length of a raw text's pieces; longer pieces cost memory
 RAW_TEXT_TOKENS = 2048
-# TRL's default, too. Of answers that are right one time in eight, two groups of three tell.
+# TRL's default. If one answer in eight is right, two groups of three have a right one.
 GROUP_SIZE = 8
 CLIP = 0.2  # TRL's default, and that of Schulman et al. 2017 (arXiv 1707.06347).
 SEED = 0
 WARMUP_SHARE, COOLDOWN_SHARE = 0.05, 0.1  # of all steps
-# What an optimiser keeps of each weight; muon of a matrix
+# Bytes of optimiser state per weight; for muon, per weight of a matrix
 STATE_BYTES = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "muon": 4}
-PATIENCE = 3  # Evaluations: one that is no better may be noise of few rows. Together waits for 2.
-# A CPU multiplies 500 tokens as efficiently as 5,000; memory is what more would cost
+PATIENCE = 3  # evaluations; a single worse one may be noise of few rows (Together waits for 2)
+# A CPU is as efficient at 500 tokens as at 5,000; more would only cost memory
 MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
-# Tokens. Kernels are then made for some twenty lengths and not for hundreds. On 2 cores a training
-# of the embedded model took 3 to 6 % less time and 9 % less memory, one of 5 million weights 20 %
-# and a third less.
+# Tokens. Kernels are then compiled for about twenty lengths instead of hundreds. On 2 cores this
+# saved 3 to 6 % of the time and 9 % of the memory with the embedded model, and 20 % and a third
+# with a model of 5 million weights.
 LENGTH_MULTIPLE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """What the defaults depend on."""
+    """Dimensions of a base model that the defaults depend on."""
 
     context: int
     hidden: int
 
 
 class AdapterShape(Frozen):
-    """What stays of an adapter when a training goes on from it; named as in peft's file."""
+    """Shape of an adapter, kept when a training continues from it; named as in peft's file."""
 
     r: int
     lora_alpha: float
@@ -82,9 +81,9 @@ class AdapterShape(Frozen):
     use_dora: bool = False
     target_modules: tuple[str, ...] = ()
     target_parameters: tuple[str, ...] | None = None
-    """Expert weights, and others that are not chosen by a module."""
+    """Expert weights and other parameters that are not selected by a module."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
-    """Ranks of the modules or parameters that do not have `r`."""
+    """Ranks of the modules or parameters that differ from `r`."""
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers_to_transform: tuple[int, ...] | None = None
     modules_to_save: tuple[str, ...] | None = None
@@ -112,7 +111,7 @@ class AdapterShape(Frozen):
 
 
 class PreferenceSettings(Closed):
-    """A loss on pairs of answers, decided; see `unitune_local.objectives.preference`."""
+    """Settings of a loss on pairs of answers; see `unitune_local.objectives.preference`."""
 
     loss: Loss
     beta: float
@@ -122,27 +121,28 @@ class PreferenceSettings(Closed):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether it compares with the base model."""
+        """True if the loss compares with the base model."""
         return self.loss not in ("simpo", "orpo")
 
 
 class SelectionSettings(Closed):
-    """Which step is kept, when a training ends early; see `unitune_local.training.selection`."""
+    """Settings for keeping a step and for ending early; see `unitune_local.training.selection`."""
 
     keep: Literal["best", "last"] = "last"
     best_by: Literal["loss", "score"] = "loss"
     patience: int | None = None
-    """None: it does not end early."""
+    """Evaluations without improvement after which the training ends; None: it does not end
+    early."""
     min_delta: float = 0.0
 
     @property
     def needs_validation(self) -> bool:
-        """Whether it decides anything by the validation rows."""
+        """True if the validation rows decide anything."""
         return self.keep == "best" or self.patience is not None
 
 
 class RewardSettings(Closed):
-    """How answers are sampled, with everything decided; see `unitune_local.objectives.reward`."""
+    """Settings for sampling and rewarding answers; see `unitune_local.objectives.reward`."""
 
     group_size: int = GROUP_SIZE
     temperature: float = 1.0
@@ -153,33 +153,33 @@ class RewardSettings(Closed):
     updates: int = 1
     clip: float = CLIP
     clip_high: float | None = None
-    """None: as `clip`."""
+    """Upper clipping bound; None: the same as `clip`."""
 
 
 class Settings(Closed):
-    """How a training runs, without anything left open."""
+    """Settings of a training with every value decided."""
 
     epochs: int | float = EPOCHS
     max_steps: int | None = None
     batch_size: int = BATCH_SIZE
     learning_rate: float
     warmup: float = WARMUP_SHARE
-    """Steps, or, below 1, their share of all."""
+    """Warmup steps or, below 1, their share of all steps."""
     schedule: Schedule = "cosine"
     min_lr_ratio: float = 0.0
     cooldown: float | None = None
-    """Steps, or, below 1, their share of all; None: `COOLDOWN_SHARE`."""
+    """Cooldown steps or, below 1, their share of all steps; None: `COOLDOWN_SHARE`."""
     optimizer: Optimizer = "adamw"
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     full: bool = False
-    """Whether every weight is trained; otherwise adapters are."""
+    """True if every weight is trained instead of an adapter."""
     raw_text: bool = False
-    """Whether rows are texts without turns."""
+    """True if rows are texts without turns."""
     evaluate_every: float | None = None
-    """Steps, or, below 1, a share of an epoch; None: an epoch."""
+    """Steps or, below 1, the share of an epoch between two evaluations; None: an epoch."""
     selection: SelectionSettings = SelectionSettings()
     rank: int = RANK
     alpha: float
@@ -195,20 +195,20 @@ class Settings(Closed):
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers: tuple[int, ...] | None = None
-    """None: all."""
+    """Layers that get adapters; None: all."""
     modules_to_save: tuple[str, ...] | None = None
     sequence_length: int
     overlength: Overlength = "refuse"
     seed: int = SEED
     preference: PreferenceSettings | None = None
-    """None: answers are learnt as they are."""
+    """Loss on pairs of answers; None: answers are learnt directly."""
     reward: RewardSettings | None = None
-    """None: no answers are sampled."""
+    """Rewards of sampled answers; None: no answers are sampled."""
     device: str
     dtype: Dtype
     quantization: Quantization | None = None
     threads: int
-    """Of each process."""
+    """Threads of each process."""
     processes: int = 1
     shard: bool | None = False  # None: by memory
     deterministic: bool = False
@@ -219,28 +219,28 @@ class Settings(Closed):
     checkpoint_seconds: float
     checkpoint_every_steps: int | None
     keep_checkpoints: int = 2
-    """The older ones are for the case that the disk lied about the newest."""
+    """Older checkpoints are a fallback for a damaged newest one."""
 
     def steps(self, rows: int) -> int:
-        """Return the optimiser steps of a training on so many rows that does not end early."""
+        """Return the optimiser steps of a training on so many rows, without early stopping."""
         steps = math.ceil(round(self.epoch_steps(rows) * self.epochs, 6))
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def epoch_steps(self, rows: int) -> int:
-        """Return the optimiser steps of a pass over so many rows."""
+        """Return the optimiser steps of one pass over so many rows."""
         return math.ceil(rows / self.batch_size)
 
     def evaluation_steps(self, rows: int) -> int:
-        """Return how many steps lie between two evaluations."""
+        """Return the number of steps between two evaluations."""
         every, epoch = self.evaluate_every, self.epoch_steps(rows)
         if every is None:
             return epoch
         return round(every) if every >= 1 else max(1, round(every * epoch))
 
     def forwards(self, epochs: float) -> float:
-        """Return the passes over the rows without a backward pass, in a training of some epochs.
+        """Return the forward-only passes over the rows in a training of some epochs.
 
-        The base model makes one, and kto one before each step, as a divergence does.
+        The base model makes one for a preference loss. kto and a divergence take one per epoch.
         """
         if self.reward is not None:
             return epochs if self.reward.kl else 0
@@ -250,29 +250,29 @@ class Settings(Closed):
 
     @property
     def processes_per_device(self) -> int:
-        """How many processes share a device's memory; of GPUs, each has one."""
+        """Number of processes that share a device's memory; each GPU has its own process."""
         return 1 if self.device == "cuda" else self.processes
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype that the model is loaded in; weights that are trained are float32."""
+        """Dtype that the model is loaded in; weights that are trained are float32."""
         return torch.float32 if self.full else getattr(torch, self.dtype)
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype that float32 weights are computed in; None: their own."""
+        """Dtype that float32 weights are computed in; None: float32."""
         mixed = self.dtype != "float32" and (self.full or self.modules_to_save)
         return getattr(torch, self.dtype) if mixed else None
 
     @property
     def makes_kernels(self) -> bool:
-        """Whether kernels are made for each length anew: on a CPU, in bfloat16."""
+        """True if kernels are compiled for each length: on a CPU in bfloat16."""
         return self.device == "cpu" and self.dtype == "bfloat16"
 
     @property
     def length_multiple(self) -> int:
-        """What lengths of micro-batches are to be multiples of, in tokens."""
-        # On a GPU fewer sizes leave fewer holes in its memory.
+        """Number of tokens that lengths of micro-batches are multiples of."""
+        # On a GPU, fewer sizes fragment its memory less.
         return LENGTH_MULTIPLE if self.makes_kernels or self.device == "cuda" else 1
 
 
@@ -281,11 +281,8 @@ def resolve(
 ) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
-    Args:
-        job: Whose settings they are.
-        base: Its base model.
-        shape: Of the adapter that the training goes on from, which stays.
-        longest_answer: Of the rows, in tokens, for the room that sampled answers get.
+    The shape of an adapter to continue from is kept. Sampled answers get room for the longest
+    answer of the rows, in tokens.
 
     Raises:
         JobError: The options of this backend are not valid.
@@ -296,7 +293,7 @@ def resolve(
     batch_size: int = explicit.get("batch_size", BATCH_SIZE)  # each GPU has a row of each batch
     gpus = min(torch.cuda.device_count(), batch_size) if device.type == "cuda" else 1
     processes: int = explicit.get("processes", gpus)
-    # rsLoRA scales by ALPHA_PER_RANK at the default rank alone.
+    # rsLoRA scales by ALPHA_PER_RANK only at the default rank.
     scaled_by = math.sqrt(RANK) if explicit.get("rslora") else explicit.get("rank", RANK)
     values: dict[str, Any] = {
         "learning_rate": default_rate(base.hidden)
@@ -335,19 +332,15 @@ def resolve(
 
 
 def _explicit(part: BaseModel) -> dict[str, Any]:
-    """Return what a part of a job says, and does not leave to the default."""
     return {name: value for name, value in part if value != "auto"}
 
 
 def _decided(kind: type[Decided], values: Mapping[str, Any]) -> Decided:
-    """Return settings from values, of which some are none of theirs."""
     return kind.model_validate({name: values[name] for name in kind.model_fields if name in values})
 
 
 def default_rate(hidden: int) -> float:
-    """Return the peak learning rate for LoRA on a model of this width.
-
-    Wider models want smaller steps; narrow ones are held at `HIGHEST_RATE`.
+    """Return the peak learning rate for LoRA on a model of this width, at most `HIGHEST_RATE`.
 
     Source:
         tinker-cookbook, hyperparam_utils.py, for Llama models: ten times the rate of full tuning,

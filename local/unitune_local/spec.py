@@ -1,4 +1,4 @@
-"""What the worker of a training reads: its files, its settings and how they were at the launch."""
+"""Define the specification that the worker of a training reads."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from unitune_local.settings import Settings
 
 
 class DevScorer(Closed):
-    """By what answers to the validation rows are scored; see `unitune_local.training.dev_score`."""
+    """Scorer of answers to the validation rows; see `unitune_local.training.dev_score`."""
 
     grading: Grading
     max_tokens: int
 
 
 class DataFile(Closed):
-    """A file of rows, and what it held when the run was submitted."""
+    """A file of rows with its hash when the run was submitted."""
 
     path: Path
     sha256: str
 
 
 class StartFiles(DataFile):
-    """The adapter that a training goes on from, likewise."""
+    """The adapter that a training continues from, with its hash when the run was submitted."""
 
     run: str | None
-    """The run that left it behind, if one did."""
+    """Run that produced the adapter, if any."""
 
 
 class SpeedBasis(Closed):
-    """What a training's measured speed is compared with."""
+    """Figures that a training's measured speed is compared with."""
 
-    key: str = Field(pattern=r"^[a-z]+-[0-9a-f]{64}$")  # under which the speed is kept
+    key: str = Field(pattern=r"^[a-z]+-[0-9a-f]{64}$")  # key that the speed is stored under
     flops_per_token: float
     peak_bytes: int  # of one process
 
 
 class Spec(Closed):
-    """All that the worker reads."""
+    """Everything that the worker reads."""
 
     base: str
-    """Name of the base model, as the job has it."""
+    """Name of the base model, as in the job."""
     base_path: Path
     base_fingerprint: str
     training: DataFile
@@ -52,13 +52,13 @@ class Spec(Closed):
     data_fingerprint: str
     settings: Settings
     dev_scorer: DevScorer | None = None
-    """None: nothing is decided by answers."""
+    """Scorer of validation answers; None: answers decide nothing."""
     start: StartFiles | None = None
-    """None: the training begins at the base model."""
+    """Adapter to continue from; None: the training begins at the base model."""
     rewards: tuple[Grading, ...] = ()
     """Rewards of sampled answers."""
     basis: SpeedBasis | None = None
-    """None: its speed is not kept."""
+    """Figures for the measured speed; None: the speed is not stored."""
     callbacks: tuple[str, ...] = ()
     folder: Path = Path()
-    """The job's, where the paths of callbacks start."""
+    """Folder of the job, which paths of callbacks are relative to."""

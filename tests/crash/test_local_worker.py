@@ -298,7 +298,7 @@ def test_a_worker_that_is_asked_to_end_leaves_a_checkpoint_of_its_last_step(
     assert time.monotonic() - asked < 30
     assert State.PAUSED is paused.state
     done = JobFolder(Path(job_id)).saved_step()
-    reason = "interrupted: the worker was asked to end (SIGTERM)"
+    reason = "interrupted: the worker received SIGTERM"
     assert f"{reason}; resume continues after step {done}" == paused.raw
     assert done in (steps(paused), steps(paused) - 1), "at most the step in its midst is lost"
     resume(job_id)

@@ -1,1 +1,1 @@
-"""Rows as token ids, laid out for the model."""
+"""Turn rows into token ids and lay them out for the model."""

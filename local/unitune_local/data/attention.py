@@ -1,22 +1,11 @@
-"""Exact attention over rows laid end to end, with the tokens that they share computed once.
+"""Compute exact attention over packed rows, with the prefix that they share only once.
 
-A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``, in which nearly every token
-that a linear layer, norm or activation runs on is real. Only here, inside attention, are rows kept
-apart: the prefix attends to itself, each row to the prefix and to itself. The tail only makes the
-sequence a round number of tokens: nothing attends to it, and what comes out for it is not used.
+A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``: the prefix attends to itself,
+each row to the prefix and itself, and the tail only rounds the length. A mask takes memory with the
+square of a row's length, so long rows are computed span by span without one.
 
-There are three ways to compute that. A GPU with flash attention takes spans of different length in
-one call. Elsewhere, short rows are laid side by side under a mask, and long ones are computed span
-by span without one, because a mask takes memory with the square of their length.
-
-The model's own rotary positions stay right because the caller passes each token's own position.
-
-`packed_attention` is registered with transformers under `NAME`; a model that was switched to it
-gets the `Layout` as a keyword of its forward. Models whose attention is not plain causal (sliding
-windows, biases, sinks) get padded batches; `unitune_local.objectives.loss.choose_form` decides.
-
-Shapes: T tokens of the packed sequence, P of them prefix; B rows, S longest row, made a round
-number; H query heads, G key heads, D head width.
+Shapes: T tokens of the packed sequence, P of them prefix; B rows, S longest row (rounded up); H
+query heads, G key heads, D head width.
 """
 
 from __future__ import annotations
@@ -34,17 +23,17 @@ from transformers import AttentionInterface, PreTrainedConfig
 from unitune_local import machine
 
 NAME = "unitune_packed"
-# Up to here torch's own attention, whose backward is slow in bfloat16 on CPUs, took 2 to 5 times as
-# long as plain products; beyond, what those keep for the backward costs too much memory
+# Scores up to which plain products are used. Torch's own attention, whose backward is slow in
+# bfloat16 on CPUs, took 2 to 5 times as long. Beyond, plain products need too much memory.
 LARGEST_PLAIN_SCORES = 2**24
-# Cells of a mask. Beyond, on a CPU, spans without a mask were as fast or faster, and each layer
+# Cells of a mask. On a CPU, spans without a larger mask were as fast or faster, and each layer
 # keeps 4 bytes a cell for the backward pass.
 LARGEST_MASK = 2**18
 CAUSAL = (-1, 0)  # window of flash attention: all keys before a query, counted from the end of both
 
 
 class Span(NamedTuple):
-    """Neighbouring tokens, each of which sees those before it and all of some earlier ranges."""
+    """Neighbouring tokens that see their predecessors and all of some earlier ranges."""
 
     start: int
     end: int
@@ -58,18 +47,18 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the rows of a packed sequence stand."""
+    """Positions of the rows in a packed sequence."""
 
     prefix: int  # tokens shared by all rows, at the start of the sequence (P); 0 for none
-    # For each row its tokens' places in the sequence; beyond a row's end its last place
+    # Each row's positions in the sequence; after a row's end, its last position is repeated
     grid: Tensor  # (B, S)
-    # For each token after the prefix its cell in the flattened grid; for the tail any
+    # Cell in the flattened grid of each token after the prefix; arbitrary for the tail
     places: Tensor  # (T - P,)
-    spans: tuple[Span, ...]  # all tokens, in their order
-    # Where the queries and the keys of each span end, if laid end to end
+    spans: tuple[Span, ...]  # all tokens, in order
+    # Cumulative lengths of the queries and of the keys of the spans
     ends: Tensor  # (2, spans + 1), int32
-    # Which keys a row's query sees: the same for all rows, or each row's own. None: no mask, as it
-    # would be large, or as a row alone needs none.
+    # Keys that a row's query sees, for all rows or for each row. None: a mask would be large, or
+    # the single row needs none.
     mask: Tensor | None  # (S, P + S) or (B, 1, S, P + S), bool
 
     def to(self, device: torch.device) -> Layout:
@@ -88,12 +77,8 @@ def lay_out(
 ) -> Layout:
     """Return the layout of a prefix followed by rows of these lengths and a tail.
 
-    Args:
-        prefix: Shared tokens; 0 for none.
-        lengths: Tokens of each row after the prefix, at least 1 each.
-        longest: Width of the grid (S), at least that of the longest row.
-        tail: Tokens that belong to no row.
-        forks: Where the two answers of each row begin after the prefix, if it has two.
+    The grid is as wide as `longest`. Forks are the starts of each row's two answers after the
+    prefix, if it has two.
     """
     sizes = torch.tensor(lengths)
     starts = prefix + sizes.cumsum(0) - sizes
@@ -110,8 +95,8 @@ def lay_out(
         return Layout(prefix, grid, places, spans, ends, None)
     seen = columns[:, None] >= columns[None, :]  # (S, S)
     if any(forks):
-        # The worse answer does not see the better one, which stands between the prompt and itself.
-        # A row without a fork has an empty answer at its beginning.
+        # The worse answer does not see the better one before it. A row without a fork has an empty
+        # better answer.
         starts = zip(*(fork or (0, 0) for fork in forks), strict=True)
         better, worse = map(torch.tensor, starts)
         between = (columns >= better[:, None]) & (columns < worse[:, None])  # (B, S)
@@ -124,7 +109,6 @@ def lay_out(
 def _spans(
     prefix: int, lengths: list[int], tail: int, forks: Sequence[tuple[int, int] | None]
 ) -> tuple[Span, ...]:
-    """Return the spans of a packed sequence; the tail is part of the last one."""
     shared = ((0, prefix),) if prefix else ()
     spans = [Span(0, prefix)] if prefix else []
     at = prefix
@@ -142,7 +126,7 @@ def _spans(
 
 
 def not_plain(config: PreTrainedConfig) -> str:
-    """Return why a model's attention is not plain causal by its configuration, or nothing."""
+    """Return why a model's configuration rules out plain causal attention, or an empty text."""
     text = cast("Any", config).get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
@@ -156,22 +140,18 @@ def not_plain(config: PreTrainedConfig) -> str:
 
 
 def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention function
-    module: nn.Module,  # noqa: ARG001 - likewise
+    module: nn.Module,  # noqa: ARG001 - part of the signature
     query: Tensor,  # (1, H, T, D)
     key: Tensor,  # (1, G, T, D)
     value: Tensor,  # (1, G, T, D)
-    attention_mask: Tensor | None,  # noqa: ARG001 - the layout says what is seen
+    attention_mask: Tensor | None,  # noqa: ARG001 - the layout replaces it
     *,
     layout: Layout,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attend within the prefix, and from each row to the prefix and itself.
-
-    Returns:
-        The attended values (1, T, H, D) and None for the weights.
-    """
+    """Attend within the prefix and from each row to the prefix and itself; return (1, T, H, D)."""
     query, key = query.to(value.dtype), key.to(value.dtype)
     if dropout == 0.0 and machine.has_flash_attention(query):
         return _by_flash(query[0], key[0], value[0], layout, scaling)[None], None
@@ -211,11 +191,7 @@ def _by_flash(
     layout: Layout,
     scaling: float | None,
 ) -> Tensor:
-    """Attend by one call of flash attention, which takes spans of different length.
-
-    Returns:
-        The attended values (T, H, D).
-    """
+    """Attend with one call of flash attention; returns (T, H, D)."""
     spans = layout.spans
     if any(span.context for span in spans):
         ranges = [each for span in spans for each in span.keys]
@@ -236,7 +212,7 @@ def _by_flash(
     )
 
 
-# Torch's own; tests put one in its place that a CPU can compute
+# Tests replace it with one that a CPU can compute
 variable_length = cast("Any", varlen_attn)
 
 
@@ -248,7 +224,7 @@ def _by_span(  # noqa: PLR0913, PLR0917 - the arguments of attention
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
-    """Attend from the tokens of a span to what they see; returns (1, H, tokens of the span, D)."""
+    """Attend from the tokens of a span to what they see; returns (1, H, tokens of span, D)."""
 
     def of(part: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
         return torch.cat([part[:, :, start:end] for start, end in ranges], dim=2)
@@ -259,7 +235,7 @@ def _by_span(  # noqa: PLR0913, PLR0917 - the arguments of attention
     if span.context and own * keys.shape[2] <= LARGEST_MASK:
         mask = torch.ones(own, keys.shape[2], dtype=torch.bool, device=query.device)
         mask = mask.tril(keys.shape[2] - own)
-    elif span.context:  # the context is computed again, as no mask is then needed
+    elif span.context:  # the context is recomputed, which needs no mask
         queries = of(query, span.keys)
     return _attend(queries, keys, values, mask, scaling, dropout)[:, :, -own:]
 
@@ -272,7 +248,7 @@ def _attend(  # noqa: PLR0913, PLR0917 - the arguments of attention
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
-    """Attend by the fastest kernel: on a CPU in bfloat16, plain products for short rows."""
+    """Attend with the fastest kernel: on a CPU in bfloat16, plain products for short rows."""
     scores_size = query.numel() // query.shape[-1] * key.shape[2]
     plain = query.dtype is torch.bfloat16 and query.device.type == "cpu"
     if not plain or scores_size > LARGEST_PLAIN_SCORES:

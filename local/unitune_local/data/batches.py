@@ -1,18 +1,9 @@
-"""From rows to batches: which rows make a step, and how their tokens are laid out for the model.
+"""Group rows into steps and lay out their tokens for the model.
 
-`epoch_batches` is a pure function of lengths, seed and epoch, so that a step's number alone says
-which rows it takes, and a resumed run goes on with the same ones. Rows of like length come
-together. A step's rows are cut into micro-batches that fit into memory, whose losses add up.
-
-A micro-batch is `packed` (rows end to end, the tokens that they all begin with computed once; see
-`unitune_local.data.attention`) or, for models whose attention is not plain causal, `padded`. Both
-ask for logits only where there is loss, and give the same loss and gradients.
-
-A preference row holds two answers behind the prompt that they share, computed once: the worse
-stands behind the better one, does not see it, and has the positions of one right behind the prompt.
-
-Lengths are made multiples of a number, because a CPU's kernels in bfloat16 are made for each length
-anew (`unitune_local.settings.Settings.length_multiple`).
+A micro-batch is `packed` (see `unitune_local.data.attention`) or, for models whose attention is not
+plain causal, `padded`; both give the same loss and gradients. The worse answer of a preference row
+follows the better one but does not see it, and has the positions of an answer right after the
+prompt.
 
 Shapes: B rows, S longest row, T tokens of the packed sequence, N trained tokens, C columns of a
 padded batch in which any row has loss, V vocabulary.
@@ -33,8 +24,8 @@ from torch import Tensor
 from unitune.data.example import Example
 from unitune_local.data.attention import Layout, lay_out
 
-# Batches whose rows are sorted by length together: enough to even out lengths, few enough that the
-# order stays random over the epoch
+# Number of batches whose rows are sorted by length together: enough to even out lengths, few enough
+# to keep the order random over the epoch
 WINDOW = 8
 
 
@@ -43,7 +34,7 @@ Tokens: TypeAlias = Annotated[Sequence[int], PlainSerializer(list)]
 
 
 class Fork(NamedTuple):
-    """Where the two answers of a preference row begin."""
+    """Start of the two answers of a preference row."""
 
     better: int
     worse: int
@@ -51,22 +42,22 @@ class Fork(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """A row as the model sees it."""
+    """A row as token ids."""
 
     ids: Tokens = field(hash=False)
-    trained: Tokens = field(hash=False)  # which tokens carry loss: 1 or 0 for each
+    trained: Tokens = field(hash=False)  # loss mask: 1 or 0 for each token
     weight: float
-    line: int  # of the data file, for messages
-    # Of a preference row, whose ids are prompt, better answer and worse answer
+    line: int  # line of the data file, for messages
+    # For a preference row, whose ids are prompt, better answer and worse answer
     fork: Fork | None = None
-    # Log-probabilities of its two answers by the base model, where a loss needs them
+    # Log-probabilities of both answers by the base model, for losses that need them
     reference: tuple[float, float] | None = None
-    is_good: bool | None = None  # of a rated row, whose second answer is another row's
-    # Of a prompt, whose answers are sampled: what they are scored by
+    is_good: bool | None = None  # for a rated row, whose second answer is another row's
+    # For a prompt with sampled answers: the row that they are scored by
     case: Example | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Keep tokens in 5 bytes each, where a tuple takes 8 to 40."""
+        """Store tokens in 5 bytes each, where a tuple takes 8 to 40."""
         if not isinstance(self.ids, array):
             object.__setattr__(self, "ids", array("i", self.ids))
         if not isinstance(self.trained, bytes):
@@ -74,32 +65,32 @@ class TrainingRow:
 
     @property
     def trained_tokens(self) -> int:
-        """Number of tokens that carry loss; the first token has nothing to be predicted from."""
+        """Number of tokens with loss; the first token cannot be predicted."""
         return sum(self.trained[1:])
 
     @property
     def predictors(self) -> Iterator[int]:
-        """Where the token stands that predicts each trained token."""
+        """Position of the token that predicts each trained token."""
         for at in range(1, len(self.ids)):
             if self.trained[at]:
                 yield self.fork.better - 1 if self.fork and at == self.fork.worse else at - 1
 
     @property
     def positions(self) -> list[int]:
-        """The position of each token."""
+        """Position of each token."""
         if self.fork is None:
             return [*range(len(self.ids))]
         answer = range(self.fork.better, self.fork.better + len(self.ids) - self.fork.worse)
         return [*range(self.fork.worse), *answer]
 
     def followed_by(self, answer: Sequence[int]) -> TrainingRow:
-        """Return the row with an answer behind it, which carries loss."""
+        """Return the row followed by an answer that carries loss."""
         trained = (*self.trained, *(True,) * len(answer))
         return replace(self, ids=(*self.ids, *answer), trained=trained)
 
     @property
     def conversations(self) -> list[TrainingRow]:
-        """The row, or the two conversations of a preference row: prompt and one answer each."""
+        """The row, or the two conversations of a preference row, each with one answer."""
         if self.fork is None:
             return [self]
         (better, worse), ids, trained = self.fork, self.ids, self.trained
@@ -113,14 +104,13 @@ class Batch:
     """A micro-batch, packed or padded, ready for the model."""
 
     ids: Tensor  # (1, T) when packed, (B, S) when padded
-    keep: Tensor  # (N,) when packed, (C,) when padded: positions whose logits are wanted
+    keep: Tensor  # (N,) when packed, (C,) when padded: positions whose logits are computed
     targets: Tensor  # (N,), the trained tokens
     weights: Tensor  # (N,)
-    # To which each trained token belongs: a row has one, a preference row has two, the better one
-    # first
+    # Number of each trained token's answer; a preference row has two, the better one first
     answers: Tensor  # (N,)
-    tokens: int  # real ones, of all rows
-    positions: Tensor | None = None  # (1, T) when packed: of each token in its row
+    tokens: int  # number of real tokens in all rows
+    positions: Tensor | None = None  # (1, T) when packed: position of each token in its row
     layout: Layout | None = None
     attention_mask: Tensor | None = None  # (B, S) when padded: which tokens are real
     picks: Tensor | None = None  # (N,) when padded: each trained token's row of flattened logits
@@ -130,7 +120,7 @@ class Batch:
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens that the model computes."""
+        """Number of tokens that the model computes."""
         return self.ids.numel()
 
     def to(self, device: torch.device) -> Batch:
@@ -143,14 +133,7 @@ class Batch:
 def epoch_batches(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Return the rows of each optimiser step of an epoch; every row stands in exactly one.
-
-    Args:
-        lengths: Tokens of each row.
-        batch_size: Rows of a step; the last step may have fewer.
-        seed: Of the run.
-        epoch: Counted from 0; each has an order of its own.
-    """
+    """Return the row numbers of each optimiser step of an epoch, as a pure function."""
     order = list(range(len(lengths)))
     draw = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
     draw.shuffle(order)
@@ -166,7 +149,7 @@ def epoch_batches(
 
 
 class Batches:
-    """The rows of each optimiser step; the order of an epoch is computed once."""
+    """Rows of each optimiser step; the order of an epoch is computed once."""
 
     def __init__(self, rows: Sequence[TrainingRow], batch_size: int, seed: int) -> None:
         self._rows, self._batch_size, self._seed = rows, batch_size, seed
@@ -183,9 +166,9 @@ class Batches:
 
 
 def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Return which rows of a step each of several processes computes; all in their order.
+    """Return the rows of a step that each of several processes computes, in order.
 
-    The longest row goes first, and each to the process that has the fewest tokens so far.
+    Rows are assigned from the longest on, each to the process with the fewest tokens so far.
     """
     parts: list[list[int]] = [[] for _ in range(count)]
     tokens = [0] * count
@@ -205,7 +188,7 @@ def spread_rows(rows: Sequence[TrainingRow], count: int) -> list[list[TrainingRo
 def micro_batches(
     rows: Sequence[TrainingRow], most_tokens: int, *, share: bool
 ) -> list[list[TrainingRow]]:
-    """Cut a step's rows into parts of at most so many computed tokens, one row at least."""
+    """Split a step's rows into parts of at most so many computed tokens, at least one row each."""
     parts: list[list[TrainingRow]] = []
     for row in rows:
         more = [*parts[-1], row] if parts else [row]
@@ -217,28 +200,22 @@ def micro_batches(
 
 
 def computed_tokens(rows: Sequence[TrainingRow], *, share: bool) -> int:
-    """Return the tokens of a micro-batch of these rows, without its padding."""
+    """Return the tokens of a micro-batch of these rows, without padding."""
     prefix = shared_prefix(rows) if share else 0
     return prefix + sum(len(each.ids) - prefix for each in rows)
 
 
 def shared_prefix(rows: Sequence[TrainingRow]) -> int:
-    """Return how many tokens all rows begin with, none of them trained and none a row's last.
-
-    One row alone shares nothing.
-    """
+    """Return the length of the rows' shared untrained prefix; 0 for a single row."""
     untrained = ((*row.trained, True).index(True) for row in rows)
     return min([common_length([row.ids for row in rows]), *untrained])
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all rows begin with, leaving each at least one of its own.
-
-    One row alone shares nothing.
-    """
+    """Return the length of the rows' common beginning, without any row's last token."""
     if len(rows) < 2:
         return 0
-    # What the smallest and the largest row have in common, all rows between them have.
+    # Where the smallest and the largest row agree, all rows agree.
     tuples = [tuple(row) for row in rows]
     pairs = zip(min(tuples), max(tuples), strict=False)
     shortest = min(map(len, rows))
@@ -247,17 +224,17 @@ def common_length(rows: Sequence[Sequence[int]]) -> int:
 
 
 def rounded(length: int, multiple: int) -> int:
-    """Return the least multiple that is no shorter."""
+    """Return the smallest multiple that is at least as long."""
     return -(-length // multiple) * multiple
 
 
 def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Batch:
-    """Lay rows end to end, after the prefix that they share."""
+    """Lay out rows end to end, after the prefix that they share."""
     prefix = shared_prefix(rows) if share else 0
     ids, positions = list(rows[0].ids[:prefix]), list(range(prefix))
     keep: list[int] = []
     for row in rows:
-        shift = len(ids) - prefix  # of where a token stands, unless it is in the prefix
+        shift = len(ids) - prefix  # shift of positions after the prefix
         keep += [at + shift if at >= prefix else at for at in row.predictors]
         ids += row.ids[prefix:]
         positions += row.positions[prefix:]
@@ -277,7 +254,7 @@ def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Ba
 
 
 def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
-    """Lay conversations side by side, padded at the end to the longest."""
+    """Lay out conversations side by side, padded to the longest."""
     sides = [side for row in rows for side in row.conversations]
     longest = rounded(max(len(side.ids) for side in sides), multiple)
     ids = torch.zeros(len(sides), longest, dtype=torch.long)  # (B, S)
@@ -300,7 +277,7 @@ def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
 
 
 def _losses_of(rows: Sequence[TrainingRow]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which tokens carry loss, their weights, and the answers that they belong to."""
+    """Return the trained tokens, their weights and the numbers of their answers."""
     targets, weights, answers = list[int](), list[float](), list[int]()
     sides = [side for row in rows for side in row.conversations]
     for answer, side in enumerate(sides):

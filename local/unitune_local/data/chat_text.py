@@ -1,7 +1,7 @@
 """Render conversations as text with a model's chat template.
 
 Special tokens in texts of users and tools are cut by `SPLIT`, so that they stay text. Otherwise
-such a text could end its turn and open one of the system.
+such a text could end its turn and open a system turn.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from transformers import PreTrainedTokenizerBase
 from unitune.cost.tokens.by_tokenizer import CannotRender, ChatTemplate, template_turn
 from unitune.data.example import Message, digest
 from unitune.errors import Mismatch
-from unitune_local.chat_format import ChatFormat
+from unitune_local.options import ChatFormat
 
 Tools = Sequence[dict[str, JsonValue]] | None
-# Where a text is cut before it is tokenised; a noncharacter, for internal use by Unicode
+# Cut in a text before it is tokenised; a noncharacter, which Unicode reserves for internal use
 SPLIT = "\ufdd0"
-# Contents of the turns by which a template is examined; no token contains them
+# Contents of the turns that examine a template; no token contains them
 SAID, ASKED = "\ufdd1", "\ufdd2"
 PROBE_TOOL: dict[str, JsonValue] = {
     "type": "function",
@@ -37,12 +37,12 @@ PROBE_TOOL: dict[str, JsonValue] = {
 }
 _FORMAT = "unitune_chat_format"
 _PLAIN = ChatFormat()
-# Around reasoning, in the templates of most models that reason
+# Tags around reasoning in the templates of most models that reason
 THINK, THOUGHT = "<think>", "</think>"
 
 
 class TemplateError(Mismatch):
-    """The chat template cannot carry this conversation."""
+    """Conversation that the chat template cannot represent."""
 
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(f"{problem} {fix}")
@@ -51,12 +51,12 @@ class TemplateError(Mismatch):
 
 
 def format_of(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
-    """Return the format with which a tokenizer's conversations are rendered."""
+    """Return the format that a tokenizer renders conversations in."""
     return getattr(tokenizer, _FORMAT, _PLAIN)
 
 
 def set_format(tokenizer: PreTrainedTokenizerBase, form: ChatFormat) -> PreTrainedTokenizerBase:
-    """Let a tokenizer render conversations in this format, and return it."""
+    """Make a tokenizer render conversations in a format, and return it."""
     if form.template is not None:
         cast("Any", tokenizer).chat_template = form.template
     setattr(tokenizer, _FORMAT, form)
@@ -66,7 +66,7 @@ def set_format(tokenizer: PreTrainedTokenizerBase, form: ChatFormat) -> PreTrain
 def with_request(
     tokenizer: PreTrainedTokenizerBase, template: str | None, kwargs: Mapping[str, JsonValue]
 ) -> PreTrainedTokenizerBase:
-    """Return a tokenizer for one request, which may bring a template and variables of its own."""
+    """Return a tokenizer for one request, with the request's own template and variables."""
     if template is None and not kwargs:
         return tokenizer
     return _with_request(tokenizer, template, json.dumps(dict(kwargs), sort_keys=True))
@@ -83,10 +83,10 @@ def _with_request(
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, tools: Tools = None) -> str:
-    """Return the chat template: of several named ones, that for tools where there are any.
+    """Return the chat template; of several named ones, the one for tools if there are any.
 
     Raises:
-        TemplateError: The tokenizer has none.
+        TemplateError: The tokenizer has no chat template.
     """
     template = cast("Any", tokenizer).chat_template
     if isinstance(template, dict):
@@ -122,14 +122,10 @@ def apply(
 ) -> str:
     """Return a conversation as text, with `SPLIT` inside special tokens of users and tools.
 
-    Args:
-        tokenizer: The model's, with a chat template.
-        messages: The conversation; the text of an empty one is empty.
-        tools: Tools that the model may call.
-        asks: Whether the model's answer is to follow.
+    With `asks`, the text ends where the model's answer begins. An empty conversation gives "".
 
     Raises:
-        TemplateError: The template does not take the conversation.
+        TemplateError: The template refuses the conversation.
     """
     if not messages:
         return ""
@@ -142,7 +138,7 @@ def apply(
     except CannotRender as error:
         refused = error
     if any(message.tool_calls for message in messages):
-        # DeepSeek's templates want arguments as text, as they are on OpenAI's wire.
+        # DeepSeek's templates require arguments as text, as in OpenAI's API.
         wired: list[dict[str, JsonValue]] = [
             {**turn, **({"tool_calls": [*each.tool_calls]} if each.tool_calls else {})}
             for turn, each in zip(turns, messages, strict=True)
@@ -151,7 +147,7 @@ def apply(
             return template.render(wired, tools, asks=asks)
     raise TemplateError(
         f"the chat template refuses the conversation: {refused}.",
-        "Change the roles or their order to what this model knows.",
+        "Use roles and an order that this model's template accepts.",
     ) from refused
 
 
@@ -166,7 +162,7 @@ def _guarded(
 
 @lru_cache(maxsize=4)
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Return a pattern for the place after the first letter of each special token."""
+    """Match the place after the first letter of each special token."""
     added = tokenizer.added_tokens_decoder.values()
     tokens = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
     places = (f"(?<={re.escape(each[0])})(?={re.escape(each[1:])})" for each in tokens if each[1:])
@@ -174,36 +170,32 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, tools: Tools = None) -> str:
-    """Return the text with which the template opens an answer; "" where it writes none."""
+    """Return the text with which the template opens an answer, or "" if it writes none."""
     return _opening(tokenizer, *_key(tokenizer, tools))
 
 
 class TurnEnds(NamedTuple):
     """Tokens that end an assistant's turn, and the text that adds them where a template does not.
 
-    Some templates end a turn with the next role's token, which nothing writes after the last turn.
-    Others end it with nothing; then it ends with the token of the text's end.
+    Some templates end a turn with the next role's token, which is missing after the last turn.
+    Others write no end; then the end-of-text token ends the turn.
     """
 
     answer: str
     call: str  # ends a turn that calls tools
-    # What the template writes after an answer instead of its end; "" where it writes that
+    # Text that the template writes after an answer instead of its end, or ""
     bare: str
     added_answer: str
     added_call: str
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, tools: Tools = None) -> TurnEnds:
-    """Return the tokens with which the template ends an assistant's turn.
-
-    Raises:
-        TemplateError: There is none, so a model tuned with it would not know when to stop.
-    """
+    """Return the tokens with which the template ends a turn; raises TemplateError without one."""
     return _turn_ends(tokenizer, *_key(tokenizer, tools))
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, tools: Tools) -> tuple[bool, str]:
-    """Return what else decides how a template writes: another template, other variables."""
+    """Return what else the template's text depends on, as a cache key."""
     form = format_of(tokenizer)
     return bool(tools), template_of(tokenizer, tools) + json.dumps(form.kwargs, sort_keys=True)
 
@@ -225,7 +217,7 @@ def _turn_ends(tokenizer: PreTrainedTokenizerBase, has_tools: bool, template: st
     bare = apply(tokenizer, turns, tools, asks=False).rpartition(SAID)[2]
     following = _following(tokenizer, turns, Message(role="user", content=ASKED), tools)
     written, later = _tokens_in(tokenizer, bare), _tokens_in(tokenizer, following)
-    # Some templates write the token of the text's end after the last turn's own end.
+    # Some templates write the end-of-text token after the last turn's own end.
     common = [token for token in written if token in later]
     if end := (common or written)[-1:]:
         return TurnEnds(end[0], _call_end(tokenizer, end[0]), "", end[0], end[0])
@@ -247,7 +239,7 @@ def _turn_ends(tokenizer: PreTrainedTokenizerBase, has_tools: bool, template: st
 def _following(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], then: Message, tools: Tools
 ) -> str:
-    """Return what stands between a turn's content and the next one's; "" where neither shows."""
+    """Return the text between a turn's content and the next one's, or "" if either is missing."""
     try:
         text = apply(tokenizer, [*turns, then], tools, asks=False)
     except TemplateError:
@@ -269,10 +261,7 @@ _CALL = Message(
 
 
 def _call_end(tokenizer: PreTrainedTokenizerBase, answer_end: str) -> str:
-    """Return the token that ends a call: the answer's, or the last of a template that has others.
-
-    A template with no place for calls refuses them, or leaves them out.
-    """
+    """Return the token that ends a call: the answer's, or the template's last other one."""
     turns = [Message(role="user", content="x"), _CALL]
     try:
         text = apply(tokenizer, turns, [PROBE_TOOL], asks=False)
@@ -283,7 +272,6 @@ def _call_end(tokenizer: PreTrainedTokenizerBase, answer_end: str) -> str:
 
 
 def _after_call(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return what stands between the end of a call and its result."""
     turns = [Message(role="user", content="x"), _CALL]
     result = Message(role="tool", tool_call_id="callprobe", content=ASKED)
     try:
@@ -295,7 +283,6 @@ def _after_call(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _tokens_in(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    """Return the special and other added tokens of a text, in order."""
     if not text:
         return []
     encoder = cast("Any", tokenizer)

@@ -1,13 +1,7 @@
-"""Conversations as token ids, the same ids in training and in inference.
+"""Turn conversations into token ids, the same ones in training and in inference.
 
-The model's own chat template makes the text (`unitune_local.data.chat_text`). In training an
-answer follows the text that inference would feed before it, token by token, and loss falls on the
-answer up to and with the token that ends it. Several turns of a row are trained in one text where
-the template leaves earlier turns as they are. Otherwise, as with templates that drop the reasoning
-of earlier answers, each turn gets a text of its own.
-
-A template that leaves out a part of a row, or that ignores tools, is refused: a model tuned through
-it would not see in use what it saw in training.
+In training, an answer follows exactly the tokens that inference would feed before it. Loss falls on
+the answer and the token that ends it.
 """
 
 from __future__ import annotations
@@ -27,6 +21,7 @@ from unitune_local.data import chat_text
 from unitune_local.data.batches import Fork
 from unitune_local.data.chat_text import (
     PROBE_TOOL,
+    SPLIT,
     THINK,
     THOUGHT,
     TemplateError,
@@ -34,16 +29,17 @@ from unitune_local.data.chat_text import (
     format_of,
     opening,
 )
-from unitune_local.data.encoding import encode_pieces
 from unitune_local.data.turn_checks import check_answer, check_context, said_of
+
+CONTEXT = 48  # characters before a piece; no role's header or token is longer
 
 
 class Rendered(NamedTuple):
-    """A conversation as the model sees it."""
+    """A conversation as token ids."""
 
     ids: list[int]
-    trained: list[bool]  # for each id, whether it carries loss
-    # Of a preference row, whose ids are prompt, better answer and worse answer
+    trained: list[bool]  # loss mask: True for ids that are trained on
+    # For a preference row, whose ids are prompt, better answer and worse answer
     fork: Fork | None = None
 
 
@@ -55,12 +51,10 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """An assistant's turn that is trained on."""
-
-    prompt: str  # all that inference feeds before the answer
-    answer: str  # all that the model is to write, up to and with the token that ends the turn
-    tail: str  # what the template writes behind that
-    masked: int  # characters at the beginning of the answer that carry no loss
+    prompt: str  # text that inference feeds before the answer
+    answer: str  # text that the model should write, including the token that ends the turn
+    tail: str  # text that the template writes after it
+    masked: int  # characters at the beginning of the answer without loss
 
     @property
     def text(self) -> str:
@@ -74,14 +68,10 @@ class _Turn:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Rendered]:
-    """Return the samples of a training row: ids, and which of them carry loss.
-
-    Args:
-        tokenizer: With a chat template.
-        example: The row; assistant turns of weight 0 carry no loss.
+    """Return the samples of a training row; assistant turns of weight 0 carry no loss.
 
     Raises:
-        TemplateError: The template cannot carry this row.
+        TemplateError: The template cannot represent this row.
     """
     (made,) = render_all(tokenizer, [example])
     if isinstance(made, TemplateError):
@@ -92,7 +82,7 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Rendere
 def render_all(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[list[Rendered] | TemplateError]:
-    """Return what `render` does of each of some rows, or raises; tokenised in one go."""
+    """Render several rows with few tokenizer calls; each row yields samples or an error."""
     rows: list[list[list[_Piece]] | TemplateError] = []
     for example in examples:
         last = rows[-1] if rows else None
@@ -104,7 +94,7 @@ def render_all(
         except TemplateError as error:
             rows.append(error)
     texts = list(chain(*(row for row in rows if not isinstance(row, TemplateError))))
-    ids = iter(encode_pieces(tokenizer, [[piece.text for piece in text] for text in texts]))
+    ids = iter(_encode_pieces(tokenizer, [[piece.text for piece in text] for text in texts]))
     return [
         row
         if isinstance(row, TemplateError)
@@ -114,7 +104,7 @@ def render_all(
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[list[_Piece]]:
-    """Return the texts of a row; those of a pair's two answers differ in the answer alone."""
+    """Return the texts of a row; those of a pair's two answers differ only in the answer."""
     messages, tools = example.messages, example.tools
     if example.non_preferred_output is not None or example.kto_tag is not None:
         answers = (messages[-1:], example.non_preferred_output or ())
@@ -144,12 +134,6 @@ def _texts(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[list[_P
 def _turn(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: int, tools: Tools
 ) -> _Turn:
-    """Return an assistant's turn as a model is to write it after its prompt.
-
-    Raises:
-        TemplateError: The template leaves out a part of it or of the messages before it, or writes
-            those differently once it is there.
-    """
     message, number = messages[place], place + 1
     prompt = chat_text.apply(tokenizer, messages[:place], tools, asks=True)
     text = _with_tools(tokenizer, messages[:number], tools, asks=False)
@@ -157,18 +141,18 @@ def _turn(
     opens = opening(tokenizer, tools)
     begun = _answer_begins(prompt, text, opens)
     if begun is None:
-        # Some templates write the system message only as long as the last question is not answered.
+        # Some templates write the system message only while the last question is not answered.
         others = [each for each in messages[:place] if each.role not in ("system", "developer")]
         begun = _answer_begins(check_context(prompt, others), check_context(text, others), opens)
     if begun is None:
         raise TemplateError(
-            f"the chat template writes the messages before message {number} differently when that "
-            "follows, so training would not see what inference sees.",
-            "Give that turn weight 0, or use a model whose template appends.",
+            f"the chat template changes the messages before message {number} once it follows, so "
+            "training and inference would see different texts.",
+            "Give that turn weight 0, or use a model whose template only appends.",
         )
     written = begun.written
     if _opens_thought(begun.unwritten) and THOUGHT not in written:
-        # The model begins with its reasoning, which the template leaves out afterwards.
+        # The model begins with its reasoning, which the template omits afterwards.
         written = f"{said_of(message).reasoning}\n{THOUGHT}\n\n{written}"
     content_end = check_answer(written, message, number)
     answer, tail = _ended(tokenizer, written, content_end, tools, calls=bool(message.tool_calls))
@@ -176,14 +160,14 @@ def _turn(
 
 
 class _Begun(NamedTuple):
-    written: str  # the answer as the template writes it
-    unwritten: str  # end of the prompt that the template leaves out once the answer is there
+    written: str  # answer as the template writes it
+    unwritten: str  # end of the prompt that the template omits once the answer follows
 
 
 def _answer_begins(prompt: str, text: str, opens: str) -> _Begun | None:
-    """Return the answer in a text that begins as its prompt does; None where it does not.
+    """Return the answer in a text that begins like its prompt, or None if it does not.
 
-    A template may open an answer with more than it writes afterwards, such as ``<think>``.
+    A template may open an answer with more than it keeps afterwards, such as ``<think>``.
     """
     parts = re.finditer(r"<[^<>]*>|\n+|[^<\n]+", opens)
     for place in (len(opens), *reversed([part.start() for part in parts])):
@@ -196,7 +180,7 @@ def _answer_begins(prompt: str, text: str, opens: str) -> _Begun | None:
 def _ended(
     tokenizer: PreTrainedTokenizerBase, written: str, start: int, tools: Tools, *, calls: bool
 ) -> tuple[str, str]:
-    """Return a turn up to and with the token that ends it, and what the template writes behind."""
+    """Split a turn after the token that ends it."""
     ends = chat_text.turn_ends(tokenizer, tools)
     places = [(written.rfind(end, start), end) for end in (ends.answer, ends.call)]
     place, end = max(places)
@@ -207,7 +191,7 @@ def _ended(
 
 
 def _masked(tokenizer: PreTrainedTokenizerBase, answer: str, message: Message) -> int:
-    """Return how many characters of a turn are reasoning that is not to be trained on."""
+    """Return how many characters of a turn are reasoning that is masked."""
     if format_of(tokenizer).reasoning != "mask" or not message.reasoning_content:
         return 0
     said = said_of(message)
@@ -225,7 +209,7 @@ def _opens_thought(text: str) -> bool:
 def _pieces(
     tokenizer: PreTrainedTokenizerBase, text: str, turns: Sequence[_Turn], tools: Tools
 ) -> list[_Piece]:
-    """Cut a text at the trained turns, and before each other answer, as prompts are cut."""
+    """Cut a text at the trained turns and before every other answer, as prompts are cut."""
     pieces: list[_Piece] = []
     done = 0
     for turn in turns:
@@ -262,34 +246,26 @@ def render_prompt(
 ) -> list[int]:
     """Return the ids after which the model's answer begins.
 
-    The conversation is rendered as a whole: a template may write earlier answers differently, as
-    those that drop reasoning do.
+    The whole conversation is rendered, because a template may change earlier answers, for example
+    by dropping their reasoning.
 
     Raises:
-        TemplateError: The template leaves out a message of the user, the system or a tool.
+        TemplateError: The template omits a message of the user, the system or a tool.
     """
     text = _with_tools(tokenizer, messages, tools, asks=True)
     check_context(text, [each for each in messages if each.role != "assistant"])
     pieces = [piece.text for piece in _openings_apart(tokenizer, text, tools)]
-    (ids,) = encode_pieces(tokenizer, [pieces])
+    (ids,) = _encode_pieces(tokenizer, [pieces])
     return list(chain(*ids))
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id of the token with which the template ends an assistant turn.
-
-    Raises:
-        TemplateError: There is none, so a model tuned with it would not know when to stop.
-    """
+    """Return the id of the token that ends an assistant turn; raises TemplateError without one."""
     return _id_of(tokenizer, chat_text.turn_ends(tokenizer).answer)
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of the tokens that end an answer or a call of tools.
-
-    Raises:
-        TemplateError: There is none.
-    """
+    """Return the ids of the tokens that end an answer or a tool call; raises as `turn_end`."""
     ends = [chat_text.turn_ends(tokenizer)]
     with suppress(TemplateError):  # a template may refuse tools
         ends.append(chat_text.turn_ends(tokenizer, [PROBE_TOOL]))
@@ -309,7 +285,60 @@ def _with_tools(
     if tools and text == chat_text.apply(tokenizer, messages, None, asks=asks):
         raise TemplateError(
             "the chat template ignores tools, so the model would never see them.",
-            "Name a template that has tools in data.chat_template, such as hermes, or describe "
-            "the tools in the system message.",
+            "Set data.chat_template to a template with tools, such as hermes, or describe the "
+            "tools in the system message.",
         )
     return text
+
+
+class _Part(NamedTuple):
+    place: tuple[int, int]  # number of the text, and of the piece in it
+    context: str
+    text: str
+
+
+def _encode_pieces(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]]
+) -> list[list[list[int]]]:
+    """Return the ids of each piece of each text, as the whole text would be tokenised.
+
+    A piece is tokenised after the end of the preceding text, since tokenizers treat the beginning
+    of a text, and blanks after some special tokens, differently. It is tokenised alone only where
+    a token would cross the cut.
+    """
+    parts = list(chain(*(_parts(number, pieces) for number, pieces in enumerate(texts))))
+    contexts = list(dict.fromkeys(part.context for part in parts))
+    known = dict(zip(contexts, _encode(tokenizer, contexts), strict=True))
+    behind = _encode(tokenizer, [part.context + part.text for part in parts])
+    crossed = [
+        part
+        for part, ids in zip(parts, behind, strict=True)
+        if ids[: len(known[part.context])] != known[part.context]
+    ]
+    alone = iter(_encode(tokenizer, [part.text for part in crossed]))
+    made: list[list[list[int]]] = [[[] for _ in pieces] for pieces in texts]
+    for part, ids in zip(parts, behind, strict=True):
+        before = known[part.context]
+        own = ids[len(before) :] if ids[: len(before)] == before else next(alone)
+        made[part.place[0]][part.place[1]] += own
+    return made
+
+
+def _parts(number: int, pieces: Sequence[str]) -> list[_Part]:
+    parts: list[_Part] = []
+    context = ""
+    for place, piece in enumerate(pieces):
+        for text in filter(None, piece.split(SPLIT)):
+            parts.append(_Part((number, place), context, text))
+            context = (context + text)[-CONTEXT:]
+            # Mostly a role's header, which is the same for all rows.
+            context = context[max(context.rfind("<"), context.rfind("["), 0) :]
+    return parts
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    encode = cast("Any", tokenizer)
+    made = encode(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return cast("list[list[int]]", made["input_ids"])

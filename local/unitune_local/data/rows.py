@@ -1,8 +1,4 @@
-"""A data file as a model sees it: rows rendered, those left out from which nothing can be learnt.
-
-Rows of rated answers get another row's answer behind their own, which shows how answers fare that
-have nothing to do with the prompt.
-"""
+"""Render a data file as token ids, and report the rows that cannot be learnt from."""
 
 from __future__ import annotations
 
@@ -25,28 +21,23 @@ from unitune_local.data.chat_text import TemplateError
 from unitune_local.data.rendering import Rendered, render, render_all, render_prompt
 from unitune_local.settings import Overlength, Settings
 
-RENDERED_TOGETHER = 256  # rows whose texts the tokenizer is given in one call
+RENDERED_TOGETHER = 256  # rows tokenised in one call
 
 
 class RenderedRows(NamedTuple):
-    """A data file as a model sees it.
-
-    Args:
-        rows: Those that can be learnt from; a row may make several, one for each trained turn.
-        findings: One for each that cannot, and why.
-    """
+    """Rows of a data file, one for each sample, and reasons for leaving out others."""
 
     rows: tuple[TrainingRow, ...]
     findings: tuple[Finding, ...]
 
 
 def read_rows(path: Path) -> Dataset:
-    """Return the examples of a canonical JSON Lines file, as a run holds them."""
+    """Return the examples of a canonical JSON Lines file, as a run stores them."""
     return Dataset(path.name, tuple(row for part in read_parts(path) for row in part.rows))
 
 
 def read_parts(path: Path) -> Iterator[Dataset]:
-    """Yield the examples of a file, some at a time, which takes little memory."""
+    """Yield the examples of a file in parts, which saves memory."""
     with path.open(encoding="utf-8") as file:
         rows = (Row(*each) for each in enumerate(map(Example.model_validate_json, file), 1))
         while part := tuple(islice(rows, RENDERED_TOGETHER)):
@@ -59,7 +50,7 @@ def render_rows(
     longest: int,
     overlength: Overlength = "refuse",
 ) -> RenderedRows:
-    """Render every row, and sort out those that cannot be learnt from."""
+    """Render every row, and separate those that cannot be learnt from."""
     made: list[list[TrainingRow | Finding]] = []
     source = iter(dataset.rows)
     while some := list(islice(source, RENDERED_TOGETHER)):
@@ -71,9 +62,9 @@ def render_rows(
     if several := [len(each) for each in made if len(each) > 1]:
         what = (
             f"{len(several):,} of {len(made):,} rows are trained as {sum(several):,} samples, "
-            "since the chat template writes earlier turns differently when more follows."
+            "since the chat template changes earlier turns when more turns follow."
         )
-        told = "Each trained turn then has a sample with the text that inference sees before it."
+        told = "Each trained turn has its own sample, with the text that inference sees before it."
         findings = (*findings, note("samples", what, told).at(file=dataset.name))
     if any(row.is_good is not None for row in rows):
         rows = _with_other_answers(rows, longest)
@@ -83,7 +74,7 @@ def render_rows(
 def render_texts(
     tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
 ) -> RenderedRows:
-    """Tokenise raw texts, each ended by the tokenizer's end of text, and cut them to what fits."""
+    """Tokenise raw texts, end each with the end-of-text token, and cut them to what fits."""
     rows: list[TrainingRow] = []
     encode, end = cast("Any", tokenizer), tokenizer.eos_token_id
     for row in dataset.rows:
@@ -101,7 +92,7 @@ def render_texts(
 def rows_of(
     settings: Settings, tokenizer: PreTrainedTokenizerBase, dataset: Dataset
 ) -> RenderedRows:
-    """Render the rows of a training, as its settings say."""
+    """Render the rows of a training according to its settings."""
     longest = settings.sequence_length
     if settings.raw_text:
         return render_texts(tokenizer, dataset, longest)
@@ -115,7 +106,7 @@ def render_prompts(
     longest: int,
     overlength: Overlength = "refuse",
 ) -> RenderedRows:
-    """Render what answers are sampled to, and sort out rows that leave no room for one."""
+    """Render the prompts for sampled answers, and separate rows without room for an answer."""
     made = [[_prompt(tokenizer, row)] for row in dataset.rows]
     return _sorted_out(dataset, made, longest, overlength)
 
@@ -145,18 +136,18 @@ def _sorted_out(
         kind = "rows" if len(pairs) == len(dataset) else "samples"
         what = f"{len(lines):,} of {len(pairs):,} {kind} are longer than {longest:,} tokens: "
         what += f"{cut:,} are cut at their end, {len(lines) - cut:,} are left out."
-        fix = "Raise tuning.sequence_length as far as the model goes, to learn them whole."
+        fix = "To train on them in full, raise tuning.sequence_length, up to the model's maximum."
         findings.append(dataset.located(warning("too-long", what, fix), lines[0]))
     return RenderedRows(tuple(rows), tuple(dict.fromkeys(findings)))
 
 
 def _length(row: TrainingRow) -> int:
-    """Return the tokens of the longest conversation of a row; a prompt gets one more, to answer."""
+    """Return the tokens of a row's longest conversation; a prompt needs one more, to answer."""
     return max(len(side.ids) for side in row.conversations) + (row.case is not None)
 
 
 def _truncated(row: TrainingRow, longest: int) -> TrainingRow | None:
-    """Return a row without the end of its answers; None where nothing of one of them is left."""
+    """Return a row with truncated answers, or None if nothing of an answer is left."""
     start = (*row.trained, True).index(True) if row.fork is None else row.fork.better
     if row.case is not None or start >= longest:
         return None
@@ -178,7 +169,7 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row) -> TrainingRow | Findi
 
 
 def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> tuple[TrainingRow, ...]:
-    """Return rated rows, each with the answer of the next behind its own, cut to what fits."""
+    """Append the answer of the next rated row to each, cut to what fits."""
     starts = [row.trained.index(True) for row in rows]
     paired: list[TrainingRow] = []
     for at, (row, start) in enumerate(zip(rows, starts, strict=True)):
@@ -189,17 +180,17 @@ def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> tuple[Trai
 
 
 def scored_cases(validation: Dataset) -> list[Example]:
-    """Return the rows whose answer is one to give: of rated ones (kto) the good alone."""
+    """Return the rows with an answer to imitate: of rated ones (kto), only the good."""
     return [row.example for row in validation.rows if row.example.kto_tag is not False]
 
 
 def masked(
     tokenizer: PreTrainedTokenizerBase, example: Example, *, raw_text: bool = False
 ) -> tuple[MaskedToken, ...]:
-    """Return the tokens of a row as text, with the mask that training puts on them.
+    """Return the tokens of a row as text, with their loss mask.
 
     Raises:
-        DataError: The template cannot carry it.
+        DataError: The template cannot represent the row.
     """
     try:
         if raw_text:
@@ -236,10 +227,10 @@ def _usable(seen: Rendered | TemplateError, row: Row) -> TrainingRow | Finding:
 def _too_long(length: int, longest: int, row: TrainingRow) -> Finding:
     what = f"the row has {length} tokens"
     if row.case is not None:
-        what = f"the prompt has {len(row.ids)} tokens, and an answer needs one at least"
+        what = f"the prompt has {len(row.ids)} tokens, and an answer needs at least one"
     return error(
         "too-long",
         f"{what}; {longest} are allowed.",
-        "Shorten it, raise tuning.sequence_length as far as the model goes, or set "
+        "Shorten it, raise tuning.sequence_length up to the model's maximum, or set "
         "tuning.overlength to drop or truncate.",
     )

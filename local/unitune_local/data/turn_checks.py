@@ -1,7 +1,4 @@
-"""Check that a chat template leaves nothing out: texts, calls of tools, results, reasoning.
-
-A model that is tuned on a text in which its call is missing learns to answer with nothing.
-"""
+"""Check that a chat template omits nothing: texts, tool calls, results, reasoning."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ ANOTHER = "Use a model whose template has that role."
 
 
 class Said(NamedTuple):
-    """The parts of an assistant's turn."""
+    """Parts of an assistant's turn."""
 
     reasoning: str
     answer: str
 
 
 def said_of(message: Message) -> Said:
-    """Return reasoning and answer of a turn, where its text begins with ``<think>``, too."""
+    """Return reasoning and answer of a turn, also where its text begins with ``<think>``."""
     inline = _THOUGHT.fullmatch(message.text)
     if message.reasoning_content or not inline:
         return Said((message.reasoning_content or "").strip(), message.text.strip())
@@ -37,12 +34,9 @@ def said_of(message: Message) -> Said:
 
 
 def check_context(text: str, messages: Sequence[Message]) -> str:
-    """Check the messages before an answer, and return the text behind the last one.
+    """Check the messages before an answer, and return the text after the last one.
 
-    Reasoning of earlier answers may be left out.
-
-    Raises:
-        TemplateError: The text lacks one.
+    Reasoning of earlier answers may be missing; anything else raises TemplateError.
     """
     text, place = text.replace(SPLIT, ""), 0
     for number, message in enumerate(messages, start=1):
@@ -56,16 +50,12 @@ def check_context(text: str, messages: Sequence[Message]) -> str:
 
 
 def check_answer(text: str, message: Message, number: int) -> int:
-    """Check the text that a model is to write in a turn, and return where the content ends.
-
-    Raises:
-        TemplateError: The text lacks a part of the turn.
-    """
+    """Check the text of a turn, and return where its content ends; raises TemplateError."""
     reasoning, place = said_of(message).reasoning, 0
     if reasoning and (place := _end_of(text, reasoning, 0)) < 0:
         raise TemplateError(
             f"the chat template leaves out the reasoning of message {number}: {clip(reasoning)}.",
-            "Set data.reasoning to drop, or use a model whose template has reasoning.",
+            "Set data.reasoning to drop, or use a model whose template supports reasoning.",
         )
     return _after_answer(text, message, number, place)
 
@@ -83,8 +73,8 @@ def _after_answer(text: str, message: Message, number: int, place: int) -> int:
             what = "the call" if missing == parts[0] else f"{missing!r} in the call"
             raise TemplateError(
                 f"the chat template leaves out {what} of {parts[0]!r} in message {number}.",
-                "Use a model whose template has calls of tools, or name one in "
-                "data.chat_template, such as hermes.",
+                "Use a model whose template supports tool calls, or set data.chat_template, for "
+                "example to hermes.",
             )
         place = max(ends)
     return place
@@ -109,7 +99,7 @@ def _left_out(message: Message, number: int, content: str) -> TemplateError:
 
 
 def _end_of(text: str, part: str, start: int) -> int:
-    """Return where a part of a message ends in a text, written as it is or quoted; -1: nowhere."""
+    """Return the end of a part of a message in a text, verbatim or quoted, or -1."""
     for form in dict.fromkeys(_forms(part)):
         if (place := text.find(form, start)) >= 0:
             return place + len(form)
@@ -124,7 +114,7 @@ def _forms(part: str) -> Iterator[str]:
 
 
 def _leaves(value: JsonValue) -> Iterator[str]:
-    """Yield the texts and numbers of a JSON value; templates differ in how they write the rest."""
+    """Yield strings and numbers of a JSON value; templates differ in how they write the rest."""
     if isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _leaves(each)

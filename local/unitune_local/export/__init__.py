@@ -1,1 +1,1 @@
-"""A tuned model in the forms that other programs load, each verified before it is called done."""
+"""Export a tuned model in the forms of other programs, and verify each."""

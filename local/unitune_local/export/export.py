@@ -1,8 +1,4 @@
-"""`export`: a run's model in the form of another program, whole and verified or not at all.
-
-It is written beside the folder that it is to become, loaded again by the program that it is for,
-and lets that answer the run's own rows. Only then the folder gets its name.
-"""
+"""Export a run's model in the form of another program, and verify it."""
 
 from __future__ import annotations
 
@@ -22,23 +18,23 @@ from unitune_local.inference.chat import LocalChatModel
 
 
 def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
-    """Write a tuned model in another program's form, and let that answer as the run does.
+    """Write a tuned model in another program's form, and compare its answers with the run's.
 
     Raises:
-        UserError: The form has no such quantisation.
-        Unsupported: The model cannot be written in this form as it is.
-        Mismatch: Base or template are not those of the training, or the answers are others.
+        UserError: The form does not support the quantisation.
+        Unsupported: The model cannot be written in this form.
+        Mismatch: Base or template differ from the training's, or the answers differ.
     """
     form, begun = FORMS[spec.form], time.monotonic()
     if spec.quantization is not None and spec.quantization not in form.quantizations:
-        allowed = ", ".join(form.quantizations) or "none: it is left out"
+        allowed = ", ".join(form.quantizations) or "no quantization"
         raise UserError(
-            f"--quantization is {spec.quantization}, and --to {spec.form} takes {allowed}."
+            f"--quantization is {spec.quantization}, but --to {spec.form} takes {allowed}."
         )
     tuned = Tuned(model, adapter)
     if tuned.is_full and not form.is_whole:
         raise Unsupported(
-            f"every weight of this model was trained, and --to {spec.form} writes an adapter. Use "
+            f"every weight of this model was trained, but --to {spec.form} writes an adapter. Use "
             f"--to {', '.join(name for name, each in FORMS.items() if each.is_whole)}."
         )
     own = LocalChatModel(model.base, adapter)
@@ -66,14 +62,9 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
 
 
 def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bool]:
-    """Return for each request whether the export answers as the run does.
-
-    Raises:
-        Mismatch: Most answers are others from their beginning on.
-    """
     if written.answer is None or not spec.requests:
         return []
-    report("answering as the run does")
+    report("answering with the run's own model")
     answered = own_answers(own, spec.requests)
     report(f"answering in {written.program}")
     texts = written.answer(answered)
@@ -84,17 +75,14 @@ def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bo
             pair for pair, is_alike in zip(pairs, alike, strict=True) if not is_alike
         )
         raise Mismatch(
-            f"{written.program} answers {len(pairs) - sum(alike)} of {len(pairs)} rows otherwise "
-            f"than the run, such as {other[:60]!r} instead of {own_text[:60]!r}. The export was "
-            "not kept. Take a finer --quantization, or --to merged."
+            f"{written.program} answers {len(pairs) - sum(alike)} of {len(pairs)} rows differently "
+            f"from the run, such as {other[:60]!r} instead of {own_text[:60]!r}. The export was "
+            "discarded. Use a finer --quantization, or --to merged."
         )
     return [a == b for a, b in pairs]
 
 
 def _whole(text: str) -> str:
-    """Return a text without reasoning, blanks around it and parts of characters.
-
-    Each program shows those its own way.
-    """
+    """Return a text without reasoning, outer blanks and partial characters."""
     answer = text.rpartition(THOUGHT)[2]
     return answer.replace("\N{REPLACEMENT CHARACTER}", "").strip()

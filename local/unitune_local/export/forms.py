@@ -1,4 +1,4 @@
-"""The forms of an export: what is written, and who then answers the requests that verify it."""
+"""Write the forms of an export, each with the program that verifies it."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from unitune_local.models import store
 from unitune_local.models.adapter import CONFIG, read_weights
 from unitune_local.models.model import load_model, round_weights
 
-# What vLLM's --max-lora-rank takes. Source: vllm/config/lora.py at 01230b4.
+# Values of vLLM's --max-lora-rank. Source: vllm/config/lora.py at 01230b4.
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 Answer: TypeAlias = Callable[[Sequence[Answered]], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What stands in the folder now."""
+    """A written export."""
 
-    program: str  # what it was made for, or reads it here, with its version
-    # Lets that answer from the folder; None: it is not installed, as `notes` say
+    program: str  # program that it was made for, or that reads it here, with its version
+    # Answers with the program; None: it is not installed, as `notes` state
     answer: Answer | None
-    use: str  # A command that uses it; ``{folder}`` stands for the folder
+    use: str  # command that uses it, with ``{folder}`` for the folder
     notes: tuple[str, ...] = ()
 
 
 def write_adapter(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
-    """Copy the adapter as peft loads it."""
+    """Copy the adapter in peft's format."""
     del spec
     shutil.copytree(tuned.adapter, folder, dirs_exist_ok=True)
     return Written(
@@ -82,16 +82,16 @@ def write_gguf(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     gguf_file.write_model(file, tensors, tuned.tokenizer, tuned.base, quantization)
     again = ()
     if tuned.embedded and quantization not in DTYPES:
-        what = f"The base came rounded ({tuned.embedded.quantisation}), and {quantization} rounds"
-        again = (f"{what} it a second time. --to gguf-lora keeps the base's own file.",)
+        what = f"The base was already rounded ({tuned.embedded.quantisation}), and {quantization}"
+        again = (f"{what} rounds it again. --to gguf-lora keeps the base's own file.",)
     notes = (*tuned.merging_notes(), *gguf_file.differences(tuned.config), *again)
     return _for_llama_cpp(file, tensors, "llama-server -m {folder}/" + file.name, notes)
 
 
 def write_gguf_lora(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
-    """Write the adapter as GGUF, and beside it the base: its own file where it came as one."""
+    """Write the adapter as GGUF, and the base next to it."""
     tuned.refuse_dora("llama.cpp")
-    tuned.refuse_vocabulary_layers("llama.cpp adapts no embeddings: --to gguf")
+    tuned.refuse_vocabulary_layers("llama.cpp does not adapt embeddings. Use --to gguf")
     tuned.refuse_experts("llama.cpp")
     base = _base_file(tuned, folder, spec.quantization)
     file = folder / f"{spec.name}.lora.gguf"
@@ -111,8 +111,8 @@ def _base_file(tuned: Tuned, folder: Path, quantization: str | None) -> Path:
         return file
     if quantization is not None:
         raise Unsupported(
-            f"base model {embedded.name!r} came as a GGUF file, which is kept as it is: leave "
-            "--quantization out, or take --to gguf."
+            f"base model {embedded.name!r} came as a GGUF file, which is kept unchanged. Leave out "
+            "--quantization, or use --to gguf."
         )
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fetched = store.fetch(embedded, Path(scratch))
@@ -120,20 +120,20 @@ def _base_file(tuned: Tuned, folder: Path, quantization: str | None) -> Path:
 
 
 def write_ollama(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
-    """Write a GGUF file, and the Modelfile with which Ollama answers as in the evaluation."""
+    """Write a GGUF file, and a Modelfile with the settings of the evaluation."""
     text = modelfile(f"{spec.name}.{spec.quantization or _sixteen_bits(tuned)}.gguf", tuned, spec)
     written = write_gguf(tuned, folder, spec)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     use = f"ollama create {shlex.quote(spec.name)} -f {{folder}}/Modelfile"
-    note = "Ollama itself was not run: what answered is llama.cpp, on the file."
+    note = "Ollama itself was not run; llama.cpp answered from the file."
     return replace(written, use=use, notes=(*written.notes, note))
 
 
 def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
-    """Write the adapter as mlx-lm loads it beside its base."""
+    """Write the adapter in mlx-lm's form."""
     del spec
     tuned.refuse_dora("this form for mlx-lm")
-    tuned.refuse_vocabulary_layers("mlx-lm adapts layers alone: --to merged")
+    tuned.refuse_vocabulary_layers("mlx-lm only adapts layers. Use --to merged")
     tuned.refuse_experts("this form for mlx-lm")
     weights: dict[str, Tensor] = {}
     for name, values in read_weights(tuned.adapter).items():
@@ -154,13 +154,13 @@ def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
 
 
 def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
-    """Write the adapter, and a script that starts vLLM with it, its rank and its template."""
+    """Write the adapter, and a script that starts vLLM with it."""
     tuned.refuse_dora("vLLM")
-    tuned.refuse_vocabulary_layers("vLLM adapts no embeddings: --to merged")
+    tuned.refuse_vocabulary_layers("vLLM does not adapt embeddings. Use --to merged")
     largest = tuned.shape.largest_rank
     rank = next((rank for rank in VLLM_RANKS if rank >= largest), None)
     if rank is None:
-        raise Unsupported(f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {largest}.")
+        raise Unsupported(f"vLLM supports ranks up to {VLLM_RANKS[-1]}, not {largest}.")
     adapter = folder / "adapter"
     written = write_adapter(tuned, adapter, spec)
     template = adapter / "chat_template.jinja"
@@ -171,14 +171,14 @@ def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     script = folder / "start.sh"
     script.write_text(VLLM_SCRIPT.format(base=base, rank=rank, name=name), encoding="utf-8")
     script.chmod(0o755)
-    note = "vLLM itself was not run: what answered is the adapter that it will load."
+    note = "vLLM itself was not run; peft answered with the adapter that vLLM will load."
     return replace(written, use="{folder}/start.sh", notes=(note,))
 
 
 VLLM_SCRIPT = """\
 #!/usr/bin/env bash
 # Serves base and adapter at http://127.0.0.1:8000/v1. BASE names another copy of the same base;
-# arguments are vLLM's own. An evaluation asks at temperature 0; vLLM's default is the base's.
+# arguments are passed to vLLM. Evaluations use temperature 0; vLLM's default is the base's.
 set -euo pipefail
 here="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
 name={name}
@@ -191,17 +191,11 @@ exec vllm serve "${{BASE:-$base}}" --host 127.0.0.1 \\
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of an export.
+    """One form of an export."""
 
-    Args:
-        write: Writes it into an empty folder.
-        quantizations: What its weights may be rounded to.
-        is_whole: Whether it holds all weights, and not an adapter and a base.
-    """
-
-    write: Callable[[Tuned, Path, ExportSpec], Written]
-    quantizations: tuple[str, ...] = ()
-    is_whole: bool = False
+    write: Callable[[Tuned, Path, ExportSpec], Written]  # writes it into an empty folder
+    quantizations: tuple[str, ...] = ()  # allowed roundings of its weights
+    is_whole: bool = False  # it has all weights, instead of an adapter
 
 
 FORMS: Mapping[ExportForm, Form] = {
@@ -222,7 +216,7 @@ def _for_llama_cpp(
     notes: tuple[str, ...] = (),
     lora: Path | None = None,
 ) -> Written:
-    """Return a GGUF export; without llama.cpp here the stored weights are compared."""
+    """Return a GGUF export; without llama.cpp, its stored weights are compared."""
     if find_spec("xllamacpp") is not None:
         program = f"llama.cpp (xllamacpp {version('xllamacpp')})"
         return Written(
@@ -238,5 +232,5 @@ def _not_installed(package: str, extra: str) -> str:
 
 
 def _sixteen_bits(tuned: Tuned) -> str:
-    """Return the type of 16 bits that the base's weights lose least in."""
+    """Return the 16-bit type that loses least of the base's weights."""
     return "BF16" if tuned.own_type == "BF16" else "F16"

@@ -1,12 +1,7 @@
-"""GGUF files as llama.cpp reads them: a whole model, or a LoRA adapter over one.
+"""Write GGUF files for llama.cpp: a whole model, or a LoRA adapter.
 
-The package `gguf` writes the file, has the names of all tensors and rounds the weights. What is
-changed on the way, and which metadata a file has, is what llama.cpp's own converter does. Weights
-are read one at a time from float32, so a file takes no more memory than the model that it is made
-of.
-
-Not here: what a file answers (`unitune_local.export.verify`), and other architectures and
-tokenizers; they are refused by name.
+Names, metadata and changes of weights follow llama.cpp's own converter. Weights are written one at
+a time from float32, which needs no more memory than the model.
 
 Source: ggml-org/llama.cpp, conversion/ at 0274f0f and convert_lora_to_gguf.py at 0b03ada.
 """
@@ -48,16 +43,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How llama.cpp stores the models of one type."""
+    """Storage of the models of one type in llama.cpp."""
 
     architecture: MODEL_ARCH
-    # Whether the rows of queries and keys are in another order, `interleaved`
+    # Rows of queries and keys are in another order (`interleaved`)
     interleaves: bool = False
-    # Added to the weights of norms, which transformers adds when it computes
+    # Added to the weights of norms; transformers adds it when it computes
     norm_offset: float = 0.0
-    # Every so many layers one sees all tokens and the others a window; 0: all see all
+    # One of so many layers sees all tokens, the others a window; 0: all layers see all
     full_every: int = 0
-    # Layers of the one size whose queries are scaled by the width of the model
+    # Number of layers of the model size whose queries are scaled by its width
     wide_layers: int = 0
 
 
@@ -77,7 +72,7 @@ FAMILIES = {  # by transformers' name of a model type, or of the text part of a 
     "qwen3_moe": Family(MODEL_ARCH.QWEN3MOE),
     "smollm3": Family(MODEL_ARCH.SMOLLM3, interleaves=True),
 }
-# Metadata of a file by the writer's name for it, with the names that configurations have
+# Metadata of a file by the writer's name, with the names in configurations
 FIELDS = {
     "context_length": ("max_position_embeddings",),
     "embedding_length": ("hidden_size",),
@@ -97,43 +92,39 @@ FIELDS = {
     "expert_used_count": ("num_experts_per_tok",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
 }
-# What weights can be rounded to: all that the package `gguf` writes, the finest first
+# Roundings of weights: all that the package `gguf` writes, the finest first
 QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-# Of which embeddings and head are kept in Q8_0, as llama.cpp keeps them finer than the rest
+# Roundings with embeddings and head in Q8_0, as llama.cpp keeps these finer than the rest
 COARSE = ("Q5_1", "Q5_0", "Q4_1", "Q4_0")
 EMBEDDINGS = ("token_embd.weight", "output.weight")
-# Endings of the names of tensors that are never rounded
+# Endings of tensor names that are never rounded
 EXACT = ("_norm.weight", "ffn_gate_inp.weight", ".lora_a", ".lora_b")
 # Parameter that holds the gate of each expert above its input projection
 GATE_AND_UP = "experts.gate_up_proj"
-# Parts of names that the package `gguf` has under other ones
+# Parts of names that have other names in the package `gguf`
 RENAMED = {"block_sparse_moe.router": "mlp.gate", "block_sparse_moe.experts": "mlp.experts"}
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """Return how llama.cpp stores a model.
-
-    Raises:
-        Unsupported: It is none of those known here, or llama.cpp would compute it otherwise.
-    """
+    """Return the storage of a model in llama.cpp, or raise Unsupported."""
     text = cast("Any", config).get_text_config()
     kind = text.model_type
     if kind not in FAMILIES:
         raise Unsupported(
-            f"GGUF is written for {', '.join(FAMILIES)} models; this one is {kind}. Export it "
+            f"GGUF exports support {', '.join(FAMILIES)} models; this one is {kind}. Export it "
             "with --to merged, and convert that with llama.cpp's convert_hf_to_gguf.py."
         )
     family = FAMILIES[kind]
     if reason := _computed_otherwise(family, text):
         raise Unsupported(
-            f"llama.cpp would not compute this {kind} model as it was trained: {reason}. Export it "
-            "with --to merged."
+            f"llama.cpp would compute this {kind} model differently: {reason}. Export it with "
+            "--to merged."
         )
     return family
 
 
 def _computed_otherwise(family: Family, text: Any) -> str:
-    """Return what llama.cpp does differently, because a file cannot say it; empty: nothing.
+    """Return what llama.cpp would compute differently, as a file cannot state it, or "".
 
     Source: llama.cpp, src/models, which has these as constants.
     """
@@ -158,24 +149,19 @@ def _computed_otherwise(family: Family, text: Any) -> str:
 
 
 def differences(config: PreTrainedConfig) -> Iterator[str]:
-    """Yield what llama.cpp leaves out of a model, for a user to know."""
+    """Yield what llama.cpp leaves out of a model."""
     text = cast("Any", config).get_text_config()
     if text is not config:
-        yield "The file has the language model alone: llama.cpp needs the base's mmproj for images."
+        yield "The file only has the language model; llama.cpp needs the base's mmproj for images."
     if text.model_type == "phi3" and (window := text.sliding_window):
-        yield f"llama.cpp ignores the window of {window:,} tokens that the model's attention has."
+        yield f"llama.cpp ignores the window of {window:,} tokens of the model's attention."
 
 
 def placed(config: PreTrainedConfig, name: str, weights: Tensor) -> Iterator[tuple[str, Floats]]:
-    """Yield the tensors that one of transformers becomes: GGUF name, and float32 in GGUF's order.
+    """Yield the GGUF tensors of one transformers tensor: name, and float32 in GGUF's order.
 
-    None for the parts of a multimodal model that see, two for experts whose gate and input
-    projection are one parameter.
-
-    Args:
-        config: Of the model.
-        name: In transformers, such as ``model.layers.0.self_attn.q_proj.weight``.
-        weights: Or of an adapter that module's ``lora_B``, whose rows are the same.
+    Vision parts of a multimodal model yield none; experts whose gate and input projection are one
+    parameter yield two. For an adapter, the weights are the module's ``lora_B``.
     """
     family, text = family_of(config), cast("Any", config).get_text_config()
     if text is not config and "language_model." not in name and "lm_head" not in name:
@@ -195,7 +181,7 @@ def placed(config: PreTrainedConfig, name: str, weights: Tensor) -> Iterator[tup
 
 
 def gguf_name_of(config: PreTrainedConfig, name: str) -> str:
-    """Return the GGUF name of a tensor of transformers."""
+    """Return the GGUF name of a transformers tensor."""
     layers = int(cast("Any", config).get_text_config().num_hidden_layers)
     names = get_tensor_name_map(family_of(config).architecture, layers)
     *_, language = name.rpartition("language_model.")
@@ -204,7 +190,7 @@ def gguf_name_of(config: PreTrainedConfig, name: str) -> str:
         own = own.replace(here, there)
     gguf_name = names.get_name(own, try_suffixes=(".weight", ".bias"))
     if gguf_name is None:
-        raise Unsupported(f"llama.cpp has no place for the tensor {name!r}.")
+        raise Unsupported(f"llama.cpp does not support the tensor {name!r}.")
     return gguf_name if gguf_name.endswith((".weight", ".bias")) else f"{gguf_name}.weight"
 
 
@@ -214,14 +200,14 @@ def array(weights: Tensor) -> Floats:
 
 
 def interleaved(weights: Floats, heads: int) -> Floats:
-    """Return the rows of each head as llama.cpp stores them: x0 y0 x1 y1 … instead of x… y…."""
+    """Return the rows of each head in llama.cpp's order: x0 y0 x1 y1 … instead of x… y…."""
     halves = weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weights.shape))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelTensors:
-    """A model's tensors as a GGUF file has them; iterating makes each when it is its turn."""
+    """Tensors of a model in a GGUF file; iterating creates one at a time."""
 
     config: PreTrainedConfig
     state: Mapping[str, Tensor]
@@ -238,13 +224,12 @@ class ModelTensors:
 
 
 def _rope(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return how positions rotate, in the layers that see all tokens."""
     rope = cast("Any", config).get_text_config().rope_parameters
     return rope.get("full_attention", rope)
 
 
 def _rope_factors(config: PreTrainedConfig) -> Iterator[tuple[str, Floats]]:
-    """Yield by what rotary frequencies are divided, where a model has that."""
+    """Yield the divisors of rotary frequencies, if a model has them."""
     rope, text = _rope(config), cast("Any", config).get_text_config()
     kind = rope.get("rope_type", "default")
     if kind == "longrope":
@@ -257,7 +242,7 @@ def _rope_factors(config: PreTrainedConfig) -> Iterator[tuple[str, Floats]]:
         yield "rope_freqs.weight", cast("Floats", (plain / scaled).numpy())
     elif kind not in {"default", "linear"}:
         raise Unsupported(
-            f"rotary scaling {kind!r} is not written to GGUF; linear, llama3 and longrope are."
+            f"GGUF exports support rotary scaling by linear, llama3 and longrope, not {kind!r}."
         )
 
 
@@ -268,11 +253,7 @@ def write_model(
     folder: Path,
     quantization: str,
 ) -> None:
-    """Write a whole model.
-
-    Raises:
-        Unsupported: llama.cpp could not run it as it is.
-    """
+    """Write a whole model; raises Unsupported if llama.cpp could not run it."""
     writer = GGUFWriter(path, MODEL_ARCH_NAMES[family_of(tensors.config).architecture])
     _add_config(writer, tensors.config)
     size = int(cast("Any", tensors.config).get_text_config().vocab_size)
@@ -311,11 +292,11 @@ def _add_config(writer: GGUFWriter, config: PreTrainedConfig) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter's tensors, by peft's names, as a GGUF file has them."""
+    """Tensors of a LoRA adapter in a GGUF file, from peft's names."""
 
     config: PreTrainedConfig
     state: Mapping[str, Tensor]
-    alpha: float  # by which, over the rank, llama.cpp scales the update
+    alpha: float  # llama.cpp scales the update by this over the rank
 
     def __len__(self) -> int:
         return len(self.state)
@@ -323,7 +304,7 @@ class Adapter:
     def __iter__(self) -> Iterator[tuple[str, Floats]]:
         for name, weights in self.state.items():
             module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
-            if part == "A.weight":  # which has the update's columns, whose order stays
+            if part == "A.weight":  # has the update's columns, whose order stays
                 yield f"{gguf_name_of(self.config, f'{module}.weight')}.lora_a", array(weights)
             else:
                 for gguf_name, rows in placed(self.config, f"{module}.weight", weights):
@@ -340,7 +321,7 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
 
 
 def _write(writer: GGUFWriter, tensors: ModelTensors | Adapter, quantization: str) -> None:
-    """Write one tensor after another; the header, which is first, says how long each will be."""
+    """Write tensors one at a time, after a header with the length of each."""
     for name, values in tensors:
         kind = _kind(name, values, quantization)
         block, bytes_of_block = GGML_QUANT_SIZES[kind]
@@ -355,7 +336,6 @@ def _write(writer: GGUFWriter, tensors: ModelTensors | Adapter, quantization: st
 
 
 def _kind(name: str, values: Floats, quantization: str) -> GGMLQuantizationType:
-    """Return how a tensor is stored, as llama.cpp's converter decides it."""
     if values.ndim == 1 or name.endswith(EXACT):
         return GGMLQuantizationType.F32
     finer = quantization in COARSE and name in EMBEDDINGS
@@ -365,11 +345,7 @@ def _kind(name: str, values: Floats, quantization: str) -> GGMLQuantizationType:
 
 
 def rounding(path: Path, tensors: ModelTensors | Adapter) -> float:
-    """Return by how much a file's weights differ from those that it was made of.
-
-    Returns:
-        The root mean square of the differences, over that of the weights.
-    """
+    """Return the relative error of a file's weights: RMS of differences over RMS of weights."""
     stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     differences = squares = 0.0
     for name, values in tensors:
@@ -377,5 +353,5 @@ def rounding(path: Path, tensors: ModelTensors | Adapter) -> float:
         read = cast("Floats", dequantize(tensor.data, tensor.tensor_type)).reshape(values.shape)
         differences += float(np.square(read - values, dtype=np.float64).sum())
         squares += float(np.square(values, dtype=np.float64).sum())
-    assert not stored, f"{path.name} holds {', '.join(stored)} besides"
+    assert not stored, f"{path.name} also holds {', '.join(stored)}"
     return (differences / squares) ** 0.5

@@ -1,8 +1,7 @@
-"""The tokenizer of a GGUF file: tokens, merges, how texts are cut before merging, chat template.
+"""Write the tokenizer of a GGUF file: tokens, merges, pre-tokenizer and chat template.
 
-llama.cpp has names of its own for pre-tokenizers, so a byte-level tokenizer can be written if its
-way of cutting has such a name. Tokenizers made from SentencePiece's BPE, which has no
-pre-tokenizer, can all be written. Others are refused.
+A byte-level tokenizer can be written if llama.cpp has a name for its pre-tokenizer. Tokenizers from
+SentencePiece's BPE, which has none, always can.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from unitune_local.models.gguf_model import BYTE_LEVEL, PRE_TOKENIZERS
 
 
 def _split(pattern: str) -> JsonValue:
-    """Return a pre-tokenizer as tokenizer.json has it: by a pattern, and then into bytes."""
     split: dict[str, JsonValue] = {"pattern": {"Regex": pattern}, "behavior": "Isolated"}
     return {
         "type": "Sequence",
@@ -32,7 +30,7 @@ def _split(pattern: str) -> JsonValue:
 
 
 SPLITS = ("qwen2", "llama-bpe", "tekken", "gpt-4o", "qwen35")
-# By llama.cpp's names; of several with the same pattern the best known
+# By llama.cpp's names; of several with the same pattern, the best known
 KNOWN_PRE_TOKENIZERS: dict[str, JsonValue] = {
     **PRE_TOKENIZERS,
     **{name: _split(GGUF_PRE_TOKENIZER_SPLITS[name]) for name in SPLITS},
@@ -43,17 +41,7 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 def add_tokenizer(
     writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, folder: Path, size: int
 ) -> None:
-    """Write a tokenizer and its chat template.
-
-    Args:
-        writer: Of the file.
-        tokenizer: With a chat template.
-        folder: Where its files stand.
-        size: Of the model's vocabulary, which may have more ids than the tokenizer has tokens.
-
-    Raises:
-        Unsupported: llama.cpp would cut texts into other tokens.
-    """
+    """Write a tokenizer and its chat template; raises Unsupported if llama.cpp lacks it."""
     tokens, types = _tokens(tokenizer, size)
     core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
     if of_sentencepiece := core["model"].get("byte_fallback") is True:
@@ -66,7 +54,7 @@ def add_tokenizer(
     writer.add_eot_token_id(turn_end(tokenizer))
     special = SpecialVocab(folder, load_merges=not of_sentencepiece, n_vocab=size)
     special.chat_template = cast("str", cast("Any", tokenizer).chat_template)
-    # Nothing stood before the template's own text in training.
+    # In training, nothing came before the template's own text.
     special.add_special_token = {"bos": _writes_bos(tokenizer), "eos": False}
     special.add_to_gguf(writer, quiet=True)
 
@@ -74,11 +62,11 @@ def add_tokenizer(
 def _add_sentencepiece(
     writer: GGUFWriter, core: dict[str, Any], tokens: list[str], types: list[TokenType]
 ) -> None:
-    """Write what llama.cpp needs for a tokenizer that was made from SentencePiece's BPE.
+    """Write a tokenizer from SentencePiece's BPE.
 
-    It merges the two neighbours whose whole has the highest score, and not by a list of merges; so
-    a token's score is the place of the merge that makes it. Tokens and types are changed to those
-    that llama.cpp expects: bytes have a type, and added tokens have blanks as blanks.
+    llama.cpp merges neighbours by the score of the result instead of a list, so a token's score is
+    the place of its merge. Tokens and types are changed: bytes get a type, added tokens real
+    blanks.
     """
     merges = cast("list[list[str] | str]", core["model"]["merges"])
     places: dict[str, int] = {}
@@ -99,7 +87,7 @@ def _add_sentencepiece(
 
 
 def _begins_with_blank(core: dict[str, Any]) -> bool:
-    """Whether a blank is put before a text, and after each control token."""
+    """Return whether a blank is put before a text, and after each control token."""
     steps: list[dict[str, Any]] = [core["normalizer"] or {}, core["pre_tokenizer"] or {}]
     for step in steps:
         steps.extend(step.get("normalizers", []) + step.get("pretokenizers", []))
@@ -109,7 +97,7 @@ def _begins_with_blank(core: dict[str, Any]) -> bool:
 
 
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes the token of the beginning, and not before each turn."""
+    """Return whether the chat template writes the BOS token once, at the beginning."""
     bos = cast("str | None", tokenizer.bos_token)
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     text = cast("str", cast("Any", tokenizer).apply_chat_template(turns, tokenize=False))
@@ -117,7 +105,7 @@ def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], list[TokenType]]:
-    """Return the token of each id with its type; ids without one are filled up."""
+    """Return the token of each id with its type; missing ids are padded."""
     vocabulary = {index: token for token, index in tokenizer.get_vocab().items()}
     added = cast("dict[int, Any]", tokenizer.added_tokens_decoder)
     tokens = [vocabulary.get(index, f"[PAD{index}]") for index in range(size)]
@@ -135,11 +123,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], l
 
 
 def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return llama.cpp's name of how a tokenizer cuts a text before it merges bytes.
-
-    Raises:
-        Unsupported: It is not a byte-level tokenizer, or cuts in a way that is not known here.
-    """
+    """Return llama.cpp's name of a tokenizer's pre-tokenizer, or raise Unsupported."""
     core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
     given = _essence(core["pre_tokenizer"])
     if core["model"]["type"] == "BPE":
@@ -147,14 +131,14 @@ def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
             if _essence(known) == given:
                 return name
     raise Unsupported(
-        "llama.cpp would cut texts into other tokens than this tokenizer, whose pre-tokenizer is "
-        f"none of {', '.join(KNOWN_PRE_TOKENIZERS)}. Export it with --to merged, and convert that "
-        "with llama.cpp's convert_hf_to_gguf.py."
+        "llama.cpp would cut texts into other tokens than this tokenizer. Supported pre-tokenizers "
+        f"are {', '.join(KNOWN_PRE_TOKENIZERS)}. Export it with --to merged, and convert that with "
+        "llama.cpp's convert_hf_to_gguf.py."
     )
 
 
 def _essence(pre: JsonValue) -> list[tuple[object, ...]]:
-    """Return of a pre-tokenizer what decides where a text is cut."""
+    """Return the settings of a pre-tokenizer that decide where a text is cut."""
     if not isinstance(pre, dict):
         return []
     if pre["type"] == "Sequence":

@@ -1,8 +1,7 @@
-"""Ollama's Modelfile, with the settings of the evaluation and the template of the training.
+"""Write Ollama's Modelfile, with the evaluation's settings and the training's template.
 
-Ollama's templates are Go's, not Jinja's. What a Jinja template writes around each role's turns is
-read off conversations of marked words; what is made of it is held against the very rows that the
-export is verified by, and a template that says more than that is refused.
+Ollama's templates use Go's syntax. The texts of a Jinja template around each role's turns are read
+from probe conversations, and the result is compared with it on the rows of the run.
 
 Source: ollama/ollama, docs/modelfile.mdx and docs/template.mdx at fb30760.
 """
@@ -21,25 +20,25 @@ from unitune.models import Request
 from unitune_local.data.rendering import render_prompt, turn_end
 from unitune_local.export.tuned import Tuned
 
-# Tokens of context that Ollama is to hold in memory, unless the model takes fewer
+# Maximum context that Ollama holds in memory, in tokens
 MOST_CONTEXT = 8192
-# Words that no template writes itself
+# Words that no template contains
 SYSTEM, USER, ANSWER, MORE = "XsystemX", "XuserX", "XanswerX", "XmoreX"
 ROLES = ("system", "user", "assistant")
 UNTRANSLATABLE = (
-    "the chat template cannot be written as one of Ollama's: {why}. Export it with --to gguf; "
-    "llama.cpp reads the template as it is."
+    "the chat template cannot be converted to Ollama's syntax: {why}. Export it with --to gguf; "
+    "llama.cpp reads the template unchanged."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What stands before and after the turns of a conversation, by role."""
+    """Texts before and after the turns of a conversation, by role."""
 
     before: dict[str, str]
     after: dict[str, str]
-    without_system: str  # written first where there is no system turn
-    answer: str  # after which the model begins
+    without_system: str  # text at the beginning without a system turn
+    answer: str  # text before the model's answer
 
     def render(self, request: Request) -> str:
         """Return the text that Ollama would send to the model."""
@@ -52,7 +51,7 @@ class Template:
 
     @property
     def go(self) -> str:
-        """In Go's syntax."""
+        """Template in Go's syntax."""
         alone = f"{{{{ if not .System }}}}{self.without_system}{{{{ end }}}}"
         turns = "{{ else }}".join(
             f'{{{{ if eq .Role "{role}" }}}}{self.before[role]}{{{{ .Content }}}}{self.after[role]}'
@@ -70,11 +69,7 @@ class Template:
 
 
 def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
-    """Return the Modelfile of a GGUF file beside it.
-
-    Raises:
-        Unsupported: The chat template has no equivalent in Ollama's form.
-    """
+    """Return the Modelfile of a GGUF file; raises Unsupported for an untranslatable template."""
     tokenizer = tuned.tokenizer
     template = _checked(tokenizer, spec.requests)
     context = int(cast("Any", tuned.config).get_text_config().max_position_embeddings)
@@ -93,12 +88,12 @@ def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
 
 
 def _checked(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request]) -> Template:
-    """Return the template, once it has written all requests as the tokenizer's own does."""
+    """Return the template, checked against the tokenizer's own on all requests."""
     template = _read_off(tokenizer)
     texts = [*template.before.values(), *template.after.values(), template.answer]
     if "{{" in "".join([*texts, template.without_system]):
         raise Unsupported(
-            UNTRANSLATABLE.format(why="the template writes {{, which means more there")
+            UNTRANSLATABLE.format(why="the template writes {{, which is syntax there")
         )
     bos = cast("str | None", tokenizer.bos_token) or ""
     for request in requests:
@@ -150,5 +145,5 @@ def _between(text: str, first: str, second: str) -> str:
 
 def _quoted(text: str) -> str:
     if '"""' in text:
-        raise Unsupported(UNTRANSLATABLE.format(why='a text holds """, which ends texts there'))
+        raise Unsupported(UNTRANSLATABLE.format(why='a text contains """, which ends texts there'))
     return f'"""{text}"""'

@@ -1,4 +1,4 @@
-"""A tuned model as exports read it: its base, its adapter, and both merged."""
+"""Read a tuned model for exports: its base, its adapter, and both merged."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from unitune_local.models.model_folder import OTHERS, TOKENIZERS
 from unitune_local.models.store import EmbeddedModel
 from unitune_local.settings import AdapterShape
 
-# Of weights that are not rounded in blocks, by GGUF's names
+# Dtypes of weights that are not rounded in blocks, by GGUF's names
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# Without them vLLM and transformers do not load a multimodal model
+# vLLM and transformers need these to load a multimodal model
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a training has left."""
+    """Files written by a training."""
 
     model: TunedModel
     adapter: Path
@@ -42,49 +42,49 @@ class Tuned:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """Of the base model."""
+        """Configuration of the base model."""
         return config_of(self.base)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """With the chat template of the training."""
+        """Tokenizer with the chat template of the training."""
         return load_tokenizer(self.base, self.record.settings.chat)
 
     @cached_property
     def shape(self) -> AdapterShape:
-        """Of the adapter."""
+        """Shape of the adapter."""
         return read_shape(self.adapter)
 
     @cached_property
     def record(self) -> AdapterRecord:
-        """What stands beside the adapter."""
+        """Record that is stored with the adapter."""
         return read_record(self.adapter)
 
     @property
     def is_full(self) -> bool:
-        """Whether every weight was trained, so that there is no adapter."""
+        """True if every weight was trained instead of an adapter."""
         return is_full(self.adapter)
 
     @property
     def scale(self) -> float:
-        """By what the adapter's update is multiplied."""
+        """Scaling factor of the adapter's update."""
         return self.shape.lora_alpha / self.shape.r ** (0.5 if self.shape.use_rslora else 1)
 
     @property
     def own_type(self) -> str:
-        """The type of 16 bits, or 32, that the base model's weights are stored in."""
+        """Type, of 16 or 32 bits, of the base model's stored weights."""
         kept = cast("torch.dtype | None", cast("Any", self.config).dtype)
         return next((name for name, dtype in DTYPES.items() if dtype is kept), "F32")
 
     @property
     def embedded(self) -> EmbeddedModel | None:
-        """The GGUF file that the base was made from; None: it came otherwise."""
+        """GGUF file that the base was made from, if any."""
         came_so = (self.base / store.ORIGIN).exists()
         return store.EMBEDDED.get(self.model.base) if came_so else None
 
     @property
     def base_address(self) -> str:
-        """How other programs find the base: by its name on the hub, or its folder here."""
+        """Address of the base for other programs: its name on the hub, or its folder here."""
         name = self.model.base
         is_here = name in store.EMBEDDED or Path(name).expanduser().is_dir()
         return str(self.base) if is_here else name
@@ -101,21 +101,21 @@ class Tuned:
         return whole
 
     def copy_tokenizer(self, folder: Path) -> None:
-        """Copy the files of tokenizer, chat template and image processor as they are."""
+        """Copy the files of tokenizer, chat template and image processor unchanged."""
         for name in {*TOKENIZERS, *OTHERS, *PROCESSORS} - {"config.json", "generation_config.json"}:
             if (self.base / name).exists():
                 shutil.copyfile(self.base / name, folder / name)
 
     def refuse_dora(self, program: str) -> None:
-        """Refuse an adapter that scales rows anew where a program would leave that out."""
+        """Raise Unsupported for a DoRA adapter, whose magnitudes the program would ignore."""
         if self.shape.use_dora:
             raise Unsupported(
-                f"the adapter is a DoRA one, whose magnitudes {program} does not read. Export it "
-                "merged: --to merged or --to gguf."
+                f"{program} does not read the magnitudes of this DoRA adapter. Export it merged: "
+                "--to merged or --to gguf."
             )
 
     def refuse_experts(self, program: str) -> None:
-        """Refuse an adapter of experts, or with ranks of its own for some layers."""
+        """Raise Unsupported for an adapter of experts, or with several ranks."""
         if self.shape.target_parameters or self.shape.rank_pattern or self.shape.alpha_pattern:
             raise Unsupported(
                 "the adapter changes experts or has several ranks, which "
@@ -123,28 +123,28 @@ class Tuned:
             )
 
     def refuse_vocabulary_layers(self, why: str) -> None:
-        """Refuse an adapter of embeddings or output head."""
+        """Raise Unsupported for an adapter of embeddings or output head."""
         if self.is_full:
             return
         changed = {*self.shape.target_names, *(self.shape.modules_to_save or ())}
         if tuned := sorted({"embed_tokens", "lm_head"} & changed):
-            raise Unsupported(f"the adapter changes {' and '.join(tuned)}, and {why}.")
+            raise Unsupported(f"the adapter changes {' and '.join(tuned)}, but {why}.")
 
     def refuse_unmergeable(self) -> None:
-        """Refuse what a merged model could not hold as it was trained."""
+        """Raise Unsupported if a merged model would differ from the trained one."""
         if getattr(self.config, "quantization_config", None) is not None:
             raise Unsupported(
                 f"the files of base model {self.model.base!r} are quantised, so a merged model "
-                "would be rounded a second time. Export it with --to adapter, or tune the base "
-                "that they were made from."
+                "would be rounded a second time. Export it with --to adapter, or tune the "
+                "unquantised base."
             )
         if cast("Any", self.config).tie_word_embeddings:
-            why = "the model has one matrix for both, which merging would tear apart: --to adapter"
+            why = "the model has one matrix for both, which merging would split. Use --to adapter"
             self.refuse_vocabulary_layers(why)
 
     def merging_notes(self) -> tuple[str, ...]:
-        """Return what a user must know of a merged model's weights."""
+        """Return notes on a merged model's weights."""
         if quantization := self.record.settings.quantization:
-            what = f"It was trained beside {quantization} weights and is merged into the base's own"
-            return (f"{what}, finer ones, so its answers may differ.",)
+            what = f"It was trained with {quantization} weights but merged into finer ones"
+            return (f"{what}, so its answers may differ.",)
         return ()

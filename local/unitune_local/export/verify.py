@@ -1,8 +1,4 @@
-"""What an export answers to a run's requests, in the program that it was made for.
-
-Each function loads what was written, answers greedily, and returns the texts. What they are held
-against is what the run's own model answers, through the very code that an evaluation uses.
-"""
+"""Answer a run's requests with an export, in the program that it was made for."""
 
 from __future__ import annotations
 
@@ -28,10 +24,10 @@ from unitune_local.inference.generate import generate
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
 from unitune_local.settings import Quantization
 
-# So far two answers are alike that may part later: other arithmetic turns a near tie of two tokens,
-# and each answer of many tokens has some. A wrong weight shows in the first token.
+# Characters in which two answers must agree. Other arithmetic may flip a near tie of tokens, and
+# each long answer has some. A wrong weight shows in the first token.
 ALIKE_CHARACTERS = 12
-# Share of answers that must begin alike; of a model with a wrong tensor order none does
+# Share of answers that must agree so far; with a wrong tensor order, none does
 LEAST_ALIKE = 0.5
 
 
@@ -44,11 +40,7 @@ class Answered(NamedTuple):
 
 
 def own_answers(model: LocalChatModel, requests: Sequence[Request]) -> list[Answered]:
-    """Return what a run's model answers; requests that it cannot answer are left out.
-
-    Raises:
-        BackendError: It can answer none.
-    """
+    """Return a run's answers, without failed ones; raises BackendError if all failed."""
     replies = event_loop.run(_collect(model, requests))
     answered = [
         Answered(request, reply.text, (reply.prompt_tokens or 0) + request.max_tokens)
@@ -56,7 +48,7 @@ def own_answers(model: LocalChatModel, requests: Sequence[Request]) -> list[Answ
         if reply.error is None
     ]
     if requests and not answered:
-        raise BackendError(f"the run's own model answers none of its rows: {replies[0].error}")
+        raise BackendError(f"the run's own model cannot answer its rows: {replies[0].error}")
     return answered
 
 
@@ -69,7 +61,7 @@ async def _collect(model: LocalChatModel, requests: Sequence[Request]) -> list[R
 
 
 def in_transformers(folder: Path, answered: Sequence[Answered]) -> list[str]:
-    """Return what a whole model in a folder answers."""
+    """Return the answers of a whole model in a folder."""
     requests = [each.request for each in answered]
     return [reply.text for reply in event_loop.run(_collect(LocalChatModel(str(folder)), requests))]
 
@@ -77,7 +69,7 @@ def in_transformers(folder: Path, answered: Sequence[Answered]) -> list[str]:
 def in_peft(
     base: Path, adapter: Path, quantization: Quantization | None, answered: Sequence[Answered]
 ) -> list[str]:
-    """Return what an adapter answers beside its base, computed as peft does."""
+    """Return the answers of an adapter on its base, computed by peft."""
     device = machine.device()
     dtype = machine.best_dtype(device)
     model = load_model(base, dtype, device=device, quantization=quantization)
@@ -95,11 +87,7 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
 
 
 def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered]) -> list[str]:
-    """Return what a GGUF file answers in llama.cpp, through the chat template that it holds.
-
-    Raises:
-        Mismatch: llama.cpp cannot load it.
-    """
+    """Return the answers of a GGUF file in llama.cpp; raises Mismatch if it cannot load it."""
     package = cast("Any", import_module("xllamacpp"))  # an extra, without types
     params = package.CommonParams()
     params.model.path = str(file)
@@ -109,7 +97,7 @@ def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered])
     params.n_parallel = 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
     params.n_gpu_layers = 0
-    params.force_pure_content_parser = True  # calls of tools stay in the text
+    params.force_pure_content_parser = True  # tool calls stay in the text
     params.api_keys = [secrets.token_hex()]  # it listens on this machine, which may be shared
     params.verbosity = 0
     try:
@@ -138,7 +126,7 @@ def _llama_cpp_answer(server: Any, request: Request) -> str:
 
 
 def in_mlx(base: Path, adapter: Path, answered: Sequence[Answered]) -> list[str]:
-    """Return what an adapter in mlx-lm's form answers over its base."""
+    """Return the answers of an adapter in mlx-lm's form on its base."""
     package = cast("Any", import_module("mlx_lm"))  # an extra
     model, mlx_tokenizer = package.load(str(base), adapter_path=str(adapter))
     tokenizer = load_tokenizer(base)

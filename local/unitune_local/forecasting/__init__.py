@@ -1,1 +1,1 @@
-"""What a training would take: time and memory."""
+"""Forecast the time and memory of a training."""

@@ -1,8 +1,6 @@
-"""Count the operations and bytes of a training, one formula each for every architecture.
+"""Count the operations and bytes of a training, with one formula for every architecture.
 
-A micro-batch holds what enters and leaves the products of its layers, its logits and, where
-attention keeps them, its scores. Time is operations times the seconds of one, and memory is the
-formula's times a share; both factors are measured on this machine (`unitune_local.models.size`).
+Factors that are measured on this machine (`unitune_local.models.size`) make them time and memory.
 """
 
 from __future__ import annotations
@@ -31,41 +29,41 @@ from unitune_local.objectives.loss import Form, most_logits
 from unitune_local.settings import Settings
 from unitune_local.spec import SpeedBasis
 
-# Start, and the saving and checking of the adapter: the embedded model on two idle cores.
+# Starting, saving and checking of the adapter: the embedded model on two idle cores.
 OVERHEAD_SECONDS = 12.0
-# What a layer takes in each micro-batch whatever its size, as operations: about a millisecond.
+# Operations that equal the fixed time of a layer in each micro-batch: about a millisecond.
 LAYER_FLOPS = {"cpu": 5e7, "mps": 1e9, "cuda": 1e11}
-LEAST_SECONDS = 2.0  # of steps; fewer say nothing
+LEAST_SECONDS = 2.0  # of steps; a shorter measurement does not count
 
 # Python with torch, transformers and peft, and a first step of the smallest model.
 PROCESS_BYTES = 500 * 2**20
-TRAINED_BYTES, ADAM_BYTES = 8, 8  # of a trained weight: itself, its gradient; two moments
+TRAINED_BYTES, ADAM_BYTES = 8, 8  # of a trained weight: itself and its gradient; two moments
 QUANTIZED_BYTES = {"4bit": 0.516, "8bit": 1.0}  # 4 bits, and a scale for 64 of them in 8 bits
-WORKSPACE = 1.4  # gradients, what kernels need besides, and holes in the heap
+WORKSPACE = 1.4  # gradients, other needs of kernels, and fragmentation of the heap
 NORM_BYTES = 8  # of a token's hidden value in each layer: both norms compute in float32
 LOGIT_BYTES = 12  # of a logit: itself, its log-probability and its gradient, in float32
-# A CPU's kernels in bfloat16 are made for each number of tokens anew, and kept: 13 MiB a number
-# were measured, growing no more after 43 to 60 of them, as oneDNN keeps 1024 kernels.
+# A CPU compiles and caches bfloat16 kernels for each number of tokens: 13 MiB a number were
+# measured, up to 43 to 60 of them, as oneDNN keeps 1024 kernels.
 # Source: https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html (2026-11-25).
 LENGTH_BYTES, MOST_LENGTHS = 14 * 2**20, 45
-GATHERED_LAYERS = 3  # whole at once: the current layer, the next, and what all processes sent
+GATHERED_LAYERS = 3  # whole at once: the current layer, the next, and the inputs from all processes
 
 
 class PartCost(NamedTuple):
-    """What a micro-batch takes."""
+    """Cost of a micro-batch."""
 
-    tokens: int  # that pass through the layers
+    tokens: int  # tokens that pass through the layers
     flops: float  # operations
-    held: int  # bytes beside weights and optimiser
+    held: int  # bytes in addition to weights and optimiser
 
 
 def part_cost(
     size: ModelSize, rows: Sequence[TrainingRow], form: Form, settings: Settings
 ) -> PartCost:
-    """Return what one micro-batch takes, in forward and backward.
+    """Return the cost of one micro-batch, in forward and backward.
 
     Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
-    the gradient of a trained weight; attention likewise with 4 H a query-key pair, three times.
+    the gradient of a trained weight; attention takes 4 H a query-key pair, three times.
     """
     if form.kind == "padded":
         rows = [side for row in rows for side in row.conversations]
@@ -103,10 +101,7 @@ def part_cost(
 
 
 def _score_bytes(size: ModelSize, form: Form, settings: Settings, queries: int, keys: int) -> int:
-    """Return the bytes that attention keeps of pairs of tokens in one layer.
-
-    Attention that torch fuses keeps its mask alone (`unitune_local.data.attention`).
-    """
+    """Return the bytes that attention keeps of pairs in a layer; fused, only its mask."""
     itemsize, scores = settings.torch_dtype.itemsize, size.heads * queries * keys
     plain = form.kind == "packed" and settings.makes_kernels and scores <= LARGEST_PLAIN_SCORES
     if plain:
@@ -117,36 +112,36 @@ def _score_bytes(size: ModelSize, form: Form, settings: Settings, queries: int, 
 
 
 class StepCost(NamedTuple):
-    """The micro-batches of a step, and what the process takes that has most of it."""
+    """Micro-batches of a step, and their costs in the busiest process."""
 
     parts: list[list[TrainingRow]]
     busiest: list[PartCost]
 
 
 def training_conditions(size: ModelSize, settings: Settings) -> Conditions:
-    """Return the conditions under which the speed of a training is measured and kept."""
+    """Return the conditions that the speed of a training is measured and stored under."""
     dtype, threads = settings.torch_dtype, settings.threads
     return Conditions("training", size, settings.device, dtype, threads, settings.quantization)
 
 
 class CostModel(NamedTuple):
-    """What the trainings of a model take on this machine."""
+    """Cost model of the trainings of a model on this machine."""
 
     size: ModelSize
     speed: Speed
-    is_plain: bool  # whether its attention is plain causal
-    file_bytes: int  # size of the files of its weights
+    is_plain: bool  # its attention is plain causal
+    file_bytes: int  # size of its weight files
     optimizer_bytes: float = ADAM_BYTES  # state of the optimiser for each trained weight
 
     def form(self, settings: Settings) -> Form:
-        """Return how micro-batches are expected to be laid out."""
+        """Return the expected layout of micro-batches."""
         packs = self.size.packs and self.is_plain
         share = packs and settings.share_prefix
         kind = "packed" if packs else "padded"
         return Form(kind, share, settings.length_multiple, most_logits(settings))
 
     def step(self, rows: Sequence[TrainingRow], settings: Settings) -> StepCost:
-        """Return rows as they would be spread over processes, and cut."""
+        """Return rows spread over processes and cut into micro-batches, with their costs."""
         form = self.form(settings)
         cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
         ranks = [cut(share) for share in spread_rows(rows, settings.processes)]
@@ -155,17 +150,18 @@ class CostModel(NamedTuple):
         return StepCost([*chain(*ranks)], busiest)
 
     def seconds(self, parts: Sequence[PartCost]) -> float:
-        """Return how long micro-batches take, forward and backward."""
+        """Return the seconds of micro-batches, forward and backward."""
         return self.speed.flop_seconds * sum(part.flops for part in parts)
 
     def peak_bytes(self, settings: Settings, parts: Sequence[PartCost]) -> int:
-        """Return the most memory that the processes of a device hold together."""
+        """Return the peak memory of all processes on a device, in bytes."""
         size, itemsize = self.size, settings.torch_dtype.itemsize
         matrices = size.matrices * QUANTIZED_BYTES.get(settings.quantization or "", itemsize)
         if settings.shard:
             matrices *= 1 / settings.processes + GATHERED_LAYERS / size.layers
         frozen = 0 if size.trains_all else matrices + itemsize * (size.parameters - size.matrices)
-        # Files of another dtype are read beside the weights; those of the same are the weights.
+        # Files of another dtype are read in addition to the weights; others are mapped as the
+        # weights.
         is_mapped = round(self.file_bytes / size.parameters) == itemsize
         read_whole = settings.device != "cuda" and not (is_mapped or settings.quantization)
         lengths = len({part.tokens for part in parts}) if settings.makes_kernels else 0
@@ -177,9 +173,9 @@ class CostModel(NamedTuple):
 
 
 class StepClock:
-    """Time the steps of a training by its events.
+    """Timer of a training's steps by its events.
 
-    The later half counts, as kernels are prepared in the first steps.
+    Only the later half counts, as kernels are prepared in the first steps.
     """
 
     def __init__(self, note: Note) -> None:
@@ -188,7 +184,7 @@ class StepClock:
         self.steps: list[tuple[float, int]] = []  # seconds and tokens of each
 
     def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
-        """Pass an event on; a step has taken the time since the event before it."""
+        """Pass on an event; a step has taken the time since the previous event."""
         if kind == "step":
             seconds = time.perf_counter() - self._before
             self.steps.append((seconds, cast("int", data["tokens"])))
@@ -197,13 +193,13 @@ class StepClock:
 
     @property
     def says_enough(self) -> bool:
-        """Whether the steps took long enough, on a machine that is not overloaded now."""
+        """True if the steps took long enough and the machine is not overloaded now."""
         return (
             sum(seconds for seconds, _ in self.steps) > LEAST_SECONDS and not machine.overloaded()
         )
 
     def keep(self, basis: SpeedBasis, device: str, busy_share: float = 0.0) -> None:
-        """Keep the speed of the steps and the memory of this process for later forecasts."""
+        """Store the speed of the steps and the memory of this process for later forecasts."""
         timed = self.steps[len(self.steps) // 2 :]
         seconds, tokens = (sum(column) for column in zip(*timed, strict=True))
         speed = Speed(

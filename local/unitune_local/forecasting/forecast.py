@@ -1,10 +1,4 @@
-"""Forecast the time and memory of a training from rows, configuration and machine.
-
-The rows are rendered and laid into the very batches that training would make, so tokens, steps and
-the gain of a shared prefix are exact. What the batches take is one formula
-(`unitune_local.forecasting.cost`) times factors that were measured on this machine, or guessed.
-They are made to fit into memory (`unitune_local.forecasting.memory_fit`). No weights are loaded.
-"""
+"""Forecast the time and memory of a training from its rendered rows, without loading weights."""
 
 from __future__ import annotations
 
@@ -59,16 +53,16 @@ from unitune_local.parallel.ranks import process_findings
 from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import STATE_BYTES, Settings, resolve
 
-# Low and high of time and of memory, as shares of what is expected. Nothing was measured on GPUs.
+# Low and high end of time and memory, as shares of the expected values; not measured on GPUs
 MEASURED_BANDS = ((0.65, 1.35), (0.65, 1.35))
 GUESSED_BANDS, GPU_BANDS = ((0.5, 2.0), (0.6, 1.5)), ((0.2, 5.0), (0.5, 2.0))
-# Time of answers by a model whose adapter is not merged, so that its products come one by one.
+# Time of answers with an unmerged adapter, relative to a merged one
 ADAPTER_SHARE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingForecast:
-    """What a training would take (`summary`), with the rows and batches that it was made from."""
+    """Forecast of a training (`summary`), with the rows and batches that it was made from."""
 
     cost: CostModel
     rows: tuple[TrainingRow, ...]
@@ -80,7 +74,7 @@ class TrainingForecast:
 def forecast(
     job: Job, folder: Path, train: Dataset, validation: Dataset, start: Path | None = None
 ) -> TrainingForecast:
-    """Return how a job would be trained here, and what that would take.
+    """Return the forecast of a job's training on this machine.
 
     Raises:
         JobError: The options of this backend are not valid.
@@ -112,7 +106,7 @@ def forecast(
     findings += scorer_findings(job, train) if answers else ()
     if start and read.shape and (difference := misfit(model, start)):
         what = f"the adapter in {start} does not fit the base model: {difference}."
-        findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
+        findings.append(error("start-adapter", what, "Use another adapter, or its own base."))
     findings += _findings(settings, learnt.rows, context_of(folder))
     findings += () if settings.raw_text else _endless(learnt.rows, turn_ends(tokenizer))
     findings += reach_findings(model, settings)
@@ -161,14 +155,14 @@ def _can_checkpoint(model: PeftModel) -> bool:
 
 
 class _TrainingTime(NamedTuple):
-    """Everything that the time of a training depends on, beside its steps."""
+    """Everything except the steps that the time of a training depends on."""
 
     cost: CostModel
     batching: Batching
     rows: Sequence[TrainingRow]
     validation: Sequence[TrainingRow]
-    sampling: Speed | None  # of answers, where they are sampled
-    score_seconds: float  # of the answers at each evaluation
+    sampling: Speed | None  # speed of sampled answers, if any
+    score_seconds: float  # for the answers at each evaluation
 
     def of(self, steps: int, answer_tokens: int) -> float:
         """Return the seconds of so many steps, with sampled answers of so many tokens."""
@@ -198,30 +192,26 @@ class _TrainingTime(NamedTuple):
 
 
 def require_memory(summary: Forecast) -> None:
-    """Refuse a training that would not fit into memory.
-
-    Raises:
-        Unsupported: It needs more than there is.
-    """
+    """Raise Unsupported if a training does not fit into memory."""
     needed, available = summary.memory_bytes, summary.memory_available_bytes
     count = summary.settings.get("processes", 1)
     if needed > available:
         whole = f" Each of the {count} processes holds the whole model." if count != 1 else ""
         if summary.settings.get("shard"):
-            whole = f" The model is spread over the {count} processes already."
+            whole = f" The model is already spread over the {count} processes."
         raise Unsupported(
-            f"the training needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} "
-            f"GB are free.{whole} Free some, use a smaller model or lower tuning.sequence_length "
-            "or tuning.lora.rank."
+            f"the training needs about {needed / 1e9:.1f} GB of memory, but only "
+            f"{available / 1e9:.1f} GB are free.{whole} Free some, use a smaller model, or lower "
+            "tuning.sequence_length or tuning.lora.rank."
         )
 
 
 def quantization_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield why the weights cannot be quantised here, if they are to be."""
+    """Yield errors for weights that cannot be quantised."""
     name = settings.quantization
-    setting = f"options.local.quantization is {name}, and "
+    setting = f"options.local.quantization is {name}, but "
     if name is not None and settings.device == "mps":
-        what = f"{setting}bitsandbytes has no {name} weights on mps."
+        what = f"{setting}bitsandbytes does not support {name} weights on mps."
         yield error("quantization", what, "Add device: cpu, or leave quantization out.")
     elif name is not None and find_spec("bitsandbytes") is None:
         fix = f"{install_command('local', '4bit')}, or leave quantization out."
@@ -229,8 +219,8 @@ def quantization_findings(settings: Settings) -> Iterator[Finding]:
     elif name == "8bit" and settings.dora:
         yield error(
             "quantization",
-            "tuning.lora.dora needs the sizes of the base's weights before the first step, and "
-            "peft cannot read them from 8bit weights.",
+            "tuning.lora.dora needs the norms of the base's weights before the first step, which "
+            "peft cannot read from 8bit weights.",
             "Use quantization: 4bit, or leave dora out.",
         )
 
@@ -239,14 +229,14 @@ def _busy(speed: Speed) -> Iterator[Finding]:
     if (share := speed.busy_share) > machine.BUSY_SHARE:
         yield warning(
             "calibrated-while-busy",
-            f"other programs used {share:.0%} of the processor during the calibration; the "
-            "training takes less when it has the machine for itself.",
+            f"other programs used {share:.0%} of the processor during the calibration, so the "
+            "training takes less time on an idle machine.",
             "Run unitune plan --calibrate again when they have ended.",
         )
 
 
 def _earliest_end(settings: Settings, rows: int) -> int:
-    """Return the step at which a training may end first: one gain, and none after it."""
+    """Return the earliest step at which a training may end: one gain, and none after it."""
     patience = settings.selection.patience
     if patience is None:
         return settings.steps(rows)
@@ -256,7 +246,6 @@ def _earliest_end(settings: Settings, rows: int) -> int:
 def _score_seconds(
     settings: Settings, folder: Path, validation: Dataset, rows: Sequence[TrainingRow]
 ) -> float:
-    """Return what answers to the validation rows take once, the model being loaded."""
     if settings.selection.best_by != "score":
         return 0.0
     tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
@@ -266,9 +255,9 @@ def _score_seconds(
 
 def _score_findings(settings: Settings, validation: Dataset) -> Iterator[Finding]:
     if settings.selection.best_by == "score" and validation.rows and not scored_cases(validation):
-        what = "tuning.best_by is score, and no validation row has an answer to give: all are rated"
+        what = "tuning.best_by is score, but every validation row is rated false, so no row has an "
         fix = "Add rows whose label is true, or set best_by to loss."
-        yield error("no-validation", f"{what} false.", fix)
+        yield error("no-validation", f"{what}answer to score.", fix)
 
 
 def _evaluation_findings(
@@ -276,21 +265,19 @@ def _evaluation_findings(
 ) -> Iterator[Finding]:
     selection = settings.selection
     if selection.needs_validation and not validation:
-        what = (
-            "tuning.early_stopping and tuning.keep go by the validation rows, and there are none."
-        )
-        fix = "Name a file under data.validation, or give more training rows."
+        what = "tuning.early_stopping and tuning.keep need validation rows, but the job has none."
+        fix = "Set data.validation to a file, or provide more training rows."
         yield error("no-validation", what, fix)
     elif selection.patience is not None and _earliest_end(settings, rows) > steps:
         made = math.ceil(steps / settings.evaluation_steps(rows))
         yield warning(
             "never-early",
-            f"early stopping waits for {selection.patience} evaluations without a gain, and the "
-            f"training makes {made} in {steps} steps.",
+            f"early stopping waits for {selection.patience} evaluations without a gain, but the "
+            f"training only makes {made} in {steps} steps.",
             "Lower tuning.early_stopping.patience or tuning.evaluate_every.",
         )
     if settings.warmup >= steps > 1:
-        made = f"tuning.warmup is {settings.warmup:g}, and the training makes {steps} steps"
+        made = f"tuning.warmup is {settings.warmup:g}, but the training only makes {steps} steps"
         yield warning("only-warmup", f"{made}; the learning rate only rises.", "Lower it.")
 
 
@@ -299,11 +286,11 @@ def _findings(
 ) -> Iterator[Finding]:
     if context is not None and settings.sequence_length > context:
         given = f"tuning.sequence_length is {settings.sequence_length}"
-        what = f"{given}, but the model was made for {context} tokens."
-        yield error("sequence-length", what, "Lower it, or leave it to auto.")
+        what = f"{given}, but the model supports {context} tokens."
+        yield error("sequence-length", what, "Lower it, or set it to auto.")
     if not rows:
         what = "no row has anything to train on."
-        yield error("nothing-to-learn", what, "Give rows an assistant turn.")
+        yield error("nothing-to-learn", what, "Add an assistant turn to the rows.")
 
 
 def _endless(rows: Sequence[TrainingRow], ends: frozenset[int]) -> Iterator[Finding]:

@@ -1,9 +1,4 @@
-"""Find micro-batches that fit into memory: how large they are, and what is computed again for it.
-
-Smaller micro-batches come first, as they cost little. Where the smallest would not fit, logits are
-kept of a few tokens at a time, and then of each layer its input alone; the rest is computed again
-in the backward pass.
-"""
+"""Choose the micro-batch size and the memory-saving settings that fit a training into memory."""
 
 from __future__ import annotations
 
@@ -21,33 +16,30 @@ from unitune_local.options import LocalOptions
 from unitune_local.settings import Settings
 from unitune_local.spec import SpeedBasis
 
-# Settings that compute values again, the cheaper first: a product with the output head alone.
+# Settings that recompute values, the cheaper one first: a product with the output head only.
 COMPUTED_AGAIN = {
     "chunked_cross_entropy": "logits",
     "gradient_checkpointing": "values within the layers",
 }
-SMALLEST_MICRO_BATCH = 256  # tokens; below, the matrix products get slow
+SMALLEST_MICRO_BATCH = 256  # tokens; below, matrix products get slow
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """The micro-batches of an epoch in their order, and what they take.
-
-    Where several processes compute, the costs are those of the busiest one in each step.
-    """
+    """Micro-batches of an epoch in order, and their costs in the busiest process of each step."""
 
     settings: Settings
     parts: list[list[TrainingRow]]
     costs: list[PartCost]
     largest_step: list[TrainingRow]
     peak_bytes: int
-    otherwise_bytes: int  # the peak if nothing was computed again or spread to save memory
+    otherwise_bytes: int  # peak if nothing was recomputed or spread to save memory
 
     def basis(self, cost: CostModel) -> SpeedBasis:
-        """Return what the measured speed of this training is compared with."""
+        """Return the figures that the measured speed of this training is compared with."""
         settings = self.settings
         tokens = sum(len(row.ids) for part in self.parts for row in part)
-        # The passes without a backward that are made in each step take half as long.
+        # The passes without a backward in each step take half as long.
         passes = 1 + (settings.forwards(1) - settings.forwards(0)) / 2
         flops = passes * sum(part.flops for part in self.costs)
         whole = self.peak_bytes / cost.speed.memory_share / settings.processes_per_device
@@ -65,15 +57,7 @@ def fit_batches(
     available: int,
     answers: AnswerTokens | None = None,
 ) -> Batching:
-    """Cut rows into micro-batches that are small enough for the memory, if any are.
-
-    Args:
-        cost: What trainings of the model take.
-        settings: Of the training.
-        rows: Of the data.
-        available: Bytes of memory.
-        answers: How long the answers are that are sampled to the rows; None: none are.
-    """
+    """Cut rows, with answers of these lengths, into micro-batches that fit into memory."""
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
     expected, high = (answers.expected, answers.high) if answers else (None, None)
     steps = [stand_ins([rows[at] for at in step], settings, expected) for step in order]
@@ -96,15 +80,11 @@ def fit_batches(
         if peak <= available or number == len(ways):
             parts = [part for step in epoch for part in step.parts]
             return Batching(way, parts, costs, [*chain(*largest[:1])], peak, otherwise)
-    raise AssertionError("there is always a way")
+    raise AssertionError("at least one way exists")
 
 
 def _ways(settings: Settings) -> list[Settings]:
-    """Return settings that take less and less memory, the fastest first.
-
-    First micro-batches shrink. Then values are computed again, and at last the base is spread over
-    the processes, where the job leaves that open.
-    """
+    """Return settings that take less and less memory, the fastest first."""
     sizes = [settings.micro_batch_tokens]
     while sizes[-1] > SMALLEST_MICRO_BATCH:
         sizes.append(sizes[-1] // 2)
@@ -121,10 +101,10 @@ def _ways(settings: Settings) -> list[Settings]:
 
 
 def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
-    """Yield what saves memory and takes time though the job does not say so, and why."""
+    """Yield notes on settings that were chosen to save memory at the cost of time."""
     given = job_options(job, "local", LocalOptions)
     why = (
-        f"to keep them would take about {batching.otherwise_bytes / 1e9:.1f} GB, and "
+        f"keeping them would take about {batching.otherwise_bytes / 1e9:.1f} GB, and "
         f"{available / 1e9:.1f} GB are free."
     )
     chosen = [
@@ -133,7 +113,7 @@ def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
         if getattr(batching.settings, name) and getattr(given, name) == "auto"
     ]
     if chosen:
-        what = f"{' and '.join(chosen)} are computed again in the backward pass"
+        what = f"{' and '.join(chosen)} are recomputed in the backward pass"
         yield note("computed-again", f"{what}, which takes more time: {why}")
     if batching.settings.shard and given.shard == "auto":
         over = f"the frozen weights are spread over {batching.settings.processes} processes (shard)"

@@ -1,8 +1,4 @@
-"""Stand in for the answers that a training will sample, and check that they can be scored.
-
-The length of an answer is known only when it is sampled. It lies between the mean of the expected
-answers, where rows have them, and the limit of the job.
-"""
+"""Stand in for the answers that a training will sample, and check that they can be scored."""
 
 from __future__ import annotations
 
@@ -26,21 +22,21 @@ from unitune_local.settings import RewardSettings, Settings
 
 
 class AnswerTokens(NamedTuple):
-    """Tokens of a sampled answer, its end included."""
+    """Number of tokens of a sampled answer, including its end."""
 
     low: int
     high: int
 
     @property
     def expected(self) -> int:
-        """The middle."""
+        """Middle of the range."""
         return round((self.low + self.high) / 2)
 
 
 def answer_tokens(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow], reward: RewardSettings
 ) -> AnswerTokens:
-    """Return how long the answers to some prompts will be."""
+    """Return the length of the answers to some prompts."""
     texts = [row.case.answer for row in rows if row.case and row.case.answer]
     if not texts:
         return AnswerTokens(1, reward.max_tokens)
@@ -52,7 +48,7 @@ def answer_tokens(
 def stand_ins(
     rows: Sequence[TrainingRow], settings: Settings, tokens: int | None
 ) -> list[TrainingRow]:
-    """Return prompts with groups of answers of so many tokens; None: the rows as they are."""
+    """Return prompts with groups of answers of so many tokens; None: the rows unchanged."""
     if tokens is None or settings.reward is None:
         return list(rows)
     made: list[TrainingRow] = []
@@ -64,13 +60,13 @@ def stand_ins(
 
 
 def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
-    """Yield what keeps answers to the rows from being scored; no code of the user's runs."""
+    """Yield errors for rows whose answers cannot be scored; no user code runs."""
     for scorer in job.rewards:
         yield from _findings_of(scorer, job.folder, train)
 
 
 def _findings_of(scorer: Scorer, folder: Path, train: Dataset) -> Iterator[Finding]:
-    # A function or a grader says itself what it reads of a row.
+    # Functions and graders check themselves what they read of a row.
     reads_answer = scorer.needs_expected and not isinstance(scorer, FunctionScorer | OpenAIGrader)
     try:
         ready = _without_code(scorer, Setting(folder, labels_of(train)))
@@ -79,21 +75,17 @@ def _findings_of(scorer: Scorer, folder: Path, train: Dataset) -> Iterator[Findi
         return
     for row in train.rows:
         if reads_answer and row.example.answer is None:
-            what = f"the row has no expected answer, and the scorer {scorer.name!r} reads one."
-            fix = "Give it as `expected`, or take another scorer in tuning.reward.scorers."
+            what = f"the row has no expected answer, which the scorer {scorer.name!r} reads."
+            fix = "Add it as `expected`, or use another scorer in tuning.reward.scorers."
             yield train.located(error("missing-answer", what, fix), row)
         elif ready and (why := ready.refusal(row.example)):
-            what = f"{why}, so no answer to the row could earn anything from {scorer.name!r}."
-            fix = "Mend the row, or take another scorer in tuning.reward.scorers."
+            what = f"{why}, so {scorer.name!r} cannot reward any answer to the row."
+            fix = "Correct the row, or use another scorer in tuning.reward.scorers."
             yield train.located(error("unusable-expected", what, fix), row)
 
 
 def _without_code(scorer: Scorer, setting: Setting) -> Scorer | None:
-    """Return a scorer that is ready, but for functions of the user's; None where it is one.
-
-    Raises:
-        UnituneError: A file that it names, or a package that it needs, is not there.
-    """
+    """Return a ready scorer without user functions, or None if it is one."""
     if isinstance(scorer, FunctionScorer):
         return scorer.check(setting.folder)
     if isinstance(scorer, RowScorers):

@@ -1,1 +1,1 @@
-"""Answers of a model on this machine, and what they take."""
+"""Generate answers on this machine, and forecast their cost."""

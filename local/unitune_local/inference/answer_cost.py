@@ -1,9 +1,4 @@
-"""Forecast the seconds that answers take on this machine, from the tokens that are computed.
-
-A prompt costs its own tokens; those that all prompts share are computed once. An answer costs its
-tokens, one by one. The seconds of one operation are kept whenever a model answers enough. On a CPU
-they are processor seconds, without the time spent waiting for a processor.
-"""
+"""Forecast how long answers take on this machine; on a CPU, in processor seconds."""
 
 from __future__ import annotations
 
@@ -32,14 +27,14 @@ from unitune_local.models.size import (
     speed_of,
 )
 
-# An operation of a generated token takes as long as so many of a prompt's, since few rows are
-# computed at once. With the embedded model, 126 answers of 7 tokens took 5 s, and of 152 tokens
-# 79 s, to prompts of the same length.
+# Time of an operation for a generated token, relative to a prompt's, since few rows are computed at
+# once. With the embedded model, 126 answers of 7 tokens took 5 s, and of 152 tokens 79 s, to
+# prompts of the same length.
 GENERATED_WEIGHT = 5.0
-# Low and high as shares of what is expected. On a GPU nothing was measured.
+# Low and high end as shares of the expected time; not measured on a GPU
 MEASURED_BAND, GUESSED_BAND, GPU_BAND = (0.65, 1.35), (0.4, 2.5), (0.1, 5.0)
 LOAD_SECONDS = 5.0  # from the first request to the first token: torch, weights, kernels
-LEAST_FLOPS = 1e12  # operations from which a measurement counts: some seconds of a small machine
+LEAST_FLOPS = 1e12  # operations from which a measurement counts: some seconds on a small machine
 SAMPLE_ROWS = 200
 
 
@@ -47,10 +42,10 @@ def answer_flops(size: ModelSize, new: float, before: float, answer: float) -> f
     """Return the operations of one answer, those of its tokens times `GENERATED_WEIGHT`.
 
     Args:
-        size: Of the model.
-        new: Tokens of the prompt that are computed for this answer alone.
-        before: Tokens that were computed once for all prompts.
-        answer: Tokens that are generated.
+        size: Size of the model.
+        new: Prompt tokens computed only for this answer.
+        before: Prompt tokens computed once for all prompts.
+        answer: Generated tokens.
     """
     tokens, generated = new + answer, GENERATED_WEIGHT * answer
     pairs = tokens * (before + tokens / 2)
@@ -59,7 +54,7 @@ def answer_flops(size: ModelSize, new: float, before: float, answer: float) -> f
 
 
 def answer_conditions(size: ModelSize, device: str, dtype: torch.dtype) -> Conditions:
-    """Return the conditions under which a model answers here."""
+    """Return the conditions under which a model answers on this machine."""
     return Conditions("answers", size, device, dtype, machine.cores() if device == "cpu" else 1)
 
 
@@ -70,14 +65,9 @@ def answer_seconds(
     load: AnswerLoad,
     group: int = 1,
 ) -> float:
-    """Return how long answers take once the model is loaded.
+    """Return the seconds that answers take once the model is loaded.
 
-    Args:
-        size: Of the model.
-        speed: Of its answers.
-        prompts: Token ids of the prompts, or of a sample of them.
-        load: Number and length of the answers.
-        group: Answers to each prompt, which is computed once for all of them.
+    Each prompt is computed once for the `group` of its answers; prompts may be a sample.
     """
     common = common_length(prompts)
     own = sum(len(prompt) - common for prompt in prompts) / max(len(prompts), 1) / group
@@ -87,13 +77,7 @@ def answer_seconds(
 
 
 def forecast_answers(model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
-    """Return how long requests for the answers of such cases would take.
-
-    Args:
-        model: Its name, or its folder.
-        cases: The rows whose messages are sent.
-        load: Number and length of the requests.
-    """
+    """Return how long the answers to such cases would take."""
     folder, device = store.resolve(model), machine.device()
     tokenizer = load_tokenizer(folder)
     prompts: list[list[int]] = []
@@ -101,7 +85,7 @@ def forecast_answers(model: str, cases: Dataset, load: AnswerLoad) -> AnswerFore
         try:
             prompts.append(render_prompt(tokenizer, row.example.prompt, row.example.tools))
         except TemplateError:
-            continue  # such a row is a finding of its own
+            continue  # reported as a finding elsewhere
     size = size_of(empty_model(folder))
     speed = speed_of(answer_conditions(size, device.type, machine.best_dtype(device)))
     low, high = MEASURED_BAND
@@ -122,13 +106,9 @@ def measured(
     dtype: torch.dtype,
     answered: Sequence[tuple[Sequence[int], int]],
 ) -> Generator[None]:
-    """Keep the speed of the body's answers, if they were enough and the machine not overloaded.
+    """Store the speed of the body's answers, unless they are few or the machine is overloaded.
 
-    Args:
-        folder: Of the model.
-        device: Where it answers.
-        dtype: Of its weights.
-        answered: To be filled in the body: each prompt, and the tokens of its answer.
+    The body fills `answered` with each prompt and the number of tokens in its answer.
     """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()

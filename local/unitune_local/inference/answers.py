@@ -1,9 +1,4 @@
-"""Answers as they grow: how each is to be sampled, its next token, what ends it, its text.
-
-Greedy or sampled; what an answer samples depends on its own seed, never on its neighbours.
-
-Not here: where logits come from (`unitune_local.inference.decoding`), and which answers are
-computed together (`unitune_local.inference.generate`, `unitune_local.serving.scheduler`).
+"""Sample the tokens of growing answers, end them, and turn them into text.
 
 Shapes: B rows, V vocabulary.
 """
@@ -24,21 +19,21 @@ from unitune_local.data.chat_text import THINK, THOUGHT, knows_thought
 from unitune_local.data.rendering import turn_ends
 from unitune_local.inference.structured import Guides
 
-DRAWN_BLOCK = 256  # tokens whose chances are added up first
-LAST_TOKENS = 8  # of a prompt, in which it shows whether reasoning has begun
+DRAWN_BLOCK = 256  # tokens whose probabilities are summed first
+LAST_TOKENS = 8  # end of a prompt that is searched for the start of reasoning
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one prompt is answered; as in `unitune.models.Request`."""
+    """Settings of one answer; as in `unitune.models.Request`."""
 
     max_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
-    # Only the likeliest tokens that together have this share of the chances are drawn
+    # Draw only from the likeliest tokens that together have this probability
     top_p: float = 1.0
-    # What the answer must follow, as of `unitune_local.inference.structured.grammar_of`
+    # Grammar of the answer, from `unitune_local.inference.structured.grammar_of`
     grammar: str | None = None
 
 
@@ -46,17 +41,17 @@ class Sampling:
 class Generated:
     """One answer."""
 
-    ids: list[int]  # generated token ids, the one that ended the answer included
-    text: str  # without special tokens and reasoning, and cut before a stop string
-    # Stop: the model or a stop string ended it; length: max_tokens did
+    ids: list[int]  # generated token ids, including the one that ended the answer
+    text: str  # without special tokens and reasoning, cut before a stop string
+    # stop: ended by the model or a stop string; length: by max_tokens
     finish_reason: Literal["stop", "length"]
-    # Its share of the time, by the rows that were computed together
+    # Its share of the time of rows that were computed together
     seconds: float = field(compare=False)
-    reasoning: str = ""  # what the model thought before it answered
+    reasoning: str = ""  # reasoning before the answer
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids that end an answer: the model's, the tokenizer's and the template's."""
+    """Return the ids that end an answer, from the model, the tokenizer and the template."""
     own = cast("int | list[int] | None", getattr(model.generation_config, "eos_token_id", None))
     ids: list[int | None] = [*own] if isinstance(own, list) else [own]
     ids.append(cast("int | None", tokenizer.eos_token_id))
@@ -67,19 +62,19 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
 
 @dataclass(frozen=True)
 class Ending:
-    """What ends an answer, and turns it into text."""
+    """Tokens that end an answer, and its conversion to text."""
 
     stops: frozenset[int]
     tokenizer: PreTrainedTokenizerBase
 
     @cached_property
     def guides(self) -> Guides:
-        """What holds answers to a grammar."""
+        """Guides that hold answers to a grammar."""
         return Guides(self.tokenizer, self.stops)
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Self:
-        """Return what ends the answers of a model."""
+        """Return the ending of a model's answers."""
         return cls(stop_ids(model, tokenizer), tokenizer)
 
     def has_opened_thought(self, prompt: Sequence[int]) -> bool:
@@ -88,7 +83,7 @@ class Ending:
         return end.rstrip().endswith(THINK)
 
     def visible(self, text: str, *, opened: bool) -> tuple[str, str]:
-        """Return reasoning and answer of a text, where the chat template knows reasoning."""
+        """Split a text into reasoning and answer, if the chat template supports reasoning."""
         begins = text.lstrip().startswith(THINK) and knows_thought(self.tokenizer)
         if not opened and not begins:
             return "", text
@@ -102,15 +97,7 @@ class Ending:
 
 
 class Answer:
-    """One answer as it grows.
-
-    Args:
-        place: Of its prompt among all.
-        prompt: Token ids, those common to all prompts apart.
-        sampling: How it is answered.
-        ending: What ends it.
-        opened: Whether its prompt ends with the beginning of reasoning.
-    """
+    """A growing answer to a prompt, which is given without the prefix common to all prompts."""
 
     def __init__(
         self,
@@ -128,16 +115,16 @@ class Answer:
         self.done = False
         self.seconds = 0.0
         self._ending = ending
-        self._opened = opened and not sampling.grammar  # which allows no reasoning
+        self._opened = opened and not sampling.grammar  # a grammar excludes it
         self._random = torch.Generator().manual_seed(sampling.seed)
         self.guide = ending.guides.guide(sampling.grammar) if sampling.grammar else None
 
     def draw(self) -> float:
-        """Return the next of this answer's own stream of random numbers, from 0 to 1."""
+        """Return the next of this answer's own random numbers, from 0 to 1."""
         return torch.rand(1, generator=self._random, dtype=torch.float64).item()
 
     def add(self, token: int) -> None:
-        """Take one more token, and see whether it ends the answer."""
+        """Append a token, and check whether it ends the answer."""
         self.ids.append(token)
         full = len(self.ids) >= self.sampling.max_tokens
         self.done = full or token in self._ending.stops
@@ -158,7 +145,7 @@ class Answer:
         return Generated(self.ids, answer, reason, self.seconds, reasoning)
 
     def text_so_far(self) -> str:
-        """Return the text that stays: no part of a character, of a stop string or of reasoning."""
+        """Return the final text, without parts of a character, a stop string or reasoning."""
         text = self._ending.text(self.ids).rstrip("\N{REPLACEMENT CHARACTER}")
         text = self._ending.visible(text, opened=self._opened)[1]
         begun = (
@@ -175,10 +162,7 @@ class Answer:
 
 
 def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]:
-    """Return the next token of each answer from the logits of its row: the likeliest, or a draw.
-
-    Logits stay on their device; only the tokens are moved to the host.
-    """
+    """Return the next token of each answer, the likeliest or a sampled one."""
     tokens = chosen_tokens(logits, step)
     return cast("list[int]", cast("Any", tokens[[row for row, _ in step]]).tolist())
 
@@ -186,7 +170,7 @@ def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]
 def chosen_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> Tensor:
     """Return the next token of every row (B,), on the device of the logits."""
     if guided := [(row, answer.guide) for row, answer in step if answer.guide]:
-        logits = logits.clone()  # a server tells chances before the grammar
+        logits = logits.clone()  # a server reports probabilities without the grammar
         for row, guide in guided:
             allowed = guide.allowed(logits.shape[1]).to(logits.device)
             logits[row].masked_fill_(~allowed, -torch.inf)
@@ -209,15 +193,10 @@ def chosen_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> Tensor:
 
 
 def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
-    """Return the token (B,) at which the chances, added up, pass a draw from 0 to 1.
+    """Return the token (B,) at which the cumulative probability passes a draw from 0 to 1.
 
-    First the block of tokens in which they do, and then the token in it: adding up all in float64
-    took a quarter of the time of a step of the embedded model.
-
-    Args:
-        logits: In float32 (B, V).
-        temperatures: Of each row (B,).
-        draws: In float64 (B,).
+    Logits (B, V) are float32, temperatures (B,), draws (B,) float64. The block of the token is
+    found first: summing all in float64 took a quarter of the time of a step of the embedded model.
     """
     count, size = logits.shape
     chances = (logits - logits.amax(1, keepdim=True)).div_(temperatures[:, None]).exp_()
@@ -234,13 +213,8 @@ def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
 def nucleus(logits: Tensor, temperatures: Tensor, shares: Tensor) -> Tensor:
     """Return logits (B, V) with minus infinity for all but the likeliest tokens.
 
-    Those that stay are the fewest that together have a share of the chances; at least one does.
-
-    Args:
-        logits: In float32 (B, V).
-        temperatures: Of each row (B,).
-        shares: Of each row (B,); 1 keeps all tokens.
-
+    The fewest tokens that together have a row's share of the probability remain. Temperatures and
+    shares are (B,); a share of 1 keeps all tokens.
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
     """
     chances, order = (logits / temperatures[:, None]).softmax(1).sort(1, descending=True)

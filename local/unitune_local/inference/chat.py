@@ -1,13 +1,7 @@
-"""A local model to ask: a base model, with or without a tuned adapter.
+"""Answer requests with a local model, with or without a tuned adapter.
 
-An adapter is merged into the weights, so that a tuned model answers as fast as its base. Its update
-is added in float32, one layer at a time. Beside quantised weights the adapter stays apart. It is
-only used on the base and the chat template that it was trained on: both are compared with what the
-training recorded beside it. Weights are loaded at the first request, because an evaluation whose
-answers are all recorded already needs none.
-
-Not here: how tokens are made (`unitune_local.data.rendering`) and answers
-(`unitune_local.inference.generate`).
+An adapter is merged in float32, one layer at a time, so that a tuned model answers as fast as its
+base; with quantised weights it stays separate.
 """
 
 from __future__ import annotations
@@ -32,7 +26,6 @@ from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import TemplateError, template_fingerprint, with_request
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.answer_cost import measured
@@ -45,15 +38,16 @@ from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, r
 from unitune_local.models.full import is_full
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer, round_weights
 from unitune_local.models.model_folder import weight_files
+from unitune_local.options import ChatFormat
 from unitune_local.settings import Quantization
 
-# Of a GPU's free memory, for weights; the rest is for keys, values and what layers make
+# Share of a GPU's free memory for weights; the rest is for keys, values and activations
 WEIGHTS_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request as tokens, with the tools that may be called."""
+    """Request as tokens, with the tools that may be called."""
 
     ids: list[int]
     sampling: Sampling
@@ -61,15 +55,15 @@ class Prepared:
 
 
 class LocalChatModel(BatchedChatModel):
-    """A model on this machine that answers many requests at once.
+    """Model on this machine that answers many requests at once.
 
     Args:
         base: Name or folder of the base model.
         adapter: Folder of a tuned adapter in peft's format, with ``unitune.json``; None: untuned.
-        dtype: Of the weights; the faster one of this machine by default.
+        dtype: Dtype of the weights; None: the faster one on this machine.
 
     Raises:
-        NotFoundError, UserError, Unreachable: There is no such base model.
+        NotFoundError, UserError, Unreachable: The base model does not exist or cannot be fetched.
         Mismatch: The adapter was trained on another base or chat template.
     """
 
@@ -86,13 +80,13 @@ class LocalChatModel(BatchedChatModel):
         if adapter is not None:
             record = _record(adapter)
             self._quantization = record.settings.quantization
-            # Requests have today's date, as they have it wherever the model is used.
+            # Requests use today's date, as they do wherever the model is used.
             self._form = record.settings.chat.model_copy(update={"day": None})
             _check_fits(record, adapter, base, store.fingerprint(self._path), self._template)
 
     @cached_property
-    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value all the same, made late
-        """Hash of base, adapter, dtype and chat template: all that determines the answers."""
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value, computed late
+        """Hash of all that determines the answers: base, adapter, dtype and chat template."""
         adapter = None if self._adapter is None else adapter_hash(self._adapter)
         base = store.fingerprint(self._path)
         return digest([base, adapter, str(self._dtype), self._quantization, self._template])
@@ -100,12 +94,12 @@ class LocalChatModel(BatchedChatModel):
     batch_size = BATCH_SIZE
 
     async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
+        """Answer one request; a failure is reported in the reply's `error`."""
         (reply,) = [reply async for some in self.stream([request]) for _, reply in some]
         return reply
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
-        """Yield the answer's text token by token, and then the reply."""
+        """Yield the answer's text token by token, then the reply."""
         sent = 0
         async with aclosing(self._answers([request], texts=True)) as answers:
             async for some in answers:
@@ -118,7 +112,7 @@ class LocalChatModel(BatchedChatModel):
                         yield reply
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
-        """Answer all requests, some at a time; when cancelled, stop at the next token."""
+        """Answer all requests, some at a time; cancellation stops at the next token."""
         async with aclosing(self._answers(requests)) as answers:
             async for some in answers:
                 if not isinstance(some, str):
@@ -127,7 +121,7 @@ class LocalChatModel(BatchedChatModel):
     async def _answers(
         self, requests: Sequence[Request], *, texts: bool = False
     ) -> AsyncGenerator[Placed | str]:
-        """Yield replies as they come, and with `texts` what a lone answer has come to before."""
+        """Yield finished replies and, with `texts`, the growing text of a single answer."""
         interrupt, loop = threading.Event(), asyncio.get_running_loop()
         queue: asyncio.Queue[Placed | str | None] = asyncio.Queue()
 
@@ -147,7 +141,7 @@ class LocalChatModel(BatchedChatModel):
             work.cancel()
 
     async def aclose(self) -> None:
-        """Free the weights; a further request would load them again."""
+        """Free the weights; the next request loads them again."""
         self.__dict__.pop("model", None)
         gc.collect()
         if self._device.type == "cuda":
@@ -155,7 +149,7 @@ class LocalChatModel(BatchedChatModel):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base model's, with the chat template of the training."""
+        """Tokenizer of the base model, with the chat template of the training."""
         return load_tokenizer(self._path, self._form)
 
     @cached_property
@@ -164,21 +158,20 @@ class LocalChatModel(BatchedChatModel):
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model with its weights, loaded when it is first needed."""
+        """Model with its weights, loaded when it is first used."""
         place = "auto" if self._is_spread() else self._device
         if self._adapter is None or is_full(self._adapter):
             return load_model(self._adapter or self._path, self._dtype, device=place)
         base = load_model(self._path, self._dtype, device=place, quantization=self._quantization)
         if self._quantization is not None:
-            # As it was trained; a merged one would have to be quantised again.
+            # The adapter stays separate, as in training; merged weights would be quantised again.
             load_adapter(base, self._adapter, rounds_once=False)
             return base
         model = merged(base, self._adapter)
-        round_weights(model, self._dtype)  # what the adapter replaced, such as embeddings
+        round_weights(model, self._dtype)  # weights that the adapter replaced, such as embeddings
         return model
 
     def _is_spread(self) -> bool:
-        """Whether one of several GPUs has no room for all weights, as their files have them."""
         if self._device.type != "cuda" or torch.cuda.device_count() == 1:
             return False
         size = sum(file.stat().st_size for file in weight_files(self._path))
@@ -186,7 +179,7 @@ class LocalChatModel(BatchedChatModel):
 
     @property
     def context(self) -> int | None:
-        """Most tokens of a prompt and its answer together; None where the model does not say."""
+        """Maximum tokens of a prompt and its answer together, if the model states it."""
         return cast("int | None", getattr(self.model.config, "max_position_embeddings", None))
 
     def _replies(
@@ -196,9 +189,9 @@ class LocalChatModel(BatchedChatModel):
         tell: Callable[[Placed | None], None],
         grew: Callable[[str], None] | None,
     ) -> None:
-        """Tell answers as they come, and None at the end, however that comes."""
+        """Pass on finished answers, and None at the end, also after an error."""
         try:
-            with self._busy:  # the model is switched while it generates, so one call at a time
+            with self._busy:  # generation switches the model's attention
                 prepared = [self._prepare(request) for request in requests]
                 refused = {at: each for at, each in enumerate(prepared) if isinstance(each, str)}
                 tell([(at, Reply(error=why)) for at, why in refused.items()])
@@ -211,18 +204,14 @@ class LocalChatModel(BatchedChatModel):
                     )
                     tell(some)
 
-                _ = self.model  # loaded before the time is taken
+                _ = self.model  # loaded before the clock starts
                 with measured(self._path, self._device, self._dtype, answered):
                     self._answer(valid, interrupt, note, grew)
         finally:
             tell(None)
 
     def _prepare(self, request: Request) -> Prepared | str:
-        """Return a request ready for the model, or why it cannot be answered.
-
-        Raises:
-            SchemaError: As of `grammar_of`.
-        """
+        """Return a request as tokens, or the reason why it cannot be answered."""
         try:
             kwargs = request.chat_template_kwargs
             tokenizer = with_request(self.tokenizer, request.chat_template, kwargs)
@@ -253,7 +242,7 @@ class LocalChatModel(BatchedChatModel):
         tell: Callable[[Placed], None],
         grew: Callable[[str], None] | None,
     ) -> None:
-        """Answer all; where memory runs out, answer each half of what is left by itself."""
+        """Answer all requests; if memory runs out, answer each half of the rest separately."""
         left, places = dict(prepared), list(prepared)
 
         def take(done: Sequence[int], answers: Sequence[Generated]) -> None:
@@ -269,7 +258,7 @@ class LocalChatModel(BatchedChatModel):
                 generate(
                     model, tokenizer, prompts, settings, interrupt=interrupt, done=take, grew=grew
                 )
-        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are the latter
+        except (MemoryError, RuntimeError) as error:  # torch raises the latter
             if len(left) == 1:
                 why = f"the model failed on this prompt: {error}"
                 tell([(place, Reply(error=why)) for place in left])
@@ -280,10 +269,7 @@ class LocalChatModel(BatchedChatModel):
 
 
 def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Return a model with an adapter's update added to its weights, in float32 and rounded once.
-
-    Only the weights of one layer are in float32 at a time.
-    """
+    """Return a model with an adapter's update added in float32, one layer at a time."""
     tuned = cast("Any", load_adapter(model, adapter, rounds_once=False))
     for layer in tuned.modules():
         if isinstance(layer, LoraLayer):
@@ -312,15 +298,14 @@ def _reply(prompt: Prepared, answer: Generated) -> Reply:
 
 
 def _record(adapter: Path) -> AdapterRecord:
-    """Return what stands beside an adapter."""
     if not ((adapter / WEIGHTS).is_file() or is_full(adapter)):
-        raise Mismatch(f"{adapter} holds no {WEIGHTS}; train again to make one.")
+        raise Mismatch(f"{adapter} does not contain {WEIGHTS}. Train again to create it.")
     try:
         return read_record(adapter)
     except (OSError, ValidationError) as error:
         raise Mismatch(
-            f"{adapter} has no readable unitune.json, so it is not known what the adapter was "
-            "trained on. Only adapters that unitune trained can be used."
+            f"{adapter} has no readable unitune.json, so the base model of the adapter is unknown. "
+            "Only adapters that unitune trained can be used."
         ) from error
 
 

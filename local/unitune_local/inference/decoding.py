@@ -1,10 +1,4 @@
-"""Rows of tokens that grow together: what generation needs of a model, and nothing more.
-
-`Rows` take new tokens and give the logits after the last token. `PrefixCachedRows` keep one copy of
-the prompts' common beginning (`unitune_local.inference.prefix_cache`); `CachedRows` use the cache
-of transformers, for models whose attention is not plain (sliding windows, sinks, soft caps).
-
-Rows are padded on the left, so that the last token of all rows stands in the same column.
+"""Decode rows of tokens that grow together, padded on the left.
 
 Shapes: B rows, S new tokens of a row, N tokens of a row so far, V vocabulary.
 """
@@ -24,23 +18,20 @@ from transformers import DynamicCache, PreTrainedModel
 from unitune_local.inference.prefix_cache import NAME, PrefixCache, joined
 from unitune_local.models.model import use_attention
 
-# New tokens of one row in one forward: bounds the scores, whose size grows with its square
+# New tokens of a row per forward; limits the scores, whose size grows with its square
 CHUNK_TOKENS = 512
-# Tokens of prompts in one forward, padding included. Chosen by measurement on 2 cores: rows of
-# similar length go together, so little is padding, and what one layer makes still fits the cache.
+# Prompt tokens per forward, including padding. Chosen by measurement on 2 cores: rows of similar
+# length need little padding, and what a layer computes still fits the cache.
 PROMPT_TOKENS = 1024
 
-# Share of the columns that must be padding before they are dropped, which copies the rest
+# Share of padding columns above which they are dropped, which copies the rest
 LEAST_TRIMMED = 0.25
 
 
 class PrefixCachedRows:
-    """Rows after a common beginning that was computed once.
+    """Rows after a common prefix (`shared`, a cache of one row) that is computed once.
 
-    Args:
-        model: Switched to attention with a prefix cache by `prefix_caching`.
-        shared: PrefixCache of the common beginning, as one row; None when there is none.
-        check: Called before each forward; what it raises ends the work.
+    The model is switched by `prefix_caching`. `check` is called before each forward and may raise.
     """
 
     def __init__(
@@ -55,10 +46,7 @@ class PrefixCachedRows:
         self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Start one row with each prompt; return the logits after them (B, V).
-
-        Equal prompts are computed once.
-        """
+        """Start a row for each prompt, equal ones computed once; return their logits (B, V)."""
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         different = list(places)
         caches: list[PrefixCache] = []
@@ -77,20 +65,20 @@ class PrefixCachedRows:
         return after.index_select(0, rows)
 
     def add(self, tokens: Tensor) -> Tensor:
-        """Add one token to every row and return the logits after them (B, V)."""
+        """Add a token to every row and return the logits after them (B, V)."""
         self._real = functional.pad(self._real, (0, 1), value=True)
         return self._feed(self.cache, tokens[:, None], self._real)
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these (indices); one that is named twice becomes two."""
+        """Keep only the rows with these indices; a repeated index copies its row."""
         real = self._real.index_select(0, rows)
-        first = int(real.any(0).int().argmax())  # before it there is padding alone
+        first = int(real.any(0).int().argmax())  # columns before it are padding
         first = first if first > LEAST_TRIMMED * real.shape[1] else 0
         self._real = real[:, first:]
         self.cache.keep(rows, first)
 
     def row(self, place: int) -> PrefixCache:
-        """Return what one row has seen, the common beginning included and no padding."""
+        """Return the cache of one row, with the common prefix and without padding."""
         own, before = int(self._real[place].sum()), self.cache.shared
         alone = PrefixCache(used=own + (before.used if before else 0))
         for layer in self.cache.layers:
@@ -101,14 +89,13 @@ class PrefixCachedRows:
         return alone
 
     def join(self, others: Sequence[PrefixCache]) -> None:
-        """Take more rows, each with all that it has seen; none has a common beginning apart."""
+        """Add rows, given by caches that include any common prefix."""
         running = cast("list[int]", cast("Any", self._real.sum(1)).tolist())
         lengths = [*running, *(other.used for other in others)]
         self.cache = self.cache.joined_by(others)
         self._real = _real(lengths, self.cache.used).to(self._model.device)
 
     def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
-        """Take new tokens (B, S) of rows (B, N) in chunks; return the last logits (B, V)."""
         *early, last = range(0, ids.shape[1], CHUNK_TOKENS)
         for start in early:
             self._forward(cache, ids[:, start : start + CHUNK_TOKENS], real)
@@ -142,23 +129,23 @@ class CachedRows:
         self._model = model
         self._cache = DynamicCache(config=model.config)
         self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
-        # Renamed within the versions of transformers that are allowed.
+        # The keyword was renamed within the supported versions of transformers.
         names = inspect.signature(type(model).forward).parameters
         self._keyword = "cache" if "cache" in names else "past_key_values"
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Start one row with each prompt; return the logits after them (B, V)."""
+        """Start a row for each prompt; return the logits after them (B, V)."""
         padded = _left_padded(prompts, self._model.device)
         self._real = padded.real
         return self._forward(padded.ids)
 
     def add(self, tokens: Tensor) -> Tensor:
-        """Add one token to every row and return the logits after them (B, V)."""
+        """Add a token to every row and return the logits after them (B, V)."""
         self._real = functional.pad(self._real, (0, 1), value=True)
         return self._forward(tokens[:, None])
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these (indices)."""
+        """Keep only the rows with these indices."""
         self._real = self._real.index_select(0, rows)
         self._cache.batch_select_indices(rows)
 
@@ -179,8 +166,6 @@ Rows = PrefixCachedRows | CachedRows
 
 
 class _Padded(NamedTuple):
-    """Rows of one width; padding stands on the left."""
-
     ids: Tensor  # (B, N)
     real: Tensor  # (B, N), bool
 
@@ -193,12 +178,12 @@ def _left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> _Padded
 
 
 def _real(lengths: Sequence[int], width: int) -> Tensor:
-    """Return which tokens of rows of these lengths are real (B, N), padded on the left."""
+    """Return which tokens of left-padded rows are real (B, N)."""
     return torch.arange(width) >= width - torch.tensor(lengths)[:, None]
 
 
 def _of_similar_length(prompts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
-    """Cut prompts into groups of neighbours that fit one forward; a lone one may be longer."""
+    """Split prompts into neighbours that fit one forward; a single one may be longer."""
     start, widest = 0, 0
     for place, prompt in enumerate(prompts):
         wider = max(widest, len(prompt))
@@ -211,7 +196,7 @@ def _of_similar_length(prompts: Sequence[Sequence[int]]) -> Iterator[Sequence[Se
 
 @contextmanager
 def _streaming(model: PreTrainedModel, ids: Tensor) -> Generator[None]:
-    """Multiply a lone bfloat16 token on a CPU without oneDNN while the body runs.
+    """Multiply a single bfloat16 token on a CPU without oneDNN while the body runs.
 
     oneDNN repacks every weight for each product, which only several tokens repay: on 1 core the
     products of the embedded model take 39 ms with it and 22 ms without.
@@ -231,7 +216,7 @@ def _streaming(model: PreTrainedModel, ids: Tensor) -> Generator[None]:
 def _last(ids: Tensor) -> Tensor:
     """Return the last column's index, for `logits_to_keep`.
 
-    As a tensor, because with a number transformers takes a strided view, for which torch on a CPU
+    It is a tensor, because for a number transformers takes a strided view, for which torch on a CPU
     copies the whole output matrix once for every row.
     """
     return torch.tensor([ids.shape[1] - 1], device=ids.device)
@@ -244,7 +229,7 @@ def _positions(real: Tensor) -> Tensor:
 
 @contextmanager
 def prefix_caching(model: PreTrainedModel) -> Generator[None]:
-    """Switch a model to attention with a prefix cache, and back at the end."""
+    """Switch a model to attention with a prefix cache while the body runs."""
     use_attention(model, NAME)
     try:
         yield

@@ -1,14 +1,7 @@
-"""Answers of a local model to many prompts at once, the same as one by one.
+"""Answer many prompts at once with a local model.
 
-The tokens that all prompts begin with are computed once. The rest goes in batches of similar
-length, within budgets of memory and of tokens, so that first answers come while others are still
-generated; finished rows leave their batch. (Batches change the order of sums inside matrix
-products, so logits differ in the last bits; in float32 that does not change answers, in bfloat16 it
-may where two tokens are nearly tied.)
-
-Not here: chat messages (`unitune_local.inference.chat`), how a model takes tokens
-(`unitune_local.inference.decoding`), and how an answer gets its next one
-(`unitune_local.inference.answers`).
+Batches change the order of sums, so logits differ in the last bits. In float32 that does not change
+answers; in bfloat16 it may, where two tokens are nearly tied.
 """
 
 from __future__ import annotations
@@ -39,11 +32,10 @@ from unitune_local.models.model import use_attention
 
 # Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64
 BATCH_SIZE = 256
-# Most that the keys and values of one batch take on a CPU or Apple's GPU; a lone row may take more
+# Maximum bytes of a batch's keys and values on a CPU or Apple GPU; a single row may take more
 MEMORY_BYTES = 1 << 30
-# Most tokens of a batch on a CPU, its answers included: some ten seconds for the embedded model on
-# 2 cores, after which its answers are passed on. By tokens and not by the clock, so that the same
-# prompts make the same batches on every run.
+# Maximum tokens of a batch on a CPU, including answers: about ten seconds for the embedded model on
+# 2 cores. Unlike a time, this makes the same batches on every run.
 SLICE_TOKENS = 8192
 # Rows of a batch on a CPU however long they are: each token of a batch costs a pass over all
 # weights, which few rows would hardly share (one by one, 24 rows took 3 times the processor time)
@@ -63,20 +55,17 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
     done: Callable[[Sequence[int], Sequence[Generated]], None] | None = None,
     grew: Callable[[str], None] | None = None,
 ) -> list[Generated]:
-    """Answer all prompts.
+    """Return the answers to all prompts, in order.
 
     Args:
-        model: In evaluation mode.
-        tokenizer: Of the model.
+        model: Model in evaluation mode.
+        tokenizer: Tokenizer of the model.
         prompts: Token ids, at least one each; with the answer they fit the model's context.
-        settings: One for each prompt.
-        batch_size: Most rows at once.
-        interrupt: When it is set, generation stops before the next token.
-        done: Called after each token with the places and answers that it has ended.
-        grew: Called after each token with the text so far of an answer that goes on.
-
-    Returns:
-        One answer for each prompt, in their order.
+        settings: Settings of each answer.
+        batch_size: Maximum number of rows at once.
+        interrupt: Event that stops generation before the next token.
+        done: Called after each token with the places and the answers that it ended.
+        grew: Called after each token with the text so far of each unfinished answer.
 
     Raises:
         Interrupted: `interrupt` was set.
@@ -127,8 +116,8 @@ def generate_in_training(
     prompts: Sequence[Sequence[int]],
     settings: Sequence[Sampling],
 ) -> list[Generated]:
-    """Return the answers of a model in training, which is left as it was."""
-    base = cast("Any", model.get_base_model())  # with adapters in its layers
+    """Return the answers of a model in training, and restore its state."""
+    base = cast("Any", model.get_base_model())  # includes the adapters in its layers
     attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
     model.eval()
     answers = generate(base, tokenizer, prompts, settings)
@@ -144,7 +133,6 @@ def _answer_batch(
     check: Callable[[], None],
     tell: Callable[[Sequence[Answer]], None],
 ) -> None:
-    """Let the answers of one batch grow until all are done, and tell of each step's."""
     start = time.perf_counter()
     logits = rows.begin([answer.prompt for answer in batch])  # (B, V)
     start = _share_time(batch, start, [len(answer.prompt) for answer in batch])
@@ -168,7 +156,6 @@ def _answer_batch(
 def _share_time(
     answers: Sequence[Answer], start: float, tokens: Sequence[int] | None = None
 ) -> float:
-    """Share the time since a start among the answers that took it, and return the time now."""
     now, tokens = time.perf_counter(), tokens or [1] * len(answers)
     for answer, own in zip(answers, tokens, strict=True):
         answer.seconds += (now - start) * own / sum(tokens)
@@ -178,7 +165,7 @@ def _share_time(
 def _batches(
     answers: list[Answer], batch_size: int, model: PreTrainedModel
 ) -> Iterator[list[Answer]]:
-    """Yield answers of similar length, the longest first, within the budgets."""
+    """Yield answers of similar length within the budgets, the longest first."""
     most = batch_bytes(model.device) // bytes_per_token(model)
     batch: list[Answer] = []
     for answer in sorted(answers, key=lambda item: len(item.prompt), reverse=True):
@@ -195,10 +182,10 @@ def _batches(
 
 
 def batch_bytes(device: torch.device) -> int:
-    """Return the most bytes that the keys and values of one batch may take.
+    """Return the maximum bytes of one batch's keys and values.
 
-    On a GPU this is half of the free memory, which torch's own cache is part of. It is rounded down
-    to a power of two, so that slightly less free memory does not lead to other batches.
+    On a GPU this is half of the free memory, including torch's cache. It is rounded down to a power
+    of two, so that small differences of free memory do not change the batches.
     """
     if device.type != "cuda":
         return MEMORY_BYTES
@@ -208,7 +195,7 @@ def batch_bytes(device: torch.device) -> int:
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:
-    """Return the size of one token's keys and values in all layers; 1 where it has none."""
+    """Return the bytes of one token's keys and values in all layers, or 1 if it has none."""
     config = cast("Any", model.config).get_text_config()
     heads = int(getattr(config, "num_attention_heads", None) or 0)
     if heads == 0:  # a state-space model, whose state does not grow

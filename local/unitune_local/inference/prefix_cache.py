@@ -1,12 +1,7 @@
-"""Attention of a batch under generation, with the prompts' common beginning kept once.
+"""Compute attention during generation with one copy of the prompts' common prefix.
 
-All prompts of a call begin with the same tokens (the system prompt, the shots). Their keys and
-values are computed once and stay one copy: every row attends to them and to its own, whose room
-grows in blocks: products over the whole of a buffer need no copy of it, as those over a part would.
-Both parts share one softmax, so the result is that of the whole sequence.
-
-A model switched to `NAME` takes a `PrefixCache` as a keyword of its forward, and the visible places
-as its attention mask. Only plain causal attention can do so (`is_plain`).
+Every row attends to the shared keys and values and to its own, under one softmax. A row's buffer
+grows in blocks: products over a whole buffer need no copy of it.
 
 Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens; H query
 heads in G groups of R that share a key head, D head width.
@@ -28,8 +23,8 @@ from unitune_local.data.attention import not_plain
 from unitune_local.models.model import use_attention
 
 NAME = "unitune_prefix_cache"
-BLOCK = 32  # places by which the room for a row's own tokens grows; those not used yet are masked
-# Keywords by which models ask for more than plain attention
+BLOCK = 32  # places by which a row's buffer grows; unused ones are masked
+# Keywords of models that need more than plain attention
 BEYOND_PLAIN = ("softcap", "s_aux", "position_bias", "sliding_window")
 
 
@@ -42,15 +37,15 @@ class KeysValues:
 
     @property
     def places(self) -> int:
-        """Tokens that a row has room for (C)."""
+        """Number of tokens that a row has room for (C)."""
         return self.keys.shape[2]
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> KeysValues:
-        """Return what a change makes of both."""
+        """Apply a change to keys and values."""
         return KeysValues(change(self.keys), change(self.values))
 
     def followed_by(self, *others: KeysValues) -> KeysValues:
-        """Return these places and then those of others."""
+        """Return these places followed by those of others."""
         parts = (self, *others)
         keys, values = [part.keys for part in parts], [part.values for part in parts]
         return KeysValues(torch.cat(keys, dim=2), torch.cat(values, dim=2))
@@ -60,11 +55,11 @@ class KeysValues:
 class PrefixCache:
     """Keys and values of a batch in all layers."""
 
-    shared: PrefixCache | None = None  # what all rows have seen before: the whole cache of one row
+    shared: PrefixCache | None = None  # cache of the common prefix, as one row
     used: int = 0  # places filled by earlier forwards (N - S)
-    # By layer index; made when a layer first sees tokens
+    # By layer index; created when a layer first gets tokens
     layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
-    spare: int = 0  # rows of every layer, the last ones, that are room for rows to join
+    spare: int = 0  # last rows of every layer, free for rows to join
 
     @property
     def rows(self) -> int:
@@ -72,13 +67,13 @@ class PrefixCache:
         return next((each.keys.shape[0] for each in self.layers.values()), 0) - self.spare
 
     def places(self, new: int) -> int:
-        """Return the places that every layer has after so many new tokens (C)."""
+        """Return the places of every layer after so many new tokens (C)."""
         needed = self.used + new
         held = next((layer.places for layer in self.layers.values()), needed)
         return held if needed <= held else needed + BLOCK
 
     def add(self, layer: int, key: Tensor, value: Tensor) -> KeysValues:
-        """Put a layer's new keys and values (B, G, S, D) in place; return all (B, G, C, D)."""
+        """Append a layer's new keys and values (B, G, S, D); return all (B, G, C, D)."""
         if layer not in self.layers:
             self.layers[layer] = KeysValues(key.contiguous(), value.contiguous())
             return self.layers[layer]
@@ -94,11 +89,11 @@ class PrefixCache:
         return own
 
     def seen(self, layer: int) -> KeysValues:
-        """Return a layer's keys and values in the rows and places that are used."""
+        """Return a layer's keys and values in the used rows and places."""
         return self.layers[layer].changed(lambda part: part[: self.rows, :, : self.used])
 
     def keep(self, rows: Tensor, first: int = 0) -> None:
-        """Forget all rows but these (indices), and the places before the first that they need.
+        """Keep only the rows with these indices, and drop the places before the first needed one.
 
         Where most rows stay, the others are moved into the gaps, and nothing else is copied.
         """
@@ -117,9 +112,9 @@ class PrefixCache:
         self.spare += self.rows - len(rows)
 
     def joined_by(self, others: Sequence[PrefixCache]) -> PrefixCache:
-        """Return a cache with the rows of others after those here.
+        """Return a cache with the rows of others after these.
 
-        It is this one where there is room. Otherwise it is a copy with room for a quarter more.
+        Without enough room, it is a copy with room for a quarter more; otherwise it is this cache.
         """
         count, start = sum(other.rows for other in others), self.rows
         if count > self.spare or self.used < max(other.used for other in others):
@@ -135,11 +130,9 @@ class PrefixCache:
 
 
 def joined(parts: Sequence[PrefixCache], spare: int = 0) -> PrefixCache:
-    """Return the rows of several caches as one, in their order, with room for a block more.
+    """Return the rows of caches with the same shared cache as one, with room for a block more.
 
-    Args:
-        parts: With the same shared cache; where one is narrower, its rows are padded on the left.
-        spare: Rows of room after them.
+    Narrower caches are padded on the left; `spare` free rows follow.
     """
     whole = PrefixCache(parts[0].shared, max(part.used for part in parts), spare=spare)
     for layer in parts[0].layers:
@@ -158,12 +151,11 @@ def joined(parts: Sequence[PrefixCache], spare: int = 0) -> PrefixCache:
 
 
 def _widened(part: Tensor, before: int = 0, after: int = 0) -> Tensor:
-    """Put places of zeros before and after those of a part (B, G, C, D)."""
     return functional.pad(part, (0, 0, before, after))
 
 
 def is_plain(model: PreTrainedModel) -> bool:
-    """Whether every layer of a model attends to all earlier tokens, and in no other way."""
+    """Return whether every layer of a model attends to all earlier tokens, and in no other way."""
     return (
         bool(getattr(model, "_supports_attention_backend", False))
         and not not_plain(model.config)
@@ -176,10 +168,7 @@ HAND_KEYWORDS_ON: dict[type[PreTrainedModel], bool] = {}
 
 
 def _hands_keywords_on(model: PreTrainedModel) -> bool:
-    """Whether a model gives its attention the keywords that it is called with.
-
-    Some that support other attention do not, so one token is tried, once for each class.
-    """
+    """Return whether a model passes keywords to its attention, by trying one token per class."""
     if type(model) not in HAND_KEYWORDS_ON:
         one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
         seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
@@ -212,13 +201,12 @@ def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
     scaling: float | None = None,
     **extra: object,
 ) -> tuple[Tensor, None]:
-    """Attend from new tokens to the shared ones, the row's own earlier ones, and themselves.
+    """Attend from new tokens to the shared ones, the row's earlier ones, and themselves.
 
-    Returns:
-        The attended values (B, S, H, D), and None for the weights.
+    Returns the attended values (B, S, H, D), and None for the weights.
     """
     if wanted := [name for name in BEYOND_PLAIN if extra.get(name) is not None]:
-        raise Unsupported(f"this attention is plain, but the model asks for {', '.join(wanted)}.")
+        raise Unsupported(f"the model's attention uses {', '.join(wanted)}, which is unsupported.")
     layer = cast("int", module.layer_idx)
     own = prefix_cache.add(layer, key, value)
     rows, heads, new, width = query.shape
@@ -229,7 +217,7 @@ def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
     hidden = ~attention_mask  # (B, 1, S, C)
     if new > 1:
         hidden = hidden.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, C)
-    # The least number instead of minus infinity: a padded query that sees nothing stays finite.
+    # The smallest number instead of minus infinity keeps padded queries that see nothing finite.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     before = prefix_cache.shared.seen(layer) if prefix_cache.shared else None
     if before is not None:
@@ -244,7 +232,7 @@ def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
 
 
 def _over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply (B, G, X, Y) by (G, Y, Z), one large product a group instead of one a row."""
+    """Multiply (B, G, X, Y) by (G, Y, Z) with one large product per group."""
     rows, groups, height, depth = left.shape
     flat = left.transpose(0, 1).reshape(groups, rows * height, depth)
     return (flat @ right).view(groups, rows, height, -1).transpose(0, 1)

@@ -1,9 +1,4 @@
-"""Answers that follow a JSON Schema: at each token, only what can still lead to such an answer.
-
-llguidance keeps the state of the grammar; here are its schemas, its tokenizer and its masks.
-
-Shapes: V vocabulary.
-"""
+"""Hold answers to a JSON Schema, token by token, with llguidance."""
 
 from __future__ import annotations
 
@@ -23,19 +18,19 @@ from unitune.errors import JobError
 
 
 class SchemaError(JobError):
-    """A JSON Schema that answers cannot be held to."""
+    """JSON Schema that answers cannot be held to."""
 
 
 def grammar_of(schema: Mapping[str, JsonValue]) -> str:
     """Return a JSON Schema as llguidance's grammar.
 
     Raises:
-        SchemaError: It is not valid, or uses a keyword that cannot be followed token by token.
+        SchemaError: It is not valid, or uses a keyword that cannot be enforced token by token.
     """
     grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
     if problem := LLMatcher.validate_grammar(grammar):
         raise SchemaError(
-            f"a model on this machine cannot be held to the JSON Schema of the answers: "
+            f"a local model cannot follow the JSON Schema of the answers: "
             f"{problem.rstrip('. ')}. Correct the schema, or leave out what llguidance does not "
             "support."
         )
@@ -43,29 +38,22 @@ def grammar_of(schema: Mapping[str, JsonValue]) -> str:
 
 
 class Guide:
-    """One answer's place in its grammar."""
+    """State of one answer in its grammar."""
 
     def __init__(self, tokenizer: LLTokenizer, grammar: str) -> None:
         self._matcher = LLMatcher(tokenizer, grammar)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can follow."""
+        """True if nothing can follow."""
         return self._matcher.is_stopped()
 
     def take(self, token: int) -> None:
-        """Go on by a token that `allowed` allows."""
+        """Advance by a token that `allowed` allows."""
         self._matcher.consume_token(token)
 
     def allowed(self, width: int) -> Tensor:
-        """Return which tokens may come next (V,), on the CPU.
-
-        Args:
-            width: V; a model's may be larger than its tokenizer's.
-
-        Raises:
-            RuntimeError: The grammar has grown beyond llguidance's limits.
-        """
+        """Return the tokens (V,) that may come next; raises RuntimeError at llguidance's limits."""
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         if self._matcher.is_error():
             raise RuntimeError(self._matcher.get_error())
@@ -74,12 +62,7 @@ class Guide:
 
 
 class Guides:
-    """Makes the guides of a model's answers.
-
-    Args:
-        tokenizer: The model's.
-        stops: Ids that end an answer.
-    """
+    """Factory for the guides of a model's answers."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> None:
         self._source, self._stops = tokenizer, stops

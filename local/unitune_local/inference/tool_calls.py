@@ -1,8 +1,8 @@
-"""Calls of tools in the text of an answer.
+"""Read tool calls in the text of an answer.
 
-A local model writes a call as its chat template has it, since it has learnt calls from there. Two
-forms are read: JSON between ``<tool_call>`` and ``</tool_call>`` (Hermes, Qwen, SmolLM3), and an
-answer that is such an object and nothing else (Llama 3). Anything else is text.
+A local model writes calls as its chat template does. Two forms are read: JSON between
+``<tool_call>`` and ``</tool_call>`` (Hermes, Qwen, SmolLM3), and an answer that consists of such an
+object (Llama 3).
 
 Sources: huggingface.co/docs/transformers, chat templates of Qwen2.5, Qwen3 and Llama 3.2
 (2026-11-28).
@@ -23,21 +23,21 @@ from unitune.models import ToolCalls, function_call
 
 OPEN = "<tool_call>"
 BLOCK = re.compile(rf"{OPEN}\s*(.*?)\s*</tool_call>", re.DOTALL)
-ARGUMENTS = ("arguments", "parameters")  # the latter is Llama's word
+ARGUMENTS = ("arguments", "parameters")  # the latter in Llama 3
 
 Tools = Sequence[dict[str, JsonValue]]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What an answer says, and what it calls."""
+    """Text of an answer, and its tool calls."""
 
     text: str
     calls: ToolCalls = ()
 
 
 def read_calls(text: str, tools: Tools) -> ToolAnswer:
-    """Return an answer with its calls apart, where all of them are calls of these tools."""
+    """Separate an answer's calls from its text, if all of them call these tools."""
     if not tools:
         return ToolAnswer(text)
     blocks = BLOCK.findall(text)
@@ -49,7 +49,7 @@ def read_calls(text: str, tools: Tools) -> ToolAnswer:
 
 
 def call_begins(text: str) -> int:
-    """Return where in a growing answer a call begins or may begin; its length where none does."""
+    """Return where a call begins or may begin in a growing answer, or its length."""
     if text.lstrip().startswith("{"):
         return 0
     place = text.find(OPEN)

@@ -1,1 +1,1 @@
-"""Models and adapters on this machine: found, loaded, saved."""
+"""Find, load and save models and adapters on this machine."""

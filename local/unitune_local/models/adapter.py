@@ -1,10 +1,4 @@
-"""The trained adapter on disk, in peft's own format, and the proof that it answers as it should.
-
-The folder holds ``adapter_model.safetensors`` and ``adapter_config.json`` for plain
-`PeftModel.from_pretrained`, the tokenizer with its chat template, and ``unitune.json``, which says
-what it was trained on and how. It appears whole or not at all. What counts is what the disk gives
-back: the adapter is loaded again onto a fresh base and must answer as the live model does.
-"""
+"""Save a trained adapter in peft's format, and verify that it answers like the trained model."""
 
 from __future__ import annotations
 
@@ -27,20 +21,20 @@ from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
 from unitune.workspace.filesystem import sha256, whole_folder
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.models.full import is_full, round_trained, saved_dtype
 from unitune_local.models.model import load_adapter, load_model, use_attention
 from unitune_local.models.model_folder import fingerprint
+from unitune_local.options import ChatFormat
 from unitune_local.settings import AdapterShape, Quantization, Settings
 from unitune_local.spec import Spec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-CHECKED_ROWS = 2  # rows whose answers the saved adapter must repeat
-ANSWER_TOKENS = 8  # enough for a wrong weight, a lost scale or another template to show
-# Of two logits that the same arithmetic gives; it is 0 on one machine, and no wrong adapter is that
-# near
+CHECKED_ROWS = 2  # rows whose answers the saved adapter must reproduce
+ANSWER_TOKENS = 8  # enough to reveal a wrong weight, a lost scale or another template
+# Largest difference between two logits of the same arithmetic. It is 0 on one machine, and larger
+# for every wrong adapter.
 LARGEST_DIFFERENCE = 1e-3
 
 
@@ -52,7 +46,7 @@ class AdapterSettings(BaseModel):
 
 
 class AdapterRecord(BaseModel):
-    """What the training wrote beside an adapter, as far as others need it."""
+    """Record of the training that is stored with an adapter, as far as other modules read it."""
 
     base_fingerprint: str
     template_fingerprint: str
@@ -65,12 +59,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def read_shape(folder: Path) -> AdapterShape:
-    """Return what an adapter's configuration says of its shape."""
+    """Return an adapter's shape from its configuration."""
     return AdapterShape.model_validate_json((folder / CONFIG).read_bytes())
 
 
 def read_record(folder: Path) -> AdapterRecord:
-    """Return what stands beside an adapter."""
+    """Return the record that is stored with an adapter."""
     return AdapterRecord.model_validate_json((folder / ABOUT).read_bytes())
 
 
@@ -84,7 +78,7 @@ def adapter_hash(folder: Path) -> str:
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path
 ) -> None:
-    """Write the adapter, or the whole model, with all that belongs to it."""
+    """Write the adapter, or the whole model, with its tokenizer and record."""
     full = spec.settings.full
     round_trained(model, spec.base_path, spec.settings)
     trained, total = 0, sum(weight.numel() for weight in model.parameters())
@@ -110,7 +104,7 @@ def save_adapter(
         cast("Any", tokenizer).save_pretrained(draft)
         (draft / "README.md").unlink(missing_ok=True)  # peft's empty model card
         (draft / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # of a worker that died before it could say so
+        shutil.rmtree(folder, ignore_errors=True)  # left by a worker that died
 
 
 def check_adapter(
@@ -118,11 +112,8 @@ def check_adapter(
 ) -> float:
     """Load a saved adapter onto a fresh base and compare its answers with the live model's.
 
-    The live model ends with that, as the memory may not hold two. A base that no process holds
-    whole answers nothing: what was saved is then compared with the live weights themselves.
-
-    Returns:
-        The largest difference of two logits, or of two weights.
+    The live model is emptied, as memory may not hold two. With a sharded base, the saved weights
+    are compared with the live ones instead. Returns the largest difference.
 
     Raises:
         RunFailed: They differ.
@@ -132,7 +123,7 @@ def check_adapter(
     use_attention(live, None)
     device = cast("torch.device", live.device)
     answers = [_answer(live, prompt) for prompt in prompts]
-    for module in [*live.modules()]:  # frees what it holds, whoever still refers to it
+    for module in [*live.modules()]:  # frees memory that is still referenced elsewhere
         vars(module).clear()
     if spec.settings.full:
         fresh = load_model(folder, saved_dtype(spec.base_path), device=device)
@@ -150,9 +141,9 @@ def check_adapter(
         worst = max(worst, (expected.logits - actual.logits).abs().max().item())
         if expected.ids != actual.ids or not worst <= LARGEST_DIFFERENCE:
             raise RunFailed(
-                f"the adapter saved in {folder} does not answer as the trained model did: tokens "
+                f"the adapter saved in {folder} does not answer like the trained model: tokens "
                 f"{actual.ids} instead of {expected.ids}, logits up to {worst:.3g} apart. "
-                "This is a fault of unitune or of a library below it; please report it."
+                "This is a bug in unitune or in a library that it uses. Please report it."
             )
     return worst
 
@@ -166,8 +157,8 @@ def _check_weights(live: PeftModel, settings: Settings, folder: Path) -> float:
     same = own.keys() == saved.keys() and all(own[name].cpu().equal(saved[name]) for name in own)
     if not same or as_saved != as_trained:
         raise RunFailed(
-            f"the adapter saved in {folder} has other weights or settings than the trained model. "
-            "This is a fault of unitune or of a library below it; please report it."
+            f"the adapter saved in {folder} differs from the trained model in weights or settings. "
+            "This is a bug in unitune or in a library that it uses. Please report it."
         )
     return 0.0
 
@@ -175,7 +166,7 @@ def _check_weights(live: PeftModel, settings: Settings, folder: Path) -> float:
 def checked_prompts(
     rows: Sequence[TrainingRow], validation: Sequence[TrainingRow]
 ) -> list[tuple[int, ...]]:
-    """Return the prompts that the saved adapter must answer as the trained model does."""
+    """Return the prompts on which the saved adapter is compared with the trained model."""
     checked = (validation or rows)[:CHECKED_ROWS]
     return [tuple(row.ids[: (*row.trained, True).index(True)]) for row in checked]
 
@@ -186,10 +177,9 @@ class _Answer(NamedTuple):
 
 
 def _answer(model: PeftModel | PreTrainedModel, prompt: Sequence[int]) -> _Answer:
-    """Answer greedily, computing everything anew for each token.
+    """Answer greedily, recomputing everything for each token.
 
-    All passes have the same length, so that kernels are made for one; what stands after a token
-    does not reach it.
+    All passes have the same length, so that kernels are compiled for one.
     """
     model.eval()
     device = cast("torch.device", model.device)

@@ -1,9 +1,4 @@
-"""Full fine-tuning: a model of which every weight is trained, and the folder that it is saved in.
-
-Weights and optimiser are float32 and the computation may be in fewer bits (`Settings.autocast`).
-What is saved has the dtype of the base model's own files, and is a model folder like any other,
-with ``unitune.json`` as beside an adapter.
-"""
+"""Prepare models for training with adapters or in full, and recognise fully tuned ones."""
 
 from __future__ import annotations
 
@@ -18,9 +13,9 @@ from transformers import PreTrainedModel
 
 from unitune.backends.exports import ABOUT
 from unitune.findings import Finding, error
-from unitune_local.models.embedding_noise import add_noise
 from unitune_local.models.model import (
     add_adapter,
+    add_noise,
     config_of,
     keep_inputs_alone,
     round_weights,
@@ -30,14 +25,14 @@ from unitune_local.settings import Settings
 
 
 class FullModel(nn.Module):
-    """A model whose weights are all trained, with what a training uses of a `PeftModel`."""
+    """Model whose weights are all trained, with the `PeftModel` methods that a training uses."""
 
     def __init__(self, base: PreTrainedModel) -> None:
         super().__init__()
         self.base = base.requires_grad_(requires_grad=True)
 
     def forward(self, *inputs: object, **keywords: object) -> object:
-        """Compute what the model does."""
+        """Return the output of the model."""
         return cast("Any", self.base)(*inputs, **keywords)
 
     def get_base_model(self) -> PreTrainedModel:
@@ -45,7 +40,6 @@ class FullModel(nn.Module):
         return self.base
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the model where this class has none, as `PeftModel` does."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -53,10 +47,10 @@ class FullModel(nn.Module):
 
 
 def trained_model(base: PreTrainedModel, settings: Settings) -> PeftModel:
-    """Return a base model ready to be trained by settings: with adapters, or all of it.
+    """Return a base model ready to be trained, with adapters or in full.
 
     Raises:
-        Unsupported: The architecture has no gradient checkpointing, and the settings want it.
+        Unsupported: The settings need gradient checkpointing, which the architecture lacks.
     """
     if not settings.full:
         model = add_adapter(base, settings)
@@ -73,7 +67,7 @@ def trained_model(base: PreTrainedModel, settings: Settings) -> PeftModel:
 
 
 def round_trained(model: PeftModel, base: Path, settings: Settings) -> None:
-    """Round weights that were float32 for the training alone, as their files will have them."""
+    """Round weights that were float32 only for the training to the dtype of their files."""
     if settings.full:
         round_weights(cast("PreTrainedModel", model.get_base_model()), saved_dtype(base))
         return
@@ -83,20 +77,20 @@ def round_trained(model: PeftModel, base: Path, settings: Settings) -> None:
 
 
 def saved_dtype(base: Path) -> torch.dtype:
-    """Return the dtype that a fully tuned model is saved in: that of the base's own files."""
+    """Return the dtype that a fully tuned model is saved in: that of the base's files."""
     return cast("torch.dtype | None", cast("Any", config_of(base)).dtype) or torch.float32
 
 
 def is_full(folder: Path) -> bool:
-    """Whether a training has left a whole model in a folder, and not an adapter."""
+    """Return whether a folder holds a fully tuned model instead of an adapter."""
     return (folder / ABOUT).is_file() and not (folder / ADAPTER).exists()
 
 
 def full_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield why a model cannot be trained in full by settings, if it is to be."""
+    """Yield errors for settings that cannot be combined with full training."""
     if not settings.full:
         return
     for name in ("quantization", "shard"):
         if getattr(settings, name):
-            what = f"tuning.full trains every weight, and options.local.{name} is for frozen ones."
+            what = f"tuning.full trains every weight, but options.local.{name} needs frozen ones."
             yield error("full", what, f"Leave out tuning.full or {name}.")

@@ -1,12 +1,8 @@
-"""A GGUF file of the Llama architecture, rewritten as the folder that transformers loads.
+"""Convert a GGUF file of the Llama architecture to a folder that transformers loads.
 
-The weights are dequantised to float32 and written as safetensors; configuration, tokenizer and
-chat template come from the file's metadata. It works on the file's numbers alone, without torch and
-without transformers' own GGUF loader, which takes several times as long, cannot save what it
-loaded, and drops the digit splitting of this tokenizer. The same GGUF file gives the same bytes
-everywhere, so a model's fingerprint is the same on every machine.
-
-Not here: other architectures and other tokenizers than byte-level BPE; they are refused by name.
+The same file gives the same bytes, and so the same fingerprint, on every machine. transformers' own
+GGUF loader is several times slower, cannot save what it loaded, and drops the digit splitting of
+this tokenizer.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (metadata keys), 2026-11-25.
 """
@@ -46,8 +42,8 @@ OUTER_TENSORS = {
     "output.weight": "lm_head.weight",
 }
 
-# What stands between the text and the byte pairs, by the file's name for it. "smollm" splits digits
-# one by one before the usual byte-level split; "gpt-2" does not.
+# Pre-tokenizers by their name in the file. "smollm" splits digits one by one before the usual
+# byte-level split; "gpt-2" does not.
 # Source: llama.cpp, src/llama-vocab.cpp (pre-tokenizer types), and the tokenizer.json files of
 # HuggingFaceTB/SmolLM2-135M-Instruct and openai-community/gpt2.
 BYTE_LEVEL: dict[str, JsonValue] = {
@@ -63,11 +59,11 @@ PRE_TOKENIZERS: dict[str, JsonValue] = {
         "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
     },
 }
-CONTROL_TOKEN = 3  # the token type of GGUF for tokens that are never made from text by merging
+CONTROL_TOKEN = 3  # GGUF's type for tokens that are never made from text by merging
 
 
 class Metadata(dict[str, Any]):
-    """The key-value part of a GGUF file, in Python's own types."""
+    """Key-value part of a GGUF file, in Python's own types."""
 
     def __missing__(self, key: str) -> Any:
         raise Unsupported(
@@ -81,11 +77,7 @@ class Metadata(dict[str, Any]):
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write a GGUF file's model into a folder, with tokenizer and chat template.
-
-    Raises:
-        Unsupported: Another architecture or tokenizer than those known here.
-    """
+    """Write a GGUF file's model into a folder; raises Unsupported for other architectures."""
     reader = GGUFReader(source)
     metadata = Metadata({key: field.contents() for key, field in reader.fields.items()})
     _check(metadata)
@@ -112,7 +104,7 @@ def _check(metadata: Metadata) -> None:
         value = metadata[key]
         if value not in allowed:
             raise Unsupported(
-                f"the GGUF file has {key} {value!r}; {' or '.join(sorted(allowed))} can be "
+                f"the GGUF file has {key} {value!r}; only {' or '.join(sorted(allowed))} can be "
                 "converted. Use a Hugging Face name or a folder with safetensors instead."
             )
 
@@ -134,10 +126,7 @@ def _tensors(reader: GGUFReader, metadata: Metadata) -> Iterator[tuple[str, Floa
 
 
 def _halves_first(weights: Floats, heads: int) -> Floats:
-    """Undo the interleaving of rotary pairs that GGUF applies to queries and keys.
-
-    GGUF stores the rows of a head as x0 y0 x1 y1 …, transformers as x0 x1 … y0 y1 ….
-    """
+    """Undo GGUF's interleaving of rotary pairs: x0 y0 x1 y1 … becomes x0 x1 … y0 y1 …."""
     rows, columns = weights.shape
     pairs = weights.reshape(heads, rows // heads // 2, 2, columns)
     return pairs.swapaxes(1, 2).reshape(rows, columns)

@@ -1,23 +1,16 @@
-"""Tokenizer, base model and LoRA adapters.
+"""Load tokenizers, base models and LoRA adapters.
 
-Weights come from safetensors alone, and no code of the model's author runs. peft makes the
-adapters, names them and writes them. Its forward adds the adapter's output to the base layer's,
-both already rounded, which in bfloat16 loses most of an early training: a change below half a unit
-in the last place is rounded away. Here the base product is accumulated onto the adapter's output
-inside the matrix multiplication, which rounds once. Losses then follow those of float32, and it is
-faster in both dtypes: no separate addition, and no input kept for the frozen weight's gradient.
-
-Weights that bitsandbytes keeps in 4 or 8 bits are larger in their files, so they are read one at a
-time and never mapped: pages of a mapped file would stay with the process as long as one of its
-tensors does, and the embeddings, which are not quantised, are such tensors.
+Weights are read from safetensors only, and no code of a model's author runs. peft's forward adds
+the outputs of adapter and base layer after rounding both, which in bfloat16 loses most of an early
+training. `round_once` accumulates the base product onto the adapter's output inside the matrix
+multiplication: losses follow those of float32, and it is faster.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,25 +37,20 @@ from transformers.utils import logging
 
 from unitune.errors import Unsupported, UserError
 from unitune.workspace.install import install_command
-from unitune_local.chat_format import ChatFormat
+from unitune_local.data.attention import Layout
 from unitune_local.data.chat_text import set_format
 from unitune_local.machine import use_threads
-from unitune_local.models.embedding_noise import add_noise
 from unitune_local.models.model_folder import weight_files
-from unitune_local.models.targets import chosen_targets
+from unitune_local.models.targets import chosen_targets, patterns_of
+from unitune_local.options import ChatFormat
 from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"  # peft's name for the only adapter
 
 
-# How transformers reads a folder: no code in it runs, and nothing is fetched
+# Options of from_pretrained: run no code of the folder, and fetch nothing
 AS_DATA = {"trust_remote_code": False, "local_files_only": True}
-MOST_LAYERS = 1_000  # the deepest model that is published has 126 (Llama 3.1 405B)
-# Fields of an adapter's configuration that peft matches against every module of the model
-PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
-# Names of modules, also as peft writes those of experts: ``.*\.gate_up_proj``. Anything else may
-# take any time to match.
-PLAIN_PATTERN = re.compile(r"(\^|\.\*\\?\.)?\w+(\\?\.\w+)*\$?")
+MOST_LAYERS = 1_000  # the deepest published model has 126 (Llama 3.1 405B)
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
@@ -70,19 +58,19 @@ def config_of(folder: Path) -> PreTrainedConfig:
 
     Raises:
         UserError: It has more layers than any model.
-        Unsupported: transformers has no language model of this type.
+        Unsupported: transformers does not support language models of this type.
     """
     given: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     parts: list[dict[str, Any]] = [given, given.get("text_config") or {}]
     for part in parts:
         if part.get("num_hidden_layers", 0) > MOST_LAYERS:
             raise UserError(
-                f"{folder / 'config.json'} asks for {part['num_hidden_layers']:,} layers; at most "
-                f"{MOST_LAYERS:,} are read."
+                f"{folder / 'config.json'} sets num_hidden_layers to "
+                f"{part['num_hidden_layers']:,}; at most {MOST_LAYERS:,} are supported."
             )
     try:
         config = cast("Any", AutoConfig).from_pretrained(folder, **AS_DATA)
-    except ValueError as error:  # a type that it does not have, or a value that it does not take
+    except ValueError as error:  # an unknown type, or an invalid value
         raise _no_model(str(given.get("model_type")), str(error).partition("\n")[0]) from error
     config._attn_implementation = None  # noqa: SLF001 - the folder may name a kernel to fetch
     model_class(config)
@@ -90,54 +78,37 @@ def config_of(folder: Path) -> PreTrainedConfig:
 
 
 def model_class(config: PreTrainedConfig) -> Any:
-    """Return the class of transformers that loads a configuration's language model.
-
-    A multimodal model has one that reads text and images; only text reaches it here.
-
-    Raises:
-        Unsupported: transformers has none.
-    """
+    """Return the class that loads a configuration's language model, or raise Unsupported."""
     for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        if type(config) in cast("Any", auto)._model_mapping:  # noqa: SLF001 - it has no other list
+        if type(config) in cast("Any", auto)._model_mapping:  # noqa: SLF001 - no other list exists
             return auto
-    raise _no_model(config.model_type, "It may be an encoder, or a model of images or sound alone")
+    raise _no_model(config.model_type, "It may be an encoder, or a model for images or audio only")
 
 
 def _no_model(kind: str, why: str) -> Unsupported:
     return Unsupported(
-        f"transformers {transformers.__version__} builds no language model of type {kind!r}. "
-        f"{why.removesuffix('.')}. Choose a model whose type it knows."
+        f"transformers {transformers.__version__} does not support language models of type "
+        f"{kind!r}. {why.removesuffix('.')}. Choose a model of a supported type."
     )
 
 
 def empty_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Return the model of a folder on torch's meta device, which holds no weights."""
+    """Return the model of a folder on torch's meta device, without weights."""
     config = config_of(folder)
     with torch.device("meta"):
         return model_class(config).from_config(config, **({"dtype": dtype} if dtype else {}))
 
 
 def use_attention(model: PeftModel | PreTrainedModel, name: str | None) -> None:
-    """Switch the attention of a model.
-
-    Args:
-        model: With or without adapters.
-        name: `unitune_local.data.attention.NAME`, or another that is registered; None: what the
-            architecture supports best, SDPA before plain products.
-    """
+    """Switch a model to a registered attention, or to the best of its architecture (None)."""
     base = cast("Any", model.get_base_model() if isinstance(model, PeftModel) else model)
-    if base._can_set_attn_implementation():  # noqa: SLF001 - otherwise it would only log that
-        best = "sdpa" if base._supports_sdpa else "eager"  # noqa: SLF001 - it has no other name
+    if base._can_set_attn_implementation():  # noqa: SLF001 - otherwise it would only log
+        best = "sdpa" if base._supports_sdpa else "eager"  # noqa: SLF001 - no other name
         base.set_attn_implementation(name or best)
 
 
 def load_tokenizer(path: Path, form: ChatFormat | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder, which renders conversations in a format.
-
-    Args:
-        path: The folder, with the model's own chat template.
-        form: Of a training; None: as the template has it.
-    """
+    """Load the tokenizer of a model folder, which renders conversations in a format."""
     tokenizer = cast("Any", AutoTokenizer).from_pretrained(path, **AS_DATA)
     return set_format(tokenizer, form or ChatFormat())
 
@@ -152,11 +123,11 @@ def load_model(
     """Load a causal language model, ready for inference.
 
     Args:
-        path: Its folder.
-        dtype: Of its weights, auto: as in their files, which are mapped then; with a quantisation,
-            of what is computed with them.
-        device: Where it is to be; auto: its layers are spread over all GPUs.
-        quantization: Of the linear layers but the output head; needs bitsandbytes.
+        path: Model folder.
+        dtype: Dtype of the weights; auto: that of their files, which are mapped. With a
+            quantization, the dtype of the computation.
+        device: Device of the weights; auto: the layers are spread over all GPUs.
+        quantization: Quantization of the linear layers except the output head; needs bitsandbytes.
     """
     use_threads()
     logging.disable_progress_bar()
@@ -175,14 +146,13 @@ def load_model(
 
 
 def _placement(device: str | torch.device) -> dict[str, Any]:
-    """Return the options with which weights are read straight to a device, past the host."""
     if device == "auto":
         return {"device_map": "auto"}
     where = torch.device(device)
     if where.type == "cpu":
         return {}
     if where.type == "cuda" and cast("Any", where).index is None:
-        # Each process of a training has its own.
+        # Each process of a training has its own GPU.
         where = torch.device("cuda", torch.cuda.current_device())
     return {"device_map": {"": where}}
 
@@ -190,8 +160,8 @@ def _placement(device: str | torch.device) -> dict[str, Any]:
 def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Round a model's weights, and nothing else.
 
-    `Module.to` would round the frequencies of the rotary embedding, too, by up to 0.4 % in
-    bfloat16: at the hundredth token the fastest is then a third of a radian off.
+    `Module.to` would also round the frequencies of the rotary embedding, by up to 0.4 % in
+    bfloat16: at the hundredth token the fastest is then off by a third of a radian.
     """
     for weights in model.parameters():
         weights.data = weights.data.to(dtype)
@@ -201,12 +171,12 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
     """Return the model with new, trainable adapters in float32; the base is frozen.
 
     Raises:
-        UserError: The model has no layer of the names that the settings give.
+        UserError: The model has no layer with a name in the settings.
         Unsupported: None of its layers can have an adapter.
     """
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=cast("int", settings.alpha),  # peft's annotation is narrower than what it takes
+        lora_alpha=cast("int", settings.alpha),  # peft accepts more than its annotation
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
@@ -230,36 +200,68 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
 
 
 def keep_inputs_alone(model: PeftModel) -> None:
-    """Keep of each layer its input alone, and compute the rest again in the backward pass.
-
-    Raises:
-        Unsupported: transformers cannot do that with this architecture.
-    """
+    """Keep only layer inputs and recompute the rest; raises Unsupported if that is impossible."""
     base = cast("Any", model.get_base_model())
     if not base.supports_gradient_checkpointing:
         raise Unsupported(
-            f"the architecture {base.config.model_type} has no gradient checkpointing. Set "
-            "options.local.gradient_checkpointing to false."
+            f"the architecture {base.config.model_type} does not support gradient checkpointing. "
+            "Set options.local.gradient_checkpointing to false."
         )
     base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def add_noise(model: PeftModel, alpha: float) -> None:
+    """Add noise to the embeddings of micro-batches while the model is in training mode.
+
+    Each value gets noise from -s to s, where s = alpha / sqrt(L d) for a row of L tokens and
+    embeddings of d values. L is the row's own length, without padding and other rows of a pack
+    (transformers' own hook counts them).
+
+    Source: Jain et al. 2023, "NEFTune: Noisy Embeddings Improve Instruction Finetuning", arXiv
+    2310.05914, section 2.
+    """
+    lengths = torch.zeros(0)
+
+    def note_lengths(_model: nn.Module, _given: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        nonlocal lengths
+        if embeddings.training:  # the reload check calls the model without rows
+            lengths = row_lengths(keywords.get("layout"), keywords.get("attention_mask"))
+
+    def noisy(embeddings: nn.Module, _given: tuple[Any, ...], values: Tensor) -> Tensor:
+        if not embeddings.training:
+            return values
+        most = alpha / (lengths * values.shape[-1]).sqrt()  # (1, T) or (B, 1)
+        noise = torch.rand_like(values, dtype=torch.float32).mul_(2).sub_(1)
+        return values + (noise * most[..., None]).to(values.dtype)
+
+    embeddings = cast("nn.Module", cast("Any", model.get_base_model()).get_input_embeddings())
+    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
+    embeddings.register_forward_hook(noisy)
+
+
+def row_lengths(layout: Layout | None, attention_mask: Tensor | None) -> Tensor:
+    """Return the length of each token's row: (1, T) when packed, else (B, 1)."""
+    if layout is None:
+        assert attention_mask is not None, "a micro-batch is packed or padded"
+        return attention_mask.sum(1, keepdim=True)
+    assert layout.prefix == 0, "rows that share a prefix would share its noise"
+    own = layout.grid[:, -1] - layout.grid[:, 0] + 1  # (B,)
+    return own[layout.places // layout.grid.shape[1]][None]
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> PeftModel:
     """Return the model with an adapter read from a folder, for inference.
 
-    Args:
-        model: The base that the adapter was trained on.
-        folder: In peft's format.
-        rounds_once: Whether to compute as training did, instead of as peft does.
+    With `rounds_once`, it computes as in training instead of as peft does.
 
     Raises:
-        UserError: Patterns choose its modules, which may take any time to match.
+        UserError: Its modules are selected by patterns, which may take any time to match.
     """
     given = json.loads((folder / "adapter_config.json").read_bytes())
     if patterns := patterns_of(given):
         raise UserError(
-            f"{folder / 'adapter_config.json'} chooses modules by regular expressions in "
-            f"{', '.join(patterns)}, which may take any time to match. Write the names of modules."
+            f"{folder / 'adapter_config.json'} selects modules by regular expressions in "
+            f"{', '.join(patterns)}, which may take any time to match. Use names of modules."
         )
     with _quiet():
         tuned = cast("PeftModel", cast("Any", PeftModel).from_pretrained(model, folder))
@@ -269,10 +271,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> 
 
 
 def round_once(model: nn.Module) -> None:
-    """Make the model's adapted linear layers compute base and adapter in one rounding.
-
-    Layers that peft adapts in another way keep peft's forward.
-    """
+    """Make adapted linear layers round once; layers that peft adapts in another way stay."""
     for layer in model.modules():
         if type(layer) is not Linear or layer.use_dora.get(ADAPTER):
             continue
@@ -280,24 +279,9 @@ def round_once(model: nn.Module) -> None:
             cast("Any", layer).forward = _forward_of(layer)
 
 
-def patterns_of(given: Mapping[str, object]) -> list[str]:
-    """Return the fields of an adapter's configuration with regular expressions that are not names.
-
-    peft compares the entries of a list with names, and takes a text or a key for an expression.
-    """
-    found = ["layers_pattern"] if given.get("layers_pattern") else []
-    for name in PATTERNS:
-        value = cast("Any", given.get(name))
-        patterns = [value] if isinstance(value, str) else []
-        patterns += [*cast("dict[str, object]", value)] if isinstance(value, dict) else []
-        if not all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):
-            found.append(name)
-    return found
-
-
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep from users that peft reads an attribute which transformers will rename."""
+    """Hide the warning that transformers will rename an attribute that peft reads."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*is_gradient_checkpointing", module="transformers"
@@ -327,7 +311,7 @@ def _forward_of(layer: Linear) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-# Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more
+# Attribute that makes bitsandbytes pack a layer for a kernel without gradients
 PACKS = "support_avx512bf16_for_cpu"
 
 
@@ -338,7 +322,10 @@ def load_quantized(
     device: str | torch.device,
     quantization: Quantization,
 ) -> PreTrainedModel:
-    """Load a model whose linear layers but the output head are quantised.
+    """Load a model whose linear layers except the output head are quantised.
+
+    Tensors are read one at a time instead of mapped. The pages of a mapped file would stay in
+    memory as long as one of its tensors, such as the embeddings, which are not quantised.
 
     Source: Dettmers et al. 2023 for 4 bits, Dettmers et al. 2022 for 8.
 
@@ -347,7 +334,7 @@ def load_quantized(
     """
     if find_spec("bitsandbytes") is None:
         raise Unsupported(
-            f"the model is to have {quantization} weights, and bitsandbytes is not installed: "
+            f"{quantization} weights require bitsandbytes, which is not installed: "
             f"{install_command('local', '4bit')}."
         )
     chosen = BitsAndBytesConfig(load_in_8bit=True)
@@ -358,16 +345,16 @@ def load_quantized(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    empty = cast("Any", empty_model(path))  # for its class alone
+    empty = cast("Any", empty_model(path))  # only for its class
     reading = cast("Any", safe_open)
     files = [reading(file, framework="pt", backend="pread") for file in weight_files(path)]
     model = empty.from_pretrained(
         None,
         config=config,
-        state_dict={name: file.get_slice(name) for file in files for name in file.keys()},  # noqa: SIM118 - it is no mapping
+        state_dict={name: file.get_slice(name) for file in files for name in file.keys()},  # noqa: SIM118
         dtype=dtype,
         quantization_config=chosen,
-        device_map={"": device},  # it can only be placed while it is loaded
+        device_map={"": device},  # only possible while loading
     )
     model.name_or_path = model.config.name_or_path = str(path)
     if (path / "generation_config.json").exists():

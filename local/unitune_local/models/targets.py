@@ -1,13 +1,14 @@
 """Choose the weights of a model that adapters change.
 
-`auto` means every matrix in the layers of the language model: its linear layers, and the experts of
-a mixture, which transformers keep as parameters of three dimensions. Embeddings, the output head,
-routers and the vision or audio parts of a multimodal model keep their weights.
+`auto` selects every matrix in the layers of the language model, including experts, which
+transformers keeps as three-dimensional parameters. It omits embeddings, the output head, routers,
+and the vision or audio parts of a multimodal model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from peft import PeftModel
@@ -21,37 +22,43 @@ from unitune.findings import Finding, warning
 from unitune_local.settings import Settings
 
 ROUTERS = {"gate", "router", "shared_expert_gate"}
-EXPERT_PARTS = {  # layers of one expert that a parameter holds, by the parameter's name
+EXPERT_PARTS = {  # layers of one expert in a parameter, by the parameter's name
     "gate_up_proj": {"gate_proj", "up_proj", "w1", "w3"},
     "down_proj": {"down_proj", "w2"},
 }
 # Names of layers that peft takes for experts (`convert_peft_config_for_transformers`). In a model
-# with experts, linear layers of such names are chosen by their parameter instead.
+# with experts, linear layers with these names are selected by their parameter instead.
 MOVED = {*ROUTERS, *(part for parts in EXPERT_PARTS.values() for part in parts)}
 MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
-# Layers of `MAMBA` models whose adapters would be left out, because the kernels read the weights
+# Layers of `MAMBA` models whose adapters would have no effect, because the kernels read the weights
 # themselves. Source: peft 0.21, `_check_lora_target_modules_mamba`.
 READ_BY_KERNELS = {"out_proj", "conv1d"}
 MATRICES = 3  # dimensions of a parameter that holds one matrix for each expert
-# Share of the weights from which nothing is reported: routers are left out on purpose
+# Share of the weights above which nothing is reported, as routers are omitted on purpose
 FULL_REACH = 0.98
+
+# Fields of an adapter's configuration that peft matches against every module of the model
+PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
+# Names of modules, also as peft writes those of experts: ``.*\.gate_up_proj``. Other patterns may
+# take any time to match.
+PLAIN_PATTERN = re.compile(r"(\^|\.\*\\?\.)?\w+(\\?\.\w+)*\$?")
 
 
 def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]:
-    """Return the arguments of `LoraConfig` that choose a model's weights.
+    """Return the arguments of `LoraConfig` that select a model's weights.
 
     Raises:
-        UserError: The model has no linear layer of such a name.
+        UserError: The model has no linear layer with the given names.
         Unsupported: No layer of the model can have an adapter.
     """
     own = settings.target_parameters
-    if own:  # of the adapter that the training starts from
+    if own:  # from the adapter that the training starts from
         return {"target_modules": list(settings.targets), "target_parameters": list(own)}
     layers, experts = list(_linear_layers(model)), list(_experts(model))
     if settings.layers is not None and (experts or _prefix(model)):
         raise Unsupported(
-            f"tuning.lora.layers cannot be used with a {model.config.model_type} model: it has "
-            "experts, or reads more than text. Leave it out."
+            f"tuning.lora.layers cannot be used with a {model.config.model_type} model, which has "
+            "experts or is multimodal. Leave it out."
         )
     if settings.targets != "all":
         names = {_last(name) for name in settings.targets}
@@ -60,7 +67,7 @@ def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]
         if names.isdisjoint(known):
             raise UserError(
                 f"tuning.lora.targets is {list(settings.targets)}, but the model has no linear "
-                f"layer of such a name. It has {', '.join(sorted(known))}."
+                f"layer with such a name. Choose from {', '.join(sorted(known))}."
             )
         if not experts and _prefix(model) == "":
             return {"target_modules": list(settings.targets)}
@@ -68,7 +75,7 @@ def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]
         experts = [name for name in experts if names & EXPERT_PARTS.get(_last(name), set())]
     moved = [name for name in layers if experts and _last(name) in MOVED]
     modules = _short(model, [name for name in layers if name not in moved])
-    # peft adapts a parameter without dropout and DoRA, and none that is packed.
+    # peft adapts parameters only without dropout and DoRA, and only unpacked ones.
     parameters = [*experts, *(f"{name}.weight" for name in moved if not settings.quantization)]
     if settings.dropout or settings.dora:
         parameters = []
@@ -82,7 +89,7 @@ def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]
 
 
 def reach_findings(model: PeftModel, settings: Settings) -> Iterator[Finding]:
-    """Yield what share of the layers' weights the adapters reach, where `auto` misses some."""
+    """Yield a warning if the adapters of `auto` miss a part of the layers' weights."""
     if settings.targets != "all" or settings.layers is not None or settings.full:
         return
     language = cast("Any", model.get_base_model()).get_decoder()
@@ -111,8 +118,22 @@ def reach_findings(model: PeftModel, settings: Settings) -> Iterator[Finding]:
         )
 
 
+def patterns_of(given: Mapping[str, object]) -> list[str]:
+    """Return the fields of an adapter's configuration with patterns other than plain names.
+
+    peft compares the entries of a list with names, and treats a string or a key as a pattern.
+    """
+    found = ["layers_pattern"] if given.get("layers_pattern") else []
+    for name in PATTERNS:
+        value = cast("Any", given.get(name))
+        patterns = [value] if isinstance(value, str) else []
+        patterns += [*cast("dict[str, object]", value)] if isinstance(value, dict) else []
+        if not all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):
+            found.append(name)
+    return found
+
+
 def _linear_layers(model: PreTrainedModel) -> Iterator[str]:
-    """Yield the names of the language model's linear layers, without head and routers."""
     head = cast("Any", model).get_output_embeddings()
     kernels = READ_BY_KERNELS if model.config.model_type in MAMBA else set[str]()
     for name, layer in _language_modules(model):
@@ -123,7 +144,6 @@ def _linear_layers(model: PreTrainedModel) -> Iterator[str]:
 
 
 def _experts(model: PreTrainedModel) -> Iterator[str]:
-    """Yield the names of the parameters that hold the matrices of all experts of a layer."""
     for name, module in _language_modules(model):
         if not isinstance(module, nn.Conv1d):
             own = module.named_parameters(recurse=False)
@@ -136,7 +156,7 @@ def _language_modules(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]
 
 
 def _prefix(model: PreTrainedModel) -> str:
-    """Return what the names of a multimodal model's language model begin with; empty for others."""
+    """Return the prefix of the language model's names in a multimodal model, or ""."""
     given = cast("Any", model)
     if given.config.get_text_config() is given.config:
         return ""
@@ -145,7 +165,7 @@ def _prefix(model: PreTrainedModel) -> str:
 
 
 def _short(model: PreTrainedModel, names: list[str]) -> list[str]:
-    """Return the last parts of modules' names, or the names where others end so, too."""
+    """Return the last parts of modules' names, or whole names where other modules share them."""
     parts = {_last(name) for name in names}
     ending = {name for name, _ in _modules(model) if _last(name) in parts}
     return sorted(parts if ending == set(names) else names)

@@ -1,1 +1,1 @@
-"""What a training minimises: losses of rows and of pairs, and what answers earn."""
+"""Compute what a training minimises: losses of rows and pairs, and rewards of answers."""

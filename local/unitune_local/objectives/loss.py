@@ -1,11 +1,7 @@
-"""The loss of a micro-batch, and which form of micro-batch a model can take.
+"""Compute the loss of a micro-batch, and choose the layout of a model's micro-batches.
 
-The loss is the sum over trained tokens of weight times cross-entropy; the caller divides by the
-weights of the whole optimiser step, so that cutting a step into parts changes nothing.
-
-Packed batches replace the model's attention, which is right only where attention is plain causal.
-`choose_form` reads that from the configuration, and then trusts no configuration: it computes the
-loss of two rows in both forms, and packs only when they agree.
+The loss is the sum over trained tokens of weight times cross-entropy. The caller divides by the
+weights of the whole step, so that cutting a step into parts changes nothing.
 
 Shapes: as in `unitune_local.data.batches`.
 """
@@ -31,33 +27,33 @@ from unitune_local.data.batches import Batch, TrainingRow, packed, padded
 from unitune_local.models.model import use_attention
 from unitune_local.settings import Settings
 
-# Takes the logits (N, V) and the targets (N,) of tokens; its result begins with N
+# Function of logits (N, V) and targets (N,); its result begins with N
 Measure = Callable[[Tensor, Tensor], Tensor]
 
 # Relative difference of two losses that is rounding: the same sums in another order
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 
-# Tokens whose logits are held at once, where not all are: of 150,000 words, half a gigabyte
+# Tokens whose logits are held at once in chunks: with 150,000 words, half a gigabyte
 LOGIT_CHUNK = 256
 
-PROBED_TOKENS = 16  # of a prompt: more than a template puts before an answer
+PROBED_TOKENS = 16  # at the end of a prompt: more than a template puts before an answer
 
 
 def most_logits(settings: Settings) -> int | None:
-    """Return of how many tokens logits are held at once; None: of all."""
+    """Return the number of tokens whose logits are held at once; None: all."""
     return LOGIT_CHUNK if settings.chunked_cross_entropy else None
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How micro-batches are laid out."""
+    """Layout of micro-batches."""
 
     kind: Literal["packed", "padded"]
-    share: bool  # whether a shared prefix is computed once
+    share: bool  # a shared prefix is computed once
     multiple: int = 1  # lengths are multiples of it
     most_logits: int | None = None  # trained tokens whose logits are held at once; None: all
-    reason: str = ""  # why not the best form; empty when it is
-    # Dtype that float32 weights are computed in; None: their own
+    reason: str = ""  # why the best layout cannot be used; empty if it is
+    # Dtype that float32 weights are computed in; None: float32
     autocast: torch.dtype | None = None
 
     def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
@@ -75,7 +71,7 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which float32 weights are computed in another dtype; None: in theirs."""
+    """Return a context that computes float32 weights in another dtype; None: in float32."""
     if dtype is None or device.type == "meta":
         return nullcontext()
     return torch.autocast(device.type, dtype)
@@ -98,7 +94,6 @@ def losses_and_entropies(
 
 
 def _measured(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
-    """Return what a measure gives for each trained token of a micro-batch."""
     with computed_in(batch.autocast, batch.ids.device):
         return _measured_there(model, batch, measure)
 
@@ -118,11 +113,7 @@ def _measured_there(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
 
 
 def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure: Measure) -> Tensor:
-    """Return the same, holding the logits of a few tokens at a time.
-
-    They are computed again in the backward pass. The model is run without its output head, which
-    then takes the hidden states of some tokens after the other.
-    """
+    """Measure the logits of a few tokens at a time, and recompute them in the backward pass."""
     head = cast("nn.Module", cast("Any", model).get_output_embeddings())
     with _passing_through(head):
         hidden: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
@@ -140,7 +131,6 @@ def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure:
 
 @contextmanager
 def _passing_through(layer: nn.Module) -> Generator[None]:
-    """Let a layer return what it is given."""
     own = vars(layer).get("forward")
 
     def same(states: Tensor) -> Tensor:
@@ -164,14 +154,14 @@ def _loss_and_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Te
     chances = functional.log_softmax(logits.float() / temperature, dim=-1)  # (N, V)
     losses = functional.nll_loss(chances, targets, reduction="none")
     with torch.no_grad():
-        # In parts, so that two more copies of all logits are never held.
+        # In parts, as two more copies of all logits would need too much memory.
         parts = cast("Any", chances.detach()).split(LOGIT_CHUNK)
         entropies = torch.cat([-(part.exp() * part).sum(-1) for part in parts])
     return torch.stack([losses, entropies], dim=1)  # (N, 2)
 
 
 def form_of(model: PeftModel, rows: Sequence[TrainingRow], settings: Settings) -> Form:
-    """Return the best form by `choose_form`, as far as the settings allow it."""
+    """Return the best form of a model, as far as the settings allow it; see `choose_form`."""
     return choose_form(
         model,
         rows,
@@ -191,15 +181,10 @@ def choose_form(  # noqa: PLR0913 - what a form consists of
     most_logits: int | None = None,
     autocast: torch.dtype | None = None,
 ) -> Form:
-    """Return the best form that this model computes rightly, and switch its attention to it.
+    """Return the best form that this model computes correctly, and switch its attention to it.
 
-    Args:
-        model: With its adapters, on its device.
-        rows: Of the training; the two shortest are computed in both forms.
-        share: Whether a shared prefix may be computed once.
-        multiple: Lengths are to be multiples of it.
-        most_logits: Trained tokens whose logits are to be held at once; None: all.
-        autocast: Dtype that float32 weights are to be computed in; None: their own.
+    Packing is only right for plain causal attention. The configuration may be wrong about that, so
+    the two shortest rows are computed in both forms, whose losses must agree.
 
     Raises:
         Unsupported: The model does more with its logits than its output head.
@@ -213,8 +198,8 @@ def choose_form(  # noqa: PLR0913 - what a form consists of
     expected = _probe(model, replace(simple, most_logits=None), probe)
     if most_logits is not None and not _agree(_probe(model, simple, probe), expected, dtype):
         raise Unsupported(
-            "this model does more with its logits than its output head gives, so they cannot be "
-            "computed in chunks. Set options.local.chunked_cross_entropy to false."
+            "this model changes its logits after the output head, so they cannot be computed in "
+            "chunks. Set options.local.chunked_cross_entropy to false."
         )
     if reason := attention.not_plain(base.config):
         return replace(simple, reason=reason)
@@ -228,14 +213,14 @@ def choose_form(  # noqa: PLR0913 - what a form consists of
     if _agree(actual, expected, dtype):
         return form
     use_attention(model, None)
-    reason = f"packed rows give another loss ({actual:.4f} instead of {expected:.4f})"
+    reason = f"packed rows give a different loss ({actual:.4f} instead of {expected:.4f})"
     return replace(simple, reason=reason)
 
 
 def _probed(row: TrainingRow) -> TrainingRow:
-    """Return a row; one that is a prompt alone as if its end were to be learnt.
+    """Return a row; a prompt alone is treated as if its end was trained on.
 
-    Of several tokens, as the last ones are the template's: certain, so that rounding shows.
+    Several tokens are, because the losses of the template's last tokens are mostly rounding.
     """
     if row.trained_tokens:
         return row

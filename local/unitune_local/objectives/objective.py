@@ -1,8 +1,4 @@
-"""What a training minimises: the loss of a micro-batch as a sum, and what the sum is divided by.
-
-The caller divides by the weights of the whole optimiser step, so that cutting a step into
-micro-batches changes nothing. A method is one class here.
-"""
+"""Define the objectives of trainings: weighted sums over micro-batches, and their divisors."""
 
 from __future__ import annotations
 
@@ -20,31 +16,31 @@ from unitune_local.objectives.preference import Answers, answers, pair_losses, r
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import PreferenceSettings
 
-# The micro-batches of a step, or of a validation
+# Micro-batches of a step, or of a validation
 Parts: TypeAlias = Sequence[Sequence[TrainingRow]]
 
 
 class PartLoss(NamedTuple):
-    """A micro-batch's weighted sums."""
+    """Weighted sums of a micro-batch."""
 
-    loss: Tensor  # A scalar with its gradient
+    loss: Tensor  # scalar with its gradient
     figures: dict[str, float]
 
 
 class StepRows(NamedTuple):
-    """What an optimiser step learns from."""
+    """Rows that an optimiser step learns from."""
 
     rows: Sequence[TrainingRow]
-    weight: float  # what their sums are divided by
-    tokens: int  # of all conversations, whole
-    figures: dict[str, float]  # what is known of the step before its loss, by name
+    weight: float  # divisor of their sums
+    tokens: int  # of all conversations, including prompts
+    figures: dict[str, float]  # figures known before the loss, by name
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """Quantity that a training minimises."""
 
     figure: ClassVar[str]
-    """What events call its value."""
+    """Name of its value in events."""
 
     def prepare(self, rows: Sequence[TrainingRow], step: int) -> StepRows:
         """Return what a step learns from its rows of the data."""
@@ -56,23 +52,21 @@ class Objective(Protocol):
 
 
 class _RowsLoss:
-    """What losses of the rows as they are have in common."""
-
     figure: ClassVar[str] = "loss"
 
     def prepare(self, rows: Sequence[TrainingRow], step: int) -> StepRows:
-        """Return the rows as they are."""
+        """Return the rows unchanged."""
         del step
         return StepRows(rows, self.weight(rows), sum(len(row.ids) for row in rows), {})
 
     def weight(self, rows: Sequence[TrainingRow]) -> float:
-        """Return what the sums of rows are divided by: their weights."""
+        """Return the divisor of the sums of rows: their weights."""
         return sum(row.weight for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropy(_RowsLoss):
-    """The loss of trained tokens: sft."""
+    """Loss of trained tokens (sft)."""
 
     model: PeftModel
     form: Form
@@ -90,8 +84,6 @@ class CrossEntropy(_RowsLoss):
 
 @dataclass(frozen=True, slots=True)
 class _AnswerLoss(_RowsLoss):
-    """What losses of answers have in common."""
-
     model: PeftModel
     form: Form
     settings: PreferenceSettings
@@ -99,13 +91,13 @@ class _AnswerLoss(_RowsLoss):
 
 
 class PreferenceLoss(_AnswerLoss):
-    """The loss of pairs of answers: dpo and its kin."""
+    """Loss of pairs of answers (dpo and similar methods)."""
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
-        """Yield the weighted loss of all pairs, and how the better answers fare.
+        """Yield the weighted loss of all pairs, and figures of the better answers.
 
-        accuracy: how often the better answer is rewarded more; a tie counts one half. margin: by
-        how much.
+        accuracy: how often the better answer has the higher reward; a tie counts one half. margin:
+        by how much.
         """
         for rows in parts:
             policy = answers(self.model, self.form, rows)
@@ -115,23 +107,19 @@ class PreferenceLoss(_AnswerLoss):
             yield _weighted(rows, losses, {"accuracy": _won(margins), "margin": margins})
 
     def _margins(self, policy: Answers, reference: Tensor) -> Tensor:
-        """Return by how much each better answer is rewarded more than the worse one.
-
-        The reward is beta times the gain on the base model, or, without one, times the mean.
-        """
+        """Return the lead in reward (beta times the gain on the base, or the mean) of each pair."""
         gains = policy.sums - reference if self.settings.needs_reference else policy.means
         return self.settings.beta * (gains[:, 0] - gains[:, 1])  # (B,)
 
 
 class RatedLoss(_AnswerLoss):
-    """The loss of rated answers: kto. The second answer of a row is another row's."""
+    """Loss of rated answers (kto). The second answer of a row is another row's."""
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
-        """Yield the weighted loss of all answers, and whether they are on the right side.
+        """Yield the weighted loss of all answers, and their figures.
 
-        accuracy: how often a good answer has gained more than answers to other prompts have, and a
-        bad one less. shift: what those have gained, over the whole step, so that cutting it into
-        micro-batches, or spreading it over ranks, changes nothing.
+        accuracy: how often a good answer has gained more than answers to other prompts, or a bad
+        one less. shift: the mean gain of those over the whole step and all ranks.
         """
         shift = self._shift(parts)
         for rows in parts:
@@ -144,7 +132,7 @@ class RatedLoss(_AnswerLoss):
             yield _weighted(rows, losses, {"accuracy": _won(ahead), "shift": shifts})
 
     def _shift(self, parts: Parts) -> float:
-        """Return what answers to other prompts have gained in the mean, at least 0."""
+        """Return the mean gain of answers to other prompts, at least 0."""
         total, count = 0.0, 0
         with torch.no_grad():
             for rows in parts:
@@ -159,7 +147,7 @@ class RatedLoss(_AnswerLoss):
 def objective_of(
     model: PeftModel, form: Form, preference: PreferenceSettings | None, ranks: Ranks = ALONE
 ) -> Objective:
-    """Return what a training minimises by its settings."""
+    """Return the objective of a training."""
     if preference is None:
         return CrossEntropy(model, form)
     kind = RatedLoss if preference.loss == "kto" else PreferenceLoss
@@ -172,7 +160,6 @@ def _reference(rows: Sequence[TrainingRow], policy: Answers) -> Tensor:
 
 
 def _won(leads: Tensor) -> Tensor:
-    """Return 1 for a lead, 0 for a lag, and one half for a tie."""
     return (leads > 0) + 0.5 * (leads == 0)
 
 

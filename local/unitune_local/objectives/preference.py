@@ -1,8 +1,8 @@
-"""Losses on pairs of answers: pure functions of the answers' log-probabilities.
+"""Compute losses on pairs of answers from their log-probabilities.
 
-What a loss reads of an answer is the sum of its tokens' log-probabilities (its end token included,
-the prompt not) and their number. Let d be what the better answer has gained on the worse one since
-the base model, d/n the same with each answer's gain by its own length, and s the log of a sigmoid:
+A loss reads the sum of each answer's token log-probabilities (with its end token, without the
+prompt) and their number. With d the better answer's gain over the worse one since the base model,
+d/n the same with each answer's gain divided by its length, and s the log of a sigmoid:
 
     dpo      -(1 - e) s(beta d) - e s(-beta d)          Rafailov et al. 2023; e: Mitchell 2023
     robust   (-(1 - e) s(beta d) + e s(-beta d)) / (1 - 2 e)    Chowdhury et al. 2024, eq. 11
@@ -10,9 +10,8 @@ the base model, d/n the same with each answer's gain by its own length, and s th
     simpo    -s(beta (mean of better - mean of worse) - margin)            Meng et al. 2024
     orpo     -mean of better - beta s(log of the odds ratio)               Hong et al. 2024
 
-kto (Ethayarajh et al. 2024) learns from single answers that are rated: see `rated_losses`.
-`nll_weight` adds that many times the better answer's loss per token. A step's loss is the mean over
-its pairs. See `unitune_local.objectives.reference` for what the base model says.
+kto (Ethayarajh et al. 2024) is in `rated_losses`. `nll_weight` adds that many times the better
+answer's loss per token. A step's loss is the mean over its pairs.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ class Answers(NamedTuple):
 
     @property
     def means(self) -> Tensor:
-        """Log-probability of a token."""
+        """Mean log-probability of a token."""
         return self.sums / self.tokens  # (B, 2)
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
-        """The sums as numbers."""
+        """Sums as numbers."""
         return cast("list[tuple[float, float]]", cast("Any", self.sums).tolist())
 
 
@@ -59,13 +58,7 @@ def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> 
 
 
 def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
-    """Return the loss of each pair.
-
-    Args:
-        policy: Of the model that is trained.
-        reference: Sums of the base model (B, 2); zeros for a loss that needs none.
-        settings: The loss.
-    """
+    """Return the loss of each pair (B,); reference sums (B, 2) are zeros without a reference."""
     losses = _LOSSES[settings.loss](policy, reference, settings)
     if settings.nll_weight:
         losses = losses - settings.nll_weight * policy.means[:, 0]
@@ -98,13 +91,10 @@ def _orpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
 
 
 def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> Tensor:
-    """Return the loss of each rated answer: kto.
+    """Return the loss of each rated answer (kto).
 
-    Args:
-        gains: Of the log-probability of each answer on the base model (B,).
-        is_good: Whether it is one to give (B,), bool.
-        shift: What answers to other prompts have gained, at least 0.
-        beta: How closely the model stays with its base.
+    Gains are those of log-probabilities over the base model (B,); the shift is the mean gain of
+    answers to other prompts, at least 0.
     """
     signs = torch.where(is_good, 1.0, -1.0)
     return 1 - torch.sigmoid(beta * signs * (gains - shift))  # (B,)
@@ -124,6 +114,6 @@ def _lead(pairs: Tensor) -> Tensor:
 
 
 def _log_complement(log_probabilities: Tensor) -> Tensor:
-    """Return log(1 - e^a), by the form that is exact where a is near 0 or far from it."""
+    """Return log(1 - e^a), in the form that is exact for a near 0 or far from it."""
     near = torch.log(-torch.expm1(log_probabilities.clamp(max=-1e-7)))
     return torch.where(log_probabilities > -LN_2, near, torch.log1p(-torch.exp(log_probabilities)))

@@ -1,10 +1,8 @@
-"""The pass over preference rows before the first step, by the model that the training begins with.
+"""Compute the log-probabilities of preference rows by the model that a training begins with.
 
-That is the base model, whose new adapters change nothing yet, or the base with the adapter that the
-training goes on from. So does TRL: it keeps a copy of a trained adapter as the reference (trl
-1.16.0, trainer/dpo_trainer.py, lines 666 to 690). The log-probabilities are kept in a file beside
-the checkpoints, a line for each round, in which every rank computes a micro-batch. So an
-interrupted pass goes on, and a training that goes on reads the same numbers.
+This is the base model, or the base with the adapter to continue from, as in TRL (1.16.0,
+trainer/dpo_trainer.py, lines 666 to 690). Log-probabilities are stored, a line for each round of
+the ranks, so that an interrupted pass continues and a resumed training reads the same numbers.
 """
 
 from __future__ import annotations
@@ -26,29 +24,27 @@ from unitune_local.objectives.loss import Form
 from unitune_local.objectives.preference import answers
 from unitune_local.parallel.ranks import ALONE, Ranks
 
-PROGRESS_SECONDS = 15  # between two messages about how far a pass is
+PROGRESS_SECONDS = 15  # between two messages about the progress of a pass
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePass:
-    """The pass of the reference over all rows, which can be interrupted."""
+    """Interruptible pass of the reference model over all rows."""
 
     model: PeftModel  # before its first step, with its adapters
     form: Form
-    file: Path  # where log-probabilities are kept
+    file: Path  # stores the log-probabilities
     stop: Callable[[], bool]  # called after each round of micro-batches; returns whether to stop
     ranks: Ranks = ALONE
-    note: Note = drop_note  # receives how far the pass is, now and then
+    note: Note = drop_note  # receives the progress
 
     def run(
         self, rounds: Sequence[Sequence[Sequence[TrainingRow]]]
     ) -> dict[TrainingRow, TrainingRow] | None:
-        """Return each row with its log-probabilities; None when it was stopped.
+        """Return each row with its log-probabilities, or None if the pass was stopped.
 
-        Args:
-            rounds: The micro-batches of the first epoch and of a validation, one for each rank in
-                a round; empty where it has none. The same ones in the training give the very same
-                sums, so that the first step begins at a gain of 0.
+        Rounds hold a micro-batch for each rank, empty if it is idle, and cover an epoch and a
+        validation. The training uses the same ones, so that its first step begins at a gain of 0.
         """
         kept = self.ranks.first(self._kept)
         was_training = self.model.training
@@ -82,13 +78,12 @@ class ReferencePass:
         return pairs if own else []
 
     def _keep(self, sums: list[list[tuple[float, float]]]) -> bool:
-        """Write a round down, and return whether to stop."""
         with self.file.open("a") as file:
             file.write(json.dumps(sums) + "\n")
         return self.stop()
 
     def _kept(self) -> list[list[list[tuple[float, float]]]]:
-        """Return what a pass before has computed; a line that was cut off is taken away."""
+        """Return the rounds of an earlier pass, without a line that was cut off."""
         if not self.file.exists():
             return []
         lines = self.file.read_text().splitlines(keepends=True)

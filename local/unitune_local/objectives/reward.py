@@ -1,31 +1,22 @@
-"""Learning from rewards: what a sampled answer earns above its group makes it likelier (rft).
+"""Train on rewards of sampled answers (rft): answers that earn more than their group get likelier.
 
-Of each prompt a group of answers is sampled from the model as it stands. An answer's advantage is
-its reward less the mean of its group's, and the loss of a token is
+An answer's advantage is its reward minus the mean of its group's. The loss of a token is
 
     -min(ratio · advantage, clipped ratio · advantage)
 
-where the ratio is the token's probability by the model in training over that by the model that
-sampled it, and is clipped to 1 - `clip` .. 1 + `clip_high` (Shao et al. 2024, "DeepSeekMath", arXiv
-2402.03300, section 4.1). With one update for each step the ratio is 1 wherever the gradient is
-taken, and nothing is clipped.
+where the ratio of its probability to that at sampling is clipped to 1 - `clip` .. 1 + `clip_high`
+(Shao et al. 2024, "DeepSeekMath", arXiv 2402.03300, section 4.1). With one update per step it is 1.
 
-GRPO divides by the standard deviation of the group's rewards, and by the length of each answer.
-Both bias what is learnt (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783, section 3.1): the first
-gives most weight to prompts that are nearly always or never answered right, the second makes long
-wrong answers cheap. So by default neither is done, and the divisor is the number of tokens of all
-answers of a step (DAPO, Yu et al. 2025, arXiv 2503.14476). `scale` and `loss` choose the others.
-Losses and their names are TRL's (1.16, GRPOTrainer: `loss_type`, `scale_rewards`); its bnpo is dapo
-here, since a step's divisor is the same however the step is cut into micro-batches.
+GRPO divides by the standard deviation of the group's rewards and by the length of each answer. Both
+bias what is learnt (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783, section 3.1), so the default
+divides only by the tokens of all answers of a step (DAPO, Yu et al. 2025, arXiv 2503.14476).
+`scale` and `loss` have TRL's names (1.16, GRPOTrainer: `loss_type`, `scale_rewards`); dapo covers
+bnpo.
 
 With `kl`, each token adds that many times e^(r - p) - (r - p) - 1, an estimate of the divergence
-from the model that the training began with (Schulman 2020, "Approximating KL divergence", k3; r and
-p are the token's log-probabilities by that model and by the one in training). Here the ratio does
-count: without it the gradient would be another one's (DeepSeek-V3.2, arXiv 2512.02556).
-
-A group whose answers all earn the same has no advantage, and teaches nothing. Without `kl` such
-answers are not computed again. Where there is one update as well, equal answers of a group are
-computed once: the sum is the same.
+from the initial model (Schulman 2020, "Approximating KL divergence", k3; r and p are
+log-probabilities by the initial and the current model), times the ratio (DeepSeek-V3.2, arXiv
+2512.02556).
 """
 
 from __future__ import annotations
@@ -48,30 +39,25 @@ from unitune_local.objectives.loss import losses_and_entropies, token_losses
 from unitune_local.objectives.objective import PartLoss, Parts, StepRows
 from unitune_local.objectives.rollout import Rollouts, Sample
 
-SMALLEST_DEVIATION = 1e-4  # added to a standard deviation that is divided by, as TRL does
-# Groups without signal at the very beginning after which a training ends. Of groups of 8, that are
-# 320 answers alike: fewer than one in a hundred is another then (3 / 320, the rule of three).
+SMALLEST_DEVIATION = 1e-4  # added to a standard deviation in a divisor, as in TRL
+# Groups without signal at the very beginning after which a training ends. With groups of 8, these
+# are 320 equal answers: fewer than one in a hundred is different (3 / 320, the rule of three).
 FIRST_GROUPS = 40
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Return what each answer earns above the mean of its group.
+    """Return each answer's reward minus the mean of its group (B, K).
 
     Args:
-        rewards: A row for each group (B, K); NaN for an answer that could not be scored, which
-            counts in no mean and has no advantage.
+        rewards: One row per group (B, K); NaN for an answer that could not be scored, which counts
+            in no mean and has no advantage.
     """
     above = rewards - rewards.nanmean(dim=1, keepdim=True)
     return torch.where(has_signal(rewards)[:, None], above, 0.0).nan_to_num(0.0)  # (B, K)
 
 
 def scaled(gains: Tensor, rewards: Tensor, scale: Literal["none", "group", "batch"]) -> Tensor:
-    """Return advantages over the standard deviation of the group's or of all rewards.
-
-    Args:
-        gains: Advantages (B, K).
-        rewards: Rewards (B, K); NaN as in `advantages`.
-        scale: What they are divided by.
+    """Return advantages (B, K) divided by the standard deviation of the group's or of all rewards.
 
     Source: TRL 1.16, GRPOTrainer: the sample's standard deviation, plus 1e-4.
     """
@@ -100,16 +86,16 @@ def clipped_losses(ratios: Tensor, gains: Tensor, low: float, high: float) -> tu
 
 
 def has_signal(rewards: Tensor) -> Tensor:
-    """Return whether a group has two different rewards (B,); of NaN as in `advantages`."""
+    """Return whether a group has two different rewards (B,); NaN as in `advantages`."""
     most = rewards.nan_to_num(-math.inf).amax(dim=1)
     return most > rewards.nan_to_num(math.inf).amin(dim=1)
 
 
 def kl_estimate(losses: Tensor, reference: Tensor, old: Tensor | None = None) -> Tensor:
-    """Return k3 of each token, from its losses by the model and by the base (N,).
+    """Return k3 of each token, from its losses by the model and by the reference (N,).
 
-    It is multiplied by the ratio of new to old probability, so that its gradient is the
-    divergence's. Without the losses of the old model, the model is the old one itself.
+    It is multiplied by the ratio of new to old probability. Without the losses of the old model,
+    the model is the old one.
     """
     gap = losses - reference
     ratio = ((losses.detach() if old is None else old) - losses).exp()
@@ -118,23 +104,23 @@ def kl_estimate(losses: Tensor, reference: Tensor, old: Tensor | None = None) ->
 
 @dataclass(slots=True)
 class RewardLoss:
-    """The loss of sampled answers: rft."""
+    """Loss of sampled answers (rft)."""
 
     figure: ClassVar[str] = "policy_loss"
-    rollouts: Rollouts  # of a model that is as the training begins
-    # The adapters' weights, each with a copy of what it was at first
+    rollouts: Rollouts  # of a model in its initial state
+    # Trainable weights, each with a copy of its initial value
     _first: list[tuple[nn.Parameter, Tensor]] = field(
         default_factory=list[tuple[nn.Parameter, Tensor]], init=False
     )
-    # The answers since the first step, as long as no group among them has had a signal
+    # Answers since the first step, until a group of them has had a signal
     _silent: list[Sample] | None = field(default=None, init=False)
-    # Losses of each micro-batch's tokens at the first update of a step
+    # Token losses of each micro-batch at the first update of a step
     _old: list[Tensor] = field(default_factory=list[Tensor], init=False)
     _computed: int = field(default=0, init=False)  # tokens of the answers that a step computes
     _divisor: float = field(default=1.0, init=False)  # divisor of a step's sums
 
     def __post_init__(self) -> None:
-        """Keep the model as it is, where it is to stay near that."""
+        """Copy the initial weights if a divergence is added to the loss."""
         if self.rollouts.settings.kl:
             weights = self.rollouts.model.parameters()
             self._first = [(each, each.detach().clone()) for each in weights if each.requires_grad]
@@ -170,9 +156,8 @@ class RewardLoss:
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
         """Yield the loss of each micro-batch, and figures of its tokens.
 
-        entropy: of the model, in nats. clipped: share of clipped tokens, from the second update
-        on. kl: estimate of the divergence. All three are means over the tokens of the step that
-        are computed.
+        entropy: entropy of the model, in nats. clipped: share of clipped tokens, from the second
+        update. kl: estimate of the divergence. All are means over the computed tokens of the step.
         """
         model, settings, first = self.rollouts.model, self.rollouts.settings, not self._old
         clip = settings.clip, settings.clip_high or settings.clip
@@ -197,17 +182,17 @@ class RewardLoss:
             yield PartLoss(tokens.sum(), {name: share * sum_ for name, sum_ in figures.items()})
 
     def validate(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
-        """Return what the likeliest answers earn in the mean."""
+        """Return the mean figures of the likeliest answers."""
         return _figures(self.rollouts.greedy(rows), self.rollouts.names)
 
     def _reference(self, batch: Batch) -> Tensor:
-        """Return the losses of tokens by the model that the training began with (N,)."""
+        """Return the losses of tokens by the initial model (N,)."""
         with torch.no_grad(), self._at_first():
             return token_losses(self.rollouts.model, batch, self.rollouts.settings.temperature)
 
     @contextmanager
     def _at_first(self) -> Generator[None]:
-        """Let the model be as it was before the first step; no graph may be alive."""
+        """Restore the initial weights while the body runs; no graph may be alive."""
         now = [weight.data for weight, _ in self._first]
         for weight, first in self._first:
             weight.data = first
@@ -220,7 +205,7 @@ class RewardLoss:
     def _learnt(
         self, prompt: TrainingRow, group: Sequence[Sample], gains: Sequence[float]
     ) -> list[TrainingRow]:
-        """Return a prompt's answers as rows, each with its advantage as its weight."""
+        """Return a prompt's answers as rows, weighted by their advantages; equal ones once."""
         weighted = [
             (sample.ids, gain * prompt.weight) for sample, gain in zip(group, gains, strict=True)
         ]
@@ -236,12 +221,12 @@ class RewardLoss:
     def _require_signal(
         self, groups: Sequence[Sequence[Sample]], signals: Tensor, step: int
     ) -> None:
-        """Refuse a training that has nothing to learn from."""
         samples = list(chain.from_iterable(groups))
         if all(math.isnan(sample.reward) for sample in samples):
             why = samples[0].reason
             words = f"no answer of step {step} could be graded: {why}"
-            # Later, it is rather something that a function depends on, and the training can resume.
+            # Later, the function may only depend on something that is missing, so the training can
+            # resume.
             raise RunFailed(words) if step == 1 else BackendError(words)
         if step == 1:
             self._silent = []
@@ -254,32 +239,30 @@ class RewardLoss:
 
 
 def _no_signal(samples: Sequence[Sample], size: int, rollouts: Rollouts) -> str:
-    """Say why nothing can be learnt from answers whose rewards are alike in each group."""
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     lowest, highest = min(rewards), max(rewards)
     named = ", ".join(map(repr, rollouts.names))
     beginning = (
-        f"in each of the first {len(samples) // size} groups all {size} sampled answers earn the "
-        f"same, so there is nothing to learn from. By {named} "
+        f"in each of the first {len(samples) // size} groups, all {size} sampled answers earn the "
+        f"same reward, so the training cannot learn anything. According to {named}, "
     )
     best = sum(max(0.0, reward.weight) for reward in rollouts.grader.rewards)
     if lowest == highest == best:
-        return f"{beginning}every answer is right already."
+        return f"{beginning}every answer is already right."
     if lowest < highest:
         return (
-            f"{beginning}prompts differ, and the answers to one prompt do not. Raise "
+            f"{beginning}rewards only differ between prompts. Raise "
             f"tuning.reward.temperature (it is {rollouts.settings.temperature:g})."
         )
     return (
-        f"{beginning}every answer earns {lowest:g}, such as {clip(samples[-1].text)}. Train the "
-        "answers first (method: sft), take a scorer that gives a part of the reward for a part of "
-        "the way, or raise tuning.reward.max_tokens if answers are cut off "
-        f"({100 * _share_cut(samples):.0f} % are)."
+        f"{beginning}every answer earns {lowest:g}, such as {clip(samples[-1].text)}. Train on "
+        "answers first (method: sft), choose a scorer that rewards partly right answers, or raise "
+        f"tuning.reward.max_tokens if answers are cut off ({100 * _share_cut(samples):.0f} % are)."
     )
 
 
 def _figures(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, float]:
-    """Return what answers earn, in all and by reward, their length, and how many are cut off."""
+    """Return mean rewards, in all and by name, mean length, and shares cut off and unscored."""
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     figures = {
         "reward": fmean(rewards) if rewards else math.nan,

@@ -1,8 +1,6 @@
-"""Answers that a model in training samples to its prompts, and what they earn.
+"""Sample answers from a model in training, and grade them.
 
-The engine of evaluations answers (`unitune_local.inference.generate`): a prompt is computed once
-for its group, and what an answer samples depends on nothing but the run's seed, the step, the row
-and its place in the group, so that a training that goes on samples the same answers again.
+A sample depends only on seed, step, row and place, so that a resumed training draws it again.
 """
 
 from __future__ import annotations
@@ -28,24 +26,24 @@ from unitune_local.settings import RewardSettings
 class Sample(NamedTuple):
     """A sampled answer."""
 
-    ids: tuple[int, ...]  # the token that ended it included
+    ids: tuple[int, ...]  # including the token that ended it
     text: str
-    reward: float  # weighted sum of its grades; NaN where one of them is missing
-    reason: str  # reasons that the rewards give
-    cut: bool  # whether it reached the most tokens before its end
-    grades: Sequence[float]  # grade by each reward; NaN where it could not grade the answer
+    reward: float  # weighted sum of its grades; NaN if one is missing
+    reason: str  # reasons given by the rewards
+    cut: bool  # it reached the maximum number of tokens before its end
+    grades: Sequence[float]  # grade by each reward; NaN if it could not grade the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Samples answers of a model as it stands."""
+    """Sampler of answers from a model in its current state."""
 
     model: PeftModel
-    form: Form  # of its micro-batches
+    form: Form  # form of its micro-batches
     grader: RewardGrader
     settings: RewardSettings
     seed: int
-    longest: int  # of prompt and answer together, in tokens
+    longest: int  # maximum tokens of prompt and answer together
     ranks: Ranks = ALONE
 
     @property
@@ -70,7 +68,7 @@ class Rollouts:
             return self._answers([prompts[place] for place in places], size, temperature, seeds)
 
         lengths = [len(prompt.ids) for prompt in prompts]
-        groups = cast("list[list[Any]]", self.ranks.spread(lengths, compute))  # as JSON has them
+        groups = cast("list[list[Any]]", self.ranks.spread(lengths, compute))  # as in JSON
         return [[Sample(tuple(ids), *rest) for ids, *rest in group] for group in groups]
 
     def _answers(
@@ -103,6 +101,6 @@ class Rollouts:
 
 
 def seed_of(*places: int) -> int:
-    """Return a seed that is another for each run, step and whatever else it is made of."""
+    """Return a seed that differs for each combination of numbers."""
     text = "/".join(map(str, places))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])

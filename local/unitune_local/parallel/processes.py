@@ -1,11 +1,8 @@
-"""The other processes of a training on this machine: started, watched, and ended with the first.
+"""Start the other processes of a training on this machine, and watch them.
 
 The first rank is the worker that holds the folder's lock. It starts the others as ``python -m
-unitune_local.training.worker FOLDER RANK PARENT``; each has a log of its own. One that dies ends
-the training at once, in the first rank, so that it is interrupted and can go on from its last
-checkpoint; and one whose parent is gone ends itself.
-
-Light: nothing here imports torch, so that the others start while the first one imports it.
+unitune_local.training.worker FOLDER RANK PARENT``. Nothing here imports torch, so that they start
+while the first one imports it.
 """
 
 from __future__ import annotations
@@ -24,21 +21,18 @@ from unitune_local.job_folder import JobFolder
 
 COMMAND = (sys.executable, "-P", "-m", "unitune_local.training.worker")
 LOOK_SECONDS = 0.2
-# A rank that fails waits so long for the first to fail alike, which then says why itself
+# A failed rank waits so long for the first to fail for the same reason and report it
 GRACE_SECONDS = 10.0
 
 
 class RankLost(BackendError):
-    """Another process of the training is gone, or hangs."""
+    """Another process of the training that is gone, or hangs."""
 
 
 def start_ranks(folder: JobFolder, size: int, lost: Callable[[str], None]) -> None:
-    """Start all ranks but the first, which is this process.
+    """Start all ranks except the first, which is this process.
 
-    Args:
-        folder: Of the training.
-        size: Number of ranks, this one included.
-        lost: Called in a thread with what happened when one has died.
+    If one dies, `lost` is called with the reason, in a thread.
     """
     for rank in range(1, size):
         with open(log := folder.rank_log(rank), "ab", opener=no_link) as file:
@@ -64,7 +58,7 @@ def _watch(
 
 
 def end_with(parent: int) -> None:
-    """End this process when its parent is gone, however that died."""
+    """End this process when its parent is gone."""
 
     def look() -> None:
         while os.getppid() == parent:

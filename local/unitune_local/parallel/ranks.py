@@ -1,13 +1,8 @@
-"""The processes of one training, as each of them sees the others: who does what, and what is added.
+"""Coordinate the processes of one training: shares of rows, sums and common decisions.
 
-Every rank has the whole model with its optimiser and knows all rows. It computes the gradient of
-its share of a step, already divided by the weight of the whole step; the gradients are added up,
-and each rank makes the same optimiser step. Whatever decides what comes next (a stop, the loss of
-an evaluation) is gathered first, so that all decide alike. The first rank alone writes files.
-
-Values travel as JSON, never as pickles. Starting processes is not here:
-`unitune_local.parallel.processes` does so on one machine. Whoever has made a process group by other
-means makes `Ranks` of it.
+Every rank has the whole model and its optimiser. It computes the gradient of its share of a step,
+divided by the weight of the whole step; the gradients are added, and each rank makes the same step.
+Figures that decide what follows are gathered first. Values are sent as JSON, never as pickles.
 """
 
 from __future__ import annotations
@@ -35,12 +30,12 @@ from unitune_local.parallel.processes import RankLost
 from unitune_local.settings import Settings
 
 T = TypeVar("T")
-# In errors of torch.distributed: a layer that is gathered raises them in the midst of a step
+# In errors of torch.distributed; gathering a layer raises them in the middle of a step
 CONNECTION = re.compile(r"Dist\w*Error|gloo|NCCL|process ?group|(?:File|TCP)Store", re.IGNORECASE)
 
 CPU = torch.device("cpu")
-# Torch's own limit for gloo. A process that has ended is noticed at once; one that hangs, after
-# this time. The longest wait is for a scorer that the first rank runs over all validation rows.
+# Torch's own limit for gloo. A process that ends is noticed at once, one that hangs after this
+# time. The longest wait is for a scorer that the first rank runs over all validation rows.
 SILENT_SECONDS = 1800.0
 
 
@@ -49,47 +44,40 @@ class Ranks:
     """The process group of a training; without one, this process trains alone."""
 
     group: dist.ProcessGroup | None = None
-    device: torch.device = CPU  # where tensors that are exchanged are to be
-    # Whether all have to compute equally often, as each has a part of the base
-    # (`unitune_local.parallel.sharding`)
+    device: torch.device = CPU  # of exchanged tensors
+    # All have to compute equally often, as each has a part of the base (see `sharding`)
     computes_together: bool = False
 
     @property
     def rank(self) -> int:
-        """The place of this process, from 0."""
+        """Number of this process, from 0."""
         return 0 if self.group is None else self.group.rank()
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return 1 if self.group is None else self.group.size()
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what the training leaves behind."""
+        """True in the process that writes the files of the training."""
         return self.rank == 0
 
     def shares(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
-        """Return which rows each rank computes."""
+        """Return the rows of each rank."""
         return spread_rows(rows, self.size)
 
     def share(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-        """Return which rows this rank computes."""
+        """Return the rows of this rank."""
         return self.shares(rows)[self.rank]
 
     def spread(
         self, lengths: Sequence[int], compute: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T]:
-        """Compute a value for each place, every rank those of its share.
+        """Compute a JSON value for each place, every rank those of its share, balanced by lengths.
 
-        Where ranks compute together each computes all, as places need not take equally many passes.
-
-        Args:
-            lengths: Tokens at each place, by which the shares are made equal.
-            compute: Returns the values for some places, as JSON has them.
-
-        Returns:
-            The values for all places, in their order.
+        Where ranks compute together, each computes all, as places may take different numbers of
+        passes.
         """
         if self.computes_together:
             return self.gather([*compute(range(len(lengths)))])[0]
@@ -103,11 +91,7 @@ class Ranks:
         return [values[place] for place in range(len(lengths))]
 
     def gather(self, value: T) -> list[T]:
-        """Return the value of each rank, as JSON gives it back, in every rank.
-
-        Raises:
-            RankLost: Another process is gone.
-        """
+        """Return the value of each rank, as read from JSON, in every rank; raises RankLost."""
         if self.group is None:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -117,7 +101,7 @@ class Ranks:
         return [json.loads(part.cpu().numpy().tobytes()[:size]) for part, size in texts]
 
     def first(self, make: Callable[[], T]) -> T:
-        """Return what the first rank makes, in every rank."""
+        """Return the first rank's result, in every rank."""
         return self.gather(make() if self.is_first else cast("T", None))[0]
 
     def total(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -127,11 +111,7 @@ class Ranks:
         return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
     def add_gradients(self, weights: Iterable[nn.Parameter]) -> None:
-        """Make each rank's gradients the sum of all ranks'.
-
-        Raises:
-            RankLost: Another process is gone.
-        """
+        """Make each rank's gradients the sum of all ranks'; raises RankLost."""
         if self.group is None:
             return
         learnt = [*weights]
@@ -156,15 +136,13 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
-    """Meet the other processes on this machine, and part from them at the end.
+    """Join the other processes on this machine, and leave them at the end.
 
-    Args:
-        rendezvous: A file that is not there yet, in a folder that only the user may enter.
-        rank: The place of this process.
-        settings: How many processes there are, and where: on cuda each rank has a GPU of its own.
+    The rendezvous file must not exist yet, in a folder that only the user may enter. On cuda, each
+    rank has its own GPU.
 
     Raises:
-        RankLost: One does not come.
+        RankLost: A process does not join.
     """
     size, device = settings.processes, settings.device
     if size == 1:
@@ -188,35 +166,31 @@ def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
 
 
 def process_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield why so many processes cannot train here, or would not be faster."""
+    """Yield findings if so many processes cannot train here, or would not be faster."""
     count, device = settings.processes, settings.device
-    setting = f"options.local.processes is {count}, and"
+    setting = f"options.local.processes is {count}, but"
     if device == "mps" and count > 1:
         fix = "Leave it out, or set options.local.device to cpu."
-        yield error("processes", f"{setting} mps is one GPU, which one process uses.", fix)
+        yield error("processes", f"{setting} mps is a single GPU for one process.", fix)
     elif device == "cuda" and count > (gpus := torch.cuda.device_count()):
         fix = f"Set it to at most {gpus}, or leave it out."
-        yield error("processes", f"{setting} each needs a GPU of its own; there are {gpus}.", fix)
+        yield error("processes", f"{setting} only {gpus} GPUs are available, one for each.", fix)
     elif count > settings.batch_size:
-        what = f"{setting} tuning.batch_size is {settings.batch_size}: some would have no row."
+        what = f"{setting} tuning.batch_size is {settings.batch_size}, so some would have no rows."
         yield warning("processes", what, "Lower it, or raise tuning.batch_size.")
     elif device == "cpu" and count > cores():
-        what = f"{setting} {cores()} cores are there: the processes would wait for each other."
+        what = f"{setting} only {cores()} cores are available; they would wait for each other."
         yield warning("processes", what, "Lower it.")
 
 
 @contextmanager
 def noticing_loss() -> Generator[None]:
-    """Tell errors of the connection to other processes from those of the training itself.
-
-    Raises:
-        RankLost: Another process is gone.
-    """
+    """Turn errors of the connection to other processes into RankLost."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, UnituneError) or not CONNECTION.search(f"{type(error)} {error}"):
             raise
         raise RankLost(
-            f"another process of the training is not heard any more ({error})"
+            f"the connection to another process of the training was lost ({error})"
         ) from error

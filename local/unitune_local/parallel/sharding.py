@@ -1,10 +1,8 @@
-"""A frozen base whose layers are spread over the processes of a training: FSDP2.
+"""Spread the frozen layers of a base over the processes of a training, with FSDP2.
 
-Each process keeps an equal part of every layer's frozen weights; a layer is put together when it is
-computed, forward and backward, and taken apart again. Adapters, embeddings and the output head are
-whole in every process, so that gradients, optimiser and checkpoints are as without. A layer can be
-put together only by all processes at once: they have to compute equally often
-(`Ranks.computes_together`).
+A layer is gathered when it is computed, forward and backward. Adapters, embeddings and output head
+stay whole in every process. All processes gather a layer together, so they have to compute equally
+often (`Ranks.computes_together`).
 
 Source: docs.pytorch.org, torch.distributed.fsdp.fully_shard; tried with torch 2.13.0.
 """
@@ -27,13 +25,9 @@ from unitune_local.settings import Settings
 
 
 def shard(model: PeftModel, dtype: torch.dtype, ranks: Ranks) -> None:
-    """Keep of each layer's frozen weights this rank's part alone.
+    """Keep only this rank's part of each layer's frozen weights.
 
-    Args:
-        model: With adapters, on the CPU, as its file has it, so that no more of that is read than a
-            layer at a time.
-        dtype: That frozen weights are to have.
-        ranks: Who share them.
+    The model has adapters and is on the CPU, in its file's dtype, and is read a layer at a time.
     """
     mesh = DeviceMesh.from_group(cast("Any", ranks.group), ranks.device.type)
     base = model.get_base_model()
@@ -43,7 +37,7 @@ def shard(model: PeftModel, dtype: torch.dtype, ranks: Ranks) -> None:
         whole -= frozen
         _place(frozen, ranks.device, dtype, copy=False)
         fully_shard(layer, mesh=mesh, ignored_params=set(layer.parameters()) - frozen)
-    # A copy, as one tensor of a mapped file keeps all pages of it that were read.
+    # A copy, because one tensor of a mapped file keeps all its read pages in memory.
     _place({weight for weight in whole if not weight.requires_grad}, ranks.device, dtype, copy=True)
     for weight in whole:
         weight.data = weight.data.to(ranks.device)
@@ -54,21 +48,21 @@ def shard(model: PeftModel, dtype: torch.dtype, ranks: Ranks) -> None:
 
 
 def layers(base: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a model, one of which is put together at a time."""
+    """Yield the layers of a model, which are gathered one at a time."""
     return (each for each in base.modules() if isinstance(each, GradientCheckpointingLayer))
 
 
 def shard_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield why the base cannot be spread over processes, if it is to be."""
+    """Yield errors for settings that rule out spreading the base."""
     if not settings.shard:
         return
     if settings.processes == 1:
-        what = "options.local.shard is true, and one process trains, which would keep all of it."
+        what = "options.local.shard is true, but a single process would keep all weights."
         yield error("shard", what, "Set options.local.processes, or leave shard out.")
     if settings.quantization is not None:
         what = (
-            f"options.local.shard is true, and so are weights in {settings.quantization}: what "
-            "bitsandbytes makes of them cannot be taken apart."
+            f"options.local.shard is true, but the {settings.quantization} weights of "
+            "bitsandbytes cannot be split."
         )
         yield error("shard", what, "Leave out one of the two.")
 

@@ -1,1 +1,1 @@
-"""The backend named ``ray``: the training of `unitune_local` on a Ray cluster."""
+"""Run the trainings of `unitune_local` on a Ray cluster."""

@@ -1,10 +1,7 @@
-"""The backend named ``ray``: the training of `unitune_local` on a Ray cluster.
+"""Train on a Ray cluster: the backend named ``ray``.
 
-A launch is one call of Ray's job API, under the launch key as submission id, so that a call which
-is sent twice makes one job; the cluster is all that needs Ray. Rows go there, and events and the
-adapter come back, by a storage that both sides see (`unitune_local.ray.storage`). What runs there
-is `unitune_local.ray.driver`. A tuned model answers on this machine; a server for many requests is
-a contender of its own.
+Only the cluster needs Ray. Rows, events and adapters are exchanged through a shared storage
+(`unitune_local.ray.storage`); a tuned model answers on this machine.
 
 Sources: docs.ray.io, Ray Jobs REST API; tried with Ray 2.60.0.
 """
@@ -46,23 +43,22 @@ if TYPE_CHECKING:
     from unitune_local.backend import LocalBackend
     from unitune_local.inference.chat import LocalChatModel
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"
-# Error type of a job whose message ends with what the driver has printed last
+# Error type of a job whose message ends with the last output of the driver
 ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
 SHOWN_CHARACTERS = 300
 JOBS = "/api/jobs"
 START_FILES = ("adapter_*", "unitune.json")
-# What a training writes into an adapter's folder; others may write there, too
+# Files that a training writes into an adapter's folder; others may write there, too
 ADAPTER_FILES = frozenset({"adapter_model.safetensors", ADAPTER, ABOUT, *TOKENIZERS, *OTHERS})
-"""What a training reads of the adapter that it goes on from."""
-NOWHERE = Path("/nowhere")  # A folder without files
+NOWHERE = Path("/nowhere")  # folder without files
 
 
 class RayBackend(HostedBackend[RayOptions]):
-    """Trains on a Ray cluster, and answers on this machine."""
+    """Backend that trains on a Ray cluster and answers on this machine."""
 
     name: ClassVar[str] = "ray"
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
-    address = "http://127.0.0.1:8265"  # where Ray serves its jobs, and port-forwarding leads to
+    address = "http://127.0.0.1:8265"  # Ray's default, also with port-forwarding
     address_variable = "RAY_API_SERVER_ADDRESS"
     key_variable = "RAY_AUTH_TOKEN"
     options = RayOptions
@@ -76,21 +72,17 @@ class RayBackend(HostedBackend[RayOptions]):
 
     @property
     def api(self) -> Api:
-        """Ray's API of jobs, each by its submission id."""
+        """Ray's API of jobs, each under its submission id."""
         return Api(self.endpoint(JOBS))
 
     @property
     def storage(self) -> Storage:
-        """The storage that the environment names.
-
-        Raises:
-            UserError: It names none.
-        """
+        """Storage that the environment names; raises UserError without a name."""
         what = "the storage that you and the Ray cluster share"
         return Storage(required(storage.VARIABLE, what))
 
     def endpoint(self, path: str = "") -> Endpoint:
-        """Return an address at the cluster, with the token where there is one."""
+        """Return an address at the cluster, with the token if one is set."""
         url, token = f"{self.base_url()}{path}", key_in(self.key_variable)
         vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(token,))
         key = partial(required, self.key_variable, "the token of the Ray cluster")
@@ -100,7 +92,7 @@ class RayBackend(HostedBackend[RayOptions]):
         super().validate_options(job)
         if self.job_options(job).shard is True:
             raise JobError(
-                "options.ray.shard is true, and each worker of a cluster holds the whole model. "
+                "options.ray.shard is true, but each worker of a cluster holds the whole model. "
                 "Leave it out; the backend local spreads it over the GPUs of one machine."
             )
         scorers = [*job.rewards]
@@ -108,32 +100,32 @@ class RayBackend(HostedBackend[RayOptions]):
         if wanting := next((each for each in scorers if _reads_files(each, job.folder)), None):
             raise JobError(
                 f"the scorer {wanting.name!r} reads a file of this machine, which workers of the "
-                "cluster do not have. Take one without files, such as exact, or write the file's "
-                "content into the job, or train on the backend local."
+                "cluster do not have. Use a scorer without files, such as exact, write the file's "
+                "content into the job, or train with the backend local."
             )
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Store a file under the hash of its content, unless it is there."""
+        """Store a file under the hash of its content, unless it exists."""
         there, name = self.storage, f"files/{content_name(sha256)}.jsonl"
         if not there.exists(name):
             there.put(path, name)
         return Upload(name, sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create the job, unless one with this key is there."""
+        """Create the job, unless one with this key exists."""
         given = self.job_options(launch.job).runtime_env
         sent = RayLaunch.of(launch, self.storage.address, self._stored_start(launch))
-        if self.find(launch.key, launch.folder):  # which a second call would not say in its status
+        if self.find(launch.key, launch.folder):  # the status of a second call would not show it
             return launch.key
         variables = {**Fields(given).fields("env_vars").all, VARIABLE: sent.model_dump_json()}
         body: dict[str, JsonValue] = {
             "submission_id": launch.key,
             "entrypoint": ENTRYPOINT,
-            "entrypoint_num_cpus": 0,  # it waits for its workers
+            "entrypoint_num_cpus": 0,  # it only waits for its workers
             "runtime_env": {**given, "env_vars": variables},
             "metadata": {"name": launch.job.name, "model": launch.job.base_model},
         }
-        endpoint = self.endpoint(f"{JOBS}/")  # without the slash there is no such path
+        endpoint = self.endpoint(f"{JOBS}/")  # without the slash, the path does not exist
         created = Api(endpoint).post(action=f"create job {launch.key}", body=body)
         return created_id(created, endpoint, "submission_id")
 
@@ -155,7 +147,7 @@ class RayBackend(HostedBackend[RayOptions]):
         model = result and result.model
         if state is State.SUCCEEDED and model is None:
             state = State.FAILED
-            result = Result(state="failed", error=f"there is no result in {there.url(folder)}")
+            result = Result(state="failed", error=f"no result found in {there.url(folder)}")
         own = {"backend": self.name, "name": there.url(f"{folder}/adapter")}
         return Status(
             state=state,
@@ -173,7 +165,7 @@ class RayBackend(HostedBackend[RayOptions]):
         self.storage.remove(ref)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove all that a training has left, here, in the storage and at Ray."""
+        """Remove all files of a training, here, in the storage and at Ray."""
         there = self.storage
         name = there.name_of(model.name) or ""
         if key := LAUNCH_KEY.search(name):
@@ -204,10 +196,7 @@ class RayBackend(HostedBackend[RayOptions]):
         return LocalBackend()
 
     def _stored_start(self, launch: Launch) -> str | None:
-        """Return the name in the storage of the adapter to go on from, stored if it is not there.
-
-        That of an earlier run on a cluster is; one of this machine goes beside the training.
-        """
+        """Return the name of the start adapter in the storage, after storing a local one."""
         if launch.start is None:
             return None
         there, folder = self.storage, launch.start.model.name
@@ -219,7 +208,6 @@ class RayBackend(HostedBackend[RayOptions]):
         return name
 
     def _here(self, model: TunedModel) -> TunedModel:
-        """Return a model whose adapter is on this machine, copied from the storage once."""
         there = self.storage
         name = there.name_of(model.name)
         key = LAUNCH_KEY.search(name or "")
@@ -242,7 +230,6 @@ def _copy(key: str) -> Path:
 
 
 def _reads_files(scorer: Scorer, folder: Path) -> bool:
-    """Whether a scorer depends on files beside the job."""
     try:
         return scorer.material(Setting(NOWHERE)) != scorer.material(Setting(folder))
     except JobError:
@@ -252,12 +239,12 @@ def _reads_files(scorer: Scorer, folder: Path) -> bool:
 def _result(content: bytes) -> Result | None:
     try:
         return Result.model_validate_json(content)
-    except ValidationError:  # none yet, or not whole
+    except ValidationError:  # missing, or not whole
         return None
 
 
 def _reason(job_id: str, job: Fields, result: Result | None) -> str:
-    """Return why a job failed: by the training, else by the driver's last words, else by Ray."""
+    """Return why a job failed: by the training, else by the driver's last output, else by Ray."""
     if result is not None and result.error:
         return result.error
     lines = (job.text("message") or "Ray gave no reason").strip().splitlines()

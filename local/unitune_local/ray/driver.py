@@ -1,8 +1,7 @@
-"""What a job at Ray runs: ``python -m unitune_local.ray.driver``, which starts workers and waits.
+"""Start the workers of a training on Ray and wait: ``python -m unitune_local.ray.driver``.
 
-Ray Train starts the workers, and again those that remain when a worker or its node is lost; each
-time the training goes on from the newest checkpoint that the storage holds. Of Ray Train's own
-checkpoints none is used: it may lose the newest, and knows nothing of the order of rows.
+Ray Train restarts lost workers. Its own checkpoints are not used: it may lose the newest, and does
+not store the order of rows.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFL
 
 
 def main(launch: RayLaunch) -> int:
-    """Train, and return the exit status: 0 where there is a model."""
+    """Train, and return the exit status: 0 if a model was trained."""
     lost = train(launch)
     with RemoteFolder(launch) as folder:
         folder.fetch()
         if folder.local.result() is None:
             times = launch.options.max_failures + 1
-            reason = f"it failed {times} times without a new checkpoint, and the last time: {lost}"
+            reason = f"it failed {times} times without a new checkpoint; the last error: {lost}"
             folder.finish(Result(state="failed", error=reason))
         result = folder.local.result()
     return 0 if result is not None and result.state == "succeeded" else 1
@@ -42,7 +41,7 @@ def main(launch: RayLaunch) -> int:
 def train(launch: RayLaunch) -> str:
     """Start workers until they have ended, and return why the last ones failed, if they did.
 
-    Failures are counted from the last checkpoint on: a long training may lose more nodes than that.
+    Failures are counted since the last checkpoint, as a long training may lose more nodes in all.
     """
     there, failures, saved, number = Storage(launch.storage), 0, set[str](), 0
     while True:
@@ -61,7 +60,7 @@ def train(launch: RayLaunch) -> str:
 
 
 def trainer(launch: RayLaunch, name: str) -> TorchTrainer:
-    """Return what starts the workers once."""
+    """Return a trainer that starts the workers once."""
     options = launch.options
     resources = {"CPU": float(options.cpus_per_worker), "GPU": float(options.gpus_per_worker)}
     return TorchTrainer(
@@ -82,8 +81,8 @@ def trainer(launch: RayLaunch, name: str) -> TorchTrainer:
 
 
 def work(config: dict[str, Any]) -> None:
-    """Train in a worker, as one of the process group that Ray has made."""
-    import torch  # noqa: PLC0415 - slow, and the driver has no need of it
+    """Train in a worker, in the process group that Ray has made."""
+    import torch  # noqa: PLC0415 - slow, and not needed by the driver
 
     from unitune_local.parallel.ranks import ALONE, Ranks  # noqa: PLC0415
     from unitune_local.ray.remote_training import run  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What a create call tells the cluster: a launch, and the options of its job; without Ray."""
+"""Define the launch that a create call sends to the cluster, and the options of its job."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from unitune.models import Start, TunedModel
 from unitune.security.spec import Frozen
 from unitune_local.options import LocalOptions
 
-VARIABLE = "UNITUNE_RAY_LAUNCH"  # environment variable of the job at Ray that holds its launch
+VARIABLE = "UNITUNE_RAY_LAUNCH"  # environment variable of the job at Ray with its launch
 
 
 class RayOptions(LocalOptions):
-    """What a job may say under ``options: {ray: …}``: how it trains, and what it gets of a cluster.
+    """Options under ``options: {ray: …}``: those of local training, and resources of the cluster.
 
-    `device: auto` is a GPU where a worker has one.
+    `device: auto` is a GPU if workers have one.
     """
 
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """CPU threads of a worker; `auto`: `cpus_per_worker`."""
     processes: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Workers that share the rows of each batch, with one model each, on any nodes; `auto`: 1."""
+    """Workers that share the rows of each batch, each with its own copy of the model, on any nodes;
+    `auto`: 1."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    """Cores that Ray sets aside for a worker."""
+    """Cores that Ray reserves for a worker."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
-    """GPUs, likewise."""
+    """GPUs that Ray reserves for a worker."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often a training that loses a worker or a node continues from the same checkpoint; a new
-    checkpoint resets the count."""
+    """Number of times that a training continues from the same checkpoint after losing a worker or a
+    node; a new checkpoint resets the count."""
     runtime_env: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
-    """Ray's description of what workers need: ``{pip: […]}``, ``{env_vars: {…}}``, …"""
+    """Ray's description of the workers' environment: ``{pip: […]}``, ``{env_vars: {…}}``, …"""
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
         return 1 if self.processes == "auto" else self.processes
 
 
 class StartFolder(Frozen):
-    """The adapter that a training goes on from, by its name in the storage."""
+    """Adapter that a training continues from, by its name in the storage."""
 
     ref: str
     run: str | None
 
 
 class RayLaunch(Frozen):
-    """A launch as it travels to the cluster."""
+    """Launch as it is sent to the cluster."""
 
     key: str
     storage: str
@@ -63,7 +64,7 @@ class RayLaunch(Frozen):
 
     @classmethod
     def of(cls, launch: Launch, storage: str, start: str | None = None) -> Self:
-        """Return a launch with the address of the storage in which its files are."""
+        """Return a launch with the address of the storage that holds its files."""
         return cls(
             key=launch.key,
             storage=storage,
@@ -75,14 +76,14 @@ class RayLaunch(Frozen):
 
     @property
     def options(self) -> RayOptions:
-        """The job's options for Ray."""
+        """Options of the job for Ray."""
         return job_options(Job.model_validate(self.job), "ray", RayOptions)
 
     def local(self, folder: Path) -> Launch:
-        """Return it as a launch of the local backend, whose files are in a folder."""
+        """Return a launch of the local backend, whose files are in a folder."""
         options = self.options
         chosen = options.model_dump(include=set(LocalOptions.model_fields))
-        chosen["processes"] = 1  # of a node: `prepare` looks at its memory
+        chosen["processes"] = 1  # of a node: `prepare` checks its memory
         if options.threads == "auto":
             chosen["threads"] = options.cpus_per_worker
         if options.device == "auto" and not options.gpus_per_worker:

@@ -1,12 +1,7 @@
-"""A training's folder on a node of the cluster, and its copy in the storage.
-
-The loop works in a folder of its own machine, as any local training does; what it must not lose
-goes to the storage as it comes: each checkpoint when it is whole, events with it and every few
-seconds, adapter and result at the end. A worker on another node begins with what is there.
+"""Keep a training's folder on a node of the cluster, and its copy in the storage.
 
 Events are stored in parts, ``events/NNN.jsonl``, named by the byte at which each begins. Only the
-last part grows, and a thread sends it, so that neither the size of the log nor a slow storage holds
-up a step.
+last part grows, and a thread sends it, so that a slow storage does not delay a step.
 """
 
 from __future__ import annotations
@@ -25,15 +20,15 @@ from unitune_local.job_folder import EventLog, JobFolder, Kind, Result
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.storage import Storage
 
-EVENT_SECONDS = 2.0  # least time between two copies of the last part of the events
-PART_BYTES = 64 << 10  # from this size on, a part of the events is complete: some 200 steps
+EVENT_SECONDS = 2.0  # minimum time between two copies of the last part of the events
+PART_BYTES = 64 << 10  # size at which a part of the events is complete: some 200 steps
 
 
 def read_events(storage: Storage, job: str, start: int) -> bytes:
-    """Return a training's events in a storage from a byte on."""
+    """Return a training's events in a storage, starting at a byte."""
     folder, content = f"{job}/events", b""
     begins = sorted(int(n[:-6]) for n in storage.names(folder) if n[:-6].isdecimal())
-    for begin, end in zip(begins, [*begins[1:], None], strict=False):  # none where none is stored
+    for begin, end in zip(begins, [*begins[1:], None], strict=False):  # empty if none is stored
         if end is None or end > start:
             content += storage.read(_part(folder, begin), max(0, start - begin))
     return content
@@ -44,14 +39,14 @@ def _part(folder: str, begin: int) -> str:
 
 
 class RemoteFolder:
-    """The folder of a launch, while the body runs."""
+    """Folder of a launch, while the body runs."""
 
     def __init__(self, launch: RayLaunch) -> None:
         self.storage = Storage(launch.storage)
         self.name = f"jobs/{launch.key}"
         self._scratch = tempfile.TemporaryDirectory(prefix="unitune-")
         self.files = Path(self._scratch.name)
-        """Where uploaded files are fetched to, by their names in the storage."""
+        """Folder of fetched uploads, under their names in the storage."""
         self.local = JobFolder(self.files / launch.key)
         self._events_lock = threading.Lock()
         self._part_begin = self._events_sent = 0
@@ -64,7 +59,7 @@ class RemoteFolder:
         self._scratch.cleanup()
 
     def fetch(self) -> None:
-        """Take over what the storage has of it."""
+        """Copy the folder's files from the storage."""
         self.storage.fetch(self.name, self.local.path)
         parts = sorted((self.local.path / "events").glob("*.jsonl"))
         if parts:
@@ -79,7 +74,7 @@ class RemoteFolder:
         (self.storage.put_folder if path.is_dir() else self.storage.put)(path, name)
 
     def send_events(self) -> None:
-        """Store the events that are new, as the end of the last part."""
+        """Store new events as the end of the last part."""
         with self._events_lock:
             with self.local.events.open("rb") as file:
                 file.seek(self._part_begin)
@@ -96,7 +91,7 @@ class RemoteFolder:
                 self._part_begin = end
 
     def send_checkpoints(self) -> None:
-        """Store the checkpoints that are new, and remove those that are no more."""
+        """Store new checkpoints, and remove those that no longer exist."""
         there = self.storage.names(f"{self.name}/checkpoints")
         here = {path.name: path for path in self.local.checkpoints.glob("[!.]*")}
         for name in sorted(here.keys() - there):
@@ -105,7 +100,7 @@ class RemoteFolder:
             self.storage.remove(f"{self.name}/checkpoints/{name}")
 
     def finish(self, result: Result) -> None:
-        """Write down how the training ended, after all that belongs to it."""
+        """Write the outcome of the training, after storing everything else."""
         if self.local.adapter.exists():
             self.send(self.local.adapter)
         if self.local.events.exists():
@@ -115,7 +110,7 @@ class RemoteFolder:
 
 
 class SentLog(EventLog):
-    """Events of a folder that go to its storage."""
+    """Log that copies the events of a folder to its storage."""
 
     def __init__(self, folder: RemoteFolder) -> None:
         super().__init__(folder.local.events)
@@ -125,7 +120,7 @@ class SentLog(EventLog):
         self._sent = 0.0
 
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
-        """As of `EventLog`; a checkpoint is stored between the events before it and its own."""
+        """Append an event as in `EventLog`; a checkpoint is stored before its own event."""
         if kind == "checkpoint":
             self._folder.send_events()
             self._folder.send_checkpoints()
@@ -134,7 +129,7 @@ class SentLog(EventLog):
             self._folder.send_events()
         elif self._sending is not None and self._sending.done():
             sent, self._sending = self._sending, None
-            sent.result()  # raises what the thread has met
+            sent.result()  # raises the thread's error
         if self._sending is None and time.monotonic() - self._sent >= EVENT_SECONDS:
             self._sending = self._sender.submit(self._folder.send_events)
             self._sent = time.monotonic()

@@ -1,7 +1,7 @@
-"""One worker's part of a training on a Ray cluster: from a launch to an adapter in the storage.
+"""Train as one worker of a Ray cluster, from a launch to an adapter in the storage.
 
-Each worker has a copy of the training's folder. What is wrong with the job is the training's
-result, written by the first worker; whatever may pass is raised, and Ray starts all workers anew.
+The first worker writes a permanent error as the result. A transient error is raised, and Ray starts
+all workers again.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from unitune_local.spec import DataFile, Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import finish, limited, note_in, prepare, train_rank
 
-# Another worker is lost, a GPU is, or a disk or a network does not answer
+# Errors of a lost worker or GPU, or of a disk or network that does not respond
 PASSING = (RankLost, RuntimeError, OSError)
 
 
 def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
-    """Train from the newest checkpoint in the storage, and store how it ended."""
+    """Train from the newest checkpoint in the storage, and store the outcome."""
     with RemoteFolder(launch) as folder:
         folder.fetch()
         if folder.local.result() is not None:
-            return  # a worker was lost after that
+            return  # a worker was lost after the end
         try:
             _train(launch, ranks, folder)
         except Exception as error:
@@ -40,7 +40,7 @@ def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
                 folder.local.limit_micro_batches(error.limit)
                 folder.send(folder.local.smaller_batches)
                 folder.storage.remove(f"{folder.name}/checkpoints/{REFERENCE_FILE}")
-                raise  # and Ray starts all workers anew
+                raise  # Ray then starts all workers again
             if isinstance(error, PASSING) or getattr(error, "is_retryable", False):
                 raise
             traceback.print_exc()
@@ -67,7 +67,7 @@ def _train(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
 
 
 def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
-    """Return what to train, as the first start has decided, with the paths of this node."""
+    """Return the specification that the first start stored, with the paths of this node."""
     for file in filter(None, (launch.training, launch.validation, launch.start)):
         folder.storage.fetch(file.ref, folder.files / file.ref)
     local = launch.local(folder.files)
@@ -77,8 +77,8 @@ def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
             spec = prepare(local)
             if ranks.size > spec.settings.batch_size:
                 raise JobError(
-                    f"options.ray.processes is {ranks.size}, but a batch has only "
-                    f"{spec.settings.batch_size} rows to share. Take as many at most."
+                    f"options.ray.processes is {ranks.size}, but a batch only has "
+                    f"{spec.settings.batch_size} rows to share. Use at most that many processes."
                 )
             settings = spec.settings.model_copy(update={"processes": ranks.size})
             spec = spec.model_copy(update={"settings": settings})

@@ -1,12 +1,11 @@
-"""The storage that a Ray cluster and those who launch there share, by any address fsspec reads.
+"""Access the storage that a Ray cluster and its users share, at any address that fsspec reads.
 
     files/unitune-HASH.jsonl   rows to train on, named by the hash of their content
-    jobs/KEY/                  the folder of a training (`unitune_local.job_folder`), as it was sent
-                               last: spec, events, checkpoints, adapter, and result at the end
-    ray/KEY/                   what Ray Train keeps of its own
+    jobs/KEY/                  copy of a training's folder (`unitune_local.job_folder`)
+    ray/KEY/                   files of Ray Train
 
-A file appears whole or not at all, but for those of a folder, which come one after the other; what
-reads a checkpoint compares hashes. A call that fails for now is repeated.
+Single files are stored atomically, folders file by file; readers of a checkpoint compare hashes. A
+call that fails with a transient error is repeated.
 """
 
 from __future__ import annotations
@@ -26,16 +25,13 @@ VARIABLE = "UNITUNE_RAY_STORAGE"
 T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 0.5  # before a call is repeated; doubled each time
-# What a storage answers again if it is asked again
+# Errors that a repeated call would meet again
 PERMANENT = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-MOST_BYTES = 64 << 20  # read at once; the largest file of ours that is read whole has some KB
+MOST_BYTES = 64 << 20  # read at once; the largest file of unitune's that is read whole has some KB
 
 
 class Storage:
-    """A folder that several machines see.
-
-    Args:
-        address: ``/mnt/shared/unitune``, ``s3://bucket/unitune``, ….
+    """Folder that several machines see, such as ``/mnt/shared/unitune`` or ``s3://bucket/unitune``.
 
     Raises:
         UserError: It cannot be used from here.
@@ -49,7 +45,7 @@ class Storage:
                 "path of a folder that they share, or to an address such as s3://bucket/unitune."
             )
         try:
-            # Listings are not cached: another machine writes.
+            # Listings are not cached, because other machines write.
             there = cast("Any", fsspec).url_to_fs(self.address, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise UserError(f"{VARIABLE} is {address!r}: {error}.") from error
@@ -65,19 +61,16 @@ class Storage:
         return f"{self.address}/{name}"
 
     def name_of(self, url: str) -> str | None:
-        """Return the name of what stands at an address; None: it is not in here."""
+        """Return the name of an address in the storage, or None if it is elsewhere."""
         name = url.removeprefix(f"{self.address}/")
         return None if name == url or ".." in name.split("/") else name
 
     def exists(self, name: str) -> bool:
-        """Return whether there is a file or folder."""
+        """Return whether a file or folder exists."""
         return bool(self._call("look for", name, lambda: self._files.exists(self._path(name))))
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return a file's content from a byte on; none where there is no such file or byte.
-
-        At most `MOST_BYTES` are read; a next call can go on.
-        """
+        """Return at most `MOST_BYTES` of a file from a byte on; nothing if it does not exist."""
 
         def read() -> bytes:
             try:
@@ -92,7 +85,7 @@ class Storage:
 
     def put(self, file: Path, name: str) -> None:
         """Store a file."""
-        # Of two processes that send one file each has a draft of its own.
+        # Each of two processes that send the same file has its own draft.
         draft, path = self._path(f"{name}.{os.urandom(4).hex()}.part"), self._path(name)
 
         def put() -> None:
@@ -109,10 +102,10 @@ class Storage:
                 self.put(file, f"{name}/{file.relative_to(folder).as_posix()}")
 
     def fetch(self, name: str, to: Path) -> None:
-        """Copy a file, or a folder with its files, to a path; what is not there gives nothing.
+        """Copy a file or folder to a path, if it exists.
 
         Raises:
-            UserError: One of them is a link, which may lead to any file of this machine.
+            UserError: One of the files is a link, which may lead to any file of this machine.
         """
         root = self._path(name)
 
@@ -130,10 +123,10 @@ class Storage:
         if "file" in self._files.protocol:
             below = path.removeprefix(self._root).lstrip("/")
             if Path(path).resolve() != Path(self._root).resolve() / below:
-                raise UserError(f"{path} is a link, or below one, and is not read. Remove it.")
+                raise UserError(f"{path} is a link, or in a linked folder. Remove the link.")
 
     def names(self, name: str) -> set[str]:
-        """Return the names of what is in a folder."""
+        """Return the names of a folder's entries."""
 
         def entries() -> list[str]:
             try:
@@ -144,7 +137,7 @@ class Storage:
         return {PurePath(entry).name for entry in self._call("list", name, entries)}
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder with all in it; what is gone is no error."""
+        """Remove a file or folder, if it exists."""
 
         def remove() -> None:
             try:

@@ -1,1 +1,1 @@
-"""A local model as a server: requests that join a running batch, on OpenAI's wire."""
+"""Serve a local model with OpenAI's API; requests join a running batch."""

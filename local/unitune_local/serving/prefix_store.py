@@ -1,9 +1,7 @@
-"""Keys and values of prompts that were read lately, for requests that begin alike.
+"""Store keys and values of recent prompts for requests with the same beginning.
 
-They are kept in blocks of tokens. A block is found by a hash of all tokens up to its end, so that
-what a thousand prompts begin with is kept once, and an entry can only be used after the very tokens
-that it was computed after. Beyond a bound of memory the blocks that were used least lately go; of
-one prompt the last ones first, since a block is of no use without those before it.
+They are stored in blocks, each under a hash of all tokens up to its end. The least recently used
+blocks are dropped; of one prompt, the last ones first, since a block needs those before it.
 """
 
 from __future__ import annotations
@@ -16,30 +14,26 @@ from itertools import takewhile
 
 from unitune_local.inference.prefix_cache import KeysValues, PrefixCache
 
-# Of a beginning that two prompts share, up to one block less one token is computed again
+# Up to one block less one token of a shared beginning is computed again
 BLOCK_TOKENS = 32
 
 _Block = dict[int, KeysValues]  # by layer index (1, G, BLOCK_TOKENS, D)
 
 
 class PrefixStore:
-    """Beginnings of prompts.
-
-    Args:
-        max_bytes: Most that all blocks together may take.
-    """
+    """Keys and values of the beginnings of prompts, in at most `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes = 0
         self._max_bytes = max_bytes
-        self._blocks = OrderedDict[bytes, _Block]()  # the one that was used least lately first
+        self._blocks = OrderedDict[bytes, _Block]()  # the least recently used first
 
     def length(self, ids: Sequence[int]) -> int:
-        """Return how many tokens of a prompt's beginning are kept."""
+        """Return the number of stored tokens of a prompt's beginning."""
         return len(self._kept(ids)) * BLOCK_TOKENS
 
     def longest(self, ids: Sequence[int]) -> PrefixCache | None:
-        """Return what is kept of a prompt's beginning, as one row; at least one token is left."""
+        """Return the cache of a prompt's beginning, as one row without its last token, if any."""
         keys = self._kept(ids)
         if not keys:
             return None
@@ -52,7 +46,7 @@ class PrefixStore:
         return PrefixCache(used=len(keys) * BLOCK_TOKENS, layers=layers)
 
     def add(self, ids: Sequence[int], seen: PrefixCache) -> None:
-        """Keep the whole blocks of a row."""
+        """Store the whole blocks of a row."""
         keys = list(_keys(ids[: seen.used]))
         for place, key in enumerate(keys):
             if key not in self._blocks:
@@ -69,12 +63,11 @@ class PrefixStore:
         return list(takewhile(self._blocks.__contains__, _keys(ids[:-1])))
 
     def _touch(self, keys: Sequence[bytes]) -> None:
-        for key in reversed(keys):  # so that the last block of a prompt goes before the first
+        for key in reversed(keys):  # the last block of a prompt goes before the first
             self._blocks.move_to_end(key)
 
 
 def _keys(ids: Sequence[int]) -> Iterator[bytes]:
-    """Yield the key of each whole block of tokens: a hash of all tokens up to its end."""
     hashed = hashlib.blake2b(digest_size=16)
     for end in range(BLOCK_TOKENS, len(ids) + 1, BLOCK_TOKENS):
         hashed.update(array("q", ids[end - BLOCK_TOKENS : end]).tobytes())

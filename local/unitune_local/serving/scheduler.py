@@ -1,18 +1,8 @@
-"""Many answers at once: requests join the running batch of a model, and leave it, between tokens.
+"""Answer many requests at once with one model; they join and leave the batch between tokens.
 
-One thread owns the model. It takes turns: first it reads prompts that wait, at most `PROMPT_TOKENS`
-tokens of them, so that running answers never pause for long; then every running answer gets its
-next token. A prompt is read from where the prefix store leaves off, a long one over several
-turns. Prompts that are read together and begin alike are read once as far as they do.
-
-Where the keys and values of the running answers outgrow their memory, the youngest answer waits
-again and is read anew later, with what it has come to. A request whose client is gone is dropped
-before the next turn.
-
-Models whose attention is not plain (sliding windows, sinks) have a cache that no row can join: they
-answer what waits batch by batch.
-
-Not here: chat messages and HTTP (`unitune_local.serving.server`).
+One thread owns the model. In each turn it reads waiting prompts, at most `PROMPT_TOKENS` tokens, so
+that running answers never pause for long. Then every running answer gets its next token. Models
+whose attention is not plain answer batch by batch.
 """
 
 from __future__ import annotations
@@ -40,24 +30,20 @@ from unitune_local.inference.decoding import (
 from unitune_local.inference.generate import LEAST_DROPPED, bytes_per_token
 from unitune_local.inference.prefix_cache import PrefixCache, is_plain
 from unitune_local.serving.prefix_store import BLOCK_TOKENS, PrefixStore
-from unitune_local.serving.request import Closed, ModelFailed, Piece, ServedRequest
-from unitune_local.serving.token_texts import TokenTexts
+from unitune_local.serving.request import Closed, ModelFailed, Piece, ServedRequest, TokenTexts
 
-# Answers that grow at once: twice as many would give 1.2 times the tokens a second, each of them at
+# Maximum number of running answers: twice as many would give 1.2 times the tokens a second, each at
 # little more than half the speed
 MOST_ROWS = 64
-# That must fit before an answer joins, so that none is read anew after each few tokens
+# Free tokens needed before an answer joins, so that it is not set back after a few tokens
 HEADROOM_TOKENS = 64
 
 
 class Scheduler:
-    """Answers requests with a model, many at once.
+    """Thread that answers many requests with a model in evaluation mode, its own until `close`.
 
-    Args:
-        model: In evaluation mode; used by nothing else until `close`.
-        tokenizer: Of the model.
-        answer_bytes: Most that keys and values of running answers take; one alone may take more.
-        prefix_bytes: Most that the prefix store takes.
+    Keys and values of running answers take at most `answer_bytes`, except for a single answer, and
+    the prefix store at most `prefix_bytes`.
     """
 
     def __init__(
@@ -77,7 +63,7 @@ class Scheduler:
         self._store = PrefixStore(prefix_bytes)
         self._waiting = deque[ServedRequest]()
         self._reading: list[ServedRequest] = []
-        self._running: list[ServedRequest] = []  # one for each row, in their order
+        self._running: list[ServedRequest] = []  # one for each row, in order
         self._rows: Rows | None = None
         self._changed = threading.Condition()
         self._closing = False
@@ -87,7 +73,7 @@ class Scheduler:
 
     @property
     def load(self) -> int:
-        """Requests that wait or are being answered."""
+        """Number of requests that wait or are being answered."""
         return len(self._waiting) + len(self._reading) + len(self._running)
 
     async def answer(
@@ -98,11 +84,11 @@ class Scheduler:
         streamed: bool = False,
         top_logprobs: int | None = None,
     ) -> AsyncGenerator[Piece]:
-        """Yield an answer as it grows, or at once; who stops listening frees its place.
+        """Yield an answer in pieces or as a whole; closing the generator frees its place.
 
         Raises:
             Closed: The server ends.
-            ModelFailed: It cannot answer this request.
+            ModelFailed: The model cannot answer this request.
         """
         opened = self._ending.has_opened_thought(prompt)
         answer = Answer(0, list(prompt), sampling, self._ending, opened=opened)
@@ -124,7 +110,7 @@ class Scheduler:
             request.abandoned = True
 
     async def close(self) -> None:
-        """End what is not answered yet, and the thread."""
+        """Fail all unfinished requests, and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -141,13 +127,12 @@ class Scheduler:
         self._fail([*self._reading, *self._running, *self._waiting], Closed())
 
     def _has_work(self) -> bool:
-        """Wait for a request; False: it is time to end."""
+        """Wait for a request; return False when the server closes."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._running or self._closing)
             return not self._closing
 
     def _turn(self) -> None:
-        """Read some prompts, and give every running answer its next token."""
         with self._changed:
             self._waiting = deque(request for request in self._waiting if not request.abandoned)
         if self._is_plain:
@@ -157,7 +142,7 @@ class Scheduler:
         self._step()
 
     def _read(self) -> None:
-        """Read one forward's worth of prompts that wait; their answers begin, and join."""
+        """Read one forward's worth of waiting prompts; their answers begin and join the batch."""
         if not self._waiting:
             return
         first = self._waiting[0]
@@ -185,11 +170,7 @@ class Scheduler:
         return rows.row(0)
 
     def _alike(self, start: int) -> list[ServedRequest]:
-        """Take from the head of those that wait the requests that can be read together.
-
-        Args:
-            start: Tokens of the first that were read before, and so of all.
-        """
+        """Take waiting requests to read together with the first, after `start` known tokens."""
         head = self._waiting[0].ids[:start]
         group: list[ServedRequest] = []
         widest = 0
@@ -210,7 +191,6 @@ class Scheduler:
         return group
 
     def _join(self, rows: PrefixCachedRows, group: Sequence[ServedRequest]) -> None:
-        """Let the rows of answers that go on join the running ones; keep what was read."""
         alone = [rows.row(place) for place in range(len(group))]
         for request, row in zip(group, alone, strict=True):
             request.read = None
@@ -226,7 +206,6 @@ class Scheduler:
         self._running += [group[place] for place in going]
 
     def _begin_batch(self) -> None:
-        """Begin a batch of all that waits, for a model whose rows cannot be joined."""
         count = min(len(self._waiting), self._most_rows)
         group = self._reading = [self._waiting.popleft() for _ in range(count)]
         if group:
@@ -235,7 +214,6 @@ class Scheduler:
             self._running, self._reading = group, []
 
     def _step(self) -> None:
-        """Give every running answer its next token."""
         while self._outgrown():
             self._set_back()
         ended = sum(request.over for request in self._running)
@@ -248,7 +226,6 @@ class Scheduler:
         self._add_tokens(logits, self._running)
 
     def _add_tokens(self, logits: Tensor, requests: Sequence[ServedRequest]) -> None:
-        """Choose the next token of each answer that goes on, and pass on what has grown."""
         step = [(row, request) for row, request in enumerate(requests) if not request.over]
         tokens = next_tokens(logits, [(row, request.answer) for row, request in step])
         grown: list[tuple[ServedRequest, Piece]] = []
@@ -263,7 +240,7 @@ class Scheduler:
         self._deliver(grown)
 
     def _drop_ended(self) -> None:
-        """Free the places of answers that are over; what they have seen is kept for others."""
+        """Free the places of ended answers, and store their keys and values for others."""
         going = [row for row, request in enumerate(self._running) if not request.over]
         if self._rows is None or len(going) == len(self._running):
             return
@@ -278,7 +255,7 @@ class Scheduler:
             self._rows, self._most_rows = None, MOST_ROWS
 
     def _fit(self, more: int, longest: int) -> bool:
-        """Whether more rows, the longest of so many tokens, leave room for the next ones."""
+        """Return whether more rows, the longest of so many tokens, leave room for the next ones."""
         if more == 1 and not self._running:
             return True
         rows = len(self._running) + more
@@ -292,7 +269,7 @@ class Scheduler:
         return len(self._running) * (self._rows.cache.used + 1) > self._most_places
 
     def _set_back(self) -> None:
-        """Let the answer that joined last wait again; it is read anew with what it has come to."""
+        """Make the answer that joined last wait; it is read again with its tokens so far."""
         request = self._running.pop()
         assert isinstance(self._rows, PrefixCachedRows)
         self._store.add(request.ids, self._rows.row(len(self._running)))
@@ -300,9 +277,9 @@ class Scheduler:
         self._wait_again([request])
 
     def _retreat(self, error: Exception) -> None:
-        """After a failure, such as of memory, try with fewer rows; where one alone fails, give up.
+        """Retry with fewer rows after a failure, such as of memory; fail a request that is alone.
 
-        A failure to read leaves the running rows as they are, and one of a step spoils them.
+        A failure while reading leaves the running rows intact; one of a step spoils them.
         """
         failed, self._reading = self._reading, []
         if not failed:

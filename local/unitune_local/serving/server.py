@@ -1,15 +1,8 @@
-"""The HTTP server of a local model: OpenAI's chat completions, with streams as server-sent events.
+"""Serve OpenAI's chat completions with a local model, over HTTP with server-sent events.
 
-Who may send requests:
-
-    whoever has the key            where there is one; beyond this machine there must be
-    programs of this machine       where there is none. A web page cannot: its browser would have
-                                   to ask first (the body must be JSON), or names another host
-                                   (DNS rebinding), and is refused
-
-On SIGINT or SIGTERM no connection is taken any more, and answers that have begun get
-`GRACE_SECONDS` to end; a second signal does not wait, and ends the process even where one of its
-threads still computes. Streams that go on are told why they end.
+Without a key, only programs on this machine are answered: a browser would first need permission to
+send JSON, and other host names (DNS rebinding) are refused. After SIGINT or SIGTERM, running
+answers get `GRACE_SECONDS`; a second signal ends them, and soon the process.
 """
 
 from __future__ import annotations
@@ -42,45 +35,36 @@ from unitune_local.serving.request import Closed, ModelFailed, Piece
 from unitune_local.serving.scheduler import Scheduler
 from unitune_local.serving.wire import ChatRequest, Completion, ServerError
 
-# With any port: one that ssh forwards may be another
+# With any port, as ssh may forward another one
 LOCAL_HOST = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
-LARGEST_BODY = 16 << 20  # bytes; a context of a million tokens takes a fourth of it
-# Bytes of bodies that are being received, beyond which others are told to come again
+LARGEST_BODY = 16 << 20  # bytes; a context of a million tokens takes a quarter of it
+# Bytes of bodies being received; requests beyond that are refused with 503
 MOST_READING = 8 * LARGEST_BODY
 BODY_SECONDS = 60.0  # for a client to send its whole body
-MOST_WAITING = 1024  # requests, beyond which others are told to come again
+MOST_WAITING = 1024  # requests; others are refused with 503
 GRACE_SECONDS = 30.0
-CLOSING_SECONDS = 5.0  # for the last words of streams that are ended
-INTERRUPTED = 130  # exit code of a process that had to be ended
+CLOSING_SECONDS = 5.0  # for the last events of streams that are ended
+INTERRUPTED = 130  # exit code of a process that did not end by itself
 PREFIX_BYTES = 2 << 30
-# Tokens of an answer, where neither the request nor the model's context has a limit
+# Maximum tokens of an answer, if neither the request nor the model's context has a limit
 NO_LIMIT = 4096
 END = b"data: [DONE]\n\n"
 
 
 def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serve a model until SIGINT or SIGTERM.
-
-    Args:
-        chat: The model; loaded before anything is announced.
-        settings: Where, under which name, and for whom.
-        announce: Is given the base URL once requests are answered.
-
-    Raises:
-        UserError: The address cannot be used.
-    """
+    """Serve a model until SIGINT or SIGTERM; raises UserError if the address cannot be used."""
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
     except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no host name"
+        why = error.strerror if isinstance(error, OSError) else "it is not a host name"
         raise UserError(
-            f"port {port} of {host} cannot be used: {why}. Name another with --port or --host; "
-            "--port 0 takes any that is free."
+            f"port {port} of {host} cannot be used: {why}. Choose another with --port or --host; "
+            "--port 0 takes any free port."
         ) from error
     with listening:
-        _ = chat.model  # which may take a minute, in which Ctrl-C ends this as any command
+        _ = chat.model  # takes up to a minute, during which Ctrl-C still ends the command
         asyncio.run(_serve(chat, settings, listening, announce))
 
 
@@ -106,7 +90,7 @@ async def _serve(
     server = ModelServer(chat, settings, hurry)
     runner = web.AppRunner(
         server.application(),
-        handler_cancellation=True,  # of requests whose client is gone
+        handler_cancellation=True,  # of requests whose client has disconnected
         access_log=None,
         shutdown_timeout=CLOSING_SECONDS,
     )
@@ -121,7 +105,7 @@ async def _serve(
 
 
 class ModelServer:
-    """One model and its routes; made within an event loop."""
+    """One model and its routes; created within an event loop."""
 
     def __init__(
         self, chat: LocalChatModel, settings: ServerSettings, hurry: asyncio.Event | None = None
@@ -143,7 +127,7 @@ class ModelServer:
         )
 
     def application(self) -> web.Application:
-        """Return the routes, and what happens when they end."""
+        """Return the web application."""
         app = web.Application(middlewares=[_explain, self._guard], client_max_size=LARGEST_BODY)
         app.add_routes(
             [
@@ -158,13 +142,12 @@ class ModelServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse whoever may not send requests."""
         key = self._settings.key
         if key is None and not LOCAL_HOST.fullmatch(request.host):
-            text = "Without a key this server answers requests to 127.0.0.1 and localhost alone."
+            text = "Without a key, this server only answers requests to 127.0.0.1 and localhost."
             raise ServerError(403, text, code="forbidden_host")
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        sent = given.encode(errors="surrogateescape")  # its very bytes, if they are no text
+        sent = given.encode(errors="surrogateescape")  # its exact bytes, if they are not text
         known = key is None or hmac.compare_digest(sent, key.encode(errors="surrogateescape"))
         if not known and request.path != "/health":
             text = "The API key is missing or wrong; send it as `Authorization: Bearer KEY`."
@@ -217,7 +200,7 @@ class ModelServer:
                 self._hurry.set()
 
     async def _body(self, request: web.Request) -> bytes:
-        """Receive a body, within limits of time and of memory for all that are under way."""
+        """Receive a body within the limits of time and of memory for all requests."""
         size = min(request.content_length or LARGEST_BODY, LARGEST_BODY)
         if self._reading + size > MOST_READING:
             text = "The server receives too many large requests; try again later."
@@ -234,12 +217,12 @@ class ModelServer:
 
     def _check_model(self, name: str) -> None:
         if name != self._settings.name:
-            text = f"The model {name!r} does not exist; this server has {self._settings.name!r}."
+            text = f"The model {name!r} does not exist; this server serves {self._settings.name!r}."
             raise ServerError(404, text, param="model", code="model_not_found")
 
     def _prompt(self, wanted: ChatRequest) -> list[int]:
         if self._chat.context and len(wanted.messages) > self._chat.context:
-            raise _too_long(f"There are {len(wanted.messages)} messages", self._chat.context)
+            raise _too_long(f"The request has {len(wanted.messages)} messages", self._chat.context)
         try:
             kwargs = {**self._settings.chat_template_kwargs, **wanted.chat_template_kwargs}
             tokenizer = with_request(self._chat.tokenizer, None, kwargs)
@@ -248,7 +231,6 @@ class ModelServer:
             raise ServerError(400, str(error), param="messages", code="invalid_value") from None
 
     def _room(self, ids: list[int]) -> int:
-        """Return how long an answer may be."""
         context = self._chat.context
         if context is None:
             return NO_LIMIT
@@ -257,7 +239,6 @@ class ModelServer:
         return context - len(ids)
 
     async def _end(self, _app: web.Application) -> None:
-        """Wait for answers that have begun, and end those that take too long."""
         self._closing = True
         if self._open:
             with suppress(TimeoutError):
@@ -268,7 +249,7 @@ class ModelServer:
 async def _stream(
     request: web.Request, completion: Completion, answer: AsyncGenerator[Piece]
 ) -> web.StreamResponse:
-    """Send an answer as it grows; what fails on the way is its last event."""
+    """Send an answer as it grows; a failure is its last event."""
     headers = {
         "Content-Type": "text/event-stream",
         "Cache-Control": "no-cache",
@@ -292,7 +273,7 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 def _too_long(size: str, context: int) -> ServerError:
-    text = f"{size}, and the model's context is {context} tokens, with its answer. Shorten them."
+    text = f"{size}, but the model's context is {context} tokens, with its answer. Shorten them."
     return ServerError(400, text, param="messages", code="context_length_exceeded")
 
 
@@ -304,7 +285,6 @@ def _failure(error: Exception) -> ServerError:
 
 @web.middleware
 async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer what goes wrong as OpenAI does."""
     try:
         return await handler(request)
     except ServerError as error:
@@ -314,7 +294,7 @@ async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPRequestEntityTooLarge:
         refused = ServerError(413, f"The body is larger than {LARGEST_BODY} bytes.")
     except web.HTTPException as error:
-        text = f"There is no {request.method} {request.path}; try POST /v1/chat/completions."
+        text = f"{request.method} {request.path} does not exist; try POST /v1/chat/completions."
         refused = ServerError(error.status, text)
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
     status = refused.status

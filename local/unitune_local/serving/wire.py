@@ -1,7 +1,7 @@
-"""OpenAI's chat completions as this server takes them, and as it answers.
+"""Read OpenAI chat completion requests, and write the responses.
 
-What would change an answer and cannot be honoured is refused, by name; what changes none is taken
-and ignored. A request that names no temperature is answered greedily, as an evaluation does.
+Fields that would change an answer and are not supported are refused; others are ignored. A request
+without a temperature is answered greedily, as in an evaluation.
 
 Source: openai/openai-openapi, openapi.json (API 2.3.0, 2026-08-21), chat completions and models.
 """
@@ -22,10 +22,9 @@ from unitune.workspace.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.structured import SchemaError, grammar_of
 from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_calls
-from unitune_local.serving.request import Piece
-from unitune_local.serving.token_texts import TokenChance
+from unitune_local.serving.request import Piece, TokenChance
 
-IGNORED = frozenset(  # fields that change no answer here
+IGNORED = frozenset(  # fields that do not change an answer
     {
         "metadata",
         "parallel_tool_calls",
@@ -38,22 +37,22 @@ IGNORED = frozenset(  # fields that change no answer here
         "user",
     }
 )
-ONLY: Mapping[str, JsonValue] = {  # fields that are taken with their default alone
+ONLY: Mapping[str, JsonValue] = {  # fields that are only accepted with their default
     "frequency_penalty": 0,
     "logit_bias": {},
     "modalities": ["text"],
     "n": 1,
     "presence_penalty": 0,
 }
-# Fields that clients send back with an assistant's message; they stand in no prompt
+# Fields that clients send back with an assistant's message; no prompt contains them
 OF_ANSWERS = ("annotations", "audio", "function_call", "refusal")
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-# Held against the answer at every token. OpenAI states no limit; clients send words.
+# Compared with the answer at every token. OpenAI states no limit; clients send words.
 Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
 class ServerError(Exception):
-    """A refusal or failure, as OpenAI's clients read it."""
+    """A refusal or failure in OpenAI's format."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
@@ -65,14 +64,14 @@ class ServerError(Exception):
 
     @property
     def body(self) -> dict[str, JsonValue]:
-        """The response's body."""
+        """Body of the response."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return {"error": cast("JsonValue", error)}
 
 
 class StreamOptions(BaseModel):
-    """How an answer is streamed."""
+    """Options of a streamed answer."""
 
     model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
@@ -87,11 +86,11 @@ class JsonSchemaFormat(BaseModel):
     schema_: Annotated[dict[str, JsonValue], Field(alias="schema")] = {}
     description: str | None = None
     strict: bool | None = None
-    """The answer follows the schema either way."""
+    """Accepted for compatibility: the answer always follows the schema."""
 
 
 class ResponseFormat(BaseModel):
-    """What an answer looks like: any text, any JSON object, or what a JSON Schema allows."""
+    """Form of an answer: any text, any JSON object, or JSON that follows a schema."""
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -100,16 +99,12 @@ class ResponseFormat(BaseModel):
     @model_validator(mode="after")
     def _schema_where_one_is_due(self) -> Self:
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("type json_schema takes a json_schema, and no other type does")
+            raise ValueError("json_schema is required for type json_schema, and only for it")
         return self
 
     @property
     def grammar(self) -> str | None:
-        """What the answer must follow; None: any text will do.
-
-        Raises:
-            ServerError: The schema is not valid, or uses what cannot be followed.
-        """
+        """Grammar that the answer must follow, if any; raises ServerError if it is unsupported."""
         if self.type == "text":
             return None
         schema = {"type": "object"} if self.json_schema is None else self.json_schema.schema_
@@ -122,7 +117,7 @@ class ResponseFormat(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The body of a request, without what is ignored or empty."""
+    """Body of a request, without ignored and empty fields."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     model: str
@@ -130,7 +125,7 @@ class ChatRequest(BaseModel):
     tools: tuple[dict[str, JsonValue], ...] = ()
     tool_choice: Literal["auto", "none"] = "auto"
     chat_template_kwargs: dict[str, JsonValue] = {}
-    """Variables of the chat template, as vLLM takes them."""
+    """Variables of the chat template, as in vLLM."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0
@@ -145,16 +140,12 @@ class ChatRequest(BaseModel):
 
     @classmethod
     def read(cls, body: bytes) -> ChatRequest:
-        """Return what a body says.
-
-        Raises:
-            ServerError: It says nothing that can be answered here.
-        """
+        """Return the request in a body; raises ServerError if it cannot be answered."""
         try:
             content = json.loads(body)
-            json.dumps(content, ensure_ascii=False).encode()  # an unpaired surrogate is no text
+            json.dumps(content, ensure_ascii=False).encode()  # an unpaired surrogate is not text
         except (ValueError, RecursionError) as error:
-            raise ServerError(400, f"The body is no JSON that can be read: {error}.") from None
+            raise ServerError(400, f"The body is not JSON that can be read: {error}.") from None
         if not isinstance(content, dict):
             raise ServerError(400, "The body must be a JSON object.")
         given = {
@@ -164,7 +155,7 @@ class ChatRequest(BaseModel):
         }
         for name in given.keys() & ONLY.keys():
             if given.pop(name) != ONLY[name]:
-                text = f"{name} is taken as {json.dumps(ONLY[name])} alone; leave it out."
+                text = f"{name} must be {json.dumps(ONLY[name])}; leave it out."
                 raise ServerError(400, text, param=name, code="unsupported_value")
         if isinstance(messages := given.get("messages"), list):
             given["messages"] = [_without_answers_fields(message) for message in messages]
@@ -175,15 +166,11 @@ class ChatRequest(BaseModel):
 
     @property
     def usable_tools(self) -> tuple[dict[str, JsonValue], ...]:
-        """The tools that the answer may call."""
+        """Tools that the answer may call."""
         return self.tools if self.tool_choice == "auto" else ()
 
     def sampling(self, room: int) -> Sampling:
-        """Return how the answer is to be sampled.
-
-        Args:
-            room: Tokens that the model's context leaves for it.
-        """
+        """Return the settings of the answer; the model's context leaves `room` tokens for it."""
         wanted = self.max_completion_tokens or self.max_tokens or room
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         grammar = self.response_format.grammar
@@ -198,7 +185,6 @@ def _without_answers_fields(message: JsonValue) -> JsonValue:
 
 
 def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> ServerError:
-    """Return the first thing that is wrong with a body."""
     at, details = next(iter(by_location(given, failure).items()))
     unknown = details[0]["type"] == "extra_forbidden"
     name = str(details[0]["loc"][-1]) if unknown and not at else dotted(at)
@@ -214,7 +200,7 @@ def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> Server
 
 
 class Completion:
-    """One answer on the wire: whole, or in chunks."""
+    """Response to one request, whole or in chunks."""
 
     def __init__(
         self, model: str, fingerprint: str, request: ChatRequest, prompt_tokens: int
@@ -222,7 +208,7 @@ class Completion:
         self._request = request
         self._prompt_tokens = prompt_tokens
         self._tools = request.usable_tools
-        self._text, self._sent = "", 0  # of a stream whose answer may call tools
+        self._text, self._sent = "", 0  # text of a stream whose answer may call tools
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -231,7 +217,7 @@ class Completion:
         }
 
     def whole(self, piece: Piece) -> dict[str, Any]:
-        """Return the response of an answer that came in one piece."""
+        """Return the response of an answer in one piece."""
         parsed = read_calls(piece.text, self._tools)
         message = {"role": "assistant", "content": parsed.text, "refusal": None}
         if piece.reasoning:
@@ -252,7 +238,7 @@ class Completion:
         return self._chunk({"role": "assistant", "content": "", "refusal": None}, None, None)
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """Return the chunks of a piece; those after the last have its end, and the usage."""
+        """Return the chunks of a piece; after the last piece, also its end and usage."""
         made: list[dict[str, Any]] = []
         parsed = self._tool_answer(piece)
         if parsed.text or piece.tokens:
@@ -270,7 +256,7 @@ class Completion:
         return made
 
     def _tool_answer(self, piece: Piece) -> ToolAnswer:
-        """Return what of a growing answer can be sent: what may be a call waits for its end."""
+        """Return the part of a growing answer to send; a possible call waits for its end."""
         if not self._tools:
             return ToolAnswer(piece.text)
         self._text += piece.text

@@ -1,1 +1,1 @@
-"""A training in its worker process, from settings to a checked adapter."""
+"""Run a training in its worker process, from settings to a checked adapter."""

@@ -1,10 +1,8 @@
-"""Checkpoints that are whole or not there: what a training needs to go on to the same losses.
+"""Write and read checkpoints, from which a training continues with the same losses.
 
 A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter and optimiser),
-``state.json`` and, last, ``manifest.json`` with the hashes of both. It is
-written beside its place, flushed to disk and renamed, so that a process killed at any moment leaves
-the previous one untouched. The latest is what the disk says: the highest step whose hashes are
-right. The checkpoint of the best evaluation so far is kept, too. Nothing is pickled.
+``state.json`` and ``manifest.json`` with the hashes of both. The latest is the highest step with
+matching hashes.
 """
 
 from __future__ import annotations
@@ -33,24 +31,19 @@ TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
 class Position(Closed):
-    """What a checkpoint holds beside tensors."""
+    """State of a training in a checkpoint, in addition to tensors."""
 
     step: int
-    """Optimiser steps done; with seed and data it says which rows come next."""
+    """Number of optimiser steps done; with seed and data, it determines the next rows."""
     selection: Selection = NONE_YET
     evaluated: bool = True
-    """Whether an evaluation that is due after the step is part of the selection."""
+    """True if the selection includes the evaluation due after the step."""
     scaler: dict[str, int | float] = {}  # noqa: RUF012 - pydantic copies it
-    """State of what scales the loss of a training in float16."""
+    """State of the loss scaler of a training in float16."""
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint read back.
-
-    Args:
-        position: Where the training stood.
-        tensors: Adapter and optimiser by name.
-    """
+    """A checkpoint that was read."""
 
     position: Position
     tensors: dict[str, Tensor]
@@ -63,18 +56,14 @@ def save(
     optimizer: Optimizers,
     kept: int = 2,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest `kept`, and what was best by them.
-
-    Returns:
-        The checkpoint's folder.
-    """
+    """Write a checkpoint, remove all but the newest `kept` and the best, and return its folder."""
     done = folder / f"step-{position.step}"
     if done.exists():  # from before a crash, or from before the step was evaluated
         shutil.rmtree(done)
     tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
     for name, weight in weights.items():
         for key, value in cast("dict[str, Any]", optimizer.state[weight]).items():
-            saved = torch.as_tensor(value).cpu()  # bitsandbytes counts steps in whole numbers
+            saved = torch.as_tensor(value).cpu()  # bitsandbytes counts steps in integers
             # Its tables are one tensor for all weights, which safetensors refuses.
             tensors[f"optimizer.{name}.{key}"] = saved.clone() if key in TABLES else saved
     with whole_folder(done) as draft:
@@ -92,14 +81,7 @@ def save(
 
 
 class Saver:
-    """The state after the last whole step, which any thread can save at any moment.
-
-    Args:
-        folder: Folder of the checkpoints.
-        weights: Trained weights by name, which the training changes in place.
-        optimizer: Their optimiser.
-        kept: How many checkpoints stay, beside the best.
-    """
+    """State after the last whole step, which any thread can save at any moment."""
 
     def __init__(
         self, folder: Path, weights: dict[str, nn.Parameter], optimizer: Optimizers, kept: int = 2
@@ -111,7 +93,7 @@ class Saver:
         self._saved: Position | None = None
 
     def restore(self, saved: Checkpoint) -> None:
-        """Put weights and optimiser back to where a checkpoint was written."""
+        """Restore weights and optimiser from a checkpoint."""
         restore(saved, self._weights, self._optimizer)
         self._position = self._saved = saved.position
 
@@ -119,11 +101,7 @@ class Saver:
     def changing(self, step: int, selection: Selection) -> Generator[None]:
         """Hold back saves while the body makes a step.
 
-        A body that fails leaves weights that belong to no step, and they are never saved.
-
-        Args:
-            step: The step that is made.
-            selection: Result of the evaluations before it.
+        Weights of a failed body belong to no step, and are never saved.
         """
         with self._lock:
             self._position = None
@@ -131,18 +109,18 @@ class Saver:
             self._position = Position(step=step, selection=selection, evaluated=False)
 
     def move(self, position: Position) -> None:
-        """Note a position that the weights have reached without a change."""
+        """Record a position that the weights have reached without a change."""
         with self._lock:
             self._position = position
 
     def save(self) -> None:
-        """Write a checkpoint, unless it is there already or no step is whole."""
+        """Write a checkpoint, unless it exists or no step is whole."""
         with self._lock:
             self._write()
 
     def save_and_stop(self) -> None:
-        """Save, and hold back every further step, as this process ends."""
-        self._lock.acquire()  # for good
+        """Save, and block every further step, because this process ends."""
+        self._lock.acquire()  # never released
         self._write()
 
     def _write(self) -> None:
@@ -152,20 +130,16 @@ class Saver:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None when there is none."""
+    """Return the newest whole checkpoint, or None without one."""
     return next(filter(None, (_read(folder, step) for step in _steps(folder))), None)
 
 
 def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -> None:
-    """Put weights back to what they were at an earlier step, whose checkpoint was kept.
-
-    Raises:
-        RunFailed: It is not whole.
-    """
+    """Restore weights from an earlier checkpoint; raises RunFailed if it is not whole."""
     if (saved := _read(folder, step)) is None:
         raise RunFailed(
-            f"the checkpoint of step {step}, which was the best, is damaged or gone from {folder}. "
-            "Train again, with tuning.keep: last if the disk is in doubt."
+            f"the checkpoint of step {step}, which was the best, is damaged or missing in "
+            f"{folder}. Train again. If the disk may be faulty, set tuning.keep to last."
         )
     for name, weight in weights.items():
         weight.data.copy_(saved.tensors[f"weight.{name}"])
@@ -174,14 +148,14 @@ def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -
 def restore(
     checkpoint: Checkpoint, weights: dict[str, nn.Parameter], optimizer: Optimizers
 ) -> None:
-    """Put weights and optimiser back to where a checkpoint stood."""
+    """Restore weights and optimiser from a checkpoint."""
     if checkpoint.position.scaler:
         optimizer.scaler.load_state_dict(checkpoint.position.scaler)
     tensors = checkpoint.tensors
     for name, weight in weights.items():
         weight.data.copy_(tensors[f"weight.{name}"])
         prefix = f"optimizer.{name}."
-        # Counters and moments live where torch's own optimiser would have put them.
+        # Counters and moments are on the device where torch's own optimiser puts them.
         optimizer.state[weight] = {
             key.removeprefix(prefix): value.item()
             if value.dtype is torch.int64
@@ -192,7 +166,6 @@ def restore(
 
 
 def _read(folder: Path, step: int) -> Checkpoint | None:
-    """Return the checkpoint of a step; None where it is not whole."""
     place = folder / f"step-{step}"
     try:
         hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
@@ -207,17 +180,12 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
 def _position(place: Path) -> Position | None:
     try:
         return Position.model_validate_json((place / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the latter: torn, or written by another version
+    except (OSError, ValueError):  # ValueError: torn, or written by another version
         return None
 
 
 def remove_damaged(folder: Path, step: int) -> list[int]:
-    """Remove what looks newer than the newest whole checkpoint, and return its steps.
-
-    Args:
-        folder: Folder of the checkpoints.
-        step: Step of the newest whole checkpoint; 0 when there is none.
-    """
+    """Remove checkpoints after the newest whole one (0 without one), and return their steps."""
     damaged = sorted(number for number in saved_steps(folder) if number > step)
     for number in damaged:
         place = folder / f"step-{number}"

@@ -1,8 +1,4 @@
-"""How well a model in training answers the validation rows, by the primary scorer of the job.
-
-Answers are greedy and to the rows' own messages, as in an evaluation. Nothing here draws a random
-number, so the training goes on as without it.
-"""
+"""Score a model's greedy answers to the validation rows, by the job's primary scorer."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ from unitune_local.spec import DevScorer
 
 
 def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
-    """Return by what a job's answers to the validation rows are scored."""
+    """Return the scorer of a job's answers to the validation rows."""
     limit = job.evaluate.max_tokens
     if limit == "auto":
         limit = automatic_tokens(longest_expected(scored_cases(validation)), TRAINING_ROOM)
@@ -37,11 +33,7 @@ def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
 def dev_score(
     grader: Grader, max_tokens: int, model: PeftModel, validation: Dataset, ranks: Ranks = ALONE
 ) -> float:
-    """Return the score of a model's answers to the validation rows.
-
-    Raises:
-        BackendError: The scorer can score none of them.
-    """
+    """Return the score of answers to validation rows; raises BackendError if all fail."""
     tokenizer, scorer = grader.tokenizer, grader.scorer
     cases = scored_cases(validation)
     prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]
@@ -61,8 +53,8 @@ def dev_score(
         scores = [scorer.score(attempt) for attempt in attempts]
         if all(score.failed for score in scores):
             raise BackendError(
-                f"the scorer {scorer.name!r} can score no answer to the validation rows: "
-                f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
+                f"the scorer {scorer.name!r} cannot score any answer to the validation rows: "
+                f"{scores[0].reason}. Set tuning.best_by to loss, or choose another scorer."
             )
         return scorer.sums(attempts, [score.value for score in scores]).statistic()
 

@@ -1,10 +1,7 @@
-"""The training loop: LoRA by AdamW, one function to be read from top to bottom.
+"""Run the training loop.
 
-Everything that could differ from one time to the next is fixed by settings and step number: the
-rows of a step, its learning rate, how it is spread over processes and cut into micro-batches, what
-dropout draws. Adapter and optimiser come back from a checkpoint, so a training that was killed goes
-on to the very same losses. Not here: making the model and what becomes of events
-(`unitune_local.training.run`).
+Settings and step number determine everything about a step, including its random numbers, so a
+training that was killed continues from a checkpoint with the same losses.
 """
 
 from __future__ import annotations
@@ -48,22 +45,22 @@ THROUGHPUT_STEPS = 10
 
 Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]  # cuts rows into micro-batches
 
-# Saves the last whole step, and lets no other be made; any thread may call it at any time
+# Saves the last whole step and blocks every other; any thread may call it at any time
 Save = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """What the loop needs from outside."""
+    """Dependencies of the training loop."""
 
-    checkpoints: Path  # the newest one in this folder is gone on from
-    note: Note  # of the first rank; what the others note is dropped
-    stop: Callable[[], bool]  # called after every step, in the first rank; returns whether to stop
-    # Returns how well the model answers the validation rows, where that decides
+    checkpoints: Path  # the training continues from the newest one in this folder
+    note: Note  # records events in the first rank; other ranks drop theirs
+    stop: Callable[[], bool]  # called after every step in the first rank; returns whether to stop
+    # Returns the score of the validation rows' answers, if it decides anything
     score: Callable[[PeftModel], float] | None = None
-    grader: RewardGrader | None = None  # of answers that are sampled; None where none are
+    grader: RewardGrader | None = None  # grades sampled answers, if any
     ranks: Ranks = ALONE
-    # Takes the function that saves the last whole step
+    # Called with the function that saves the last whole step
     rescue: Callable[[Save], None] = lambda _save: None
 
 
@@ -74,7 +71,7 @@ def train(  # noqa: PLR0915 - a training from its beginning to its end
     settings: Settings,
     context: TrainingContext,
 ) -> bool:
-    """Train adapters in place, to those of the step that is kept; False when it was stopped.
+    """Train adapters in place, up to the step that is kept; return False if stopped.
 
     Raises:
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
@@ -107,7 +104,7 @@ def train(  # noqa: PLR0915 - a training from its beginning to its end
     model.train()
     while not evaluations.ends(step):
         step += 1
-        # What dropout and noise draw depends on step and rank alone, so it comes again on a resume.
+        # Random numbers of dropout and noise depend on step and rank only, also after a resume.
         cast("Any", torch).manual_seed(seed_of(settings.seed, step, ranks.rank))
         prepared = objective.prepare(batches.of(step), step)
         optimizer.set_rate(learning_rate := scheduled_rate(step, steps, settings))
@@ -123,7 +120,7 @@ def train(  # noqa: PLR0915 - a training from its beginning to its end
                 _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
             figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
             figures |= throughput.after(prepared.tokens)
-            # A step whose event cannot be written is not saved either, and is done again.
+            # A step whose event cannot be written is not saved either, and is repeated.
             if not several:
                 changes.enter_context(changing)
             optimizer.step()
@@ -173,7 +170,7 @@ def _updated(  # noqa: PLR0913 - what an update depends on
     *,
     settings: Settings,
 ) -> Mean:
-    """Make the updates of a step before its last one, and add the gradients of that."""
+    """Make the updates of a step before its last one, and add the last one's gradients."""
     for _ in range(1, settings.reward.updates if settings.reward else 1):
         _add_gradients(objective, prepared, cut, ranks, optimizer)
         optimizer.clip_gradients(settings.max_grad_norm)
@@ -200,13 +197,13 @@ def _add_gradients(
 
 @contextmanager
 def _noticing_memory(rows: Sequence[TrainingRow], cut: Cut) -> Generator[None]:
-    """Say which micro-batch ran out of memory."""
+    """Report the micro-batch that ran out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not machine.is_out_of_memory(error):
             raise
-        # With a shared prefix, so that half of it is less also where none is shared.
+        # With a shared prefix, so that half the limit is less even where none is shared.
         sizes = [(computed_tokens(part, share=True), len(part)) for part in cut(rows)]
         raise OutOfMemory(*max(sizes), error) from error
 
@@ -216,8 +213,7 @@ def _own_losses(
 ) -> Iterator[PartLoss]:
     """Yield the sums of this rank's micro-batches of a step.
 
-    Where ranks compute together, one that has fewer of them than another computes a row in their
-    place that counts for nothing.
+    Where ranks compute together, a rank with fewer micro-batches computes rows of weight 0 instead.
     """
     parts = cut(ranks.share(rows))
     idle: list[list[TrainingRow]] = []
@@ -235,18 +231,17 @@ def _evaluate(step: int, evaluations: Evaluations, saver: checkpoint.Saver) -> N
 
 
 def _restore(saver: checkpoint.Saver, ranks: Ranks, evaluations: Evaluations, note: Note) -> int:
-    """Go back to the newest checkpoint, and return its step; 0 when there is none."""
     folder = saver.folder
     saved = checkpoint.latest(folder)
     steps = ranks.gather(saved.position.step if saved else 0)
     if len({*steps}) > 1:
         raise RunFailed(
             f"the processes of this training see different checkpoints in {folder}: "
-            f"those of the steps {steps}. It has to be a folder that they all share."
+            f"those of the steps {steps}. Use a folder that all of them share."
         )
     if ranks.is_first and (damaged := checkpoint.remove_damaged(folder, steps[0])):
         names = ", ".join(f"step-{number}" for number in damaged)
-        again = f"steps {steps[0] + 1} to {damaged[-1]} are done again"
+        again = f"steps {steps[0] + 1} to {damaged[-1]} are repeated"
         note("warning", {"text": f"damaged checkpoints removed from {folder}: {names}; {again}"})
     if saved is not None:
         saver.restore(saved)
@@ -266,13 +261,12 @@ def _referenced(
     settings: Settings,
     cut: Cut,
 ) -> tuple[Sequence[TrainingRow], Sequence[TrainingRow]] | None:
-    """Return rows with what their loss needs of the base model; None when it was stopped."""
     if settings.preference is None or not settings.preference.needs_reference:
         return rows, validation
     batches = Batches(rows, settings.batch_size, settings.seed)
     epoch = range(1, settings.epoch_steps(len(rows)) + 1)
     steps = [*map(batches.of, epoch), by_length(validation)]
-    shares = zip(*map(ahead.ranks.shares, steps), strict=True)  # of each rank, its rows of a step
+    shares = zip(*map(ahead.ranks.shares, steps), strict=True)  # each rank's rows of a step
     parts = [[part for rows in share for part in cut(rows)] for share in shares]
     with _noticing_memory(rows, cut):
         made = ahead.run(list(zip_longest(*parts, fillvalue=())))
@@ -319,7 +313,7 @@ def validation_figures(
 
 
 class Mean:
-    """The figures of rows whose micro-batches come one after the other."""
+    """Means of figures over micro-batches."""
 
     def __init__(self, weight: float, figure: str) -> None:
         self._weight = weight
@@ -328,7 +322,7 @@ class Mean:
 
     @property
     def loss(self) -> float:
-        """The mean loss so far; 0 where nothing was to be learnt."""
+        """Mean loss so far; 0 if nothing was trained on."""
         return self.figures.get(self._figure, 0.0)
 
     def add(self, part: PartLoss) -> Tensor:
@@ -341,7 +335,7 @@ class Mean:
 
 
 class Throughput:
-    """How fast the training goes, measured over the last steps of this process."""
+    """Speed of the training over the last steps of this process."""
 
     def __init__(self, steps_left: int) -> None:
         self._left = steps_left
@@ -370,15 +364,14 @@ def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended:
 
 def _described(form: Form, settings: Settings) -> str:
     if form.kind == "padded":
-        return f"rows are padded: this model cannot take packed rows, because {form.reason}"
+        return f"rows are padded, as this model does not support packed rows: {form.reason}"
     if settings.dropout > 0 or settings.neftune_noise_alpha:
         why = "dropout" if settings.dropout > 0 else "noise on the embeddings"
-        return f"a shared prefix is computed for each row, because there is {why}"
+        return f"a shared prefix is computed for each row, because of {why}"
     return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"
 
 
 def _norm_figure(norm: float) -> dict[str, float]:
-    """Return the norm of a step's gradients; of a step that was left out, that it was."""
     return {"grad_norm": norm} if math.isfinite(norm) else {"skipped": 1.0}
 
 
@@ -390,6 +383,6 @@ def _check_finite(
     lines = ", ".join(str(row.line) for row in sorted(rows, key=lambda row: row.line))
     raise RunFailed(
         f"step {step} has loss {loss} and gradient norm {norm} at learning rate "
-        f"{learning_rate:.2g}, on the training rows of lines {lines}. No such weights were saved. "
-        "Lower tuning.learning_rate, or check these rows."
+        f"{learning_rate:.2g}, on the training rows of lines {lines}. These weights were not "
+        "saved. Lower tuning.learning_rate, or check these rows."
     )

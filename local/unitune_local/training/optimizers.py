@@ -1,8 +1,4 @@
-"""The optimiser of a training and its learning rate at each step.
-
-AdamW is torch's own, its 8-bit and paged forms are bitsandbytes', and Muon is torch's own for
-matrices beside AdamW for everything else.
-"""
+"""Create the optimiser of a training, and compute its learning rate at each step."""
 
 from __future__ import annotations
 
@@ -24,15 +20,15 @@ OF_BITSANDBYTES = {
     "paged_adamw": "PagedAdamW",
     "paged_adamw_8bit": "PagedAdamW8bit",
 }
-MUON_MOMENTUM = 0.95  # of Jordan 2024 (kellerjordan.github.io/posts/muon), and torch's default
+MUON_MOMENTUM = 0.95  # from Jordan 2024 (kellerjordan.github.io/posts/muon), and torch's default
 
 
 class Optimizers:
     """One or two torch optimisers that share the weights of a model and step together.
 
-    In float16 the loss is scaled, so that small gradients do not become zero; a step whose
-    gradients overflow is left out and halves the scale (Micikevicius et al. 2018, arXiv
-    1710.03740, section 3.2).
+    In float16 the loss is scaled, so that small gradients do not become zero. A step whose
+    gradients overflow is skipped and halves the scale (Micikevicius et al. 2018, arXiv 1710.03740,
+    section 3.2).
     """
 
     def __init__(
@@ -47,13 +43,13 @@ class Optimizers:
             for weight in group["params"]
         ]
         self.state: dict[nn.Parameter, Any] = cast("Any", parts[0]).state
-        """What is kept of each weight, the same mapping for all parts."""
+        """State of each weight, the same mapping for all parts."""
         for part in parts[1:]:
             part.state = cast("Any", self.state)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all parts."""
+        """Groups of all parts."""
         return [group for part in self._parts for group in part.param_groups]
 
     def set_rate(self, rate: float) -> None:
@@ -62,18 +58,18 @@ class Optimizers:
             group["lr"] = rate * group["ratio"]
 
     def clip_gradients(self, longest: float) -> float:
-        """Scale all gradients down to a norm at most, and return what their norm was."""
+        """Clip the norm of all gradients, and return the norm before."""
         for part in self._parts:
             self.scaler.unscale_(part)
         return nn.utils.clip_grad_norm_(self.weights, longest).item()
 
     def may_skip(self, norm: float) -> bool:
-        """Whether a step is left out because its scaled gradients overflowed."""
+        """Return whether a step is skipped because its scaled gradients overflowed."""
         scales = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         return scales and not math.isfinite(norm)
 
     def step(self) -> None:
-        """Update the weights by their gradients, and drop these."""
+        """Update the weights by their gradients, and clear these."""
         for part in self._parts:
             self.scaler.step(part)
             part.zero_grad()
@@ -83,11 +79,11 @@ class Optimizers:
 def optimizer_of(model: nn.Module, settings: Settings) -> Optimizers:
     """Return the optimiser of a model's trainable weights; `Optimizers.set_rate` sets its rate.
 
-    The matrices B of adapters are a group of their own, and so are DoRA's magnitudes: LoRA+ learns
-    them faster. With full fine-tuning vectors (biases and norms) do not decay, as in transformers.
+    LoRA+ trains matrices B of adapters and DoRA's magnitudes at a higher rate. In full fine-tuning,
+    vectors (biases and norms) do not decay, as in transformers.
 
     Raises:
-        Unsupported: The optimiser is bitsandbytes', which is not installed.
+        Unsupported: The optimiser needs bitsandbytes, which is not installed.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     muon = set[str]()
@@ -108,7 +104,7 @@ def optimizer_of(model: nn.Module, settings: Settings) -> Optimizers:
             )
         )
     made = Optimizers(parts, device=settings.device, scales_loss=settings.dtype == "float16")
-    made.weights = [*weights.values()]  # in the model's order, which the sum of their norm keeps
+    made.weights = [*weights.values()]  # the model's order, which determines the sum of their norm
     return made
 
 
@@ -139,20 +135,15 @@ def _adamw(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.Opti
 
 
 def require_bitsandbytes(settings: Settings) -> None:
-    """Refuse an optimiser of bitsandbytes where that is not installed.
-
-    Raises:
-        Unsupported: It is not.
-    """
+    """Raise Unsupported if an optimiser needs bitsandbytes and it is not installed."""
     if settings.optimizer in OF_BITSANDBYTES and find_spec("bitsandbytes") is None:
         raise Unsupported(
-            f"tuning.optimizer is {settings.optimizer}, and bitsandbytes is not installed: "
-            f"{install_command('local', '4bit')}, or take adamw."
+            f"tuning.optimizer is {settings.optimizer}, but bitsandbytes is not installed: "
+            f"{install_command('local', '4bit')}, or use adamw."
         )
 
 
 def _vocabulary(model: nn.Module) -> set[nn.Parameter]:
-    """Return the weights of embeddings and output head."""
     base = cast("Any", model).get_base_model()
     layers = (base.get_input_embeddings(), base.get_output_embeddings())
     return {weight for layer in layers if layer is not None for weight in layer.parameters()}
@@ -161,7 +152,7 @@ def _vocabulary(model: nn.Module) -> set[nn.Parameter]:
 def scheduled_rate(step: int, steps: int, settings: Settings) -> float:
     """Return the learning rate of a step: a linear warmup, then the schedule.
 
-    That of transformers one step later, with one step more: no step is made at a rate of zero.
+    It is transformers' rate one step later, with one more step, so that no step has a rate of zero.
     """
     warmup, peak = _count(settings.warmup, steps), settings.learning_rate
     if step <= warmup:
@@ -177,5 +168,4 @@ def scheduled_rate(step: int, steps: int, settings: Settings) -> float:
 
 
 def _count(steps: float, of: int) -> int:
-    """Return a number of steps that is given as such, or, below 1, as a share."""
     return max(1, round(steps * of)) if 0 < steps < 1 else round(steps)

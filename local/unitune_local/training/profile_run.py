@@ -1,10 +1,9 @@
-"""Calibrate a training: make a few of its steps in a process of its own, and keep their speed.
+"""Calibrate a training: make a few of its steps in a new process, and store their speed.
 
     python -m unitune_local.training.profile_run FOLDER
 
-reads ``profile.json`` in the folder. The process is started as a worker is, so that it computes
-alike, and trains twice on the step that holds most and on some others: the first time prepares
-kernels. Answers are not sampled; prompts are trained with stand-ins of the expected length.
+reads ``profile.json`` in the folder. It trains twice on the largest step and some others, as the
+first pass prepares kernels. Sampled answers are replaced by stand-ins.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 from unitune_local.training.worker import busy_share, environment
 
-STEPS = 3  # beside the one that holds most
+STEPS = 3  # in addition to the largest one
 LONG_ENOUGH_SECONDS = 20.0  # after which a second step is the last
 
 
 class ProfileRun(Closed):
-    """A training of a few steps."""
+    """Training of a few steps."""
 
     base_path: Path
     settings: Settings
@@ -48,23 +47,21 @@ class ProfileRun(Closed):
 def calibrate(
     job: Job, folder: Path, train: Dataset, validation: Dataset, start: Path | None = None
 ) -> None:
-    """Make a few steps of a job's training, and keep their speed for later forecasts.
+    """Make a few steps of a job's training, and store their speed for later forecasts.
 
     Raises:
         DataError: No row can be learnt from.
-        Unsupported: The training would not fit into memory, or into one process.
+        Unsupported: The training does not fit into memory, or into one process.
         BackendError: The process died.
     """
     expected = forecast(job, folder, train, validation, start)
     if not expected.rows:
-        raise DataError(
-            "no row has anything to train on; `unitune plan` without --calibrate says why."
-        )
+        raise DataError("no row can be trained on; `unitune plan` without --calibrate shows why.")
     require_memory(expected.summary)
     if expected.batching.settings.shard:
         raise Unsupported(
-            "a calibration times one process, which cannot hold this base; its training spreads it "
-            "over several (options.local.shard). Plan without --calibrate."
+            "a calibration runs in one process, which cannot hold this base model: its training "
+            "spreads it over several (options.local.shard). Run unitune plan without --calibrate."
         )
     run = _profile_run(expected, folder)
     with tempfile.TemporaryDirectory(prefix="unitune-calibration-") as scratch:
@@ -100,7 +97,7 @@ def _profile_run(expected: TrainingForecast, folder: Path) -> ProfileRun:
 
 
 def profile(run: ProfileRun, folder: Path) -> None:
-    """Train, and keep the speed."""
+    """Train, and store the speed."""
     model = trainable_model(run.base_path, run.settings)
     clock, before = StepClock(drop_note), time.monotonic()
 

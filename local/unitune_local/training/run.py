@@ -1,7 +1,4 @@
-"""One training: from a launch to its spec, and, in the worker, to an adapter that is checked.
-
-Heavy: imports torch, transformers and peft. The worker imports it once its lock is held.
-"""
+"""Run one training: specify a launch, train in the worker, and save and check the adapter."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ from peft import PeftModel
 from pydantic import JsonValue, ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from unitune.backends.protocol import Launch, Upload
+from unitune.backends.protocol import Event, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.models import TunedModel
+from unitune.scorers.user_function import UserFunction
 from unitune.workspace.filesystem import sha256
 from unitune.workspace.today import today
 from unitune_local import machine
-from unitune_local.callbacks import with_callbacks
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_parts, read_rows, rows_of
 from unitune_local.forecasting.cost import StepClock
@@ -47,12 +44,12 @@ from unitune_local.training.loop import Save, TrainingContext, train
 
 
 def prepare(launch: Launch) -> Spec:
-    """Return the spec of a training.
+    """Return the specification of a training.
 
     Raises:
-        DataError: Rows cannot be trained on; the findings say which and why.
-        Unsupported: It will not fit into memory.
-        NotFoundError: There is no such base model.
+        DataError: Rows cannot be trained on; the findings state which and why.
+        Unsupported: The training does not fit into memory.
+        NotFoundError: The base model does not exist.
     """
     job = launch.job
     base = store.resolve(job.base_model)
@@ -85,7 +82,7 @@ def prepare(launch: Launch) -> Spec:
             Grading.of(reward, job.folder, (job.tuning.reward.weights or {}).get(reward.name, 1.0))
             for reward in job.rewards
         ),
-        # The time of sampled answers is not that of steps.
+        # The time of sampled answers does not depend on the speed of steps.
         basis=expected.batching.basis(expected.cost) if job.method != "rft" else None,
         callbacks=job.tuning.callbacks,
         folder=job.folder.resolve(),
@@ -95,26 +92,18 @@ def prepare(launch: Launch) -> Spec:
 def run_training(
     folder: JobFolder, log: EventLog, rescue: Callable[[Save], None] = lambda _save: None
 ) -> TunedModel | None:
-    """Train what a folder's spec says, from its last checkpoint if there is one.
-
-    Args:
-        folder: Folder of the training.
-        log: Receives its events.
-        rescue: Takes the function that saves the last whole step.
-
-    Returns:
-        The tuned model, or None when it was stopped.
+    """Train by a folder's specification, from its last checkpoint; return None if stopped.
 
     Raises:
-        Mismatch: Base or rows are not those of the submit.
+        Mismatch: Base or rows have changed since the submit.
         RunFailed: The training ended without a model.
     """
     spec = read_spec(folder)
     limit = folder.micro_batch_limit()
     clock = StepClock(partial(note_in, log, exact=limit is None))
     if limit is not None:
-        text = f"micro-batches have at most {limit} tokens, as memory ran out: losses may differ"
-        text += " from those of an undisturbed run in the last digits"
+        text = f"micro-batches have at most {limit} tokens, because memory ran out; losses may"
+        text += " differ in the last digits from those of an uninterrupted run"
         clock.note("message", {"text": text})
     with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
         stop = folder.is_to_stop
@@ -128,14 +117,14 @@ def run_training(
 
 
 def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
-    """Be one of the other processes of a training, until all its steps are made."""
+    """Run another process of a training, until all its steps are made."""
     spec = read_spec(folder)
     with joined_ranks(folder, spec.settings, rank, worker) as ranks:
         train_rank(spec, ranks, folder.checkpoints, drop_note, lambda: False)
 
 
 def read_spec(folder: JobFolder) -> Spec:
-    """Return what a folder's training is to do."""
+    """Return the specification of a folder's training."""
     try:
         spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
     except ValidationError as error:
@@ -147,7 +136,7 @@ def read_spec(folder: JobFolder) -> Spec:
 
 
 def limited(spec: Spec, folder: JobFolder) -> Spec:
-    """Return a spec with smaller micro-batches, where memory ran out before."""
+    """Return a specification with smaller micro-batches, if memory ran out before."""
     if (limit := folder.micro_batch_limit()) is None:
         return spec
     settings = spec.settings.model_copy(update={"micro_batch_tokens": limit})
@@ -156,22 +145,22 @@ def limited(spec: Spec, folder: JobFolder) -> Spec:
 
 @contextmanager
 def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) -> Generator[Ranks]:
-    """Meet the other processes of a training on this machine."""
+    """Join the other processes of a training on this machine."""
     place = folder.rendezvous(worker)
     with joined(place, rank, settings) as ranks:
         yield ranks
-    if ranks.is_first:  # those of workers that were killed, too
+    if ranks.is_first:  # including those of workers that were killed
         for each in place.parent.glob("rendezvous-*"):
             each.unlink(missing_ok=True)
 
 
 class Trained(NamedTuple):
-    """What a training ends with."""
+    """Result of the steps of a training."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
-    prompts: list[tuple[int, ...]]  # that the saved adapter is to answer as the model does
-    others: list[dict[str, float]]  # what the other ranks took
+    prompts: list[tuple[int, ...]]  # prompts for comparing the saved adapter with the model
+    others: list[dict[str, float]]  # time and memory of the other ranks
 
 
 def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine and a cluster
@@ -182,21 +171,13 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     stop: Callable[[], bool],
     rescue: Callable[[Save], None] = lambda _save: None,
 ) -> Trained | None:
-    """Train as one of the processes of a training.
+    """Train as one of the processes of a training; return None if stopped.
 
-    Args:
-        spec: Of the training.
-        ranks: The processes.
-        checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
-        note: Receives what happens, in the first rank.
-        stop: Called after every step, in the first rank; returns whether to stop.
-        rescue: Takes the function that saves the last whole step.
-
-    Returns:
-        The trained model; None when it was stopped.
+    The first rank records events, writes checkpoints, and calls `stop` after every step. `rescue`
+    gets the function that saves the last whole step.
 
     Raises:
-        Mismatch: Base or rows are not those of the submit.
+        Mismatch: Base or rows have changed since the submit.
         RunFailed: The training ended without a model.
     """
     settings = spec.settings
@@ -210,7 +191,7 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     tokenizer = load_tokenizer(spec.base_path, settings.chat)
     base = spec.base_path
     if (start := spec.start) is not None:
-        note("message", {"text": f"going on from the tuned model in {start.path}"})
+        note("message", {"text": f"continuing from the tuned model in {start.path}"})
         check_start(start.path, start.sha256)
         base = start.path if settings.full else base
     tuned = trainable_model(base, settings, ranks)
@@ -223,7 +204,7 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
         _rendered(tokenizer, file, settings) for file in (spec.training, spec.validation)
     )
     if not rows:
-        raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
+        raise RunFailed("no row can be trained on. Run `unitune plan` to see why.")
 
     score = None
     if by := spec.dev_scorer:
@@ -240,8 +221,29 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     return Trained(tuned, tokenizer, checked_prompts(rows, validation), others)
 
 
+def with_callbacks(note: Note, names: Sequence[str], folder: Path, model: PeftModel) -> Note:
+    """Return a function that records an event and then passes it to each callback, with the model.
+
+    Raises:
+        JobError: A callback cannot be imported.
+    """
+    functions = {name: UserFunction(name, folder, f"the callback {name}").load() for name in names}
+
+    def note_and_call(kind: Kind, data: dict[str, JsonValue]) -> None:
+        note(kind, data)
+        event = Event(f"{kind}-{data.get('step', '')}", kind, time.time(), data)
+        for name, function in functions.items():
+            try:
+                function(event, model)
+            except Exception as error:
+                why = f"the callback {name} raised {type(error).__name__}: {error}"
+                raise RuntimeError(why) from error
+
+    return note_and_call if functions else note
+
+
 def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel:
-    """Save the adapter of a training in a folder, and check that it answers as the model does."""
+    """Save the adapter of a training, and check that it answers like the trained model."""
     what = "model" if spec.settings.full else "adapter"
     note("message", {"text": f"saving the {what} and loading it again"})
     save_adapter(trained.model, trained.tokenizer, spec, folder)
@@ -259,20 +261,13 @@ def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel
 
 
 def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue], *, exact: bool = True) -> None:
-    """Write an event; with a warning where a step done again has another figure than before.
-
-    Args:
-        log: Where it is written.
-        kind: What happened.
-        data: Its figures or its text.
-        exact: Whether a step done again is computed as before.
-    """
+    """Write an event, and a warning if a step repeated with `exact` has another figure."""
     before = log.write(kind, data).data
     figure = "loss" if "loss" in data else "reward"
     if kind == "step" and exact and before[figure] != data[figure]:
-        again = f"step {data['step']} done again after a resume has {figure} {data[figure]}"
-        why = "this machine does not compute as the one that began the run"
-        log.write("warning", {"text": f"{again}, but had {before[figure]}: {why}"})
+        again = f"step {data['step']}, repeated after a resume, has {figure} {data[figure]}"
+        why = "this machine computes differently from the one that began the run"
+        log.write("warning", {"text": f"{again} instead of {before[figure]}: {why}"})
 
 
 def _usage(device: str) -> dict[str, float]:
@@ -283,7 +278,7 @@ def _usage(device: str) -> dict[str, float]:
 
 
 def _note_usage(ranks: Sequence[dict[str, float]], settings: Settings, note: Note) -> None:
-    """Note what all processes took; memory in all, or of one GPU where each rank has one."""
+    """Record the time and memory of all processes; with a GPU for each rank, of the largest."""
     combine = sum if settings.processes_per_device > 1 else max
     taken = {
         "seconds": machine.process_seconds(),
@@ -303,10 +298,10 @@ def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> Pef
             base, settings.torch_dtype, device=settings.device, quantization=settings.quantization
         )
     torch.set_num_threads(settings.threads)
-    # On a CPU they are as fast as others.
+    # On a CPU, deterministic kernels are as fast as others.
     exact = settings.deterministic or settings.device == "cpu"
     torch.use_deterministic_algorithms(mode=exact, warn_only=True)
-    # Filling fresh memory would only matter for code that reads uninitialised memory.
+    # Only code that reads uninitialised memory would need fresh memory filled.
     cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
     cast("Any", torch).manual_seed(settings.seed)
     tuned = trained_model(model, settings)
@@ -318,12 +313,11 @@ def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> Pef
 def _rendered(
     tokenizer: PreTrainedTokenizerBase, file: DataFile | None, settings: Settings
 ) -> tuple[TrainingRow, ...]:
-    """Return the rows of a file as the model sees them, of which some at a time are read."""
     if file is None:
         return ()
     _refuse_changed(file)
     is_rated = settings.preference is not None and settings.preference.loss == "kto"
-    # A rated row gets the answer of another one, which may be anywhere in the file.
+    # A rated row gets the answer of another row, which may be anywhere in the file.
     parts = [read_rows(file.path)] if is_rated else read_parts(file.path)
     return tuple(row for part in parts for row in rows_of(settings, tokenizer, part).rows)
 
@@ -348,12 +342,12 @@ def _refuse_changed(file: DataFile) -> None:
 
 
 def check_start(adapter: Path, sha256: str) -> None:
-    """Refuse an adapter that is not as it was when the run was submitted; raises Mismatch."""
+    """Refuse an adapter that has changed since the run was submitted; raises Mismatch."""
     try:
         current = adapter_hash(adapter)
     except OSError as problem:
         raise Mismatch(
-            f"the adapter that the run goes on from is not in {adapter} any more: {problem}. "
+            f"the adapter that the run continues from is no longer in {adapter}: {problem}. "
             "Restore it and resume, or start a new run."
         ) from problem
     if current != sha256:

@@ -1,9 +1,7 @@
-"""Which step of a training is kept, and when a training ends early.
+"""Choose the step of a training to keep, and when to end early.
 
-Each evaluation has a value, of which less is better. The best step is the one of the least value. A
-gain is counted against the value of the last gain, as Keras and Lightning do, so that small gains
-add up to one. What the evaluations have come to is part of every checkpoint, and so a training that
-was killed ends at the same step.
+Less is better. A gain is measured from the value of the last gain, as in Keras and Lightning, so
+that small gains add up. Every checkpoint includes the state of this choice.
 """
 
 from __future__ import annotations
@@ -19,22 +17,22 @@ from unitune_local.settings import SelectionSettings, Settings
 
 
 class Selection(Closed):
-    """What the evaluations so far have come to."""
+    """Result of the evaluations so far."""
 
     first: float | None = None
-    """The value before the first step."""
+    """Value before the first step."""
     last: float | None = None
-    """The value of the last evaluation."""
+    """Value of the last evaluation."""
     best_step: int = 0
-    """0: nothing was evaluated yet."""
+    """Step of the best evaluation; 0: none yet."""
     best: float | None = None
     last_gain: float | None = None
-    """The value of the last evaluation that was a gain."""
+    """Value of the last evaluation that was a gain."""
     without_gain: int = 0
-    """Evaluations since then."""
+    """Number of evaluations since then."""
 
     def after(self, step: int, value: float, settings: SelectionSettings) -> Self:
-        """Return what they have come to with one more."""
+        """Return the result with one more evaluation."""
         is_number = math.isfinite(value)
         is_best = is_number and (self.best is None or value < self.best)
         gains = is_number and (
@@ -47,7 +45,7 @@ class Selection(Closed):
         return self.model_copy(update={**decided, "last": value if is_number else None})
 
     def ends(self, settings: SelectionSettings) -> bool:
-        """Whether the training ends early."""
+        """Return whether the training ends early."""
         return settings.patience is not None and self.without_gain >= settings.patience
 
 
@@ -55,14 +53,7 @@ NONE_YET = Selection()
 
 
 class Evaluations:
-    """The evaluations of a training: when one is due, and what they decide.
-
-    Args:
-        measure: Returns the figures of the validation rows; None where there are none.
-        settings: Of the training.
-        rows: Number of training rows.
-        note: Receives each evaluation, and at last which step is kept.
-    """
+    """Evaluations of a training: when one is due, and what they decide."""
 
     def __init__(
         self,
@@ -79,36 +70,36 @@ class Evaluations:
         self._metric = "score" if self._rule.best_by == "score" else value
 
     def before(self) -> None:
-        """Look at the validation rows before the first step; that decides nothing."""
+        """Evaluate before the first step; this decides nothing."""
         self.selection = self.selection.model_copy(update={"first": self._look(0)})
 
     def after(self, step: int) -> None:
-        """Look at the validation rows if that is due after a step."""
+        """Evaluate if it is due after a step."""
         value = self._look(step) if step % self._every == 0 or step == self.steps else None
         if value is not None:
             self.selection = self.selection.after(step, value, self._rule)
 
     def ends(self, step: int) -> bool:
-        """Whether a training ends after a step."""
+        """Return whether a training ends after a step."""
         return step == self.steps or self.selection.ends(self._rule)
 
     def wants_checkpoint(self, step: int) -> bool:
-        """Whether the weights of a step are those to keep, or the last."""
+        """Return whether the weights of a step are the last, or those to keep."""
         is_best = self._rule.keep == "best" and step == self.selection.best_step
         return is_best or self.ends(step)
 
     def kept(self, step: int) -> int:
-        """Return the step to keep of a training that has come to a step."""
+        """Return the step to keep at the end of a step."""
         best = self.selection.best_step
         return best if self._rule.keep == "best" and best else step
 
     def conclude(self, step: int) -> None:
-        """Note why a training ended at a step, which one is kept, and whether it is worse."""
+        """Record why a training ended, which step is kept, and whether it is worse."""
         best, metric, kept = self.selection.best, self._metric, self.kept(step)
         self._warn_if_worse(kept)
         if not self._rule.needs_validation:
             return
-        end = f"all {step} steps are made"
+        end = f"all {step} steps are done"
         if step < self.steps:
             waited = f"{self.selection.without_gain} evaluations without a gain"
             end = f"ended early, at step {step} of {self.steps}, after {waited}"
@@ -125,8 +116,8 @@ class Evaluations:
         if selection.first is None or (last is not None and last <= selection.first):
             return
         was, now = abs(selection.first), "not a number" if last is None else f"{abs(last):.4f}"
-        what = f"the validation {self._metric} is {now} after step {kept}, and was {was:.4f}"
-        text = f"{what} before the first step: the training has made the model worse"
+        what = f"the validation {self._metric} is {now} after step {kept}, but was {was:.4f}"
+        text = f"{what} before the first step: the training made the model worse"
         self._note("warning", {"text": text, WORSE: True})
 
     def _look(self, step: int) -> float | None:

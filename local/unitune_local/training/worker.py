@@ -1,8 +1,6 @@
-"""The process that trains: ``python -m unitune_local.training.worker FOLDER [RANK PARENT]``.
+"""Train in a process of its own: ``python -m unitune_local.training.worker FOLDER [RANK PARENT]``.
 
-It outlives whoever started it. It holds the folder's lock while it lives, which is how others know
-that it does; a second worker for the same folder leaves at once. Whatever happens is an event or
-the result; a worker that is killed leaves neither, and its training is then paused.
+The worker outlives the process that starts it, and holds the folder's lock while it lives.
 """
 
 from __future__ import annotations
@@ -29,37 +27,36 @@ from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
 from unitune_local.training.rescue import OutOfMemory, Rescue
 
-LOCK_SECONDS = 5.0  # whoever looks whether the lock is held takes it for a moment
+LOCK_SECONDS = 5.0  # processes that check the lock hold it for a moment
 LOOK_SECONDS = 0.05
-# Long enough to even out; the load average would still count what ended a minute ago, such as the
-# installation before a first run
+# Long enough for an average. The load average would include programs that have just ended, such as
+# the installation before a first run.
 IDLE_LOOK_SECONDS = 0.5
 ENVIRONMENT = {
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, cuBLAS sums in any order
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",  # the base is here already, and nothing else is to be fetched
+    "HF_HUB_OFFLINE": "1",  # the base is already here; nothing else is fetched
     "TOKENIZERS_PARALLELISM": "false",
 }
 
 
-# Bytes; more than there are. Otherwise glibc gives every large tensor back to the system and asks
-# for it again in the next step, a page fault for each 4 KiB: steps of the embedded model took 8 %
-# longer, steps of a model of 5 million weights 10 to 90 %.
+# Larger than any memory, in bytes. Otherwise glibc returns every large tensor to the system and
+# requests it again in the next step: steps of the embedded model took 8 % longer, those of a model
+# of 5 million weights 10 to 90 %.
 KEPT_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-# Layers that are gathered and freed would leave holes between what is kept of a step: half the size
-# of the layers was measured
+# Gathered and freed layers would fragment the heap, by half the size of the layers as measured
 RETURNED_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
-# Blocks of GPU memory that grow, as micro-batches of different lengths would leave holes between
-# fixed ones. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html (PYTORCH_ALLOC_CONF).
+# Growing blocks of GPU memory: between fixed blocks, micro-batches of different lengths would leave
+# gaps. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html (PYTORCH_ALLOC_CONF).
 GROWING_SEGMENTS = "expandable_segments:True"
 
 
 def start_worker(folder: JobFolder) -> None:
-    """Start a worker that no terminal can end, and return when it holds the folder's lock.
+    """Start a worker without a terminal, and return when it holds the folder's lock.
 
-    A folder that has a worker, or a result, is left as it is.
+    A folder with a worker or a result is left unchanged.
 
     Raises:
         BackendError: The worker does not start.
@@ -73,7 +70,7 @@ def start_worker(folder: JobFolder) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            umask=0o077,  # checkpoints and adapters are made of training data
+            umask=0o077,  # checkpoints and adapters contain training data
             env=environment(
                 _setting(folder, "threads") * _setting(folder, "processes"),
                 keeps_memory=not _setting(folder, "shard"),
@@ -82,19 +79,17 @@ def start_worker(folder: JobFolder) -> None:
     while worker.poll() is None and not is_locked(folder.lock):
         time.sleep(LOOK_SECONDS)
     if worker.poll() is None:
-        # Someone has to take note of its end, or it stays in the process table.
+        # Without a wait, the ended process would stay in the process table.
         threading.Thread(target=worker.wait, daemon=True).start()
     elif worker.returncode != 0:
         last = folder.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise BackendError(f"the training process does not start: {last} See {folder.log}.")
+        raise BackendError(f"the training process failed to start: {last} See {folder.log}.")
 
 
 def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
-    """Return the environment of a process that trains; it has no keys.
+    """Return the environment of a process that trains, without keys; `threads` counts all ranks.
 
-    Args:
-        threads: Of all its ranks.
-        keeps_memory: Whether what a step frees is kept for the next one.
+    With `keeps_memory`, memory that a step frees is kept for the next one.
     """
     kept = without_secrets(os.environ)
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
@@ -103,16 +98,15 @@ def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
 
 
 def busy_share() -> float:
-    """Return the share of the processor that is used now; to be asked before the work begins."""
+    """Return the share of the processor in use; call it before the work begins."""
     return psutil.cpu_percent(interval=IDLE_LOOK_SECONDS) / 100
 
 
 def _wait_policy(threads: int) -> str:
-    """Return how threads should wait for each other; sums come out the same either way.
+    """Return how threads should wait for each other.
 
-    On 2 idle cores a step took 1.06 s with spinning threads and 1.52 s with sleeping ones; when
-    other processes wanted the cores, spinning threads starved each other and took 2 to 7 times as
-    long as sleeping ones.
+    On 2 idle cores a step took 1.06 s with spinning threads and 1.52 s with sleeping ones. When
+    other processes used the cores, spinning threads took 2 to 7 times as long as sleeping ones.
     """
     idle = (os.cpu_count() or 1) * (1 - busy_share())
     return "active" if idle > threads - 0.5 else "passive"
@@ -123,7 +117,7 @@ def _setting(folder: JobFolder, name: str) -> int:
 
 
 def work(folder: JobFolder) -> None:
-    """Train what stands in a folder, unless another worker does or it has ended."""
+    """Train by a folder's specification, unless another worker does or it has ended."""
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
             if folder.result() is None and (result := _outcome(folder)) is not None:
@@ -133,7 +127,7 @@ def work(folder: JobFolder) -> None:
 
 
 def _outcome(folder: JobFolder) -> Result | None:
-    """Train, and return how it ended; None when it was paused."""
+    """Train, and return the outcome, or None if the training was paused."""
     if folder.cancel.exists():
         return Result(state="cancelled")
     log = EventLog(folder.events)
@@ -149,10 +143,11 @@ def _outcome(folder: JobFolder) -> Result | None:
         model = run_training(folder, log, rescue.ready)
     except (UserError, IntegrityError, RunFailed) as error:  # the same would happen again
         return Result(state="failed", error=str(error))
-    except Exception as error:  # noqa: BLE001 - what it is can be mended, and the training resumed
+    except Exception as error:  # noqa: BLE001 - the cause can be corrected, and the training resumed
         traceback.print_exc()
         if isinstance(error, RankLost):
-            time.sleep(GRACE_SECONDS)  # in which whoever watches that rank says why, and ends this
+            # The thread that watches that rank reports the reason and ends this process.
+            time.sleep(GRACE_SECONDS)
         rescue.interrupt(_reason(error, folder))
         return None
     if model is None:
@@ -161,35 +156,31 @@ def _outcome(folder: JobFolder) -> Result | None:
 
 
 def _reason(error: Exception, folder: JobFolder) -> str:
-    """Return why a training stops; where memory ran out, let the next worker use less."""
     if isinstance(error, OutOfMemory) and error.limit is not None:
         folder.limit_micro_batches(error.limit)
     return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
 
 
 def assist(folder: JobFolder, rank: int, parent: int) -> None:
-    """Be one of the other processes of a training.
+    """Run another process of a training.
 
-    After a failure it waits, so that the first process, which often fails alike, can say why.
+    After a failure it waits, so that the first process, which often fails for the same reason, can
+    report it.
     """
     end_with(parent)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the first process gets, too
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also sent to the first process
     from unitune_local.training.run import assist_training  # noqa: PLC0415 - slow
 
     try:
         assist_training(folder, rank, parent)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
+    except Exception as error:  # noqa: BLE001 - the error is in the log
         traceback.print_exc()
         time.sleep(GRACE_SECONDS)
         sys.exit(_reason(error, folder))
 
 
 def notify_end(folder: JobFolder) -> None:
-    """Start what tells the user and the job's trackers that the training has ended, if need be.
-
-    It is a process of its own, which holds none of this one's memory; its run's ledger says whether
-    someone else has told it.
-    """
+    """Notify the user and the job's trackers of the end of a training, in a new process."""
     if folder.result() is None:
         return
     job = folder.path.parent / "job.yaml"

@@ -24,12 +24,13 @@ from unitune_local.data.batches import TrainingRow, packed, padded
 from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.inference.chat import merged
 from unitune_local.models.adapter import check_adapter, save_adapter
-from unitune_local.models.embedding_noise import add_noise, row_lengths
 from unitune_local.models.model import (
     add_adapter,
+    add_noise,
     load_adapter,
     load_model,
     load_tokenizer,
+    row_lengths,
     use_attention,
 )
 from unitune_local.models.size import empty_tuned_model, size_of

@@ -417,7 +417,7 @@ def test_a_model_that_packs_wrongly_gets_padded_rows(
     monkeypatch.setattr("unitune_local.data.attention._flat_of", nothing)
     form = choose_form(model, random_rows(0), share=True)
     assert form.kind == "padded"
-    assert "another loss" in form.reason
+    assert "a different loss" in form.reason
     assert model.get_base_model().config._attn_implementation == "sdpa"
 
 

@@ -237,7 +237,7 @@ def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
 
 
 def test_rows_without_anything_to_learn_are_not_calibrated(tiny_model: Path) -> None:
-    with pytest.raises(DataError, match="no row has anything to train on"):
+    with pytest.raises(DataError, match="no row can be trained on"):
         profile_run.calibrate(job(tiny_model), tiny_model, NOTHING, NOTHING)
 
 

@@ -22,7 +22,6 @@ from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Reply, Request
 from unitune.workspace.today import today
 from unitune_local import machine
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference import chat
@@ -30,6 +29,7 @@ from unitune_local.inference.chat import LocalChatModel
 from unitune_local.models import store
 from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.models.model_folder import weight_files
+from unitune_local.options import ChatFormat
 
 
 def ask(text: str, **options: Any) -> Request:

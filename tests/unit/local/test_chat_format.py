@@ -17,12 +17,12 @@ from unitune.data.example import Example, Message
 from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune.workspace.filesystem import sha256
-from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import TemplateError, set_format, with_request
 from unitune_local.data.rendering import Rendered, render, render_prompt, turn_end, turn_ends
 from unitune_local.data.rows import render_rows
 from unitune_local.inference.answers import Answer, Ending, Generated, Sampling
 from unitune_local.inference.tool_calls import read_calls
+from unitune_local.options import ChatFormat
 from unitune_local.training.run import prepare
 
 WEATHER = {

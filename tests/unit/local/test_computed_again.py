@@ -184,15 +184,15 @@ def test_a_base_that_does_not_fit_is_spread_over_processes_and_the_plan_says_why
     assert "sharded" == finding.code
     assert "spread over 2 processes (shard)" in finding.message
     assert planned(whole.memory_bytes - 1, shard=False).settings["shard"] is False
-    with pytest.raises(Unsupported, match="spread over the 2 processes already"):
+    with pytest.raises(Unsupported, match="already spread over the 2 processes"):
         require_memory(planned(2**20))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"processes": 1}, "one process trains"),
-        ({"processes": 2, "quantization": "4bit"}, "weights in 4bit"),
+        ({"processes": 1}, "a single process"),
+        ({"processes": 2, "quantization": "4bit"}, "4bit weights"),
     ],
 )
 def test_a_base_that_cannot_be_spread_is_a_finding(changes: dict[str, object], words: str) -> None:

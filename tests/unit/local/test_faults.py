@@ -266,7 +266,7 @@ def test_after_out_of_memory_a_resume_computes_half_as_much_at_a_time(
     actual = {key: each["loss"] for key, each in figures(JobFolder(Path(job))).items()}
     assert losses == {key: pytest.approx(value, rel=1e-4) for key, value in actual.items()}
     texts = [str(event.data.get("text")) for event in events(JobFolder(Path(job)))]
-    assert not [text for text in texts if "done again" in text]
+    assert not [text for text in texts if "repeated" in text]
 
 
 def test_out_of_memory_in_a_reference_pass_begins_it_anew_with_smaller_parts(
@@ -286,7 +286,7 @@ def test_out_of_memory_in_a_reference_pass_begins_it_anew_with_smaller_parts(
 def test_one_row_that_does_not_fit_is_named_as_such() -> None:
     error = rescue.OutOfMemory(5000, 1, torch.OutOfMemoryError("CUDA out of memory. Tried"))
     assert error.limit is None
-    assert "It holds one row alone. Set options.local.gradient_checkpointing" in str(error)
+    assert "It contains a single row. Set options.local.gradient_checkpointing" in str(error)
 
 
 def test_a_failed_attempt_s_checkpoints_begin_the_next_one(
@@ -379,7 +379,7 @@ def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(
     warnings = [str(event.data["text"]) for event in events(folder) if event.kind == "warning"]
     assert (
         f"damaged checkpoints removed from {folder.checkpoints}: step-5, step-7; "
-        "steps 5 to 7 are done again"
+        "steps 5 to 7 are repeated"
     ) == warnings[1]
     assert figures(whole) == figures(folder)
 

@@ -171,7 +171,7 @@ def test_what_freezes_the_base_goes_not_with_full_fine_tuning(name: str) -> None
     value = {"quantization": "4bit", "shard": True}[name]
     settings = resolve(job(Tuning(full=True)), TINY).model_copy(update={name: value})
     (finding,) = full_findings(settings)
-    assert f"options.local.{name} is for frozen ones" in finding.message
+    assert f"options.local.{name}" in finding.message
 
 
 def test_nothing_stays_auto(tiny_model: Path, rows: Dataset) -> None:
@@ -330,7 +330,7 @@ def test_a_token_passes_the_experts_that_its_router_chooses(
 
 def test_targets_that_no_layer_has_are_refused_with_those_that_are(tiny_model: Path) -> None:
     settings = resolve(job(Tuning(lora=Lora(targets=("w_q",)))), TINY)
-    with pytest.raises(UserError, match=r"w_q.*It has down_proj, gate_proj, k_proj"):
+    with pytest.raises(UserError, match=r"w_q.*down_proj, gate_proj, k_proj"):
         empty_tuned_model(tiny_model, settings)
 
 
@@ -351,7 +351,7 @@ def test_what_does_not_fit_is_refused_in_gigabytes(tiny_model: Path, rows: Datas
     seen = look(tiny_model, rows).model_copy(
         update={"memory_bytes": 9_000_000_000, "memory_available_bytes": 2_000_000_000}
     )
-    with pytest.raises(Unsupported, match=r"9\.0 GB of memory, and 2\.0 GB are free"):
+    with pytest.raises(Unsupported, match=r"9\.0 GB of memory, but only 2\.0 GB"):
         require_memory(seen)
 
 

@@ -134,7 +134,7 @@ def test_a_plan_names_the_share_of_the_weights_that_adapters_reach(
 def test_targets_that_a_model_lacks_are_named_with_those_that_it_has(
     base_of: Callable[[str], Path],
 ) -> None:
-    with pytest.raises(UserError, match=r"no linear layer of such a name.*c_attn, c_fc, c_proj"):
+    with pytest.raises(UserError, match=r"q_proj.*c_attn, c_fc, c_proj"):
         adapted(base_of("gpt2"), targets=("q_proj",))
 
 
@@ -168,7 +168,7 @@ def test_a_type_that_transformers_lacks_is_refused_by_name(
     folder = shutil.copytree(base_of("llama"), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "brand_new"}))
-    with pytest.raises(Unsupported, match=r"builds no language model of type 'brand_new'\. The ch"):
+    with pytest.raises(Unsupported, match=r"of type 'brand_new'\. The ch"):
         config_of(folder)
     with pytest.raises(Unsupported, match="of type 't5'"):
         config_of(base_of("t5"))

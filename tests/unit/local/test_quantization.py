@@ -118,7 +118,7 @@ def job(model: Path, quantization: str | None) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("device", "said"), [("mps", "has no 4bit weights on mps"), ("cpu", "is not installed")]
+    ("device", "said"), [("mps", "4bit weights on mps"), ("cpu", "is not installed")]
 )
 def test_what_cannot_be_quantized_is_refused_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, device: str, said: str
@@ -165,5 +165,5 @@ def test_where_bitsandbytes_is_missing_a_model_says_how_to_get_it(
 ) -> None:
     """Its adapter may have been trained on another machine."""
     monkeypatch.setattr(local_model, "find_spec", lambda _: None)
-    with pytest.raises(Unsupported, match=r"bitsandbytes is not installed: pip install .*4bit"):
+    with pytest.raises(Unsupported, match=r"bitsandbytes.* pip install .*4bit"):
         load_model(tiny_model, torch.float32, quantization="4bit")

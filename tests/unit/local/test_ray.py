@@ -444,7 +444,7 @@ def test_failures_are_counted_from_the_last_checkpoint_on(
     monkeypatch.setattr(driver, "trainer", trainer)
     assert 1 == driver.main(made)
     assert [f"start-{number}" for number in range(1, 8)] == names
-    text = "it failed 3 times without a new checkpoint, and the last time: a node is lost"
+    text = "it failed 3 times without a new checkpoint; the last error: a node is lost"
     assert text == result(str(tmp_path)).error
 
 

@@ -223,15 +223,15 @@ def test_a_resumed_training_has_the_same_answers_value_for_value(
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("never said", "every answer earns 0, such as .* Train the answers first"),
-        ("(?s).?", "every answer is right already"),
+        ("never said", "every answer earns 0, such as .* Train on answers first"),
+        ("(?s).?", "every answer is already right"),
     ],
 )
 def test_a_task_without_signal_ends_at_its_beginning(
     tiny_model: Path, tmp_path: Path, pattern: str, words: str
 ) -> None:
     scorer = Regex(pattern=pattern).ready(Setting(), "")
-    with pytest.raises(RunFailed, match=rf"first 40 groups all 8 .* 'regex' {words}"):
+    with pytest.raises(RunFailed, match=rf"first 40 groups, all 8 .* 'regex', {words}"):
         run(tiny_model, tmp_path, scorer, epochs=30)
 
 

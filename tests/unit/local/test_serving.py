@@ -365,7 +365,7 @@ def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
         ({"model": "other"}, openai.NotFoundError, "model", "'tiny'"),
         ({"temperature": 3}, openai.BadRequestError, "temperature", "at most 2"),
         ({"top_p": 0}, openai.BadRequestError, "top_p", "above 0"),
-        ({"n": 2}, openai.BadRequestError, "n", "1 alone"),
+        ({"n": 2}, openai.BadRequestError, "n", "must be 1"),
         ({"seed": 2**64}, openai.BadRequestError, "seed", "below"),
         ({"stop": list("abcde")}, openai.BadRequestError, "stop", "4 entries"),
         ({"stop": "x" * 1_001}, openai.BadRequestError, "stop", "1000"),
@@ -375,7 +375,7 @@ def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
             {"response_format": {"type": "json_schema"}},
             openai.BadRequestError,
             "response_format",
-            "takes a json_schema",
+            "json_schema is required",
         ),
         (
             {"response_format": json_schema({"type": "strin"})},

@@ -263,7 +263,7 @@ def test_what_is_not_trained_here_is_refused(
 def test_a_folder_that_holds_no_adapter_is_refused(tiny_model: Path) -> None:
     (finding,) = read_start(tiny_model, job(tiny_model), tiny_model).findings
     assert "start-files" == finding.code
-    assert "no adapter_config.json and no adapter_model.safetensors" in finding.message
+    assert "adapter_config.json and adapter_model.safetensors" in finding.message
 
 
 def test_another_base_is_an_error_and_an_unknown_one_a_warning(
@@ -276,7 +276,7 @@ def test_another_base_is_an_error_and_an_unknown_one_a_warning(
     quantized = job(tiny_model).model_copy(update={"options": {"local": {"quantization": "4bit"}}})
     (finding,) = read_start(adapter, quantized, tiny_model).findings
     assert OTHER_BASE == finding.code
-    assert "trained beside none" in finding.message
+    assert "trained with none" in finding.message
     foreign = shutil.copytree(adapter, tmp_path / "foreign")
     (foreign / "unitune.json").unlink()
     (finding,) = read_start(foreign, job(tiny_model), tiny_model).findings
@@ -292,7 +292,7 @@ def test_tensors_of_another_shape_are_not_loaded(
     tensors = load_file(changed / WEIGHTS)
     name = min(tensors)
     save_file({**tensors, name: tensors[name][:2].clone()}, changed / WEIGHTS)
-    with pytest.raises(Mismatch, match=r"has shape \[2, \d+\], and the model wants \[4, \d+\]"):
+    with pytest.raises(Mismatch, match=r"has shape \[2, \d+\].* \[4, \d+\]"):
         load_start(model, changed)
     (changed / WEIGHTS).write_bytes(b"no tensors")
     assert "cannot be read" in misfit(model, changed)
@@ -308,7 +308,7 @@ def test_an_adapter_that_changed_since_the_submit_is_not_gone_on_from(
     with pytest.raises(Mismatch, match="has changed since the run was submitted"):
         check_start(changed, sha256)
     shutil.rmtree(changed)
-    with pytest.raises(Mismatch, match="any more"):
+    with pytest.raises(Mismatch, match="no longer in"):
         check_start(changed, sha256)
 
 

