@@ -37,8 +37,8 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     assert 0 == done.code
     assert "1 Nearly the same question, answered differently" in done.out
     assert "rows.jsonl:41 " in done.out
-    assert "beside rows.jsonl:1 " in done.out
-    assert "No errors, 6 rows worth a look." in done.out
+    assert "next to rows.jsonl:1 " in done.out
+    assert "No errors, 6 rows to review." in done.out
     assert max(map(len, done.out.splitlines())) <= 80
 
 
@@ -100,7 +100,7 @@ def test_errors_come_last_with_a_closing_count(
     done = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2))
 
     assert 2 == done.code
-    assert done.out.index("Worth a look") < done.out.index("the answer is empty")
+    assert done.out.index("To review") < done.out.index("the answer is empty")
     assert done.out.rstrip().splitlines()[-1].startswith("1 error, ")
 
 

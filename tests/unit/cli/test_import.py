@@ -41,8 +41,8 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     dropped = unitune("import", echoed, "--output", "evals", "--drop")
     assert 0 == dropped.code
     assert "test-6" in dropped.err
-    assert "11 cases; 2 items without a counterpart left out." in dropped.out
-    assert "Next: name the rows to train on in evals/unitune.yaml (data.train)" in dropped.out
+    assert "11 cases; left out 2 unsupported items." in dropped.out
+    assert "Next: set data.train in evals/unitune.yaml to your training rows" in dropped.out
 
 
 @pytest.mark.parametrize(
