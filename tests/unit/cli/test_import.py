@@ -35,7 +35,7 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     refused = unitune("import", echoed, "--output", "evals")
     assert 2 == refused.code
     assert "echo.jsonl test-6: the assertion 'llm-rubric': a model judges" in refused.err
-    assert "2 items have no counterpart; nothing was written" in refused.err
+    assert "2 items are not supported; nothing was written" in refused.err
     assert not (tmp_path / "evals").exists()
 
     dropped = unitune("import", echoed, "--output", "evals", "--drop")
