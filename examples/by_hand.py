@@ -57,8 +57,8 @@ def exact_answers(cases: list[list[dict[str, str]]]) -> float:
 cases = rows["test"][: arguments.cases]
 print(f"untuned: {exact_answers(cases):.1%} of {len(cases)} test rows exactly right")
 
-# One row: all tokens, and labels that are -100 where there is no loss. Only the answer's tokens carry
-# loss, including the stop token, or the model would never learn to stop.
+# One row: all tokens, and labels that are -100 where there is no loss. Only the answer's tokens
+# carry loss, including the stop token, or the model would never learn to stop.
 encoded = []
 for messages in rows["train"]:
     prompt = tokenizer(render(messages[:-1], ask=True), add_special_tokens=False).input_ids

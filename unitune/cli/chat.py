@@ -34,17 +34,13 @@ SEEDS = 2**31
 
 
 class _Speaker(NamedTuple):
-    """Model and its side of the conversation."""
-
     model: ModelClient
     messages: list[Message]
 
 
 @dataclass(slots=True)
 class _Answers:
-    """Answers to one message, by the names of the models."""
-
-    streams: Mapping[str, AnswerStream]
+    streams: Mapping[str, AnswerStream]  # by the names of the models
     # Reasons for missing or incomplete answers
     failures: dict[str, str] = field(default_factory=dict[str, str])
 

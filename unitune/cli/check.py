@@ -117,12 +117,7 @@ def _print_file(file: FileReport) -> None:
 
 
 def _print_quality(quality: Quality, file: Path | None) -> None:
-    """Print the first rows of each cause.
-
-    Args:
-        quality: Rows to review.
-        file: The checked file; None if the page is written anyway.
-    """
+    """Print the first rows of each cause, and how to see all of `file` unless it is None."""
     which = "" if quality.is_whole else "first "
     apart = f" ({quality.cases:,} of them for the test)" if quality.cases else ""
     heading = f"To review, in the {which}{counted(quality.rows, 'row')}{apart}"
@@ -146,7 +141,6 @@ def _print_quality(quality: Quality, file: Path | None) -> None:
 
 
 def _line(row: ShownRow, before: str = "") -> Text:
-    """Return a row on one line: its file and line, and the beginnings of its texts."""
     where = f"{INDENT}{'  ' if before else ''}{before}{Path(row.file).name}:{row.line} "
     left = console().width - len(where) - len(" → ")
     answer = _beginning(row.answer, min(SHOWN_LETTERS, left) // 2)

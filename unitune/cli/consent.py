@@ -86,12 +86,8 @@ def confirm_answers(
 ) -> None:
     """Ask the user to confirm the cost of answers, unless a budget covers it.
 
-    The user's own servers and endpoints count only if the job has their prices.
-
-    Args:
-        resolved: Job of the comparison.
-        trained: Jobs that trained the contenders, by contender.
-        allow_unpriced: Whether an unknown price needs no confirmation.
+    The user's own servers and endpoints count only if the job has their prices. `trained` holds the
+    jobs that trained the contenders, by contender.
 
     Raises:
         OverBudget: There is no budget, and the user cannot confirm or declines.

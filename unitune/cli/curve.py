@@ -181,7 +181,6 @@ def _print_plan(planned: Plan, seeds: int) -> None:
 
 
 def _training(runs: Sequence[PlannedRun]) -> str:
-    """Return the total time or cost of the trainings of one size."""
     from unitune.cost.spread import Spread
     from unitune.report.typography import duration, usd_range
 

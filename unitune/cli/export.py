@@ -29,14 +29,12 @@ def export(
     to: Annotated[
         FormName,
         typer.Option(
-            metavar="FORM", help="Format: adapter, merged, gguf, gguf-lora, ollama, mlx, vllm."
+            metavar="FORM", help="Format: adapter, merged, gguf, gguf-lora, ollama, mlx or vllm."
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder to write (default: ./JOB-FORM)."
-        ),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder (default: ./JOB-FORM)."),
     ] = None,
     quantization: Annotated[
         Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"] | None,
@@ -99,13 +97,10 @@ def megabytes(count: int) -> str:
 To = Annotated[Literal["hub"], typer.Option(metavar="hub", help="Target: the Hugging Face Hub.")]
 Repository = Annotated[
     str | None,
-    typer.Option(
-        "--repo", metavar="OWNER/NAME", help="Repository (default: the job's name in your account)."
-    ),
+    typer.Option("--repo", metavar="OWNER/NAME", help="Repository (default: YOU/JOB)."),
 ]
 Public = Annotated[
-    bool,
-    typer.Option("--public/--private", help="Make the repository public (default: private)."),
+    bool, typer.Option("--public/--private", help="Make the repository public or private.")
 ]
 Folder = Annotated[
     Path | None,
@@ -113,7 +108,7 @@ Folder = Annotated[
 ]
 Form = Annotated[
     FormName,
-    typer.Option(metavar="FORM", help="Format to export if no folder is given."),
+    typer.Option(metavar="FORM", help="Format to export without --folder."),
 ]
 AllFiles = Annotated[
     bool,
@@ -150,9 +145,7 @@ def push(
 
     del to  # there is only one target
     if folder is not None and form != "adapter":
-        raise UserError(
-            "--form is for a new export; --folder names an existing one. Pass only one."
-        )
+        raise UserError("--form is for a new export, --folder for an existing one. Pass one.")
     with working("pushing", quiet=quiet or json):
         done = push(
             find_run(run),
@@ -226,7 +219,7 @@ def card(
 
 
 class TrackerName(StrEnum):
-    """Names of the trackers, copied from `unitune.tracking.interface.SOURCES` (slow to import)."""
+    """Trackers, as in `unitune.tracking.interface.SOURCES`, which is slow to import."""
 
     MLFLOW = "mlflow"
     WANDB = "wandb"

@@ -177,7 +177,6 @@ def main() -> None:
 
 
 def _exit_code(error: Exception) -> int:
-    """Print what ended a command, and return its exit code."""
     from unitune.security.redaction import redacted  # imports urllib.request
 
     cause = first(error)
