@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN_REJECTED = 3
 OTHERWISE = (
-    "Give a budget (--budget 5, or budget: {usd: 5} under evaluate in the job), or fewer questions "
+    "Set a budget (--budget 5, or budget: {usd: 5} under evaluate in the job), or fewer questions "
     "(--limit 20)."
 )
 
