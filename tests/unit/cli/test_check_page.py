@@ -85,7 +85,7 @@ def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
     told = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2)).out
 
     assert "43 rows: " in told
-    assert "Worth a look, in the 43 rows (13 of them for the test)" in told
+    assert "To review, in the 43 rows (13 of them for the test)" in told
     assert 1 == told.count("characters in a row: median ")
     assert "asks the same as" not in told
     assert "equals the one" not in told

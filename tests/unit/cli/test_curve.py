@@ -83,7 +83,7 @@ def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> No
         (("--goal", "nan"), "the goal is nan"),
         (("--points", "5"), "of 44 rows to train on, the smallest of 5 sizes has 2"),
         (("--points", "2"), "'--points'"),
-        (("--option", "a=b"), "give both"),
+        (("--option", "a=b"), "pass both"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -101,7 +101,7 @@ def test_a_script_deploys_only_within_a_budget(unitune: Command, run_id: str) ->
     """On-demand hosting at Bedrock is free in its offer; --price may name provisioned hosting."""
     priced = ("--ttl", "3h", "--price", "hosting=1.70")
     refused = unitune("deploy", run_id, *priced)
-    assert (6, True) == (refused.code, "$5.10 at $1.70 an hour" in refused.err)
+    assert (6, True) == (refused.code, "$5.10 at $1.70 per hour" in refused.err)
     over = unitune("deploy", run_id, *priced, "--budget", "5")
     assert (6, True) == (over.code, "the deployment may cost $5.10" in over.err)
     assert [] == json.loads(unitune("deployments", "--all", "--json").out)["deployments"]
