@@ -1,9 +1,8 @@
 """Write the reference pages from the code: ``python docs/generate.py``.
 
-A page marks a generated part with a line ``<!-- generated: NAME ARGUMENTS -->`` and a line
-``<!-- end -->``. The text between the two is replaced by the result of the function NAME. The pages
-are committed, so that they can be read where the repository is hosted, and a test compares them
-with the code.
+The text between the lines ``<!-- generated: NAME ARGUMENTS -->`` and ``<!-- end -->`` of a page is
+replaced by the result of the function NAME. The pages are committed, and a test compares them with
+the code.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ STYLE = re.compile(r"\[/?(?:dim|bold|italic)\]")
 
 
 def generated(page: str) -> str:
-    """Return the text of a page with its generated parts written anew."""
+    """Return the text of a page with its generated parts updated."""
 
     def part(match: re.Match[str]) -> str:
         text = GENERATED[match["name"]](*match["arguments"].split())
@@ -52,9 +51,9 @@ def file(path: str, section: str = "", title: str = "") -> str:
     """Return a file of the repository, or its part between ``# [start:SECTION]`` and ``[end:…]``.
 
     Args:
-        path: Relative to the repository.
-        section: Name of the part; empty or ``all``: the whole file.
-        title: Shown above the block on the site.
+        path: Path relative to the repository.
+        section: Name of the part; empty or ``all`` for the whole file.
+        title: Title of the block on the site.
     """
     text = (DOCS.parent / path).read_text(encoding="utf-8")
     if section not in {"", "all"}:
@@ -76,14 +75,14 @@ def command_line() -> str:
 
 
 def job_file() -> str:
-    """Return each part of a job file with its keys, types, defaults and meanings."""
+    """Return each part of a job file with its keys, types, defaults and descriptions."""
     schema = Job.model_json_schema()
     parts = {"Job": schema} | schema["$defs"]
     return "\n".join(line for name in _reachable(parts) for line in _part(name, parts))
 
 
 def job_parts() -> str:
-    """Return the parts of a job that are imported from `unitune`, each with what it is."""
+    """Return the parts of a job that can be imported from `unitune`, with their summaries."""
     public = ((name, getattr(unitune, name)) for name in unitune.__all__)
     return _table(
         ("class", "what it is"),
@@ -96,7 +95,7 @@ def job_parts() -> str:
 
 
 def scorers() -> str:
-    """Return the scorers, each with what it says of itself."""
+    """Return the scorers with their descriptions."""
     return _table(
         ("scorer", "what it scores"),
         (
@@ -107,7 +106,7 @@ def scorers() -> str:
 
 
 def model_families() -> str:
-    """Return what was tried with each model family, as tests/model_families.py measured it."""
+    """Return the test results of each model family, as tests/model_families.py measured them."""
     path = DOCS / "reference" / "model-families.json"
     table: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
     columns = ("plan", "train", "resume", "peft", "merge", "serve", "gguf")
@@ -121,15 +120,15 @@ def model_families() -> str:
 
 
 def decision_rules() -> str:
-    """Return the rules of a decision in their order, each with when it applies."""
+    """Return the rules of a decision in their order, with their conditions."""
     return _table(
-        ("rule", "applies where"),
+        ("rule", "applies when"),
         ((f"`{rule.__name__}`", _cell(rule.__doc__ or "")) for rule in RULES),
     )
 
 
 def backends() -> str:
-    """Return who tunes what."""
+    """Return the backends with their methods and number of models."""
     offers = (registry.offer(name) for name in registry.offer_names())
     return _table(
         ("backend", "methods", "models", "what it is"),
@@ -146,7 +145,7 @@ def backends() -> str:
 
 
 def exit_codes() -> str:
-    """Return the exit codes, with the errors that end in each."""
+    """Return the exit codes with the errors that cause them."""
     by_code: dict[int, list[str]] = {}
     for name, error in inspect.getmembers(errors, inspect.isclass):
         if issubclass(error, errors.UnituneError) and error is not errors.UnituneError:
@@ -158,16 +157,16 @@ def exit_codes() -> str:
 
 
 CODES = {
-    0: "done; the gate is met",
-    1: "the gate failed, on evidence",
+    0: "success; the gate is met",
+    1: "the gate failed on evidence",
     2: "usage, configuration or data must change",
-    3: "inconclusive: the evidence is not enough for either answer",
-    4: "the vendor or the machine failed; the same command goes on",
-    5: "integrity: a leak, a mismatch, a changed plan",
-    6: "budget: over it, or a price that is unknown or stale",
+    3: "inconclusive: not enough evidence for either answer",
+    4: "the vendor or the machine failed; run the same command to continue",
+    5: "integrity: a leak, a mismatch or a changed plan",
+    6: "budget exceeded, or a price that is unknown or stale",
     70: "a bug in unitune, with a traceback",
     130: "interrupted; can be resumed",
-    141: "standard output was closed before its end, as by `| head -1`",
+    141: "standard output was closed early, as by `| head -1`",
 }
 GENERATED = {
     "file": file,
@@ -274,7 +273,7 @@ def _argument(parameter: Any) -> str:
 
 
 def _reachable(parts: Mapping[str, Any]) -> list[str]:
-    """Return the names of the parts in the order in which a job file meets them."""
+    """Return the names of the parts in the order of their first use in a job file."""
     order = ["Job"]
     for name in order:
         own = {key: value for key, value in parts[name].items() if key != "$defs"}
@@ -294,7 +293,7 @@ def _references(schema: object) -> list[str]:
 
 
 def _part(name: str, parts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a part; a key without a description is what the part it names is."""
+    """Yield the lines of a part; a key without a description gets that of the part it refers to."""
     schema = parts[name]
     yield f"## {name}\n"
     yield _cell(schema.get("description", "").partition("\n\nExample")[0], " ") + "\n"
@@ -352,7 +351,7 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 
 def main() -> None:
-    """Write the generated parts of every page anew."""
+    """Update the generated parts of every page."""
     for page in DOCS.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         page.write_text(generated(text), encoding="utf-8")

@@ -1,11 +1,11 @@
-"""What unitune does for `bank-intents`, by hand: LoRA with torch, transformers and peft alone.
+"""Do by hand what unitune does for `bank-intents`: LoRA with only torch, transformers and peft.
 
     python examples/by_hand.py MODEL [--steps N] [--cases N]
 
 MODEL is a folder or a hub name; `unitune base-models pull smollm2-135m-instruct` prints a folder.
 The script tunes on the example's training rows and counts exact answers on its test rows, before
-and after. It leaves out all that makes a tool of it: resuming, the choice of prompts, shared
-prefixes, batched answers, intervals, the report.
+and after. It leaves out what a tool needs: resuming, the choice of prompts, shared prefixes,
+batched answers, intervals, the report.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ EPOCHS, BATCH, PEAK_RATE, WARMUP = 4, 8, 1e-3, 0.05
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")
-parser.add_argument("--steps", type=int, default=10**9, help="stop after so many steps")
-parser.add_argument("--cases", type=int, default=10**9, help="judge by so many test rows")
+parser.add_argument("--steps", type=int, default=10**9, help="maximum number of steps")
+parser.add_argument("--cases", type=int, default=10**9, help="maximum number of test rows")
 arguments = parser.parse_args()
 
 tokenizer = AutoTokenizer.from_pretrained(arguments.model)
@@ -38,12 +38,12 @@ rows = {
 
 
 def render(messages: list[dict[str, str]], *, ask: bool) -> str:
-    """Return a conversation as the text that the model sees."""
+    """Render a conversation as the text that the model sees."""
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
 
 
 def exact_answers(cases: list[list[dict[str, str]]]) -> float:
-    """Share of cases whose greedy answer equals the expected one."""
+    """Return the share of cases whose greedy answer equals the expected one."""
     right = 0
     for *prompt, expected in cases:
         inputs = tokenizer(render(prompt, ask=True), return_tensors="pt", add_special_tokens=False)
@@ -57,8 +57,8 @@ def exact_answers(cases: list[list[dict[str, str]]]) -> float:
 cases = rows["test"][: arguments.cases]
 print(f"untuned: {exact_answers(cases):.1%} of {len(cases)} test rows exactly right")
 
-# One row: all tokens, and labels that are -100 wherever there is no loss. The prompt's tokens carry
-# none; the answer's do, and so does the stop token, or the model would never learn to stop.
+# One row: all tokens, and labels that are -100 where there is no loss. Only the answer's tokens
+# carry loss, including the stop token, or the model would never learn to stop.
 encoded = []
 for messages in rows["train"]:
     prompt = tokenizer(render(messages[:-1], ask=True), add_special_tokens=False).input_ids
@@ -82,7 +82,7 @@ for step in range(steps):
         queue = order.sample(range(len(encoded)), len(encoded))
     batch = [encoded[queue.pop()] for _ in range(min(BATCH, len(queue)))]
     longest = max(len(tokens) for tokens, _ in batch)
-    # Padding is told apart by the mask, never by its id: here it is the stop token's id.
+    # The mask marks the padding; its id would not do, because it is that of the stop token.
     pads = [longest - len(tokens) for tokens, _ in batch]
     ids = torch.tensor(
         [t + [tokenizer.eos_token_id] * p for (t, _), p in zip(batch, pads, strict=True)]

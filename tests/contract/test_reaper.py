@@ -330,9 +330,9 @@ def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: lis
     assert [] == without_reaper()
     os.kill(made.reaper.holder.pid, signal.SIGKILL)
     wait_until(lambda: [made.id] == [one.id for one in without_reaper()])
-    said = f"unitune deployments --reap. Take it down: unitune undeploy {made.id}"
-    assert said in command("deployments").stderr
-    assert said in command("doctor").stdout
+    advice = f"unitune undeploy {made.id}"
+    assert advice in command("deployments").stderr
+    assert advice in command("doctor").stdout
     assert "is watched again" in command("deployments", "--reap").stderr
     left.append(note_reaper(home(), made.id))
     assert [] == without_reaper()

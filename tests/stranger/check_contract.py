@@ -1,4 +1,4 @@
-"""The stranger's own test: all that a backend's author writes to hold it against the contract."""
+"""The complete contract test of a backend outside of unitune."""
 
 from __future__ import annotations
 

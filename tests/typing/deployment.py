@@ -1,4 +1,4 @@
-"""What costs money while it stands, and what a tuned model costs in all; checked, and not run."""
+"""Use deployments and the total cost of ownership; type-checked, but not run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import unitune
 
 
 def ask_behind_a_deployment(run: unitune.Run) -> str:
-    """Ask a model that answers only from a deployment."""
+    """Use a model that needs a deployment."""
     # [start:deploy]
     with unitune.deploy(run, ttl="2h", budget=20) as deployment:
         print(deployment.id, "until", deployment.until)
@@ -24,7 +24,7 @@ def ask_behind_a_deployment(run: unitune.Run) -> str:
 
 
 def ask_more(run: unitune.Run) -> None:
-    """Send a conversation, and a whole request."""
+    """Send a conversation, and a complete request."""
     with run.model as model:
         assert_type(model, unitune.ModelClient)
         turns = [unitune.Message(role="user", content="Hello")]
@@ -34,7 +34,7 @@ def ask_more(run: unitune.Run) -> None:
 
 
 def costs(job: unitune.Job) -> None:
-    """Hold prompting and tuning against each other."""
+    """Compare prompting and tuning."""
     cost = unitune.total_cost(job, requests_month=100_000)
     assert_type(cost, unitune.TotalCost)
     print(cost)

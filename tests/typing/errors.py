@@ -1,4 +1,4 @@
-"""Errors are caught by what they mean; each is also an error of the standard library's kind."""
+"""Catch errors by their class; each is also an error of the standard library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unitune import Data, DataError, Job, JobError, NotFoundError, UnituneError
 
 
 def kind(error: UnituneError) -> str:
-    """Say what to do about an error."""
+    """Return what to do about an error."""
     match error:
         case DataError():
             assert_type(error.findings, tuple[unitune.Finding, ...])

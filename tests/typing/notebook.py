@@ -1,4 +1,4 @@
-"""What the cells of a notebook do: an event loop is running, and cells may await."""
+"""Run the cells of a notebook, where an event loop is running and cells may await."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def cells(run: unitune.Run) -> None:
     for question, reply in zip(questions, replies, strict=True):
         print(question, reply.text or reply.error)
 
-    print(run.model.ask("What is 4 plus 4?"))  # without await it works, too
+    print(run.model.ask("What is 4 plus 4?"))  # also works without await
     # [end:cells]
     assert_type(replies, list[unitune.Reply])
     assert [str(2 * n) for n in range(8)] == [reply.text for reply in replies]

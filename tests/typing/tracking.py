@@ -1,4 +1,4 @@
-"""Runs sent to experiment trackers; checked, and not run."""
+"""Send runs to experiment trackers; type-checked, but not run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unitune
 
 
 def send(run: unitune.Run) -> None:
-    """Send what is on record of a run, to the job's trackers and to one named here."""
+    """Send the recorded data of a run to the job's trackers and to another one."""
     for outcome in unitune.track(run) + unitune.track(run, ["mlflow"]):
         assert_type(outcome.tracker, str)
         print(outcome.tracker, outcome.problem or outcome.where)

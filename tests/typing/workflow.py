@@ -1,4 +1,4 @@
-"""From rows to a verdict: a first program with unitune, which needs no account and no GPU."""
+"""Go from rows to a verdict: a first program with unitune that needs no account and no GPU."""
 
 # [start:rows]
 import json
@@ -17,14 +17,14 @@ Path("test.jsonl").write_text("\n".join(rows[80:]), encoding="utf-8")
 job = Job(
     name="doubling",
     model="tiny",
-    backend="fake",  # plays a vendor; "local" trains on this machine
+    backend="fake",  # simulates a vendor; "local" trains on this machine
     data=Data(train="train.jsonl", test="test.jsonl"),
     evaluate=Evaluate(
         scorers=(Exact(),),
         contenders=(ZeroShot(), Tuned()),
         gate=Gate(mode="improve"),
     ),
-    # What the fake model answers; a real one learns it.
+    # Answers of the fake model; a real one learns them.
     options={"fake": {"tuned": {"replies": dict(answers)}}},
 )
 print(unitune.check(job))
@@ -45,7 +45,7 @@ print(unitune.write_report(comparison))
 # [start:promote]
 move = unitune.promote(run, "production")
 print(move.number, move.moved_by, move.comparison)
-print(unitune.find_run("doubling@production"))  # wherever a run is named
+print(unitune.find_run("doubling@production"))  # works wherever a run does
 verified = unitune.verify("doubling@production", job)
 print(verified.exit_code, verified.change)
 # [end:promote]

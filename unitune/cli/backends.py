@@ -1,7 +1,4 @@
-"""The command `unitune backends`: who can tune, what each needs, and until when.
-
-All of it comes from offers, so that nothing is called and no extra is needed.
-"""
+"""Implement `unitune backends`: list the backends, or show one in full, from their offers."""
 
 from __future__ import annotations
 
@@ -34,21 +31,21 @@ BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class OptionView:
-    """An option of a backend; one of a part has the part's name and a dot before its own."""
+    """Option of a backend; nested options have dotted names."""
 
     name: str
     type: str  # in words, with its bounds: ``number above 0, auto``
-    default: JsonValue  # None: the vendor's own
+    default: JsonValue  # None: the vendor's default
     meaning: str
 
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """A backend as `unitune backends --json` prints it."""
+    """Backend as `unitune backends --json` prints it."""
 
     offer: Offer
-    launchable: bool  # a package is here that launches there
-    installed: bool  # with all that it needs
+    launchable: bool  # an installed package provides the backend
+    installed: bool  # with all the packages it needs
     missing_packages: Sequence[str]
     options: Sequence[OptionView]  # for a job, under ``options.NAME``
     deploy_options: Sequence[OptionView]  # for a deployment, by ``--option``
@@ -58,7 +55,7 @@ def backends(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Show this backend in full.",
+            help="Backend to show in full.",
             show_default=False,
             autocompletion=complete_backend,
         ),
@@ -66,9 +63,9 @@ def backends(
     *,
     json: Json = False,
 ) -> None:
-    """List who can tune, or show one in full: models, dates, limits, needs.
+    """List the backends, or show the models, dates, limits and needs of one.
 
-    No vendor is called, and no extra has to be installed.
+    No vendor is called, and no extra is needed.
 
     [dim]$ unitune backends
     $ unitune backends openai[/dim]
@@ -100,7 +97,7 @@ def _view(name: str) -> BackendView:
 
 
 def option_views(kind: type[BaseModel]) -> list[OptionView]:
-    """Return the options of a model, in its order."""
+    """Return the options of a pydantic model, in its order."""
     schema = cast("Schema", kind.model_json_schema())
     return list(_option_views(schema, cast("dict[str, Schema]", schema.get("$defs", {})), ""))
 
@@ -149,7 +146,7 @@ def _print_backends(views: Sequence[BackendView]) -> None:
         absent = Text(missing if view.launchable else "not yet", "yellow")
         table.add_row(
             Text(offer.name, "bold"),
-            ", ".join(offer.methods) or Text("answers only", "dim"),
+            ", ".join(offer.methods) or Text("inference only", "dim"),
             _models_in_short(offer),
             _training_charge(offer),
             "yes" if view.installed else absent,
@@ -159,7 +156,7 @@ def _print_backends(views: Sequence[BackendView]) -> None:
     if closed := [view.offer.name for view in views if view.offer.closed]:
         console().print(f"Discontinued: {', '.join(closed)}.")
     console().print(
-        "Training is by the million tokens. More of one: unitune backends NAME", style="dim"
+        "Training prices are per million tokens. Details: unitune backends NAME", style="dim"
     )
 
 
@@ -189,11 +186,11 @@ def _print_backend(view: BackendView) -> None:
     continues = [each for each in offer.methods if each in {*offer.continues, *by_model}]
     console().print(Text.assemble((offer.name, "bold"), f": {offer.summary}"))
     rows = {
-        "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
-        "goes on from": f"models tuned there, by {', '.join(continues)}"
+        "tunes by": ", ".join(offer.methods) or "nothing; inference only",
+        "continues from": f"models tuned there, by {', '.join(continues)}"
         if continues
         else "base models",
-        "supported_settings": ", ".join(offer.supported_settings) or "no setting of `tuning`",
+        "supported_settings": ", ".join(offer.supported_settings) or "none of `tuning`",
         "here": "yes" if view.installed else missing,
         "needs": "\n".join(offer.needs) or "nothing",
         "lacks": "\n".join(offer.lacks) or "nothing known",
@@ -223,7 +220,7 @@ def _model_line(model: OfferedModel) -> str:
     parts = [
         ", ".join(model.methods or ()),
         f"tunable until {model.tunable_until}" if model.tunable_until else "",
-        f"stops {model.retires_on}" if model.retires_on else "",
+        f"retires on {model.retires_on}" if model.retires_on else "",
         model.note,
     ]
     return " · ".join(part for part in parts if part)

@@ -1,7 +1,7 @@
-"""The command `unitune chat`: a conversation with the model of a run, and with its base beside it.
+"""Implement `unitune chat`: a conversation with a run's model and, if wanted, its base model.
 
-Answers appear as they come. On a terminal two models stand in two columns, or one under the other
-where it is narrow; in a pipe there is plain text, and no escape sequence.
+Answers are streamed. A wide terminal shows two models in two columns; a pipe gets plain text
+without escape sequences.
 """
 
 from __future__ import annotations
@@ -28,31 +28,27 @@ if TYPE_CHECKING:
     from unitune.data.example import Message
     from unitune.run.model_client import AnswerStream, ModelClient
 
-TWO_COLUMNS = 100  # width of a terminal from which two answers stand side by side
+TWO_COLUMNS = 100  # minimum width of a terminal for two columns
 FRAME_SECONDS = 0.1
 SEEDS = 2**31
 
 
 class _Speaker(NamedTuple):
-    """One model and its side of the conversation."""
-
     model: ModelClient
     messages: list[Message]
 
 
 @dataclass(slots=True)
 class _Answers:
-    """The answers to one message, by the names of the models."""
-
-    streams: Mapping[str, AnswerStream]
-    # Why an answer is not there, or not whole
+    streams: Mapping[str, AnswerStream]  # by the names of the models
+    # Reasons for missing or incomplete answers
     failures: dict[str, str] = field(default_factory=dict[str, str])
 
     def show(self) -> None:
-        """Print all answers as they come.
+        """Print all answers as they arrive.
 
         Raises:
-            KeyboardInterrupt: The user pressed Ctrl-C, and they have been stopped.
+            KeyboardInterrupt: The user pressed Ctrl-C; the answers have been stopped.
         """
         together = len(self.streams) > 1 and console().is_terminal
         try:
@@ -105,7 +101,7 @@ class _Answers:
 
 @dataclass(slots=True)
 class _Tail:
-    """The last lines of something, as many as the terminal has."""
+    """Last lines of a renderable, as many as fit on the terminal."""
 
     content: RenderableType
 
@@ -119,25 +115,26 @@ def chat(
     run: RunId = NEWEST,
     *,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Send one message, print the answer.")
+        str | None, typer.Option("--message", "-m", help="Send one message and print the answer.")
     ] = None,
     base: Annotated[
-        bool, typer.Option("--base", help="Show the untuned model's answers beside it.")
+        bool, typer.Option("--base", help="Show the untuned model's answers, too.")
     ] = False,
     system: Annotated[
         str | None,
-        typer.Option(help="System prompt; by default the one that all training rows share."),
+        typer.Option(help="System prompt (default: the one that all training rows share)."),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="From 0, always the likeliest token, to 2.")
+        float, typer.Option(help="Sampling temperature from 0 (most likely token) to 2.")
     ] = 0,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Longest answer; 512 by default.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Maximum tokens per answer (default: 512)."),
     ] = None,
 ) -> None:
-    """Talk to the model of a run; answers appear as they come.
+    """Chat with the model of a run; answers are streamed.
 
-    Ctrl-C stops an answer, an empty line or Ctrl-D ends the conversation.
+    Ctrl-C stops an answer; an empty line or Ctrl-D ends the conversation.
 
     [dim]$ unitune chat
     $ unitune chat r2611 --base --temperature 0.7
@@ -147,8 +144,8 @@ def chat(
     from unitune.run.model_client import MAX_TOKENS
     from unitune.run.run import find_run
 
-    if not 0 <= temperature <= 2:  # nor NaN, which a bound of an option lets pass
-        raise UserError(f"--temperature is {temperature:g}; it goes from 0 to 2.")
+    if not 0 <= temperature <= 2:  # also refuses NaN, which typer's bounds accept
+        raise UserError(f"--temperature is {temperature:g}; it must be between 0 and 2.")
     tuned = find_run(run)
     limit = max_tokens or MAX_TOKENS
     settings = {"temperature": temperature, "max_tokens": limit, "seed": secrets.randbelow(SEEDS)}
@@ -177,11 +174,11 @@ def _answer(
     *,
     once: bool = False,
 ) -> None:
-    """Answer one message, the only one or of a conversation, which goes on whatever comes of it."""
+    """Answer one message; only with `once` does a failure end the command."""
     from unitune.data.example import Message
     from unitune.models import Request
 
-    with aside().status(""):  # the first message loads the model, or looks for its deployment
+    with aside().status(""):  # the first message loads the model or looks up its deployment
         streams: dict[str, AnswerStream] = {}
         for title, (model, messages) in speakers.items():
             messages.append(Message(role="user", content=text))
@@ -192,7 +189,7 @@ def _answer(
         answers.show()
     except KeyboardInterrupt:
         if once:
-            raise Interrupted("the answer is not whole.") from None
+            raise Interrupted("the answer is incomplete.") from None
         aside().print("\nstopped", style="dim")
     for failure in answers.failures.values():
         if once:
@@ -202,10 +199,10 @@ def _answer(
         speakers[title].messages.append(Message(role="assistant", content=stream.text))
         reply = stream.reply
         if reply and reply.finish_reason == "length":
-            note = f"{title} was cut at {settings['max_tokens']} tokens; more: --max-tokens N"
+            note = f"{title} was cut off at {settings['max_tokens']} tokens; raise --max-tokens"
             aside().print(note, style="dim")
         if reply and settings["temperature"] and "temperature" in reply.left_out:
-            aside().print(f"{title} takes no temperature, and was sent none", style="dim")
+            aside().print(f"{title} does not support a temperature; none was sent", style="dim")
 
 
 def _read_line() -> str:

@@ -1,4 +1,4 @@
-"""`unitune check`: what is wrong with a job and its data, and what is worth a look."""
+"""Implement `unitune check`: report errors in a job and its data, and rows to review."""
 
 from __future__ import annotations
 
@@ -20,30 +20,27 @@ if TYPE_CHECKING:
     from unitune.data.quality.findings import Quality, ShownRow
     from unitune.data.report import DataReport, FileReport
 
-# Causes worth a look, each with the code of the findings that it lists again
+# Review causes and the finding codes whose rows they list, so that no row is printed twice
 LISTED_AS = {"near-duplicates": "duplicate", "contradictions": "contradiction"}
 SHOWN_ISSUES = 2  # of each cause; the page has them all
-SHOWN_LETTERS = 80  # of a question, where the line is that long; of an answer half as many
+SHOWN_LETTERS = 80  # of a question, if the line is that long; half as many of an answer
 MIN_LETTERS = 8
 INDENT = " " * 8
 
 
 def check(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A job file or a data file.")
-    ] = JOB_FILE,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Job file or data file.")] = JOB_FILE,
     *,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page with all rows that are worth a look."),
+        typer.Option(metavar="FILE", help="Write an HTML page with all rows to review."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find what is wrong with a job and its data, or with one data file.
+    """Check a job and its data, or one data file.
 
-    What plan, run and compare would refuse; then what is worth a look in the rows to train on: near
-    duplicates, contradictions, doubtful labels, odd answers. No model is called, and nothing is
-    paid or run.
+    Reports what plan, run and compare would refuse, then training rows to review: near duplicates,
+    contradictions, doubtful labels, odd answers. No model is called, and nothing is run or paid.
 
     [dim]$ unitune check unitune.yaml
     $ unitune check unitune.yaml --html check.html
@@ -79,13 +76,13 @@ def _print_report(report: DataReport, file: Path, html: Path | None) -> None:
     rows = sum(cause.total for cause in causes)
     closing = [counted(counts[each], each) for each in ("error", "warning") if counts[each]]
     if rows:
-        closing.append(f"{counted(rows, 'row')} worth a look")
+        closing.append(f"{counted(rows, 'row')} to review")
     if closing:
         style = "red" if report.errors else "yellow" if counts["warning"] else "green"
         errors = "" if report.errors else "No errors, "
         console().print(f"{errors}{', '.join(closing)}.", style=style)
     else:
-        console().print("Nothing wrong.", style="green")
+        console().print("No problems found.", style="green")
 
 
 def _print_files(report: DataReport) -> None:
@@ -103,7 +100,11 @@ def _print_files(report: DataReport) -> None:
 
 
 def _print_file(file: FileReport) -> None:
-    words = {"train": "to train on", "validation": "to choose prompts on", "test": "for the test"}
+    words = {
+        "train": "for training",
+        "validation": "for choosing prompts",
+        "test": "for the test",
+    }
     kept = [f"{count:,} {words[purpose]}" for purpose, count in file.parts.items() if count]
     parts = f": {', '.join(kept)}" if len(kept) > 1 else ""
     rows = f"  {counted(file.rows, 'row')}{parts}"
@@ -116,15 +117,10 @@ def _print_file(file: FileReport) -> None:
 
 
 def _print_quality(quality: Quality, file: Path | None) -> None:
-    """Print the first rows of each cause.
-
-    Args:
-        quality: What is worth a look.
-        file: What was checked; None where the page is written anyway.
-    """
+    """Print the first rows of each cause, and how to see all of `file` unless it is None."""
     which = "" if quality.is_whole else "first "
     apart = f" ({quality.cases:,} of them for the test)" if quality.cases else ""
-    heading = f"Worth a look, in the {which}{counted(quality.rows, 'row')}{apart}"
+    heading = f"To review, in the {which}{counted(quality.rows, 'row')}{apart}"
     console().print(Text.assemble("\n", (heading, "bold")))
     for cause in quality.causes:
         head = Table.grid(padding=(0, 1))
@@ -138,14 +134,13 @@ def _print_quality(quality: Quality, file: Path | None) -> None:
             console().print(_line(issue.row))
             console().print(Padding(Text(issue.why, style="dim"), (0, 0, 0, 10), expand=False))
             for other in issue.beside[:1]:
-                console().print(_line(other, "beside "))
+                console().print(_line(other, "next to "))
     if file:
         console().print(f"All of them: unitune check {file} --html check.html", style="dim")
     console().print()
 
 
 def _line(row: ShownRow, before: str = "") -> Text:
-    """Return a row on one line: where it stands, and the beginnings of its texts."""
     where = f"{INDENT}{'  ' if before else ''}{before}{Path(row.file).name}:{row.line} "
     left = console().width - len(where) - len(" → ")
     answer = _beginning(row.answer, min(SHOWN_LETTERS, left) // 2)

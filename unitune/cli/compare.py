@@ -1,4 +1,4 @@
-"""The command `unitune compare`: the tuned model against the best prompt."""
+"""Implement `unitune compare`: evaluate the tuned model against the best prompt."""
 
 from __future__ import annotations
 
@@ -31,50 +31,51 @@ TunedBy = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="The run to judge where contenders name none. Default: the newest run of this very "
-        "training; of a sweep, the run that is best on dev.",
+        help="Run to evaluate when no contender names one (default: the job's newest).",
         autocompletion=complete_run,
     ),
 ]
 DeployFor = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="If the model needs a deployment: bring one up, for so long at most."
+        metavar="TIME", help="Deploy the model if it needs it, for at most this time, e.g. 2h."
     ),
 ]
 Batch = Annotated[
     bool,
-    typer.Option("--batch", help="Test cases in batches: within a day, for about half the price."),
+    typer.Option("--batch", help="Use batch requests: within a day, for about half the price."),
 ]
 Replay = Annotated[
     bool,
-    typer.Option("--replay", help="Judge by the recorded answers: no request, no key, no cost."),
+    typer.Option("--replay", help="Score recorded answers only: no request, no key, no cost."),
 ]
 UseCache = Annotated[
-    bool, typer.Option("--use-cache", help="Take answers that another comparison was given.")
+    bool, typer.Option("--use-cache", help="Reuse cached answers from earlier comparisons.")
 ]
 UpdateBaseline = Annotated[
     bool,
-    typer.Option("--update-baseline", help="Accept these scores: write the gate's baseline file."),
+    typer.Option(
+        "--update-baseline", help="Accept these scores and write the gate's baseline file."
+    ),
 ]
 Limit = Annotated[
     int | None,
     typer.Option(
         metavar="N",
         min=1,
-        help="A first look at N test cases, the same each time: no verdict, and it passes no gate.",
+        help="Preview on N test cases, always the same (no verdict, no gate).",
     ),
 ]
 NewAnswers = Annotated[
     str | None,
     typer.Option(
         metavar="REASON",
-        help="Sample a candidate again that has answered these cases before; REASON is recorded.",
+        help="Request answers again from a tested candidate; REASON is recorded.",
     ),
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="DIR", help="Where rows, verdict and report go."),
+    typer.Option("--output", "-o", metavar="DIR", help="Folder for rows, verdict and report."),
 ]
 
 
@@ -97,11 +98,13 @@ def compare(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Judge the tuned model against the best prompt, case by case, and gate on it.
+    """Evaluate the tuned model against the best prompt, and apply the job's gate.
 
-    Killed at any moment, it goes on where it stopped, also after a first look (--limit). Without a
-    gate in the job it exits 0 whatever the verdict. Where a vendor takes money for answers it needs
-    a budget (--budget, or evaluate.budget); without one a terminal asks, and a script is refused.
+    By default the newest run of this training is evaluated; of a sweep, the run with the best score
+    on the validation rows. If it is interrupted, or after a preview (--limit), the same command
+    continues. Without a gate in the job it exits 0 whatever the verdict. If a vendor charges for
+    answers, set a budget (--budget or evaluate.budget). Without one, a terminal asks for
+    confirmation and a script is refused.
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --limit 20
@@ -120,7 +123,7 @@ def compare(
     from unitune.run.run import find_run
 
     if option and deploy is None:
-        raise UserError("--option is for the deployment that --deploy brings up; give both.")
+        raise UserError("--option configures the deployment of --deploy; pass both.")
     job = Job.load(file).with_backend(backend)
     if budget is not None:
         job = job.with_evaluation_budget(budget)
@@ -167,10 +170,7 @@ def confirm_costs(
     *,
     allow_unpriced: bool,
 ) -> None:
-    """Make sure that the user has agreed to the costs of answers and deployments.
-
-    Without a deployment and runs that the job names, no run is looked up here.
-    """
+    """Ask the user to confirm the costs of answers and deployments, unless a budget covers them."""
     from unitune.cli.consent import confirm_answers, confirm_deployment, limited
     from unitune.cost.budget import HostingBudget
     from unitune.evaluate.prompts.tuned_run import find_runs, find_sweep_runs
@@ -180,9 +180,9 @@ def confirm_costs(
     job = resolved.job
     named = [spec for spec in job.evaluate.contenders if isinstance(spec, Tuned) and spec.run]
     runs: dict[str, Run] = {}
-    if named or seconds is not None:  # else none need be looked up
+    if named or seconds is not None:  # otherwise no run has to be looked up
         swept = {} if run or not job.sweep else find_sweep_runs(resolved, replay=False)
-        chosen = run or next(iter(swept.values()), None)  # any: they cost the same
+        chosen = run or next(iter(swept.values()), None)  # any of them: they cost the same
         runs = find_runs(job, resolved.fingerprint, chosen, replay=False) | swept
     trained = {name: each.job for name, each in runs.items()}
     judged = resolved if limit is None else limited(resolved, limit)
@@ -196,6 +196,6 @@ def _print_baseline(resolved: ResolvedJob, *, passed: bool) -> None:
     job, gate = resolved.job, resolved.job.evaluate.gate
     path = job.path(gate.baseline) if gate and gate.baseline else job.folder
     if passed:
-        console().print(f"{path} is written; look through its diff and commit it.")
+        console().print(f"Wrote {path}. Review its diff and commit it.")
     else:
-        console().print(f"{path} is left as it was: the gate's other rules must pass first.")
+        console().print(f"{path} is unchanged: the gate's other rules must pass first.")

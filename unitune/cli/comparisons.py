@@ -1,4 +1,4 @@
-"""The command `unitune comparisons`: the history, one comparison of it, or two side by side."""
+"""Implement `unitune comparisons`: list the history, show one comparison, or compare two."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from unitune.evaluate.diff import ComparisonDiff
     from unitune.evaluate.results import Comparison
 
-SHOWN_CASES = 10  # cases gained, and lost, that a difference shows; `--json` has them all
-SHORT = 24  # characters of a version or setting that is shown; what is longer is a hash
+SHOWN_CASES = 10  # gained cases shown, and lost cases; `--json` has them all
+SHORT = 24  # characters of a version or setting that is shown; longer ones are hashes
 
 
 def _comparison(metavar: str, meaning: str) -> Any:
@@ -26,9 +26,9 @@ def _comparison(metavar: str, meaning: str) -> Any:
 
 
 First = Annotated[
-    str | None, _comparison("ID", "Show this one: its id, the first letters, or newest.")
+    str | None, _comparison("ID", "Comparison to show: id, its first letters, or newest.")
 ]
-Second = Annotated[str | None, _comparison("ID2", "And what changed from the first to this one.")]
+Second = Annotated[str | None, _comparison("ID2", "Comparison to compare the first one with.")]
 
 
 def comparisons(
@@ -37,12 +37,12 @@ def comparisons(
     *,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How many, the newest first; 20 by default."),
+        typer.Option(metavar="N", min=1, help="Number of comparisons to list (default: 20)."),
     ] = None,
-    all_comparisons: Annotated[bool, typer.Option("--all", help="Every comparison.")] = False,
+    all_comparisons: Annotated[bool, typer.Option("--all", help="List every comparison.")] = False,
     json: Json = False,
 ) -> None:
-    """List the finished comparisons, newest first; show one; or what changed between two.
+    """List finished comparisons, show one, or show what changed between two.
 
     [dim]$ unitune comparisons
     $ unitune comparisons newest
@@ -53,12 +53,12 @@ def comparisons(
 
     if first is None:
         if all_comparisons and limit is not None:
-            raise UserError("give --limit N or --all, not both.")
+            raise UserError("pass --limit N or --all, not both.")
         _list(limit, everything=all_comparisons, json=json)
         return
     if all_comparisons or limit is not None:
         raise UserError(
-            "--limit and --all are for the list; leave them out, or name no comparison."
+            "--limit and --all apply to the list; leave out either them or the comparison id."
         )
     comparison = find_comparison(first)
     if second is not None:
@@ -85,11 +85,11 @@ def _list(limit: int | None, *, everything: bool, json: bool) -> None:
             {"schema_version": 1, "comparisons": shown_ones, "unreadable": messages, **counts}
         )
     elif not shown:
-        console().print(f"No comparisons yet in {home()}. Make one: unitune compare unitune.yaml")
+        console().print(f"No comparisons yet in {home()}. Start one: unitune compare unitune.yaml")
     else:
         _print_list(listed)
         if total > shown:
-            console().print(f"The newest {shown:,} of {total:,}. More: --limit N, or --all.")
+            console().print(f"Newest {shown:,} of {total:,}. For more: --limit N or --all.")
     for problem in unreadable:
         aside().print(str(problem))
     if unreadable:
@@ -150,7 +150,7 @@ def _print_diff(then: Comparison, now: Comparison, *, json: bool) -> None:
         for each in made.changes
     ]
     if changed:
-        console().print(f"\nNot the same in both: {', '.join(changed)}.")
+        console().print(f"\nDifferent: {', '.join(changed)}.")
 
 
 def _print_contenders(made: ComparisonDiff, now: Comparison) -> None:
@@ -190,4 +190,4 @@ def _print_cases(what: str, name: str, ids: tuple[str, ...], now: Comparison) ->
         line = Text.assemble((f"  {id_}  ", "dim"), text)
         console().print(line, no_wrap=True, overflow="ellipsis")
     if (more := len(ids) - SHOWN_CASES) > 0:
-        console().print(f"  … and {more:,} more; --json lists them all", style="dim")
+        console().print(f"  … and {more:,} more; --json lists all", style="dim")

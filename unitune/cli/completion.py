@@ -1,8 +1,7 @@
-"""What a shell may complete: ids of runs, versions and aliases of models, names of backends.
+"""Complete run ids, model versions and aliases, comparison ids and backend names in a shell.
 
-`unitune --install-completion` writes the script for bash, zsh, fish or PowerShell, which calls the
-command again with what was typed so far. Whatever goes wrong then completes nothing: who types is
-not to read an error. Files, and options with a fixed set of values, need nothing here.
+The script written by `unitune --install-completion` calls the command with the text typed so far.
+Errors are suppressed, because they would appear in the middle of the user's command line.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-MOST_RUNS = 100  # the newest, which is what a person wants to name
+MOST_RUNS = 100  # only the newest runs are completed
 
-Choices = list[tuple[str, str]]  # each with what it is, which zsh and fish show beside it
+Choices = list[tuple[str, str]]  # value and description, which zsh and fish show next to it
 
 
 def _completion(*sources: Callable[[], Choices]) -> Callable[[str], Choices]:
     def complete(incomplete: str) -> Choices:
         begun: Choices = []
         for source in sources:
-            with suppress(Exception):  # such as a ledger that cannot be read
+            with suppress(Exception):  # e.g. the ledger cannot be read
                 begun += [choice for choice in source() if choice[0].startswith(incomplete)]
         return begun
 

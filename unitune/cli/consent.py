@@ -1,7 +1,6 @@
-"""Confirmation before money is spent.
+"""Ask for confirmation before money is spent.
 
-With a budget or a saved plan none is needed; without either a terminal asks, and a script is
-refused.
+A budget or a saved plan makes it unnecessary. Without either, a script is refused.
 """
 
 from __future__ import annotations
@@ -33,65 +32,65 @@ from unitune.run.deploying import budget_of, usd_per_hour
 from unitune.run.run import Run
 
 TRAINING = (
-    "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "
-    "read it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
+    "Set a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml). Or save a plan, "
+    "review it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
 )
 ANSWERS = (
-    "Give a budget (--budget 5, or budget: {usd: 5} under evaluate in the job). `--replay` judges "
-    "by recorded answers, and costs nothing."
+    "Set a budget (--budget 5, or budget: {usd: 5} under evaluate in the job). `--replay` scores "
+    "recorded answers and costs nothing."
 )
-DEPLOYMENT = "Give a budget: --budget 20, or month_usd or project_usd in budget.yaml."
+DEPLOYMENT = "Set a budget: --budget 20, or month_usd or project_usd in budget.yaml."
 
 
 def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
-    """Make sure that the user has agreed to what a training may cost.
+    """Ask the user to confirm the cost of a training, unless a budget covers it.
 
     Raises:
-        OverBudget: There is no budget, and no one can confirm, or says no; likewise below.
+        OverBudget: There is no budget, and the user cannot confirm or declines.
     """
     job = resolved.job
     if job.budget is not None or project_budget(job.folder) != ProjectBudget():
-        return  # the launch itself holds it to them
+        return  # the launch enforces the budgets
     if resolved.offer.training_price == "none":
         return
     planned = plan(resolved)
     if planned.errors or (planned.charge == "unknown" and allow_unpriced):
-        return  # the launch itself refuses its errors
+        return  # the launch refuses a plan with errors
     usd = usd_range(planned.estimate.launch_usd) if planned.estimate else "unknown"
     if usd == "unknown":
-        usd += f"; --price training=25 gives {job.backend}'s, in US dollars a million tokens"
+        usd += f"; set {job.backend}'s price per million tokens in US dollars: --price training=25"
     what = f"sweep of {len(planned.runs)} runs" if planned.runs else "training"
     confirm_cost(what, usd, "Launch it?", TRAINING)
 
 
 def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
-    """Make sure that the user has agreed to what a deployment may cost.
+    """Ask the user to confirm the cost of a deployment, unless a budget covers it.
 
     Raises:
-        OverBudget: As of `confirm_training`.
+        OverBudget: There is no budget, and the user cannot confirm or declines.
     """
     if budget.usd is not None or budget_of(run) != ProjectBudget():
-        return  # deploying holds it to them
+        return  # deploying enforces the budgets
     if not isinstance(registry.backend(run.backend_name), Deploys):
-        return  # deploying says that there is nothing to deploy
+        return  # deploying reports that there is nothing to deploy
     rate = usd_per_hour(run, budget.prices)
     if rate == 0 or (rate is None and budget.unpriced):
         return
     hours = Decimal(seconds) / 3600
-    usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} an hour"
-    confirm_cost("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
+    usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} per hour"
+    confirm_cost("deployment", usd, f"Deploy it for {hours:.4g} h?", DEPLOYMENT)
 
 
 def confirm_answers(
     resolved: ResolvedJob, trained: Mapping[str, Job], *, allow_unpriced: bool
 ) -> None:
-    """Make sure that the user has agreed to what answers without a budget may cost.
+    """Ask the user to confirm the cost of answers, unless a budget covers it.
 
-    Servers and endpoints of the user's own count only where the job gives their price. The jobs
-    that made the tuned models are by contender, where they may be others.
+    The user's own servers and endpoints count only if the job has their prices. `trained` holds the
+    jobs that trained the contenders, by contender.
 
     Raises:
-        OverBudget: As of `confirm_training`.
+        OverBudget: There is no budget, and the user cannot confirm or declines.
     """
     if resolved.job.evaluate.budget is not None:
         return
@@ -99,17 +98,17 @@ def confirm_answers(
     unknown_alone = not replace(prices, unpriced=()).charged
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
-    # Those that are recorded cost nothing again.
+    # Recorded answers are free.
     lines = estimated(resolved, trained=trained).of("evaluation")
     by_contender = {line.what: line.usd for line in lines if line.usd is not None}
     paid = [usd for name, usd in by_contender.items() if name in prices.contenders]
     parts = [usd_range(Spread.total(paid))] if paid else []
     parts += [f"unknown for {name}" for name in prices.unpriced]
-    confirm_cost("comparison", "; ".join(parts), "Go on?", ANSWERS)
+    confirm_cost("comparison", "; ".join(parts), "Continue?", ANSWERS)
 
 
 def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
-    """Return a job with so many rows to judge by and to choose on: what a first look costs."""
+    """Return a job limited to so many test and validation rows, to price a preview."""
 
     def few(rows: Dataset) -> Dataset:
         return replace(rows, rows=rows.rows[:limit])
@@ -121,26 +120,26 @@ def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
 
 
 def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
-    """Let a person confirm a cost; refuse where there is none."""
+    """Ask a person to confirm a cost; refuse it if no one can answer."""
     if not is_interactive():
         raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
     if not confirmed(f"The {what} costs money: {usd}. {question}"):
-        raise OverBudget(f"nothing was paid for. {otherwise}")
+        raise OverBudget(f"nothing was spent. {otherwise}")
 
 
 def refuse_unready(resolved: ResolvedJob) -> None:
-    """Refuse a training that could not be judged when it is done, as its plan does.
+    """Refuse a training whose model a comparison could not evaluate.
 
     Raises:
         UserError: A comparison would refuse the job.
     """
     if resolved.rows.read.report.errors:
-        return  # the launch itself refuses such rows
+        return  # the launch refuses such rows
     findings = readiness_findings(resolved.job, resolved.rows.read, resolved.book)
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise UserError("\n".join(shown(errors)))
 
 
 def is_interactive() -> bool:
-    """Whether a person can answer: CI systems set CI, and scripts have no terminal."""
+    """Return whether a person can answer: CI systems set CI, and scripts have no terminal."""
     return not os.environ.get("CI") and sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,9 +1,7 @@
-"""The command `unitune convert`: rows from one format into another.
+"""Implement `unitune convert`: convert rows from one format to another.
 
-Rows go to standard output or to a file, and only when all of them could be converted or the user
-allowed to drop the others: they are spooled into a temporary file first, so that memory
-stays small and a refused row leaves nothing half written. What was refused, dropped or left out
-is printed to standard error.
+Rows are spooled to a temporary file, so that memory stays small and a refused row leaves no
+half-written output. Refused and dropped rows are reported on standard error.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from unitune.data.privacy.redaction import Redaction
     from unitune.findings import Finding
 
-SHOWN_ROWS = 20  # refused rows that are named; more of them are counted
+SHOWN_ROWS = 20  # refused rows that are listed; the others are counted
 
 
 RedactMap = Annotated[
@@ -39,53 +37,55 @@ RedactMap = Annotated[
     typer.Option(
         "--redact",
         metavar="MAP",
-        help="Put <EMAIL_1> and the like in place of personal data; MAP keeps what they stand for. "
-        "One that is there is gone on with.",
+        help="Replace personal data with <EMAIL_1> etc.; MAP keeps (or adds to) the originals.",
     ),
 ]
 RestoreMap = Annotated[
     Path | None,
-    typer.Option("--restore", metavar="MAP", help="Put personal data back, as MAP has it."),
+    typer.Option("--restore", metavar="MAP", help="Restore the personal data stored in MAP."),
 ]
 PhoneRegion = Annotated[
     str | None,
     typer.Option(
-        metavar="COUNTRY", help="Whose phone numbers --redact knows without +: US by default, DE, …"
+        metavar="COUNTRY",
+        help="Country of phone numbers without a + prefix, e.g. DE (default: US).",
     ),
 ]
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a conversion did beside writing its rows."""
+    """Counts and findings of a conversion."""
 
     converted: int = 0
     refused: int = 0
-    # About the first of the refused, and the warnings and notes
+    # Findings of the first refused rows, and all warnings and notes
     findings: list[Finding] = field(default_factory=list["Finding"])
-    # Rows that lost a key that no training reads, by key
+    # Number of rows that lost a key that no training reads, by key
     left_out: Counter[str] = field(default_factory=Counter[str])
 
 
 def convert(
     data: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="A data file.", show_default=False)
+        Path | None, typer.Argument(metavar="DATA", help="Data file.", show_default=False)
     ] = None,
     *,
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="FORMAT", help="Write this format; canonical rows without it."
+            "--to", metavar="FORMAT", help="Format to write (default: canonical JSON Lines)."
         ),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FORMAT", help="Read DATA as this format."),
+        typer.Option(
+            "--from", metavar="FORMAT", help="Format of DATA, if the detected one is wrong."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Where the rows go; standard output by default."
+            "--output", "-o", metavar="FILE", help="File for the rows (default: standard output)."
         ),
     ] = None,
     redact: RedactMap = None,
@@ -96,11 +96,11 @@ def convert(
     ] = False,
     list_formats: Annotated[bool, typer.Option("--list", help="List the formats.")] = False,
 ) -> None:
-    """Write the rows of any data file in another format, or as canonical JSON Lines.
+    """Convert a data file to another format, or to canonical JSON Lines.
 
-    What the file is is seen from its content; --from says it where that is wrong. A row that the
-    other side has no place for is refused, with the reason; then nothing is written, unless --drop
-    leaves such rows out.
+    The format is detected from the content; pass --from if the detected one is wrong. A row that
+    the target format cannot represent is refused with the reason, and nothing is written unless
+    --drop leaves such rows out. --redact continues an existing map.
 
     [dim]$ unitune convert train.jsonl --to vertex-sft -o vertex.jsonl
     $ unitune convert sharegpt.json -o train.jsonl
@@ -117,7 +117,7 @@ def convert(
         return
     if data is None:
         raise UserError(
-            "name a data file: `unitune convert DATA --to FORMAT`. `unitune convert --list` shows "
+            "pass a data file: `unitune convert DATA --to FORMAT`. `unitune convert --list` shows "
             "the formats."
         )
     check_output(output, Kind.ROWS, [data])
@@ -135,13 +135,13 @@ def convert(
         if summary.refused and not drop:
             raise typer.Exit(UserError.exit_code)
         if not summary.converted:
-            raise DataError(f"{data} has no row that can be converted; nothing was written.")
+            raise DataError(f"no row of {data} can be converted; nothing was written.")
         if redact and redaction:
             redaction.save(redact)
         _deliver(rows, output)
     if redact and redaction:
         words = replacements(redaction.replaced) or "nothing"
-        aside().print(f"Replaced: {words}. {redact} has the map; it belongs on this machine alone.")
+        aside().print(f"Replaced: {words}. The map is in {redact}; keep it on this machine.")
     if output is not None:
         aside().print(f"Wrote {summary.converted:,} rows to {output}.")
 
@@ -152,16 +152,16 @@ def _redaction(
     from unitune.data.privacy.redaction import Redaction
 
     if redact and restore:
-        raise UserError("give either --redact or --restore, not both.")
+        raise UserError("pass either --redact or --restore, not both.")
     if (path := redact or restore) and output and path.absolute() == output.absolute():
-        raise UserError(f"{output} is the map, and cannot be the file of rows, too.")
+        raise UserError(f"{output} is the map; write the rows to another file.")
     if restore:
         return Redaction.load(restore)
     if not redact:
         return None
     if phone_region and not re.fullmatch("[A-Z]{2}", phone_region):
         raise UserError(
-            f"--phone-region {phone_region} is no ISO code of a country, e.g. US or DE."
+            f"--phone-region {phone_region} is not an ISO country code such as US or DE."
         )
     known = Redaction.load(redact) if redact.exists() else Redaction()
     return Redaction(region=phone_region or known.region, values=known.values)
@@ -204,14 +204,14 @@ def _print_summary(summary: Summary, *, drop: bool) -> None:
     elif summary.refused:
         aside().print(
             f"{summary.refused:,} {total} cannot be converted; nothing was written. Correct them, "
-            "or leave them out with --drop."
+            "or pass --drop to leave them out."
         )
     for key, count in summary.left_out.items():
         aside().print(f"{counted(count, 'row')} had `{key}`, which no training reads: left out.")
 
 
 def _deliver(rows: IO[bytes], output: Path | None) -> None:
-    """Copy rows to a file, which is there whole or not at all, or to standard output."""
+    """Copy rows to standard output, or to a file that is written completely or not at all."""
     rows.seek(0)
     if output is not None:
         with replacing(output) as file:

@@ -1,4 +1,4 @@
-"""The command `unitune curve`: how much data a job needs."""
+"""Implement `unitune curve`: estimate how much data a job needs."""
 
 from __future__ import annotations
 
@@ -39,22 +39,23 @@ if TYPE_CHECKING:
     from unitune.planning.plan import Plan, PlannedRun
 
 Points = Annotated[
-    int, typer.Option(metavar="N", min=3, max=8, help="How many sizes, each half of the next.")
+    int, typer.Option(metavar="N", min=3, max=8, help="Number of sizes, each half of the next.")
 ]
 Seeds = Annotated[
-    int, typer.Option(metavar="N", min=2, max=8, help="How many trainings of each size.")
+    int, typer.Option(metavar="N", min=2, max=8, help="Number of trainings per size.")
 ]
 Goal = Annotated[
-    float | None, typer.Option(metavar="SCORE", help="How many rows a score such as 0.9 takes.")
+    float | None,
+    typer.Option(metavar="SCORE", help="Score to estimate the number of rows for, e.g. 0.9."),
 ]
 PlanOnly = Annotated[
-    bool, typer.Option("--plan", help="Say what it would cost and take, and start nothing.")
+    bool, typer.Option("--plan", help="Show the cost and time without starting anything.")
 ]
 DeployFor = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="If a model needs a deployment: bring one up for each, for so long at most.",
+        help="Deploy each model that needs it, for at most this time, e.g. 2h.",
     ),
 ]
 
@@ -75,12 +76,12 @@ def curve(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Say how much data a job needs: train it on parts of its rows, and carry the curve on.
+    """Estimate how much data a job needs from trainings on parts of its rows.
 
-    Each size of half, a quarter, … of the training rows is trained with several seeds, and judged
-    on the validation rows; the test stays unused. What twice and four times the rows would bring
-    comes with a range, or with the reason why the scores do not say. The same command goes on
-    where it stopped; what costs money needs a budget, or a person who agrees to the price.
+    Each size (all training rows, a half, a quarter, …) is trained with several seeds and evaluated
+    on the validation rows; the test stays unused. The expected gain from two and four times the
+    rows is shown with a range, or with the reason why it cannot be estimated. Run the same command
+    to continue where it stopped. Paid steps need a budget or your confirmation.
 
     [dim]$ unitune curve unitune.yaml --plan
     $ unitune curve unitune.yaml --goal 0.9
@@ -134,16 +135,16 @@ def curve(
 def answer_options(
     deploy: str | None, option: list[str] | None, *, allow_unpriced: bool
 ) -> AnswerOptions:
-    """Return how validation rows are answered, by the options of the command line.
+    """Return the options for answering validation rows.
 
     Raises:
-        UserError: They are not valid, or speak of a deployment where none is to be brought up.
+        UserError: They are invalid, or there are deployment options without ``--deploy``.
     """
     from unitune.evaluate.inference.engine import AnswerOptions
     from unitune.run.deploying import ttl_seconds
 
     if option and deploy is None:
-        raise UserError("--option is for the deployments that --deploy brings up; give both.")
+        raise UserError("--option configures the deployments of --deploy; pass both.")
     return AnswerOptions(
         deploy_seconds=None if deploy is None else ttl_seconds(deploy, "--deploy"),
         deploy_options=parse_deploy_options(option),
@@ -157,7 +158,7 @@ def _print_plan(planned: Plan, seeds: int) -> None:
     title = f": learning curve of {planned.model} on {planned.backend}"
     console().print(Text.assemble((planned.job, "bold"), title))
     if not planned.errors:
-        numbers = "rows", "runs", "steps a run"
+        numbers = "rows", "runs", "steps per run"
         table = new_table(*numbers, "training, all runs", right=numbers)
         for at in range(0, len(planned.runs), seeds):
             runs = planned.runs[at : at + seeds]
@@ -168,19 +169,18 @@ def _print_plan(planned: Plan, seeds: int) -> None:
         rows, answers = planned.test_rows or 0, planned.evaluation
         time = f", about {duration(answers.seconds.expected)}" if answers else ""
         launch = planned.estimate and planned.estimate.launch_usd
-        charge = "none: your own hardware" if planned.charge == "none" else usd_range(launch)
+        charge = "none (your own hardware)" if planned.charge == "none" else usd_range(launch)
         if planned.estimate is not None:
             answers_usd = usd_range(planned.estimate.evaluation_usd)
             charge += f" for the trainings, {answers_usd} for the answers"
-        judged = f"{rows:,} validation rows by each run{time}; the test stays unused"
+        judged = f"{rows:,} validation rows per run{time}; the test stays unused"
         spent = planned.verdict_seconds
-        whole = {"takes": f"about {duration(spent.expected)} in all"} if spent else {}
-        console().print(facts({"judged on": judged, **whole, "charge": charge}))
+        whole = {"takes": f"about {duration(spent.expected)} in total"} if spent else {}
+        console().print(facts({"evaluated on": judged, **whole, "charge": charge}))
     print_findings(planned.findings)
 
 
 def _training(runs: Sequence[PlannedRun]) -> str:
-    """Return what the trainings of a size take together, in time or in money."""
     from unitune.cost.spread import Spread
     from unitune.report.typography import duration, usd_range
 

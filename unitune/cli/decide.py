@@ -1,4 +1,4 @@
-"""The command `unitune decide`: should one tune, or just prompt?"""
+"""Implement `unitune decide`: recommend tuning or prompting."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ if TYPE_CHECKING:
 
 Backends = Annotated[
     list[str] | None,
-    backend_option("Where it could be tuned; repeatable. By default at the job's own backend."),
+    backend_option("Backend to consider for tuning (repeatable; default: the job's)."),
 ]
 Goal = Annotated[
     float | None,
-    typer.Option(metavar="SCORE", help="The score that is good enough, such as 0.9."),
+    typer.Option(metavar="SCORE", help="Score that is good enough, e.g. 0.9."),
 ]
 Points = Annotated[
     int,
-    typer.Option(metavar="N", min=3, max=8, help="Sizes of a learning curve, if one is needed."),
+    typer.Option(
+        metavar="N", min=3, max=8, help="Number of sizes on the learning curve, if needed."
+    ),
 ]
 PlanOnly = Annotated[
     bool,
-    typer.Option("--plan", help="Measure nothing: say what is known without, and what is next."),
+    typer.Option("--plan", help="Measure nothing; show what is known and the next step."),
 ]
 
 
@@ -63,12 +65,12 @@ def decide(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Say whether to tune or to prompt, by what is measured.
+    """Recommend tuning or prompting, based on measurements.
 
-    In steps, each dearer than the one before, until the answer is clear: the data, what prompts
-    score, one training, a learning curve. All take the validation rows; the test stays unused. The
-    answer is prompt, tune here or at a vendor, collect more rows first, or cannot tell, with its
-    reasons. What costs money needs a budget, or a person who agrees to the price.
+    Measures step by step, cheapest first, until the answer is clear: the data, prompts, one
+    training, a learning curve. All steps use the validation rows; the test stays unused. The answer
+    is to prompt, to tune here or at a vendor, to collect more rows first, or that it cannot tell,
+    with reasons. Paid steps need a budget or your confirmation.
 
     [dim]$ unitune decide unitune.yaml
     $ unitune decide unitune.yaml --goal 0.9 --requests 250000

@@ -1,4 +1,4 @@
-"""Commands about deployments at vendors: deploy, undeploy, deployments."""
+"""Implement the commands for deployments at vendors: deploy, undeploy, deployments."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def deploy(
     run: RunId,
     *,
     ttl: Annotated[
-        str, typer.Option(metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
+        str, typer.Option(metavar="TIME", help="Time until it is deleted: 30m, 2h, 1d.")
     ] = "2h",
     option: DeployOptions = None,
-    wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until it is ready.")] = True,
     price: OwnPrices,
     budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     json: Json = False,
 ) -> None:
-    """Bring a tuned model up at its vendor, for a limited time; it costs money while it stands.
+    """Deploy a tuned model at its vendor for a limited time; it is billed by the hour.
 
-    It needs a budget (--budget, or budget.yaml); without one a terminal asks, and a script is
-    refused.
+    Set a budget (--budget or budget.yaml). Without one, a terminal asks for confirmation and a
+    script is refused.
 
     [dim]$ unitune deploy r2611 --ttl 2h --budget 20[/dim]
     """
@@ -64,15 +64,15 @@ def deploy(
     else:
         until = f"{deployment.until.astimezone():%H:%M}"
         console().print(f"{deployment.id} is {deployment.state}, until {until}.")
-        console().print(f"Take it down sooner: unitune undeploy {deployment.id}")
+        console().print(f"Delete it sooner: unitune undeploy {deployment.id}")
 
 
 def undeploy(
     deployment: Annotated[
-        str, typer.Argument(metavar="DEPLOYMENT", help="Id of a deployment, or of a run.")
+        str, typer.Argument(metavar="DEPLOYMENT", help="Id of a deployment or a run.")
     ],
 ) -> None:
-    """Take a deployment down, or all active deployments of a run.
+    """Delete a deployment, or all active deployments of a run.
 
     [dim]$ unitune undeploy r2611[/dim]
     """
@@ -93,18 +93,18 @@ def undeploy(
 
 def deployments(
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Those that are gone, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List deleted deployments, too.")
+    ] = False,
     reap: Annotated[
         bool,
-        typer.Option(
-            "--reap", help="Start the process again that takes one down in time, where it is gone."
-        ),
+        typer.Option("--reap", help="Restart missing processes that delete deployments on time."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """List active deployments: where, since when, the price, what was spent.
+    """List active deployments with their backend, age, price and cost so far.
 
-    Whatever has outlived its time is taken down.
+    Deletes deployments whose time is over.
 
     [dim]$ unitune deployments[/dim]
     """
@@ -115,17 +115,19 @@ def deployments(
         try:
             deployment.refresh()
         except BackendError as error:
-            aside().print(f"{deployment.id} is shown as it was last seen: {error}")
+            aside().print(
+                f"{deployment.id} could not be checked, so its last state is shown: {error}"
+            )
     for deployment in deploying.without_reaper():
         text = unwatched(deployment)
         if reap:
             deploying.leave_reaper_again(deployment)
-            text = f"{deployment.id} is watched again, and taken down in time."
+            text = f"{deployment.id} is watched again and will be deleted on time."
         aside().print(text, soft_wrap=True)
     if json:
         _print_json(listed)
     elif listed:
-        table = new_table("deployment", "backend", "state", "since", "until", "an hour", "so far")
+        table = new_table("deployment", "backend", "state", "since", "until", "per hour", "so far")
         for deployment in listed:
             amounts = (deployment.usd_per_hour, deployment.usd_spent)
             table.add_row(
@@ -139,18 +141,18 @@ def deployments(
         print_table(table)
         for deployment in listed:
             if deployment.run_id and not deployment.id.startswith(deployment.run_id):
-                console().print(f"{deployment.id} answers with run {deployment.run_id} now.")
+                console().print(f"{deployment.id} now serves run {deployment.run_id}.")
     else:
         console().print("No active deployments.")
 
 
 def unwatched(deployment: Deployment) -> str:
-    """Return a warning that no process takes a deployment down in time, and what to do."""
+    """Return a warning that no process deletes a deployment on time, and the next step."""
     reaper = deployment.reaper
     state = "is stopped" if reaper and reaper.life == "stopped" else "has ended"
     return (
-        f"{deployment.id} stands and costs money, and the process that takes it down in time "
-        f"{state}. Start another: unitune deployments --reap. Take it down: unitune undeploy "
+        f"{deployment.id} costs money, and the process that deletes it on time {state}. Start "
+        "another: unitune deployments --reap. Delete the deployment: unitune undeploy "
         f"{deployment.id}"
     )
 
@@ -175,7 +177,7 @@ def _print_json(deployments: Sequence[Deployment]) -> None:
 
 
 def _moment(time: datetime) -> str:
-    """Return a time of today as ``14:05``, and any other with its date."""
+    """Return a time of today as ``14:05``, any other time with its date."""
     local = time.astimezone()
     today = local.date() == datetime.now(local.tzinfo).date()
     return f"{local:%H:%M}" if today else f"{local:%m-%d %H:%M}"

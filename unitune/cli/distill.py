@@ -1,4 +1,4 @@
-"""The command `unitune distill`: training rows from a better model's answers."""
+"""Implement `unitune distill`: write training rows from a better model's answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN_REJECTED = 3
 OTHERWISE = (
-    "Give a budget (--budget 5, or budget: {usd: 5} under evaluate in the job), or fewer questions "
+    "Set a budget (--budget 5, or budget: {usd: 5} under evaluate in the job), or fewer questions "
     "(--limit 20)."
 )
 
@@ -29,37 +29,36 @@ TeacherName = Annotated[
     str,
     typer.Option(
         metavar="BACKEND:MODEL",
-        help="Who answers; or the name of a model or server among the job's contenders.",
+        help="Teacher: backend and model, or the name of a contender in the job.",
     ),
 ]
 Questions = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Rows without answers, in any form of the job's."),
+    typer.Option(metavar="FILE", help="Rows without answers, in any format a job reads."),
 ]
 Variants = Annotated[
     int | None,
     typer.Option(
         metavar="N",
         min=1,
-        help="Have the teacher write about N questions first, like those of the training rows.",
+        help="Number of new questions for the teacher to write from the training rows.",
     ),
 ]
-Rows = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the rows go.")]
+Rows = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File for the rows.")]
 Prompt = Annotated[
     Literal["zero-shot", "instructed", "few-shot"] | None,
     typer.Option(
-        help="What the teacher is shown; by default instructions and each question's eight "
-        "nearest training rows.",
+        help="Prompt for the teacher (default: instructions and 8 nearest training rows).",
     ),
 ]
-Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many questions.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Maximum number of questions.")]
 Batch = Annotated[
     bool,
-    typer.Option("--batch", help="Answers in batches: within a day, for about half the price."),
+    typer.Option("--batch", help="Use batch requests: within a day, for about half the price."),
 ]
 UseCache = Annotated[
     bool,
-    typer.Option("--use-cache", help="Take answers that the same requests were given before."),
+    typer.Option("--use-cache", help="Reuse cached answers to the same requests."),
 ]
 
 
@@ -79,11 +78,12 @@ def distill(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Have a better model answer questions that have no answer, and keep what fits as rows.
+    """Have a better model answer questions, and keep the good answers as rows.
 
-    Kept is what is whole, has the form of the training rows and is wrong by none of the scorers
-    that need no expected answer. Questions near a test case are not put. Killed at any moment, it
-    goes on where it stopped. The teacher's own score on rows of dev is shown.
+    An answer is kept if it is complete, has the form of the training rows, and passes every scorer
+    that needs no expected answer. Questions similar to a test case are left out. If it is
+    interrupted, the same command continues. The teacher's own score on the validation rows is
+    shown.
 
     [dim]$ unitune distill --teacher openai:gpt-4.1 --questions inbox.jsonl -o distilled.jsonl
     $ unitune distill --teacher openai:gpt-4.1 --variants 200 -o more.jsonl --budget 5
@@ -103,8 +103,8 @@ def distill(
 
     if (questions is None) == (variants is None):
         raise UserError(
-            "give either --questions FILE, rows without answers, or --variants N, for questions "
-            "that the teacher writes itself."
+            "pass either --questions FILE (rows without answers) or --variants N (questions that "
+            "the teacher writes)."
         )
     check_output(output, Kind.ROWS, [file, *([questions] if questions else [])])
     job = Job.load(file)
@@ -145,7 +145,7 @@ def _confirm(teacher: Teacher, what: str, most: Decimal | None, *, allow_unprice
     if is_allowed or teacher.resolved.job.evaluate.budget is not None:
         return
     usd = "unknown" if most is None else f"at most {dollars(most)}"
-    confirm_cost(f"{what} of the teacher", usd, "Go on?", OTHERWISE)
+    confirm_cost(f"{what} of the teacher", usd, "Continue?", OTHERWISE)
 
 
 def _show(made: Distillation) -> None:
@@ -154,17 +154,17 @@ def _show(made: Distillation) -> None:
     answers = made.rows + len(made.rejected)
     rows = {
         "Rows": f"{made.rows:,} of {counted(answers, 'answer')}, in {made.path}",
-        "Teacher": f"{made.teacher}, shown {made.prompt}",
+        "Teacher": f"{made.teacher}, prompt: {made.prompt}",
     }
     if made.dev_score is not None:
         score = percent(made.dev_score)
-        rows["Its score"] = f"{score} by {made.scorer} on {counted(made.dev_rows, 'dev row')}"
+        rows["Its score"] = f"{score} ({made.scorer}) on {counted(made.dev_rows, 'validation row')}"
     if made.usd:
         rows["Cost"] = dollars(made.usd)
     if made.rejected:
         reasons = made.reasons.most_common()
         rows["Rejected"] = "; ".join(f"{count:,} {reason}" for reason, count in reasons)
-        rows["Such as"] = "\n".join(
+        rows["For example"] = "\n".join(
             f"line {each.line}: {_short(each.answer)}" for each in made.rejected[:SHOWN_REJECTED]
         )
         rows["All of them"] = str(made.folder / "rejected.jsonl")
@@ -180,11 +180,12 @@ def _short(answer: str, most: int = 60) -> str:
 def _terms(made: Distillation) -> str:
     if made.terms is None:
         return (
-            "What the teacher's terms say of training on its answers is not on record: read them."
+            "unitune does not know the teacher's terms. Read what they allow before you train on "
+            "its answers."
         )
     return (
-        "The vendor's terms do not let its answers make models that compete with its own "
-        f"({made.terms.source}, read {made.terms.as_of}). Whether yours would is for you to judge."
+        "The vendor's terms forbid using its answers to build models that compete with its own "
+        f"({made.terms.source}, read {made.terms.as_of}). Check whether this applies to you."
     )
 
 

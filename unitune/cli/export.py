@@ -1,4 +1,4 @@
-"""The commands `unitune export`, `push`, `card` and `track`: runs for other programs and people."""
+"""Implement the commands that pass on a run's model: export, push, card and track."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unitune.tracking.interface import Outcome
 
 SHOWN_FILES = 6
-# As of `unitune.backends.exports`, which ``--help`` need not load
+# Copied from `unitune.backends.exports`, which is slow to import
 FormName = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
 
 
@@ -28,28 +28,30 @@ def export(
     *,
     to: Annotated[
         FormName,
-        typer.Option(metavar="FORM", help="adapter, merged, gguf, gguf-lora, ollama, mlx or vllm."),
+        typer.Option(
+            metavar="FORM", help="Format: adapter, merged, gguf, gguf-lora, ollama, mlx or vllm."
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder; default JOB-FORM, here."),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder (default: ./JOB-FORM)."),
     ] = None,
     quantization: Annotated[
         Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"] | None,
         typer.Option(
             metavar="TYPE",
-            help="F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0; default 16 bits, merged as the "
-            "base.",
+            help="Number format: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.",
         ),
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write a run's model for llama.cpp, Ollama, vLLM, mlx-lm or transformers, verified.
+    """Export a run's model for llama.cpp, Ollama, vLLM, mlx-lm or transformers.
 
-    What was written is loaded again by the program that it is for, where that is installed, and
-    answers the run's validation rows; the share of answers that are the run's own is printed. A
-    model that would answer otherwise is refused, and no half export stays.
+    The export is verified: the target program, if it is installed, loads it and answers the run's
+    validation rows, and the share of answers equal to the run's own is printed. An export that
+    answers differently is refused and deleted. The default number format has 16 bits; merged
+    weights keep that of the base model.
 
     [dim]$ unitune export --to gguf --quantization Q8_0
     $ unitune export r2611 --to ollama -o triage-ollama[/dim]
@@ -67,7 +69,7 @@ def export(
         "verified": "no",
     }
     if done.rows:
-        share = f"{done.equal} of {done.rows} greedy answers are the run's own"
+        share = f"{done.equal} of {done.rows} greedy answers equal the run's own"
         rows["verified"] = f"{share} ({done.equal / done.rows:.0%}), in {done.program}"
     if done.notes:
         rows["note"] = "\n".join(done.notes)
@@ -88,30 +90,30 @@ def _print_done(
 
 
 def megabytes(count: int) -> str:
-    """Return bytes in MB (10⁶ bytes); few of them in kB."""
+    """Return a number of bytes in MB (10⁶ bytes), or in kB if it is small."""
     return f"{count / 10**6:,.1f} MB" if count >= 10**5 else f"{count / 1000:.1f} kB"
 
 
-To = Annotated[Literal["hub"], typer.Option(metavar="hub", help="The Hugging Face Hub.")]
+To = Annotated[Literal["hub"], typer.Option(metavar="hub", help="Target: the Hugging Face Hub.")]
 Repository = Annotated[
     str | None,
-    typer.Option("--repo", metavar="OWNER/NAME", help="Default: your account, the job's name."),
+    typer.Option("--repo", metavar="OWNER/NAME", help="Repository (default: YOU/JOB)."),
 ]
 Public = Annotated[
-    bool, typer.Option("--public/--private", help="Whether everyone may see it; default private.")
+    bool, typer.Option("--public/--private", help="Make the repository public or private.")
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="One that `unitune export` wrote."),
+    typer.Option(metavar="DIR", help="Folder written by `unitune export`."),
 ]
 Form = Annotated[
     FormName,
-    typer.Option(metavar="FORM", help="In which it is exported, where no folder is given."),
+    typer.Option(metavar="FORM", help="Format to export without --folder."),
 ]
 AllFiles = Annotated[
     bool,
     typer.Option(
-        "--all-files", help="Publish files that the export did not write, too.", show_default=False
+        "--all-files", help="Also publish files not written by the export.", show_default=False
     ),
 ]
 
@@ -128,11 +130,11 @@ def push(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Send a run's model with its card to the Hugging Face Hub, in one commit.
+    """Push a run's model and its card to the Hugging Face Hub in one commit.
 
-    Without a folder the model is exported and verified first. A new repository is private. What is
-    there already is not sent again, so a push that was interrupted goes on. The token is HF_TOKEN,
-    or that of `hf auth login`.
+    Without a folder, the model is exported and verified first. A new repository is private. Files
+    that are already there are not sent again, so an interrupted push can be repeated. The token is
+    HF_TOKEN or that of `hf auth login`.
 
     [dim]$ unitune push triage@production --to hub --repo acme/support-triage
     $ unitune push --to hub --folder triage-merged --public[/dim]
@@ -141,9 +143,9 @@ def push(
     from unitune.publish.hub import push
     from unitune.run.run import find_run
 
-    del to  # there is one
+    del to  # there is only one target
     if folder is not None and form != "adapter":
-        raise UserError("--form is for a new export, and --folder names one. Leave one out.")
+        raise UserError("--form is for a new export, --folder for an existing one. Pass one.")
     with working("pushing", quiet=quiet or json):
         done = push(
             find_run(run),
@@ -153,7 +155,7 @@ def push(
             form=form,
             all_files=all_files,
         )
-    news = "" if done.is_new else "  nothing new: the same files are there"
+    news = "" if done.is_new else "  unchanged: the same files are already there"
     rows = {
         "repository": f"{done.url}  {'private' if done.is_private else 'public'}",
         "commit": f"{done.commit[:8]}{f' ({done.tag})' if done.tag else ''}{news}",
@@ -167,7 +169,7 @@ def push(
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="DIR", help="An export's folder, or another; default JOB-card."
+        "--output", "-o", metavar="DIR", help="Folder, e.g. of an export (default: JOB-card)."
     ),
 ]
 SignKey = Annotated[
@@ -184,13 +186,12 @@ def card(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write what a model is published with: model card, training summary, data set, provenance.
+    """Write a model's card, training summary, data description and provenance.
 
-    README.md is a card of the Hugging Face Hub with the measured results, training-summary.md
-    follows the European Commission's template, croissant.json describes the rows, and
-    provenance.intoto.json ties the model's files to base, rows and settings by their hashes. In an
-    export's folder they lie beside the model. Nothing is invented: what no one has said is "not
-    stated".
+    README.md is a Hugging Face model card with the measured results. training-summary.md follows
+    the European Commission's template. croissant.json describes the rows. provenance.intoto.json
+    links the hashes of the model's files to base model, rows and settings. In the folder of an
+    export, the files are written next to the model. Missing information is marked "not stated".
 
     [dim]$ unitune card
     $ unitune card triage@production -o triage-merged --sign signing.pem[/dim]
@@ -207,9 +208,9 @@ def card(
     rows = {
         "folder": str(done.folder),
         "  README.md": f"model card, {results}",
-        "  training-summary.md": "what it was trained on, by the Commission's template",
+        "  training-summary.md": "training data, in the European Commission's template",
         "  croissant.json": "its rows: files, fields, hashes",
-        "  provenance.intoto.json": f"by the hashes of {kept}",
+        "  provenance.intoto.json": f"hashes of {kept}",
     }
     if done.signature:
         rows[f"  {done.signature}"] = "signature of all files"
@@ -218,7 +219,7 @@ def card(
 
 
 class TrackerName(StrEnum):
-    """As in `unitune.tracking.interface.SOURCES`, which ``--help`` need not load."""
+    """Trackers, as in `unitune.tracking.interface.SOURCES`, which is slow to import."""
 
     MLFLOW = "mlflow"
     WANDB = "wandb"
@@ -228,17 +229,17 @@ class TrackerName(StrEnum):
 
 Trackers = Annotated[
     list[TrackerName] | None,
-    typer.Option("--to", metavar="TRACKER", help="Default: those that its job names."),
+    typer.Option("--to", metavar="TRACKER", help="Tracker (repeatable; default: the job's)."),
 ]
 
 
 def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> None:
-    """Send a run's figures, and the comparison that judged it, to experiment trackers.
+    """Send a run's metrics and its comparison to experiment trackers.
 
-    MLflow's registry gets the versions and aliases of its registered model, too.
+    MLflow's registry also gets the versions and aliases of its registered model.
 
-    Needed only for what no one has watched, or what a tracker did not take: a job that names
-    trackers (`track: [mlflow]`) feeds them while it is watched. What is there is not sent twice.
+    Use it for runs that were not watched, or after a tracker was unavailable. A job that lists
+    trackers (`track: [mlflow]`) sends its metrics while it is watched. Nothing is sent twice.
 
     [dim]$ unitune track
     $ unitune track r261128 --to mlflow --to tensorboard[/dim]
@@ -250,7 +251,7 @@ def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> No
     names = tuple(map(str, to or ())) or chosen.job.track
     if not names:
         raise UserError(
-            f"the job of run {chosen.id} names no trackers. Name one: unitune track {chosen.id} "
+            f"the job of run {chosen.id} lists no trackers. Pass one: unitune track {chosen.id} "
             f"--to mlflow ({', '.join(TrackerName)})"
         )
     outcomes = track_run(chosen, names)
@@ -258,13 +259,13 @@ def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> No
         print_json({"schema_version": 1, "run": chosen.id, "trackers": outcomes})
     for outcome in outcomes:
         if outcome.problem:
-            raise BackendError(f"{outcome.tracker} was not fed: {outcome.problem}")
+            raise BackendError(f"{outcome.tracker} received nothing: {outcome.problem}")
         if not json:
             console().print(f"{outcome.tracker}  {outcome.where}", soft_wrap=True)
 
 
 def print_outcomes(outcomes: Iterable[Outcome]) -> None:
-    """Print what came of trackers, aside: it is not the result of the command."""
+    """Print the trackers' outcomes to standard error."""
     for outcome in outcomes:
-        what = f"was not fed: {outcome.problem}" if outcome.problem else outcome.where
+        what = f"received nothing: {outcome.problem}" if outcome.problem else outcome.where
         aside().print(f"{outcome.tracker}  {what}", soft_wrap=True)

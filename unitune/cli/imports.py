@@ -1,7 +1,6 @@
-"""The command `unitune import`: what was made elsewhere as a job with its cases and answers.
+"""Implement `unitune import`: import a vendor's job (``BACKEND:JOB``) or a suite (``TOOL:FILE``).
 
-Two kinds of source: ``BACKEND:JOB``, a training at a vendor, and ``FORMAT:FILE``, a suite or
-results of another evaluation tool.
+The result is a job file with its cases and recorded answers.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from unitune.importers.import_suite import ImportResult
     from unitune.importers.vendor_jobs import Imported
 
-SHOWN_FINDINGS = 20  # items without a counterpart that are named; more of them are counted
+SHOWN_FINDINGS = 20  # unsupported items that are listed; the others are counted
 
 
 def import_sources(
@@ -29,28 +28,28 @@ def import_sources(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="BACKEND:JOB, or promptfoo:FILE, inspect:FILE, lm-eval:FILE; several files of "
-            "one tool are contenders.",
+            help="BACKEND:JOB, promptfoo:FILE, inspect:FILE or lm-eval:FILE (repeatable).",
         ),
     ],
     *,
     directory: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files.")
     ] = Path(),
     answers: Annotated[
         Path | None,
         typer.Option(
-            metavar="CASES", help="Of a job: send its model these cases, and keep the answers."
+            metavar="CASES", help="Cases to send to the job's model, to record its answers."
         ),
     ] = None,
     drop: Annotated[
-        bool, typer.Option("--drop", help="Of a suite: leave out what has no counterpart.")
+        bool, typer.Option("--drop", help="Leave out unsupported items of a suite.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Bring over an existing training, or a suite and results of another evaluation tool.
+    """Import an existing training, or a suite and results of another tool.
 
-    Recorded answers are compared as they are: unitune compare calls no model and costs nothing.
+    Several files of one tool become contenders. `unitune compare` compares recorded answers
+    without calling a model, at no cost.
 
     [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl
     $ unitune import promptfoo:results.json --output evals
@@ -61,19 +60,19 @@ def import_sources(
 
     if any(map(is_suite, sources)):
         if answers is not None:
-            raise UserError("--answers is for a vendor's job; a suite brings its answers along.")
+            raise UserError("--answers is for a vendor's job; a suite contains its answers.")
         _import_suite(sources, directory, drop=drop, quiet=quiet)
     elif len(sources) > 1:
-        raise UserError(f"{', '.join(sources)}: import one job at a time.")
+        raise UserError(f"import one job at a time, not {', '.join(sources)}.")
     elif drop:
-        raise UserError("--drop is for suites; of a vendor's job nothing is left out.")
+        raise UserError("--drop is for suites; a vendor's job is imported completely.")
     else:
         imported = import_job(sources[0], directory)
         _print_written(imported.files, imported.notes)
         if answers is not None:
             _record_answers(imported, answers, directory, quiet=quiet)
         console().print(
-            "Next: name another backend and its model in unitune.yaml, then unitune plan "
+            "Next: choose another backend and model in unitune.yaml, then run: unitune plan "
             "unitune.yaml"
         )
 
@@ -88,15 +87,15 @@ def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: boo
         _print_findings(refusal.findings)
         count = len(refusal.findings)
         aside().print(
-            f"{'1 item has' if count == 1 else f'{count:,} items have'} no counterpart; nothing "
-            "was written. Change them, or leave them out with --drop."
+            f"{'1 item is' if count == 1 else f'{count:,} items are'} not supported; nothing was "
+            "written. Change them, or pass --drop to leave them out."
         )
         raise typer.Exit(refusal.exit_code) from None
     if not quiet:
         _print_findings(result.suite.findings)
     _print_written(result.files, () if quiet else result.suite.notes)
     count, left_out = counted(len(result.suite.cases), "case"), len(result.suite.findings)
-    lost = f"; {counted(left_out, 'item')} without a counterpart left out" if left_out else ""
+    lost = f"; left out {counted(left_out, 'unsupported item')}" if left_out else ""
     console().print(f"{count}{lost}.")
     console().print(f"Next: {_next_step(result, directory / 'unitune.yaml')}", soft_wrap=True)
 
@@ -115,11 +114,11 @@ def _print_written(files: tuple[Path, ...], notes: tuple[str, ...]) -> None:
 def _next_step(result: ImportResult, file: Path) -> str:
     match len(result.suite.answers):
         case 0:
-            return f"name the rows to train on in {file} (data.train), then unitune plan {file}"
+            return f"set data.train in {file} to your training rows, then run: unitune plan {file}"
         case 1:
             return (
-                f"import the other model's results beside these, or give {file} a contender and a "
-                "scorer that does not read recorded scores"
+                f"import the other model's results, too, or add a contender to {file} and a scorer "
+                "that does not read recorded scores"
             )
         case _:
             return f"unitune compare {file}"
@@ -130,7 +129,7 @@ def _record_answers(imported: Imported, cases: Path, directory: Path, *, quiet: 
     from unitune.importers.vendor_jobs import ANSWERS, record_answers
 
     if imported.model is None:
-        raise UserError("the old job left no model, so there are no answers to record.")
+        raise UserError("the old job has no model, so there are no answers to record.")
     rows = tuple(load(cases))
     file = directory / ANSWERS
     failures = record_answers(imported.model, rows, file)
@@ -138,7 +137,7 @@ def _record_answers(imported: Imported, cases: Path, directory: Path, *, quiet: 
         aside().print(failure)
     if failures:
         raise BackendError(
-            f"{len(failures)} of {len(rows)} cases got no answer; the rest stands in {file}. "
-            "The same command requests them again."
+            f"{len(failures)} of {len(rows)} cases got no answer; the other answers are in {file}. "
+            "Run the same command to request the missing ones."
         )
     console().print(f"wrote {file}: {len(rows)} answers of {imported.model.name}")

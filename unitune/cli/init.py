@@ -1,4 +1,4 @@
-"""The command `unitune init`: a job for a file of examples, or a whole example."""
+"""Implement `unitune init`: write a job for a data file, or copy the example project."""
 
 from __future__ import annotations
 
@@ -22,49 +22,51 @@ if TYPE_CHECKING:
 EXAMPLE = "bank-intents"
 EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
 
-# Codes of findings about how the file was read, which a guess depends on
+# Codes of the findings about reading the file: the guessed columns depend on them
 OF_READING = ("title-lines", "total-lines", "rows-left-out", "windows-1252", "other-sheets")
 MOST_OTHERS = 3
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the example.")]
 ExampleDirectory = Annotated[
     Path | None,
-    typer.Argument(metavar="DIR", help=f"Where the example goes. Default: {EXAMPLE}"),
+    typer.Argument(metavar="DIR", help=f"Folder for the example (default: {EXAMPLE})."),
 ]
 DataFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Your examples: make a job for them.")
+    Path | None, typer.Option(metavar="FILE", help="Data file to write a job for.")
 ]
 TestShare = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        help="Share of the rows that is kept for the test. Default: 0.2, at most 500 rows.",
+        help="Share of rows held out for the test (default: 0.2, at most 500 rows).",
     ),
 ]
 JobOutput = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="The job file. Default: unitune.yaml"),
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Job file to write (default: unitune.yaml)."
+    ),
 ]
 Question = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Column of the question, if the guess is wrong."),
+    typer.Option(metavar="COLUMN", help="Column with the question."),
 ]
-Answer = Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise of the answer.")]
+Answer = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column with the expected answer.")
+]
 System = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Likewise of the system prompt.")
+    str | None, typer.Option(metavar="COLUMN", help="Column with the system prompt.")
 ]
-Drop = Annotated[
-    bool, typer.Option("--drop", help="Leave out rows that cannot be used, and count them.")
-]
+Drop = Annotated[bool, typer.Option("--drop", help="Leave out unusable rows and count them.")]
 KeepSpellings = Annotated[
     bool,
     typer.Option(
-        "--keep-spellings", help="Keep labels apart that differ only in case or white space."
+        "--keep-spellings", help="Treat labels that differ only in case or spaces as different."
     ),
 ]
-Backend = Annotated[str | None, backend_option("Who trains. Default: local")]
+Backend = Annotated[str | None, backend_option("Backend that trains (default: local).")]
 Model = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="Base model there. Default: a small one")
+    str | None, typer.Option(metavar="MODEL", help="Base model (default: a small one).")
 ]
 
 
@@ -83,11 +85,11 @@ def init(
     output: JobOutput = None,
     json: Json = False,
 ) -> None:
-    """Write a job for a file of examples; without --data, an example to look at.
+    """Write a job for a data file; without --data, copy the example project.
 
-    The file is read as what it is. Which columns hold question and answer is guessed and said, a
-    part of the rows is kept for the test, and scorers are chosen that fit the answers. The job has
-    comments; nothing is overwritten, and no question is put.
+    unitune detects the format of the file and guesses which columns hold question and answer. It
+    holds out part of the rows for the test and chooses scorers that fit the answers. The job is
+    commented. No existing file is overwritten.
 
     [dim]$ unitune init --data tickets.csv
     $ unitune init --data chats.json --test 0.1 --output chats.yaml
@@ -98,25 +100,25 @@ def init(
     wishes |= {"drop": drop or None, "keep-spellings": keep_spellings or None}
     if data is None:
         if given := [name for name, value in wishes.items() if value is not None]:
-            raise UserError(f"--{given[0]} is for a job made from a file: unitune init --data FILE")
+            raise UserError(f"--{given[0]} needs a data file: unitune init --data FILE")
         _init_example(directory or Path(EXAMPLE), json=json)
         return
     if directory is not None:
         raise UserError(
-            f"{directory} would be the folder of the example, which --data does not write. Name "
-            f"the job's file: --output {directory / JOB_FILE}"
+            f"{directory} is a folder for the example, which --data does not write. Pass the path "
+            f"of the job file instead: --output {directory / JOB_FILE}"
         )
     if test is not None and not 0 < test < 1:
-        raise UserError(f"--test is {test:g}; write a share between 0 and 1, such as 0.2.")
+        raise UserError(f"--test is {test:g}. Pass a share between 0 and 1, such as 0.2.")
     from unitune.cli.progress import working
     from unitune.importers.new_job import Wishes, draft_job
 
     target = output or JOB_FILE
     if target.exists() or target.is_symlink():
-        raise UserError(f"{target} exists, and nothing was written. Name another: --output FILE")
+        raise UserError(f"{target} exists; nothing was written. Pass another: --output FILE")
     columns = {"user": user, "assistant": assistant, "system": system}
     chosen = {role: name for role, name in columns.items() if name is not None}
-    with working("looking at the rows", quiet=json):
+    with working("reading the rows", quiet=json):
         draft = draft_job(data, target, Wishes(chosen, test, backend, model, drop, keep_spellings))
     errors = [finding for finding in draft.findings if finding.severity == "error"]
     if not errors:
@@ -149,8 +151,8 @@ def _print_draft(draft: Draft, data: Path) -> None:
         "read": f"{data} as {draft.read_as}",
         "question": " and ".join(guess.question) if guess else "",
         "answer": _answer(guess) if guess else "",
-        "rows": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose prompts "
-        f"on, {len(splits.test or ()):,} to judge by",
+        "rows": f"{len(splits.train):,} for training, {len(splits.validation):,} for choosing "
+        f"prompts, {len(splits.test or ()):,} for the test",
         "answers": draft.answers.kind,
         "scorers": ", ".join(scorer.name for scorer in draft.job.evaluate.scorers),
         "caution": draft.answers.caution,
@@ -169,16 +171,16 @@ def _answer(guess: Guess) -> str:
 
 def _print_next(target: Path, *, written: bool) -> None:
     if not written:
-        console().print("Nothing was written. Another backend: --backend NAME --model MODEL")
+        console().print("Nothing was written. Try another backend: --backend NAME --model MODEL")
         return
     job = "" if target == JOB_FILE else f" {target}"
-    console().print(f"Wrote {target}. Look through it; then:", style="bold")
+    console().print(f"Wrote {target}. Review it, then run:", style="bold")
     commands = Table.grid(padding=(0, 2))
     for command, purpose in (
-        (f"unitune plan{job}", "what it takes; starts nothing"),
-        (f"unitune run{job}", "trains"),
-        (f"unitune compare{job} --limit 20", "a first look"),
-        (f"unitune compare{job}", "the verdict"),
+        (f"unitune plan{job}", "show cost, time and memory; starts nothing"),
+        (f"unitune run{job}", "train"),
+        (f"unitune compare{job} --limit 20", "preview on 20 cases"),
+        (f"unitune compare{job}", "get the verdict"),
     ):
         commands.add_row(Text(f"  {command}", no_wrap=True), Text(purpose, "dim"))
     console().print(commands)
@@ -194,10 +196,10 @@ def _init_example(directory: Path, *, json: bool) -> None:
 
 
 def write_example(directory: Path) -> list[Path]:
-    """Copy the example, out of the package or a checkout of it, into a folder.
+    """Copy the example from the installed package or a checkout into a folder.
 
     Raises:
-        UserError: A file of that name stands there with other content; nothing is written.
+        UserError: A file of that name exists there with other content; nothing is written.
     """
     package = Path(__file__).parents[1]
     source = package / "examples" / EXAMPLE
@@ -210,7 +212,7 @@ def write_example(directory: Path) -> list[Path]:
         if target.exists() and target.read_bytes() != content[name]:
             raise UserError(
                 f"{target} exists and differs from the example. Nothing was written. "
-                "Name another folder: unitune init DIR"
+                "Choose another folder: unitune init DIR"
             )
     directory.mkdir(parents=True, exist_ok=True)
     for name in EXAMPLE_FILES:

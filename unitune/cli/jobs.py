@@ -1,4 +1,4 @@
-"""Commands that start from a job: quickstart, run."""
+"""Implement the commands that train: quickstart and run."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train: launch the job once and follow it to its end.
+    """Launch a job exactly once and follow its training until it ends.
 
-    The training outlives this command: after Ctrl-C or a closed terminal it goes on, and
-    `unitune watch` follows it again. Lists of values under `tuning` make a run of each combination;
-    the same command launches those that are missing. What costs money needs a budget or a saved
-    plan (`unitune apply`); without either a terminal asks, and a script is refused.
+    The training continues after Ctrl-C or when the terminal closes; `unitune watch` follows it
+    again. Lists of values under `tuning` start one run per combination; the same command launches
+    those that are missing. A paid training needs a budget or a saved plan (`unitune apply`).
+    Without either, a terminal asks for confirmation and a script is refused.
 
     [dim]$ unitune run unitune.yaml
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
@@ -71,9 +71,9 @@ def run(
 def quickstart(
     directory: Directory = Path(EXAMPLE), *, quiet: Quiet = False, json: Json = False
 ) -> None:
-    """Tune and judge a small real model on this machine: init, plan, run, compare.
+    """Tune and evaluate a small model on this machine: init, plan, run, compare.
 
-    Needs the extra `local`, and no account, GPU or model hub. Run again, it goes on where it
+    Needs the extra `local`, but no account, GPU or model hub. Run it again to continue where it
     stopped.
 
     [dim]$ unitune quickstart[/dim]
@@ -96,13 +96,13 @@ def quickstart(
     if not (quiet or json):
         print_plan(planned, resolved.job.evaluate)
     if planned.errors:
-        raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
+        raise UserError(f"{file}: the plan has errors. Show them with: unitune plan {file}")
     try:
         with working("starting the training", quiet=quiet or json):
             launched = launch(resolved)
     except DuplicateRunError as duplicate:
         launched = find_run(duplicate.run_id)
-        aside().print(f"This training exists already: run {launched.id}.")
+        aside().print(f"This training already exists: run {launched.id}.")
     follow(launched, quiet=quiet or json)
     conclude(launched, silent=json)
     compare(file, run=launched.id, quiet=quiet, json=json)

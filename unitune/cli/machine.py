@@ -1,4 +1,4 @@
-"""Commands about this installation: doctor, trust, keys."""
+"""Implement the commands for this installation: notify, doctor, trust, keys."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from unitune.errors import BackendError, UnituneError, UserError
 
 NETWORK = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 keys = typer.Typer(name="keys", no_args_is_help=False, invoke_without_command=True)
-Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="Such as https://llm.example.com.")]
+Address = Annotated[
+    str, typer.Argument(metavar="ADDRESS", help="Address, e.g. https://llm.example.com.")
+]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """Whether a backend can be used, and what it reports of its environment."""
+    """Readiness of a backend and the facts it reports about its environment."""
 
     name: str
     ready: bool
@@ -34,12 +36,12 @@ class BackendStatus:
 
 
 def notify() -> None:
-    """Send a test of the notification that comes at a run's end.
+    """Send a test of the notification for finished runs.
 
-    It is configured in config.yaml in unitune's folder of your own (~/.config/unitune), as
-    `notify: {command: [PROGRAM, ARGUMENT, ...], webhook: ADDRESS}`; a job cannot. At the end of a
-    run the program gets the run as JSON, and the address as JSON with a `text`: once, from whoever
-    watches it, or from the training itself on this machine.
+    Configure it in ~/.config/unitune/config.yaml, not in a job, as
+    `notify: {command: [PROGRAM, ARGUMENT, ...], webhook: ADDRESS}`. When a run ends, the program
+    gets the run as JSON and the webhook gets JSON with a `text`. The process that sees the run end
+    sends it once; for a training on this machine, that can be the training itself.
 
     [dim]$ unitune notify[/dim]
     """
@@ -51,7 +53,7 @@ def notify() -> None:
 
 
 def doctor(*, json: Json = False) -> None:
-    """Show what unitune finds here: Python, ledger, backends, devices.
+    """Show the installation: Python, ledger, backends and devices.
 
     [dim]$ unitune doctor[/dim]
     """
@@ -68,7 +70,7 @@ def doctor(*, json: Json = False) -> None:
     else:
         try:
             warnings = list(map(unwatched, without_reaper()))
-        except UnituneError as error:  # why that cannot be seen
+        except UnituneError as error:  # the ledger cannot be read
             warnings = [str(error)]
     named = {name: os.environ.get(name) or os.environ.get(name.lower(), "") for name in NETWORK}
     network = {name: value.rpartition("@")[2] for name, value in named.items() if value}
@@ -96,7 +98,7 @@ def doctor(*, json: Json = False) -> None:
 
 
 def _backend_status(name: str) -> BackendStatus:
-    """Look for a backend's packages and environment; no vendor is called to try it."""
+    """Check a backend's packages and environment without calling a vendor."""
     from unitune.backends import registry
     from unitune.backends.capabilities import ReportsEnvironment
 
@@ -111,13 +113,13 @@ def _backend_status(name: str) -> BackendStatus:
 
 
 def trust(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="The folder, here or wherever it is.")
-    ] = Path(".unitune"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to trust.")] = Path(
+        ".unitune"
+    ),
 ) -> None:
-    """Use a .unitune folder that was moved, or came from elsewhere; check its content first.
+    """Trust a .unitune folder that was moved, copied or cloned.
 
-    It decides which jobs and deployments are ended with your keys.
+    Check its content first: it decides which jobs and deployments are ended with your keys.
 
     [dim]$ unitune trust .unitune[/dim]
     """
@@ -129,12 +131,11 @@ def trust(
 
 @keys.callback()
 def list_keys(context: typer.Context, *, json: Json = False) -> None:
-    """List, allow and take back which keys may be sent to addresses that jobs name.
+    """List, allow or remove keys that jobs may send to custom addresses.
 
-    A job may be somebody else's, so it does not decide where a key goes: you
-    do, here, once for each address and each environment variable that holds
-    a key. Vendors' own addresses, and those that your environment names,
-    need no permission.
+    A job may come from someone else, so it cannot decide where a key is sent. You decide it here,
+    once per address and environment variable with a key. Vendors' own addresses and addresses set
+    in your environment need no permission.
 
     [dim]$ unitune keys
     $ unitune keys allow https://llm.example.com LLM_API_KEY
@@ -154,17 +155,17 @@ def list_keys(context: typer.Context, *, json: Json = False) -> None:
             table.add_row(permission.address, permission.variable, permission.source)
         console().print(table)
     else:
-        console().print("No key may be sent to an address that a job names.")
+        console().print("Jobs may not send keys to any custom address.")
 
 
 @keys.command()
 def allow(
     address: Address,
     variable: Annotated[
-        str, typer.Argument(metavar="VARIABLE", help="The environment variable with the key.")
+        str, typer.Argument(metavar="VARIABLE", help="Environment variable with the key.")
     ],
 ) -> None:
-    """Let jobs send a key to an address: to its scheme, host and port.
+    """Let jobs send a key to an address (its scheme, host and port).
 
     [dim]$ unitune keys allow https://llm.example.com LLM_API_KEY[/dim]
     """
@@ -179,10 +180,12 @@ def remove(
     address: Address,
     variable: Annotated[
         str | None,
-        typer.Argument(metavar="[VARIABLE]", help="Which key; all by default.", show_default=False),
+        typer.Argument(
+            metavar="[VARIABLE]", help="Variable of the key (default: all).", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Take back that jobs may send a key to an address.
+    """Stop jobs from sending a key to an address.
 
     [dim]$ unitune keys remove https://llm.example.com LLM_API_KEY[/dim]
     """
@@ -191,7 +194,7 @@ def remove(
     origin = credentials.origin_of(address)
     if not credentials.disallow(origin, variable):
         raise UserError(
-            f"your configuration allows no such key for {origin}. `unitune keys` lists what is "
-            "allowed, and where that is written."
+            f"your configuration allows no such key for {origin}. `unitune keys` lists the allowed "
+            "keys and the files that allow them."
         )
     console().print(f"Jobs may no longer send {variable or 'any key'} to {origin}.")

@@ -1,14 +1,13 @@
-"""The command `unitune`: the list of its subcommands and the exit-code contract.
+"""Assemble the command `unitune` from its subcommands and define its exit codes.
 
     0 done, gate met            4 vendor or infrastructure failed
     1 gate failed on evidence   5 integrity: leak, mismatch, changed plan
     2 usage, configuration,     6 budget
-      data                      70 a bug of ours
+      data                      70 a bug in unitune
     3 inconclusive              130 interrupted, resumable
-                                141 no one read the output (as SIGPIPE)
+                                141 standard output was closed (as SIGPIPE)
 
-Each group of commands has a module; all heavy imports stand inside the commands, so that
-``unitune --help`` stays fast.
+Commands import heavy modules inside their functions, so that ``unitune --help`` stays fast.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": HELP},
-    epilog="First time here? [bold]unitune quickstart[/bold] trains and judges a small model on "
-    "this machine.",
+    epilog="First time here? [bold]unitune quickstart[/bold] trains and evaluates a small model "
+    "on this machine.",
 )
 
 
@@ -111,11 +110,11 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
 
 _add("Start here", quickstart, init)
 app.command("import", rich_help_panel="Start here")(import_sources)
-_add("A job", check, plan, run, compare, comparisons, apply, cost)
-_add("A job", decide, curve, backends, convert, distill)
-app.add_typer(prices, rich_help_panel="A job")
-_add("Its runs", runs, show, watch, pause, cancel, resume, chat, serve)
-_add("Its runs", export, card, push, track, delete, ui)
+_add("Jobs", check, plan, run, compare, comparisons, apply, cost)
+_add("Jobs", decide, curve, backends, convert, distill)
+app.add_typer(prices, rich_help_panel="Jobs")
+_add("Runs", runs, show, watch, pause, cancel, resume, chat, serve)
+_add("Runs", export, card, push, track, delete, ui)
 _add("Registered models", models, register, promote, rollback, verify, unalias)
 _add("At vendors", deploy, undeploy, deployments, checkpoints, download)
 _add("This machine", audit, doctor, notify, trust, schema)
@@ -155,14 +154,14 @@ def _options(
     """Fine-tune a model once, anywhere, and prove that it beats the best prompt."""
 
 
-# Python looks for garbage after every 700 new objects; a comparison makes tens of thousands that
-# are none, and took 10 % less processor time with this, and no more memory
+# By default Python collects garbage after every 700 new objects. A comparison keeps tens of
+# thousands; this threshold took 10 % less processor time and no more memory.
 GC_THRESHOLD = 10_000
 
 
 @cache
 def command_line() -> Callable[..., Any]:
-    """Return all commands with their options. Building them takes 20 ms."""
+    """Build all commands with their options (takes 20 ms)."""
     return typer.main.get_command(app)
 
 
@@ -171,15 +170,14 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     with guarded_streams():
         try:
-            # Completion goes by the name.
+            # Shell completion depends on the name.
             command_line()(sys.argv[1:] or ["--help"], prog_name="unitune")
-        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug in unitune
             sys.exit(_exit_code(error))
 
 
 def _exit_code(error: Exception) -> int:
-    """Print what ended a command, and return its exit code."""
-    from unitune.security.redaction import redacted  # brings urllib.request
+    from unitune.security.redaction import redacted  # imports urllib.request
 
     cause = first(error)
     if cause is None:

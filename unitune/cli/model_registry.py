@@ -1,4 +1,4 @@
-"""Commands about registered models: models, register, promote, rollback, unalias, verify."""
+"""Implement the registry commands: models, register, promote, rollback, unalias, verify."""
 
 from __future__ import annotations
 
@@ -32,35 +32,33 @@ Alias = Annotated[
     str,
     typer.Argument(
         metavar="NAME@ALIAS",
-        help="An alias of a registered model, such as triage@production.",
+        help="Alias of a registered model, e.g. triage@production.",
         autocompletion=complete_alias,
     ),
 ]
 ModelName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of the registered model; by default the job's.")
+    str | None, typer.Option(metavar="NAME", help="Registered model (default: the job's name).")
 ]
 MoveDeployment = Annotated[
     bool,
-    typer.Option(
-        "--deploy", help="Let the deployment that answers for the alias answer with this version."
-    ),
+    typer.Option("--deploy", help="Also switch the alias's deployment to this version."),
 ]
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for the record.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Reason for the audit log.")]
 
 
 def models(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="Show the versions of this one.", autocompletion=complete_model
+            metavar="NAME", help="Model whose versions to show.", autocompletion=complete_model
         ),
     ] = None,
     *,
     json: Json = False,
 ) -> None:
-    """List the registered models; or one's versions, with aliases, verdicts, costs and dates.
+    """List registered models, or the versions of one with verdicts and costs.
 
-    The base models that can be tuned here are listed by `unitune base-models`.
+    `unitune base-models` lists the base models that can be tuned here.
 
     [dim]$ unitune models
     $ unitune models triage[/dim]
@@ -80,9 +78,9 @@ def models(
 
 
 def register(run: RunId, *, name: ModelName = None, json: Json = False) -> None:
-    """Give the model of a succeeded run the next version number of a name.
+    """Register the model of a successful run as the next version of a name.
 
-    `unitune promote` does so by itself.
+    `unitune promote` registers it automatically.
 
     [dim]$ unitune register r2611
     $ unitune compare --run triage:3[/dim]
@@ -101,23 +99,25 @@ def promote(
     run: RunId,
     *,
     alias: Annotated[
-        str, typer.Option("--as", metavar="ALIAS", help="Which alias is to point to it.")
+        str, typer.Option("--as", metavar="ALIAS", help="Alias to point to it, e.g. production.")
     ],
     name: ModelName = None,
     without_gate: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="Although it has passed no gate; recorded."),
+        typer.Option(
+            metavar="REASON", help="Promote without a passed gate; REASON goes into the audit log."
+        ),
     ] = None,
     deploy: MoveDeployment = False,
     budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     json: Json = False,
 ) -> None:
-    """Let an alias such as production point to the model of a run that has passed its gate.
+    """Point an alias such as production to the model of a run that passed its gate.
 
-    The newest comparison with a gate that has judged this very model decides. Where it was not
-    passed, nothing is changed, and the exit code is the gate's. With --deploy the deployment that
-    answers for the alias (of Bedrock) is moved first; --budget is for the rest of its time.
+    The newest comparison of this model that applied a gate decides. If the gate was not passed,
+    nothing changes and the exit code is the gate's. With --deploy, the alias's deployment (Bedrock
+    only) is switched first; --budget limits the cost of its remaining time.
 
     [dim]$ unitune promote r2611 --as production
     $ unitune promote triage:3 --as production --without-gate "approved by Ana, ticket 812"
@@ -140,9 +140,9 @@ def rollback(
     allow_unpriced: AllowUnpriced = False,
     json: Json = False,
 ) -> None:
-    """Let an alias point to the version again that it pointed to before.
+    """Point an alias back to its previous version.
 
-    Each rollback leads one version further back; none takes back another rollback.
+    Each rollback goes one version further back; it never undoes another rollback.
 
     [dim]$ unitune rollback triage@production --reason "answers in the wrong language"
     $ unitune rollback triage@production --deploy --budget 20[/dim]
@@ -154,7 +154,7 @@ def rollback(
 
 
 def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
-    """Remove an alias; its version stays, and so does what is on record of its moves.
+    """Remove an alias; its version and the record of its moves are kept.
 
     [dim]$ unitune unalias triage@staging[/dim]
     """
@@ -164,14 +164,14 @@ def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
     if json:
         print_json({"schema_version": 1, "move": move})
     else:
-        console().print(f"{move} is removed; it pointed to version {move.number}.")
+        console().print(f"Removed {move}, which pointed to version {move.number}.")
 
 
 def _hosting_budget(usd: Decimal | None, *, deploy: bool, unpriced: bool) -> HostingBudget | None:
     from unitune.cost.budget import HostingBudget
 
     if not deploy and (usd is not None or unpriced):
-        raise UserError("--budget and --allow-unpriced are for the deployment. Add --deploy.")
+        raise UserError("--budget and --allow-unpriced apply to a deployment. Add --deploy.")
     return HostingBudget(usd, unpriced) if deploy else None
 
 
@@ -187,7 +187,7 @@ def _print_move(move: AliasMove, *, json: bool, deploy: bool) -> None:
     console().print(f"{move} {still} to version {move.number}{before} ({evidence(move)}).")
     if deploy:
         deployment = find_deployment(f"{move.model}:{move.number}")
-        console().print(f"{deployment.id} answers with it.")
+        console().print(f"{deployment.id} now serves it.")
 
 
 def verify(
@@ -195,7 +195,7 @@ def verify(
         str,
         typer.Argument(
             metavar="VERSION",
-            help="Of a registered model: NAME@ALIAS or NAME:3.",
+            help="Version of a registered model: NAME@ALIAS or NAME:3.",
             autocompletion=complete_run,
         ),
     ],
@@ -209,10 +209,10 @@ def verify(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run a job's gate again for a version, on answers given now, to see whether it has drifted.
+    """Run a job's gate again with new answers, to see whether a version has drifted.
 
-    Exits as the gate decides, and 5 where the files of the model are not those that were
-    registered. What its answers have gained and lost since it was promoted is printed, too.
+    Exits with the gate's code, or with 5 if the model's files are not the registered ones. Cases
+    gained and lost since its promotion are printed, too.
 
     [dim]$ unitune verify triage@production evals/unitune.yaml --budget 2[/dim]
     """

@@ -1,4 +1,4 @@
-"""Commands about models: base models here, checkpoints and weights at vendors."""
+"""Implement the commands for base models, checkpoints and downloaded weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from unitune.errors import Unsupported
 
 base_models = typer.Typer(name="base-models", no_args_is_help=False, invoke_without_command=True)
 
-BackendName = Annotated[str, backend_option("Whose models: a backend that keeps them.")]
+BackendName = Annotated[str, backend_option("Backend that stores base models on this machine.")]
 
 
 @base_models.callback()
 def list_base_models(
     context: typer.Context, *, backend: BackendName = "local", json: Json = False
 ) -> None:
-    """List the base models that can be tuned here, and which are on this machine.
+    """List the base models that can be tuned here and those already downloaded.
 
     [dim]$ unitune base-models
     $ unitune base-models pull smollm2-135m-instruct[/dim]
@@ -56,13 +56,13 @@ def list_base_models(
 
 @base_models.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="An offered model, a hub name or a folder.")],
+    name: Annotated[str, typer.Argument(help="Offered model, name on the hub, or folder.")],
     *,
     backend: BackendName = "local",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Fetch a base model once.
+    """Download a base model, unless it is already stored.
 
     [dim]$ unitune base-models pull smollm2-135m-instruct[/dim]
     """
@@ -72,7 +72,7 @@ def pull(
 
     keeper = registry.backend(backend)
     if not isinstance(keeper, Stores):
-        raise Unsupported(f"backend {backend!r} keeps no models on this machine.")
+        raise Unsupported(f"backend {backend!r} does not store models on this machine.")
     with download_progress(quiet=quiet or json):
         stored = keeper.pull(name)
     if json:
@@ -82,7 +82,7 @@ def pull(
 
 
 def checkpoints(run: RunId = NEWEST, *, json: Json = False) -> None:
-    """List the models that were saved during a run's training.
+    """List the models saved during a run's training.
 
     [dim]$ unitune checkpoints r2611[/dim]
     """
@@ -110,13 +110,13 @@ def download(
     run: RunId = NEWEST,
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the weights go.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the weights.")
     ] = Path(),
     step: Annotated[
-        int | None, typer.Option(help="Those of a checkpoint: unitune checkpoints RUN.")
+        int | None, typer.Option(help="Step of a checkpoint (see `unitune checkpoints RUN`).")
     ] = None,
 ) -> None:
-    """Download the weights of a run's model, where its vendor hands them out.
+    """Download the weights of a run's model, if its vendor provides them.
 
     [dim]$ unitune download r2611 -o weights[/dim]
     """

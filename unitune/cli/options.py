@@ -1,4 +1,4 @@
-"""Options that several commands share; imports nothing heavy, so that ``--help`` stays fast."""
+"""Define the options that several commands share; ``--help`` stays fast without heavy imports."""
 
 from __future__ import annotations
 
@@ -21,74 +21,74 @@ if TYPE_CHECKING:
 def parse_usd(text: str) -> Decimal:
     """Return an amount such as ``2.50`` or ``$2.50``."""
     if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
-        raise typer.BadParameter(f"{text!r}; write an amount of US dollars such as 2.50.")
+        raise typer.BadParameter(f"{text!r} is not an amount of US dollars such as 2.50.")
     return Decimal(text.strip().removeprefix("$"))
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and return at once.")]
-JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.")]
-JOB_FILE = Path("unitune.yaml")  # the job of a command that names none
+JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="Job file.")]
+JOB_FILE = Path("unitune.yaml")  # the default of every command
 RunId = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A run's id, the first letters of it, newest, NAME:3 or NAME@ALIAS.",
+        help="Run id or its first letters, newest, NAME:3 or NAME@ALIAS.",
         autocompletion=complete_run,
     ),
 ]
-NEWEST = "newest"  # as of `unitune.run.run`, which ``--help`` need not load
+NEWEST = "newest"  # copied from `unitune.run.run`, which is slow to import
 
 
 def backend_option(meaning: str) -> Any:
-    """Return the option ``--backend``; its names are completed."""
+    """Return the option ``--backend`` with completion of backend names."""
     return typer.Option("--backend", metavar="NAME", help=meaning, autocompletion=complete_backend)
 
 
-OtherBackend = Annotated[str | None, backend_option("As if the job file named this backend.")]
+OtherBackend = Annotated[str | None, backend_option("Backend to use instead of the job's.")]
 BudgetUsd = Annotated[
     Decimal | None,
-    typer.Option(metavar="USD", parser=parse_usd, help="The most that it may cost."),
+    typer.Option(metavar="USD", parser=parse_usd, help="Maximum cost in US dollars."),
 ]
 AllowUnpriced = Annotated[
-    bool, typer.Option("--allow-unpriced", help="Go on although a price is unknown or old.")
+    bool,
+    typer.Option("--allow-unpriced", help="Continue although a price is unknown or out of date."),
 ]
 AllowDuplicate = Annotated[
     bool,
-    typer.Option("--allow-duplicate", help="Train although the same training was run before."),
+    typer.Option("--allow-duplicate", help="Train even if the same training was run before."),
 ]
 OwnPrices = Annotated[
     list[str],
     typer.Option(
         metavar="[BACKEND:]KIND=USD",
-        help="A price of your own for this once, such as training=2.40 or local:machine=0.85; "
-        "wins over all others.",
+        help="Price for this command, e.g. training=2.40; overrides all others (repeatable).",
         default_factory=list,
         show_default=False,
     ),
 ]
-MAX_REQUESTS = 10**10  # as of `unitune.job.tuning`, which ``--help`` need not load
+MAX_REQUESTS = 10**10  # copied from `unitune.job.tuning`, which is slow to import
 RequestsMonth = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, max=MAX_REQUESTS, help="Requests a month, for the total cost."
+        metavar="N", min=1, max=MAX_REQUESTS, help="Requests per month, for the total cost."
     ),
 ]
 DeployOptions = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="For a deployment, the backend's own, such as hardware; repeatable.",
+        help="Backend-specific deployment option, e.g. hardware=1xH100 (repeatable).",
     ),
 ]
 
 
 def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
-    """Return the prices that `OwnPrices` stands for.
+    """Return the prices given with ``--price``.
 
     Raises:
-        UserError: A text is no price.
+        UserError: A text is not a price.
     """
     from unitune.job.prices import KINDS, UNITS, PriceEntry
 
@@ -100,22 +100,23 @@ def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
             prices.append(PriceEntry.model_validate({"backend": other or backend, kind: amount}))
         except ValueError as error:
             raise UserError(
-                f"--price is {text!r}; write KIND=USD such as training=2.40 or hosting=1.70/hour. "
+                f"--price {text!r} is invalid. Write KIND=USD, e.g. training=2.40 or "
+                "hosting=1.70/hour. "
                 f"Kinds: {', '.join(KINDS)}. Units: {', '.join(UNITS)}."
             ) from error
     return prices
 
 
 def parse_deploy_options(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """Return the options of a deployment that `DeployOptions` stands for.
+    """Return the deployment options given with ``--option``.
 
     Raises:
-        UserError: A pair is no KEY=VALUE.
+        UserError: A pair is not KEY=VALUE.
     """
     options: dict[str, JsonValue] = {}
     for pair in pairs or ():
         key, _, value = pair.partition("=")
         if not (key and value):
-            raise UserError(f"--option is {pair!r}; write KEY=VALUE.")
+            raise UserError(f"--option {pair!r} is invalid. Write KEY=VALUE.")
         options[key] = value
     return options

@@ -1,13 +1,8 @@
-"""Results go to standard output, progress and errors to standard error.
+"""Print results to standard output, and progress and errors to standard error.
 
-With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
-result. Colours are rich's affair (it honours NO_COLOR and pipes). Lines are broken for a terminal,
-or where COLUMNS says so: in a log, and for grep, paths, sentences and rows of tables stay whole.
-
-Whatever is printed is text: no markup, no emoji, no escape sequence, whoever wrote it. Styles come
-by `Text.assemble` and styles of columns. What people read has its control characters replaced
-wherever it goes, since logs are shown on terminals, too. Data stays what it is: JSON by escapes
-that mean the same, and other texts as they are in a file or a pipe.
+Lines are wrapped only for a terminal or if COLUMNS is set, so that logs and grep see whole lines.
+Printed text is never markup. Control characters are replaced in text for people, also in logs;
+JSON escapes them, and other data stays unchanged in a file or a pipe.
 """
 
 from __future__ import annotations
@@ -35,26 +30,24 @@ if TYPE_CHECKING:
     from unitune.findings import Finding, Severity
 
 SEVERITY_STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
-SHOWN_FINDINGS = 12  # so many findings of a severity fill a screen; `--json` has them all
-# Columns of a terminal below which a text that may be folded cannot be read any more
-MIN_FOLDED_WIDTH = 8
-# Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory
-MAX_WIDTH = 2_000
+SHOWN_FINDINGS = 12  # per severity, to fit on a screen; `--json` has them all
+MIN_FOLDED_WIDTH = 8  # columns; narrower folded text is unreadable
+MAX_WIDTH = 2_000  # columns; lines are padded, so a huge COLUMNS would exhaust the memory
 TRAILING_BLANKS = re.compile(r" +(?=\n)")
 
 
 class Terminal(Console):
-    """A console on which texts do nothing but appear."""
+    """Console that prints strings literally: no markup, highlighting, emoji or controls."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         given: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, **options}
         super().__init__(stderr=stderr, **given)
         is_limited = self.is_terminal or os.environ.get("COLUMNS")
-        if not is_limited or self.width > MAX_WIDTH:  # once set, it does not follow the terminal's
+        if not is_limited or self.width > MAX_WIDTH:  # a set width no longer follows the terminal
             self.width = MAX_WIDTH
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; in a log without the blanks by which a table fills its lines."""
+        """Print; in a log, without the trailing blanks of tables."""
         if self.is_terminal:
             super().print(*objects, **options)
             return
@@ -64,13 +57,13 @@ class Terminal(Console):
         self.file.flush()
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a string as a text, its control characters visible."""
+        """Return a string as text with visible control characters."""
         return super().render_str(printable(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Return the segments of a renderable; control characters of its texts are visible."""
+        """Return the segments of a renderable with visible control characters."""
         if isinstance(renderable, Text) and renderable.plain != printable(renderable.plain):
             renderable = renderable.copy()
             renderable.plain = printable(renderable.plain)
@@ -90,12 +83,11 @@ def aside() -> Console:
 
 
 def print_json(value: BaseModel | Mapping[str, object], *, indent: int | None = 2) -> None:
-    """Print one JSON object, all of it.
+    """Print one JSON object.
 
     Args:
-        value: A document, or the fields of an object; models, dates and paths in it are written
-            as pydantic writes them.
-        indent: None: on one line.
+        value: Document or fields of an object, serialised as pydantic does.
+        indent: Number of spaces; None prints one line.
     """
     from pydantic_core import to_json
 
@@ -103,8 +95,8 @@ def print_json(value: BaseModel | Mapping[str, object], *, indent: int | None = 
 
 
 def print_json_text(text: str) -> None:
-    """Print JSON so that no terminal obeys it and any encoding carries it; it means the same."""
-    # None: a buffer in memory, which takes every character.
+    """Print JSON with control characters, and those its encoding lacks, as JSON escapes."""
+    # A buffer in memory has no encoding and takes every character.
     utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     _write((CONTROL if utf else NOT_ASCII).sub(_json_escape, text))
 
@@ -118,19 +110,19 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def print_raw(text: str, end: str = "\n") -> None:
-    """Print a text as it is, for a file or a pipe; a terminal is not to obey it."""
+    """Print a text unchanged to a file or a pipe, and with visible controls to a terminal."""
     _write(printable(text) if sys.stdout.isatty() else text, end)
 
 
 def _write(text: str, end: str = "\n") -> None:
-    print(text, end=end, flush=True)  # noqa: T201 - the one place for what rich must not wrap
+    print(text, end=end, flush=True)  # noqa: T201 - the one place for text that rich must not wrap
 
 
 def confirmed(question: str, *, err: bool = True) -> bool:
-    """Ask a person; who ends the input instead of answering says no.
+    """Ask a yes-or-no question; the end of input counts as no.
 
     Args:
-        question: What yes agrees to.
+        question: Question to ask.
         err: Whether the prompt goes to standard error.
     """
     try:
@@ -140,11 +132,11 @@ def confirmed(question: str, *, err: bool = True) -> bool:
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
-    """Print findings to standard output, the gravest first; the same finding once."""
+    """Print findings to standard output, most severe first, each one once."""
     from unitune.findings import grouped
 
     findings = tuple(findings)
-    apart = "\n" if console().is_terminal else " "  # a line of a log says all
+    apart = "\n" if console().is_terminal else " "  # a log gets one line
     for severity, style in SEVERITY_STYLES.items():
         groups = grouped(finding for finding in findings if finding.severity == severity)
         for group in groups[:SHOWN_FINDINGS]:
@@ -166,7 +158,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
-    """Print findings to standard error, a line each; the same advice once."""
+    """Print findings to standard error, one line each, without repeating the same advice."""
     shown_fixes: set[str] = set()
     for finding in findings:
         fix = "" if finding.fix in shown_fixes else f" {finding.fix}"
@@ -183,7 +175,7 @@ def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
 
 
 def exit_for_errors(findings: Iterable[Finding]) -> None:
-    """Exit when there are errors: 5 for a leak, 6 when only the budget speaks against, else 2."""
+    """Exit if there are errors: 5 for a leak, 6 if all concern the budget, else 2."""
     from unitune.cost.budget import BUDGET_CODES
 
     codes = {finding.code for finding in findings if finding.severity == "error"}
@@ -197,9 +189,9 @@ def new_table(*headings: str, right: Container[str] = (), fold: Container[str] =
     """Return an empty table without rules.
 
     Args:
-        headings: Of its columns.
-        right: Columns that are aligned to the right, as numbers are.
-        fold: Columns whose texts may be broken; all others stay on one line.
+        headings: Headings of its columns.
+        right: Columns that are aligned to the right.
+        fold: Columns whose text may be wrapped.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:
@@ -213,7 +205,7 @@ def new_table(*headings: str, right: Container[str] = (), fold: Container[str] =
 
 
 def print_table(table: Table) -> None:
-    """Print a table; where the terminal is too narrow for it, row below row, and nothing is cut."""
+    """Print a table; if the terminal is too narrow, print one cell per line and cut nothing."""
     if fits(table):
         console().print(table)
         return
@@ -221,11 +213,13 @@ def print_table(table: Table) -> None:
         for column, cell in zip(table.columns, cells, strict=True):
             text = cell if isinstance(cell, Text) else Text(str(cell))
             line = Text.assemble((f"{column.header} ", "dim"), text)
-            console().print(line, soft_wrap=True)  # what the terminal breaks is copied whole
+            console().print(
+                line, soft_wrap=True
+            )  # text wrapped by the terminal can be copied whole
 
 
 def fits(table: Table) -> bool:
-    """Whether a table stands on the terminal as it is, with what may fold folded."""
+    """Return whether a table fits on the terminal once its foldable columns are wrapped."""
     widths = (
         max(console().measure(cell).maximum for cell in (column.header, *column.cells))
         if column.no_wrap
@@ -246,5 +240,5 @@ def facts(rows: Mapping[str, str]) -> Table:
 
 
 def gigabytes(count: int) -> str:
-    """Return bytes in GB (10⁹ bytes)."""
+    """Return a number of bytes in GB (10⁹ bytes)."""
     return f"{count / 1e9:.1f} GB"

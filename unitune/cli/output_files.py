@@ -1,8 +1,4 @@
-"""Files that the user names for a command's result: `-o`.
-
-`check_output` refuses, before anything is done, to overwrite what the command reads and any file
-that is not of the kind it writes; `replacing` then writes the file whole or not at all.
-"""
+"""Check and write the files that users pass with ``-o``."""
 
 from __future__ import annotations
 
@@ -18,16 +14,16 @@ from unitune.workspace import filesystem
 
 
 class Kind(StrEnum):
-    """What a command writes."""
+    """Kind of file that a command writes."""
 
     PLAN = "a saved plan"
     ROWS = "a file of JSON Lines"
     PAGE = "a page of unitune"
 
 
-# What stands in the first bytes of our pages
+# Found in the first bytes of unitune's pages
 PAGE_MARK, MARK_WITHIN = b'<meta name="generator" content="unitune">', 4096
-# Folders of links to what a process has opened, such as /dev/stdout
+# Folders of links to open files of the process, such as /dev/stdout
 STREAMS = (Path("/dev"), Path("/dev/fd"))
 
 
@@ -44,12 +40,11 @@ def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:
 
 
 def check_output(output: Path | None, kind: Kind, inputs: Iterable[Path]) -> None:
-    """Refuse a file that a result must not replace.
+    """Refuse an output file that must not be overwritten, before any work is done.
 
     Args:
-        output: Where the result is to go, if anywhere; what is no plain file, such as a pipe, may
-            be written to.
-        kind: Of the result; an empty file may become one of any kind.
+        output: File for the result, if any; a pipe or device is always allowed.
+        kind: Kind of the result; an empty file may be replaced by any kind.
         inputs: Files that the command reads.
 
     Raises:
@@ -58,25 +53,25 @@ def check_output(output: Path | None, kind: Kind, inputs: Iterable[Path]) -> Non
     if output is None:
         return
     if output.is_dir():
-        raise UserError(f"{output} is a folder; name a file.")
+        raise UserError(f"{output} is a folder; pass a file.")
     if not output.is_file():
         return
     if any(path.exists() and output.samefile(path) for path in inputs):
-        raise UserError(f"{output} is what the command reads; name another file.")
+        raise UserError(f"{output} is an input of the command; pass another file.")
     with output.open("rb") as file:
         if output.stat().st_size and not _is_of_kind(file, kind):
             raise UserError(
-                f"{output} is not {kind}, and was not overwritten. Name another file, or delete "
-                "that one first."
+                f"{output} is not {kind}, so it was not overwritten. Pass another file, or delete "
+                "this one first."
             )
 
 
 @contextmanager
 def replacing(output: Path) -> Generator[IO[bytes]]:
-    """Open a file that takes its place when it is whole; a link there is replaced.
+    """Open a temporary file that replaces `output` when it is complete; a link is replaced.
 
     Raises:
-        OSError: It cannot be written; names the path that the user gave.
+        OSError: It cannot be written; the error has the path that the user gave.
     """
     try:
         if output.exists() and not output.is_file():

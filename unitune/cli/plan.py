@@ -1,4 +1,4 @@
-"""Commands about what a job costs: plan, cost, and apply a plan that was saved."""
+"""Implement the commands about the cost of a job: plan, apply and cost."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ if TYPE_CHECKING:
     from unitune.planning.preflight import ResolvedJob
 
 Backends = Annotated[
-    list[str] | None, backend_option("As if the job named it; several: side by side.")
+    list[str] | None, backend_option("Backend to plan on; several are compared (repeatable).")
 ]
-AllBackends = Annotated[
-    bool, typer.Option("--all", help="On every backend that anything is known of.")
-]
+AllBackends = Annotated[bool, typer.Option("--all", help="Compare every supported backend.")]
 Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Time a few steps on this machine first.")
+    bool, typer.Option("--calibrate", help="Time a few training steps on this machine first.")
 ]
 Quote = Annotated[
-    bool, typer.Option("--quote", help="Upload the rows and request the vendor's own price.")
+    bool, typer.Option("--quote", help="Upload the rows and request the vendor's quote.")
 ]
 CountWithVendor = Annotated[
     bool,
-    typer.Option("--count-with-vendor", help="Upload a sample of rows; the vendor counts it."),
+    typer.Option("--count-with-vendor", help="Upload a sample of rows for the vendor to count."),
 ]
 ShowTokens = Annotated[
-    bool, typer.Option("--show-tokens", help="Print rows with their trained tokens coloured.")
+    bool, typer.Option("--show-tokens", help="Print rows with the trained tokens in colour.")
 ]
-ShownRows = Annotated[int, typer.Option(min=1, metavar="N", help="How many, with --show-tokens.")]
+ShownRows = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of rows for --show-tokens.")
+]
 SavedPlan = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="PLAN", help="Save the plan, for `unitune apply`."),
+    typer.Option("--output", "-o", metavar="PLAN", help="Save the plan for `unitune apply`."),
 ]
 BasePlan = Annotated[
     Path | None,
-    typer.Option(metavar="PLAN", help="With --markdown: what changed since a saved plan."),
+    typer.Option(metavar="PLAN", help="Saved plan whose changes --markdown shows."),
 ]
-Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
-PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown for a pull request.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="Saved plan, e.g. plan.json.")]
 
 
 def plan(
@@ -80,10 +80,10 @@ def plan(
     markdown: Markdown = False,
     json: Json = False,
 ) -> None:
-    r"""Say what a job would cost and take, and start nothing.
+    """Show the cost, time and memory of a job without starting anything.
 
-    Findings, tokens, cost as a range, time and memory; `unitune run` refuses what this calls an
-    error. No vendor is called, and no extra has to be installed for a hosted backend.
+    Prints findings, tokens, the range of the cost, time and memory. `unitune run` refuses a job
+    whose plan has errors. No vendor is called, and a hosted backend needs no extra.
 
     [dim]$ unitune plan unitune.yaml
     $ unitune plan unitune.yaml --all
@@ -99,7 +99,7 @@ def plan(
 
     names = _backend_names(backend, all_backends=all_backends)
     if against is not None and not markdown:
-        raise UserError("--against is for --markdown, which prints what has changed; give both.")
+        raise UserError("--against needs --markdown, which prints the changes; pass both.")
     check_output(output, Kind.PLAN, [file, *([against] if against else [])])
     job = Job.load(file).with_budget(budget)
     job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
@@ -125,7 +125,7 @@ def plan(
         planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
     if output is not None and not planned.errors:
         text = saved_text(planned, output, file)
-        with replacing(output) as plan_file:  # before anything is printed: no one may be reading
+        with replacing(output) as plan_file:  # before printing: standard output may be closed
             plan_file.write(text.encode())
     if markdown:
         _print_markdown(planned, against)
@@ -142,7 +142,7 @@ def _backend_names(backend: list[str] | None, *, all_backends: bool) -> list[str
     from unitune.backends import registry
 
     if all_backends and backend:
-        raise UserError("give --all or --backend, not both.")
+        raise UserError("pass --all or --backend, not both.")
     if all_backends:
         return [name for name in registry.offer_names() if name != "fake"]
     return backend or []
@@ -152,7 +152,7 @@ def _refuse_for_several(**options: object) -> None:
     for name, value in options.items():
         if value:
             option = name.replace("_", "-")
-            raise UserError(f"--{option} is for one backend; name one with --backend.")
+            raise UserError(f"--{option} works with one backend; pass one with --backend.")
 
 
 def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
@@ -162,8 +162,8 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
 
     if job.data.train is None:
         raise UserError(
-            f"job {job.name!r} names no rows to train on, so that it is planned on no backend but "
-            "its own: unitune plan without --all and --backend."
+            f"job {job.name!r} has no training rows, so it can only be planned on its own backend. "
+            "Leave out --all and --backend."
         )
     with working("reading rows, counting tokens", quiet=json):
         planned = plans(job, names)
@@ -171,7 +171,7 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
 
 
 def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
-    """Return a plan, with what a comparison of the job would refuse."""
+    """Return a plan with the findings that would make a comparison refuse the job."""
     from unitune.evaluate.readiness import readiness_findings
     from unitune.planning.plan import comparison_plan, plan
 
@@ -210,9 +210,9 @@ def apply(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Launch what a saved plan says, and only that.
+    """Launch a saved plan exactly as it was saved.
 
-    Refused with exit code 5 when the job, its rows or the prices have changed since.
+    Exits 5 if the job, its rows or the prices have changed since.
 
     [dim]$ unitune plan unitune.yaml -o plan.json
     $ unitune apply plan.json[/dim]
@@ -226,8 +226,7 @@ def apply(
     job = saved.job_of(planned, file)
     if planned.charge == "unknown" and not allow_unpriced:
         raise OverBudget(
-            f"{file} does not know what the training costs. Take it all the same with "
-            "--allow-unpriced."
+            f"{file} has no price for the training. Pass --allow-unpriced to launch it anyway."
         )
     with working("reading rows, looking for leaks", quiet=quiet or json):
         resolved = preflight(job)
@@ -248,18 +247,18 @@ def cost(
     *,
     backend: Annotated[
         list[str] | None,
-        backend_option("Of this backend; several: side by side, then each in full."),
+        backend_option("Backend to price; several are compared (repeatable)."),
     ] = None,
     all_backends: AllBackends = False,
     requests: RequestsMonth = None,
     price: OwnPrices,
     json: Json = False,
 ) -> None:
-    """Say what a tuned model costs in total, and from which volume it beats prompting.
+    """Show the total cost of ownership, and the volume from which tuning pays off.
 
-    Training, hosting and requests over the months that the model lives, against the prompted base
-    and the newest untuned model. How it will be used stands in the job (`usage`), or is measured
-    in its newest comparison, or counted. No vendor is called.
+    Compares training, hosting and requests over the model's lifetime with the prompted base model
+    and the newest untuned model. Usage comes from the job (`usage`), its newest comparison, or a
+    count of tokens. No vendor is called.
 
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --all

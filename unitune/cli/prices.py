@@ -1,4 +1,4 @@
-"""Commands about prices: what is known, how old it is, and what vendors say now."""
+"""Implement the commands for prices: show the known ones and refresh them from vendors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _ShowsByDefault(TyperGroup):
-    """Takes ``prices openai`` for ``prices show openai``."""
+    """Command group that reads ``prices openai`` as ``prices show openai``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         is_help = args[:1] in (["-h"], ["--help"])
@@ -32,19 +32,20 @@ class _ShowsByDefault(TyperGroup):
 prices = typer.Typer(
     name="prices",
     cls=_ShowsByDefault,
-    help="Show prices with their age and source; `refresh` requests them from vendors.",
+    help="Show prices with age and source, or fetch current ones from vendors.",
 )
 
 Whose = Annotated[
-    str | None, typer.Argument(metavar="BACKEND", help="Only of this backend.", show_default=False)
+    str | None,
+    typer.Argument(metavar="BACKEND", help="Backend (default: all).", show_default=False),
 ]
 
 
 @prices.command()
 def show(backend: Whose = None, *, json: Json = False) -> None:
-    """List the prices of all backends in short, or of one in full: age, source, who wrote them.
+    """List the prices of all backends, or of one with age, source and author.
 
-    No vendor is called. Your own prices come from ./prices.yaml and ~/.config/unitune/prices.yaml.
+    No vendor is called. Your own prices are in ./prices.yaml and ~/.config/unitune/prices.yaml.
 
     [dim]$ unitune prices
     $ unitune prices openai[/dim]
@@ -67,17 +68,18 @@ def refresh(
     backend: Whose = None,
     *,
     user: Annotated[
-        bool, typer.Option("--user", help="Write your own file instead of ./prices.yaml.")
+        bool,
+        typer.Option("--user", help="Write to ~/.config/unitune/prices.yaml, not ./prices.yaml."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
     json: Json = False,
 ) -> None:
-    """Fetch prices, limits and dates from vendors; show what changes, and write it if you agree.
+    """Fetch prices, limits and dates from vendors, and write them if you agree.
 
-    Only what they publish by machine: prices of AWS, Azure and Hugging Face, the days on which
-    models of OpenAI and Bedrock stop, Together's limits. It never runs by itself.
-    Prices in ./prices.yaml never lower a price that is known without it; those in your own file
-    (--user) can.
+    Covers the data that vendors publish in machine-readable form: prices of AWS, Azure and Hugging
+    Face, retirement dates of OpenAI's and Bedrock's models, and Together's limits. It never runs
+    automatically. ./prices.yaml can only raise a known price; your own file (--user) can also lower
+    it.
 
     [dim]$ unitune prices refresh azure
     $ unitune prices refresh --user --yes[/dim]
@@ -107,11 +109,11 @@ def refresh(
     elif written:
         console().print(f"Written to {file}.")
     elif changed:
-        aside().print(f"Nothing written; --yes writes to {file}.")
+        aside().print(f"Nothing was written. Pass --yes to write to {file}.")
 
 
 def _fetch(backend: str | None) -> tuple[dict[str, PriceUpdate], list[str]]:
-    """Return what a vendor publishes, or all, and which of all could not be read."""
+    """Return what one or all vendors publish, and a message per vendor that failed."""
     from unitune.backends import registry
     from unitune.workspace.today import today
 

@@ -1,11 +1,7 @@
-"""How far work has come and how long it still takes: a comparison's answers, and other long steps.
+"""Show the progress of comparisons and other long steps on standard error.
 
-Steps count themselves by `unitune.workspace.progress`: bytes of files that are read or sent, rows
-that are searched. What cannot be counted shows for how long it has been going on.
-
-On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
-Everything here goes to standard error. Not here: a training (`unitune.cli.watch`), which takes the
-ledger.
+A terminal shows a live bar, a pipe or a CI log a plain line now and then, ``quiet`` nothing. Steps
+report their progress through `unitune.workspace.progress`.
 """
 
 from __future__ import annotations
@@ -36,17 +32,17 @@ from unitune.workspace.progress import shown_by
 if TYPE_CHECKING:
     from unitune.evaluate.inference.engine import EvaluationProgress
 
-LOG_SECONDS = 10.0  # where no live bar can be drawn, a line is printed this often
-DRAW_SECONDS = 0.05  # more often a bar is not moved, however often its step is counted
-# Each takes 0.8 ms: ten a second, as rich has it, took 7 % of the processor time that reading rows
-# takes where eight processes share a core
+LOG_SECONDS = 10.0  # between two lines without a live bar
+DRAW_SECONDS = 0.05  # minimum time between two updates of a bar
+# A refresh takes 0.8 ms: rich's default of ten per second took 7 % of the processor time of reading
+# rows when eight processes shared a core.
 REFRESHES_PER_SECOND = 3
-WIDE = 100  # columns of a terminal that has room for every figure
+WIDE = 100  # minimum columns of a terminal for all figures
 
 
 @contextmanager
 def evaluation_progress(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None]]:
-    """Yield a callback that shows how far each contender has come; show other steps meanwhile."""
+    """Yield a callback that shows each contender's progress; other steps are shown, too."""
     if quiet:
         yield lambda _: None
     elif not aside().is_terminal:
@@ -76,7 +72,7 @@ def _title(progress: EvaluationProgress) -> str:
 
 
 def _line_printer() -> Callable[[EvaluationProgress], None]:
-    """Return a callback that prints now and then what is done, of a batch each tenth once."""
+    """Return a callback that prints progress now and then, for a batch at each tenth."""
     tenths: set[tuple[str, int]] = set()
     printed = time.monotonic()
 
@@ -100,7 +96,7 @@ def _line_printer() -> Callable[[EvaluationProgress], None]:
 
 @contextmanager
 def download_progress(*, quiet: bool) -> Generator[None]:
-    """Show a download; where no live bar can be drawn, the name of each of its steps."""
+    """Show a download; without a live bar, print the name of each step."""
     printed: set[str] = set()
 
     def print_once(name: str, *_: int) -> None:
@@ -118,7 +114,7 @@ def download_progress(*, quiet: bool) -> Generator[None]:
 
 @contextmanager
 def working(what: str, *, quiet: bool) -> Generator[None]:
-    """Show what is being done: bars of the steps that are counted, else for how long already."""
+    """Show a running task: bars for counted steps, otherwise the elapsed time."""
     if quiet or not aside().is_terminal:
         yield
         return
@@ -160,7 +156,7 @@ def _progress(*columns: ProgressColumn, speed_estimate_period: float = 30) -> Pr
 
 
 class _PaceColumn(TimeRemainingColumn):
-    """The share and the time left of a step that is counted; of another, how long it has taken."""
+    """Column with the share done and the time left, or the elapsed time if nothing is counted."""
 
     def __init__(self) -> None:
         super().__init__(compact=True)
@@ -174,23 +170,23 @@ class _PaceColumn(TimeRemainingColumn):
 
 
 def text_column(form: str, *, folds: bool = False) -> TextColumn:
-    """Return a column of a bar's line; one that folds leaves the others their width."""
+    """Return a text column; one that folds is wrapped so that the others keep their width."""
     return TextColumn(form, markup=False, table_column=Column(no_wrap=not folds, overflow="fold"))
 
 
 def is_narrow() -> bool:
-    """Whether words beside a bar are to be few."""
+    """Return whether the terminal is too narrow for all figures."""
     return aside().width < WIDE
 
 
 def bar_column() -> BarColumn:
-    """Return a bar that keeps its width, however long the words beside it are."""
+    """Return a bar of fixed width."""
     return BarColumn(bar_width=12 if is_narrow() else 24, table_column=Column(no_wrap=True))
 
 
 @contextmanager
 def _bars() -> Generator[Callable[[str, int, int, str | None], None]]:
-    """Yield a callback that moves the bar of a name, drawn at its first call; None removes it."""
+    """Yield a callback that draws or moves the bar of a name; figures of None hide it."""
     columns = (
         text_column("{task.description}", folds=True),
         bar_column(),

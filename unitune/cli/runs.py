@@ -1,4 +1,4 @@
-"""Commands about launched runs: runs, show, watch, cancel, pause, resume, delete."""
+"""Implement the commands for launched runs: runs, show, watch, cancel, pause, resume, delete."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from unitune.cli.run_view import RunView
     from unitune.run.run import Run
 
-All = Annotated[bool, typer.Option("--all", help="Every run.")]
+All = Annotated[bool, typer.Option("--all", help="List every run.")]
 
 
 def runs(
     *,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How many, the newest first; 50 by default."),
+        typer.Option(metavar="N", min=1, help="Number of runs to list (default: 50)."),
     ] = None,
     all_runs: All = False,
     json: Json = False,
 ) -> None:
-    """List the newest runs, the newest first.
+    """List runs, newest first.
 
-    Those on this machine as they stand now, those at vendors as they were last seen (`unitune
-    watch --all`).
+    Runs on this machine show their current state, runs at vendors the state that was last polled.
+    `unitune watch --all` polls them.
 
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
@@ -48,7 +48,7 @@ def runs(
     from unitune.workspace.home import home
 
     if all_runs and limit is not None:
-        raise UserError("give --limit N or --all, not both.")
+        raise UserError("pass --limit N or --all, not both.")
     listed, unreadable = run_listing(None if all_runs else limit or SHOWN_RUNS)
     refresh_local(listed)
     shown = len(listed) + len(unreadable)
@@ -64,7 +64,7 @@ def runs(
     else:
         _print_runs(listed)
         if total > shown:
-            console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N, or --all.")
+            console().print(f"Newest {shown:,} of {total:,} runs. For more: --limit N or --all.")
     for problem in unreadable:
         aside().print(str(problem))
     if unreadable:
@@ -113,14 +113,14 @@ def watch(
     run: RunId = NEWEST,
     *,
     all_runs: Annotated[
-        bool, typer.Option("--all", help="Every run that has not ended, from this one process.")
+        bool, typer.Option("--all", help="Follow every active run from this process.")
     ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Follow a run to its end; Ctrl-C leaves it running.
+    """Follow a run until it ends; Ctrl-C leaves it running.
 
-    With --json each event is a line of its own; with --all each change of a run's state is.
+    With --json, prints one line per event; with --all, one line per change of state.
 
     [dim]$ unitune watch r2611
     $ unitune watch --all[/dim]
@@ -129,7 +129,7 @@ def watch(
     from unitune.run.run import find_run
 
     if all_runs and run != NEWEST:
-        raise UserError("name one run, or give --all.")
+        raise UserError("pass one run or --all, not both.")
     if all_runs:
         follow_all(json=json)
         return
@@ -149,12 +149,12 @@ def cancel(
     job: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="Not the run's own job, but a second one that carries its key."
+            metavar="ID", help="Duplicate job at the vendor to cancel instead of the run's own job."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """End a run; what it has learned is not kept as a model.
+    """Cancel a run; its partly trained model is not kept.
 
     [dim]$ unitune cancel r2611[/dim]
     """
@@ -174,7 +174,7 @@ def cancel(
 
 
 def pause(run: RunId = NEWEST, *, json: Json = False) -> None:
-    """Stop a run for now, and return when it stands; `unitune resume` goes on with it.
+    """Pause a run and return when it has stopped; continue with `unitune resume`.
 
     [dim]$ unitune pause r2611[/dim]
     """
@@ -190,7 +190,7 @@ def pause(run: RunId = NEWEST, *, json: Json = False) -> None:
     elif paused.state is State.PAUSED:
         console().print(f"{paused.id} is paused; resume with: unitune resume {paused.id}")
     else:
-        console().print(f"{paused.id} has {paused.state}; nothing is left to pause.")
+        console().print(f"{paused.id} has {paused.state}; there is nothing to pause.")
 
 
 def resume(
@@ -198,15 +198,15 @@ def resume(
     *,
     adopt: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="For an uncertain run: the backend's job that is its own."),
+        typer.Option(metavar="ID", help="Job at the vendor that belongs to this uncertain run."),
     ] = None,
     resubmit: Annotated[
-        bool, typer.Option("--resubmit", help="For an uncertain run: there is no such job.")
+        bool, typer.Option("--resubmit", help="Submit an uncertain run again: it has no job.")
     ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Resume a run that was interrupted, paused or killed, from its last checkpoint.
+    """Resume an interrupted, paused or killed run from its last checkpoint.
 
     [dim]$ unitune resume r2611[/dim]
     """
@@ -222,18 +222,19 @@ def delete(
     run: RunId,
     *,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask; needs the run's whole id.")
+        bool, typer.Option("--yes", help="Skip the confirmation; needs the full run id.")
     ] = False,
     reports: Annotated[
-        bool, typer.Option("--reports", help="The reports of its evaluation, too.")
+        bool, typer.Option("--reports", help="Also delete the reports of its evaluation.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Forget the run even if something cannot be deleted.")
+        bool, typer.Option("--force", help="Remove the run even if something cannot be deleted.")
     ] = False,
 ) -> None:
-    """Delete what a run left: files and model at the vendor, its folder, its place in the ledger.
+    """Delete a run's files and model, here and at the vendor, and its ledger entry.
 
-    Says first what that is, and asks; a script says --yes. Reports stay without --reports.
+    Lists them first and asks for confirmation; a script passes --yes. Without --reports, reports
+    are kept.
 
     [dim]$ unitune delete r2611
     $ unitune delete r261126-4f7h2k9q3w --yes[/dim]
@@ -242,19 +243,19 @@ def delete(
     from unitune.run.run import find_run
 
     doomed = find_run(run)
-    aside().print(f"To be deleted of run {doomed.id}, {doomed.name}:")
+    aside().print(f"Deleting run {doomed.id}, {doomed.name}, removes:")
     for item in doomed.inventory(reports=reports):
         aside().print(f"  {item}", soft_wrap=True)
     command = f"unitune delete {doomed.id} --yes"
     if yes and run != doomed.id:
-        raise UserError(f"--yes needs the whole id: {command}")
+        raise UserError(f"--yes needs the full run id: {command}")
     if not yes and not is_interactive():
-        raise UserError(f"nothing was deleted without confirmation. To delete it: {command}")
+        raise UserError(f"nothing was deleted without confirmation. To delete the run: {command}")
     if not yes and not confirmed("Delete it?"):
         raise UserError("nothing was deleted.")
     failures = doomed.delete(force=force, reports=reports)
     for failure in failures:
         aside().print(Text.assemble(("not deleted", "yellow"), f" {failure}"))
     if failures and not force:
-        raise UserError(f"run {doomed.id} is kept. To forget it all the same: --force")
+        raise UserError(f"run {doomed.id} was kept. Pass --force to remove it anyway.")
     console().print(f"{doomed.id} is deleted.")

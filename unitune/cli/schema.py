@@ -1,8 +1,7 @@
-"""The command `unitune schema`: JSON Schemas of documents, and the one beside a job for editors.
+"""Implement `unitune schema` and write the JSON Schema next to a job for editors.
 
-A job's first line names the schema beside it, as the YAML language server reads it (VS Code,
-JetBrains, Neovim, Helix): keys, scorers, contenders and the options of each backend are then
-completed and checked while a job is written.
+A job's first line refers to that schema for the YAML language server (VS Code, JetBrains, Neovim,
+Helix), which completes and checks keys and options.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from unitune.cli.output_files import replacing
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-READ_DOCUMENTS = ("job", "offer", "prices")  # documents that people write; the others are printed
+READ_DOCUMENTS = ("job", "offer", "prices")  # written by people; the others are printed
 DocumentName = Literal[
     "job",
     "plan",
@@ -38,7 +37,7 @@ DocumentName = Literal[
     "prices",
     "price-list",
 ]
-# Where the model of each stands; loaded when its schema is asked for
+# Import paths of the models, loaded when a schema is requested
 MODELS: dict[DocumentName, str] = {
     "job": "unitune.job.job:Job",
     "plan": "unitune.planning.plan:Plan",
@@ -58,12 +57,14 @@ MODELS: dict[DocumentName, str] = {
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 BESIDE = "unitune.schema.json"
-# First of a job: github.com/redhat-developer/yaml-language-server, "Using inlined schema"
+# First line of a job: github.com/redhat-developer/yaml-language-server, "Using inlined schema"
 EDITOR_LINE = f"# yaml-language-server: $schema={BESIDE}\n"
 
 
 def schema(
-    name: Annotated[DocumentName, typer.Argument(metavar="NAME", help="Which document.")],
+    name: Annotated[
+        DocumentName, typer.Argument(metavar="NAME", help="Document: job, plan, verdict etc.")
+    ],
 ) -> None:
     """Print the JSON Schema of a document that unitune reads or writes.
 
@@ -73,7 +74,7 @@ def schema(
 
 
 def write_beside(job: Path) -> Path:
-    """Write the schema of jobs beside a job, unless one stands there, and return its path."""
+    """Write the job schema next to a job, unless it exists, and return its path."""
     target = job.parent / BESIDE
     if not target.exists():
         with replacing(target) as file:
@@ -82,7 +83,7 @@ def write_beside(job: Path) -> Path:
 
 
 def document_schema(name: DocumentName) -> dict[str, Any]:
-    """Return the JSON Schema of a document; of a job with the options of every backend."""
+    """Return the JSON Schema of a document; a job's includes the options of every backend."""
     mode = "validation" if name in READ_DOCUMENTS else "serialization"
     content = document_model(name).model_json_schema(mode=mode)
     if name == "job":
@@ -91,7 +92,7 @@ def document_schema(name: DocumentName) -> dict[str, Any]:
 
 
 def _describe_options(job: dict[str, Any]) -> None:
-    """Say under `options` what each backend takes; of backends not installed here, anything."""
+    """Add the options of each installed backend; other backends accept anything."""
     from unitune.backends import registry
 
     known: dict[str, Any] = {}
@@ -106,6 +107,6 @@ def _describe_options(job: dict[str, Any]) -> None:
 
 
 def document_model(name: DocumentName) -> type[BaseModel]:
-    """Return the model whose JSON Schema describes a document."""
+    """Return the pydantic model of a document."""
     model: type[BaseModel] = resolve_name(MODELS[name])
     return model

@@ -1,7 +1,4 @@
-"""The commands `unitune serve` and `ui`: servers on this machine.
-
-One answers as OpenAI's chat completions do, the other has a page about runs and comparisons.
-"""
+"""Implement `unitune serve` (an OpenAI-compatible server) and `unitune ui` (a local web page)."""
 
 from __future__ import annotations
 
@@ -27,8 +24,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORT = 8000
-HERE = "local"  # the backend that keeps base models on this machine
-MOST_SHOWN = 500  # characters of a system message that the example repeats
+HERE = "local"  # the backend that stores base models on this machine
+MOST_SHOWN = 500  # characters of the longest system message shown in the example
 
 
 class _Served(NamedTuple):
@@ -36,7 +33,7 @@ class _Served(NamedTuple):
     backend: str
     model: str | TunedModel
     title: str
-    system: str | None = None  # the system message that all its training rows share
+    system: str | None = None  # the system message shared by all its training rows
 
 
 def serve(
@@ -44,41 +41,38 @@ def serve(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A run's id, the first letters of it, newest, NAME:3 or NAME@ALIAS; a base model "
-            "on this machine, or its folder.",
+            help="Run id, newest, NAME:3, NAME@ALIAS, or a local base model or folder.",
             autocompletion=complete_served,
         ),
     ] = NEWEST,
     *,
     port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="0: any that is free.")
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 chooses a free one.")
     ] = PORT,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where it listens; 0.0.0.0: to other machines.")
+        str, typer.Option(metavar="ADDRESS", help="Address to bind; 0.0.0.0 allows other machines.")
     ] = LOOPBACK,
     key_env: Annotated[
         str | None,
         typer.Option(
             metavar="VARIABLE",
-            help="The environment variable with the key that requests must carry; needed beyond "
-            "this machine.",
+            help="Variable with the key that requests must have; required by --host 0.0.0.0.",
         ),
     ] = None,
     chat_template_kwargs: Annotated[
         str,
         typer.Option(
             metavar="JSON",
-            help="Variables of the chat template, such as '{\"enable_thinking\": false}'; a "
-            "request may set its own.",
+            help="Variables of the chat template, e.g. '{\"enable_thinking\": false}'.",
             show_default=False,
         ),
     ] = "{}",
 ) -> None:
-    """Serve a tuned or base model of this machine, as OpenAI serves its own.
+    """Serve a tuned or base model on this machine with an OpenAI-compatible API.
 
-    Any client of OpenAI's chat completions can use it, with streams, log
-    probabilities and tools. Requests that come together are answered together.
-    Ctrl-C ends it, after the answers that have begun.
+    Any client of OpenAI's chat completions can use it, with streaming, log probabilities and tools.
+    Concurrent requests are batched. A request may set its own chat template variables. Ctrl-C stops
+    the server after the answers in progress.
 
     [dim]$ unitune serve
     $ unitune serve r2611 --port 8080
@@ -92,8 +86,8 @@ def serve(
     backend = registry.backend(served.backend)
     if not isinstance(backend, Serves):
         raise Unsupported(
-            f"{served.name} is at {served.backend}, which serves it itself; unitune serves models "
-            "of this machine. Where it answers only from a deployment: unitune deploy."
+            f"{served.name} is at {served.backend}, which serves it; unitune only serves models on "
+            "this machine. If it needs a deployment: unitune deploy."
         )
     kwargs = _kwargs(chat_template_kwargs)
     settings = ServerSettings(served.name, host, port, key, kwargs)
@@ -106,7 +100,7 @@ def _find(name: str) -> _Served:
     """Return the base model of this name, or the model of a run.
 
     Raises:
-        NotFoundError: There is neither.
+        NotFoundError: Neither exists.
         UserError: The run has no model.
     """
     from unitune.backends import registry
@@ -123,38 +117,38 @@ def _find(name: str) -> _Served:
         run = find_run(name)
     except NotFoundError as error:
         here = ", ".join(stored) or "none"
-        hint = f"Base models here: {here}; unitune base-models pull gets others."
+        hint = f"Base models here: {here}; download others with: unitune base-models pull NAME"
         raise NotFoundError(
             "run or base model on this machine", name, stored, f"`unitune runs` lists runs. {hint}"
         ) from error
     client = run.model
     assert run.tuned_model is not None, "it has a client"
     title = f"{run.id}, {run.name} on {run.base_model}"
-    # A version's name, or its alias, stays the same for clients when the run behind it changes.
+    # For clients, a version's name or alias stays the same when its run changes.
     known_as = run.id if name == NEWEST or run.id.startswith(name) else name
     return _Served(known_as, run.backend_name, run.tuned_model, title, client.system)
 
 
 def _key(host: str, variable: str | None) -> str | None:
-    """Return the key that requests must carry.
+    """Return the key that requests must have.
 
     Raises:
-        UserError: There is none, and other machines could send requests; or it is not set.
+        UserError: The key is missing although other machines could send requests, or is not set.
     """
     if variable is None:
         if not _is_loopback(host):
             raise UserError(
-                f"--host is {host}, so other machines could send requests: that needs a key. Put "
-                "one into an environment variable, such as SERVE_KEY=$(openssl rand -hex 24), and "
-                f"name it: --key-env SERVE_KEY. Or leave --host out, for {LOOPBACK}."
+                f"--host {host} lets other machines send requests, so a key is required. Set an "
+                "environment variable, such as SERVE_KEY=$(openssl rand -hex 24), and pass "
+                f"--key-env SERVE_KEY. Or leave out --host to use {LOOPBACK}."
             )
         return None
     key = os.environ.get(variable, "").strip()
     if not (key and key.isascii() and key.isprintable()):
         raise UserError(
-            f"--key-env names {variable}, which "
-            + ("holds what no header can carry." if key else "is not set or empty.")
-            + f" Set it, such as export {variable}=$(openssl rand -hex 24)."
+            f"--key-env is {variable}, which "
+            + ("has characters that a header cannot have." if key else "is unset or empty.")
+            + f" Set it, e.g. export {variable}=$(openssl rand -hex 24)."
         )
     return key
 
@@ -166,7 +160,7 @@ def _kwargs(text: str) -> dict[str, JsonValue]:
         value = None
     if not isinstance(value, dict):
         raise UserError(
-            f"--chat-template-kwargs is {text!r}, and must be an object in JSON, such as "
+            f"--chat-template-kwargs is {text!r}; it must be a JSON object such as "
             "'{\"enable_thinking\": false}'."
         )
     return value
@@ -194,11 +188,11 @@ def _announce(url: str, served: _Served, key_env: str | None) -> None:
         f'client = openai.OpenAI(base_url="{url}", api_key={key})',
         f'client.chat.completions.create(model="{served.name}", messages=[…])',
     ]
-    note = " Its training rows begin with a system message: send the same one."
+    note = " Its training rows begin with a system message; send the same one."
     aside().print(f"{served.title}.{note if served.system else ''}", style="dim")
     for example in (curl, client):
         aside().print("", *example, sep="\n", soft_wrap=True)
-    aside().print("\nCtrl-C ends it.", style="dim")
+    aside().print("\nPress Ctrl-C to stop.", style="dim")
 
 
 Port = Annotated[
@@ -208,22 +202,20 @@ Port = Annotated[
         min=0,
         max=65535,
         show_default=False,
-        help="Port of 127.0.0.1; by default any that is free.",
+        help="Port on 127.0.0.1 (default: any free port).",
     ),
 ]
 Browser = Annotated[
     bool,
-    typer.Option(
-        "--browser/--no-browser", help="Open it, where there is a screen.", show_default=False
-    ),
+    typer.Option("--browser/--no-browser", help="Open the page in a browser.", show_default=False),
 ]
 
 
 def ui(*, port: Port = 0, browser: Browser = True) -> None:
     """Show runs, comparisons with their cases, and deployments on a local page.
 
-    It prints the page's address, which only its owner can open, and follows
-    what goes on until Ctrl-C. Only notes on cases can be written there.
+    Prints the page's address, which only you can open, and updates the page until Ctrl-C. You can
+    add notes to cases there, but change nothing else.
 
     [dim]$ unitune ui
     $ unitune ui --port 8700 --no-browser[/dim]
@@ -234,9 +226,9 @@ def ui(*, port: Port = 0, browser: Browser = True) -> None:
 
     def announce(address: str) -> None:
         print_raw(address)
-        aside().print("Open this address here. Ctrl-C ends it.", style="dim")
+        aside().print("Open this address on this machine. Press Ctrl-C to stop.", style="dim")
 
-    # Elsewhere a browser may take over the terminal.
+    # Without a screen, a text browser could take over the terminal.
     screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
     has_screen = sys.platform == "darwin" or any(screens)
     app.serve(Ledger(home()), port, announce, browser=browser and has_screen)

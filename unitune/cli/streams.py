@@ -1,9 +1,8 @@
-r"""Standard output and standard error, whatever they lead to: a closed pipe, a full disk, ASCII.
+r"""Guard standard output and standard error against closed pipes, full disks and ASCII encodings.
 
-Who closes the pipe behind a command (``| head -1``) has seen enough of its result: it ends as
-SIGPIPE would end it, with 141 in a shell, which is no verdict. A failure of standard error is
-ignored and the work goes on: progress that no one reads is no reason to stop. Characters that an
-encoding lacks become escapes such as ``\u2026``.
+A closed standard output (``| head -1``) ends the command with exit code 141, as SIGPIPE would. A
+failure of standard error is ignored, and the work continues. Characters that an encoding lacks are
+written as escapes such as ``\u2026``.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-# 128 and the number of SIGPIPE, as shells have it. The signal itself would end a command in the
-# middle of its files, and whenever a vendor hangs up.
+# 128 plus the number of SIGPIPE, as in shells. The signal itself would end a command while it
+# writes files, and whenever a vendor closes a connection.
 CLOSED_PIPE = 141
 
 
@@ -44,14 +43,14 @@ class _GuardedStream:
 
 @contextmanager
 def guarded_streams() -> Generator[None]:
-    """Replace both streams by ones that cope with whatever stands behind them.
+    """Replace both streams by guarded ones.
 
     Raises:
-        SystemExit: `CLOSED_PIPE`, when standard output was written to and no one reads it.
-        OSError: Standard output cannot be written; names it.
+        SystemExit: Standard output was closed by its reader; the code is `CLOSED_PIPE`.
+        OSError: Standard output cannot be written.
     """
     with ExitStack() as stack:
-        # None: it was closed at the start.
+        # A stream is None if it was closed at the start.
         out, err = (
             stream or stack.enter_context(Path(os.devnull).open("w"))
             for stream in (sys.stdout, sys.stderr)
@@ -67,11 +66,11 @@ def guarded_streams() -> Generator[None]:
 
 
 def output_failed(error: OSError) -> NoReturn:
-    """End the command whose standard output cannot be written.
+    """End a command whose standard output cannot be written.
 
     Raises:
-        SystemExit: No one reads it any more.
-        OSError: The same error, with a name for the place.
+        SystemExit: Its reader closed it.
+        OSError: The same error, with "standard output" as its file name.
     """
     if sys.__stdout__ is not None:
         _discard(sys.__stdout__)
@@ -82,8 +81,8 @@ def output_failed(error: OSError) -> NoReturn:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what a stream still holds, and all that follows, to the null device."""
-    with suppress(OSError, ValueError):  # a stream of a test has no file
+    """Redirect a stream, with its buffered data, to the null device."""
+    with suppress(OSError, ValueError):  # a stream in a test has no file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)

@@ -1,7 +1,6 @@
-"""The run of a job, or those of a sweep: launched, followed, and how they ended.
+"""Launch the run of a job or the runs of a sweep, follow them and print how they ended.
 
-A sweep's runs at a vendor are launched together and watched together; those on this machine train
-one after another, each with its own bar.
+Runs at a vendor train at the same time; runs on this machine train one after another.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ def run_job(
     quiet: bool,
     json: bool,
 ) -> None:
-    """Launch a job's run, or its sweep's runs, and follow them to their ends.
+    """Launch a job's run, or the runs of its sweep, and follow them until they end.
 
     Raises:
-        UserError: Runs of a sweep are to be detached, and train on this machine, one by one.
-        RunFailed: One of them has no model.
-        Interrupted: The user pressed Ctrl-C; runs that are launched go on.
+        UserError: A sweep on this machine cannot be detached.
+        RunFailed: One of the runs has no model.
+        Interrupted: The user pressed Ctrl-C; launched runs continue.
     """
     allowed = {"allow_duplicate": allow_duplicate, "allow_unpriced": allow_unpriced}
     if not resolved.job.sweep:
@@ -56,8 +55,8 @@ def run_job(
     launches = launch_sweep(resolved, plan=plan, **allowed)
     if detach and resolved.offer.trains_here:
         raise UserError(
-            "the runs of a sweep train one after another on this machine, and the command launches "
-            "each when the one before has ended: leave --detach out, or put it in the background."
+            "a sweep on this machine trains one run after another, so this command must keep "
+            "running. Leave out --detach, or run the command in the background."
         )
     runs = follow_sweep(resolved, launches, detach=detach, quiet=quiet or json)
     if not detach:
@@ -67,10 +66,10 @@ def run_job(
 def follow_sweep(
     resolved: ResolvedJob, launches: Iterable[Run], *, quiet: bool, detach: bool = False
 ) -> list[Run]:
-    """Launch the runs of a sweep, follow them to their ends, and return them.
+    """Launch the runs of a sweep, follow them until they end, and return them.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C; runs that are launched go on.
+        Interrupted: The user pressed Ctrl-C; launched runs continue.
     """
     here, runs = resolved.offer.trains_here, list[Run]()
     try:
@@ -89,8 +88,8 @@ def follow_sweep(
                 aside().print(state_line(run), soft_wrap=True)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted(
-            f"{len(runs)} of {len(resolved.runs)} runs are launched and go on. The same command "
-            "launches the others, and follows all."
+            f"{len(runs)} of {len(resolved.runs)} runs are launched and continue. Run the same "
+            "command to launch the others and follow all of them."
         ) from None
     return runs if detach else [run.refresh() for run in runs]
 

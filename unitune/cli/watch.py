@@ -1,4 +1,4 @@
-"""Following a training: its events as they come, shown as any progress, and how it ended."""
+"""Follow a training on the terminal and print how it ended."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
 
-LEAST_HEIGHT = 20  # lines of a terminal that has room for a drawing, and for messages above it
+LEAST_HEIGHT = 20  # lines a terminal needs for the loss curve and the messages above it
 STATE_SENTENCES = {
     State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune resume {id}",
-    State.UNCERTAIN: "Whether the launch took effect is not known: {error}",
+    State.UNCERTAIN: "It is unknown whether the launch took effect: {error}",
     **dict.fromkeys(
         BEFORE_JOB,
         "Its launch was interrupted ({state}), and no process is working on it. Resume it: unitune "
@@ -39,7 +39,7 @@ STATE_SENTENCES = {
 
 @contextmanager
 def _interruptible(message: str) -> Generator[None]:
-    """Raise Interrupted where the user presses Ctrl-C, which ends the command alone."""
+    """Raise Interrupted on Ctrl-C, which ends only the command."""
     try:
         yield
     except KeyboardInterrupt:
@@ -50,7 +50,7 @@ def follow(run: Run, *, quiet: bool) -> None:
     """Show a run's progress until it ends, pauses or needs the user.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C; the run goes on.
+        Interrupted: The user pressed Ctrl-C; the run continues.
     """
     with _interruptible(f"no longer following run {run.id}; it continues: unitune watch {run.id}"):
         if quiet:
@@ -63,24 +63,24 @@ def follow(run: Run, *, quiet: bool) -> None:
 
 
 def wait_for_pause(run: Run) -> None:
-    """Wait until a run that is to pause stands still, or has ended.
+    """Wait until a run has paused or ended.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C; it pauses all the same.
+        Interrupted: The user pressed Ctrl-C; the run pauses anyway.
     """
-    end = f"stopped waiting; run {run.id} pauses all the same: unitune show {run.id}"
+    end = f"stopped waiting; run {run.id} will still pause: unitune show {run.id}"
     with _interruptible(end):
         if not run.is_at_rest:
-            aside().print(f"{run.id} pauses after its step; waiting.")
+            aside().print(f"{run.id} pauses after its current step; waiting.")
         for _ in run.watch():
             pass
 
 
 def follow_all(*, json: bool) -> None:
-    """Print each change of state of any run, until all have come to rest.
+    """Print each change of state of any run until all have ended or paused.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C; the runs go on.
+        Interrupted: The user pressed Ctrl-C; the runs continue.
     """
     with _interruptible("no longer following the runs; they continue: unitune watch --all"):
         for run in watch_all():
@@ -92,12 +92,12 @@ def follow_all(*, json: bool) -> None:
 
 
 def state_line(run: Run) -> Text:
-    """Return where a run stands, on one line."""
+    """Return a run's state on one line."""
     return Text.assemble(f"{run.id}  {run.backend_name}  {run.state}  ", (run.name, "dim"))
 
 
 def warn_of_duplicates(run: Run) -> None:
-    """Print a warning for each further job that carries a run's key."""
+    """Print a warning for each duplicate job with a run's key."""
     for line in duplicate_lines(run):
         aside().print(Text.assemble(("Warning", "bold red"), f" {line}"))
 
@@ -105,10 +105,10 @@ def warn_of_duplicates(run: Run) -> None:
 def follow_launch(
     run: Run, *, detach: bool, quiet: bool, json: bool, next_command: str | None = None
 ) -> None:
-    """Follow a run that was just launched to its end, or print its id where it is to be detached.
+    """Follow a launched run until it ends, or print its id if it is detached.
 
     Raises:
-        RunFailed: It has no model, or it is not known whether it was launched.
+        RunFailed: The run has no model, or it is unknown whether it was launched.
     """
     if not detach:
         follow(run, quiet=quiet or json)
@@ -126,7 +126,7 @@ def conclude(
     """Print how a run ended.
 
     Raises:
-        RunFailed: It ended, or stands, without a model.
+        RunFailed: It ended or stopped without a model.
     """
     if json:
         print_json(RunView.of(run))
@@ -140,7 +140,7 @@ def conclude(
 
 
 def without_model(run: Run) -> RunFailed:
-    """Return the error that a run has no model, with what to do."""
+    """Return the error that a run has no model, with the next step."""
     sentence = STATE_SENTENCES.get(run.state, "It is {state}.")
     raw = run.raw.partition(";")[0] if is_interrupted(run) else "paused"
     text = sentence.format(id=run.id, error=run.error, state=run.state, raw=raw)
@@ -171,14 +171,14 @@ def _follow_live(run: Run) -> None:
 
 
 class TrainingProgress(Progress):
-    """The bar of a training, and below it its losses so far."""
+    """Progress bar of a training, with its loss curve below."""
 
     def __init__(self, *columns: ProgressColumn, console: Console, transient: bool) -> None:
         self.events: list[Event] = []
         super().__init__(*columns, console=console, transient=transient)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the bar and what is drawn (called by rich at each refresh)."""
+        """Yield the bar and the curve (called by rich at each refresh)."""
         yield from super().get_renderables()
         curve = curve_of(self.events)
         if curve is None or len(curve.steps) == 1:

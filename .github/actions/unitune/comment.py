@@ -1,9 +1,8 @@
 """Keep one comment on a pull request up to date: ``comment.py NAME BODY-FILE [update-only]``.
 
-The comment is found again by a marker in its first line, one for each name, such as that of a job
-file; with ``update-only`` one that is not there is not made. What others write with
-the marker is left alone. A token that may not write, as in pull requests from forks, is told and
-fails nothing: the comment is no gate. Needs nothing but Python.
+A marker in its first line, with NAME such as the path of a job file, identifies the comment. With
+``update-only``, a missing comment is not created. Comments of others with the marker are left
+alone. A failure prints a notice and does not fail the job. Needs only the standard library.
 
 Source: GitHub's REST API for issue comments, version 2022-11-28.
 """
@@ -20,19 +19,19 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 LONGEST = 65_000
-"""Characters; GitHub takes 65,536."""
+"""Maximum number of characters; GitHub's limit is 65,536."""
 SECONDS = 30
 NOT_OURS = (403, 404)
-"""What GitHub answers to whom a comment does not belong."""
+"""Status codes for changing someone else's comment."""
 
 
 def main(name: str, body_file: str, mode: str = "") -> None:
-    """Write the comment anew, or for the first time."""
+    """Update the comment, or create it."""
     marker = f"<!-- unitune action: {name.replace('--', '- -')} -->"
     body = f"{marker}\n{Path(body_file).read_text(encoding='utf-8')}"
     run = "/".join(os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"))
     link = (
-        f"\n\n[The run, with the whole report]({run}/actions/runs/{os.environ['GITHUB_RUN_ID']})\n"
+        f"\n\n[The run, with the full report]({run}/actions/runs/{os.environ['GITHUB_RUN_ID']})\n"
     )
     content = {"body": body[: LONGEST - len(link)] + link}
     repository = f"/repos/{os.environ['GITHUB_REPOSITORY']}/issues"
@@ -40,13 +39,13 @@ def main(name: str, body_file: str, mode: str = "") -> None:
     try:
         if not update(thread, f"{repository}/comments", marker, content) and mode != "update-only":
             call("POST", thread, content)
-    except Exception as failure:  # noqa: BLE001 - whatever GitHub answers, the comment is no gate
+    except Exception as failure:  # noqa: BLE001 - a missing comment must not fail the job
         why = " ".join(str(failure).split())
-        print(f"::notice title=unitune::The pull request has no comment of this run: {why}")
+        print(f"::notice title=unitune::The comment on the pull request was not written: {why}")
 
 
 def update(thread: str, comments: str, marker: str, content: object) -> bool:
-    """Write our earlier comment anew; False when there is none that may be written."""
+    """Update the action's earlier comment and return whether there was one that it may change."""
     login = own_login()
     for comment in listed(thread):
         author = comment.get("user") or {}
@@ -64,7 +63,7 @@ def update(thread: str, comments: str, marker: str, content: object) -> bool:
 
 
 def own_login() -> str | None:
-    """Return whose token it is; None where GitHub does not say, as of an app's."""
+    """Return the login of the token's owner, or None for a token of an app."""
     try:
         return call("GET", "/user")["login"]
     except HTTPError:
@@ -80,7 +79,7 @@ def listed(thread: str) -> Iterator[dict[str, Any]]:
 
 
 def call(method: str, path: str, content: object = None) -> Any:
-    """Ask GitHub's API."""
+    """Send a request to GitHub's API and return its JSON."""
     request = Request(
         os.environ.get("GITHUB_API_URL", "https://api.github.com") + path,
         method=method,

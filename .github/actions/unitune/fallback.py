@@ -1,6 +1,7 @@
-"""Say in Markdown that a command left no summary: ``fallback.py COMMAND FILE CODE OUTPUT-FILE``.
+"""Print a summary in Markdown for a command that wrote none.
 
-The output is text whatever stands in it: its fence is longer than any of its own.
+Usage: ``fallback.py COMMAND FILE CODE OUTPUT-FILE``. The fence of the output is longer than any
+fence in it, so that it always stays plain text.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 LONGEST = 20_000
-"""Characters of the output's end."""
+"""Number of characters kept from the end of the output."""
 
 
 def main(command: str, file: str, code: str, output: str) -> None:

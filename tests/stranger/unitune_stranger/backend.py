@@ -1,6 +1,6 @@
-"""A hosted vendor's backend on unitune's transport kit: what somebody writes from outside.
+"""Backend of a hosted vendor outside of unitune, written with its transport kit.
 
-``STRANGER_URL`` says where the vendor is, ``STRANGER_API_KEY`` has the key.
+``STRANGER_URL`` is the vendor's address, ``STRANGER_API_KEY`` the key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")
 
 
 class StrangerBackend(HostedBackend[NoOptions]):
-    """Trains at the example vendor."""
+    """Backend of the example vendor."""
 
     name: ClassVar[str] = "stranger"
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
@@ -97,7 +97,7 @@ class StrangerBackend(HostedBackend[NoOptions]):
 
 
 class StrangerChatModel(JsonChatModel):
-    """A model of the example vendor, whose wire is its own."""
+    """Chat model of the example vendor, which has its own API."""
 
     def body(self, request: Request) -> dict[str, object]:
         return {**chat_body(self._model, request)}
@@ -142,13 +142,13 @@ def chat_body(model: str, request: Request) -> dict[str, JsonValue]:
 
 
 def next_page(page: Fields) -> Query | None:
-    """Return what requests the page after this one."""
+    """Return the query for the next page."""
     start = page.whole("next")
     return None if start is None else {"start": start}
 
 
 def events_of(job: Fields) -> Iterator[Event]:
-    """Yield all that is known to have happened; each poll returns what is new of it."""
+    """Yield all known events; each poll returns the new ones."""
     yield Event("created", "message", time.time(), {"text": "created", "progress": 0})
     for step in job.items("steps"):
         if (number := step.whole("step")) is not None:

@@ -152,7 +152,7 @@ def test_a_token_that_may_not_write_fails_nothing(runner: Runner, thread: type[T
     (runner.folder / "unitune.md").write_text("text")
     done = runner.step("Comment on the pull request")
     assert 0 == done.returncode
-    assert "::notice title=unitune::The pull request has no comment of this run" in done.stdout
+    assert "::notice title=unitune::The comment on the pull request was not written" in done.stdout
     assert "403" in done.stdout
 
 
@@ -168,4 +168,4 @@ def test_a_plan_that_changed_nothing_makes_no_comment_and_mends_an_old_one(
     empty.write_text("")
     assert 0 == priced.step(name).returncode
     assert ["POST", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
-    assert "The cost is that of the base branch." in thread.comments[-1]["body"]
+    assert "The cost is the same as on the base branch." in thread.comments[-1]["body"]

@@ -37,8 +37,8 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     assert 0 == done.code
     assert "1 Nearly the same question with different answers" in done.out
     assert "rows.jsonl:41 " in done.out
-    assert "beside rows.jsonl:1 " in done.out
-    assert "No errors, 6 rows worth a look." in done.out
+    assert "next to rows.jsonl:1 " in done.out
+    assert "No errors, 6 rows to review." in done.out
     assert max(map(len, done.out.splitlines())) <= 80
 
 
@@ -85,7 +85,7 @@ def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
     told = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2)).out
 
     assert "43 rows: " in told
-    assert "Worth a look, in the 43 rows (13 of them for the test)" in told
+    assert "To review, in the 43 rows (13 of them for the test)" in told
     assert 1 == told.count("characters in a row: median ")
     assert "has the input of" not in told
     assert "equals the one" not in told
@@ -100,7 +100,7 @@ def test_errors_come_last_with_a_closing_count(
     done = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2))
 
     assert 2 == done.code
-    assert done.out.index("Worth a look") < done.out.index("the answer is empty")
+    assert done.out.index("To review") < done.out.index("the answer is empty")
     assert done.out.rstrip().splitlines()[-1].startswith("1 error, ")
 
 

@@ -52,7 +52,7 @@ def test_help_teaches_the_first_command(unitune: Command) -> None:
     outcome = unitune("--help")
 
     assert 0 == outcome.code
-    assert "unitune quickstart trains and judges a small model" in outcome.out
+    assert "unitune quickstart trains and evaluates a small model" in outcome.out
 
 
 COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "runs", "show", "watch"]
@@ -143,8 +143,8 @@ def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_
     assert 0 == outcome.code
     told = " ".join(outcome.out.split())
     assert "a table separated by semicolons: rows mapped by the job from text, spam" in told
-    assert "130 to train on, 30 to choose prompts on, 40 to judge by" in told
-    assert "unitune plan what it takes" in told
+    assert "130 for training, 30 for choosing prompts, 40 for the test" in told
+    assert "unitune plan show cost, time and memory" in told
     written = Path("unitune.yaml").read_text(encoding="utf-8")
     assert 0.2 == Job.load("unitune.yaml").data.test
     assert 0 == unitune("plan").code
@@ -171,9 +171,9 @@ def test_a_job_that_could_not_be_planned_is_not_written(unitune: Command, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--user", "text"], "--user is for a job made from a file"),
-        (["folder", "--data", "rows.csv"], "folder would be the folder of the example"),
-        (["--data", "rows.csv", "--test", "1.5"], "--test is 1.5; write a share between 0 and 1"),
+        (["--user", "text"], "--user needs a data file"),
+        (["folder", "--data", "rows.csv"], "folder is a folder for the example"),
+        (["--data", "rows.csv", "--test", "1.5"], "--test is 1.5. Pass a share between 0 and 1"),
         (["--data", "rows.csv"], "rows.csv: there is no such file"),
         (["--data", "rows.csv", "--backend", "openai"], "no model is named"),
     ],

@@ -58,7 +58,7 @@ def test_a_script_asks_a_vendor_only_within_a_budget(
 ) -> None:
     refused = unitune("compare", "unitune.yaml", "--output", "out")
     assert (6, 0) == (refused.code, asked(vendor))
-    assert "the comparison costs money: $0.01. Give a budget (--budget 5" in refused.err
+    assert "the comparison costs money: $0.01. Set a budget (--budget 5" in refused.err
 
     done = unitune("compare", "unitune.yaml", "--output", "out", "--budget", "1")
     assert (0, 20) == (done.code, asked(vendor)), done.err
@@ -82,7 +82,7 @@ def test_a_person_is_asked_with_what_it_may_cost(
     monkeypatch.setattr(consent, "is_interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", confirm)
     assert (0 if said else 6) == unitune("compare", "unitune.yaml").code
-    assert ["The comparison costs money: $0.01. Go on?"] == questions
+    assert ["The comparison costs money: $0.01. Continue?"] == questions
     assert (20 if said else 0) == asked(vendor)
 
 

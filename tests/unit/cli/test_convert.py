@@ -157,7 +157,7 @@ def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: C
     same = convert("rows.jsonl", "--to", "openai-chat", "-o", "./rows.jsonl")
     nowhere = convert("rows.jsonl", "--to", "openai-chat", "-o", "no/out.jsonl")
     assert (2, 2) == (same.code, nowhere.code)
-    assert "rows.jsonl is what the command reads" in same.err
+    assert "rows.jsonl is an input of the command" in same.err
     assert "no/out.jsonl: No such file or directory" in nowhere.err
     assert 0 == convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code
 
@@ -191,7 +191,7 @@ def test_personal_data_goes_and_comes_back_byte_by_byte(convert: Command) -> Non
     write(*MAILS)
     plain = convert("rows.jsonl").out
     there = convert("rows.jsonl", "--redact", "map.json", "-o", "copy.jsonl")
-    assert "Replaced: an e-mail address 4 times, a phone number once. map.json has" in there.err
+    assert "Replaced: an e-mail address 4 times, a phone number once. The map is in map.json" in there.err
     assert "firma" not in Path("copy.jsonl").read_text(encoding="utf-8")
     assert 0o600 == Path("map.json").stat().st_mode & 0o777
     back = convert("copy.jsonl", "--restore", "map.json")
@@ -209,11 +209,11 @@ def test_a_second_file_goes_on_with_the_map_and_its_country(convert: Command) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--redact", "a.json", "--restore", "b.json"], "give either --redact or --restore"),
-        (["--redact", "a.json", "--phone-region", "de"], "--phone-region de is no ISO code"),
+        (["--redact", "a.json", "--restore", "b.json"], "either --redact or --restore"),
+        (["--redact", "a.json", "--phone-region", "de"], "--phone-region de is not an ISO"),
         (["--redact", "rows.jsonl"], "rows.jsonl is not a redaction map"),
         (["--restore", "no.json"], "no.json: the map cannot be read"),
-        (["--redact", "a.json", "-o", "a.json"], "cannot be the file of rows, too"),
+        (["--redact", "a.json", "-o", "a.json"], "a.json is the map"),
     ],
 )
 def test_a_map_that_cannot_be_is_named(

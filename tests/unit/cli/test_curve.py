@@ -30,7 +30,7 @@ def test_a_plan_starts_nothing(unitune: Command, tmp_path: Path) -> None:
     assert ["11", "22", "44"] == [
         line.split()[0] for line in planned.out.splitlines() if line.strip()[:1].isdigit()
     ]
-    assert "12 validation rows by each run" in planned.out
+    assert "12 validation rows per run" in planned.out
     assert 0 == json.loads(unitune("runs", "--json").out)["total"]
     document = json.loads(
         unitune("curve", str(tmp_path / "unitune.yaml"), *SMALL, "--plan", "--json").out
@@ -83,7 +83,7 @@ def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> No
         (("--goal", "nan"), "the goal is nan"),
         (("--points", "5"), "of 44 rows to train on, the smallest of 5 sizes has 2"),
         (("--points", "2"), "'--points'"),
-        (("--option", "a=b"), "give both"),
+        (("--option", "a=b"), "pass both"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -88,7 +88,7 @@ def test_it_says_what_was_written_and_how_it_was_verified(
         "folder          out  1.5 MB, 2 s\n"
         "  tiny.gguf     1.5 MB\n"
         "  unitune.json  0.3 kB\n"
-        "verified        1 of 2 greedy answers are the run's own (50%), in llama.cpp 1\n"
+        "verified        1 of 2 greedy answers equal the run's own (50%), in llama.cpp 1\n"
         "note            First.\n"
         "                Of any.\n"
         "Use it: llama-server -m out/tiny.gguf\n"

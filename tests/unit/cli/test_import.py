@@ -35,14 +35,14 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     refused = unitune("import", echoed, "--output", "evals")
     assert 2 == refused.code
     assert "echo.jsonl test-6: the assertion 'llm-rubric': a model or a" in refused.err
-    assert "2 items have no counterpart; nothing was written" in refused.err
+    assert "2 items are not supported; nothing was written" in refused.err
     assert not (tmp_path / "evals").exists()
 
     dropped = unitune("import", echoed, "--output", "evals", "--drop")
     assert 0 == dropped.code
     assert "test-6" in dropped.err
-    assert "11 cases; 2 items without a counterpart left out." in dropped.out
-    assert "Next: name the rows to train on in evals/unitune.yaml (data.train)" in dropped.out
+    assert "11 cases; left out 2 unsupported items." in dropped.out
+    assert "Next: set data.train in evals/unitune.yaml to your training rows" in dropped.out
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_back_and_away(unitune: Command, run: Run) -> None:
     assert "without a gate: ticket 812" in moved
     kept = unitune("delete", run.id, "--yes")
     assert (2, True) == (kept.code, "while triage@production points" in " ".join(kept.err.split()))
-    assert "removed; it pointed to version 1" in unitune("unalias", "triage@production").out
+    assert "which pointed to version 1" in unitune("unalias", "triage@production").out
     gone = unitune("show", "triage@production")
     assert (2, True) == (gone.code, "no alias 'triage@production'" in gone.err)
 

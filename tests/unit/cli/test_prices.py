@@ -89,7 +89,7 @@ def test_a_price_on_the_command_line_wins_in_a_plan(unitune: Command, tmp_path: 
     assert "1234.50" in out
     assert "given on the command line" in out
     wrong = unitune("plan", "unitune.yaml", "--price", "training=cheap")
-    assert (2, True) == (wrong.code, "write KIND=USD" in wrong.err)
+    assert (2, True) == (wrong.code, "Write KIND=USD" in wrong.err)
 
 
 def test_an_unknown_backend_is_refused(unitune: Command) -> None:
@@ -107,7 +107,7 @@ def test_a_refresh_shows_the_difference_and_writes_nothing_unasked(
     assert "2 changed or new, 1 confirmed." in found.out
     assert "$5.00 an hour" in found.out
     assert "$4.50 an hour" in found.out
-    assert "Nothing written" in found.err
+    assert "Nothing was written" in found.err
     assert [] == list(tmp_path.iterdir())
 
 

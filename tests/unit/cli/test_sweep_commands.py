@@ -51,7 +51,7 @@ def test_runs_that_train_one_after_another_cannot_be_detached(
 ) -> None:
     refused = unitune("run", str(written(tmp_path, "fake", "seed: [1, 2]")), "--detach")
     assert 2 == refused.code
-    assert "leave --detach out" in refused.err
+    assert "Leave out --detach" in refused.err
     assert 0 == json.loads(unitune("runs", "--json").out)["total"]
 
 

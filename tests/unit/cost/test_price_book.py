@@ -278,7 +278,7 @@ def test_without_the_package_such_answers_are_unknown(monkeypatch: pytest.Monkey
     "text", ["training", "training=", "training=two", "train=2", "a:b=1", "=1"]
 )
 def test_a_price_on_the_command_line_that_is_none_says_how_to_write_one(text: str) -> None:
-    with pytest.raises(UserError, match="write KIND=USD such as"):
+    with pytest.raises(UserError, match="Write KIND=USD"):
         parse_prices([text], "openai")
 
 

@@ -116,8 +116,8 @@ def test_the_command_writes_it_and_asks_for_a_look_at_the_diff(
     found = CliRunner().invoke(app, [*command, "--update-baseline"])
 
     assert (0, 201) == (found.exit_code, len(lines(job)))
-    assert "is written; look through its diff and commit it." in " ".join(found.output.split())
-    assert "look through" not in CliRunner().invoke(app, command).output
+    assert "Review its diff and commit it." in " ".join(found.output.split())
+    assert "Review its diff" not in CliRunner().invoke(app, command).output
 
 
 def test_without_the_option_the_file_is_only_read(accepted: Job, backend_of: Any) -> None:

@@ -358,4 +358,4 @@ def test_what_costs_money_needs_a_budget_where_no_one_can_say_yes(
     assert "at most $" in done.err
     done = unitune(*line, "-o", "out.jsonl", "--budget", "5")
     assert 0 == done.code
-    assert "do not let its answers make models that compete" in " ".join(done.out.split())
+    assert "The vendor's terms forbid" in " ".join(done.out.split())

@@ -289,9 +289,9 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     shown = unitune("models", "served").out
     assert "serves served:1, but served@production points to version 2" in shown
     words = ("promote", "served:2", "--as", "production", "--without-gate", "a test")
-    assert "answers with it." in unitune(*words, "--deploy", "--allow-unpriced").out
+    assert "now serves it." in unitune(*words, "--deploy", "--allow-unpriced").out
     assert "serves served" not in unitune("models", "served").out
-    assert f"answers with run {new.id} now" in unitune("deployments").out
+    assert f"now serves run {new.id}" in unitune("deployments").out
     wrong = unitune("promote", "served:2", "--as", "production", "--budget", "5")
     assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)
 

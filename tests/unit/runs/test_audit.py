@@ -130,10 +130,10 @@ def test_an_export_is_checked_and_shown(log: list[str], unitune: Command, tmp_pa
     assert file.read_text() == unitune("audit", "--json").out
     checked = unitune("audit", "--verify", str(file))
     assert 0 == checked.code, checked.err
-    assert "unchanged, and all in the ledger" in checked.out
+    assert "all unchanged and in the ledger" in checked.out
     shown = unitune("audit").out
     assert all(action in shown for action in log)
-    assert "Nothing is on record." == unitune("audit", "--since", "2999-01-01").out.strip()
+    assert "The audit log is empty." == unitune("audit", "--since", "2999-01-01").out.strip()
     assert 2 == unitune("audit", "--verify", str(file), "--json").code
 
 
@@ -197,5 +197,5 @@ def test_a_run_that_is_not_written_down_is_not_in_the_log(make_job: MakeJob) -> 
 def test_a_day_that_is_not_a_date_is_refused_with_an_example(unitune: Command) -> None:
     refused = unitune("audit", "--since", "yesterday")
     assert refused.code == 2
-    assert "'yesterday'; write a day such as 2026-11-01" in " ".join(refused.err.split())
+    assert "'yesterday' is not a day such as 2026-11-01" in " ".join(refused.err.split())
     assert "Value error" not in refused.err
