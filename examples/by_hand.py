@@ -2,7 +2,7 @@
 
     python examples/by_hand.py MODEL [--steps N] [--cases N]
 
-MODEL is a folder or a hub name; `unitune base-models pull smollm2-135m-instruct` prints a folder.
+MODEL is a folder or a hub name; `unitune models pull smollm2-135m-instruct` prints a folder.
 The script tunes on the example's training rows and counts exact answers on its test rows, before
 and after. It leaves out what a tool needs: resuming, the choice of prompts, shared prefixes,
 batched answers, intervals, the report.

@@ -159,7 +159,7 @@ def default_model() -> Path:
         sys.executable,
         "-m",
         "unitune",
-        "base-models",
+        "models",
         "pull",
         "smollm2-135m-instruct",
         "--json",

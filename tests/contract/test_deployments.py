@@ -79,7 +79,7 @@ def options(run: Run) -> dict[str, str]:
 
 @pytest.mark.usefixtures("no_reaper")
 def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) -> None:
-    with pytest.raises(UserError, match=f"unitune deploy {run.id} --ttl 2h"):
+    with pytest.raises(UserError, match=f"unitune deployments up {run.id} --ttl 2h"):
         requested(run)
     made = deploy(run, options=options(run)).wait()
     assert ("ready", True) == (made.state, made.stands)
@@ -96,7 +96,7 @@ def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) ->
 
 @pytest.mark.usefixtures("no_reaper")
 def test_the_runs_model_is_asked_while_its_deployment_stands(run: Run) -> None:
-    none_ready = f"unitune deploy {run.id} --ttl 2h"
+    none_ready = f"unitune deployments up {run.id} --ttl 2h"
     with pytest.raises(UserError, match=none_ready):
         run.model.ask("7?")
     with deploy(run, ttl="30m", options=options(run)) as made:
@@ -335,7 +335,7 @@ def test_undeploy_takes_down_all_that_a_run_has_up(
         made = [deploy(run, options=options(run)).wait() for _ in range(3)]
     made[2].take_down()
     assert made[1].id == find_deployment(run.id).id, "one that is gone is not the answer"
-    monkeypatch.setattr(sys, "argv", ["unitune", "undeploy", run.id])
+    monkeypatch.setattr(sys, "argv", ["unitune", "deployments", "down", run.id])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code in (None, 0)
@@ -359,7 +359,7 @@ def test_undeploy_takes_down_the_others_where_one_is_refused(
         real(record, age_seconds)
 
     monkeypatch.setattr(deployment, "remove", remove)
-    monkeypatch.setattr(sys, "argv", ["unitune", "undeploy", run.id])
+    monkeypatch.setattr(sys, "argv", ["unitune", "deployments", "down", run.id])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert 4 == ended.value.code

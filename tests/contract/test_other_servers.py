@@ -115,7 +115,7 @@ def test_a_create_call_without_an_answer_never_makes_two_jobs(
         found = fault is Fault.CUT and forgets != NEITHER
         assert (State.QUEUED if found else State.UNCERTAIN) is run.state
         if not found:
-            assert f"unitune resume {run.id} --adopt" in str(run.error)
+            assert f"unitune runs resume {run.id} --adopt" in str(run.error)
         if made and not found:
             (theirs,) = vendor.vendor.jobs
             mark = f"@{server.url}/v1" if named_by == "option" else ""

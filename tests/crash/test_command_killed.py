@@ -46,13 +46,13 @@ def test_watch_follows_the_training_of_a_killed_command(tmp_path: Path) -> None:
     command.wait()
     (run,) = [folder.name for folder in (tmp_path / "home" / "runs").iterdir()]
 
-    watched = warm_run([*COMMAND, "watch", run, "--json"], cwd=tmp_path, env=environment)
+    watched = warm_run([*COMMAND, "runs", "watch", run, "--json"], cwd=tmp_path, env=environment)
     assert 0 == watched.returncode, watched.stderr
     lines = [json.loads(line) for line in watched.stdout.splitlines()]
     steps = [line["data"]["step"] for line in lines if line["kind"] == "step"]
     assert list(range(1, 161)) == steps, "every step once, those before the kill too"
     assert steps_before < len(steps), "killed too late to show anything"
-    shown = warm_run([*COMMAND, "show", run, "--json"], cwd=tmp_path, env=environment)
+    shown = warm_run([*COMMAND, "runs", "show", run, "--json"], cwd=tmp_path, env=environment)
     assert "succeeded" == json.loads(shown.stdout)["state"]
 
 

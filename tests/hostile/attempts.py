@@ -15,6 +15,9 @@ from pathlib import Path
 
 from hostile.guards import faults
 from hostile.sandbox import Sandbox
+from typer.core import TyperGroup
+
+from unitune.cli.main import command_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,9 @@ class Tally:
 
 
 GROUPS = {
-    "prices": ("show", "refresh"),
-    "base-models": ("pull",),
-    "keys": ("allow", "remove"),
+    name: tuple(group.commands)
+    for name, group in command_line().commands.items()
+    if isinstance(group, TyperGroup)
 }
 """Commands that have commands."""
 

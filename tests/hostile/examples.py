@@ -131,7 +131,7 @@ def trained() -> dict[str, bytes]:
     return left_by(
         (
             ("run", "job.yaml", "--quiet"),
-            ("promote", "newest", "--as", "production", "--without-gate", "a test"),
+            ("models", "promote", "newest", "--as", "production", "--without-gate", "a test"),
             ("run", "other.yaml", "--quiet", "--detach"),
             ("compare", "job.yaml", "--quiet", "--output", "rows"),
         ),

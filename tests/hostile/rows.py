@@ -81,9 +81,18 @@ def rows(draw: st.DrawFn) -> Attempt:
         ("check", name),
         ("check", name, "--json"),
         ("init", "--data", name),
-        ("convert", name, "--to", draw(st.sampled_from(formats)), "--drop", "-o", "out.jsonl"),
-        ("convert", name, "--to", draw(st.sampled_from(formats))),
-        ("convert", name, "--from", draw(st.sampled_from(formats)), "--drop"),
+        (
+            "data",
+            "convert",
+            name,
+            "--to",
+            draw(st.sampled_from(formats)),
+            "--drop",
+            "-o",
+            "out.jsonl",
+        ),
+        ("data", "convert", name, "--to", draw(st.sampled_from(formats))),
+        ("data", "convert", name, "--from", draw(st.sampled_from(formats)), "--drop"),
     )
     of_a_job = (
         ("check", "job.yaml"),
@@ -131,7 +140,7 @@ def tables(draw: st.DrawFn) -> Attempt:
         ("check", "job.yaml"),
         ("plan", "job.yaml"),
         ("run", "job.yaml", "--quiet"),
-        ("convert", name, "--to", "openai-chat", "--drop"),
+        ("data", "convert", name, "--to", "openai-chat", "--drop"),
     )
     return Attempt(
         (draw(st.sampled_from(commands)),), {**FILES, "job.yaml": as_file(tree), name: content}

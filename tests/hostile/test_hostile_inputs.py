@@ -70,7 +70,7 @@ def test_every_parameter_has_a_meaning(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("text", TEXTS[:24:3])
 def test_a_process_of_its_own_ends_as_the_command_does_here(text: str) -> None:
-    line = ("show", f"x{command_lines.argument(text)}")
+    line = ("runs", "show", f"x{command_lines.argument(text)}")
     with new_folder() as folder:
         here = Sandbox(folder).run(line)
         there = subprocess.run([UNITUNE, *line], cwd=folder, capture_output=True, check=False)

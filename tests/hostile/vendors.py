@@ -187,7 +187,7 @@ SCENES: tuple[tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]], .
         (),
         (
             ("run", "job.yaml", "--allow-unpriced", "--budget", "100", "--detach"),
-            ("watch", "--all"),
+            ("runs", "watch", "--all"),
         ),
     ),
     ((), (("plan", "job.yaml", "--quote"),)),
@@ -205,16 +205,19 @@ SCENES: tuple[tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]], .
     (
         (RUN,),
         (
-            ("deploy", "r", "--ttl", "30m", "--budget", "90", "--allow-unpriced"),
+            ("deployments", "up", "r", "--ttl", "30m", "--budget", "90", "--allow-unpriced"),
             ("deployments", "--all"),
-            ("undeploy", "r"),
+            ("deployments", "down", "r"),
         ),
     ),
-    ((RUN,), (("checkpoints", "r"), ("download", "r", "-o", "weights"))),
-    ((RUN,), (("delete", "r", "--reports"),)),
-    (((*RUN, "--detach"),), (("show", "r"), ("cancel", "r"), ("watch", "r"))),
-    (((*RUN, "--detach"),), (("watch", "r", "--json"),)),
-    (((*RUN, "--detach"),), (("pause", "r"), ("resume", "r"))),
+    ((RUN,), (("models", "checkpoints", "r"), ("models", "download", "r", "-o", "weights"))),
+    ((RUN,), (("runs", "delete", "r", "--reports"),)),
+    (
+        ((*RUN, "--detach"),),
+        (("runs", "show", "r"), ("runs", "cancel", "r"), ("runs", "watch", "r")),
+    ),
+    (((*RUN, "--detach"),), (("runs", "watch", "r", "--json"),)),
+    (((*RUN, "--detach"),), (("runs", "pause", "r"), ("runs", "resume", "r"))),
     ((RUN,), (("import", "@backend:@job", "--output", "old", "--answers", "test.jsonl"),)),
     ((RUN,), (("doctor",), ("runs",))),
 )

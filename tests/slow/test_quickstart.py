@@ -78,7 +78,7 @@ def test_chat_answers_as_the_tuned_model_was_taught(
 @pytest.mark.usefixtures("quickstart")
 def test_by_hand_does_the_same_without_the_library(guarded_environment: dict[str, str]) -> None:
     listed = subprocess.run(
-        [sys.executable, "-m", "unitune", "base-models", "--json"],
+        [sys.executable, "-m", "unitune", "models", "base", "--json"],
         env=guarded_environment,
         check=True,
         capture_output=True,

@@ -72,7 +72,10 @@ def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, st
                 "builder": {
                     "id": f"urn:unitune:backend:{run.backend_name}",
                     "version": _known(
-                        {"unitune": facts.trained.unitune, "unitune card": unitune.__version__}
+                        {
+                            "unitune": facts.trained.unitune,
+                            "unitune models card": unitune.__version__,
+                        }
                     ),
                 },
                 "metadata": _known(metadata),

@@ -1,4 +1,4 @@
-"""Implement `unitune audit`: show, export and verify the audit log."""
+"""Implement `unitune runs audit`: show, export and verify the audit log."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def audit(
     with any older export (--verify). The actor is UNITUNE_USER, or account and machine. Exits 5 if
     an entry has changed.
 
-    [dim]$ unitune audit --since 2026-11-01
-    $ unitune audit --output audit.jsonl
-    $ unitune audit --verify audit.jsonl[/dim]
+    [dim]$ unitune runs audit --since 2026-11-01
+    $ unitune runs audit --output audit.jsonl
+    $ unitune runs audit --verify audit.jsonl[/dim]
     """
     from unitune.ledger import Ledger
     from unitune.ledger.audit import check_chain, export_lines, held_against, read_export

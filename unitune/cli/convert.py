@@ -1,4 +1,4 @@
-"""Implement `unitune convert`: convert rows from one format to another.
+"""Implement `unitune data convert`: convert rows from one format to another.
 
 Rows are spooled to a temporary file, so that memory stays small and a refused row leaves no
 half-written output. Refused and dropped rows are reported on standard error.
@@ -102,11 +102,11 @@ def convert(
     the target format cannot represent is refused with the reason, and nothing is written unless
     --drop leaves such rows out. --redact continues an existing map.
 
-    [dim]$ unitune convert train.jsonl --to vertex-sft -o vertex.jsonl
-    $ unitune convert sharegpt.json -o train.jsonl
-    $ unitune convert alpaca.parquet --to anthropic
-    $ unitune convert train.jsonl --redact map.json -o redacted.jsonl
-    $ unitune convert --list[/dim]
+    [dim]$ unitune data convert train.jsonl --to vertex-sft -o vertex.jsonl
+    $ unitune data convert sharegpt.json -o train.jsonl
+    $ unitune data convert alpaca.parquet --to anthropic
+    $ unitune data convert train.jsonl --redact map.json -o redacted.jsonl
+    $ unitune data convert --list[/dim]
     """
     from unitune.backends.formats import convert_file
     from unitune.cli.progress import working
@@ -117,7 +117,8 @@ def convert(
         return
     if data is None:
         raise UserError(
-            "pass a data file: `unitune convert DATA --to FORMAT`. `unitune convert --list` shows "
+            "pass a data file: `unitune data convert DATA --to FORMAT`. `unitune data "
+            "convert --list` shows "
             "the formats."
         )
     check_output(output, Kind.ROWS, [data])

@@ -1,4 +1,4 @@
-"""Implement `unitune curve`: estimate how much data a job needs."""
+"""Implement `unitune data curve`: estimate how much data a job needs."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def curve(
     rows is shown with a range, or with the reason why it cannot be estimated. Run the same command
     to continue where it stopped. Paid steps need a budget or your confirmation.
 
-    [dim]$ unitune curve unitune.yaml --plan
-    $ unitune curve unitune.yaml --goal 0.9
-    $ unitune curve unitune.yaml --backend together --budget 20[/dim]
+    [dim]$ unitune data curve unitune.yaml --plan
+    $ unitune data curve unitune.yaml --goal 0.9
+    $ unitune data curve unitune.yaml --backend together --budget 20[/dim]
     """
     from unitune.cli.consent import confirm_answers, confirm_training, refuse_unready
     from unitune.cli.progress import evaluation_progress, working

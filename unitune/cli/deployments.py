@@ -43,7 +43,7 @@ def deploy(
     Set a budget (--budget or budget.yaml). Without one, a terminal asks for confirmation and a
     script is refused.
 
-    [dim]$ unitune deploy r2611 --ttl 2h --budget 20[/dim]
+    [dim]$ unitune deployments up r2611 --ttl 2h --budget 20[/dim]
     """
     from unitune.cli.consent import confirm_deployment
     from unitune.cost.budget import HostingBudget
@@ -64,7 +64,7 @@ def deploy(
     else:
         until = f"{deployment.until.astimezone():%H:%M}"
         console().print(f"{deployment.id} is {deployment.state}, until {until}.")
-        console().print(f"Delete it sooner: unitune undeploy {deployment.id}")
+        console().print(f"Delete it sooner: unitune deployments down {deployment.id}")
 
 
 def undeploy(
@@ -74,7 +74,7 @@ def undeploy(
 ) -> None:
     """Delete a deployment, or all active deployments of a run.
 
-    [dim]$ unitune undeploy r2611[/dim]
+    [dim]$ unitune deployments down r2611[/dim]
     """
     from unitune.run.deploying import find_deployments
 
@@ -152,7 +152,7 @@ def unwatched(deployment: Deployment) -> str:
     state = "is stopped" if reaper and reaper.life == "stopped" else "has ended"
     return (
         f"{deployment.id} costs money, and the process that deletes it on time {state}. Start "
-        "another: unitune deployments --reap. Delete the deployment: unitune undeploy "
+        "another: unitune deployments --reap. Delete the deployment: unitune deployments down "
         f"{deployment.id}"
     )
 

@@ -1,4 +1,4 @@
-"""Implement `unitune distill`: write training rows from a better model's answers."""
+"""Implement `unitune data distill`: write training rows from a better model's answers."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ def distill(
     interrupted, the same command continues. The teacher's own score on the validation rows is
     shown.
 
-    [dim]$ unitune distill --teacher openai:gpt-4.1 --questions inbox.jsonl -o distilled.jsonl
-    $ unitune distill --teacher openai:gpt-4.1 --variants 200 -o more.jsonl --budget 5
-    $ unitune distill --teacher anthropic:claude-sonnet-4-5 --questions inbox.jsonl -o more.jsonl \
+    [dim]$ unitune data distill --teacher openai:gpt-4.1 --questions inbox.jsonl -o distilled.jsonl
+    $ unitune data distill --teacher openai:gpt-4.1 --variants 200 -o more.jsonl --budget 5
+    $ unitune data distill --teacher anthropic:claude-sonnet-4-5 --questions inbox.jsonl -o
+    more.jsonl \
 --batch --budget 5[/dim]
     """
     from unitune.cli.progress import evaluation_progress, working

@@ -136,8 +136,8 @@ def push(
     that are already there are not sent again, so an interrupted push can be repeated. The token is
     HF_TOKEN or that of `hf auth login`.
 
-    [dim]$ unitune push triage@production --to hub --repo acme/support-triage
-    $ unitune push --to hub --folder triage-merged --public[/dim]
+    [dim]$ unitune models push triage@production --to hub --repo acme/support-triage
+    $ unitune models push --to hub --folder triage-merged --public[/dim]
     """
     from unitune.cli.progress import working
     from unitune.publish.hub import push
@@ -193,8 +193,8 @@ def card(
     links the hashes of the model's files to base model, rows and settings. In the folder of an
     export, the files are written next to the model. Missing information is marked "not stated".
 
-    [dim]$ unitune card
-    $ unitune card triage@production -o triage-merged --sign signing.pem[/dim]
+    [dim]$ unitune models card
+    $ unitune models card triage@production -o triage-merged --sign signing.pem[/dim]
     """
     from unitune.card.card import write_card
     from unitune.cli.progress import working
@@ -241,8 +241,8 @@ def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> No
     Use it for runs that were not watched, or after a tracker was unavailable. A job that lists
     trackers (`track: [mlflow]`) sends its metrics while it is watched. Nothing is sent twice.
 
-    [dim]$ unitune track
-    $ unitune track r261128 --to mlflow --to tensorboard[/dim]
+    [dim]$ unitune runs track
+    $ unitune runs track r261128 --to mlflow --to tensorboard[/dim]
     """
     from unitune.report.tracking import track as track_run
     from unitune.run.run import find_run
@@ -251,7 +251,8 @@ def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> No
     names = tuple(map(str, to or ())) or chosen.job.track
     if not names:
         raise UserError(
-            f"the job of run {chosen.id} lists no trackers. Pass one: unitune track {chosen.id} "
+            f"the job of run {chosen.id} lists no trackers. Pass one: unitune runs track "
+            f"{chosen.id} "
             f"--to mlflow ({', '.join(TrackerName)})"
         )
     outcomes = track_run(chosen, names)

@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Launch a job exactly once and follow its training until it ends.
 
-    The training continues after Ctrl-C or when the terminal closes; `unitune watch` follows it
+    The training continues after Ctrl-C or when the terminal closes; `unitune runs watch` follows it
     again. Lists of values under `tuning` start one run per combination; the same command launches
     those that are missing. A paid training needs a budget or a saved plan (`unitune apply`).
     Without either, a terminal asks for confirmation and a script is refused.

@@ -43,7 +43,7 @@ def notify() -> None:
     gets the run as JSON and the webhook gets JSON with a `text`. The process that sees the run end
     sends it once; for a training on this machine, that can be the training itself.
 
-    [dim]$ unitune notify[/dim]
+    [dim]$ unitune runs notify[/dim]
     """
     from unitune.run.notifying import send_test
 

@@ -38,12 +38,13 @@ from unitune.cli.decide import decide
 from unitune.cli.deployments import deploy, deployments, undeploy
 from unitune.cli.distill import distill
 from unitune.cli.export import card, export, push, track
+from unitune.cli.groups import HELP, command_group
 from unitune.cli.imports import import_sources
 from unitune.cli.init import init
 from unitune.cli.jobs import quickstart, run
 from unitune.cli.machine import doctor, keys, notify, trust
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
-from unitune.cli.models import base_models, checkpoints, download
+from unitune.cli.models import base_models, checkpoints, download, pull
 from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
 from unitune.cli.plan import apply, cost, plan
@@ -54,8 +55,6 @@ from unitune.cli.serve import serve, ui
 from unitune.cli.streams import guarded_streams
 from unitune.errors import Interrupted
 from unitune.security.redaction import printable
-
-HELP = ["-h", "--help"]
 
 
 class _Commands(TyperGroup):
@@ -73,7 +72,7 @@ class _Commands(TyperGroup):
 
 def _hide_types_of_flags(command: TyperCommand | TyperGroup) -> None:
     """Leave ``<bool>`` out of help texts, because a flag takes no value."""
-    context = typer.Context(command, help_option_names=HELP)
+    context = typer.Context(command, help_option_names=[*HELP])
     for option in filter(None, (*command.params, command.get_help_option(context))):
         if getattr(option, "is_flag", False):
             option.metavar = ""
@@ -97,7 +96,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": HELP},
+    context_settings={"help_option_names": [*HELP]},
     epilog="First time here? [bold]unitune quickstart[/bold] trains and evaluates a small model "
     "on this machine.",
 )
@@ -108,18 +107,68 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
+def _add_group(panel: str, *groups: typer.Typer) -> None:
+    for group in groups:
+        app.add_typer(group, rich_help_panel=panel)
+
+
 _add("Start here", quickstart, init)
 app.command("import", rich_help_panel="Start here")(import_sources)
-_add("Jobs", check, plan, run, compare, comparisons, apply, cost)
-_add("Jobs", decide, curve, backends, convert, distill)
-app.add_typer(prices, rich_help_panel="Jobs")
-_add("Runs", runs, show, watch, pause, cancel, resume, chat, serve)
-_add("Runs", export, card, push, track, delete, ui)
-_add("Registered models", models, register, promote, rollback, verify, unalias)
-_add("At vendors", deploy, undeploy, deployments, checkpoints, download)
-_add("This machine", audit, doctor, notify, trust, schema)
-app.add_typer(base_models, rich_help_panel="This machine")
-app.add_typer(keys, rich_help_panel="This machine")
+_add("Jobs", check, plan, run, compare, comparisons, apply, cost, decide)
+_add_group(
+    "Jobs",
+    command_group(
+        "data",
+        "Convert rows, get rows from a better model, or estimate how many you need.",
+        convert=convert,
+        distill=distill,
+        curve=curve,
+    ),
+)
+_add_group(
+    "Runs and models",
+    command_group(
+        "runs",
+        "List, show, watch, pause, resume, cancel or delete runs, and audit them.",
+        list=runs,
+        show=show,
+        watch=watch,
+        pause=pause,
+        resume=resume,
+        cancel=cancel,
+        delete=delete,
+        track=track,
+        audit=audit,
+        notify=notify,
+    ),
+    command_group(
+        "models",
+        "List, register, promote, verify, download or publish models.",
+        list=models,
+        register=register,
+        promote=promote,
+        rollback=rollback,
+        unalias=unalias,
+        verify=verify,
+        card=card,
+        push=push,
+        checkpoints=checkpoints,
+        download=download,
+        base=base_models,
+        pull=pull,
+    ),
+    command_group(
+        "deployments",
+        "List deployments at vendors, bring one up or take it down.",
+        list=deployments,
+        up=deploy,
+        down=undeploy,
+    ),
+)
+_add("Runs and models", chat, serve, export, ui)
+_add("Vendors and this machine", backends)
+_add_group("Vendors and this machine", prices, keys)
+_add("Vendors and this machine", doctor, trust, schema)
 
 
 _groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]

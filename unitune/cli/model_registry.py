@@ -58,7 +58,7 @@ def models(
 ) -> None:
     """List registered models, or the versions of one with verdicts and costs.
 
-    `unitune base-models` lists the base models that can be tuned here.
+    `unitune models base` lists the base models that can be tuned here.
 
     [dim]$ unitune models
     $ unitune models triage[/dim]
@@ -80,9 +80,9 @@ def models(
 def register(run: RunId, *, name: ModelName = None, json: Json = False) -> None:
     """Register the model of a successful run as the next version of a name.
 
-    `unitune promote` registers it automatically.
+    `unitune models promote` registers it automatically.
 
-    [dim]$ unitune register r2611
+    [dim]$ unitune models register r2611
     $ unitune compare --run triage:3[/dim]
     """
     from unitune.model_registry.versions import register
@@ -119,9 +119,9 @@ def promote(
     nothing changes and the exit code is the gate's. With --deploy, the alias's deployment (Bedrock
     only) is switched first; --budget limits the cost of its remaining time.
 
-    [dim]$ unitune promote r2611 --as production
-    $ unitune promote triage:3 --as production --without-gate "approved by Ana, ticket 812"
-    $ unitune promote r2611 --as production --deploy --budget 20[/dim]
+    [dim]$ unitune models promote r2611 --as production
+    $ unitune models promote triage:3 --as production --without-gate "approved by Ana, ticket 812"
+    $ unitune models promote r2611 --as production --deploy --budget 20[/dim]
     """
     from unitune.model_registry.versions import promote
     from unitune.run.run import find_run
@@ -144,8 +144,8 @@ def rollback(
 
     Each rollback goes one version further back; it never undoes another rollback.
 
-    [dim]$ unitune rollback triage@production --reason "answers in the wrong language"
-    $ unitune rollback triage@production --deploy --budget 20[/dim]
+    [dim]$ unitune models rollback triage@production --reason "answers in the wrong language"
+    $ unitune models rollback triage@production --deploy --budget 20[/dim]
     """
     from unitune.model_registry.versions import rollback
 
@@ -156,7 +156,7 @@ def rollback(
 def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
     """Remove an alias; its version and the record of its moves are kept.
 
-    [dim]$ unitune unalias triage@staging[/dim]
+    [dim]$ unitune models unalias triage@staging[/dim]
     """
     from unitune.model_registry.versions import remove_alias
 
@@ -214,7 +214,7 @@ def verify(
     Exits with the gate's code, or with 5 if the model's files are not the registered ones. Cases
     gained and lost since its promotion are printed, too.
 
-    [dim]$ unitune verify triage@production evals/unitune.yaml --budget 2[/dim]
+    [dim]$ unitune models verify triage@production evals/unitune.yaml --budget 2[/dim]
     """
     from unitune.cli.model_registry_view import change_lines
     from unitune.cli.progress import evaluation_progress

@@ -116,8 +116,8 @@ def print_models(models: Sequence[RegisteredModel]) -> None:
     """Print the registered models, a line each."""
     if not models:
         console().print(
-            f"No registered models yet in {home()}. Promote a run: unitune promote RUN --as "
-            "production. Base models that can be tuned here: unitune base-models"
+            f"No registered models yet in {home()}. Promote a run: unitune models promote RUN --as "
+            "production. Base models that can be tuned here: unitune models base"
         )
         return
     table = new_table("model", "versions", "aliases", fold=("aliases",), right=("versions",))

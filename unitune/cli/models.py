@@ -11,22 +11,15 @@ from unitune.cli.options import NEWEST, Json, Quiet, RunId, backend_option
 from unitune.cli.output import console, facts, gigabytes, new_table, print_json
 from unitune.errors import Unsupported
 
-base_models = typer.Typer(name="base-models", no_args_is_help=False, invoke_without_command=True)
-
 BackendName = Annotated[str, backend_option("Backend that stores base models on this machine.")]
 
 
-@base_models.callback()
-def list_base_models(
-    context: typer.Context, *, backend: BackendName = "local", json: Json = False
-) -> None:
+def base_models(*, backend: BackendName = "local", json: Json = False) -> None:
     """List the base models that can be tuned here and those already downloaded.
 
-    [dim]$ unitune base-models
-    $ unitune base-models pull smollm2-135m-instruct[/dim]
+    [dim]$ unitune models base
+    $ unitune models pull smollm2-135m-instruct[/dim]
     """
-    if context.invoked_subcommand is not None:
-        return
     from unitune.backends import registry
     from unitune.backends.capabilities import Stores
 
@@ -54,7 +47,6 @@ def list_base_models(
     console().print(table)
 
 
-@base_models.command()
 def pull(
     name: Annotated[str, typer.Argument(help="Offered model, name on the hub, or folder.")],
     *,
@@ -64,7 +56,7 @@ def pull(
 ) -> None:
     """Download a base model, unless it is already stored.
 
-    [dim]$ unitune base-models pull smollm2-135m-instruct[/dim]
+    [dim]$ unitune models pull smollm2-135m-instruct[/dim]
     """
     from unitune.backends import registry
     from unitune.backends.capabilities import Stores
@@ -84,7 +76,7 @@ def pull(
 def checkpoints(run: RunId = NEWEST, *, json: Json = False) -> None:
     """List the models saved during a run's training.
 
-    [dim]$ unitune checkpoints r2611[/dim]
+    [dim]$ unitune models checkpoints r2611[/dim]
     """
     from unitune.run.run import find_run
 
@@ -113,12 +105,13 @@ def download(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the weights.")
     ] = Path(),
     step: Annotated[
-        int | None, typer.Option(help="Step of a checkpoint (see `unitune checkpoints RUN`).")
+        int | None,
+        typer.Option(help="Step of a checkpoint (see `unitune models checkpoints RUN`)."),
     ] = None,
 ) -> None:
     """Download the weights of a run's model, if its vendor provides them.
 
-    [dim]$ unitune download r2611 -o weights[/dim]
+    [dim]$ unitune models download r2611 -o weights[/dim]
     """
     from unitune.run.run import find_run
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
 
+from unitune.cli.groups import CommandGroup
 from unitune.cli.options import Json
 from unitune.cli.output import aside, confirmed, console, new_table, print_json
 from unitune.errors import BackendError, UnituneError
@@ -20,18 +20,9 @@ if TYPE_CHECKING:
     from unitune.cost.prices.refresh import Change
 
 
-class _ShowsByDefault(TyperGroup):
-    """Command group that reads ``prices openai`` as ``prices show openai``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        is_help = args[:1] in (["-h"], ["--help"])
-        is_command = bool(args) and args[0] in self.commands
-        return super().parse_args(ctx, args if is_help or is_command else ["show", *args])
-
-
 prices = typer.Typer(
     name="prices",
-    cls=_ShowsByDefault,
+    cls=CommandGroup,
     help="Show prices with age and source, or fetch current ones from vendors.",
 )
 

@@ -34,7 +34,7 @@ STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: 
 
 
 class RunView(BaseModel):
-    """A run as `unitune show --json` prints it."""
+    """A run as `unitune runs show --json` prints it."""
 
     schema_version: int = 1
     id: str

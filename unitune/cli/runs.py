@@ -38,7 +38,7 @@ def runs(
     """List runs, newest first.
 
     Runs on this machine show their current state, runs at vendors the state that was last polled.
-    `unitune watch --all` polls them.
+    `unitune runs watch --all` polls them.
 
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
@@ -100,7 +100,7 @@ def _print_runs(runs: list[Run]) -> None:
 def show(run: RunId = NEWEST, *, json: Json = False) -> None:
     """Show one run: state, settings, losses, files.
 
-    [dim]$ unitune show r2611[/dim]
+    [dim]$ unitune runs show r2611[/dim]
     """
     from unitune.cli.run_view import RunView, print_run
     from unitune.run.run import find_run
@@ -122,8 +122,8 @@ def watch(
 
     With --json, prints one line per event; with --all, one line per change of state.
 
-    [dim]$ unitune watch r2611
-    $ unitune watch --all[/dim]
+    [dim]$ unitune runs watch r2611
+    $ unitune runs watch --all[/dim]
     """
     from unitune.cli.watch import conclude, follow, follow_all
     from unitune.run.run import find_run
@@ -156,7 +156,7 @@ def cancel(
 ) -> None:
     """Cancel a run; its partly trained model is not kept.
 
-    [dim]$ unitune cancel r2611[/dim]
+    [dim]$ unitune runs cancel r2611[/dim]
     """
     from unitune.cli.run_view import RunView
     from unitune.run.run import find_run
@@ -174,9 +174,9 @@ def cancel(
 
 
 def pause(run: RunId = NEWEST, *, json: Json = False) -> None:
-    """Pause a run and return when it has stopped; continue with `unitune resume`.
+    """Pause a run and return when it has stopped; continue with `unitune runs resume`.
 
-    [dim]$ unitune pause r2611[/dim]
+    [dim]$ unitune runs pause r2611[/dim]
     """
     from unitune.backends.protocol import State
     from unitune.cli.run_view import RunView
@@ -188,7 +188,7 @@ def pause(run: RunId = NEWEST, *, json: Json = False) -> None:
     if json:
         print_json(RunView.of(paused))
     elif paused.state is State.PAUSED:
-        console().print(f"{paused.id} is paused; resume with: unitune resume {paused.id}")
+        console().print(f"{paused.id} is paused; resume with: unitune runs resume {paused.id}")
     else:
         console().print(f"{paused.id} has {paused.state}; there is nothing to pause.")
 
@@ -208,7 +208,7 @@ def resume(
 ) -> None:
     """Resume an interrupted, paused or killed run from its last checkpoint.
 
-    [dim]$ unitune resume r2611[/dim]
+    [dim]$ unitune runs resume r2611[/dim]
     """
     from unitune.cli.watch import follow_launch
     from unitune.run.run import find_run
@@ -236,8 +236,8 @@ def delete(
     Lists them first and asks for confirmation; a script passes --yes. Without --reports, reports
     are kept.
 
-    [dim]$ unitune delete r2611
-    $ unitune delete r261126-4f7h2k9q3w --yes[/dim]
+    [dim]$ unitune runs delete r2611
+    $ unitune runs delete r261126-4f7h2k9q3w --yes[/dim]
     """
     from unitune.cli.consent import is_interactive
     from unitune.run.run import find_run
@@ -246,7 +246,7 @@ def delete(
     aside().print(f"Deleting run {doomed.id}, {doomed.name}, removes:")
     for item in doomed.inventory(reports=reports):
         aside().print(f"  {item}", soft_wrap=True)
-    command = f"unitune delete {doomed.id} --yes"
+    command = f"unitune runs delete {doomed.id} --yes"
     if yes and run != doomed.id:
         raise UserError(f"--yes needs the full run id: {command}")
     if not yes and not is_interactive():

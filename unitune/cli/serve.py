@@ -87,7 +87,7 @@ def serve(
     if not isinstance(backend, Serves):
         raise Unsupported(
             f"{served.name} is at {served.backend}, which serves it; unitune only serves models on "
-            "this machine. If it needs a deployment: unitune deploy."
+            "this machine. If it needs a deployment: unitune deployments up."
         )
     kwargs = _kwargs(chat_template_kwargs)
     settings = ServerSettings(served.name, host, port, key, kwargs)
@@ -117,7 +117,7 @@ def _find(name: str) -> _Served:
         run = find_run(name)
     except NotFoundError as error:
         here = ", ".join(stored) or "none"
-        hint = f"Base models here: {here}; download others with: unitune base-models pull NAME"
+        hint = f"Base models here: {here}; download others with: unitune models pull NAME"
         raise NotFoundError(
             "run or base model on this machine", name, stored, f"`unitune runs` lists runs. {hint}"
         ) from error

@@ -25,7 +25,7 @@ from unitune.run.watching import watch_all
 
 LEAST_HEIGHT = 20  # lines a terminal needs for the loss curve and the messages above it
 STATE_SENTENCES = {
-    State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune resume {id}",
+    State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune runs resume {id}",
     State.UNCERTAIN: "It is unknown whether the launch took effect: {error}",
     **dict.fromkeys(
         BEFORE_JOB,
@@ -52,7 +52,9 @@ def follow(run: Run, *, quiet: bool) -> None:
     Raises:
         Interrupted: The user pressed Ctrl-C; the run continues.
     """
-    with _interruptible(f"no longer following run {run.id}; it continues: unitune watch {run.id}"):
+    with _interruptible(
+        f"no longer following run {run.id}; it continues: unitune runs watch {run.id}"
+    ):
         if quiet:
             for _ in run.watch():
                 pass
@@ -68,7 +70,7 @@ def wait_for_pause(run: Run) -> None:
     Raises:
         Interrupted: The user pressed Ctrl-C; the run pauses anyway.
     """
-    end = f"stopped waiting; run {run.id} will still pause: unitune show {run.id}"
+    end = f"stopped waiting; run {run.id} will still pause: unitune runs show {run.id}"
     with _interruptible(end):
         if not run.is_at_rest:
             aside().print(f"{run.id} pauses after its current step; waiting.")
@@ -82,7 +84,7 @@ def follow_all(*, json: bool) -> None:
     Raises:
         Interrupted: The user pressed Ctrl-C; the runs continue.
     """
-    with _interruptible("no longer following the runs; they continue: unitune watch --all"):
+    with _interruptible("no longer following the runs; they continue: unitune runs watch --all"):
         for run in watch_all():
             warn_of_duplicates(run)
             if json:

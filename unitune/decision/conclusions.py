@@ -18,7 +18,7 @@ from unitune.evaluate.statistics.sample_size import cases_needed, smallest_detec
 ROWS: dict[Rows, tuple[str, str]] = {
     "training": (
         "training rows",
-        "Add rows with answers to data.train, or let a better model write them: unitune distill.",
+        "Add rows with answers to data.train, or get them from a better model (`data distill`).",
     ),
     "validation": (
         "validation rows",

@@ -124,8 +124,9 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
         findings = budget_findings(limits, usd, record.backend, unpriced=unpriced)
         _refuse_over_budget(
             findings,
-            f"Run {record.id} is kept: `unitune resume {record.id}` goes on once there is enough, "
-            f"and `unitune cancel {record.id}` ends it.",
+            f"Run {record.id} is kept: `unitune runs resume {record.id}` goes on once there "
+            "is enough, "
+            f"and `unitune runs cancel {record.id}` ends it.",
         )
         return approval.model_copy(update={"estimate": fresh}).model_dump_json()
 
@@ -291,7 +292,8 @@ def _refuse_other_files(record: RunRecord, approval: Approval, uploaded: Mapping
     if changed:
         raise Mismatch(
             f"run {record.id}: {', '.join(changed)} as uploaded is not the file whose cost was "
-            f"estimated. End the run with `unitune cancel {record.id}` and launch the job again."
+            f"estimated. End the run with `unitune runs cancel {record.id}` and launch the "
+            "job again."
         )
 
 

@@ -173,7 +173,7 @@ def taken_over(run_id: str) -> LockTimeout:
     """Return the error of a process whose lease another process has taken."""
     return LockTimeout(
         f"another process has taken run {run_id} over, because this one stood still for too long. "
-        f"Nothing is lost: see where it is with `unitune show {run_id}`."
+        f"Nothing is lost: see where it is with `unitune runs show {run_id}`."
     )
 
 

@@ -356,8 +356,9 @@ def _refuse_duplicate(connection: sa.Connection, fingerprint: str) -> None:
     if (earlier := connection.execute(query).first()) is not None:
         raise DuplicateRunError(
             f"run {earlier.id} ({earlier.state}) is the same training: data, base model, method, "
-            f"tuning and options are equal. See it with `unitune show {earlier.id}`, go on with "
-            f"`unitune resume {earlier.id}` if it was interrupted, or train again with "
+            f"tuning and options are equal. See it with `unitune runs show {earlier.id}`, go "
+            "on with "
+            f"`unitune runs resume {earlier.id}` if it was interrupted, or train again with "
             "--allow-duplicate.",
             earlier.id,
         )

@@ -43,7 +43,8 @@ class Look:
         sampled: Whether the same requests could have been answered differently.
         reason: Why a known candidate was given new answers; None where it was not.
         time: Seconds since 1970, UTC.
-        kind: A verification (`unitune verify`) watches a model in use. It chooses nothing, so it
+        kind: A verification (`unitune models verify`) watches a model in use. It chooses nothing,
+        so it
             counts for nothing.
     """
 

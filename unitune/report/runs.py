@@ -24,7 +24,7 @@ def duplicate_lines(run: Run) -> list[str]:
     """Return a sentence for each further job that carries the run's key."""
     return [
         f"{run.backend_name} has a second job for this run, {job}, which is charged as well. "
-        f"Cancel it: unitune cancel {run.id} --job {job}"
+        f"Cancel it: unitune runs cancel {run.id} --job {job}"
         for job in run.duplicates
     ]
 

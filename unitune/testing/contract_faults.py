@@ -75,7 +75,7 @@ class FaultContract(ContractBase):
         if is_suffix_only(run) and fault is Fault.SERVER_ERROR:
             assert run.state is State.UNCERTAIN
             assert jobs_of(run) == []
-            assert f"unitune resume {run.id} --resubmit" in str(run.error)
+            assert f"unitune runs resume {run.id} --resubmit" in str(run.error)
             run.resume(resubmit=True)
         assert jobs_of(run) == [run.job_id]
         assert run.state in (State.QUEUED, State.VALIDATING, State.RUNNING)
@@ -231,7 +231,7 @@ def launch_and_resume(job: Job) -> Run:
     except Unreachable as error:
         message = str(error)
     (run,) = runs()
-    assert f"unitune resume {run.id}" in message
+    assert f"unitune runs resume {run.id}" in message
     return run.resume()
 
 
@@ -242,7 +242,7 @@ def reported_duplicates(run: Run, vendor: ServedVendor) -> list[str]:
     surplus = [job_id for job_id in jobs if job_id != run.job_id]
     warnings = [str(event.data["text"]) for event in run.events() if event.kind == "warning"]
     for job_id in surplus:
-        assert any(f"unitune cancel {run.id} --job {job_id}" in text for text in warnings)
+        assert any(f"unitune runs cancel {run.id} --job {job_id}" in text for text in warnings)
     assert surplus == run.duplicates
     return surplus
 

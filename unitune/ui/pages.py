@@ -3,8 +3,8 @@
 They are made in threads, so nothing here waits on anything but files and the ledger's database.
 
 What the ledger knows of a run is what the last poll of its backend saw. A page that shows a run
-which goes on has its backend polled by `Poller`, as `unitune show` does, in a thread of its own, so
-that no page waits for a vendor. A run whose launch is under way is not polled.
+which goes on has its backend polled by `Poller`, as `unitune runs show` does, in a thread of its
+own, so that no page waits for a vendor. A run whose launch is under way is not polled.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ def test_provenance_is_an_in_toto_statement_with_slsas_predicate(
     assert "https://slsa.dev/provenance/v1" == read.predicate_type
     predicate = json_format.ParseDict(json.loads(text)["predicate"], provenance_pb2.Provenance())
     assert run.launch_key == predicate.run_details.metadata.invocation_id
-    assert predicate.run_details.builder.version["unitune card"]
+    assert predicate.run_details.builder.version["unitune models card"]
 
     assert run.tuned_model is not None
     model = Path(run.tuned_model.name)
@@ -405,15 +405,15 @@ def test_a_comparison_whose_files_are_not_here_is_told_of(
 def test_the_command_says_what_was_written_and_what_to_add(unitune: Command) -> None:
     run = trained(triage_job(45))
     promote(run, "production", without_gate="the first")
-    shown = unitune("card", "triage@production", "-o", "out")
+    shown = unitune("models", "card", "triage@production", "-o", "out")
     assert 0 == shown.code
     assert "- **Version:** `triage:1`\n" in Path("out", README).read_text("utf-8")
     assert "- Model: `triage:1`, run" in Path("out", SUMMARY).read_text("utf-8")
     assert "model card, no results: not compared" in shown.out
     assert "not stated" in shown.out
-    assert "out\n" == unitune("card", run.id, "-o", "out", "--quiet").out
-    told = json.loads(unitune("card", run.id, "-o", "out", "--json").out)
+    assert "out\n" == unitune("models", "card", run.id, "-o", "out", "--quiet").out
+    told = json.loads(unitune("models", "card", run.id, "-o", "out", "--json").out)
     assert (1, "out", list(CARD_FILES)) == (told["schema_version"], told["folder"], told["files"])
-    refused = unitune("card", run.id, "-o", ".")
+    refused = unitune("models", "card", run.id, "-o", ".")
     assert 2 == refused.code
     assert "is not an export of a run" in refused.err

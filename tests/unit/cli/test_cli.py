@@ -55,14 +55,15 @@ def test_help_teaches_the_first_command(unitune: Command) -> None:
     assert "unitune quickstart trains and evaluates a small model" in outcome.out
 
 
-COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "runs", "show", "watch"]
-COMMANDS += ["cancel", "pause", "resume", "chat", "cost", "doctor", "models", "schema"]
-COMMANDS += ["register", "promote", "rollback", "unalias", "verify", "base-models"]
+COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "cost", "chat", "doctor"]
+COMMANDS += [f"runs {name}" for name in ("show", "watch", "cancel", "pause", "resume")]
+COMMANDS += [f"models {name}" for name in ("register", "promote", "rollback", "unalias", "base")]
+COMMANDS += ["schema", "data convert", "deployments up"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(unitune: Command, command: str) -> None:
-    told = unitune(command, "--help").out
+    told = unitune(*command.split(), "--help").out
     assert f"$ unitune {command}" in told
     assert "<bool>" not in told, "a flag takes no value"
 
@@ -218,24 +219,24 @@ def test_the_job_here_and_the_newest_run_need_no_name(
     unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(job_file.parent)
-    assert "there is no run yet" in unitune("show").err
+    assert "there is no run yet" in unitune("runs", "show").err
     older = unitune("run", "--detach").out.strip()
     newer = unitune("run", "--detach", "--allow-duplicate").out.strip()
 
     assert older != newer
-    assert 0 == unitune("watch", "--quiet").code
-    assert newer in unitune("show").out
+    assert 0 == unitune("runs", "watch", "--quiet").code
+    assert newer in unitune("runs", "show").out
 
 
 def test_run_detached_prints_the_id_alone_and_watch_follows_it(
     unitune: Command, job_file: Path
 ) -> None:
     run = unitune("run", str(job_file), "--detach").out.strip()
-    lines = [json.loads(line) for line in unitune("watch", run, "--json").out.splitlines()]
+    lines = [json.loads(line) for line in unitune("runs", "watch", run, "--json").out.splitlines()]
 
     assert {run} == {line["run"] for line in lines}
     assert [1, 2, 3, 4] == [line["data"]["step"] for line in lines if line["kind"] == "step"]
-    assert "succeeded" == json.loads(unitune("show", run, "--json").out)["state"]
+    assert "succeeded" == json.loads(unitune("runs", "show", run, "--json").out)["state"]
 
 
 def test_a_second_run_of_the_same_training_is_refused(unitune: Command, job_file: Path) -> None:
@@ -324,7 +325,7 @@ def test_test_rows_in_train_exit_with_5(unitune: Command, job_file: Path) -> Non
 
 
 def test_an_unknown_run_suggests_the_list(unitune: Command) -> None:
-    outcome = unitune("show", "r99")
+    outcome = unitune("runs", "show", "r99")
 
     assert 2 == outcome.code
     assert "There is no run 'r99'." in outcome.err
@@ -339,18 +340,18 @@ def test_cancel_ends_a_run(unitune: Command, job_file: Path) -> None:
     change(job_file, "steps: 4", "steps: 4\n    seconds_per_step: 60")
     run = unitune("run", str(job_file), "--detach").out.strip()
 
-    assert 0 == unitune("cancel", run).code
-    assert 4 == unitune("watch", run).code
-    assert "cancelled" == json.loads(unitune("show", run, "--json").out)["state"]
+    assert 0 == unitune("runs", "cancel", run).code
+    assert 4 == unitune("runs", "watch", run).code
+    assert "cancelled" == json.loads(unitune("runs", "show", run, "--json").out)["state"]
 
 
 def test_pause_stops_a_run_for_now(unitune: Command, job_file: Path) -> None:
     change(job_file, "steps: 4", "steps: 40")
     run = unitune("run", str(job_file), "--detach").out.strip()
 
-    paused = unitune("pause", run)
-    assert f"{run} is paused; resume with: unitune resume {run}" in paused.out
-    assert 0 == unitune("resume", run).code
+    paused = unitune("runs", "pause", run)
+    assert f"{run} is paused; resume with: unitune runs resume {run}" in paused.out
+    assert 0 == unitune("runs", "resume", run).code
 
 
 def test_a_pause_waits_until_the_run_stands(
@@ -371,8 +372,8 @@ def test_a_pause_waits_until_the_run_stands(
     poll = FakeBackend.poll
     monkeypatch.setattr(FakeBackend, "pause", lambda *_: None)
     monkeypatch.setattr(FakeBackend, "poll", after_two_polls)
-    paused = unitune("pause", run)
-    assert f"{run} is paused; resume with: unitune resume {run}" in paused.out
+    paused = unitune("runs", "pause", run)
+    assert f"{run} is paused; resume with: unitune runs resume {run}" in paused.out
 
 
 def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_file: Path) -> None:
@@ -384,7 +385,7 @@ def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_f
     (line,) = [line for line in unitune("runs").out.splitlines() if line.startswith(run)]
     assert "interrupted" in line
     assert "paused" not in line
-    assert "paused" not in unitune("show", run).out
+    assert "paused" not in unitune("runs", "show", run).out
 
 
 def test_a_run_that_has_made_its_model_worse_says_so(unitune: Command, job_file: Path) -> None:
@@ -396,8 +397,8 @@ def test_a_run_that_has_made_its_model_worse_says_so(unitune: Command, job_file:
     assert ledger.note(ledger.record(run), event)
     (line,) = [line for line in unitune("runs").out.splitlines() if line.startswith(run)]
     assert "succeeded, worse" in line
-    assert "10.8 after step 4" in unitune("show", run).out
-    assert text == json.loads(unitune("show", run, "--json").out)["warning"]
+    assert "10.8 after step 4" in unitune("runs", "show", run).out
+    assert text == json.loads(unitune("runs", "show", run, "--json").out)["warning"]
     notes = json.loads(unitune("compare", str(job_file), "--json").out)["notes"]
     assert [note for note in notes if note.startswith(f"Run {run}: {text}")]
 
@@ -408,8 +409,8 @@ def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Pat
     run = json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
 
     assert 4 == paused.code
-    assert f"unitune resume {run}" in paused.err
-    assert 0 == unitune("resume", run).code
+    assert f"unitune runs resume {run}" in paused.err
+    assert 0 == unitune("runs", "resume", run).code
 
 
 def test_chat_answers_once(unitune: Command, job_file: Path) -> None:

@@ -35,7 +35,8 @@ def completed(unitune: Command, monkeypatch: pytest.MonkeyPatch) -> Complete:
 
 
 def test_commands_and_backends_are_completed(completed: Complete) -> None:
-    assert ["check", "checkpoints"] == completed("check")
+    assert ["check"] == completed("check")
+    assert ["checkpoints"] == completed("models", "check")
     assert ["together"] == completed("plan", "--backend", "to")
     assert ["openai"] == completed("backends", "opena")
     assert "fake" not in completed("plan", "--backend", "")
@@ -45,7 +46,7 @@ def test_ids_of_runs_are_completed(unitune: Command, completed: Complete, tmp_pa
     (tmp_path / "train.jsonl").write_text("".join(ROW % n for n in range(60)))
     (tmp_path / "unitune.yaml").write_text(JOB)
     run = unitune("run", "--detach").out.strip()
-    for command in (("show",), ("delete",), ("compare", "--run")):
+    for command in (("runs", "show"), ("runs", "delete"), ("compare", "--run")):
         assert [run] == completed(*command, run[:3])
 
 
@@ -53,7 +54,7 @@ def test_a_ledger_that_cannot_be_read_completes_nothing(
     completed: Complete, tmp_path: Path
 ) -> None:
     (tmp_path / ".unitune").write_text("no folder")
-    assert [] == completed("show", "r")
+    assert [] == completed("runs", "show", "r")
 
 
 @pytest.mark.parametrize(

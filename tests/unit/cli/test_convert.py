@@ -1,4 +1,4 @@
-"""`unitune convert`: rows out, whole or not at all, and everything else on standard error."""
+"""`unitune data convert`: rows out, whole or not at all, and everything else on standard error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXTRA = {**ROW, "weight": 2.0}
 
 @pytest.fixture
 def convert(unitune: Command) -> Command:
-    return partial(unitune, "convert")
+    return partial(unitune, "data", "convert")
 
 
 def write(*rows: object, name: str = "rows.jsonl") -> None:
@@ -163,7 +163,7 @@ def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: C
 
 
 def test_help_shows_an_example(convert: Command) -> None:
-    assert "$ unitune convert train.jsonl --to vertex-sft" in convert("--help").out
+    assert "$ unitune data convert train.jsonl --to vertex-sft" in convert("--help").out
 
 
 def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None:

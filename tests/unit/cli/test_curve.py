@@ -1,4 +1,4 @@
-"""`unitune curve` on the command line: its plan, its runs, what it prints, and its budget."""
+"""`unitune data curve` on the command line: its plan, its runs, what it prints, and its budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = ("--points", "3", "--seeds", "2")
 
 
 def test_a_plan_starts_nothing(unitune: Command, tmp_path: Path) -> None:
-    planned = unitune("curve", str(written(tmp_path, FAKE)), *SMALL, "--plan")
+    planned = unitune("data", "curve", str(written(tmp_path, FAKE)), *SMALL, "--plan")
     assert 0 == planned.code, planned.err
     assert ["11", "22", "44"] == [
         line.split()[0] for line in planned.out.splitlines() if line.strip()[:1].isdigit()
@@ -33,7 +33,7 @@ def test_a_plan_starts_nothing(unitune: Command, tmp_path: Path) -> None:
     assert "12 validation rows per run" in planned.out
     assert 0 == json.loads(unitune("runs", "--json").out)["total"]
     document = json.loads(
-        unitune("curve", str(tmp_path / "unitune.yaml"), *SMALL, "--plan", "--json").out
+        unitune("data", "curve", str(tmp_path / "unitune.yaml"), *SMALL, "--plan", "--json").out
     )
     assert 6 == len(document["runs"])
 
@@ -45,8 +45,8 @@ def test_it_trains_judges_and_goes_on(
     monkeypatch.setenv("COLUMNS", width)
     output.console.cache_clear()
     file = written(tmp_path, FAKE)
-    ended = unitune("curve", str(file), *SMALL, "--goal", "0.9")
-    again = unitune("curve", str(file), *SMALL, "--goal", "0.9", "--json")
+    ended = unitune("data", "curve", str(file), *SMALL, "--goal", "0.9")
+    again = unitune("data", "curve", str(file), *SMALL, "--goal", "0.9", "--json")
     output.console.cache_clear()
     assert 0 == ended.code == again.code, ended.err
     assert max(map(len, ended.out.splitlines())) <= int(width)
@@ -65,13 +65,13 @@ def test_it_trains_judges_and_goes_on(
 def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> None:
     prices = "prices: [{backend: openai, training: 3, input: 1, output: 2}]\n"
     file = written(tmp_path, prices + "tuning: {epochs: 1}\n", "openai")
-    planned = unitune("curve", str(file), *SMALL, "--plan")
+    planned = unitune("data", "curve", str(file), *SMALL, "--plan")
     assert 0 == planned.code, planned.err
     assert "$" in planned.out
-    refused = unitune("curve", str(file), *SMALL)
+    refused = unitune("data", "curve", str(file), *SMALL)
     assert 6 == refused.code
     assert "the sweep of 6 runs costs money" in refused.err
-    refused = unitune("curve", str(file), *SMALL, "--budget", "0.0001")
+    refused = unitune("data", "curve", str(file), *SMALL, "--budget", "0.0001")
     assert 6 == refused.code
     assert "fewer --points or --seeds" in refused.err
 
@@ -89,6 +89,6 @@ def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> No
 def test_what_cannot_be_is_refused(
     unitune: Command, tmp_path: Path, options: tuple[str, str], said: str
 ) -> None:
-    refused = unitune("curve", str(written(tmp_path, FAKE)), *options)
+    refused = unitune("data", "curve", str(written(tmp_path, FAKE)), *options)
     assert 2 == refused.code
     assert said in " ".join(refused.err.split())

@@ -35,7 +35,7 @@ def run(job: Job) -> Run:
 
 
 def test_a_run_is_promoted_and_shown_by_its_version(unitune: Command, run: Run) -> None:
-    done = unitune("promote", run.id[:12], "--as", "production")
+    done = unitune("models", "promote", run.id[:12], "--as", "production")
     assert 0 == done.code
     assert "triage@production points to version 1 (gate of c2" in done.out
     assert ["triage", "1", "production", "→", "1"] == unitune("models").out.split()[-5:]
@@ -43,7 +43,7 @@ def test_a_run_is_promoted_and_shown_by_its_version(unitune: Command, run: Run) 
     row = listed.splitlines()[1].split()
     assert ["triage:1", run.id, "production", "passed"] == [*row[:2], *row[3:5]]
     assert "ana" in listed
-    assert "triage:1, triage@production" in unitune("show", "triage@production").out
+    assert "triage:1, triage@production" in unitune("runs", "show", "triage@production").out
     told = json.loads(unitune("models", "triage", "--json").out)
     assert {"production": 1} == told["aliases"]
     (version,) = told["versions"]
@@ -59,51 +59,51 @@ def test_a_refused_promotion_exits_as_the_gate_does(
 ) -> None:
     gate = {"mode": "absolute", "threshold": threshold}
     assert code == compare(triage_job(50, gate), run).exit_code
-    refused = unitune("promote", run.id, "--as", "production")
+    refused = unitune("models", "promote", run.id, "--as", "production")
     assert code == refused.code
     assert "has not passed the gate of comparison c2" in " ".join(refused.err.split())
     assert "No registered models yet" in unitune("models").out
-    assert 2 == unitune("promote", trained(job).id, "--as", "production").code
+    assert 2 == unitune("models", "promote", trained(job).id, "--as", "production").code
 
 
 def test_a_registered_version_needs_no_alias(unitune: Command, run: Run) -> None:
-    assert f"triage:1 is the model of run {run.id}.\n" == unitune("register", run.id).out
+    assert f"triage:1 is the model of run {run.id}.\n" == unitune("models", "register", run.id).out
     assert "triage     " in unitune("models").out
-    assert run.id == json.loads(unitune("show", "triage:1", "--json").out)["id"]
+    assert run.id == json.loads(unitune("runs", "show", "triage:1", "--json").out)["id"]
 
 
 def test_back_and_away(unitune: Command, run: Run) -> None:
     other = trained(triage_job(41))
-    unitune("promote", run.id, "--as", "production")
-    unitune("promote", other.id, "--as", "production", "--without-gate", "ticket 812")
-    done = unitune("rollback", "triage@production", "--reason", "wrong tone")
+    unitune("models", "promote", run.id, "--as", "production")
+    unitune("models", "promote", other.id, "--as", "production", "--without-gate", "ticket 812")
+    done = unitune("models", "rollback", "triage@production", "--reason", "wrong tone")
     assert (
         "triage@production points to version 1, no longer to 2 (rollback: wrong tone).\n"
         == done.out
     )
-    again = unitune("rollback", "triage@production")
+    again = unitune("models", "rollback", "triage@production")
     assert (2, True) == (again.code, "no former version" in again.err)
     moved = unitune("models", "triage").out
     assert "without a gate: ticket 812" in moved
-    kept = unitune("delete", run.id, "--yes")
+    kept = unitune("runs", "delete", run.id, "--yes")
     assert (2, True) == (kept.code, "while triage@production points" in " ".join(kept.err.split()))
-    assert "which pointed to version 1" in unitune("unalias", "triage@production").out
-    gone = unitune("show", "triage@production")
+    assert "which pointed to version 1" in unitune("models", "unalias", "triage@production").out
+    gone = unitune("runs", "show", "triage@production")
     assert (2, True) == (gone.code, "no alias 'triage@production'" in gone.err)
 
 
 def test_a_verification_exits_as_the_gate_does_and_says_what_was_lost(
     unitune: Command, run: Run
 ) -> None:
-    unitune("promote", run.id, "--as", "production")
-    same = unitune("verify", "triage@production", "unitune.yaml", "--quiet")
+    unitune("models", "promote", run.id, "--as", "production")
+    same = unitune("models", "verify", "triage@production", "unitune.yaml", "--quiet")
     assert 0 == same.code
     assert "0 cases gained, 0 lost: not clearly different." in " ".join(same.out.split())
     change_answers(run, 10)
-    drifted = unitune("verify", "triage@production", "unitune.yaml", "--quiet")
+    drifted = unitune("models", "verify", "triage@production", "unitune.yaml", "--quiet")
     assert 1 == drifted.code
     assert "0 cases gained, 40 lost: worse." in " ".join(drifted.out.split())
-    told = json.loads(unitune("verify", "triage:1", "--json").out)
+    told = json.loads(unitune("models", "verify", "triage:1", "--json").out)
     assert (1, "triage:1", 40) == (
         *(told["exit_code"], told["version"]),
         len(told["change"]["paired"]["lost"]),

@@ -33,7 +33,7 @@ def test_init_where_a_file_stands_names_it(unitune: Command, tmp_path: Path) -> 
     assert bug_free(told.err)
 
 
-@pytest.mark.parametrize("command", [["runs"], ["show", "r1"], ["deployments"]])
+@pytest.mark.parametrize("command", [["runs"], ["runs", "show", "r1"], ["deployments"]])
 def test_a_file_where_the_folder_of_unitune_should_be(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
@@ -71,7 +71,7 @@ def test_a_full_disk_is_4_and_names_the_place() -> None:
 def test_a_full_disk_at_the_users_own_path_is_4_too(unitune: Command, tmp_path: Path) -> None:
     row = '{"prompt": "a", "completion": "b"}\n'
     (tmp_path / "rows.jsonl").write_text(row)
-    told = unitune("convert", "rows.jsonl", "--to", "openai-chat", "-o", "/dev/full")
+    told = unitune("data", "convert", "rows.jsonl", "--to", "openai-chat", "-o", "/dev/full")
     assert 4 == told.code
     assert "/dev/full cannot be written: No space left on device" in told.err
 
@@ -93,7 +93,7 @@ WRITING = [
     ["plan", "train.yaml", "-o", "plan.json"],
     ["compare", "compare.yaml", "--output", "o"],
     ["init", "new"],
-    ["convert", "train.jsonl", "--to", "openai-chat", "-o", "o.jsonl"],
+    ["data", "convert", "train.jsonl", "--to", "openai-chat", "-o", "o.jsonl"],
 ]
 
 

@@ -35,7 +35,7 @@ def job(tmp_path: Path) -> Path:
 
 COMMANDS = {
     "plan": ["plan", "unitune.yaml"],
-    "convert": ["convert", "train.jsonl", "--to", "openai-chat"],
+    "convert": ["data", "convert", "train.jsonl", "--to", "openai-chat"],
 }
 
 

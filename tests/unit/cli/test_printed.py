@@ -86,8 +86,8 @@ def test_a_base_model_of_any_name_is_planned_trained_listed_and_shown(
     is_harmless(unitune("runs"), name)
     run = json.loads(unitune("runs", "--json").out)["runs"][0]
     assert f"m{name}" == run["base_model"]
-    is_harmless(unitune("show", run["id"]), name)
-    is_harmless(unitune("watch", run["id"]), name)
+    is_harmless(unitune("runs", "show", run["id"]), name)
+    is_harmless(unitune("runs", "watch", run["id"]), name)
 
 
 @nasty
@@ -131,7 +131,9 @@ def test_keys_and_paths_of_any_name_are_told_in_errors(
 def test_folders_of_any_name_are_written_to(unitune: Command, name: str) -> None:
     is_harmless(unitune("init", name), name)
     rows = f"{name}/train.jsonl"
-    is_harmless(unitune("convert", rows, "--to", "openai-chat", "-o", f"{name}/o.jsonl"), name)
+    is_harmless(
+        unitune("data", "convert", rows, "--to", "openai-chat", "-o", f"{name}/o.jsonl"), name
+    )
     is_harmless(unitune("check", f"{name}/unitune.yaml"), "", codes=(0,))
 
 

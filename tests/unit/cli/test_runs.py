@@ -90,7 +90,7 @@ def test_a_page_asks_the_ledger_no_more_for_more_runs(unitune: Command, add_runs
         assert few == statements()
         found = add_runs(1)[0]
         asked.clear()
-        assert found in unitune("show", found[:-2]).out
+        assert found in unitune("runs", "show", found[:-2]).out
         assert not [one for one in asked if "job_id" in one and "WHERE" not in one]
     finally:
         event.remove(Engine, "before_cursor_execute", note)
@@ -133,12 +133,12 @@ def test_limit_and_all_exclude_each_other(unitune: Command) -> None:
 
 def test_a_beginning_of_many_runs_names_some_of_them(unitune: Command, add_runs: AddRuns) -> None:
     newest = add_runs(SHOWN_RUNS + 5)
-    outcome = unitune("show", "r26")
+    outcome = unitune("runs", "show", "r26")
     assert 2 == outcome.code
     assert newest[0] in outcome.err
     assert newest[-1] not in outcome.err
     assert "and 5 more" in outcome.err
-    assert "There is no run 'R26'" in unitune("show", "R26").err
+    assert "There is no run 'R26'" in unitune("runs", "show", "R26").err
 
 
 @pytest.mark.parametrize("columns", ["10", "20", "40", "80", "200"])
@@ -154,7 +154,9 @@ def test_ids_of_runs_are_whole_at_any_width(
         assert 3 == words.count(value)
 
 
-@pytest.mark.parametrize("command", [["show"], ["cancel"], ["chat", "-m", "hello"], ["delete"]])
+@pytest.mark.parametrize(
+    "command", [["runs", "show"], ["runs", "cancel"], ["chat", "-m", "hello"], ["runs", "delete"]]
+)
 def test_a_run_of_bytes_that_are_no_text_is_told_as_such(
     unitune: Command, add_runs: AddRuns, command: list[str]
 ) -> None:

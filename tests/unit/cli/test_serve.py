@@ -79,7 +79,9 @@ def test_a_run_is_served_under_its_id_with_an_example_that_can_be_copied(
 def test_a_registered_version_is_served_under_the_name_that_stays(
     unitune: Command, served: Any, run: str
 ) -> None:
-    promoted = unitune("promote", run, "--as", "production", "--without-gate", "a first try")
+    promoted = unitune(
+        "models", "promote", run, "--as", "production", "--without-gate", "a first try"
+    )
     assert 0 == promoted.code, promoted.err
     unitune("serve", "demo@production")
     ((model, settings),) = served
@@ -97,7 +99,7 @@ def test_a_model_that_is_not_here_is_named_with_what_is(unitune: Command, served
     failed = unitune("serve", "r1234")
     assert (2, []) == (failed.code, served)
     assert "no run or base model" in failed.err
-    assert "unitune base-models pull" in failed.err
+    assert "unitune models pull" in failed.err
 
 
 def test_a_run_whose_backend_serves_itself_is_refused(unitune: Command, run: str) -> None:

@@ -57,7 +57,7 @@ PRINTS = [
     pytest.param([*COMPARE, "--json"], marks=pytest.mark.slow),
     ["--help"],
     ["schema", "job"],
-    ["convert", "test.jsonl", "--to", "openai-chat"],
+    ["data", "convert", "test.jsonl", "--to", "openai-chat"],
 ]
 prints = pytest.mark.parametrize("command", PRINTS, ids=" ".join)
 
@@ -99,7 +99,7 @@ def test_a_plan_that_nobody_reads_is_saved(folder: Path) -> None:
 
 
 def test_a_result_goes_where_dev_stdout_leads(folder: Path) -> None:
-    command = ["convert", "test.jsonl", "--to", "openai-chat", "-o", "/dev/stdout"]
+    command = ["data", "convert", "test.jsonl", "--to", "openai-chat", "-o", "/dev/stdout"]
     piped = ended(folder, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert (0, 30) == (piped.returncode, len(piped.stdout.splitlines()))
     with (folder / "rows.jsonl").open("w") as file:
@@ -169,7 +169,7 @@ def printed_in(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code, err.getvalue()
-    return out.getvalue().decode("utf-8" if command[0] == "convert" else encoding)
+    return out.getvalue().decode("utf-8" if command[:2] == ["data", "convert"] else encoding)
 
 
 def test_what_an_encoding_lacks_is_escaped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

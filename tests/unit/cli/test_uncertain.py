@@ -60,7 +60,7 @@ def test_a_run_whose_launch_is_uncertain_exits_with_4_and_says_what_to_do(
 
     assert 4 == outcome.code
     assert ([the_run().id] if options == ["--detach"] else []) == outcome.out.split()
-    assert f"unitune resume {the_run().id} --adopt ITS_ID" in outcome.err
+    assert f"unitune runs resume {the_run().id} --adopt ITS_ID" in outcome.err
 
 
 def test_watching_an_interrupted_launch_says_that_resume_goes_on_with_it(
@@ -74,12 +74,12 @@ def test_watching_an_interrupted_launch_says_that_resume_goes_on_with_it(
         with pytest.raises(Unreachable):
             launch(Job.load(make_job()))
     run = the_run()
-    outcome = unitune("watch", run.id)
+    outcome = unitune("runs", "watch", run.id)
 
     assert 4 == outcome.code
     assert "Its launch was interrupted (uploading), and no process is working on it" in outcome.err
-    assert f"unitune resume {run.id}" in outcome.err
-    assert 0 == unitune("resume", run.id, "--quiet").code
+    assert f"unitune runs resume {run.id}" in outcome.err
+    assert 0 == unitune("runs", "resume", run.id, "--quiet").code
 
 
 def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
@@ -95,18 +95,18 @@ def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
     started = unitune("run", str(make_job()), "--detach")
     run = the_run()
     (second,) = run.duplicates
-    cancelling = f"unitune cancel {run.id} --job {second}"
+    cancelling = f"unitune runs cancel {run.id} --job {second}"
 
     assert (0, run.id) == (started.code, started.out.strip())
     assert "".join(cancelling.split()) in "".join(started.err.split())
-    shown = unitune("show", run.id).out
+    shown = unitune("runs", "show", run.id).out
     assert cancelling.rsplit(maxsplit=1)[-1] in "".join(shown.split())
-    assert [second] == json.loads(unitune("show", run.id, "--json").out)["duplicate_jobs"]
-    assert f"{second} is cancelled" in unitune("cancel", run.id, "--job", second).out.replace(
-        "\n", ""
-    )
+    assert [second] == json.loads(unitune("runs", "show", run.id, "--json").out)["duplicate_jobs"]
+    assert f"{second} is cancelled" in unitune(
+        "runs", "cancel", run.id, "--job", second
+    ).out.replace("\n", "")
     assert "cancelling" == FakeBackend().poll(second, "").raw
-    watched = unitune("watch", run.id, "--quiet").err
+    watched = unitune("runs", "watch", run.id, "--quiet").err
     assert "".join(cancelling.split()) in "".join(watched.split())
 
 
@@ -116,6 +116,6 @@ def test_a_job_that_is_not_the_runs_second_one_is_not_cancelled(
     unitune("run", str(make_job()), "--detach")
     own = str(the_run().job_id)
 
-    assert 2 == unitune("cancel", the_run().id, "--job", own).code
-    assert 2 == unitune("cancel", the_run().id, "--job", "no-such-job").code
+    assert 2 == unitune("runs", "cancel", the_run().id, "--job", own).code
+    assert 2 == unitune("runs", "cancel", the_run().id, "--job", "no-such-job").code
     assert "queued" == FakeBackend().poll(own, "").raw

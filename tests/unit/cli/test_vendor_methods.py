@@ -102,12 +102,12 @@ def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[
     assert 0 == run.code, run.err
     (name,) = (path.name for path in folder.glob(".unitune/runs/*"))
     if backend == "azure":
-        deployed = unitune("deploy", name, "--ttl", "1h", "--budget", "20")
+        deployed = unitune("deployments", "up", name, "--ttl", "1h", "--budget", "20")
         assert 0 == deployed.code, deployed.err
     compared = unitune("compare", "unitune.yaml")
     assert 0 == compared.code, compared.err
     if backend == "azure":
-        undeployed = unitune("undeploy", name)
+        undeployed = unitune("deployments", "down", name)
         assert 0 == undeployed.code, undeployed.err
     verdict = _verdict(folder)
     (tuned,) = (each for each in verdict["contenders"] if each["name"] == "tuned")
@@ -115,7 +115,7 @@ def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[
         **verdict,
         "curve": tuned["curve"],
         "followed": run.err,
-        "shown": unitune("show", name).out,
+        "shown": unitune("runs", "show", name).out,
     }
 
 

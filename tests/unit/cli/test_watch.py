@@ -76,7 +76,7 @@ def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
     assert 0 == ended.code, ended.err
     assert "loss" not in ended.err
     (run,) = (tmp_path / ".unitune" / "runs").iterdir()
-    shown = unitune("show", run.name)
+    shown = unitune("runs", "show", run.name)
     assert 0 == shown.code
     assert "4 of 4" in shown.out
     assert "loss" not in shown.out

@@ -342,7 +342,7 @@ def test_questions_come_from_one_place(
     unitune: Command, job: Job, tmp_path: Path, given: tuple[str, ...]
 ) -> None:
     write_job(job, tmp_path)
-    done = unitune("distill", "--teacher", NAME, "-o", "out.jsonl", *given)
+    done = unitune("data", "distill", "--teacher", NAME, "-o", "out.jsonl", *given)
     assert (2, True) == (done.code, "either --questions FILE" in done.err)
 
 

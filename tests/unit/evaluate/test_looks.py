@@ -170,7 +170,7 @@ def test_no_reason_that_a_user_gives_keeps_new_answers_from_being_counted(
     backend_of(told_gains(9, 2))
     job = make_job(SAMPLED)
     compare(job)
-    second = compare(job, out=tmp_path / "again", new_answers="unitune verify")
+    second = compare(job, out=tmp_path / "again", new_answers="unitune models verify")
     assert (use(second).comparisons, use(second).divisor) == (2, 2)
 
 

@@ -90,7 +90,7 @@ def test_a_run_that_nobody_has_watched_to_its_end_is_found(job: Job) -> None:
 
 def test_a_run_under_way_is_named(job: Job) -> None:
     run = launch(job)
-    with pytest.raises(NotFoundError, match=f"unitune watch {run.id}"):
+    with pytest.raises(NotFoundError, match=f"unitune runs watch {run.id}"):
         compare(job)
 
 

@@ -243,11 +243,17 @@ def test_a_hub_that_is_away_is_told(
 
 
 def test_the_command_says_what_is_there_now(unitune: Command, run: Run, export: Path) -> None:
-    done = unitune("push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export))
+    done = unitune(
+        "models", "push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export)
+    )
     assert 0 == done.code
     assert "acme/triage  private" in done.out
-    again = unitune("push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export))
+    again = unitune(
+        "models", "push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export)
+    )
     assert "unchanged: the same files are already there" in again.out
-    (line,) = (line for line in unitune("show", run.id).out.splitlines() if "pushed" in line)
+    (line,) = (
+        line for line in unitune("runs", "show", run.id).out.splitlines() if "pushed" in line
+    )
     assert "/acme/triage (private), commit " in line
     assert KEY not in done.out + done.err + again.out

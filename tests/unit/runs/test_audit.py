@@ -122,19 +122,21 @@ def _check(content: bytes) -> None:
 
 def test_an_export_is_checked_and_shown(log: list[str], unitune: Command, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
-    written = unitune("audit", "--output", str(file))
+    written = unitune("runs", "audit", "--output", str(file))
     newest = [*read_export(file.read_bytes(), str(file))][-1].sha256
     assert written.code == 0
     assert f"{file}: {len(log)} entries" in written.out
     assert newest in written.out
-    assert file.read_text() == unitune("audit", "--json").out
-    checked = unitune("audit", "--verify", str(file))
+    assert file.read_text() == unitune("runs", "audit", "--json").out
+    checked = unitune("runs", "audit", "--verify", str(file))
     assert 0 == checked.code, checked.err
     assert "all unchanged and in the ledger" in checked.out
-    shown = unitune("audit").out
+    shown = unitune("runs", "audit").out
     assert all(action in shown for action in log)
-    assert "The audit log is empty." == unitune("audit", "--since", "2999-01-01").out.strip()
-    assert 2 == unitune("audit", "--verify", str(file), "--json").code
+    assert (
+        "The audit log is empty." == unitune("runs", "audit", "--since", "2999-01-01").out.strip()
+    )
+    assert 2 == unitune("runs", "audit", "--verify", str(file), "--json").code
 
 
 @given(st.data())
@@ -168,19 +170,19 @@ def test_a_ledger_that_was_changed_is_found_by_an_older_export(
 ) -> None:
     """Also where whoever changed it has computed all hashes anew."""
     file = tmp_path / "audit.jsonl"
-    unitune("audit", "--output", str(file))
+    unitune("runs", "audit", "--output", str(file))
     with sqlite3.connect(home() / "ledger.db") as database:
         database.execute("update audit_log set who = 'nobody' where number = 3")
     database.close()
-    broken = unitune("audit")
+    broken = unitune("runs", "audit")
     assert (5, "") == (broken.code, broken.out)
     assert "entry 3 was changed" in broken.err
     with sqlite3.connect(home() / "ledger.db") as database:
         database.execute("delete from audit_log where number = ?", (len(log),))
         database.execute("update audit_log set who = 'mary' where number = 3")
     database.close()
-    assert 0 == unitune("audit").code  # the chain itself holds: it only ends earlier
-    gone = unitune("audit", "--verify", str(file))
+    assert 0 == unitune("runs", "audit").code  # the chain itself holds: it only ends earlier
+    gone = unitune("runs", "audit", "--verify", str(file))
     assert (5, True) == (gone.code, f"entry {len(log)} (run.deleted) is gone" in gone.err)
 
 
@@ -195,7 +197,7 @@ def test_a_run_that_is_not_written_down_is_not_in_the_log(make_job: MakeJob) -> 
 
 
 def test_a_day_that_is_not_a_date_is_refused_with_an_example(unitune: Command) -> None:
-    refused = unitune("audit", "--since", "yesterday")
+    refused = unitune("runs", "audit", "--since", "yesterday")
     assert refused.code == 2
     assert "'yesterday' is not a day such as 2026-11-01" in " ".join(refused.err.split())
     assert "Value error" not in refused.err

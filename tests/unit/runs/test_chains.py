@@ -79,7 +79,7 @@ def test_a_run_that_has_not_ended_is_refused_with_what_to_do(make_job: MakeJob) 
     job = make_job({"steps": 5}).model_copy(update={"start": running.id})
     (problem,) = plan(job).errors
     assert "start-unfinished" == problem.code
-    assert f"unitune watch {running.id}" in problem.fix
+    assert f"unitune runs watch {running.id}" in problem.fix
     running.cancel().wait(0.001)
     (problem,) = plan(job).errors
     assert "or name another run: unitune runs" in problem.fix.lower()

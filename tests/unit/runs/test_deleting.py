@@ -247,7 +247,7 @@ def test_a_run_that_has_not_ended_is_not_deleted(
     make_job: MakeJob, vendor: Vendor, script: dict[str, JsonValue]
 ) -> None:
     run = launch(make_job(script))
-    with pytest.raises(UserError, match=rf"before it has ended.*unitune cancel {run.id}"):
+    with pytest.raises(UserError, match=rf"before it has ended.*unitune runs cancel {run.id}"):
         run.delete(force=True)
     assert [] == vendor.deleted
     assert [run.id] == [left.id for left in runs()]
@@ -268,7 +268,7 @@ def test_a_run_is_not_deleted_while_a_deployment_of_it_stands(
     run = launch(make_job({})).wait(0.001)
     deployment = a_deployment(run)
     ledger.add_deployment(deployment, lambda _: None)
-    with pytest.raises(UserError, match=rf"unitune undeploy {deployment.id}"):
+    with pytest.raises(UserError, match=rf"unitune deployments down {deployment.id}"):
         run.delete(force=True)
     assert [] == vendor.deleted
     ledger.write_deployment(replace(deployment, state="gone", ended=time.time()))

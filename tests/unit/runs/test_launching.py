@@ -196,7 +196,7 @@ def test_options_that_the_backend_does_not_know_fail_the_run(make_job: MakeJob) 
 def test_a_backend_that_stays_away_leaves_a_run_that_resume_finishes(
     workplace: Path, make_job: MakeJob
 ) -> None:
-    with pytest.raises(Unreachable, match="unitune resume r"):
+    with pytest.raises(Unreachable, match="unitune runs resume r"):
         launch(make_job({"submits": ["lose request", "lose request"]}))
     (run,) = runs()
     assert State.SUBMITTING is run.state
@@ -219,7 +219,7 @@ def test_an_upload_without_an_answer_is_repeated_by_resume(
         return real(backend, path, sha256)
 
     monkeypatch.setattr(FakeBackend, "upload", falls_silent_once)
-    with pytest.raises(Unreachable, match="unitune resume r"):
+    with pytest.raises(Unreachable, match="unitune runs resume r"):
         launch(make_job({}))
     (run,) = runs()
     assert State.UPLOADING is run.state

@@ -286,7 +286,9 @@ def test_who_lost_the_run_can_neither_write_nor_hold_nor_delete(
             lambda: ledger.hold(mine, 120),
             lambda: ledger.delete(mine),
         ):
-            with pytest.raises(LockTimeout, match=rf"taken run {run} over.*unitune show {run}"):
+            with pytest.raises(
+                LockTimeout, match=rf"taken run {run} over.*unitune runs show {run}"
+            ):
                 act()
     assert before == ledger.record(run)
     assert {} == ledger.uploads(run)

@@ -173,10 +173,10 @@ def test_a_configuration_that_is_not_valid_ends_no_run(make_job: MakeJob) -> Non
 
 
 def test_the_command_sends_a_test(unitune: Command, told: Callable[[], list[str]]) -> None:
-    assert "Sent.\n" == unitune("notify").out
+    assert "Sent.\n" == unitune("runs", "notify").out
     assert "test" == json.loads(told()[0])["run"]
     user_config.write(UserConfig())
-    failed = unitune("notify")
+    failed = unitune("runs", "notify")
     assert 2 == failed.code
     assert "has no `notify`" in failed.err
 

@@ -135,7 +135,7 @@ def test_a_create_call_that_is_refused_for_its_rate_again_and_again_leaves_a_run
     make_job: MakeJob, vendor: Vendor
 ) -> None:
     vendor.answers = [too_often() for _ in range(9)]
-    with pytest.raises(BackendError, match=r"too often\. Nothing is lost: `unitune resume r"):
+    with pytest.raises(BackendError, match=r"too often\. Nothing is lost: `unitune runs resume r"):
         launch(make_job({}))
     (run,) = runs()
     assert State.UPLOADING is run.state
@@ -166,7 +166,7 @@ def interrupted(make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPat
     vendor.answers = [Unreachable("the request was lost.")]
     with monkeypatch.context() as stopping:
         stopping.setattr(vendor.clock, "sleep", stop)
-        with pytest.raises(Interrupted, match="unitune resume r"):
+        with pytest.raises(Interrupted, match="unitune runs resume r"):
             launch(make_job({}))
     (run,) = runs()
     return run
@@ -224,7 +224,7 @@ def test_a_search_that_is_never_answered_leaves_the_run_to_be_resumed_and_makes_
     make_job: MakeJob, vendor: Vendor
 ) -> None:
     vendor.searches = [Unreachable("gone.") for _ in range(99)]
-    with pytest.raises(Unreachable, match=r"gone\. Nothing is lost: `unitune resume r"):
+    with pytest.raises(Unreachable, match=r"gone\. Nothing is lost: `unitune runs resume r"):
         launch(make_job({}))
     (run,) = runs()
     assert State.SUBMITTING is run.state

@@ -115,7 +115,7 @@ def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
 
     run = launch(make_job({"pause_at_step": 2})).wait(0.001)
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
-    with pytest.raises(Unsupported, match=f"unitune cancel {run.id}"):
+    with pytest.raises(Unsupported, match=f"unitune runs cancel {run.id}"):
         run.resume()
     assert State.PAUSED is run.state
 

@@ -101,7 +101,7 @@ def test_a_launch_that_still_has_rows_to_hand_over_names_the_machine_that_has_th
 ) -> None:
     run = interrupted_in_its_upload(make_job({}), monkeypatch)
     go_to("b")
-    with pytest.raises(UserError, match=rf"on the machine 'a'.*unitune resume {run.id}"):
+    with pytest.raises(UserError, match=rf"on the machine 'a'.*unitune runs resume {run.id}"):
         find_run(run.id).resume()
     go_to("a")
     assert State.QUEUED is run.resume().state

@@ -241,10 +241,10 @@ def test_the_command_sends_what_a_job_without_trackers_has(
     make_job: MakeJob, unitune: Command
 ) -> None:
     run = launch(make_job({"steps": STEPS})).wait()
-    refused = unitune("track", run.id)
+    refused = unitune("runs", "track", run.id)
     assert (2, "") == (refused.code, refused.out)
-    assert f"unitune track {run.id} --to mlflow" in refused.err
-    sent = unitune("track", "newest", "--to", "tensorboard", "--json")
+    assert f"unitune runs track {run.id} --to mlflow" in refused.err
+    sent = unitune("runs", "track", "newest", "--to", "tensorboard", "--json")
     assert [(run.id, "")] == [
         (Path(each["where"]).name, each["problem"]) for each in json.loads(sent.out)["trackers"]
     ]

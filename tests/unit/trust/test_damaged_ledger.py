@@ -91,14 +91,14 @@ def test_a_command_on_a_run_that_cannot_be_read_exits_4(
     assert 4 == done.code, done.err
     assert f"run {broken.id} cannot be read" in done.err
     assert "backup" in done.err
-    assert 0 == unitune("show", whole.id).code
+    assert 0 == unitune("runs", "show", whole.id).code
 
 
 def test_all_others_are_watched(unitune: Command, two: Sequence[Run]) -> None:
     whole, broken = two
     damage("runs", "state", "running", f"id = '{whole.id}'")
     damage("runs", "state", "done", f"id = '{broken.id}'")
-    done = unitune("watch", "--all")
+    done = unitune("runs", "watch", "--all")
     assert 4 == done.code
     assert f"run {broken.id} cannot be read" in " ".join(done.err.split())
     assert "succeeded" == Ledger(home()).record(whole.id).state

@@ -132,7 +132,10 @@ def test_a_results_folder_that_is_a_link_is_refused(cloned: Path) -> None:
     [
         (["init", "made"], "made/train.jsonl"),
         (["init", "made"], "made/unitune.yaml"),
-        (["convert", "test.jsonl", "--to", "vertex-sft", "-o", "made/out.jsonl"], "made/out.jsonl"),
+        (
+            ["data", "convert", "test.jsonl", "--to", "vertex-sft", "-o", "made/out.jsonl"],
+            "made/out.jsonl",
+        ),
         (["plan", "plan.yaml", "-o", "made/plan.json"], "made/plan.json"),
         (["import", "lm-eval:samples.jsonl", "--output", "made"], "made/test.jsonl"),
     ],
