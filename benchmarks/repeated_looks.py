@@ -7,8 +7,8 @@ for right or wrong answers: `alone` tests each comparison as if it were the only
 methods of `unitune compare`.
 
     candidates  Several tunings against one baseline, one after the other. `as they come`: Holm over
-                those so far; `at the end`: over all of them, as in `unitune promote`. The luck of
-                the tunings is correlated.
+                those so far; `at the end`: over all of them, as in `unitune models promote`. The
+                luck of the tunings is correlated.
     reruns      Baseline and candidate sampled again and again. `first`: what is allowed;
                 `with reasons`: each repeated for a reason (--new-answers), Holm as they come.
     growing     A test that grows until the candidate is better, or not worse by more than 5 points.

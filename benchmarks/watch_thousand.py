@@ -4,8 +4,8 @@
 
 The runs are launched on all four vendors on loopback, or on those that --vendor names, so that one
 process needs all their SDKs; with --apart on one vendor after the other. Vendors and launches run
-in another process, so only ``unitune watch --all`` is measured. The jobs all start at once and end
-in the order of their launches. The exit code is 0 when these promises were kept:
+in another process, so only ``unitune runs watch --all`` is measured. The jobs all start at once
+and end in the order of their launches. The exit code is 0 when these promises were kept:
 
     at most 300 MiB of memory; at most one page of its list a vendor and interval, plus one search
     for a second job per finished run, which reads the whole list where a server does not filter
@@ -122,7 +122,7 @@ def launch_all(vendors: list[str], number: int) -> None:
 def watch() -> tuple[dict[str, float], float]:
     """Watch all runs; return the time of each noticed success, and the peak memory in MiB."""
     peak = Path(__file__).parent / "harnesses" / "peak.py"
-    command = [peak, sys.executable, "-m", "unitune", "watch", "--all", "--json"]
+    command = [peak, sys.executable, "-m", "unitune", "runs", "watch", "--all", "--json"]
     noticed: dict[str, float] = {}
     mib = math.nan
     with subprocess.Popen(

@@ -71,11 +71,11 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_checkpoints_are_listed_where_the_vendor_keeps_them(run: Run, say: Say) -> None:
     if run.backend_name == "bedrock":
-        assert "'bedrock' does not list checkpoints" in say("checkpoints", run.id, code=2)
+        assert "'bedrock' does not list checkpoints" in say("models", "checkpoints", run.id, code=2)
         return
-    listed = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"]
+    listed = json.loads(say("models", "checkpoints", run.id, "--json"))["checkpoints"]
     assert [one["step"] for one in listed] == sorted({one["step"] for one in listed})
-    shown = say("checkpoints", run.id)
+    shown = say("models", "checkpoints", run.id)
     assert listed
     assert all(f"step {one['step']}" in shown and one["model"] in shown for one in listed)
 
@@ -85,13 +85,15 @@ def test_weights_are_downloaded_where_the_vendor_hands_them_out(
 ) -> None:
     place = tmp_path / "weights"
     if run.backend_name != "together":
-        assert "does not offer weights" in say("download", run.id, "-o", str(place), code=2)
+        assert "does not offer weights" in say(
+            "models", "download", run.id, "-o", str(place), code=2
+        )
         assert not place.exists()
         return
-    say("download", run.id, "-o", str(place))
+    say("models", "download", run.id, "-o", str(place))
     (file,) = place.iterdir()
     assert file.stat().st_size > 0
-    step = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"][0]["step"]
-    say("download", run.id, "-o", str(place), "--step", str(step))
+    step = json.loads(say("models", "checkpoints", run.id, "--json"))["checkpoints"][0]["step"]
+    say("models", "download", run.id, "-o", str(place), "--step", str(step))
     assert 2 == len(list(place.iterdir()))
-    assert f"Available steps: {step}" in say("download", run.id, "--step", "999", code=2)
+    assert f"Available steps: {step}" in say("models", "download", run.id, "--step", "999", code=2)

@@ -36,7 +36,7 @@ class UnrepresentableRow(ValueError):
 class Format:
     """One kind of row of one vendor."""
 
-    name: str  # name for `unitune convert --to`, such as ``openai-chat``
+    name: str  # name for `unitune data convert --to`, such as ``openai-chat``
     summary: str  # one line for people
     encode: Callable[[Example], WireRow]  # convert from canonical to wire
     decode: Callable[[Mapping[str, JsonValue]], Example]  # convert from wire to canonical

@@ -126,7 +126,8 @@ def _refuse_changed_files(folder: Path, *, signs: bool) -> None:
         mark = BUILD_TYPE if name == PROVENANCE else file.is_file() and sha256(file)
         if not mark or mark not in provenance:
             raise UserError(
-                f"{file} was edited or not written by `unitune card`, and is not overwritten. "
+                f"{file} was edited or not written by `unitune models card`, and is not "
+                "overwritten. "
                 "Move it away, or choose another folder with -o DIR."
             )
     if (folder / SIGNATURE).exists() and not signs:

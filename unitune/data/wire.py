@@ -22,7 +22,7 @@ class WireFormat(Protocol):
 
     @property
     def name(self) -> str:
-        """Name for `unitune convert`."""
+        """Name for `unitune data convert`."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Document of a learning curve: `unitune curve --json`."""
+"""Document of a learning curve: `unitune data curve --json`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Data(Spec):
     by default a seeded tenth, at least 30 rows."""
     format: str | None = None
     """Format of the rows, if their keys do not show it: alpaca, anthropic, chat, pair, preference,
-    sharegpt, trl, or a format listed by `unitune convert --list`."""
+    sharegpt, trl, or a format listed by `unitune data convert --list`."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Delimiter of table columns; by default it is detected."""
     columns: Columns | None = None

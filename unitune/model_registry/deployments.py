@@ -56,7 +56,9 @@ def move_deployment(
         state = (
             f"several deployments serve models ({ids})" if ids else "no deployment serves a model"
         )
-        todo = "Delete all but one" if ids else f"Deploy it (unitune deploy {run.id} --ttl 2h)"
+        todo = (
+            "Delete all but one" if ids else f"Deploy it (unitune deployments up {run.id} --ttl 2h)"
+        )
         raise UserError(f"{state} for {move} and no other alias. {todo} and try again.")
     try:
         swap(ledger, serving[0], run, HostingBudget.of(budget))
@@ -83,7 +85,8 @@ def mismatches(ledger: Ledger, model: str) -> Iterator[str]:
             points = ", ".join(f"{move} points to version {move.number}" for move in aliases)
             yield (
                 f"deployment {record.id} serves {version}, but {points}. Promote that version with "
-                f"--deploy, if the vendor can move the deployment, or delete it: unitune undeploy "
+                "--deploy, if the vendor can move the deployment, or delete it: unitune "
+                "deployments down "
                 f"{record.id}"
             )
 

@@ -1,6 +1,6 @@
 """Mirror registered models to experiment trackers with a model registry, such as MLflow.
 
-Nothing is read back. A missed mirror is updated at the next change or by `unitune track`.
+Nothing is read back. A missed mirror is updated at the next change or by `unitune runs track`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def mirror(ledger: Ledger, model: str) -> None:
     for outcome in outcomes:
         if outcome.problem:
             log.warning(
-                "the registry of %s was not updated with %s: %s. Update it later: unitune track %s "
+                "the registry of %s was not updated with %s: %s. Update it later: unitune "
+                "runs track %s "
                 "--to %s",
                 *(outcome.tracker, model, outcome.problem.rstrip("."), record.id, outcome.tracker),
             )

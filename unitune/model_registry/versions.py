@@ -247,7 +247,8 @@ def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> Al
 def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVersion:
     if record.model is None:
         raise UserError(
-            f"run {record.id} is {record.state} and has no model. Watch it with `unitune watch "
+            f"run {record.id} is {record.state} and has no model. Watch it with `unitune runs "
+            "watch "
             f"{record.id}`, or list others with `unitune runs`"
         )
     known = ledger.version_of_run(record.id)

@@ -89,7 +89,9 @@ def _unfinished(record: RunRecord) -> ResolvedStart:
         stands = record.state in (State.PAUSED, State.UNCERTAIN)
         fix = f"Wait until it ends: unitune {'resume' if stands else 'watch'} {record.id}"
         return _refused("start-unfinished", f"{what} (last known state).", fix)
-    again = f"Run `unitune resume {record.id}` to retry. " if record.state is State.FAILED else ""
+    again = (
+        f"Run `unitune runs resume {record.id}` to retry. " if record.state is State.FAILED else ""
+    )
     fix = f"{again}Or name another run: unitune runs"
     return _refused("start-unfinished", f"{what}.", fix)
 

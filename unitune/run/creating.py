@@ -195,7 +195,8 @@ def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
     """Cancel a second job of a run; see `unitune.run.handle.Run.cancel_duplicate`."""
     if job_id == record.job_id:
         raise UserError(
-            f"job {job_id} is run {record.id}'s own. To cancel it, run: unitune cancel {record.id}"
+            f"job {job_id} is run {record.id}'s own. To cancel it, run: unitune runs cancel "
+            f"{record.id}"
         )
     others = [job for job in _jobs_with_key(ledger, record) if job != record.job_id]
     if job_id not in others:
@@ -240,7 +241,7 @@ def _duplicate_warnings(ledger: Ledger, record: RunRecord) -> Iterator[Event]:
         text = (
             f"{record.backend} has a second job for this run, {job}, besides its own "
             f"({record.job_id}): the create call was delivered twice or late. The second job is "
-            f"charged too. Cancel it: unitune cancel {record.id} --job {job}"
+            f"charged too. Cancel it: unitune runs cancel {record.id} --job {job}"
         )
         data: dict[str, JsonValue] = {"text": text, "job": job}
         yield Event(f"{DUPLICATE}{job}", "warning", ledger.now(), data)
@@ -276,7 +277,8 @@ def _uncertain(ledger: Ledger, record: RunRecord, uncertain: Uncertain) -> RunRe
 def _how_to_decide(record: RunRecord) -> str:
     return (
         f"Search {record.backend} for a job with {record.launch_key!r} in its name. If you find "
-        f"one, run `unitune resume {record.id} --adopt ITS_ID`; otherwise run `unitune resume "
+        f"one, run `unitune runs resume {record.id} --adopt ITS_ID`; otherwise run `unitune "
+        "runs resume "
         f"{record.id} --resubmit`."
     )
 
@@ -295,5 +297,5 @@ def _cancel_created(ledger: Ledger, record: RunRecord, job_id: str) -> str:
             return text
     return (
         f"The create call of this process created job {job_id}. If it is not the run's job, "
-        f"cancel it: unitune cancel {record.id} --job {job_id}"
+        f"cancel it: unitune runs cancel {record.id} --job {job_id}"
     )

@@ -73,27 +73,30 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
     if not record.state.ended:
         raise UserError(
             f"run {record.id} is {record.state} and cannot be deleted before it has ended. Cancel "
-            f"it with `unitune cancel {record.id}`."
+            f"it with `unitune runs cancel {record.id}`."
         )
     if version := ledger.version_of_run(record.id):
         for move in standing_aliases(ledger.alias_moves(version.model)).values():
             if move.number == version.number:
                 raise UserError(
                     f"run {record.id} cannot be deleted while {move} points to its model, "
-                    f"{version}. Promote another (unitune promote RUN --as {move.alias}), roll "
-                    f"back (unitune rollback {move}), or remove it (unitune unalias {move})."
+                    f"{version}. Promote another (unitune models promote RUN --as "
+                    f"{move.alias}), roll "
+                    f"back (unitune models rollback {move}), or remove it (unitune models "
+                    f"unalias {move})."
                 )
     for deployment in ledger.deployments():
         if deployment.run_id == record.id and deployment.ended is None:
             raise UserError(
                 f"run {record.id} cannot be deleted while deployment {deployment.id} is running. "
-                f"Take it down with `unitune undeploy {deployment.id}`."
+                f"Take it down with `unitune deployments down {deployment.id}`."
             )
     for other in ledger.continuations(record.id):
         if not other.state.ended:
             raise UserError(
                 f"run {record.id} cannot be deleted while run {other.id}, which continues from its "
-                f"model, is {other.state}. Wait for it (unitune watch {other.id}) or cancel it."
+                f"model, is {other.state}. Wait for it (unitune runs watch {other.id}) or "
+                "cancel it."
             )
     items = [*_model(ledger, record), *_uploads(ledger, record)]
     folder = ledger.run_folder(record.id)

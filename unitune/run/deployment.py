@@ -167,7 +167,8 @@ class Deployment:
             if time.monotonic() > until:
                 raise BackendError(
                     f"deployment {self.id} is still {self.state} after {seconds:.0f} seconds. "
-                    f"Check it: unitune deployments. Take it down: unitune undeploy {self.id}"
+                    "Check it: unitune deployments. Take it down: unitune deployments down "
+                    f"{self.id}"
                 )
             time.sleep(POLL_SECONDS)
         if self.state != "ready":
@@ -241,5 +242,5 @@ def answering(run_id: str, model: TunedModel) -> TunedModel:
         return ready.tuned_model
     raise UserError(
         f"the model of run {run_id} needs a deployment at {model.backend}, which costs money, and "
-        f"none is ready. Start one: unitune deploy {run_id} --ttl 2h"
+        f"none is ready. Start one: unitune deployments up {run_id} --ttl 2h"
     )

@@ -43,7 +43,7 @@ def model_of(record: RunRecord) -> TunedModel:
     if record.model is None:
         raise UserError(
             f"run {record.id} is {record.state} and has no model. Wait for it with `run.wait()` "
-            f"or `unitune watch {record.id}`."
+            f"or `unitune runs watch {record.id}`."
         )
     return record.model
 

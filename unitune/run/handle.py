@@ -301,7 +301,7 @@ class Run:
                 return self
             raise UserError(
                 f"run {self.id} is already matched to job {self.job_id} by its key; ignoring "
-                f"--adopt {adopt}. Follow it: unitune watch {self.id}"
+                f"--adopt {adopt}. Follow it: unitune runs watch {self.id}"
             )
         return self._act(partial(launching.resume, adopt_id=adopt, resubmit=resubmit))
 

@@ -63,13 +63,13 @@ def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
         Interrupted: The user pressed Ctrl-C; `advance` can be called again.
         UnituneError: The backend refused; the run has failed, unless it was rate-limited.
     """
-    resume = f"`unitune resume {record.id}`"
+    resume = f"`unitune runs resume {record.id}`"
     try:
         return _advance(ledger, record)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted while launching run {record.id}. Its progress is recorded: {resume} "
-            f"continues and `unitune cancel {record.id}` cancels it."
+            f"continues and `unitune runs cancel {record.id}` cancels it."
         ) from None
     except BackendError as error:
         if error.is_rate_limited:
@@ -129,12 +129,13 @@ def _missing(ledger: Ledger, record: RunRecord) -> UserError:
     if record.host not in ("", socket.gethostname()):
         return UserError(
             f"run {record.id} cannot continue here, because the files it must upload are on the "
-            f"machine {record.host!r}. Run `unitune resume {record.id}` there, or cancel it with "
-            f"`unitune cancel {record.id}` and launch the job file again."
+            f"machine {record.host!r}. Run `unitune runs resume {record.id}` there, or cancel "
+            "it with "
+            f"`unitune runs cancel {record.id}` and launch the job file again."
         )
     return UserError(
         f"run {record.id} cannot continue: it must upload its rows, but "
-        f"{ledger.run_folder(record.id)} has no train.jsonl. Cancel it with `unitune cancel "
+        f"{ledger.run_folder(record.id)} has no train.jsonl. Cancel it with `unitune runs cancel "
         f"{record.id}` and launch the job file again."
     )
 
@@ -273,7 +274,7 @@ def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
     if not isinstance(backend, Pauses):
         raise Unsupported(
             f"run {record.id} cannot be paused: backend {record.backend!r} can only cancel a job "
-            f"(unitune cancel {record.id})."
+            f"(unitune runs cancel {record.id})."
         )
     backend.pause(job_of(record))
     return poll(ledger, record)
@@ -284,7 +285,7 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
     if not isinstance(backend, Pauses):
         raise Unsupported(
             f"run {record.id} is paused, but backend {record.backend!r} cannot resume a job. "
-            f"Resume it at the vendor, or cancel it with `unitune cancel {record.id}`."
+            f"Resume it at the vendor, or cancel it with `unitune runs cancel {record.id}`."
         )
     record = ledger.write(replace(record, state=State.QUEUED))
     backend.resume(job_of(record))

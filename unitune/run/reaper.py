@@ -143,7 +143,7 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
         if age_seconds < registry.offer(record.backend).settle_seconds:
             raise BackendError(
                 f"{record.backend} does not list deployment {record.name} yet; it was requested "
-                f"just now and may still start. Try again: unitune undeploy {record.id}"
+                f"just now and may still start. Try again: unitune deployments down {record.id}"
             )
         return
     if ref is None and host.deployment_status(str(record.ref), record.model).state == "gone":

@@ -47,7 +47,7 @@ def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: Hosting
         raise UserError(
             f"run {run.id} has a model of {run.base_model} at {run.backend}, but deployment "
             f"{record.id} serves one of {record.model.base} at {record.backend}. Deploy it "
-            f"separately: unitune deploy {run.id} --ttl 2h"
+            f"separately: unitune deployments up {run.id} --ttl 2h"
         )
     budgeting.hold_deployment(ledger, record, budget.usd, unpriced=budget.unpriced)
     exactly_once(_SwapCall(ledger, host, record, model))
@@ -62,8 +62,9 @@ def swapping_host(backend: str) -> SwapsModel:
     if isinstance(host, Deploys):
         raise Unsupported(
             f"{backend} cannot swap the model of a deployment. Omit --deploy: deploy the new "
-            "version (unitune deploy RUN --ttl 2h), send requests there, and take the old one "
-            "down (unitune undeploy DEPLOYMENT)."
+            "version (unitune deployments up RUN --ttl 2h), send requests there, and take "
+            "the old one "
+            "down (unitune deployments down DEPLOYMENT)."
         )
     raise Unsupported(f"models of {backend} do not need a deployment. Omit --deploy.")
 

@@ -93,7 +93,7 @@ class _Watch:
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
     # True for each run id that a budget limits
     limits: dict[str, bool] = field(default_factory=dict[str, bool])
-    # True once trackers took too long; `unitune track` sends the rest
+    # True once trackers took too long; `unitune runs track` sends the rest
     tracking_is_late: bool = False
 
     def search_jobs(self) -> None:

@@ -261,7 +261,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
                 return arn
         raise UserError(
             f"{model_arn} needs a deployment and none is ready. Start one: "
-            "unitune deploy RUN --ttl 2h"
+            "unitune deployments up RUN --ttl 2h"
         )
 
 

@@ -59,8 +59,8 @@ def run_id(vendor: ServedVendor, unitune: Command) -> str:
 
 
 def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id: str) -> None:
-    up = unitune("deploy", run_id, "--ttl", "30m", "--allow-unpriced")
-    assert (0, True) == (up.code, f"unitune undeploy {run_id}-d1" in up.out)
+    up = unitune("deployments", "up", run_id, "--ttl", "30m", "--allow-unpriced")
+    assert (0, True) == (up.code, f"unitune deployments down {run_id}-d1" in up.out)
 
     (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
     assert (f"{run_id}-d1", run_id, "bedrock", "ready") == tuple(
@@ -68,7 +68,7 @@ def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id:
     )
     assert f"{run_id}-d1" in unitune("deployments").out
 
-    assert f"{run_id}-d1 is gone." in unitune("undeploy", run_id).out
+    assert f"{run_id}-d1 is gone." in unitune("deployments", "down", run_id).out
     assert "No active deployments.\n" == unitune("deployments").out
     assert "gone" in unitune("deployments", "--all").out
 
@@ -76,7 +76,7 @@ def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id:
 def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
     unitune: Command, run_id: str, vendor: ServedVendor
 ) -> None:
-    unitune("deploy", run_id, "--json", "--allow-unpriced")
+    unitune("deployments", "up", run_id, "--json", "--allow-unpriced")
     vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", DEPLOYMENTS)
     listed = unitune("deployments")
     assert (0, True) == (listed.code, f"{run_id}-d1" in listed.out)
@@ -93,20 +93,20 @@ def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
 def test_what_cannot_be_read_is_refused(
     unitune: Command, run_id: str, arguments: tuple[str, ...], said: str
 ) -> None:
-    refused = unitune("deploy", run_id, *arguments)
+    refused = unitune("deployments", "up", run_id, *arguments)
     assert (2, True) == (refused.code, said in refused.err)
 
 
 def test_a_script_deploys_only_within_a_budget(unitune: Command, run_id: str) -> None:
     """On-demand hosting at Bedrock is free in its offer; --price may name provisioned hosting."""
     priced = ("--ttl", "3h", "--price", "hosting=1.70")
-    refused = unitune("deploy", run_id, *priced)
+    refused = unitune("deployments", "up", run_id, *priced)
     assert (6, True) == (refused.code, "$5.10 at $1.70 per hour" in refused.err)
-    over = unitune("deploy", run_id, *priced, "--budget", "5")
+    over = unitune("deployments", "up", run_id, *priced, "--budget", "5")
     assert (6, True) == (over.code, "the deployment may cost $5.10" in over.err)
     assert [] == json.loads(unitune("deployments", "--all", "--json").out)["deployments"]
 
-    assert 0 == unitune("deploy", run_id, *priced, "--budget", "5.10").code
+    assert 0 == unitune("deployments", "up", run_id, *priced, "--budget", "5.10").code
     (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
     assert "1.70" == row["usd_per_hour"]
 
@@ -118,12 +118,12 @@ def test_the_projects_budget_holds_for_deployments(
     (tmp_path / "prices.yaml").write_text(
         "prices: [{backend: bedrock, hosting: 1.70}]\n", encoding="utf-8"
     )
-    over = unitune("deploy", run_id, "--ttl", "3h", "--allow-unpriced")
+    over = unitune("deployments", "up", run_id, "--ttl", "3h", "--allow-unpriced")
     assert (6, True) == (over.code, "the month's budget is $5" in over.err)
     for _ in range(2):  # the second continues the first and costs nothing more
-        assert 0 == unitune("deploy", run_id, "--ttl", "2h").code
+        assert 0 == unitune("deployments", "up", run_id, "--ttl", "2h").code
     monkeypatch.setattr("unitune.run.deploying._unfinished", lambda _: None)
-    again = unitune("deploy", run_id, "--ttl", "2h")
+    again = unitune("deployments", "up", run_id, "--ttl", "2h")
     assert (6, True) == (again.code, "is spent or reserved" in again.err), again.err
 
 
@@ -140,11 +140,11 @@ def test_delete_forgets_a_run_once_all_of_it_is_gone(
     unitune: Command, run_id: str, vendor: ServedVendor
 ) -> None:
     vendor.server.inject_fault(Fault.EXPIRED_KEY, "DELETE", "custom-models")
-    kept = unitune("delete", run_id, "--yes")
+    kept = unitune("runs", "delete", run_id, "--yes")
     assert (2, True) == (kept.code, "not deleted" in kept.err)
     assert run_id in unitune("runs").out
 
-    gone = unitune("delete", run_id, "--yes")
+    gone = unitune("runs", "delete", run_id, "--yes")
     assert (0, f"{run_id} is deleted.\n") == (gone.code, gone.out)
     assert run_id not in unitune("runs").out
 
@@ -153,24 +153,30 @@ def test_nothing_is_deleted_before_somebody_said_so(
     unitune: Command, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for arguments in ((run_id,), (run_id[:3],), (run_id[:3], "--yes")):
-        refused = unitune("delete", *arguments)
+        refused = unitune("runs", "delete", *arguments)
         assert 2 == refused.code
         assert "the model " in refused.err
-        assert f"unitune delete {run_id} --yes" in " ".join(refused.err.split())
+        assert f"unitune runs delete {run_id} --yes" in " ".join(refused.err.split())
     monkeypatch.setattr("unitune.cli.consent.is_interactive", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
-    assert (2, True) == ((told := unitune("delete", run_id)).code, "nothing was" in told.err)
+    assert (2, True) == (
+        (told := unitune("runs", "delete", run_id)).code,
+        "nothing was" in told.err,
+    )
     assert run_id in unitune("runs").out
     monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
-    assert (0, f"{run_id} is deleted.\n") == ((done := unitune("delete", run_id)).code, done.out)
+    assert (0, f"{run_id} is deleted.\n") == (
+        (done := unitune("runs", "delete", run_id)).code,
+        done.out,
+    )
 
 
 def test_what_a_deployed_model_says_is_asked_of_the_deployment(
     unitune: Command, run_id: str
 ) -> None:
     alone = unitune("chat", run_id, "-m", "2?")
-    assert (2, True) == (alone.code, f"unitune deploy {run_id} --ttl 2h" in alone.err)
-    unitune("deploy", run_id, "--allow-unpriced")
+    assert (2, True) == (alone.code, f"unitune deployments up {run_id} --ttl 2h" in alone.err)
+    unitune("deployments", "up", run_id, "--allow-unpriced")
     assert 0 == unitune("chat", run_id, "-m", "2?").code
 
 

@@ -138,7 +138,7 @@ def test_a_mirror_that_fails_is_told_with_the_command_that_repeats_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://server")
     with caplog.at_level(logging.WARNING, "unitune"):
         assert 1 == promote(run, "production", without_gate="a test").number
-    assert f"Update it later: unitune track {run.id} --to mlflow" in caplog.text
+    assert f"Update it later: unitune runs track {run.id} --to mlflow" in caplog.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     (outcome,) = track(run, ["mlflow"])
     assert "" == outcome.problem

@@ -179,7 +179,7 @@ def test_a_promotion_moves_the_deployment_and_a_rollback_moves_it_back(
         before.until,
     )
     assert requested(new).name == before.tuned_model.name
-    with pytest.raises(UserError, match="unitune deploy"):
+    with pytest.raises(UserError, match="unitune deployments up"):
         requested(old)
     log = Ledger(home()).audit_log()
     swapped, alias, ready = [each for each in log if each.action in MOVES][-3:]
@@ -284,7 +284,7 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
 ) -> None:
     """In a warning at once, and in `unitune models` until it is mended."""
     _, new = pair
-    done = unitune("promote", new.id, "--as", "production", "--without-gate", "a test")
+    done = unitune("models", "promote", new.id, "--as", "production", "--without-gate", "a test")
     assert 0 == done.code
     shown = unitune("models", "served").out
     assert "serves served:1, but served@production points to version 2" in shown
@@ -292,7 +292,7 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     assert "now serves it." in unitune(*words, "--deploy", "--allow-unpriced").out
     assert "serves served" not in unitune("models", "served").out
     assert f"now serves run {new.id}" in unitune("deployments").out
-    wrong = unitune("promote", "served:2", "--as", "production", "--budget", "5")
+    wrong = unitune("models", "promote", "served:2", "--as", "production", "--budget", "5")
     assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)
 
 
@@ -314,7 +314,7 @@ def test_without_a_deployment_there_is_nothing_to_move(
 ) -> None:
     old, new = pair
     deployments(standing=True)[0].take_down()
-    with pytest.raises(UserError, match=f"no deployment serves .*unitune deploy {new.id}"):
+    with pytest.raises(UserError, match=f"no deployment serves .*unitune deployments up {new.id}"):
         moved(new)
     deploy(new).wait()
     before = switches(vendor)
@@ -345,7 +345,7 @@ def test_backends_without_a_switch_say_what_to_do(
     before = switches(vendor)
     with monkeypatch.context() as patch:
         patch.setattr(swapping, "SwapsModel", int)
-        with pytest.raises(Unsupported, match="unitune undeploy"):
+        with pytest.raises(Unsupported, match="unitune deployments down"):
             moved(pair[1])
         patch.setattr(swapping, "Deploys", int)
         with pytest.raises(Unsupported, match="Omit --deploy"):

@@ -113,7 +113,8 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
         chosen = _newest(job, fingerprint) if run is None else _refreshed(run)
     if (model := chosen.tuned_model) is None:
         raise UserError(
-            f"run {chosen.id} is {chosen.state} and has no model. Follow it with `unitune watch "
+            f"run {chosen.id} is {chosen.state} and has no model. Follow it with `unitune "
+            "runs watch "
             f"{chosen.id}`, or name another run: unitune runs"
         )
     if spec.run is None and (model.backend, model.base) != (job.backend, job.base_model):
@@ -140,7 +141,7 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
         elif not replay and (unended or not twins):
             hint = "Train it first: `unitune run FILE` launches the missing runs of the sweep."
             if unended:
-                hint = f"Run {unended} is in progress: unitune watch {unended}"
+                hint = f"Run {unended} is in progress: unitune runs watch {unended}"
             raise NotFoundError("succeeded run with", each.setting, (), hint)
     return chosen
 
@@ -210,7 +211,7 @@ def _newest(job: Job, fingerprint: str) -> Run:
     if newest is not None:
         return newest
     hint = (
-        f"Run {unended} is in progress: unitune watch {unended}"
+        f"Run {unended} is in progress: unitune runs watch {unended}"
         if unended
         else (
             "Train it first: unitune run FILE. A run with other rows or settings must be named: "
