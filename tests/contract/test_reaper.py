@@ -336,7 +336,7 @@ def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: lis
     assert "is watched again" in command("deployments", "--reap").stderr
     left.append(note_reaper(home(), made.id))
     assert [] == without_reaper()
-    assert said not in command("deployments").stderr
+    assert advice not in command("deployments").stderr
     assert made.reaper is not None
     assert this_process().text == made.reaper.parent
     made.take_down()
