@@ -191,10 +191,7 @@ def test_personal_data_goes_and_comes_back_byte_by_byte(convert: Command) -> Non
     write(*MAILS)
     plain = convert("rows.jsonl").out
     there = convert("rows.jsonl", "--redact", "map.json", "-o", "copy.jsonl")
-    assert (
-        "Replaced: an e-mail address 4 times, a phone number once. The map is in map.json"
-        in there.err
-    )
+    assert "an e-mail address 4 times, a phone number once. The map is in map.json" in there.err
     assert "firma" not in Path("copy.jsonl").read_text(encoding="utf-8")
     assert 0o600 == Path("map.json").stat().st_mode & 0o777
     back = convert("copy.jsonl", "--restore", "map.json")
