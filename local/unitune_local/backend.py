@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -222,7 +223,9 @@ def _existing(job_id: str) -> JobFolder:
     folder = JobFolder(Path(job_id))
     if not folder.spec.exists():
         raise BackendError(
-            f"{job_id!r} does not contain a local training: {folder.spec.name} is missing. "
-            "Was the run's folder moved or deleted?"
+            f"the training's folder {job_id} does not exist: it was deleted or moved with its "
+            "project. If you moved the project, run the command in its new folder. If you deleted "
+            "it, cancel the run.",
+            status=HTTPStatus.GONE,
         )
     return folder

@@ -79,7 +79,7 @@ def test_a_process_that_stands_still_before_its_create_call_is_named_and_not_tak
     monkeypatch.setattr("unitune.run.creating.CREATE_SECONDS", 0.1)
     with stopped(launching(place, stop_here)) as still:
         (run,) = runs()
-        advice = f"stopped: let it go on with `kill -CONT {still.pid}`, or end it with `kill -KILL"
+        advice = f"stopped. Continue it with `kill -CONT {still.pid}`, or end it with `kill -KILL"
         with pytest.raises(LockTimeout, match=advice):
             run.resume()
         assert [] == jobs_at_the_vendor(place)

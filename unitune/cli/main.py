@@ -42,7 +42,7 @@ from unitune.cli.groups import HELP, command_group
 from unitune.cli.imports import import_sources
 from unitune.cli.init import init
 from unitune.cli.jobs import quickstart, run
-from unitune.cli.machine import doctor, keys, notify, trust
+from unitune.cli.machine import doctor, keys, notify
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.models import base_models, checkpoints, download, pull
 from unitune.cli.os_errors import explained, first
@@ -168,7 +168,7 @@ _add_group(
 _add("Runs and models", chat, serve, export, ui)
 _add("Vendors and this machine", backends)
 _add_group("Vendors and this machine", prices, keys)
-_add("Vendors and this machine", doctor, trust, schema)
+_add("Vendors and this machine", doctor, schema)
 
 
 _groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]

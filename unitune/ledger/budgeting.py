@@ -1,14 +1,7 @@
-"""The money of runs: set aside before the create call, watched in flight, settled at the end.
+"""Reserve money for a run before its create call, check it during the run, settle it at the end.
 
-    launch   the approval is written with the run: estimate, hashes of the files, limits
-    create   files still the same, prices of today, all limits: then the money is set aside,
-             anew with each try
-    deploy   the price by the hour and the hours it is to stand for, likewise
-    poll     what was spent so far is held against the limits again
-    end      the bill is held against the estimate (`unitune.cost.reconcile`)
-
-Money is set aside by one process at a time, so that two launches cannot both take the last of it.
-A run in flight is held to its limits by whichever process polls it; without one, by none.
+One process at a time reserves money, so two launches cannot both take the last of a budget. The
+process that polls a run compares its costs with the limits.
 """
 
 from __future__ import annotations
@@ -40,8 +33,8 @@ from unitune.ledger.records import unreadable
 from unitune.security.spec import Frozen
 from unitune.workspace.today import today
 
-# What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
-# apart, and a vendor takes its time to stop
+# Time before its limit at which a job charged by the hour is cancelled: polls are up to 5 seconds
+# apart, and a vendor needs time to stop
 AHEAD_SECONDS = 30.0
 SECONDS_A_DAY = 86400
 
@@ -50,36 +43,32 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 class Approval(Frozen):
-    """What a run was launched on."""
+    """Terms of a launch."""
 
     estimate: Estimate
     files: dict[str, str]
     """SHA-256 of each file that is uploaded, by its name."""
     budget_usd: Decimal | None = None
-    """The least of the job's own budget and what an applied plan allows."""
+    """Smaller of the job's budget and the estimate of an applied plan."""
     hours: Decimal | None = None
-    """Hours that the training may take."""
+    """Limit for the duration of the training."""
     project: ProjectBudget = ProjectBudget()
     own_prices: tuple[PriceRow, ...] = ()
-    """Prices of the job, the project and the user: other machines do not have their files."""
+    """Prices of the job, the project and the user, for machines that lack their files."""
     discount: Decimal | None = None
-    """What is paid of each list price."""
+    """Fraction of the list price that is paid."""
     unpriced: bool = False
-    """Whether the user has taken a price that is unknown or old."""
+    """Whether the user accepted an unknown or old price."""
 
 
 def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
-    """Return what a run was launched on; None where it costs nothing, or that is not on record."""
+    """Return the terms of a run's launch; None if it costs nothing or they are not recorded."""
     costs = ledger.costs(run_id)
     return _approval(costs[-1]) if costs else None
 
 
 def outcome_of(cost: CostRecord) -> Reconciliation:
-    """Return what an attempt whose outcome is written down has cost.
-
-    Raises:
-        UnreadableRecord: What is written down cannot be read.
-    """
+    """Return the recorded cost of an attempt; UnreadableRecord if it is not valid."""
     return _parsed(Reconciliation, cost, "outcome")
 
 
@@ -97,20 +86,20 @@ def _parsed(
 
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:
-    """Return whether anything limits what a run may cost while it runs."""
+    """Return whether money or hours of a run are limited."""
     approval = approval_of(ledger, run_id)
     return approval is not None and _is_limited(approval)
 
 
 def reserve(ledger: Ledger, record: RunRecord) -> None:
-    """Set the money of a run's next create call aside.
+    """Reserve money for a run's next create call.
 
     Raises:
-        Mismatch: A file that was uploaded is not the file that the estimate is of.
-        OverBudget: It may cost more than is left, or the price is unknown.
+        Mismatch: An uploaded file is not the file that the estimate is based on.
+        OverBudget: The call may cost more than is left, or the price is unknown.
     """
-    # Read before the lock on the money is taken: who holds it must need no further connection, for
-    # which it would wait for those that wait for the lock.
+    # Read before locking the money: a holder of the lock that waits for a connection would wait for
+    # processes that wait for the lock.
     uploaded = {name: upload.sha256 for name, upload in ledger.uploads(record.id).items()}
 
     def allow(books: Books, cost: CostRecord) -> str:
@@ -124,9 +113,9 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
         findings = budget_findings(limits, usd, record.backend, unpriced=unpriced)
         _refuse_over_budget(
             findings,
-            f"Run {record.id} is kept: `unitune runs resume {record.id}` goes on once there "
-            "is enough, "
-            f"and `unitune runs cancel {record.id}` ends it.",
+            f"Run {record.id} is kept. Continue with `unitune runs resume {record.id}` once "
+            "there is "
+            f"enough money, or end it with `unitune runs cancel {record.id}`.",
         )
         return approval.model_copy(update={"estimate": fresh}).model_dump_json()
 
@@ -141,11 +130,7 @@ def add_deployment(
     *,
     unpriced: bool = False,
 ) -> None:
-    """Write down a deployment that is about to be made, unless it may cost more than it may.
-
-    Raises:
-        OverBudget: It may cost more, or the price is unknown.
-    """
+    """Record a deployment before it is created; OverBudget if it may exceed a budget."""
     rate = record.usd_per_hour
     most = None if rate is None else rate * _hours(record.created, record.until)
 
@@ -158,7 +143,7 @@ def add_deployment(
             None if most is None else Spread.of(most),
             record.backend,
             what="the deployment",
-            less="or let it stand for less time",
+            less="or shorten its time",
             unpriced=unpriced,
             price="hosting=1.70",
         )
@@ -170,11 +155,7 @@ def add_deployment(
 def hold_deployment(
     ledger: Ledger, record: DeploymentRecord, usd: Decimal | None, *, unpriced: bool = False
 ) -> None:
-    """Refuse a deployment that may cost more than a budget from now on, until it is taken down.
-
-    Raises:
-        OverBudget: It may cost more, or the price is unknown.
-    """
+    """Raise OverBudget if a deployment's remaining time may cost more than a budget."""
     if usd is None:
         return
     rate = record.usd_per_hour
@@ -199,9 +180,9 @@ def _refuse_over_budget(findings: Iterable[Finding], *advice: str) -> None:
 
 
 def spent(books: Books, day: date) -> Spent:
-    """Return what runs and deployments have cost, or may still cost.
+    """Return the money that runs and deployments have cost, or may still cost.
 
-    A deployment that stands costs at least what it has cost so far, also when its time is over.
+    A running deployment costs at least what it has cost so far, even after its time is over.
     """
     begin, end = _month(day)
     month, total, unknown = Decimal(0), Decimal(0), 0
@@ -224,20 +205,20 @@ def spent(books: Books, day: date) -> Spent:
 
 
 def books_of(ledger: Ledger) -> Books:
-    """Return all that costs money in a ledger."""
+    """Return all runs and deployments of a ledger that cost money."""
     costs, deployments = ledger.costs(), ledger.deployments()
     return Books(costs, deployments, ledger.now() if deployments else time.time())
 
 
 def overrun(ledger: Ledger, record: RunRecord) -> str | None:
-    """Return why a run that was just polled and goes on must be ended now, if it must."""
+    """Return why a polled run must be ended now; None if it may continue."""
     if (cost := _of_attempt(ledger.costs(record.id), record)) is None:
         return None
     if not _is_limited(approval := _approval(cost)):
         return None
     seconds, hours = running_seconds(ledger, record), approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
-        return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
+        return f"its limit is {hours} hours, and it has taken {seconds / 3600:.2f}"
     if not (limits := _limits(approval, books_of(ledger), record)):
         return None
     tightest = min(limits, key=lambda limit: limit.left)
@@ -249,10 +230,10 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
 
 
 def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
-    """Return what a run's newest attempt has cost beside its estimate; write it down once.
+    """Return cost and estimate of a run's newest attempt, and record them once.
 
     Returns:
-        None while it goes on, and where there is no estimate.
+        None before the end of the attempt, and without an estimate.
     """
     cost = _of_attempt(ledger.costs(record.id), record)
     if cost is None or not record.state.ended or record.job_id is None:
@@ -271,7 +252,7 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
 
 
 def lessons(costs: Iterable[CostRecord]) -> dict[tuple[str, str], list[Lesson]]:
-    """Return what earlier runs have shown, oldest first, by backend and base model."""
+    """Return the bills of earlier runs by backend and base model, the oldest first."""
     shown: dict[tuple[str, str], list[Lesson]] = {}
     for cost in costs:
         lesson = outcome_of(cost).lesson if cost.outcome is not None else None
@@ -291,14 +272,14 @@ def _refuse_other_files(record: RunRecord, approval: Approval, uploaded: Mapping
     changed = sorted(name for name in approval.files if uploaded.get(name) != approval.files[name])
     if changed:
         raise Mismatch(
-            f"run {record.id}: {', '.join(changed)} as uploaded is not the file whose cost was "
+            f"run {record.id}: the uploaded {', '.join(changed)} is not the file whose cost was "
             f"estimated. End the run with `unitune runs cancel {record.id}` and launch the "
             "job again."
         )
 
 
 def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, ...]:
-    """Return what limits an attempt; its own money, set aside before, is left out."""
+    """Return the limits of an attempt, without the money reserved for it."""
     if not _is_capped(approval):
         return ()  # no other run's documents are read
     others = [cost for cost in books.costs if cost.run_id != record.id]
@@ -315,7 +296,6 @@ def _is_limited(approval: Approval) -> bool:
 
 
 def _is_capped(approval: Approval) -> bool:
-    """Whether any amount of money limits a run."""
     return bool(caps(approval.budget_usd, approval.project, Spent()))
 
 
@@ -325,7 +305,7 @@ def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | 
 
 
 def _usd(cost: CostRecord) -> Decimal | None:
-    """Return what an attempt has cost; while that is not known, what it may cost at most."""
+    """Return the cost of an attempt, or its upper bound before that is known."""
     if cost.outcome is not None:
         if (usd := outcome_of(cost).usd) is not None:
             return usd
@@ -336,7 +316,7 @@ def _usd(cost: CostRecord) -> Decimal | None:
 
 
 def _month(day: date) -> tuple[float, float]:
-    """Return the first second of a day's month, UTC, and that of the next, since 1970."""
+    """Return the start of a day's month and of the next, in seconds since 1970, UTC."""
     first = datetime(day.year, day.month, 1, tzinfo=UTC).timestamp()
     return first, first + monthrange(day.year, day.month)[1] * SECONDS_A_DAY
 

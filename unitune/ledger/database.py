@@ -1,8 +1,7 @@
-"""The database under the ledger: how it is opened, read, written, and brought up to date.
+"""Open, read, write and upgrade the ledger's database.
 
-It is a SQLite file in the home folder (`sqlite`), or the PostgreSQL database that
-``UNITUNE_LEDGER`` names (`postgres`). The schema (`records`) has versions (`migrations`), and
-alembic is imported only when a database is behind.
+It is a SQLite file in the state folder (`sqlite`), or the PostgreSQL database that
+``UNITUNE_LEDGER`` names (`postgres`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from unitune.workspace.install import upgrade_command
 
 
 class Database(ABC):
-    """A database, made and upgraded when it is first used."""
+    """Database that is created and upgraded on first use."""
 
     is_shared: ClassVar[bool]
     """Whether processes of several machines may use it."""
@@ -31,7 +30,7 @@ class Database(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call it; nothing in it is secret."""
+        """Name for messages, without a secret."""
 
     @property
     @abstractmethod
@@ -41,55 +40,51 @@ class Database(ABC):
     @cached_property
     @abstractmethod
     def engine(self) -> sa.Engine:
-        """SQLAlchemy's engine, whatever the version of the schema."""
+        """SQLAlchemy engine for any version of the schema."""
 
     @abstractmethod
     def clock(self) -> sa.ColumnElement[float]:
-        """Return the time now, in seconds since 1970, as an expression for a statement."""
+        """Return an SQL expression for the current time, in seconds since 1970."""
 
     @abstractmethod
     def lease_clock(self) -> sa.ColumnElement[float]:
-        """Return the time by which leases go, in seconds, as an expression for a statement."""
+        """Return an SQL expression for the clock of leases, in seconds."""
 
     @abstractmethod
     def lock(self, connection: sa.Connection, key: str) -> None:
-        """Wait until no other transaction holds a key, and hold it until this transaction ends."""
+        """Hold the lock of a key until the transaction ends; wait for other holders."""
 
     @abstractmethod
     def transaction(self, *, durable: bool) -> AbstractContextManager[sa.Connection]:
-        """Give a connection in a transaction that writes, whatever the version of the schema.
+        """Yield a connection in a writing transaction, for any version of the schema.
 
         Args:
-            durable: Whether it must be on the disk when it is done.
+            durable: Whether the commit waits for the disk.
         """
 
     @abstractmethod
     def upgrading(self) -> AbstractContextManager[sa.Connection]:
-        """Give the one process that may change the schema a connection in a transaction."""
+        """Yield a connection in a transaction in which no other process changes the schema."""
 
     @abstractmethod
     def explained(self, error: SQLAlchemyError) -> UnituneError:
-        """Return what an error of the driver, or of SQLAlchemy, means to the user."""
+        """Return the error for the user for one of the driver or SQLAlchemy."""
 
     @contextmanager
     def reading(self) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that only reads.
-
-        Raises:
-            Unreachable: Its server does not answer.
-        """
+        """Yield a connection in a reading transaction; Unreachable without its server."""
         with self._map_errors(), self.current_engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self, *, durable: bool = True) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that writes, all or nothing.
+        """Yield a connection in a writing transaction.
 
         Args:
-            durable: False for what is of no use once this machine has lost its power.
+            durable: Pass False for data that is useless after a power cut.
 
         Raises:
-            LockTimeout: Another process kept writing for half a minute.
+            LockTimeout: Other processes wrote for half a minute.
             Unreachable: Its server does not answer.
         """
         with self._map_errors():
@@ -99,10 +94,10 @@ class Database(ABC):
 
     @cached_property
     def current_engine(self) -> sa.Engine:
-        """The engine of a database with the newest schema; brings it up to date first."""
+        """Engine of the database, which is upgraded to the newest schema first."""
         if not self.exists or self._version() != HEAD:
             with self.upgrading() as connection:
-                version = _version(connection)  # another process may just have done it
+                version = _version(connection)  # another process may have upgraded it
                 if version not in (None, *VERSIONS):
                     raise self._unknown(version)
                 if version != HEAD:
@@ -120,37 +115,36 @@ class Database(ABC):
                 f"{HEAD}). Upgrade with: {upgrade_command()}"
             )
         return UnituneError(
-            f"the ledger {self.name} is damaged: {version!r} is no version of its schema. Restore "
-            "it from a backup."
+            f"the ledger {self.name} is damaged: {version!r} is not a version of its schema. "
+            "Restore it from a backup."
         )
 
     @contextmanager
     def _map_errors(self) -> Generator[None]:
-        """Map the driver's errors, all in this place."""
+        """Map the driver's errors to unitune's."""
         try:
             yield
         except IntegrityError as error:
             raise LockTimeout(
-                f"another process has just written to the ledger {self.name} what this one was "
-                "about to write. Nothing was changed; look again."
+                f"another process has just written the same entry to the ledger {self.name}. "
+                "Nothing was changed. Run the command again."
             ) from error
         except PoolTimeout as error:
             raise LockTimeout(
-                f"all connections of this process to the ledger {self.name} were in use for too "
-                "long; try again."
+                f"all connections of this process to the ledger {self.name} are in use. Try again."
             ) from error
         except UnicodeEncodeError as error:
             raise UserError(
-                f"a text with {error.object[error.start : error.end]!r} in it, an unpaired "
-                "surrogate, cannot be written into a ledger. Write it as UTF-8."
+                f"the ledger cannot store text with the unpaired surrogate "
+                f"{error.object[error.start : error.end]!r}. Write it as UTF-8."
             ) from error
         except SQLAlchemyError as error:
             raise self.explained(error) from error
 
 
 def _migrate(connection: sa.Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - needed once in the life of a ledger
-    from alembic.config import Config  # noqa: PLC0415 - likewise
+    from alembic import command  # noqa: PLC0415 - needed only for an upgrade
+    from alembic.config import Config  # noqa: PLC0415 - needed only for an upgrade
 
     config = Config()
     config.set_main_option("script_location", "unitune.ledger:migrations")
@@ -159,7 +153,7 @@ def _migrate(connection: sa.Connection) -> None:
 
 
 def _version(connection: sa.Connection) -> object:
-    """Return the version of the schema, whatever stands there; None where there is no schema."""
+    """Return the recorded version of the schema, of any type; None without a schema."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,8 +1,7 @@
-"""The identity of a process, which holds after it has died.
+"""Identify processes, and check whether one is alive.
 
-A process is known by its machine (name and boot), its pid namespace, its pid, and when it started:
-pids are used again, and containers on one machine count their own. Only of a process of the same
-machine and namespace it can be seen whether it lives; of any other nothing is known.
+Pids are reused, and each container has its own. So a process is identified by machine, boot, pid
+namespace, pid and start time. Processes of other machines or namespaces cannot be checked.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-PROC = Path("/proc")  # where Linux shows processes; elsewhere `ps` and `sysctl` do
-# Letters of a process's state: dead, and perhaps waiting for its parent to notice; stopped, by a
-# signal or a debugger. Source: proc_pid_stat(5); ps(1) of macOS has Z and T, too.
+PROC = Path("/proc")  # on Linux; elsewhere `ps` and `sysctl` are used
+# States of a process: dead or a zombie; stopped. Source: proc_pid_stat(5); ps(1) of macOS has Z and
+# T, too.
 DEAD, STOPPED = ("Z", "X"), ("T", "t")
 Pid = Annotated[int, Field(ge=0, lt=1 << 31)]
 Life = Literal["running", "stopped", "gone", "unknown"]
@@ -28,44 +27,36 @@ Life = Literal["running", "stopped", "gone", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process.
+    """A process."""
 
-    Args:
-        host: Name of its machine.
-        boot: The machine's own name for the time since it was started.
-        space: Pid namespace.
-        pid: Process id, within the namespace.
-        started: When it started, in the system's own terms.
-    """
-
-    host: str
-    boot: str
-    space: str
-    pid: int
-    started: str
+    host: str  # name of its machine
+    boot: str  # id of the machine's boot
+    space: str  # pid namespace
+    pid: int  # in the namespace
+    started: str  # in the system's own format
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     @property
     def text(self) -> str:
-        """It as one line, for the ledger."""
+        """Line for the ledger."""
         return json.dumps(astuple(self))
 
     @classmethod
     def parse(cls, text: str) -> Holder:
-        """Return the process that a line of the ledger names; an unknown one where it names none.
+        """Return the process that a line of the ledger names; an unknown one for an invalid line.
 
-        Of an unknown one nothing can be seen, so that its lease ends by the time.
+        The lease of an unknown process ends by time.
         """
         try:
             return cls(*_LINE.validate_json(text))
         except ValidationError:
-            return cls("a machine that is not known", "", "", 0, "")
+            return cls("an unknown machine", "", "", 0, "")
 
     @property
     def life(self) -> Life:
-        """Whether it lives, as far as this process can see."""
+        """State of the process, as far as this process can see it."""
         me = this_process()
         if (self.host, self.boot, self.space) != (me.host, me.boot, me.space):
             return "unknown"
@@ -80,7 +71,7 @@ class Holder:
 
     @property
     def was_before_this_boot(self) -> bool:
-        """Whether this machine, by its name, has been started again since."""
+        """Whether this machine has been rebooted since."""
         me = this_process()
         return self.host == me.host and self.boot != me.boot
 
@@ -89,7 +80,7 @@ _LINE = TypeAdapter(tuple[str, str, str, Pid, str])
 
 
 def this_process() -> Holder:
-    """Return the process that calls."""
+    """Return the calling process."""
     return _holder(os.getpid())
 
 
@@ -101,7 +92,7 @@ def process(pid: int) -> Holder:
     )
 
 
-_holder = cache(process)  # by pid, because a fork of this process is another one
+_holder = cache(process)  # by pid, because a fork is another process
 
 
 def _boot() -> str:
@@ -127,17 +118,17 @@ def _exists(pid: int) -> bool:
 
 
 class _Seen(NamedTuple):
-    """A process as the system shows it: its state, a letter, and when it started."""
+    """State (a letter) and start time of a process."""
 
     state: str
     started: str
 
 
 def _seen(pid: int) -> _Seen | None:
-    """Read a process; None when it cannot be seen.
+    """Return a process; None if it cannot be seen.
 
-    Source: proc_pid_stat(5): after the command in parentheses, the state is the first field and
-    the start time the twentieth.
+    Source: proc_pid_stat(5): after the command in parentheses, field 1 is the state, field 20 the
+    start time.
     """
     if not (PROC / "self").exists():
         state, _, started = _output("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
@@ -150,5 +141,5 @@ def _seen(pid: int) -> _Seen | None:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed commands of the system
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed system commands
     return done.stdout.strip()

@@ -1,15 +1,9 @@
-"""Which process acts for a run: a lease with a fence.
+"""Decide which process acts for a run, with leases and fencing numbers.
 
-A thread renews a lease until its holder's work ends. A process of this machine keeps its lease
-while it lives, whatever a clock says and even if it stands still: its create call may be about to
-be sent. A process elsewhere (another machine, another container) cannot be seen, so its lease ends
-when it was not renewed in time. Each holder gets a greater fence than the holder before, and the
-ledger takes a write only with the present fence: a process that stood still past its lease cannot
-undo what the next one did.
-
-Threads of one process wait for each other by a lock, so a lease of this process that is left over
-was never given back, and is taken. Time is that of a shared database's server; in a file, that of a
-monotonic clock (`unitune.ledger.sqlite`).
+A process of this machine keeps its lease while it is alive, even if it is stopped: it may be about
+to send a create call. A process elsewhere cannot be seen, so its lease ends if it is not renewed in
+time. Each new holder gets a higher fence. Writes need the current fence, so a process that lost its
+lease changes nothing.
 """
 
 from __future__ import annotations
@@ -30,17 +24,17 @@ from unitune.ledger.database import Database
 from unitune.ledger.holders import Holder, Life, this_process
 from unitune.ledger.records import RUNS, RunRecord, columns_of, run_of
 
-LEASE_SECONDS = 60.0  # how long a lease that is not renewed keeps other machines waiting
-# No lease lasts longer from now; one that does was written before a clock was set back
+LEASE_SECONDS = 60.0  # duration of a lease that is not renewed
+# Maximum from now; a longer lease was written before a clock was set back
 LONGEST_LEASE_SECONDS = 120.0
-WAIT_SECONDS = 30.0  # how long to wait for another holder
+WAIT_SECONDS = 30.0  # maximum wait for another holder
 FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.02, 0.25
 WAIT_OR_END = "Wait until it is done, or end it, and try again."
 
-# How often a lease is renewed within its length; sooner again where that has just failed
+# Renewals per lease duration; more often after a failure
 RENEWALS, RENEWALS_AFTER_FAILURE = 3, 12
 
-LeaseKey = tuple[str, str]  # A database by its name, and a run
+LeaseKey = tuple[str, str]  # name of the database, id of the run
 
 
 class _Lease(NamedTuple):
@@ -54,10 +48,9 @@ class _Lease(NamedTuple):
 
 
 class _Kept:
-    """The leases that this process holds, renewed from one thread.
+    """Leases of this process, which one thread renews.
 
-    A renewal that fails is tried again, and so is the return of a lease: no other process takes it
-    while this one lives.
+    Failed renewals and releases are repeated, as no other process takes a lease of a live one.
     """
 
     def __init__(self) -> None:
@@ -66,17 +59,17 @@ class _Kept:
         self.to_give_back: set[_Lease] = set()
         self.thread: threading.Thread | None = None
         self.at_work = threading.Lock()
-        """Held while the thread uses the database, whose locks a fork would copy."""
+        """Lock for using the database, whose locks a fork would copy."""
 
     def keep(self, lease: _Lease) -> None:
-        """Renew a lease until it is given back or lost; a lost one is noticed by the next write."""
+        """Renew a lease until it is released or lost; the next write notices a lost lease."""
         self.leases[lease.key] = lease
         if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self._renew_for_ever, daemon=True)
             self.thread.start()
 
     def give_back(self, lease: _Lease) -> None:
-        """Renew a lease no more, and let others have it, now or as soon as the database answers."""
+        """Release a lease now, or as soon as the database answers."""
         self.leases.pop(lease.key, None)
         self.to_give_back.add(lease)
         self._work_off([lease])
@@ -90,7 +83,7 @@ class _Kept:
             renewals = RENEWALS if done else RENEWALS_AFTER_FAILURE
 
     def _work_off(self, leases: Iterable[_Lease]) -> bool:
-        """Renew leases, or give them back; return whether that has worked for all of them."""
+        """Renew or release leases; return whether all of that succeeded."""
         done = True
         for lease in leases:
             try:
@@ -99,23 +92,23 @@ class _Kept:
                     self.to_give_back.discard(lease)
                 else:
                     renew(lease.database, lease.run_id, lease.fence, LEASE_SECONDS)
-            except Exception:  # noqa: BLE001 - the database may answer the next time
+            except Exception:  # noqa: BLE001 - the database may answer next time
                 done = False
         return done
 
 
 _kept = _Kept()
-# A child has none of its parent's threads, and none of its leases.
+# A forked child has no threads and no leases of its parent.
 os.register_at_fork(
-    before=lambda: _kept.at_work.acquire(),  # noqa: PLW0108 - a child has a lock of its own
-    after_in_parent=lambda: _kept.at_work.release(),  # noqa: PLW0108 - likewise
+    before=lambda: _kept.at_work.acquire(),  # noqa: PLW0108 - a child replaces the lock
+    after_in_parent=lambda: _kept.at_work.release(),  # noqa: PLW0108 - a child replaces it
     after_in_child=_kept.__init__,
 )
 
 
 @contextmanager
 def acting(database: Database, run_id: str) -> Generator[RunRecord]:
-    """As `Ledger.acting`, for one process, and for one thread of it."""
+    """Hold the lease of a run; see `Ledger.acting`. One thread of a process at a time does."""
     turn = _kept.turns.setdefault((database.name, run_id), threading.Lock())
     if not turn.acquire(timeout=WAIT_SECONDS):
         raise _busy(run_id, "another thread of this process")
@@ -145,7 +138,7 @@ def is_held(database: Database, run_id: str) -> bool:
 
 
 def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
-    """Renew a lease, for so many seconds from now; return whether it was still held."""
+    """Renew a lease for a number of seconds from now; return whether it was still held."""
     with database.writing(durable=False) as connection:
         until, latest = (
             database.lease_clock() + length for length in (seconds, LONGEST_LEASE_SECONDS)
@@ -157,12 +150,12 @@ def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
 
 
 def check_held(connection: sa.Connection, record: RunRecord) -> None:
-    """Refuse a write under a lease that another process has taken over since.
+    """Refuse a write if another process has taken the lease over.
 
-    An update, and not a look, so that no process can take the run over in between.
+    This is an update, not a query, so that no process can take the run over in between.
 
     Raises:
-        LockTimeout: One has.
+        LockTimeout: Another process has the lease.
     """
     held = _mine(record.id, record.fence)
     if connection.execute(RUNS.update().where(held).values(fence=record.fence)).rowcount != 1:
@@ -170,10 +163,10 @@ def check_held(connection: sa.Connection, record: RunRecord) -> None:
 
 
 def taken_over(run_id: str) -> LockTimeout:
-    """Return the error of a process whose lease another process has taken."""
+    """Return the error for a process that has lost its lease."""
     return LockTimeout(
-        f"another process has taken run {run_id} over, because this one stood still for too long. "
-        f"Nothing is lost: see where it is with `unitune runs show {run_id}`."
+        f"another process has taken run {run_id} over, because this one did not respond for too "
+        f"long. Nothing is lost. To see its state: unitune runs show {run_id}"
     )
 
 
@@ -191,9 +184,9 @@ def _taken(database: Database, run_id: str) -> RunRecord:
 
 
 class _Held(NamedTuple):
-    """The holder of a lease, whether it lives, and how long the lease lasts without a renewal.
+    """Holder of a lease, its state, and the time left without a renewal.
 
-    That is longer than `LEASE_SECONDS` during a create call.
+    The time exceeds `LEASE_SECONDS` during a create call.
     """
 
     holder: Holder
@@ -202,42 +195,41 @@ class _Held(NamedTuple):
 
     @property
     def keeps(self) -> bool:
-        """Whether no other process may take it."""
+        """Whether no other process may take the lease."""
         return self.life in ("running", "stopped") or (
             self.life == "unknown" and self.seconds_left > 0
         )
 
     @property
     def advice(self) -> str:
-        """What the user may do about it."""
+        """Instructions for the user."""
         pid = self.holder.pid
         if self.life == "stopped":
             return (
-                f"That process is stopped: let it go on with `kill -CONT {pid}`, or end it with "
+                f"That process is stopped. Continue it with `kill -CONT {pid}`, or end it with "
                 f"`kill -KILL {pid}`, and try again."
             )
         if self.life == "running":
-            return f"{WAIT_OR_END} It is ended with `kill {pid}`."
+            return f"{WAIT_OR_END} To end it: kill {pid}"
         seconds = max(1, math.ceil(min(self.seconds_left, LONGEST_LEASE_SECONDS)))
-        return f"{WAIT_OR_END} If its machine is gone, its hold ends within {seconds} seconds."
+        return f"{WAIT_OR_END} If its machine is down, its lease ends within {seconds} seconds."
 
 
 def _held(database: Database, holder: Holder, seconds_left: float) -> _Held:
-    """Return what is known of the holder of a lease.
+    """Return the state of a lease's holder.
 
-    All who use one SQLite file at a time run under one kernel, so another boot was an earlier boot.
-    Source: "Write-Ahead Logging", https://sqlite.org/wal.html (2026-11-26): all processes must be
-    on the same host, because they share memory.
+    The users of a SQLite file are on one machine, so another boot is an earlier one. Source:
+    "Write-Ahead Logging", https://sqlite.org/wal.html (2026-11-26).
     """
     gone = not database.is_shared and holder.was_before_this_boot
     return _Held(holder, "gone" if gone else holder.life, seconds_left)
 
 
 def _tried(database: Database, run_id: str) -> RunRecord | _Held:
-    """Take the lease and return the run with its new fence; else return who has it."""
+    """Take the lease and return the run with its new fence, or return the present holder."""
     query = sa.select(*columns_of(RUNS, RunRecord), RUNS.c.lease_holder, _seconds_left(database))
     with database.writing(durable=False) as connection:
-        # Locked where the database has locks for rows: its holder may be about to write it.
+        # Locks the row if the database can: the holder may be about to write it.
         mine = query.where(RUNS.c.id == run_id).with_for_update()
         if (row := connection.execute(mine).mappings().one_or_none()) is None:
             raise unknown(run_id)
@@ -272,10 +264,10 @@ def _mine(run_id: str, fence: int) -> sa.ColumnElement[bool]:
 
 def unknown(run_id: str) -> NotFoundError:
     """Return the error for a run that is not in the ledger."""
-    return NotFoundError("run", run_id, (), hint="`unitune runs` lists those that are.")
+    return NotFoundError("run", run_id, (), hint="To list runs: unitune runs --all")
 
 
 def _busy(run_id: str, who: str, advice: str = WAIT_OR_END) -> LockTimeout:
     return LockTimeout(
-        f"run {run_id} is held by {who}, still after {WAIT_SECONDS:g} seconds. {advice}"
+        f"run {run_id} is still held by {who} after {WAIT_SECONDS:g} seconds. {advice}"
     )

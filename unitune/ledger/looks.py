@@ -1,4 +1,4 @@
-"""Looks at test sets, in the ledger: one row for each comparison that used one, never changed."""
+"""Record looks: a row, which never changes, for each comparison that used a test set."""
 
 from __future__ import annotations
 
@@ -31,41 +31,27 @@ LOOKS = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One comparison of a candidate on the cases of a test.
+    """One comparison of a candidate on the cases of a test."""
 
-    Args:
-        test: Digest of the cases (`unitune.evaluate.task.Task.digest`).
-        candidate: Digest of model, prompt and settings; so is each of the baselines.
-        comparison: Its id in the history.
-        job: Name of the job.
-        cases: How many there were.
-        p_value: Not adjusted, against the baseline that is hardest to beat.
-        sampled: Whether the same requests could have been answered differently.
-        reason: Why a known candidate was given new answers; None where it was not.
-        time: Seconds since 1970, UTC.
-        kind: A verification (`unitune models verify`) watches a model in use. It chooses nothing,
-        so it
-            counts for nothing.
-    """
-
-    test: str
-    candidate: str
+    test: str  # digest of the cases (`unitune.evaluate.task.Task.digest`)
+    candidate: str  # digest of model, prompt and settings
     baselines: tuple[str, ...]
-    comparison: str
+    comparison: str  # id in the history
     job: str
     cases: int
-    p_value: float
-    sampled: bool
-    reason: str | None
-    time: Time
+    p_value: float  # unadjusted, against the strongest baseline
+    sampled: bool  # whether repeated requests could give other answers
+    reason: str | None  # for new answers of a known candidate
+    time: Time  # seconds since 1970, UTC
+    # A verification (`unitune models verify`) selects nothing, so it does not count.
     kind: Literal["comparison", "verification"] = "comparison"
 
 
 class LookLedger(ModelLedger):
-    """The part of a ledger that counts how often a test was used."""
+    """Methods of a ledger for uses of test sets."""
 
     def add_look(self, look: Look) -> None:
-        """Write down a look; new answers of a known candidate go into the audit log too."""
+        """Record a look, and new answers of a known candidate in the audit log too."""
         values = asdict(look)
         with self._database.writing() as connection:
             connection.execute(LOOKS.insert().values(values))
@@ -73,7 +59,7 @@ class LookLedger(ModelLedger):
                 audit.record(self._database, connection, "answers.renewed", look.comparison, values)
 
     def looks(self, test: str) -> list[Look]:
-        """Return the looks at the cases of a test, the oldest first."""
+        """Return the looks at a test, the oldest first."""
         return self._looks(LOOKS.c.test == test)
 
     def looks_of(self, candidate: str) -> list[Look]:

@@ -1,4 +1,4 @@
-"""What an attempt of a run has cost so far, by its time and events, and what its vendor bills."""
+"""Compute the cost of an attempt from its duration and events, and read its vendor's bill."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from unitune.cost.tokens import Count
 from unitune.ledger.ledger import Ledger
 from unitune.ledger.records import RunRecord
 
-BILL = "run.billed"  # key of the event that says what is billed
-EPOCHS = "run.epochs"  # key of the event that says how many epochs the vendor has chosen
+BILL = "run.billed"  # key of the event with the bill
+EPOCHS = "run.epochs"  # key of the event with the number of epochs that the vendor chose
 SECONDS_AN_HOUR = Decimal(3600)
 
 
 def billing_events(status: Status, now: float) -> Iterator[Event]:
-    """Yield what a poll says of epochs, and, once the job has ended, of its bill.
+    """Yield the epochs that a poll reports and, after the end of the job, its bill.
 
-    Before that the bill may still change. A count or an amount below zero is unknown.
+    The bill may change before the end. Negative values are unknown.
     """
     if status.epochs is not None and status.epochs > 0:
         yield Event(EPOCHS, "message", now, {"epochs": status.epochs})
@@ -38,12 +38,12 @@ def billing_events(status: Status, now: float) -> Iterator[Event]:
         data["usd"] = str(status.billed_usd)
         words.append(f"${status.billed_usd}")
     if data:
-        text = f"{' and '.join(words)} are billed"
+        text = f"billed: {' and '.join(words)}"
         yield Event(BILL, "message", now, {"text": text, **data})
 
 
 def running_seconds(ledger: Ledger, record: RunRecord, until: float | None = None) -> float:
-    """Return how long an attempt has been running until a time or now, without its waits."""
+    """Return the seconds that an attempt was running until a time, by default now."""
     end = ledger.now() if until is None else until
     states = [seen for seen in ledger.transitions(record.id) if seen.attempt == record.attempt]
     ends = [*(seen.time for seen in states[1:]), end]
@@ -57,11 +57,11 @@ def running_seconds(ledger: Ledger, record: RunRecord, until: float | None = Non
 def costs_so_far(
     estimate: Estimate, events: Iterable[Event], seconds: float
 ) -> Iterator[tuple[Decimal, str]]:
-    """Yield what a training that has run so long costs at least, in US dollars and in words."""
+    """Yield minimum costs of a training so far, in US dollars and in words."""
     row = estimate.price(estimate.of("training")[0])
     if row is not None and row.per == "hour":
         usd = row.usd * Decimal(seconds) / SECONDS_AN_HOUR
-        yield usd, f"at its price by the hour ${cents(usd)} are spent at the next look"
+        yield usd, f"by the hourly price, ${cents(usd)} are spent at the next poll"
     tokens, most = estimate.epoch_tokens, estimate.launch_usd
     if tokens is None:
         return
@@ -72,11 +72,11 @@ def costs_so_far(
     epochs = next((event.data.get("epochs") for event in events if event.key == EPOCHS), None)
     if isinstance(epochs, int) and row is not None and row.per == "million-tokens":
         usd = (tokens * Count.of(epochs)).expected * row.usd / MILLION
-        yield usd, f"the vendor makes more epochs than estimated, for ${cents(usd)}"
+        yield usd, f"the vendor trains more epochs than estimated, for ${cents(usd)}"
 
 
 def bill_of(ledger: Ledger, record: RunRecord) -> Bill:
-    """Return what the vendor bills for an attempt, and what a bill can be estimated from."""
+    """Return the vendor's bill for an attempt, and the facts to estimate one."""
     events = [seen.event for seen in ledger.events(record.id, record.attempt)]
     data = next((event.data for event in events if event.key == BILL), dict[str, JsonValue]())
     tokens, usd = data.get("tokens"), data.get("usd")
@@ -93,7 +93,7 @@ def bill_of(ledger: Ledger, record: RunRecord) -> Bill:
 
 
 def _share_done(events: Iterable[Event]) -> Decimal | None:
-    """Return which share of its steps a training has made; None: not known."""
+    """Return the share of a training's steps that are done; None if unknown."""
     steps = [event for event in events if event.kind == "step"]
     done, total = (steps[-1].number(name) for name in ("step", "steps")) if steps else (None, None)
     return min(Decimal(str(done)) / Decimal(str(total)), Decimal(1)) if done and total else None

@@ -1,8 +1,7 @@
-"""Registered models, in the ledger: versions that never change, and aliases that move among them.
+"""Store registered models: versions, which never change, and the moves of their aliases.
 
-A version is the model of one succeeded run, under the next number of a name. Where an alias points
-is not stored: it is the end of its last move. So it moves by one row that is inserted, whole or not
-at all, and nothing that was ever written is changed. Runs may be deleted; their versions stay.
+An alias points to the version of its last move, so moving it inserts one row. Versions of deleted
+runs stay.
 """
 
 from __future__ import annotations
@@ -54,15 +53,15 @@ ALIAS_MOVES = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version of a registered model, which never changes: the model of one succeeded run.
+    """Version of a registered model, which never changes: the model of one succeeded run.
 
     Args:
         model: Name of the registered model.
-        number: Counted from 1.
-        run_id: The run, which may be deleted since.
-        fingerprint: SHA-256 of the adapter's files; of a vendor's model, of its id there.
-        created: When it was registered, UTC.
-        created_by: Who has registered it.
+        number: Number of the version, counted from 1.
+        run_id: Id of the run, which may be deleted.
+        fingerprint: SHA-256 of the adapter's files, or of the id of a vendor's model.
+        created: Time of registration, UTC.
+        created_by: User who registered it.
     """
 
     model: str
@@ -79,16 +78,16 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One move of an alias; the alias points to where the last has led.
+    """Move of an alias; an alias points to the version of its last move.
 
     Args:
-        number: Of the version that it has pointed to from then on; removed, of the last one.
-        previous: Of the version before; None: there was none.
-        time: When, UTC.
-        moved_by: Who has moved it.
-        kind: A removed alias points to nothing until it is promoted again.
-        reason: Why it was promoted without a gate, rolled back, or removed.
-        comparison: Id of the comparison whose gate it has passed.
+        number: Number of the version; for a removal, of the last one.
+        previous: Number of the previous version; None without one.
+        kind: Kind of move. A removed alias points to nothing until the next promotion.
+        time: Time of the move, UTC.
+        moved_by: User who moved it.
+        reason: Reason for a promotion without a gate, a rollback or a removal.
+        comparison: Id of the comparison whose gate was passed.
         verdict_sha256: Hash of that comparison's ``verdict.json``.
     """
 
@@ -108,11 +107,7 @@ class AliasMove:
 
 
 def standing_aliases(moves: Iterable[AliasMove]) -> dict[str, AliasMove]:
-    """Return the last move of each alias of one registered model that is not removed.
-
-    Args:
-        moves: All of the model, the oldest first.
-    """
+    """Return the last move of each alias that is not removed, given a model's moves in order."""
     last = {move.alias: move for move in moves}
     return {alias: move for alias, move in last.items() if move.kind != "remove"}
 
@@ -120,11 +115,8 @@ def standing_aliases(moves: Iterable[AliasMove]) -> dict[str, AliasMove]:
 def former_numbers(moves: Iterable[AliasMove]) -> list[int]:
     """Return the versions that an alias can be rolled back to, the last one first.
 
-    A rollback takes back promotions, and is itself never rolled back: after 1, 2, 3 and a rollback
-    to 2, the next one leads to 1.
-
-    Args:
-        moves: All of the alias, the oldest first.
+    A rollback undoes promotions, never rollbacks: after 1, 2, 3 and a rollback to 2, the next
+    rollback leads to 1. The moves are in order.
     """
     numbers: list[int] = []
     for move in moves:
@@ -139,20 +131,14 @@ def former_numbers(moves: Iterable[AliasMove]) -> list[int]:
 
 
 class ModelLedger(CostLedger):
-    """The part of a ledger that is about registered models."""
+    """Methods of a ledger for registered models."""
 
     def register(self, run: RunRecord, model: str, fingerprint: str, by: str) -> ModelVersion:
-        """Give a run's model the next number of a name, or return the version that it has already.
-
-        Args:
-            run: As read within `Ledger.acting`.
-            model: Name of the registered model.
-            fingerprint: Of the run's model as it is now.
-            by: Who does so.
+        """Register a run's model as the next version of a name, or return its existing version.
 
         Raises:
-            UserError: It is a version of another name.
-            LockTimeout: Another process has taken the run over since the record was read.
+            UserError: The run is a version of another registered model.
+            LockTimeout: Another process has taken the run over.
         """
         assert run.model is not None, "the caller sees to it"
         with self._changing(model, run) as (connection, now):
@@ -161,8 +147,8 @@ class ModelLedger(CostLedger):
                 known = _version_of(row)
                 if known.model != model:
                     raise UserError(
-                        f"run {run.id} is registered as {known}, and a run is a version of one "
-                        f"model only. Leave the name {model!r} out."
+                        f"run {run.id} is already registered as {known}. A run belongs to one "
+                        f"registered model, so omit the name {model!r}."
                     )
                 return known
             newest = sa.select(sa.func.max(MODEL_VERSIONS.c.number))
@@ -174,15 +160,7 @@ class ModelLedger(CostLedger):
         return made
 
     def move_alias(self, run: RunRecord, move: AliasMove) -> AliasMove:
-        """Let an alias point to a version, and return the move as it was written down.
-
-        Args:
-            run: Of the version, as read within `Ledger.acting`.
-            move: Its time is filled in here; the version before, too, where it is a promotion.
-
-        Raises:
-            LockTimeout: Another process has just moved it elsewhere, or has taken the run over.
-        """
+        """Record a move of an alias, and return it with its time and the previous version."""
         with self._changing(move.model, run) as (connection, now):
             alias = (ALIAS_MOVES.c.model == move.model) & (ALIAS_MOVES.c.alias == move.alias)
             columns = sa.select(ALIAS_MOVES.c.number, ALIAS_MOVES.c.kind).where(alias)
@@ -191,7 +169,7 @@ class ModelLedger(CostLedger):
             previous = last.number if last and last.kind != "remove" else None
             if move.kind != "promote" and previous != move.previous:
                 raise LockTimeout(
-                    f"another process has just moved {move} to version {previous}. Look at "
+                    f"another process has just moved {move} to version {previous}. Check "
                     f"`unitune models {move.model}`, and try again."
                 )
             written = replace(move, previous=previous, time=now)
@@ -206,24 +184,24 @@ class ModelLedger(CostLedger):
         return sorted(str(row["model"]) for row in self._rows(names))
 
     def versions(self, model: str) -> list[ModelVersion]:
-        """Return the versions of a registered model, the oldest first; none where there is none."""
+        """Return the versions of a registered model, the oldest first."""
         query = sa.select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.model == model)
         return [_version_of(row) for row in self._rows(query.order_by(MODEL_VERSIONS.c.number))]
 
     def version_of_run(self, run_id: str) -> ModelVersion | None:
-        """Return the version that a run's model is registered as, if any."""
+        """Return the version of a run's model; None if it is not registered."""
         query = sa.select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.run_id == run_id)
         return next(map(_version_of, self._rows(query)), None)
 
     def alias_moves(self, model: str) -> list[AliasMove]:
-        """Return the moves of all aliases of a registered model, the oldest first."""
+        """Return the alias moves of a registered model, the oldest first."""
         query = sa.select(ALIAS_MOVES).where(ALIAS_MOVES.c.model == model)
         rows = self._rows(query.order_by(ALIAS_MOVES.c.id))
         return [read(AliasMove, row, f"alias {model}@{row['alias']}", "move") for row in rows]
 
     @contextmanager
     def _changing(self, model: str, run: RunRecord) -> Generator[tuple[sa.Connection, datetime]]:
-        """Give a transaction in which no other process changes the model, and the time."""
+        """Yield a transaction in which no other process changes the model, and the time."""
         with self._database.writing() as connection:
             self._database.lock(connection, f"model {model}")
             leases.check_held(connection, run)

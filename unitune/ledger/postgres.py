@@ -1,7 +1,6 @@
-"""A ledger that several machines share, in a PostgreSQL database.
+"""Use a PostgreSQL database, which several machines can share, for the ledger.
 
-The password, from the URL or from libpq's own places, reaches no message: what is shown is the host
-and the database.
+Messages show host and database, never the password.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ VARIABLE = "UNITUNE_LEDGER"
 EXAMPLE = f"{VARIABLE}=postgresql+psycopg://user@host/database"
 DRIVER = "postgresql+psycopg"
 KINDS = ("postgresql", "postgres", DRIVER)
-BUSY_SECONDS = 30  # how long a statement waits for another process's write
+BUSY_SECONDS = 30  # maximum wait of a statement for another process's write
 CONNECTION: dict[str, Any] = {
     "application_name": "unitune",
     "connect_timeout": 10,
-    # A server that vanished is noticed within half a minute, not after TCP's quarter of an hour.
+    # A lost server is noticed within half a minute, not after TCP's quarter of an hour.
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    # Prepared statements do not survive a pooler such as PgBouncer between us and the server.
+    # Prepared statements do not work through a pooler such as PgBouncer.
     "prepare_threshold": None,
 }
-# Number of the advisory lock for changes of the schema: "unitune" in ASCII
+# Key of the advisory lock for schema changes: "unitune" in ASCII
 UPGRADE_LOCK = 0x756E6974756E65
 # Lock_not_available, serialization_failure, deadlock_detected. Source: PostgreSQL 15, appendix A,
 # https://www.postgresql.org/docs/15/errcodes-appendix.html (2026-11-25).
@@ -46,10 +45,13 @@ BUSY_STATES = ("55P03", "40001", "40P01")
 
 
 class PostgreSQL(Database):
-    """A database on a server, by a URL as in ``UNITUNE_LEDGER``.
+    """Database on a server.
+
+    Args:
+        url: URL as in ``UNITUNE_LEDGER``.
 
     Raises:
-        UserError: It is no URL of a PostgreSQL database.
+        UserError: It is not a URL of a PostgreSQL database.
     """
 
     is_shared = True
@@ -68,11 +70,11 @@ class PostgreSQL(Database):
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """The engine of this URL, one a process, so that connections are used again."""
+        """Engine of this URL, shared in the process to reuse connections."""
         return _engine_at(self._url)
 
     def clock(self) -> sa.ColumnElement[float]:
-        """Return the server's time, which all machines share."""
+        """Return the server's time."""
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 
     def lease_clock(self) -> sa.ColumnElement[float]:
@@ -80,11 +82,10 @@ class PostgreSQL(Database):
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that waits for others' rows, but not for ever.
+        """Yield a connection in a transaction whose waits for locks are limited.
 
         Args:
-            durable: Makes no difference: a lease that a server forgot when it crashed could be
-                given twice.
+            durable: Ignored: a lease that a crashed server forgot could be granted twice.
         """
         del durable
         with self.engine.connect() as connection, connection.begin():
@@ -101,46 +102,45 @@ class PostgreSQL(Database):
             yield connection
 
     def explained(self, error: SQLAlchemyError) -> UnituneError:
-        """Return what an error of the driver, or of SQLAlchemy, means to the user."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         secrets = (self._url.password, self._url.query.get("password"))
         known = [secret for secret in secrets if isinstance(secret, str)]
         words = redacted(" ".join(str(cause).split()), known)
         if getattr(cause, "sqlstate", None) in BUSY_STATES:
-            return LockTimeout(f"the ledger {self.name} is in use by another process; try again.")
+            return LockTimeout(f"the ledger {self.name} is in use by another process. Try again.")
         if isinstance(error, NotOperating | InterfaceError):
             return Unreachable(
                 f"the ledger {self.name} cannot be reached: {words}. Check {VARIABLE}, and that "
-                "the server runs and lets this machine in."
+                "the server is running and accepts connections from this machine."
             )
         return UnituneError(
-            f"the ledger {self.name} cannot be used: {words}. Check that the database is one of "
-            "unitune's own and that the user may create and change tables in it."
+            f"the ledger {self.name} cannot be used: {words}. Check that unitune created the "
+            "tables of this database, and that its user may create and change tables."
         )
 
 
 def _parsed(text: str) -> sa.URL:
-    """Read a URL; errors never repeat it, because it may hold a password."""
+    """Parse a URL; errors never repeat it, because it may contain a password."""
     try:
         url = sa.make_url(text)
     except (ArgumentError, ValueError):
-        raise UserError(f"{VARIABLE} is not a URL of a database. Write {EXAMPLE}") from None
+        raise UserError(f"{VARIABLE} is not a URL of a database. Example: {EXAMPLE}") from None
     if url.drivername not in KINDS:
         raise UserError(
-            f"{VARIABLE} names a database that the ledger cannot live in; only PostgreSQL can be "
-            f"shared. Write {EXAMPLE}, or unset it to keep the ledger in a file."
+            f"{VARIABLE} is not a URL of PostgreSQL, the only database for a shared ledger. "
+            f"Example: {EXAMPLE}. Unset it to keep the ledger in a file."
         )
     if set("@/:?#[]") & set(url.host or ""):
         raise UserError(
-            f"{VARIABLE} has a host that cannot be one. If the password holds any of @ / : ? # %, "
-            "write them percent-encoded: @ is %40."
+            f"{VARIABLE} has an invalid host. If the password contains any of @ / : ? # %, "
+            "percent-encode them: @ is %40."
         )
     return url.set(drivername=DRIVER)
 
 
 @cache
 def _engine_at(url: sa.URL) -> sa.Engine:
-    """Make the engine of a URL; a fork of this process leaves the open connections to it.
+    """Return the engine of a URL; a forked child does not use its parent's connections.
 
     Source: SQLAlchemy 2.0, "Using Connection Pools with Multiprocessing or os.fork()",
     https://docs.sqlalchemy.org/en/20/core/pooling.html (2026-11-25).
@@ -153,8 +153,7 @@ def _engine_at(url: sa.URL) -> sa.Engine:
             },
             pool_pre_ping=True,
             hide_parameters=True,
-            # What is read after a wait for others is what they have written, whatever the server's
-            # own default.
+            # After a wait for others, a statement reads what they wrote.
             isolation_level="READ COMMITTED",
         )
     except ImportError as error:
@@ -168,6 +167,6 @@ def _engine_at(url: sa.URL) -> sa.Engine:
 
 
 def _close(engine: sa.Engine, pid: int) -> None:
-    """Take leave of the server; a forked child leaves its parent's connections alone."""
+    """Close the connections, unless this is a forked child."""
     if os.getpid() == pid:
         engine.dispose()

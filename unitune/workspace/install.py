@@ -1,8 +1,7 @@
-"""The command that adds an extra, or a newer version, to this installation of unitune.
+"""Build the commands that install extras or a newer version of unitune.
 
-Packages say where they were installed from (`direct_url.json`, PEP 610): a clone, a file, a
-repository; without that file it was a package index. A hint names that same place, never an index
-that may hold another package of this name, or none.
+They use the origin of this installation (`direct_url.json`, PEP 610): a clone, a file, a repository
+or, without that file, a package index.
 """
 
 from __future__ import annotations
@@ -19,11 +18,7 @@ NAME = "unitune"
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that installs extras, e.g. ``pip install -e '/src/unitune[local]'``.
-
-    Args:
-        extras: Their names; none: unitune itself.
-    """
+    """Return the command that installs unitune with extras."""
     wanted = f"[{','.join(extras)}]" if extras else ""
     option, source = _origin()
     if source is None:
@@ -45,11 +40,11 @@ def upgrade_command() -> str:
 
 @cache
 def _origin() -> tuple[str, str | None]:
-    """Return ``-e`` for an editable folder, and where unitune came from; None: an index."""
+    """Return ``-e `` for an editable installation, and its origin; None for a package index."""
     try:
         text = distribution(NAME).read_text("direct_url.json")
     except PackageNotFoundError:
-        return "-e ", str(Path(__file__).parents[2])  # run from a clone, never installed
+        return "-e ", str(Path(__file__).parents[2])  # run from a clone without installation
     if not text:
         return "", None
     direct: dict[str, Any] = json.loads(text)

@@ -1,8 +1,7 @@
-"""Who acts, when several processes on this machine meet at one file: a lock.
+"""Lock files among the processes of one machine.
 
-The kernel frees the lock when its holder dies, however it dies, so nothing is ever left locked and
-no lock has to be broken by hand. What several machines share needs a lease instead: see
-`unitune.ledger.leases`.
+The kernel releases a lock when its holder dies. Several machines need leases instead
+(`unitune.ledger.leases`).
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from unitune.workspace.filesystem import no_link
 
 @contextmanager
 def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]:
-    """Hold the lock of a file while the body runs.
+    """Hold the lock of a file, which is created if needed, while the body runs.
 
     Args:
-        path: The lock file; made when absent, never removed.
-        what: What is locked, for the message.
-        wait_seconds: How long to wait for another holder.
+        path: The lock file.
+        what: Name of the locked thing, for the message.
+        wait_seconds: Maximum wait for another holder.
 
     Raises:
-        LockTimeout: Another process kept the lock all that time.
+        LockTimeout: Another process kept the lock.
         UserError: The file is a symbolic link.
     """
     until = time.monotonic() + wait_seconds
@@ -36,8 +35,8 @@ def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]
         while not _taken(file):
             if time.monotonic() >= until:
                 raise LockTimeout(
-                    f"{what} is held by another process, still after {wait_seconds:g} "
-                    "seconds. Wait until it is done, or end it, and try again."
+                    f"{what} is still held by another process after {wait_seconds:g} seconds. Wait "
+                    "until it is done, or end it, and try again."
                 )
             time.sleep(0.02)
         yield

@@ -1,8 +1,7 @@
-"""What values show in a notebook: `table`, and `live`, a line that is written anew as work goes on.
+"""Show tables and a line of progress in a notebook.
 
-A table needs no style sheet, script or network, so it looks like the notebook around it, in a
-browser, in VS Code and on GitHub; whatever stands in it is text. IPython is looked for, never
-imported where it is not running.
+Tables need no style sheet or script, so they look like the notebook around them. IPython is never
+imported unless it is running.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 
 def table(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    """Return a table of names and values as HTML, a heading above it."""
+    """Return a table of names and values as HTML with a heading."""
     cells = "".join(
         f'<tr><th scope="row" style="text-align:left;vertical-align:top">{escape(name)}</th>'
         f'<td style="text-align:left;white-space:pre-wrap">{escape(value)}</td></tr>'
@@ -26,13 +25,10 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def live() -> Callable[[str], None] | None:
-    """Return what writes a line below the running cell, each in the place of the one before.
-
-    None where no notebook runs: a terminal and a script have their own progress, or want none.
-    """
+    """Return a function that replaces a line below the running cell; None outside a notebook."""
     ipython: Any = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):  # as of a notebook, not IPython's own prompt
+    if shell is None or not hasattr(shell, "kernel"):  # a notebook's, not IPython's prompt
         return None
     shown: Any = import_module("IPython.display")
     handle = shown.display(shown.HTML(""), display_id=True)

@@ -1,11 +1,10 @@
-"""How far a long step has come: whoever does it counts, and whoever waits is shown.
+"""Report the progress of long steps to the command that shows it (`unitune.cli.progress`).
 
     with shown_by(show):              # a command that draws bars
         ...
-        for row in counted(rows, "counting tokens", len(rows)):    # the step, however deep below
+        for row in counted(rows, "counting tokens", len(rows)):    # the step
 
-Where no one waits, as in a pipe, a script or a notebook, nothing is counted: what is to be counted
-is returned as it is. How it is drawn is known in `unitune.cli.progress`.
+Without `shown_by`, as in a script, nothing is counted.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
-# Takes what is being done, how much of it is done, and the total; 0: not known
+# Function of the name of a step, the amount that is done, and the total; 0: unknown
 Show: TypeAlias = Callable[[str, int, int], None]
-MOST_ITEMS = 256  # taken before their number is shown: one by one would cost what it measures
+MOST_ITEMS = 256  # between updates, as updates take time
 _show: ContextVar[Show | None] = ContextVar("progress", default=None)
 
 
 @contextmanager
 def shown_by(show: Show) -> Generator[None]:
-    """Show how far the steps within have come."""
+    """Show the progress of the steps in the body."""
     token = _show.set(show)
     try:
         yield
@@ -35,13 +34,13 @@ def shown_by(show: Show) -> Generator[None]:
 
 
 def report(what: str, done: int = 0, total: int = 0) -> None:
-    """Show how much of something is done; without a total, that it is being done."""
+    """Show the amount of a step that is done."""
     if (show := _show.get()) is not None:
         show(what, done, total)
 
 
 def counter(what: str, total: int) -> Callable[[int], None] | None:
-    """Return what takes each further amount that is done; None where no one waits."""
+    """Return a function that adds to the amount that is done; None if nothing is shown."""
     show, done = _show.get(), 0
     if show is None:
         return None
@@ -55,7 +54,7 @@ def counter(what: str, total: int) -> Callable[[int], None] | None:
 
 
 def counted(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """Return items that are counted as they are taken."""
+    """Return items that are counted while they are consumed."""
     add = counter(what, total)
     stride = max(1, min(MOST_ITEMS, total // 100))
     return items if add is None else _counted(items, add, stride)
@@ -71,7 +70,7 @@ def _counted(items: Iterable[T], add: Callable[[int], None], stride: int) -> Ite
 
 
 def counted_file(file: io.BufferedReader, what: str) -> io.BufferedReader:
-    """Return an open file, of which nothing is read yet, that shows how far it is read."""
+    """Return an open, unread file that shows the progress of reading it."""
     show = _show.get()
     return file if show is None else io.BufferedReader(_CountedFile(file.fileno(), what, show))
 

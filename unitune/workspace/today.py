@@ -1,4 +1,4 @@
-"""Today, read in this one place, so that whatever depends on it can be shown for any day."""
+"""Read today's date."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from unitune.errors import UserError
 
 
 def today() -> date:
-    """Return today's date (UTC), or the one that ``UNITUNE_TODAY=YYYY-MM-DD`` says, if anything.
-
-    Raises:
-        UserError: UNITUNE_TODAY is no date.
-    """
+    """Return today's date (UTC), or that of ``UNITUNE_TODAY=YYYY-MM-DD`` if set."""
     given = os.environ.get("UNITUNE_TODAY", "").strip()
     if not given:
         return datetime.now(UTC).date()
     try:
         return date.fromisoformat(given)
     except ValueError as error:
-        raise UserError(f"UNITUNE_TODAY is {given!r}; write it as YYYY-MM-DD.") from error
+        raise UserError(f"UNITUNE_TODAY is {given!r}. Write it as YYYY-MM-DD.") from error

@@ -1,10 +1,7 @@
-"""What pydantic found wrong, in the words of people who write files: `sentence`, `wanted`.
+"""Turn pydantic's errors into sentences for the people who write files.
 
-    tuning.epochs is 'many'; it must be a whole number or auto.
-    evaluate.scorers.0 is 'exakt', which is not known. Did you mean 'exact'? Known: bleu, …
-
-Each type of pydantic's errors has its words in `WANTED`, which take the place of "Input should be a
-valid integer, unable to parse string as an integer". `part_at` says which keys are known where.
+tuning.epochs is 'many'; it must be a whole number or auto.
+evaluate.scorers.0 is 'exakt', which is not known. Did you mean 'exact'? Known: bleu, …
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from unitune.security.spec import field_docs
 
 Location: TypeAlias = tuple[str | int, ...]
 _MAPPINGS = ("dataclass", "dict", "mapping", "model", "model_attributes")
-# What a value must be, by the type of error without its ``_type`` or ``_parsing``
+# Required value by type of error, without ``_type`` or ``_parsing``
 WANTED: Mapping[str, str] = {
     **dict.fromkeys(_MAPPINGS, "a mapping of keys to values"),
     **dict.fromkeys(("frozen_set", "iterable", "list", "set", "tuple"), "a list"),
@@ -47,7 +44,7 @@ WANTED: Mapping[str, str] = {
     "less_than_equal": "at most {le}",
     "none_required": "empty",
     "string_not_ascii": "a text in ASCII",
-    "string_pattern_mismatch": "written otherwise",
+    "string_pattern_mismatch": "written in another way",
     "string_too_long": "a text of at most {max_length} characters",
     "string_too_short": "a text of at least {min_length} characters",
     "string_unicode": "a text in Unicode",
@@ -60,47 +57,41 @@ WANTED: Mapping[str, str] = {
 }
 _SAME = re.compile(r"_(type|parsing(_size)?)$")
 _QUOTED = re.compile(r"'([^']*)'")
-_TEXTS = ("value_error", "assertion_error", UNREPEATED)  # errors whose message is ours already
+_TEXTS = ("value_error", "assertion_error", UNREPEATED)  # errors with messages of our own
 QUOTES = "'\""
 MOST_SHOWN = 80
 
 
 class Part(NamedTuple):
-    """Where the last key of a location stands.
+    """Part of a model at a location."""
 
-    Args:
-        model: The mapping around it; None where that cannot be told.
-        inner: The mappings that may stand at the location itself.
-        described: What its documentation says of the value.
-    """
-
-    model: type[BaseModel] | None
-    inner: tuple[type[BaseModel], ...]
-    described: str = ""
+    model: type[BaseModel] | None  # mapping with the last key; None if unknown
+    inner: tuple[type[BaseModel], ...]  # mappings that are allowed at the location
+    described: str = ""  # documentation of the value
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Return the keys that a file may give to a model."""
+    """Return the keys that a file may have for a model."""
     return [key for key, field in _fields(model).items() if not field.exclude]
 
 
 def by_location(value: Any, failure: ValidationError) -> dict[Location, list[ErrorDetails]]:
-    """Return pydantic's errors about a value by where in it they are."""
+    """Return pydantic's errors about a value by their locations in it."""
     errors: dict[Location, list[ErrorDetails]] = {}
     for detail in failure.errors():
         if detail["type"] == "default_factory_not_called":
-            continue  # because of another error, which is here too
+            continue  # caused by another error in the list
         errors.setdefault(_location_in(value, detail), []).append(detail)
     return errors
 
 
 def _location_in(value: Any, detail: ErrorDetails) -> Location:
-    """Drop from pydantic's location the parts that name union branches, not keys."""
+    """Return pydantic's location without the names of union branches."""
     at: list[str | int] = []
     tagged = None
     for part in detail["loc"]:
         if value is not tagged and part == _item(value, "type"):
-            tagged = value  # a branch, though there may be a key of that name too
+            tagged = value  # a branch, even if a key has the same name
             continue
         try:
             value = value[part]
@@ -117,7 +108,7 @@ def dotted(at: Location) -> str:
 
 
 def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
-    """Return which part of a model a location in a value means."""
+    """Return the part of a model at a location in a value."""
     holder, inner, described = None, (model,), ""
     for part in at:
         holder, described = _chosen(inner, value), ""
@@ -129,7 +120,7 @@ def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a model by the keys that stand for them in a file."""
+    """Return the fields of a model by their keys in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -148,7 +139,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _chosen(models: Sequence[type[BaseModel]], value: Any) -> type[BaseModel] | None:
-    """Return the one model that a value is meant for, by its `type` where there are several."""
+    """Return the model of a value; of several models, the one with its `type`."""
     if len(models) == 1:
         return models[0]
     kind = _item(value, "type") if isinstance(value, Mapping) else value
@@ -157,10 +148,7 @@ def _chosen(models: Sequence[type[BaseModel]], value: Any) -> type[BaseModel] | 
 
 
 def dotted_keys(model: type[BaseModel]) -> dict[str, str]:
-    """Return where a file says what, by the last key: ``learning_rate: tuning.learning_rate``.
-
-    Of several places it is the first of the least deep ones.
-    """
+    """Return dotted keys by their last part; of several, the least deep one that comes first."""
     below: dict[str, str] = {}
     for key, field in _fields(model).items():
         inner = [each for each in _models_in(field.annotation) if each is not model]
@@ -181,12 +169,12 @@ def first_problem(failure: ValidationError) -> str:
 def sentence(
     details: Sequence[ErrorDetails], part: Part | None = None, elsewhere: Mapping[str, str] = {}
 ) -> str:
-    """Return what is wrong at one location, a sentence that begins after its name.
+    """Return a sentence, to follow the name of a location, about what is wrong there.
 
     Args:
         details: All of pydantic's errors there; several are branches of a union.
-        part: Which part of which model it is.
-        elsewhere: Where what a key that is not known here means can be said, or a sentence.
+        part: Part of the model.
+        elsewhere: Key to use, or a sentence, by unknown key.
     """
     detail, part = details[0], part or Part(None, ())
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -205,7 +193,7 @@ def sentence(
 
 
 def unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str] = {}) -> str:
-    """Return that a key is not known, which was probably meant, and which there are."""
+    """Return a sentence about an unknown key with the nearest and all known keys."""
     meant = elsewhere.get(key.strip().lower().replace("-", "_"), "")
     if " " in meant:
         return f"is not a known key. {meant}"
@@ -221,14 +209,14 @@ def _unknown_type(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     known = sorted(_QUOTED.findall(str(context.get("expected_tags", ""))))
     if "tag" not in context:
-        return "has no `type` that says what it is."
+        return "has no `type`, which is required."
     tag = str(context["tag"])
     guess = did_you_mean(tag, known)
     return f"is {_shown(tag)}, which is not known.{guess} Known: {', '.join(known)}."
 
 
 def did_you_mean(given: str, known: Collection[str]) -> str:
-    """Return the question whether the nearest known name was meant; empty where none is near."""
+    """Return a question with the nearest known name; empty without a near one."""
     name, advice = _other_words().get(given.lower(), ("", ""))
     if name in known:
         return f" {advice}"
@@ -238,18 +226,18 @@ def did_you_mean(given: str, known: Collection[str]) -> str:
 
 @cache
 def _other_words() -> dict[str, tuple[str, str]]:
-    """Return for words of other tools the name here, and what to write."""
+    """Return name and advice by word of another tool."""
     return json.loads(Path(__file__).with_name("other_words.json").read_text(encoding="utf-8"))
 
 
 def own_text(detail: ErrorDetails) -> str:
-    """Return what a check of ours has said."""
+    """Return the message of one of our own checks."""
     cause = detail.get("ctx", {}).get("error")
     return str(cause or detail["msg"]).removesuffix(".")
 
 
 def _shown(value: object) -> str:
-    """Return a value as a message repeats it; nothing where it is no single value."""
+    """Return a value for a message; empty for lists and mappings."""
     if value is None:
         return "empty"
     text = repr(value) if isinstance(value, str | int | float) else ""
@@ -257,7 +245,7 @@ def _shown(value: object) -> str:
 
 
 def wanted(details: Sequence[ErrorDetails], part: Part | None = None) -> str:
-    """Return what a value must be: ``a whole number or auto``."""
+    """Return a description of allowed values: ``a whole number or auto``."""
     words = dict.fromkeys(_wanted(each, part or Part(None, ())) for each in details)
     if "a number" in words:
         words.pop("a whole number", None)

@@ -1,10 +1,4 @@
-"""YAML files, read so that every error names its line.
-
-`read` parses with the safe loader, refuses duplicate keys (YAML would keep the last one silently),
-and remembers where each value stands. `explain` turns pydantic's errors into sentences with file,
-line, value, what is allowed and the nearest right key (`unitune.workspace.validation`); `load` does
-both. Nothing here knows what a job is.
-"""
+"""Read YAML files safely, with errors that name the line, and write them."""
 
 from __future__ import annotations
 
@@ -23,20 +17,20 @@ from unitune.errors import JobError
 from unitune.workspace.filesystem import content_of
 from unitune.workspace.validation import Location, by_location, dotted_keys, part_at, sentence
 
-MAX_BYTES = 1 << 24  # the longest of ours, an offer, has 12 KB
+MAX_BYTES = 1 << 24  # our longest file, an offer, has 12 KB
 Model = TypeVar("Model", bound=BaseModel)
 
 
 if TYPE_CHECKING:
     SafeLoader = yaml.SafeLoader
 else:
-    # A tenth of the time; and of brackets in brackets the other reads a kilobyte a second.
+    # Ten times as fast; the other one reads a kilobyte of nested brackets per second.
     SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed YAML mapping with the line of each value, and each scalar as it was written."""
+    """Parsed YAML mapping with the line of each value and the text of each scalar."""
 
     path: Path
     value: dict[str, Any]
@@ -45,17 +39,7 @@ class Document:
 
 
 def load(path: Path, model: type[Model], *, kind: str = "a job", floats: bool = True) -> Model:
-    """Read a YAML file into a model.
-
-    Args:
-        path: The file.
-        model: What it holds.
-        kind: The same, for messages.
-        floats: As of `read`.
-
-    Raises:
-        JobError: It is not valid; the message names file, line and what is allowed.
-    """
+    """Read a YAML file into a model; JobError names file, line and what is allowed."""
     document = read(path, kind=kind, floats=floats)
     try:
         return model.model_validate(document.value)
@@ -68,18 +52,18 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
 
     Args:
         path: The file.
-        kind: What it holds, for messages.
-        floats: Whether a number with a point is one, or stays the text that stands there.
+        kind: Name of its content, for messages.
+        floats: Whether to read a number with a point as a float, not as text.
 
     Raises:
-        JobError: It cannot be read, is not YAML, repeats a key, or is no mapping.
+        JobError: It cannot be read, is not YAML, repeats a key, or is not a mapping.
     """
     try:
         text = content_of(path, MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise JobError(
-            f"{path}: no such file. `unitune init` writes an example, and `unitune init --data "
-            "FILE` a job for your rows."
+            f"{path}: no such file. To write an example, run `unitune init`; for a job with your "
+            "rows, run `unitune init --data FILE`."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
@@ -94,21 +78,17 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
         raise JobError(f"{where}: not valid YAML: {error.problem}.{advice}") from error
     except JobError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a day no month has
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as an invalid date
         raise JobError(f"{path}: not valid YAML: {error}.") from error
     if not isinstance(node, yaml.MappingNode):
-        raise JobError(f"{path}:1: {kind} is a mapping of keys to values.")
+        raise JobError(f"{path}:1: {kind} must be a mapping of keys to values.")
     document = Document(path, value, {}, {})
     _note_lines(document, node, ())
     return document
 
 
 def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> None:
-    """Refuse aliases, a few of which can stand for more than any memory holds, and tags.
-
-    Raises:
-        JobError: There is one.
-    """
+    """Raise JobError for tags, and for aliases, a few of which can expand beyond all memory."""
     for event in events:
         reference = ""
         if isinstance(event, yaml.AliasEvent):
@@ -117,11 +97,11 @@ def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> N
             reference = f"{event.tag.replace('tag:yaml.org,2002:', '!!')} is a YAML tag"
         if reference and event.start_mark is not None:
             line = event.start_mark.line + 1
-            raise JobError(f"{path}:{line}: {reference}, and {kind} takes none. Write it out.")
+            raise JobError(f"{path}:{line}: {reference}, which {kind} must not have. Write it out.")
 
 
 class _AsWritten(SafeLoader):
-    """Reads a number with a point as the text that stands there: no price becomes a float."""
+    """Loader that reads a number with a point as text, so that no price becomes a float."""
 
 
 _AsWritten.yaml_implicit_resolvers = {
@@ -131,21 +111,12 @@ _AsWritten.yaml_implicit_resolvers = {
 
 
 def parse(text: str, *, floats: bool = False) -> Any:
-    """Return what a YAML text says, by default without a float: ``3.30`` stays the text it is.
-
-    Raises:
-        yaml.YAMLError: It is not YAML, or too deep.
-    """
+    """Return the value of a YAML text, by default with ``3.30`` as text; raises yaml.YAMLError."""
     return yaml.load(text, Loader=SafeLoader if floats else _AsWritten)  # noqa: S506 - both are
 
 
 def parse_foreign(text: str) -> Any:
-    """Return what a YAML text of others says.
-
-    Raises:
-        yaml.YAMLError: It is not YAML or too deep, or has aliases: a few of them can stand for more
-            than any memory holds.
-    """
+    """Return the value of a YAML text of others; raises yaml.YAMLError also for aliases."""
     for event in yaml.parse(text, Loader=SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"*{event.anchor} is a YAML alias. Write it out")
@@ -165,19 +136,19 @@ def _note_lines(document: Document, node: yaml.Node, at: Location) -> None:
             key_path = (*at, str(key.value))
             if key_path in lines:
                 raise JobError(
-                    f"{document.path}:{key.start_mark.line + 1}: {key.value!r} stands twice, first "
-                    f"on line {lines[key_path]}. Keep one."
+                    f"{document.path}:{key.start_mark.line + 1}: {key.value!r} is a duplicate of "
+                    f"line {lines[key_path]}. Keep one."
                 )
             lines[key_path] = key.start_mark.line + 1
             _note_lines(document, item, key_path)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text so that it reads back the same."""
+    """Dumper that writes text so that it reads back unchanged."""
 
 
 def _quote_odd_line_breaks(_: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Escape line breaks that YAML folds into spaces when they stand in a plain scalar."""
+    """Escape line breaks that YAML folds into spaces in a plain scalar."""
     style = '"' if any(mark in text for mark in "\r\x85\u2028\u2029") else None
     return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
 
@@ -186,12 +157,7 @@ _Dumper.add_representer(str, _quote_odd_line_breaks)
 
 
 def dump(content: dict[str, Any], *, flow: bool = False) -> str:
-    """Return a mapping as YAML, its keys in their order.
-
-    Args:
-        content: Plain values.
-        flow: Whether what holds no lists and mappings itself stands in brackets.
-    """
+    """Return a mapping of plain values as YAML; `flow` puts innermost collections in brackets."""
     style = None if flow else False
     return yaml.dump(
         content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style
@@ -204,7 +170,7 @@ def problem(document: Document, at: Location, text: str) -> str:
         (at[:end] for end in range(len(at), 0, -1) if at[:end] in document.lines), ()
     )
     dotted = ".".join(map(str, at))
-    if not dotted.isprintable():  # a line of its own would look like ours
+    if not dotted.isprintable():  # a line break could imitate our messages
         dotted = repr(dotted)
     return f"{document.path}:{document.lines.get(nearest_line, 1)}: {dotted} {text}"
 
@@ -215,13 +181,9 @@ def explain(
     model: type[BaseModel],
     synonyms: Mapping[str, str] = {},
 ) -> str:
-    """Return pydantic's errors as sentences, one a line.
+    """Return pydantic's errors as sentences, one per line.
 
-    Args:
-        document: What was read.
-        error: What is wrong with it.
-        model: What it should be.
-        synonyms: What keys of other tools are called there, by dotted names.
+    `synonyms` has dotted keys by the keys of other tools.
     """
     elsewhere = {**dotted_keys(model), **synonyms}
     lines: list[str] = []
@@ -234,7 +196,7 @@ def explain(
 
 
 def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
-    """Return that YAML has read something else where a text is needed; None: it has not."""
+    """Return a sentence if YAML read something else in place of a required text."""
     given, written = details[0]["input"], document.written.get(at)
     if written is None or all(detail["type"] != "string_type" for detail in details):
         return None
@@ -246,11 +208,11 @@ def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]
         what = "a date"
     else:
         return None
-    return f'is {written}, which YAML reads as {what}. A text is wanted: write "{written}", quoted.'
+    return f'is {written}, which YAML reads as {what}. For a text, quote it: "{written}".'
 
 
 def check_regex(pattern: str) -> None:
-    """Raise ValueError when a pattern is not a regular expression."""
+    """Raise ValueError if a pattern is not a regular expression."""
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:

@@ -52,7 +52,7 @@ def test_what_is_no_day_is_told(
     monkeypatch.setenv("UNITUNE_TODAY", day)
     told = unitune(*command)
     assert 2 == told.code
-    assert f"UNITUNE_TODAY is '{day}'; write it as YYYY-MM-DD." in told.err
+    assert f"UNITUNE_TODAY is '{day}'. Write it as YYYY-MM-DD." in told.err
 
 
 @pytest.mark.parametrize("given", ["", " "])

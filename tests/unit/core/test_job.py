@@ -143,7 +143,7 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
             SHORTEST.replace("support-triage", "Support Triage"),
             ":1: name is 'Support Triage'; it must be lower-case letters, digits and dashes",
         ),
-        (SHORTEST + "name: again\n", ":8: 'name' stands twice, first on line 1. Keep one."),
+        (SHORTEST + "name: again\n", ":8: 'name' is a duplicate of line 1. Keep one."),
         (
             SHORTEST.replace("[exact]", "[{type: choice, options: [maybe, yes]}]"),
             ":7: evaluate.scorers.0.options.1 is yes, which YAML reads as true (it has yes, no, on",
@@ -154,17 +154,17 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
         ),
         (
             SHORTEST.replace("[exact]", "[{type: choice, options: [0, 1]}]"),
-            'options.0 is 0, which YAML reads as a number. A text is wanted: write "0", quoted.',
+            'options.0 is 0, which YAML reads as a number. For a text, quote it: "0".',
         ),
         (
             SHORTEST.replace("support-triage", "2026-11-26"),
-            'name is 2026-11-26, which YAML reads as a date. A text is wanted: write "2026-11-26"',
+            'name is 2026-11-26, which YAML reads as a date. For a text, quote it: "2026-11-26"',
         ),
         (SHORTEST + "folder: /tmp\n", ":8: folder is not a key of a job"),
-        ("- a\n- b\n", ":1: a job is a mapping of keys to values"),
+        ("- a\n- b\n", ":1: a job must be a mapping of keys to values"),
         ("name: [\n", "not valid YAML: "),
         ("name: x\n\tmodel: y\n", "tab character that violates indentation. Indent with spaces."),
-        ("", ":1: a job is a mapping of keys to values"),
+        ("", ":1: a job must be a mapping of keys to values"),
         (
             SHORTEST.replace("[exact]", "[{type: regex, pattern: '('}]"),
             ":7: evaluate.scorers.0.pattern is '(': not a regular expression: ",
@@ -199,7 +199,7 @@ def test_every_complaint_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_job_file_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"no such file\. `unitune init` writes an example"):
+    with pytest.raises(JobError, match=r"no such file\. To write an example, run `unitune init`"):
         Job.load(tmp_path / "unitune.yaml")
 
 

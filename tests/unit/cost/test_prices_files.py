@@ -130,7 +130,7 @@ def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
         ("prices:\n  - {backend: a, training: many}\n", r"prices\.yaml:2: .*is 'many'"),
         ("prices: [{training: 3}]\n", "has no backend"),
         ("discounts: {a: 1.5}\n", r"prices\.yaml:1: discounts\.a is '1\.5'"),
-        ("- 1\n", "a prices file is a mapping"),
+        ("- 1\n", "a prices file must be a mapping"),
         ("prices: []\nprices: []\n", "stands twice"),
     ],
 )

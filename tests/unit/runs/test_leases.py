@@ -155,7 +155,7 @@ def test_of_a_process_that_cannot_be_seen_only_the_time_tells(
     unseen = replace(this_process(), pid=2**22, **change)
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0)
     set_lease(ledger, unseen, seconds)
-    with pytest.raises(LockTimeout, match=rf"{unseen}.*its hold ends within {seconds} seconds"):
+    with pytest.raises(LockTimeout, match=rf"{unseen}.*its lease ends within {seconds} seconds"):
         ledger.acting(run).__enter__()
     set_lease(ledger, unseen, -1)
     assert not ledger.is_held(run)
@@ -256,7 +256,7 @@ def test_a_clock_that_was_set_back_keeps_no_run_for_a_holder_that_nobody_sees(
 ) -> None:
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0)
     set_lease(ledger, replace(this_process(), space="pod"), 3600)
-    with pytest.raises(LockTimeout, match="its hold ends within 120 seconds"), ledger.acting(run):
+    with pytest.raises(LockTimeout, match="its lease ends within 120 seconds"), ledger.acting(run):
         pass
     with ledger._database.reading() as connection:
         query = sa.select(RUNS.c.lease_until - ledger._database.lease_clock())

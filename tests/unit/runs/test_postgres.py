@@ -41,7 +41,7 @@ def refusal(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> UnituneE
 @pytest.mark.parametrize(
     ("url", "advice"),
     [
-        (f"mysql://me:{SECRET}@host/ledger", "only PostgreSQL can be shared"),
+        (f"mysql://me:{SECRET}@host/ledger", "the only database for a shared ledger"),
         (f"sqlite:///{SECRET}.db", "unset it to keep the ledger in a file"),
         (f"postgresql+asyncpg://me:{SECRET}@host/ledger", "only PostgreSQL"),
         (f"me:{SECRET}@host", "is not a URL"),

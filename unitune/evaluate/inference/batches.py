@@ -5,12 +5,10 @@ Only the holder of ``rows.jsonl`` writes the file. Later lines of a key add its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from io import RawIOBase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,7 +28,7 @@ from unitune.errors import (
 from unitune.evaluate.inference.journal import heal, write_whole
 from unitune.models import Request, TunedModel
 from unitune.security.spec import Closed
-from unitune.workspace.filesystem import no_link
+from unitune.workspace.own_files import OwnFile, own_file
 
 BATCHES = "batches.jsonl"
 BEGINNING = b'{"key":'  # start of every line
@@ -86,7 +84,7 @@ _LINE: TypeAdapter[Batch | Change] = TypeAdapter(Batch | Change)
 class BatchFile:
     """Batches in memory and in their file. Use `open_batches` to open one."""
 
-    def __init__(self, file: RawIOBase, path: Path, lines: Iterable[Batch | Change]) -> None:
+    def __init__(self, file: OwnFile, path: Path, lines: Iterable[Batch | Change]) -> None:
         self.path = path
         self._file = file
         self._batches: dict[str, Batch] = {}
@@ -119,7 +117,7 @@ class BatchFile:
     def _write(self, line: Batch | Change) -> None:
         """Write a line and flush it to disk, because it is about a payment."""
         write_whole(self._file, f"{line.model_dump_json(exclude_none=True)}\n".encode())
-        os.fsync(self._file.fileno())
+        self._file.sync()
         self._take(line)
 
     def _take(self, line: Batch | Change) -> None:
@@ -149,7 +147,8 @@ def open_batches(path: Path) -> Generator[BatchFile]:
         "It was changed by a person or another program. Correct the line, or choose another folder "
         "(unitune compare FILE --output DIR), which sends all requests again."
     )
-    with open(path, "a+b", buffering=0, opener=no_link) as file:
+    origin = "Name another --output, where all requests are sent again."
+    with own_file(path, origin) as file:
         yield BatchFile(file, path, heal(file, BEGINNING, read, "record of a batch", advice))
 
 
