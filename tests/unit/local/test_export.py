@@ -502,6 +502,8 @@ def bare_base(base_of: Callable[[str], Path], tmp_path: Path) -> Path:
 def test_a_model_without_a_chat_template_is_exported_to_complete_texts(
     bare_base: Path, tmp_path: Path, form: ExportForm
 ) -> None:
+    if form.startswith(("gguf", "ollama")):
+        pytest.importorskip("xllamacpp", reason="needs the extra `export`")
     tuned = tuned_on(bare_base, tmp_path / "adapter")
     done = exported(tuned, tmp_path / "out", form)
     assert done.rows == len(REQUESTS)
@@ -524,6 +526,8 @@ THINKS = "{% if mood is defined %}<|im_start|>system\n{{ mood }}<|im_end|>\n{% e
 def test_an_export_carries_the_variables_of_the_chat_template(
     base_of: Callable[[str], Path], tmp_path: Path, form: ExportForm
 ) -> None:
+    if form.startswith(("gguf", "ollama")):
+        pytest.importorskip("xllamacpp", reason="needs the extra `export`")
     chat = ChatFormat(template=THINKS, kwargs={"mood": 'It\'s a "fine" day\n'})
     tuned = tuned_on(base_of("llama"), tmp_path / "adapter", chat)
     done = exported(tuned, tmp_path / "out", form)
