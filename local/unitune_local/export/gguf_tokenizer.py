@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from unitune.errors import Unsupported
-from unitune_local.data.rendering import turn_end
+from unitune_local.data.chat_text import has_template
+from unitune_local.data.rendering import text_ids, turn_end
 from unitune_local.models.gguf_model import BYTE_LEVEL, PRE_TOKENIZERS
 
 
@@ -51,9 +52,10 @@ def add_tokenizer(
         writer.add_tokenizer_pre(pre_tokenizer(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_eot_token_id(turn_end(tokenizer))
+    if has_template(tokenizer):
+        writer.add_eot_token_id(turn_end(tokenizer))
     special = SpecialVocab(folder, load_merges=not of_sentencepiece, n_vocab=size)
-    special.chat_template = cast("str", cast("Any", tokenizer).chat_template)
+    special.chat_template = cast("str | None", cast("Any", tokenizer).chat_template)
     # In training, nothing came before the template's own text.
     special.add_special_token = {"bos": _writes_bos(tokenizer), "eos": False}
     special.add_to_gguf(writer, quiet=True)
@@ -97,7 +99,9 @@ def _begins_with_blank(core: dict[str, Any]) -> bool:
 
 
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the chat template writes the BOS token once, at the beginning."""
+    """Return whether the template, or else the tokenizer, writes the BOS token once, in front."""
+    if not has_template(tokenizer):
+        return text_ids(tokenizer, "x")[0] == tokenizer.bos_token_id
     bos = cast("str | None", tokenizer.bos_token)
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     text = cast("str", cast("Any", tokenizer).apply_chat_template(turns, tokenize=False))

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unitune.backends.launched import rank_and_size
 from unitune.errors import UnituneError
 from unitune.findings import Finding, error, warning
 from unitune_local.data.batches import TrainingRow, shares, spread_rows
@@ -135,11 +136,14 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
-    """Join the other processes on this machine, and leave them at the end.
+def joined(rendezvous: object, rank: int, settings: Settings) -> Generator[Ranks]:
+    """Join the other processes, and leave them at the end. On cuda, each rank has its own GPU.
 
-    The rendezvous file must not exist yet, in a folder that only the user may enter. On cuda, each
-    rank has its own GPU.
+    Args:
+        rendezvous: Path of a new file that only the user may read, or the store of
+            `launched_store`.
+        rank: Rank of this process.
+        settings: Number of processes, and their device.
 
     Raises:
         RankLost: A process does not join.
@@ -148,15 +152,18 @@ def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     if size == 1:
         yield ALONE
         return
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
-    where = torch.device(device, rank) if device == "cuda" else CPU
-    if device == "cuda":
-        torch.cuda.set_device(where)
+    store, where = rendezvous, CPU
+    if isinstance(store, Path):
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+        store = cast("Any", dist).FileStore(str(store), size)
+    if device == "cuda":  # Slurm may show each process its own GPU alone
+        own = int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
+        torch.cuda.set_device(where := torch.device(device, own))
     with noticing_loss():
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            store=cast("Any", dist).FileStore(str(rendezvous), size),
+            store=cast("Any", store),
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=SILENT_SECONDS),
@@ -165,20 +172,34 @@ def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
+def launched_store(folder: Path | None = None) -> tuple[object, Path]:
+    """Meet the processes that torchrun or srun started, in the folder that the first one names.
+
+    Raises:
+        RankLost: The first one does not come.
+    """
+    with noticing_loss():
+        wait = timedelta(seconds=SILENT_SECONDS)
+        store = next(cast("Any", dist).rendezvous("env://", timeout=wait))[0]
+        if folder is not None:
+            store.set("folder", str(folder))
+        return store, Path(store.get("folder").decode())
+
+
 def process_findings(settings: Settings) -> Iterator[Finding]:
     """Yield findings if so many processes cannot train here, or would not be faster."""
-    count, device = settings.processes, settings.device
+    count, device, own = settings.processes, settings.device, rank_and_size() is None
     setting = f"options.local.processes is {count}, but"
     if device == "mps" and count > 1:
         fix = "Leave it out, or set options.local.device to cpu."
         yield error("processes", f"{setting} mps is a single GPU for one process.", fix)
-    elif device == "cuda" and count > (gpus := torch.cuda.device_count()):
+    elif own and device == "cuda" and count > (gpus := torch.cuda.device_count()):
         fix = f"Set it to at most {gpus}, or leave it out."
         yield error("processes", f"{setting} only {gpus} GPUs are available, one for each.", fix)
     elif count > settings.batch_size:
         what = f"{setting} tuning.batch_size is {settings.batch_size}, so some would have no rows."
         yield warning("processes", what, "Lower it, or raise tuning.batch_size.")
-    elif device == "cpu" and count > cores():
+    elif own and device == "cpu" and count > cores():
         what = f"{setting} only {cores()} cores are available; they would wait for each other."
         yield warning("processes", what, "Lower it.")
 

@@ -13,5 +13,5 @@ def upgrade() -> None:
     """Add the kind, which a verification's reason said so far."""
     kind = sa.Column("kind", sa.String(20), nullable=False, server_default="comparison")
     op.add_column("looks", kind)
-    old = "UPDATE looks SET kind = 'verification', reason = NULL WHERE reason = 'unitune models verify'"
+    old = "UPDATE looks SET kind = 'verification', reason = NULL WHERE reason = 'unitune verify'"
     op.execute(old)
