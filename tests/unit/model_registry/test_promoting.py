@@ -137,7 +137,7 @@ def test_a_comparison_whose_files_were_changed_is_no_evidence(name: str) -> None
     with pytest.raises(Mismatch, match=f"{name} was changed"):
         promote(run, "production")
     file.unlink()
-    with pytest.raises(Mismatch, match=f"{name} is gone"):
+    with pytest.raises(Mismatch, match=f"{name} was deleted"):
         promote(run, "production")
 
 
@@ -158,7 +158,7 @@ def test_another_machine_that_shares_the_ledger_promotes_on_what_it_says(
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     if store == "sqlite":  # the file was copied there, without the history
         (home() / "comparisons").rename(workplace / "gone")
-        with pytest.raises(Mismatch, match="is gone"):
+        with pytest.raises(Mismatch, match="was deleted"):
             promote(run, "production")
         return
     job = triage_job(50, IMPROVE)

@@ -116,7 +116,7 @@ def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Ser
     assert ours.estimate is not None
     assert theirs.estimate is not None
     (assumption,) = (text for text in theirs.estimate.assumptions if "the vendor counted" in text)
-    assert "times what we expected" in assumption
+    assert "times our expected tokens" in assumption
     assert ours.estimate.trained_tokens != theirs.estimate.trained_tokens
 
 
