@@ -20,9 +20,10 @@ from unitune.card.compute import FALLBACK_FLOP, Compute, compute_of
 from unitune.card.croissant import rows_of
 from unitune.card.facts import CardFacts, RowFile, digest_of
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import typography, words
+from unitune.render import typography
+from unitune.render.markdown import escaped
+from unitune.report import words
 from unitune.report.html import environment
-from unitune.report.markdown import escaped
 from unitune.report.runs import registered_names
 from unitune.security.json_fields import flat
 from unitune.workspace import yaml_file
@@ -168,7 +169,7 @@ def _environment() -> Environment:
 def _finalized(value: object) -> Markup:
     if value is None or value == "":
         return Markup(UNKNOWN)  # noqa: S704 - our own words
-    return value if isinstance(value, Markup) else escaped(str(value))
+    return value if isinstance(value, Markup) else Markup(escaped(str(value)))  # noqa: S704 - escaped
 
 
 def _as_it_is(text: str) -> Markup:

@@ -14,7 +14,7 @@ from rich.text import Text
 from unitune.cli.options import JOB_FILE, Json
 from unitune.cli.output import aside, console, exit_for_errors, print_findings, print_json
 from unitune.cli.output_files import Kind, check_output, replacing
-from unitune.report.typography import counted
+from unitune.render.typography import counted
 
 if TYPE_CHECKING:
     from unitune.data.quality.findings import Quality, ShownRow

@@ -113,8 +113,8 @@ def compare(
     from unitune.evaluate.compare import compare as run_comparison
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
+    from unitune.report.comparison import comparison_view
     from unitune.report.files import write_report
-    from unitune.report.terminal import comparison_view
     from unitune.report.tracking import track_comparison
     from unitune.run.deploying import ttl_seconds
     from unitune.run.run import find_run

@@ -221,8 +221,8 @@ def verify(
     from unitune.job.job import Job
     from unitune.model_registry.verify import verify
     from unitune.planning.preflight import preflight
+    from unitune.report.comparison import comparison_view
     from unitune.report.files import write_report
-    from unitune.report.terminal import comparison_view
     from unitune.run.deploying import ttl_seconds
     from unitune.run.run import find_run
 

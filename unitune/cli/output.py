@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from unitune.findings import Finding, Severity
 
 SEVERITY_STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
-SHOWN_FINDINGS = 12  # so many findings of a severity fill a screen; `--json` has them all
 # Columns of a terminal below which a text that may be folded cannot be read any more
 MIN_FOLDED_WIDTH = 8
 # Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory
@@ -141,28 +140,10 @@ def confirmed(question: str, *, err: bool = True) -> bool:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings to standard output, the gravest first; the same finding once."""
-    from unitune.findings import grouped
+    from unitune.render.terminal import finding_rows
 
-    findings = tuple(findings)
-    apart = "\n" if console().is_terminal else " "  # a line of a log says all
-    for severity, style in SEVERITY_STYLES.items():
-        groups = grouped(finding for finding in findings if finding.severity == severity)
-        for group in groups[:SHOWN_FINDINGS]:
-            finding = group.finding
-            row = Table.grid(padding=(0, 1))
-            row.add_column(width=7, style=style)
-            row.add_column(overflow="fold")
-            row.add_row(
-                severity,
-                Text.assemble(
-                    (f"{finding.location} " if finding.location else "", "dim"),
-                    f"{finding.message}{group.more}",
-                    (f"{apart}{finding.fix}" if finding.fix else "", "dim"),
-                ),
-            )
-            console().print(row)
-        if (more := len(groups) - SHOWN_FINDINGS) > 0:
-            console().print(f"        … and {more} more {severity}s; --json lists them all")
+    for row in finding_rows(findings):
+        console().print(row)
 
 
 def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
@@ -243,8 +224,3 @@ def facts(rows: Mapping[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
-
-
-def gigabytes(count: int) -> str:
-    """Return bytes in GB (10⁹ bytes)."""
-    return f"{count / 1e9:.1f} GB"

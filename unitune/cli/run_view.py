@@ -16,7 +16,9 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
 from unitune.publish import PUSHED
-from unitune.report.curves import drawn_curve, drawn_rates
+from unitune.render.charts import drawn_curve, drawn_rates
+from unitune.render.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
+from unitune.render.typography import usd_range
 from unitune.report.runs import (
     billed,
     differences,
@@ -25,8 +27,6 @@ from unitune.report.runs import (
     lineage_facts,
     registered_names,
 )
-from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
-from unitune.report.typography import usd_range
 from unitune.run.curves import curve_of
 from unitune.run.run import Run
 

@@ -1,7 +1,7 @@
 """What the charts of a comparison are drawn from: axes of scores and differences, and cases.
 
 The drawings themselves are in ``charts.html.j2``; a training is in
-`unitune.report.curves`.
+`unitune.render.charts`.
 """
 
 from __future__ import annotations
@@ -9,51 +9,40 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Contrast
+from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke
+from unitune.render.typography import interval, points
 from unitune.report.cases import Outcome
-from unitune.report.curves import Axis
+from unitune.report.words import level
 
 # Scores are drawn from 0 to 100 %, so that their distances can be trusted.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
 MOST_STROKES = 1000  # lines of the strip of cases that can be told apart
 
 
-def margin_axis(comparison: Comparison) -> Axis:
-    """Return the axis in points of the difference and the margin."""
-    beyond = 1.25 * comparison.margin  # so that the zone's ends are seen to be ends
-    return Axis.around(100 * value for value in (*comparison.interval, -beyond, beyond))
+def difference_chart(comparison: Comparison) -> IntervalChart:
+    """Return the paired difference with its interval and the margin, in points."""
+    beyond = 1.25 * comparison.margin  # so that both ends of the zone are visible
+    low, high = comparison.interval
+    ends = interval(comparison.interval)
+    margins = interval((-comparison.margin, comparison.margin))
+    return IntervalChart(
+        Axis.around(100 * value for value in (low, high, -beyond, beyond)),
+        100 * comparison.difference,
+        100 * low,
+        100 * high,
+        100 * comparison.margin,
+        f"Difference of {comparison.candidate} and {comparison.baseline}, in points",
+        f"{points(comparison.difference, sign=True)}, {level(comparison)} interval from {ends}, "
+        f"margin from {margins}.",
+    )
 
 
 def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
     """Return the axis in points on which several differences are drawn."""
     ends = [100 * end for contrast in contrasts for end in contrast.interval]
     return Axis.around([0.0, *ends], max_ticks=4)
-
-
-class Stroke(NamedTuple):
-    """A line of the strip: its place among the cases, how many it stands for, its length to 1."""
-
-    at: float
-    cases: int
-    length: float
-
-
-class CaseStrip(NamedTuple):
-    """The cases gained and lost, in their order.
-
-    Args:
-        cases: How many there are.
-        step: Cases that one stroke stands for.
-        gained: Strokes up.
-        lost: Strokes down.
-    """
-
-    cases: int
-    step: int
-    gained: tuple[Stroke, ...]
-    lost: tuple[Stroke, ...]
 
 
 def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:

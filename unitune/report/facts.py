@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Money
-from unitune.report.typography import counted, interval, moment, p_value, points
+from unitune.render.sections import Fact
+from unitune.render.typography import counted, interval, moment, p_value, points
 from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
 SMALL_USD = Decimal("0.01")
-
-
-class Fact(NamedTuple):
-    """A figure with its name and what it means, for readers who know no statistics."""
-
-    term: str
-    value: str
-    meaning: str = ""
 
 
 def evidence(comparison: Comparison) -> tuple[Fact, ...]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from unitune.data.report import DataReport
-from unitune.report.html import page, resource
-from unitune.report.typography import counted, percent
-from unitune.security.json_fields import whole_text
+from unitune.render.html import page, resource
+from unitune.render.typography import counted, percent
+from unitune.report.html import PACKAGE, environment
 
 OPEN_SUSPECTS = 10  # of each cause; the others are folded
 # Answers whose numbers are drawn: the most frequent and, where there are more, the rarest
@@ -28,9 +28,10 @@ class AnswerBar(NamedTuple):
 
 def render(report: DataReport, name: str) -> str:
     """Return what is worth a look as one HTML page that needs no other file and no network."""
-    filled = page(
+    return page(
         "quality.html.j2",
-        resource("style.css") + resource("quality.css"),
+        resource("style.css") + resource("quality.css", PACKAGE),
+        environment(),
         name=name,
         report=report,
         quality=report.quality,
@@ -38,7 +39,6 @@ def render(report: DataReport, name: str) -> str:
         answers=_answer_bars(report),
         open_issues=OPEN_SUSPECTS,
     )
-    return whole_text(filled)
 
 
 def _headline(report: DataReport) -> str:

@@ -9,7 +9,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import standing_aliases
-from unitune.report.typography import counted, dollars, duration
+from unitune.render.typography import counted, dollars, duration
 from unitune.run.lineage import Link
 from unitune.run.run import Run
 from unitune.workspace.home import home

@@ -14,13 +14,12 @@ from unitune.data.overlap import by_kind
 from unitune.evaluate.results import (
     Comparison,
     ContenderResult,
-    Contrast,
     GateCheck,
     LeakResult,
     Regression,
 )
 from unitune.findings import listed
-from unitune.report.typography import counted, interval, percent, points
+from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 
 PROMPTED = ("zero-shot", "instructed", "few-shot")
@@ -245,39 +244,17 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
     return (*caveats, *comparison.notes)
 
 
-def mood(comparison: Comparison, *, of_gate: bool = True) -> Literal["calm", "doubtful", "bad"]:
-    """Return how a page should look: bad where something is lost or not passed, or nothing right.
+def mood(comparison: Comparison) -> Literal["calm", "doubtful", "bad"]:
+    """Return how a page looks: bad after a loss or with nothing right, doubtful without a verdict.
 
-    Doubtful where there is no verdict.
-
-    Args:
-        comparison: What it is about.
-        of_gate: Whether the gate counts; a difference that is a gain is none the worse for it.
+    The gate does not count: a gain stays a gain where the gate is not passed.
     """
-    failed = of_gate and comparison.gate is not None and comparison.gate.exit_code in (1, 4)
     scores = [
         contender(comparison, name).score for name in (comparison.candidate, comparison.baseline)
     ]
-    if comparison.verdict == "worse" or failed or max(scores) <= 0:
+    if comparison.verdict == "worse" or max(scores) <= 0:
         return "bad"
     return "doubtful" if comparison.doubt or comparison.verdict == "inconclusive" else "calm"
-
-
-class ContrastGroup(NamedTuple):
-    """Contrasts of one kind, with what they are."""
-
-    title: str
-    rows: tuple[Contrast, ...]
-
-
-def contrast_groups(comparison: Comparison) -> list[ContrastGroup]:
-    """Return what is compared besides the verdict, as far as there is any of a kind."""
-    groups = (
-        ContrastGroup("other metric", comparison.secondary),
-        ContrastGroup("slice (exploratory)", comparison.slices),
-        ContrastGroup("reference", comparison.references),
-    )
-    return [group for group in groups if group.rows]
 
 
 def swept(comparison: Comparison) -> str:

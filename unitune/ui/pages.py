@@ -26,10 +26,11 @@ from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.ledger import Ledger, RunRecord
+from unitune.render.sections import Facts
+from unitune.render.typography import dollars
 from unitune.report import html
 from unitune.report.cases import shared_system_prompt
 from unitune.report.runs import duplicate_lines
-from unitune.report.typography import dollars
 from unitune.run.handle import Run
 from unitune.run.watching import goes_on
 from unitune.security.json_fields import whole_text
@@ -120,17 +121,17 @@ class Pages:
             here=False,
             live=shown.is_live,
             shown=shown,
-            facts=list(queries.run_facts(shown)),
+            facts=Facts([*queries.run_facts(shown)], "figures"),
             duplicates=duplicate_lines(run),
             estimate=run.estimate,
             rows=list(queries.estimate_rows(run.estimate)) if run.estimate else (),
             bill=bill,
-            bill_facts=list(queries.bill_facts(bill)) if bill else (),
+            bill_facts=Facts([*queries.bill_facts(bill)] if bill else ()),
             deployments=queries.deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
             under_way=under_way(self._ledger.folder, run.id),
-            settings=list(queries.setting_facts(run)),
-            provenance=list(queries.provenance_facts(self._ledger, run)),
+            settings=Facts([*queries.setting_facts(run)]),
+            provenance=Facts([*queries.provenance_facts(self._ledger, run)]),
             job=job,
             happenings=queries.happenings(shown),
         )
@@ -223,7 +224,7 @@ def _render(
 @cache
 def _environment() -> Environment:
     """Return the report's templates and filters, with the pages' own templates beside them."""
-    loaders = [PackageLoader(PACKAGE), PackageLoader(html.PACKAGE, package_path="")]
+    loaders = [PackageLoader(PACKAGE), *html.LOADERS]
     environment = html.environment().overlay(loader=ChoiceLoader(loaders))
     cast("dict[str, object]", environment.globals)["seconds_until"] = _seconds_until
     return environment

@@ -17,8 +17,9 @@ from unitune.cost.reconcile import Reconciliation
 from unitune.cost.spread import Spread
 from unitune.errors import UnreadableRecord
 from unitune.ledger import Ledger
-from unitune.report.curves import DrawnCurve, drawn_curve, drawn_rates
-from unitune.report.facts import Fact
+from unitune.render.charts import DrawnCurve, drawn_curve, drawn_rates
+from unitune.render.sections import Fact
+from unitune.render.typography import dollars, duration, usd_range
 from unitune.report.runs import (
     billed,
     differences,
@@ -28,7 +29,6 @@ from unitune.report.runs import (
     registered_names,
     spent_so_far,
 )
-from unitune.report.typography import dollars, duration, usd_range
 from unitune.run.curves import Curve, curve_of
 from unitune.run.deployment import Deployment
 from unitune.run.handle import Run

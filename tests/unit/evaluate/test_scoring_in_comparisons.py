@@ -24,8 +24,8 @@ from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.report import words
+from unitune.report.comparison import comparison_view
 from unitune.report.files import write_report
-from unitune.report.terminal import comparison_view
 from unitune.scorers import ScorerSpec, interface
 from unitune.scorers.functions import PythonFunction, RecordedScore
 from unitune.scorers.graders import OpenAIGrader

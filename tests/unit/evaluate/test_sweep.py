@@ -15,7 +15,7 @@ from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.plan import plan
 from unitune.report import html, markdown, words
-from unitune.report.terminal import comparison_view
+from unitune.report.comparison import comparison_view
 from unitune.run.run import Run
 from unitune.run.sweep import launch_sweep
 

@@ -11,8 +11,9 @@ from sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
 from unitune.cost.spread import Spread
+from unitune.render.terminal import view
 from unitune.report import total_cost as words
-from unitune.report.total_cost import total_cost_view
+from unitune.report.total_cost import describe
 from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 
@@ -29,7 +30,7 @@ def unpriced() -> TotalCost:
 def printed(found: TotalCost, width: int) -> str:
     console = Console(width=width, highlight=False, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(total_cost_view(found))
+        console.print(view(describe(found)))
     return capture.get()
 
 

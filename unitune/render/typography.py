@@ -62,6 +62,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def gigabytes(count: int) -> str:
+    """Return bytes in GB (10⁹ bytes)."""
+    return f"{count / 1e9:.1f} GB"
+
+
 def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
     """Return a total divided by the cases; a dash when it is not known."""
     return "\u2013" if total is None or n == 0 else show(total / n)

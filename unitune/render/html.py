@@ -1,0 +1,100 @@
+"""Draw documents as HTML: whole pages, and fragments for notebooks.
+
+A page requests nothing: its style and script stand in it, and a content security policy that names
+their hashes lets no other run, so that a model's answer can do no more than be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from unitune.render import typography
+from unitune.render.charts import short_number
+from unitune.render.sections import SEVERITY_TONES, Document, text_of
+from unitune.security.json_fields import whole_text
+
+PACKAGE = "unitune.render"
+LONG_TEXT = 90  # characters of a cell's further text; of longer ones the beginning is shown
+
+
+def render(document: Document) -> str:
+    """Return a document as one HTML page that needs no other file and no network."""
+    return page("document.html.j2", resource("style.css"), document=document)
+
+
+def fragment(document: Document) -> str:
+    """Return a document for a notebook: tables and sentences without style sheet or script."""
+    return whole_text(environment().get_template("fragment.html.j2").render(document=document))
+
+
+def page(
+    template: str, style: str, environment: Environment | None = None, **values: object
+) -> str:
+    """Return a template as one HTML page that needs no other file and no network.
+
+    Args:
+        template: Name of the template.
+        style: Style sheet of the page.
+        environment: Environment that loads the template; None: that of this package.
+        values: Values of the template.
+    """
+    filled = (environment or _environment()).get_template(template)
+    return whole_text(filled.render(style=Markup(style), policy=policy(style), **values))  # noqa: S704 - ours
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates of this package, which escape every value."""
+    environment = Environment(
+        loader=PackageLoader(PACKAGE, package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        {
+            "typeset": typography.typeset,
+            "short_number": short_number,
+            "cell": text_of,
+            "slug": slug,
+            "kind": lambda part: type(part).__name__,
+        }
+    )
+    environment.globals.update(
+        {"typography": typography, "long_text": LONG_TEXT, "severity_tones": SEVERITY_TONES}
+    )
+    return environment
+
+
+_environment = environment
+
+
+def slug(title: str) -> str:
+    """Return a title as the id of a section."""
+    return re.sub("[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+
+
+def resource(name: str, package: str = PACKAGE) -> str:
+    """Return the text of a file of a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def policy(style: str, script: str = "") -> str:
+    """Return the content security policy that lets this style and this script run, and no other."""
+    scripts = f"; script-src '{_hash(script)}'" if script else ""
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src '{_hash(style)}'{scripts}"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,315 @@
+"""Draw documents in a terminal, as rich renderables.
+
+Everything fits 80 columns and can be understood without colour. Texts are never read as markup, and
+their control characters never reach the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.segment import Segment
+from rich.style import Style
+from rich.table import Table as Grid
+from rich.text import Text
+
+from unitune.findings import Finding, grouped
+from unitune.findings import Group as FindingGroup
+from unitune.render.charts import DrawnCurve
+from unitune.render.sections import (
+    SEVERITY_TONES,
+    Bullets,
+    Cell,
+    Column,
+    Document,
+    Fact,
+    Facts,
+    Figure,
+    Findings,
+    Folded,
+    Interval,
+    Part,
+    Section,
+    Table,
+    Tone,
+    text_of,
+)
+from unitune.render.terminal_curves import LEAST_WIDTH, curve_text
+from unitune.security.redaction import one_line
+
+STYLES: dict[Tone, str] = {
+    "": "",
+    "good": "green",
+    "bad": "red",
+    "doubtful": "yellow",
+    "quiet": "dim",
+    "accent": "cyan",
+}
+SHOWN_FINDINGS = 12  # of a severity; `--json` lists all
+VALUE_WIDTH = 24  # columns of a fact's value where a meaning stands beside it
+NAME_WIDTH = 24  # columns of a name before notes move below the texts
+# Columns below which a text cannot be folded any further and still be read
+MIN_FOLDED_WIDTH = 8
+LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing new
+
+
+def view(document: Document, files: Iterable[Path] = ()) -> Group:
+    """Return a document for a terminal, with the paths of the files that have more."""
+    strong = f"bold {STYLES[document.tone]}".strip()
+    lines: list[RenderableType] = []
+    if figures := [plain(each) for each in document.figures]:
+        figures[0].stylize(strong, 0, figures[0].plain.find("  "))
+        lines = [*figures, Text(), plain(f"{document.title}. {document.text}")]
+    else:
+        job, *about = document.about
+        lines = [Text.assemble(plain(job, "bold"), *(plain(f"  {each}") for each in about)), Text()]
+        lines += [plain(document.title, strong)]
+        lines += [plain(document.text)] if document.text else []
+    lines += [Text.assemble(("Note: ", "yellow"), plain(note)) for note in document.notes]
+    if document.state is not None:
+        lines += [*([Text()] if figures else []), cell_text(document.state, ": ")]
+    for section in document.sections:
+        if parts := list(section_lines(section)):
+            lines += [Text(), *parts]
+    if paths := file_lines(files):
+        lines += [Text(), *paths]
+    return Group(*lines)
+
+
+def section_lines(section: Section) -> Iterator[RenderableType]:
+    """Yield the parts of a section below its heading; nothing of one that is for a page."""
+    parts = () if section.on_page else section.parts
+    shown = [(part, lines) for part in parts if (lines := list(_part(part)))]
+    if shown and section.title:
+        yield plain(section.title, f"bold {STYLES[section.tone]}".strip())
+    for at, (part, lines) in enumerate(shown):
+        yield from [*([Text()] if at and not isinstance(part, str) else []), *lines]
+
+
+def _part(part: Part) -> Iterator[RenderableType]:
+    match part:
+        case str():
+            yield plain(part, "dim")
+        case Facts(rows):
+            yield facts_grid(rows)
+        case Table() if part.rows and not part.on_page:
+            yield from [plain(part.caption, "dim")] if part.caption else []
+            yield TableView(part)
+        case Figure(DrawnCurve() as curve, caption):
+            yield CurveView(curve, caption)
+        case Bullets(items):
+            yield from (bullet(text_of(item)) for item in items)
+        case Findings(findings):
+            yield from finding_rows(findings)
+        case Folded(title, parts):
+            yield plain(title)
+            yield from (line for each in parts for line in _part(each))
+        case _:
+            pass
+
+
+def facts_grid(rows: Iterable[Fact]) -> Grid:
+    """Return facts in columns: terms, values and, where there are any, meanings."""
+    listed = list(rows)
+    explained = any(fact.meaning for fact in listed)
+    grid = Grid.grid(padding=(0, 2))
+    grid.add_column(style="dim", max_width=26, overflow="fold")
+    grid.add_column(max_width=VALUE_WIDTH if explained else None, overflow="fold")
+    for fact in listed:
+        meaning = [lines_of(fact.meaning)] if explained else []
+        grid.add_row(plain(fact.term), lines_of(fact.value), *meaning)
+    return grid
+
+
+def bullet(item: Cell) -> Padding:
+    """Return an item of a list, its further lines indented like its first."""
+    return Padding(_marked("•", 1, "", cell_text(item, "\n")), (0, 0, 0, 2), expand=False)
+
+
+def _marked(mark: str, width: int, style: str, text: Text) -> Grid:
+    line = Grid.grid(padding=(0, 1))
+    line.add_column(width=width, style=style)
+    line.add_column(overflow="fold")
+    line.add_row(mark, text)
+    return line
+
+
+def finding_rows(findings: Iterable[Finding]) -> Iterator[RenderableType]:
+    """Yield findings, the gravest first; the same finding once."""
+    listed = tuple(findings)
+    for severity, tone in SEVERITY_TONES.items():
+        groups = grouped(finding for finding in listed if finding.severity == severity)
+        for group in groups[:SHOWN_FINDINGS]:
+            yield _FindingRow(group, STYLES[tone])
+        if (more := len(groups) - SHOWN_FINDINGS) > 0:
+            yield plain(f"        … and {more} more {severity}s; --json lists them all")
+
+
+def cell_text(cell: Cell, between: str) -> Text:
+    """Return a cell with its note beside or below it."""
+    style = f"{'bold ' if cell.strong else ''}{STYLES[cell.tone]}".strip()
+    note = lines_of(cell.note, "dim") if cell.note else None
+    return Text.assemble(lines_of(cell.text, style), *([between, note] if note else []))
+
+
+def lines_of(text: str, style: str = "") -> Text:
+    """Return a text of several lines."""
+    return Text("\n").join(plain(line, style) for line in text.split("\n"))
+
+
+def plain(text: str, style: str | Style = "") -> Text:
+    """Return text on one line, its control characters and line breaks visible as U+FFFD."""
+    return Text(one_line(text), style=style)
+
+
+def file_lines(paths: Iterable[Path]) -> list[Text]:
+    """Return a line for each file that exists, relative to the current folder where it lies below.
+
+    Terminals that support links open it at a click.
+    """
+    here = Path.cwd()
+    return [
+        plain(
+            str(path.relative_to(here) if path.is_relative_to(here) else path),
+            Style(dim=True, link=path.absolute().as_uri()),
+        )
+        for path in paths
+        if path.exists()
+    ]
+
+
+@dataclass(frozen=True)
+class _FindingRow:
+    """A finding, its advice on a line below; in a log all on one line."""
+
+    group: FindingGroup
+    style: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        finding, between = self.group.finding, "\n" if options.is_terminal else " "
+        location = f"{finding.location} " if finding.location else ""
+        fix = f"{between}{finding.fix}" if finding.fix else ""
+        text = (location, "dim"), f"{finding.message}{self.group.more}", (fix, "dim")
+        yield _marked(finding.severity, 7, self.style, Text.assemble(*text))
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table in the first layout that fits: notes beside texts, notes below, a line per cell."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for between, name_width in ((" ", NAME_WIDTH), ("\n", MIN_FOLDED_WIDTH)):
+            if _width(console, self._grid(between), name_width) <= options.max_width:
+                yield self._grid(between)
+                return
+        for row in self._rows():
+            for column, cell in row:
+                if not isinstance(cell, Interval):
+                    heading = (f"{' '.join(column.title.split())} ", "dim")
+                    yield Text.assemble(heading, cell_text(text_of(cell), " "))
+
+    def _rows(self) -> Iterator[list[tuple[Column, str | Cell | Interval]]]:
+        for row in self.table.rows[: self.table.most]:
+            pairs = zip(self.table.columns, row, strict=True)
+            yield [(column, cell) for column, cell in pairs if not column.on_page]
+
+    def _grid(self, between: str) -> Grid:
+        grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        columns = [column for column in self.table.columns if not column.on_page]
+        height = max(column.title.count("\n") for column in columns)
+        for column in columns:
+            title = "\n" * (height - column.title.count("\n")) + column.title
+            grid.add_column(
+                _Scale(height) if column.axis else lines_of(title),
+                justify="right" if column.number else "left",
+                no_wrap=column.whole or (column.number and is_short(column.title)),
+                overflow="fold",
+                ratio=1 if column.axis else None,
+            )
+        for row in self._rows():
+            cells = (
+                _Bar(cell, column)
+                if isinstance(cell, Interval)
+                else cell_text(text_of(cell), between)
+                for column, cell in row
+            )
+            grid.add_row(*cells)
+        if (more := len(self.table.rows) - (self.table.most or len(self.table.rows))) > 0:
+            grid.add_row(plain(f"… {more:,} more in the report", "dim"))
+        return grid
+
+
+def is_short(title: str) -> bool:
+    """Whether a heading of numbers stays on its lines."""
+    return max(map(len, title.split("\n"))) <= NAME_WIDTH
+
+
+def _width(console: Console, grid: Grid, folded: int) -> int:
+    """Return the columns that a grid takes when its texts fold at a width."""
+    widths: list[int] = []
+    for column in grid.columns:
+        widest = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
+        least = console.measure(column.header).maximum if column.header else 0
+        widths.append(LEAST_BAR if column.ratio else widest)
+        if not (column.no_wrap or column.ratio):
+            widths[-1] = max(min(widest, folded), min(least, folded))
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+@dataclass(frozen=True)
+class CurveView:
+    """A curve with its caption, on a terminal wide enough for it."""
+
+    curve: DrawnCurve
+    caption: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.is_terminal and options.max_width >= LEAST_WIDTH:
+            yield curve_text(self.curve, options.max_width)
+            if self.caption:
+                yield plain(self.caption, "dim")
+
+
+class _Drawn:
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
+
+
+@dataclass(frozen=True)
+class _Bar(_Drawn):
+    """An interval drawn over the width of its column."""
+
+    interval: Interval
+    column: Column
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        assert self.column.axis is not None, "an interval is drawn on an axis"
+        last, ends = (
+            options.max_width - 1,
+            (self.interval.low, *self.interval[:1], self.interval.high),
+        )
+        places = (self.column.axis.position(end) / 100 for end in ends)
+        left, middle, right = (round(place * last) for place in places)
+        style = console.get_style(STYLES[self.interval.tone] or "none")
+        faint = Style(dim=True)
+        yield Segment("\u00b7" * left, faint)
+        yield Segment("\u2501" * (middle - left) + "\u25cf" + "\u2501" * (right - middle), style)
+        yield Segment("\u00b7" * (last - right), faint)
+
+
+@dataclass(frozen=True)
+class _Scale(_Drawn):
+    """The ends of an axis from 0 to 100 %, at the foot of a heading."""
+
+    height: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from [Segment.line()] * self.height
+        yield Segment("0 %" + "100 %".rjust(options.max_width - 3))
