@@ -21,6 +21,7 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, Start, TunedModel
 
 # How the raw word begins of a job that stands still although no user paused it
+PUSHED = "run.pushed"  # prefix of the keys of events that a model was pushed somewhere
 INTERRUPTED = "interrupted"
 
 # Name in the data of a warning that the training has made the model worse

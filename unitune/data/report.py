@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from html import escape
 from itertools import accumulate
 from typing import Literal, Self
 
+from unitune._shown import Printed
 from unitune.data.overlap import Kind
 from unitune.data.quality.findings import Quality
 from unitune.findings import Finding
@@ -64,7 +64,7 @@ class FileReport(Closed):
     """Of a training file from which parts are kept: its rows by what they are used for."""
 
 
-class DataReport(Closed):
+class DataReport(Printed, Closed):
     """The result of a check; printed by `unitune check`, with ``--json`` as it stands here."""
 
     schema_version: Literal[1] = 1
@@ -81,11 +81,3 @@ class DataReport(Closed):
 
     def __repr__(self) -> str:
         return f"<DataReport {len(self.files)} files, {len(self.errors)} errors>"
-
-    def __str__(self) -> str:
-        """A line for each file and each finding."""
-        files = [f"{file.name}: {file.rows:,} rows" for file in self.files]
-        return "\n".join((*files, *(f"{each.severity}: {each}" for each in self.findings)))
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from decimal import Decimal
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from unitune._shown import Shown
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
@@ -210,7 +210,7 @@ class LeakResult(Closed):
     """Each with its kind, its similarity and its place in the training rows."""
 
 
-class Comparison(Difference):
+class Comparison(Shown, Difference):
     """Contenders side by side, with the verdict.
 
     Difference and interval are those against the hardest baseline, the interval corrected for other
@@ -362,24 +362,6 @@ class Comparison(Difference):
                 "to_frame() needs pandas: pip install pandas. rows() gives the same without it."
             ) from error
         return DataFrame(self.rows()).set_index(["case", "contender"])
-
-    def _repr_html_(self) -> str:
-        lines = [self.summary, self.doubt, self.caution]
-        if self.gate:
-            passed = "passed" if self.gate.passed else "not passed"
-            lines.append(f"Gate {self.gate.mode}: {passed}. {self.gate.reason}")
-        header = "".join(
-            f'<th scope="col">{escape(title)}</th>'
-            for title in ("contender", "score", f"{100 * self.level:.0f} % interval", "errors")
-        )
-        rows = "".join(
-            f'<tr><th scope="row">{escape(each.name)}</th><td>{100 * each.score:.1f} %</td>'
-            f"<td>{100 * each.interval[0]:.1f} % to {100 * each.interval[1]:.1f} %</td>"
-            f"<td>{each.errors}</td></tr>"
-            for each in self.contenders
-        )
-        paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
-        return f"<div>{paragraphs}<table><tr>{header}</tr>{rows}</table></div>"
 
 
 def judged_run(job: Job, runs: Mapping[str, Run]) -> str | None:

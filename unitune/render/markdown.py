@@ -88,8 +88,8 @@ def _part(part: Part) -> str:
             width = 3 if any(fact.meaning for fact in rows) else 2
             text = _lines([""] * width, ["---"] * width, (fact[:width] for fact in rows))
         case Table() if part.rows:
-            shown = [at for at, each in enumerate(part.columns) if not (each.on_page or each.axis)]
-            columns = [part.columns[at] for at in shown]
+            shown = [at for at, each in enumerate(part.heads) if not (each.on_page or each.axis)]
+            columns = [part.heads[at] for at in shown]
             rules = ["--:" if column.number else "---" for column in columns]
             cells = [[text_of(row[at]) for at in shown] for row in part.rows]
             table = _lines([column.title for column in columns], rules, cells)

@@ -55,7 +55,7 @@ class Interval(NamedTuple):
 
 
 class Column(NamedTuple):
-    """Heading and layout of a table column; a line break in the title is one in the heading."""
+    """Heading and layout of a table column."""
 
     title: str
     number: bool = False
@@ -70,14 +70,26 @@ Row: TypeAlias = Sequence[str | Cell | Interval]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, its first column naming the rows."""
+    """A table, its first column naming the rows.
 
-    columns: Sequence[Column]
+    A column may be given as its title alone, which begins with ``#`` for numbers; a line break in
+    a title is one in the heading.
+    """
+
+    columns: Sequence[str | Column]
     rows: Sequence[Row]
     caption: str = ""
     on_page: bool = False  # left out of terminals
     most: int | None = None  # rows shown in a terminal
     name: str = "plain"  # style on a page
+
+    @property
+    def heads(self) -> list[Column]:
+        """The columns with their layouts."""
+        return [
+            Column(each.lstrip("#"), number=each.startswith("#")) if isinstance(each, str) else each
+            for each in self.columns
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +116,11 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Parts behind a line that opens them; in a terminal they stand open."""
+    """Parts behind a line that opens them; a terminal shows them open."""
 
     title: str
     parts: Sequence[Part]
+    on_page: bool = False  # left out of terminals
 
 
 Part: TypeAlias = str | Facts | Table | Figure | Bullets | Findings | Folded
@@ -135,11 +148,6 @@ class Document:
     notes: Sequence[str] = ()  # what to know before trusting the answer
     sections: Sequence[Section] = ()
     tone: Tone = ""
-
-
-def number(title: str, *, on_page: bool = False) -> Column:
-    """Return a column of numbers."""
-    return Column(title, number=True, on_page=on_page)
 
 
 def text_of(cell: str | Cell | Interval) -> Cell:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -39,7 +40,7 @@ from unitune.render.sections import (
     Tone,
     text_of,
 )
-from unitune.render.terminal_curves import LEAST_WIDTH, curve_text
+from unitune.render.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
 from unitune.security.redaction import one_line
 
 STYLES: dict[Tone, str] = {
@@ -51,6 +52,7 @@ STYLES: dict[Tone, str] = {
     "accent": "cyan",
 }
 SHOWN_FINDINGS = 12  # of a severity; `--json` lists all
+TEXT_WIDTH = 100  # columns of a document as text
 VALUE_WIDTH = 24  # columns of a fact's value where a meaning stands beside it
 NAME_WIDTH = 24  # columns of a name before notes move below the texts
 # Columns below which a text cannot be folded any further and still be read
@@ -81,6 +83,13 @@ def view(document: Document, files: Iterable[Path] = ()) -> Group:
     return Group(*lines)
 
 
+def text(document: Document) -> str:
+    """Return a document as text without colours."""
+    file = StringIO()
+    Console(file=file, width=TEXT_WIDTH).print(view(document))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
 def section_lines(section: Section) -> Iterator[RenderableType]:
     """Yield the parts of a section below its heading; nothing of one that is for a page."""
     parts = () if section.on_page else section.parts
@@ -106,7 +115,7 @@ def _part(part: Part) -> Iterator[RenderableType]:
             yield from (bullet(text_of(item)) for item in items)
         case Findings(findings):
             yield from finding_rows(findings)
-        case Folded(title, parts):
+        case Folded(title, parts, on_page=False):
             yield plain(title)
             yield from (line for each in parts for line in _part(each))
         case _:
@@ -217,12 +226,12 @@ class TableView:
 
     def _rows(self) -> Iterator[list[tuple[Column, str | Cell | Interval]]]:
         for row in self.table.rows[: self.table.most]:
-            pairs = zip(self.table.columns, row, strict=True)
+            pairs = zip(self.table.heads, row, strict=True)
             yield [(column, cell) for column, cell in pairs if not column.on_page]
 
     def _grid(self, between: str) -> Grid:
         grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        columns = [column for column in self.table.columns if not column.on_page]
+        columns = [column for column in self.table.heads if not column.on_page]
         height = max(column.title.count("\n") for column in columns)
         for column in columns:
             title = "\n" * (height - column.title.count("\n")) + column.title
@@ -272,7 +281,8 @@ class CurveView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.is_terminal and options.max_width >= LEAST_WIDTH:
-            yield curve_text(self.curve, options.max_width)
+            rows = RATE_ROWS if self.curve.figure == "learning rate" else ROWS
+            yield curve_text(self.curve, options.max_width, rows)
             if self.caption:
                 yield plain(self.caption, "dim")
 

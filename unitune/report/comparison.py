@@ -30,17 +30,8 @@ from unitune.render.sections import (
     Section,
     Table,
     Tone,
-    number,
 )
-from unitune.render.typography import (
-    counted,
-    decimal,
-    interval,
-    moment,
-    p_value,
-    per_case,
-    points,
-)
+from unitune.render.typography import counted, decimal, interval, moment, p_value, per_case, points
 from unitune.report import cases, charts, facts, words
 
 MAX_CHECKS = 50  # of a gate; a job may require hundreds of cases, and those not passed come first
@@ -170,7 +161,7 @@ def _checks(comparison: Comparison) -> Iterator[Part]:
     assert comparison.gate is not None, "called only with a gate"
     checks = sorted(comparison.gate.checks, key=lambda check: check.exit_code == 0)
     yield Table(
-        [Column("Check"), Column("Result", whole=True), Column("Why")],
+        ["Check", Column("Result", whole=True), "Why"],
         [
             [
                 Cell(text, tone="quiet" if check.exit_code == 0 else "")
@@ -195,15 +186,15 @@ def _contenders(comparison: Comparison) -> Iterator[Part]:
     cut = words.any_cut(comparison)
     yield Table(
         [
-            Column("Contender"),
+            "Contender",
             Column("Drawn from 0 to 100 %", axis=charts.PERCENT),
-            number(share),
-            number("Cases", on_page=True),
-            number("Errors"),
-            *([number("Cut\noff")] if cut else []),
-            number("Tokens\na case"),
-            number("Seconds\na case"),
-            number("Cost\nUSD"),
+            f"#{share}",
+            Column("Cases", number=True, on_page=True),
+            "#Errors",
+            *(["#Cut\noff"] if cut else []),
+            "#Tokens\na case",
+            "#Seconds\na case",
+            "#Cost\nUSD",
         ],
         [
             _contender(comparison, result, cut=cut)
@@ -221,20 +212,16 @@ def _contenders(comparison: Comparison) -> Iterator[Part]:
     rows = [(result.name, result.measures) for result in comparison.contenders]
     yield _figures("Measured beside it: means a case", measures, rows, "{:.4g}".format)
     yield Table(
-        [Column("Expected"), Column("Answered"), number("Cases")],
+        ["Expected", "Answered", "#Cases"],
         [
-            [
-                each.expected,
-                each.answered or Cell("no label", tone="doubtful"),
-                f"{each.cases:,}",
-            ]
+            [each.expected, each.answered or Cell("no label", tone="doubtful"), f"{each.cases:,}"]
             for each in words.confusions(comparison, MAX_MIXUPS)
         ],
         f"Most frequent confusions of {comparison.candidate}",
         most=SHOWN_MIXUPS,
     )
     yield Table(
-        [Column("Contender"), number("Cases"), Column("Error")],
+        ["Contender", "#Cases", "Error"],
         [
             [name, f"{count}", error[:ERROR_CHARACTERS]]
             for (name, error), count in _failures(comparison)
@@ -277,13 +264,13 @@ def _sweep(comparison: Comparison) -> Table:
         errors = Cell(f"{run.errors:,}", tone="bad" if run.errors else "")
         name = Cell(run.name, "chosen" if run.chosen else "", strong=run.chosen)
         rows.append([name, Cell(score, strong=run.chosen), errors, run.run or "\u2013"])
-    columns = [Column("Run of the sweep"), number("On dev, %"), number("Errors"), number("Run")]
+    columns = ["Run of the sweep", "#On dev, %", "#Errors", "#Run"]
     return Table(columns, rows, words.swept(comparison))
 
 
 def _baselines(comparison: Comparison) -> Table:
     return Table(
-        [Column("Baseline"), number("Difference"), number("p"), Column("Against it alone")],
+        ["Baseline", "#Difference", "#p", "Against it alone"],
         [
             [
                 rival.name,
@@ -320,7 +307,7 @@ def _figures(
         [contender, *(write(known[name]) if name in known else "\u2013" for name in names)]
         for contender, known in rows
     ]
-    columns = [Column("Contender"), *map(number, names)]
+    columns = ["Contender", *(f"#{name}" for name in names)]
     return Table(columns, cells if names else (), caption, on_page=True)
 
 
@@ -349,11 +336,11 @@ def _contrasts(
         [
             Column(name),
             drawn,
-            number("Difference,\npoints"),
-            number(f"{baseline},\n{candidate}"),
-            number("Cases"),
-            number("p"),
-            number("p,\nadjusted"),
+            "#Difference,\npoints",
+            f"#{baseline},\n{candidate}",
+            "#Cases",
+            "#p",
+            "#p,\nadjusted",
         ],
         rows,
         f"{candidate} minus {about}",

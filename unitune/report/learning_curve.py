@@ -9,17 +9,7 @@ from unitune.evaluate import learning_curve_document as document
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve, RowsForGoal
 from unitune.render.charts import Axis, DrawnCurve, LogAxis, Point, Span
 from unitune.render.html import render
-from unitune.render.sections import (
-    Cell,
-    Column,
-    Document,
-    Fact,
-    Facts,
-    Figure,
-    Section,
-    Table,
-    number,
-)
+from unitune.render.sections import Cell, Document, Fact, Facts, Figure, Section, Table
 from unitune.render.typography import counted, decimal, moment, percent, points
 from unitune.workspace.filesystem import replacing
 
@@ -147,7 +137,7 @@ def _caption(curve: LearningCurve) -> str:
 
 
 def _runs(curve: LearningCurve) -> Table:
-    seeds = [number(f"Seed {run.seed}") for run in curve.points[0].runs]
+    seeds = [f"#Seed {run.seed}" for run in curve.points[0].runs]
     gain = f"{points(curve.last_gain.value or 0, sign=True)} ({_range(curve.last_gain)})"
     rows: list[list[Cell]] = []
     for point in curve.points:
@@ -158,7 +148,7 @@ def _runs(curve: LearningCurve) -> Table:
         mean = percent(point.score.value or 0)
         rows.append([*cells, Cell(mean, _range(point.score), strong=True)])
     return Table(
-        [Column("Rows"), *seeds, number(f"Mean, {100 * curve.level:.0f} % range")],
+        ["Rows", *seeds, f"#Mean, {100 * curve.level:.0f} % range"],
         rows,
         f"{curve.metric}, %. The last doubling of the rows brought {gain}.",
     )

@@ -30,12 +30,11 @@ from unitune.render.sections import (
     Folded,
     Section,
     Table,
-    number,
 )
 from unitune.render.typography import counted, duration, gigabytes, usd_range
 
 SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
-AMOUNTS = (number("low"), number("expected"), number("high"))
+AMOUNTS = ("#low", "#expected", "#high")
 
 
 def describe(plan: Plan, evaluate: Evaluate | None = None, base: Plan | None = None) -> Document:
@@ -55,7 +54,7 @@ def describe(plan: Plan, evaluate: Evaluate | None = None, base: Plan | None = N
         sections.append(Section("The runs of the sweep", [_runs(plan.runs)]))
     if (estimate := plan.estimate) is not None:
         because = Folded("What the estimate rests on", [Bullets(estimate.assumptions)])
-        sections.append(Section("What it costs, US dollars", [_lines(estimate), because]))
+        sections.append(Section("What it costs, US dollars", [cost_table(estimate), because]))
     sections += [] if plan.errors else [findings]
     return Document(_title(plan), _about(plan), state=_state(plan), sections=tuple(sections))
 
@@ -102,7 +101,7 @@ def _changes(plan: Plan, base: Plan) -> Table:
         for name, after in _figures(plan)
         if before.get(name) != after
     ]
-    return Table([Column("changed"), number("base"), number("here")], rows)
+    return Table(["changed", "#base", "#here"], rows)
 
 
 def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -184,8 +183,8 @@ def _sweep(runs: Sequence[PlannedRun]) -> str:
 def _runs(runs: Sequence[PlannedRun]) -> Table:
     if runs[0].estimate is not None:
         amounts = [[run.name, *_amounts(run.estimate and run.estimate.launch_usd)] for run in runs]
-        return Table([Column("run"), *AMOUNTS], amounts)
-    columns = [Column("run"), number("steps"), Column("training", whole=True), number("memory")]
+        return Table(["run", *AMOUNTS], amounts)
+    columns = ["run", "#steps", Column("training", whole=True), "#memory"]
     forecasts = [(run.name, run.forecast) for run in runs if run.forecast is not None]
     return Table(
         columns,
@@ -246,7 +245,8 @@ def _range(low: str, expected: str, high: str) -> str:
     return expected if low == high else f"about {expected} ({low} to {high})"
 
 
-def _lines(estimate: Estimate) -> Table:
+def cost_table(estimate: Estimate, *, on_page: bool = False) -> Table:
+    """Return what a training and its comparison are estimated to cost, line by line."""
     sums = (
         ("launch", LAUNCH, estimate.launch_usd),
         ("answers", ("evaluation",), estimate.evaluation_usd),
@@ -264,7 +264,7 @@ def _lines(estimate: Estimate) -> Table:
             rows.append([line.what or line.item, amount, at, *_amounts(line.usd)])
         if len(lines) > 1 or (name == "launch" and estimate.minimum_usd):
             rows.append([Cell(name, strong=True), "", "", *_amounts(usd)])
-    return Table([Column("item"), Column("how much"), Column("at"), *AMOUNTS], rows)
+    return Table(["item", "how much", "at", *AMOUNTS], rows, on_page=on_page)
 
 
 def _quantity(line: Line, row: PriceRow | None) -> str:
@@ -377,7 +377,7 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
         )
     whole = [Column(title, whole=True) for title in ("backend", "can", "time", "ends")]
     return Table(
-        [*whole[:2], number("!"), *AMOUNTS, whole[2], number("hosting"), whole[3]],
+        [*whole[:2], "#!", *AMOUNTS, whole[2], "#hosting", whole[3]],
         rows,
         "US dollars for the training; expected hosting a month, if left running; !: warnings",
     )

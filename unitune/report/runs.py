@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
@@ -9,6 +10,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import standing_aliases
+from unitune.render.sections import Fact
 from unitune.render.typography import counted, dollars, duration
 from unitune.run.lineage import Link
 from unitune.run.run import Run
@@ -29,15 +31,13 @@ def duplicate_lines(run: Run) -> list[str]:
     ]
 
 
-def lineage_facts(run: Run) -> dict[str, str]:
-    """Return what a run has gone on from, the first training first, and what goes on from it."""
+def lineage_facts(run: Run) -> Iterator[Fact]:
+    """Yield the runs that a run started from, the first training first, and those after it."""
     before, after = run.lineage
-    facts: dict[str, str] = {}
-    if before:
-        facts["started from"] = ", then ".join(f"{link.name} ({_link(link)})" for link in before)
-    if after:
-        facts["continued by"] = ", ".join(f"{link.name} ({_link(link)})" for link in after)
-    return facts
+    for term, links in (("Started from", before), ("Continued by", after)):
+        for link in links:
+            address = f"/runs/{link.name}" if link.method else ""
+            yield Fact(term, f"{link.name} ({_link(link)})", link=address)
 
 
 def _link(link: Link) -> str:

@@ -9,17 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from unitune.cost.break_even import Crossover, Crossovers, Range
 from unitune.cost.spread import MILLION, Spread
 from unitune.job.prices import PriceRow
-from unitune.render.sections import (
-    Bullets,
-    Cell,
-    Column,
-    Document,
-    Fact,
-    Facts,
-    Section,
-    Table,
-    number,
-)
+from unitune.render.sections import Bullets, Cell, Column, Document, Fact, Facts, Section, Table
 from unitune.render.typography import counted
 from unitune.tco.documents import Role, Source, TotalCost
 
@@ -125,19 +115,14 @@ def describe_several(costs: Sequence[TotalCost]) -> Document:
         rows.append([name, *amounts, Cell(when, ends)])
     unknown = ", ".join(cost.backend for cost in costs if cost not in known)
     of_base = f" of {first.model}" if same_base else ""
-    columns = map(number, ("one-time\ncost", "hosting\na month", "tuned,\nall in", "prompted"))
+    columns = ("#one-time\ncost", "#hosting\na month", "#tuned,\nall in", "#prompted")
     return Document(
         title=f"Total cost{of_base} in US dollars",
         about=(first.job, f"{first.requests_month:,} requests a month over {months(planned)}"),
         text="Amounts are expected ones; * marks the cheapest tuned model.",
         sections=(
             Section(
-                "",
-                [
-                    Table(
-                        [Column("backend", whole=True), *columns, Column("tuned is cheaper")], rows
-                    )
-                ],
+                "", [Table([Column("backend", whole=True), *columns, "tuned is cheaper"], rows)]
             ),
             *([Section("Prices not known", [unknown])] if unknown else []),
         ),
@@ -240,20 +225,20 @@ def _columns(cost: TotalCost) -> Iterator[Table]:
     names = [
         f"{NAMES[each.role]}\n{each.model if each.role == 'newest' else ''}" for each in columns
     ]
-    headings = [number(name.strip()) for name in names]
+    headings = [f"#{name.strip()}" for name in names]
     rows = [
         ["a request", *_cells([each.request_usd for each in columns], mark=False)],
         ["hosting a month", *_cells([each.month_usd for each in columns], mark=False)],
         ["one-time cost", *_cells([each.once_usd for each in columns], mark=False)],
         [f"total, {months(cost.horizon.months)}", *_cells([each.total_usd for each in columns])],
     ]
-    yield Table([Column(""), *headings], rows, "* marks the cheapest.", name="plain amounts")
+    yield Table(["", *headings], rows, "* marks the cheapest.", name="plain amounts")
     volumes = [
         [f"{volume:,}", *_cells([each.by_volume_usd[volume] for each in columns])]
         for volume in columns[0].by_volume_usd
     ]
     caption = "A month, all in, with its share of the one-time cost."
-    yield Table([Column("requests a month"), *headings], volumes, caption, name="plain amounts")
+    yield Table(["requests a month", *headings], volumes, caption, name="plain amounts")
 
 
 def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Cell]:

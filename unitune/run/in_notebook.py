@@ -1,39 +1,11 @@
-"""A run in a notebook: its table, and how far its training has come while a cell waits.
-
-The command line's words for the same are in `unitune.report.runs`, which stands further right.
-"""
+"""Show in a notebook how far a training has come while a cell waits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 from unitune.backends.protocol import FIGURES, Event
-from unitune.ledger import RunRecord
-from unitune.workspace.notebook import live, table
-
-
-def run_table(run: RunRecord, events: Iterable[Event], folder: Path) -> str:
-    """Return what a run is, and how far it has come, as HTML."""
-    return table(f"Run {run.id}", _rows(run, events, folder))
-
-
-def _rows(run: RunRecord, events: Iterable[Event], folder: Path) -> Iterator[tuple[str, str]]:
-    yield "job", run.name
-    yield "state", f"{run.state} ({run.raw})" if run.raw and run.raw != run.state else run.state
-    yield "base model", f"{run.base_model} on {run.backend}"
-    if run.start is not None:
-        yield "started from", str(run.start)
-    if steps := [event for event in events if event.kind == "step"]:
-        yield "training", step_words(steps[-1])
-        for name in FIGURES:
-            if (first := steps[0].number(name)) is not None:
-                yield f"{name} at first", f"{first:.3f}"
-    if run.error:
-        yield "error", run.error
-    if run.model:
-        yield "model", run.model.name
-    yield "files", str(folder)
+from unitune.workspace.notebook import live
 
 
 def show_steps(run_id: str, events: Iterable[Event]) -> None:

@@ -26,11 +26,11 @@ from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.ledger import Ledger, RunRecord
-from unitune.render.sections import Facts
 from unitune.render.typography import dollars
 from unitune.report import html
 from unitune.report.cases import shared_system_prompt
-from unitune.report.runs import duplicate_lines
+from unitune.report.comparison import describe as describe_comparison
+from unitune.report.run_document import describe
 from unitune.run.handle import Run
 from unitune.run.watching import goes_on
 from unitune.security.json_fields import whole_text
@@ -112,7 +112,7 @@ class Pages:
         """One run: its losses, plan and bill, deployments, comparisons, settings and events."""
         run = Run(self._ledger, self._ledger.record(visit.path["run"]))
         shown = queries.shown_run(run, whole=True, problem=self._poller.look(run))
-        bill, job = run.reconciliation, ""
+        job = ""
         with suppress(UnreadableRecord):
             job = yaml_file.dump(run.job.model_dump(mode="json", exclude_defaults=True))
         return _render(
@@ -120,20 +120,12 @@ class Pages:
             "Runs",
             here=False,
             live=shown.is_live,
-            shown=shown,
-            facts=Facts([*queries.run_facts(shown)], "figures"),
-            duplicates=duplicate_lines(run),
-            estimate=run.estimate,
-            rows=list(queries.estimate_rows(run.estimate)) if run.estimate else (),
-            bill=bill,
-            bill_facts=Facts([*queries.bill_facts(bill)] if bill else ()),
+            document=describe(run, shown.events, shown.problem),
             deployments=queries.deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
             under_way=under_way(self._ledger.folder, run.id),
-            settings=Facts([*queries.setting_facts(run)]),
-            provenance=Facts([*queries.provenance_facts(self._ledger, run)]),
             job=job,
-            happenings=queries.happenings(shown),
+            events=queries.events_section(run, shown.events),
         )
 
     def deployments(self, _visit: Visit) -> str:
@@ -170,6 +162,7 @@ class Pages:
             "Comparisons",
             here=False,
             comparison=comparison,
+            document=describe_comparison(comparison),
             chosen=chosen,
             address=chosen.query(),
             counts=[(name, count, chosen.query(show=name)) for name, count in shown.counts],
