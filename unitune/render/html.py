@@ -12,7 +12,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from unitune.render import typography
@@ -26,7 +26,8 @@ LONG_TEXT = 90  # characters of a cell's further text; of longer ones the beginn
 
 def render(document: Document) -> str:
     """Return a document as one HTML page that needs no other file and no network."""
-    return page("document.html.j2", resource("style.css"), document=document)
+    template = environment().get_template("document.html.j2")
+    return page(template, resource("style.css"), document=document)
 
 
 def fragment(document: Document) -> str:
@@ -34,19 +35,10 @@ def fragment(document: Document) -> str:
     return whole_text(environment().get_template("fragment.html.j2").render(document=document))
 
 
-def page(
-    template: str, style: str, environment: Environment | None = None, **values: object
-) -> str:
-    """Return a template as one HTML page that needs no other file and no network.
-
-    Args:
-        template: Name of the template.
-        style: Style sheet of the page.
-        environment: Environment that loads the template; None: that of this package.
-        values: Values of the template.
-    """
-    filled = (environment or _environment()).get_template(template)
-    return whole_text(filled.render(style=Markup(style), policy=policy(style), **values))  # noqa: S704 - ours
+def page(template: Template, style: str, **values: object) -> str:
+    """Return a template as one HTML page that needs no other file and no network."""
+    values |= {"style": Markup(style), "policy": policy(style)}  # noqa: S704 - our own style
+    return whole_text(template.render(**values))
 
 
 @cache
@@ -72,9 +64,6 @@ def environment() -> Environment:
         {"typography": typography, "long_text": LONG_TEXT, "severity_tones": SEVERITY_TONES}
     )
     return environment
-
-
-_environment = environment
 
 
 def slug(title: str) -> str:

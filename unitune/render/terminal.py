@@ -12,16 +12,15 @@ from io import StringIO
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.padding import Padding
-from rich.segment import Segment
 from rich.style import Style
+from rich.table import Column as GridColumn
 from rich.table import Table as Grid
 from rich.text import Text
 
 from unitune.findings import Finding, grouped
 from unitune.findings import Group as FindingGroup
-from unitune.render.charts import DrawnCurve
+from unitune.render.charts import Axis, DrawnCurve
 from unitune.render.sections import (
     SEVERITY_TONES,
     Bullets,
@@ -57,7 +56,7 @@ VALUE_WIDTH = 24  # columns of a fact's value where a meaning stands beside it
 NAME_WIDTH = 24  # columns of a name before notes move below the texts
 # Columns below which a text cannot be folded any further and still be read
 MIN_FOLDED_WIDTH = 8
-LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing new
+BAR = 19  # columns of a drawn interval
 
 
 def view(document: Document, files: Iterable[Path] = ()) -> Group:
@@ -201,10 +200,10 @@ class _FindingRow:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         finding, between = self.group.finding, "\n" if options.is_terminal else " "
-        location = f"{finding.location} " if finding.location else ""
-        fix = f"{between}{finding.fix}" if finding.fix else ""
-        text = (location, "dim"), f"{finding.message}{self.group.more}", (fix, "dim")
-        yield _marked(finding.severity, 7, self.style, Text.assemble(*text))
+        location = lines_of(f"{finding.location} " if finding.location else "", "dim")
+        fix = lines_of(f"{between}{finding.fix}" if finding.fix else "", "dim")
+        text = Text.assemble(location, lines_of(f"{finding.message}{self.group.more}"), fix)
+        yield _marked(finding.severity, 7, self.style, text)
 
 
 @dataclass(frozen=True)
@@ -214,9 +213,11 @@ class TableView:
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for between, name_width in ((" ", NAME_WIDTH), ("\n", MIN_FOLDED_WIDTH)):
-            if _width(console, self._grid(between), name_width) <= options.max_width:
-                yield self._grid(between)
+        for between, folded in ((" ", NAME_WIDTH), ("\n", MIN_FOLDED_WIDTH)):
+            grid = self._grid(between)
+            widths = (_width(console, column, folded) for column in grid.columns)
+            if sum(widths) + 2 * (len(grid.columns) - 1) <= options.max_width:
+                yield grid
                 return
         for row in self._rows():
             for column, cell in row:
@@ -235,17 +236,19 @@ class TableView:
         height = max(column.title.count("\n") for column in columns)
         for column in columns:
             title = "\n" * (height - column.title.count("\n")) + column.title
+            ends = f"0 %{'100 %':>{BAR - 3}}"
             grid.add_column(
-                _Scale(height) if column.axis else lines_of(title),
+                lines_of("\n" * height + ends if column.axis else title),
                 justify="right" if column.number else "left",
-                no_wrap=column.whole or (column.number and is_short(column.title)),
+                no_wrap=column.whole
+                or bool(column.axis)
+                or (column.number and len(column.title) <= NAME_WIDTH),
                 overflow="fold",
-                ratio=1 if column.axis else None,
             )
         for row in self._rows():
             cells = (
-                _Bar(cell, column)
-                if isinstance(cell, Interval)
+                bar(column.axis, cell)
+                if isinstance(cell, Interval) and column.axis
                 else cell_text(text_of(cell), between)
                 for column, cell in row
             )
@@ -255,21 +258,10 @@ class TableView:
         return grid
 
 
-def is_short(title: str) -> bool:
-    """Whether a heading of numbers stays on its lines."""
-    return max(map(len, title.split("\n"))) <= NAME_WIDTH
-
-
-def _width(console: Console, grid: Grid, folded: int) -> int:
-    """Return the columns that a grid takes when its texts fold at a width."""
-    widths: list[int] = []
-    for column in grid.columns:
-        widest = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
-        least = console.measure(column.header).maximum if column.header else 0
-        widths.append(LEAST_BAR if column.ratio else widest)
-        if not (column.no_wrap or column.ratio):
-            widths[-1] = max(min(widest, folded), min(least, folded))
-    return sum(widths) + 2 * (len(widths) - 1)
+def _width(console: Console, column: GridColumn, folded: int) -> int:
+    """Return the columns that a column takes when its texts fold at a width."""
+    widest = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
+    return widest if column.no_wrap else min(widest, folded)
 
 
 @dataclass(frozen=True)
@@ -287,39 +279,10 @@ class CurveView:
                 yield plain(self.caption, "dim")
 
 
-class _Drawn:
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
-
-
-@dataclass(frozen=True)
-class _Bar(_Drawn):
-    """An interval drawn over the width of its column."""
-
-    interval: Interval
-    column: Column
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        assert self.column.axis is not None, "an interval is drawn on an axis"
-        last, ends = (
-            options.max_width - 1,
-            (self.interval.low, *self.interval[:1], self.interval.high),
-        )
-        places = (self.column.axis.position(end) / 100 for end in ends)
-        left, middle, right = (round(place * last) for place in places)
-        style = console.get_style(STYLES[self.interval.tone] or "none")
-        faint = Style(dim=True)
-        yield Segment("\u00b7" * left, faint)
-        yield Segment("\u2501" * (middle - left) + "\u25cf" + "\u2501" * (right - middle), style)
-        yield Segment("\u00b7" * (last - right), faint)
-
-
-@dataclass(frozen=True)
-class _Scale(_Drawn):
-    """The ends of an axis from 0 to 100 %, at the foot of a heading."""
-
-    height: int
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from [Segment.line()] * self.height
-        yield Segment("0 %" + "100 %".rjust(options.max_width - 3))
+def bar(axis: Axis, interval: Interval) -> Text:
+    """Return an interval drawn on an axis."""
+    ends = (interval.low, interval.value, interval.high)
+    left, middle, right = (round(axis.position(end) / 100 * (BAR - 1)) for end in ends)
+    drawn = "\u2501" * (middle - left) + "\u25cf" + "\u2501" * (right - middle)
+    around = "\u00b7" * left, "\u00b7" * (BAR - 1 - right)
+    return Text.assemble((around[0], "dim"), (drawn, STYLES[interval.tone]), (around[1], "dim"))

@@ -33,6 +33,8 @@ from unitune.render.sections import (
 )
 from unitune.render.typography import counted, duration, gigabytes, usd_range
 
+# Facts that differ from machine to machine
+OF_MACHINE = {"verdict", "answers", "steps", "training", "memory", "measured", "settings"}
 SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
 AMOUNTS = ("#low", "#expected", "#high")
 
@@ -61,8 +63,8 @@ def describe(plan: Plan, evaluate: Evaluate | None = None, base: Plan | None = N
 
 def has_changed(plan: Plan, base: Plan) -> bool:
     """Return whether a plan's figures or errors differ from those of another."""
-    same = dict(_figures(plan)) == dict(_figures(base))
-    return not same or list(map(str, plan.errors)) != list(map(str, base.errors))
+    errors = [list(map(str, each.errors)) for each in (plan, base)]
+    return _figures(plan) != _figures(base) or errors[0] != errors[1]
 
 
 def _about(plan: Plan) -> tuple[str, ...]:
@@ -95,36 +97,17 @@ def _state(plan: Plan) -> Cell:
 
 
 def _changes(plan: Plan, base: Plan) -> Table:
-    before = dict(_figures(base))
+    before, now = _figures(base), _figures(plan)
     rows = [
-        [name, before.get(name, ""), after]
-        for name, after in _figures(plan)
-        if before.get(name) != after
+        [name, before.get(name, ""), now[name]] for name in now if before.get(name) != now[name]
     ]
-    return Table(["changed", "#base", "#here"], rows)
+    return Table(["changed", "base", "here"], rows)
 
 
-def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "backend", plan.backend
-    yield "base model", plan.model
-    yield "training rows", f"{plan.train_rows:,}"
-    if plan.test_rows is not None:
-        yield "test rows", f"{plan.test_rows:,}"
-    estimate = plan.estimate
-    if estimate is None:
-        yield "training", "no charge" if plan.charge == "none" else "unknown"
-        return
-    yield "epochs", _exact(estimate.epochs)
-    yield "trained tokens", _exact(estimate.trained_tokens)
-    yield "training", usd_range(estimate.launch_usd)
-    yield "answers of the comparison", usd_range(estimate.evaluation_usd)
-    yield "a month after it", usd_range(estimate.month_usd)
-
-
-def _exact(count: Count | None) -> str:
-    if count is None:
-        return "unknown"
-    return f"{count.low:,}" if count.exact else f"{count.low:,} to {count.high:,}"
+def _figures(plan: Plan) -> dict[str, str]:
+    """Return the figures of a plan that are the same on any machine."""
+    facts = {fact.term: fact.value for fact in _facts(plan, None) if fact.term not in OF_MACHINE}
+    return {"plan": _title(plan), **facts}
 
 
 def _facts(plan: Plan, evaluate: Evaluate | None) -> Iterator[Fact]:
@@ -152,7 +135,9 @@ def _facts(plan: Plan, evaluate: Evaluate | None) -> Iterator[Fact]:
         return
     if (estimate := plan.estimate) is not None:
         yield Fact("tokens", _trained(estimate))
-        yield Fact("charge", usd_range(estimate.launch_usd))
+        later = (("answers", estimate.evaluation_usd), ("a month after it", estimate.month_usd))
+        more = "".join(f"; {name} {usd_range(usd)}" for name, usd in later if usd)
+        yield Fact("charge", f"{usd_range(estimate.launch_usd)}{more}")
     else:
         free = plan.charge == "none"
         yield Fact("charge", "none: your own hardware" if free else plan.charge)

@@ -18,9 +18,8 @@ def render(report: DataReport, name: str) -> str:
     """Return what is worth a look as one HTML page that needs no other file and no network."""
     document = describe(report, name)
     return page(
-        "quality.html.j2",
+        environment().get_template("quality.html.j2"),
         resource("style.css") + resource("quality.css", PACKAGE),
-        environment(),
         document=document,
         answers=[each for each in document.sections if each.on_page],
         report=report,

@@ -10,7 +10,7 @@ from sample_comparison import VERDICTS, contrast, infested, measured, sample_com
 
 from unitune.evaluate.results import GateResult
 from unitune.render import terminal
-from unitune.render.sections import Column, Interval, Table
+from unitune.render.sections import Interval
 from unitune.report import words
 from unitune.report.charts import PERCENT
 from unitune.report.comparison import comparison_view, describe
@@ -113,15 +113,13 @@ def test_cut_answers_have_a_column_of_their_own_where_there_are_any() -> None:
 @pytest.mark.parametrize(
     ("interval", "drawing"),
     [
-        (Interval(50, 25, 75), "·····━━━━━●━━━━━·····"),
-        (Interval(0, 0, 10), "●━━··················"),
-        (Interval(100, 90, 100), "··················━━●"),
+        (Interval(50, 25, 75), "····━━━━━●━━━━━····"),
+        (Interval(0, 0, 10), "●━━················"),
+        (Interval(100, 90, 100), "················━━●"),
     ],
 )
 def test_a_bar_is_drawn_to_scale(interval: Interval, drawing: str) -> None:
-    table = Table([Column("n"), Column("", axis=PERCENT)], [["a", interval]])
-
-    assert f"a  {drawing}" == printed(terminal.TableView(table), width=24).splitlines()[1]
+    assert drawing == terminal.bar(PERCENT, interval).plain
 
 
 def test_the_gate_has_a_line_of_its_own() -> None:
