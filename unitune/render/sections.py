@@ -87,7 +87,9 @@ class Table:
     def heads(self) -> list[Column]:
         """The columns with their layouts."""
         return [
-            Column(each.lstrip("#"), number=each.startswith("#")) if isinstance(each, str) else each
+            Column(each.removeprefix("#"), number=each.startswith("#"))
+            if isinstance(each, str)
+            else each
             for each in self.columns
         ]
 

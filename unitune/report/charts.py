@@ -1,20 +1,25 @@
-"""What the charts of a comparison are drawn from: axes of scores and differences, and cases.
-
-The drawings themselves are in ``charts.html.j2``; a training is in
-`unitune.render.charts`.
-"""
+"""Charts of comparisons and trainings, as values that `unitune.render` draws."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from unitune.evaluate.results import Comparison, Contrast
-from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke
+from unitune.render.charts import (
+    Axis,
+    CaseStrip,
+    IntervalChart,
+    Stroke,
+    drawn_curve,
+    drawn_rates,
+)
+from unitune.render.sections import Figure
 from unitune.render.typography import interval, points
 from unitune.report.cases import Outcome
 from unitune.report.words import level
+from unitune.run.curves import Curve
 
 # Scores are drawn from 0 to 100 %, so that their distances can be trusted.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
@@ -64,3 +69,24 @@ def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
         for kind in (gained, lost)
     )
     return CaseStrip(len(outcomes), step, *strokes)
+
+
+def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
+    """Yield the losses or rewards of a training, and its learning rates where they are known.
+
+    Args:
+        curve: Figures of a training.
+        of: Whose it is, at the beginning of the caption; may be empty.
+    """
+    if (drawn := drawn_curve(curve)) is None:
+        return
+    better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")
+    kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
+    yield Figure(
+        drawn,
+        f"{of}{curve.figure.capitalize()} by optimiser step; {better} is better. Where the "
+        f"validation {curve.figure} {other} although that of the training improves, rows are being "
+        f"memorised.{kept}",
+    )
+    if rates := drawn_rates(curve):
+        yield Figure(rates, "Learning rate by optimiser step.")

@@ -15,7 +15,6 @@ from rich.console import Group
 from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, ContenderResult, Contrast
 from unitune.render import terminal
-from unitune.render.charts import DrawnCurve, drawn_curve, drawn_rates
 from unitune.render.sections import (
     Bullets,
     Cell,
@@ -350,30 +349,12 @@ def _contrasts(
 
 
 def _trainings(comparison: Comparison) -> Iterator[Part]:
-    """Yield the curves of each training once: losses or rewards, then learning rates."""
+    """Yield the curves of each training once."""
     by_run = {each.run: each for each in comparison.contenders[::-1] if each.curve}
     for result in reversed(by_run.values()):
         assert result.curve is not None, "filtered above"
-        drawn, rates = drawn_curve(result.curve), drawn_rates(result.curve)
-        if drawn is not None:
-            of = f"{result.name}, run {result.run}. " if len(by_run) > 1 else ""
-            yield Figure(drawn, f"{of}{_about_training(drawn)}")
-            if rates is not None:
-                yield Figure(rates, "Learning rate by optimiser step.")
-
-
-def _about_training(drawn: DrawnCurve) -> str:
-    if drawn.figure == "reward":
-        text = (
-            "Mean reward by step, as the grader gives it; higher is better. A training reward that "
-            "rises while the validation reward does not is a sign of memorised rows."
-        )
-    else:
-        text = (
-            "Loss by optimiser step; lower is better. A validation loss that rises again is a sign "
-            "of memorised rows."
-        )
-    return f"{text} The ring marks the step whose adapter is the model." if drawn.kept else text
+        of = f"{result.name}, run {result.run}. " if len(by_run) > 1 else ""
+        yield from charts.training_figures(result.curve, of)
 
 
 def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:

@@ -9,7 +9,7 @@ from unitune.cost.spread import cents
 from unitune.decision.evidence import Decision, Evidence, Score, TuningOption
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
 from unitune.render.html import render
-from unitune.render.sections import Bullets, Document, Fact, Facts, Section
+from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Section
 from unitune.render.typography import decimal, interval, moment, percent, points, usd_range
 from unitune.report.learning_curve import facts as curve_facts
 from unitune.workspace.filesystem import replacing
@@ -20,7 +20,6 @@ PAGE = "decision.html"
 def describe(decision: Decision) -> Document:
     """Return a decision as a reader sees it."""
     conclusion, evidence, step = decision.conclusion, decision.evidence, decision.conclusion.next
-    following = Fact("Command", step.command, step.why) if step.command else Fact("", step.why)
     about = (
         f"Scores are {evidence.metric} on the validation rows, with {percent(decision.level)} "
         "intervals. The test rows had no part in them."
@@ -31,8 +30,8 @@ def describe(decision: Decision) -> Document:
         about=(evidence.job, "tune or prompt?", moment(decision.created)),
         tone="good" if conclusion.answer in ("tune", "prompt") else "doubtful",
         text=" ".join(conclusion.reasons),
+        state=Cell("Next", ": ".join(filter(None, [step.command, step.why])), strong=True),
         sections=(
-            Section("What to do next", [Facts([following])]),
             Section("The evidence", [about, Facts(facts(evidence), "figures")]),
             *(
                 Section(f"On {option.backend}", [Facts([*option_facts(option)], "figures")])

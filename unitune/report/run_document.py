@@ -9,19 +9,18 @@ from pathlib import Path
 from unitune.backends.protocol import PUSHED, Event, State
 from unitune.errors import UnreadableRecord
 from unitune.ledger import Ledger
-from unitune.render.charts import drawn_curve, drawn_rates
 from unitune.render.sections import (
     Bullets,
     Document,
     Fact,
     Facts,
-    Figure,
     Folded,
     Part,
     Section,
     Tone,
 )
 from unitune.render.typography import dollars, duration, usd_range
+from unitune.report.charts import training_figures
 from unitune.report.plan import cost_table
 from unitune.report.runs import (
     billed,
@@ -111,13 +110,8 @@ def cost(run: Run) -> str:
 def _training(run: Run, events: Sequence[Event]) -> Iterator[Part]:
     curve = curve_of(events)
     yield Facts([*training_facts(run, events, curve)], "figures")
-    if curve is not None and (drawn := drawn_curve(curve)):
-        better = "higher" if drawn.figure == "reward" else "lower"
-        kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
-        about = f"{drawn.figure.capitalize()} by optimiser step; {better} is better.{kept}"
-        yield Figure(drawn, about)
-        if rates := drawn_rates(curve):
-            yield Figure(rates, "Learning rate by optimiser step.")
+    if curve is not None:
+        yield from training_figures(curve)
 
 
 def training_facts(run: Run, events: Sequence[Event], curve: Curve | None) -> Iterator[Fact]:
