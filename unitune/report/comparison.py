@@ -63,7 +63,6 @@ def comparison_view(comparison: Comparison, folder: Path) -> Group:
 def describe(comparison: Comparison) -> Document:
     """Return a comparison as a reader sees it, without its cases."""
     run = [f"run {comparison.run}"] if comparison.run else []
-    mood = words.mood(comparison)
     return Document(
         title=words.headline(comparison),
         about=(
@@ -77,7 +76,7 @@ def describe(comparison: Comparison) -> Document:
         state=_gate(comparison),
         notes=words.caveats(comparison),
         sections=tuple(_sections(comparison)),
-        tone=TONES[comparison.verdict] if mood == "calm" else mood,
+        tone=words.mood(comparison) or TONES[comparison.verdict],
     )
 
 
@@ -151,8 +150,7 @@ def _difference(comparison: Comparison) -> Section:
             )
         )
     parts.append(Facts([*facts.judged_by(comparison)], "figures"))
-    mood = words.mood(comparison)
-    tone: Tone = "" if mood == "calm" else mood
+    tone = words.mood(comparison)
     return Section("The difference, case by case", parts, on_page=True, tone=tone)
 
 

@@ -244,7 +244,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
     return (*caveats, *comparison.notes)
 
 
-def mood(comparison: Comparison) -> Literal["calm", "doubtful", "bad"]:
+def mood(comparison: Comparison) -> Literal["", "doubtful", "bad"]:
     """Return how a page looks: bad after a loss or with nothing right, doubtful without a verdict.
 
     The gate does not count: a gain stays a gain where the gate is not passed.
@@ -254,7 +254,7 @@ def mood(comparison: Comparison) -> Literal["calm", "doubtful", "bad"]:
     ]
     if comparison.verdict == "worse" or max(scores) <= 0:
         return "bad"
-    return "doubtful" if comparison.doubt or comparison.verdict == "inconclusive" else "calm"
+    return "doubtful" if comparison.doubt or comparison.verdict == "inconclusive" else ""
 
 
 def swept(comparison: Comparison) -> str:
@@ -292,15 +292,6 @@ def leak_kinds(leaks: LeakResult) -> str:
     return by_kind(case.kind for case in leaks.cases)
 
 
-def gate(comparison: Comparison) -> str:
-    """Return the decision of the gate in one line; empty without a gate."""
-    result = comparison.gate
-    if result is None:
-        return ""
-    state = "passed" if result.passed else "not passed"
-    return f"Gate {result.mode}: {state} (exit code {result.exit_code}). {result.reason}"
-
-
 def check(result: GateCheck) -> str:
     """Return what became of one check of a gate, in a word or two."""
     return {0: "passed", 1: "failed", 3: "inconclusive", 4: "error", None: "not judged"}[
@@ -329,13 +320,6 @@ def _regression(then: Regression) -> str:
 def any_cut(comparison: Comparison) -> bool:
     """Whether any contender's answers were cut off at their longest."""
     return any(result.cut for result in comparison.contenders)
-
-
-def tokens(result: ContenderResult) -> int | None:
-    """Return the tokens of all cases, prompts and answers; None when they are not known."""
-    if result.prompt_tokens is None or result.completion_tokens is None:
-        return None
-    return result.prompt_tokens + result.completion_tokens
 
 
 def measure(comparison: Comparison) -> str:
