@@ -49,7 +49,9 @@ def comparisons(
     $ unitune comparisons c261120 c261127[/dim]
     """
     from unitune.evaluate.history import find_comparison, history_folder
-    from unitune.report.comparison import comparison_view
+    from unitune.evaluate.result_files import REPORTS
+    from unitune.render.terminal import view
+    from unitune.report.comparison import describe
 
     if first is None:
         if all_comparisons and limit is not None:
@@ -66,7 +68,8 @@ def comparisons(
     elif json:
         print_json_text(comparison.verdict_json())
     else:
-        console().print(comparison_view(comparison, history_folder(comparison.id or "")))
+        page = history_folder(comparison.id or "") / REPORTS[0]
+        console().print(view(describe(comparison), [page]))
 
 
 def _list(limit: int | None, *, everything: bool, json: bool) -> None:

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
-from rich.console import Group
-
-from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, ContenderResult, Contrast
-from unitune.render import terminal
 from unitune.render.sections import (
     Bullets,
     Cell,
@@ -53,11 +48,6 @@ CONTENDERS_NOTE = (
     "Tokens are those of the prompt + those of the answer. The cost is for all cases together; "
     "a dash means that no charge is known."
 )
-
-
-def comparison_view(comparison: Comparison, folder: Path) -> Group:
-    """Return a comparison for a terminal, and the path of its report if it is there."""
-    return terminal.view(describe(comparison), [folder / REPORTS[0]])
 
 
 def describe(comparison: Comparison) -> Document:

@@ -11,6 +11,7 @@ from unitune.errors import UnreadableRecord
 from unitune.ledger import Ledger
 from unitune.render.sections import (
     Bullets,
+    Cell,
     Document,
     Fact,
     Facts,
@@ -52,13 +53,15 @@ def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "")
         problem: Why its state may be out of date.
     """
     events = run.events() if events is None else events
-    notes = (run.error, run.worse_than_start, problem, *duplicate_lines(run))
+    notes = (run.worse_than_start, problem, *duplicate_lines(run))
+    error = Cell("Failed" if run.state is State.FAILED else "Unclear", run.error or "", "bad")
     provenance = Folded("Provenance: keys and fingerprints", [Facts([*_provenance(run)])], True)
     attempt = [f"attempt {run.attempt}"] if run.attempt > 1 else []
     return Document(
         title=f"{run.name}: {state_words(run)}",
         about=(run.id, f"{run.base_model} on {run.backend_name}", *attempt),
         tone=tone(run),
+        state=error if run.error else None,
         notes=tuple(note for note in notes if note),
         sections=(
             Section("The training", [*_training(run, events)]),

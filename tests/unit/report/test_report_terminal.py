@@ -13,7 +13,7 @@ from unitune.render import terminal
 from unitune.render.sections import Interval
 from unitune.report import words
 from unitune.report.charts import PERCENT
-from unitune.report.comparison import comparison_view, describe
+from unitune.report.comparison import describe
 
 
 def printed(renderable: RenderableType, width: int = 80, *, colour: bool = False) -> str:
@@ -56,13 +56,15 @@ def test_every_verdict_is_also_said_in_words(verdict: str) -> None:
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_everything_fits_80_columns(verdict: str, tmp_path: Path) -> None:
     comparison = sample_comparison(VERDICTS[verdict], errors=3)
-    output = printed(comparison_view(comparison, tmp_path))
+    output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]))
 
     assert 80 >= max(map(cell_len, output.splitlines()))
 
 
 def test_without_a_terminal_there_is_no_escape_sequence(tmp_path: Path) -> None:
-    assert "\x1b" not in printed(comparison_view(sample_comparison(), tmp_path))
+    assert "\x1b" not in printed(
+        terminal.view(describe(sample_comparison()), [tmp_path / "report.html"])
+    )
 
 
 def test_without_colour_a_terminal_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +91,7 @@ def test_other_metrics_slices_references_and_confusions_are_short_tables(tmp_pat
             "references": (contrast("v1"),),
         }
     )
-    output = printed(comparison_view(comparison, tmp_path))
+    output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]))
 
     assert max(map(len, output.splitlines())) <= 80
     rows = [" ".join(line.split()) for line in output.splitlines()]
@@ -140,7 +142,7 @@ def test_files_that_exist_are_named_whole_however_long_their_path(
     monkeypatch.chdir(elsewhere)
     (folder / "report.html").touch()
 
-    output = printed(comparison_view(sample_comparison(), folder))
+    output = printed(terminal.view(describe(sample_comparison()), [folder / "report.html"]))
 
     assert str(folder / "report.html") in output.replace("\n", "")
     assert "verdict.json" not in output
@@ -152,14 +154,14 @@ def test_files_below_the_current_folder_are_named_from_there(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.html").touch()
 
-    output = printed(comparison_view(sample_comparison(), tmp_path))
+    output = printed(terminal.view(describe(sample_comparison()), [tmp_path / "report.html"]))
 
     assert "report.html" == output.splitlines()[-1].strip()
 
 
 def test_texts_are_no_markup_and_control_the_terminal_in_nothing(tmp_path: Path) -> None:
     comparison = infested(sample_comparison(), "[red]\x1b[2J\u202e\r")
-    output = printed(comparison_view(comparison, tmp_path), width=200)
+    output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]), width=200)
 
     assert "tuned[red]\ufffd[2J\ufffd\ufffd" in output
     assert not any(character in output for character in "\x1b\u202e\r")
