@@ -1,4 +1,4 @@
-"""Rows of a plan as trained tokens, and a vendor's quote beside the plan, in a terminal."""
+"""Print trained tokens of rows, and a vendor's quote next to a plan."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.render.typography import dollars
 
-# A difference of more than this share is worth a look: ours or theirs is wrong
+# A larger difference means that our estimate or the vendor's quote is wrong
 QUOTE_GAP = Decimal("0.05")
 TRAINED, SEEN, HEADING = "bold green", "dim", "cyan"
 OPEN, CLOSE, BETWEEN_TOKENS = "\u00ab", "\u00bb", "\u00b7"
 
 
 def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
-    """Print what the vendor says that a training would cost, beside our estimate."""
+    """Print the vendor's quote for a training next to our estimate."""
     try:
         theirs = quote(resolved)
     except Unsupported as none:
@@ -34,7 +34,7 @@ def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
         inside = ours.low <= theirs <= ours.high
         text += ", within our range" if inside else ", outside of our range"
         gap = abs(theirs - ours.expected) / max(ours.expected, Decimal("0.01"))
-        text += f", {100 * gap:.0f} % beside what we expect" if gap > QUOTE_GAP else ""
+        text += f", {100 * gap:.0f} % off our estimate" if gap > QUOTE_GAP else ""
     console().print(f"{text}.")
 
 

@@ -1,7 +1,7 @@
 """Draw documents as HTML: whole pages, and fragments for notebooks.
 
-A page requests nothing: its style and script stand in it, and a content security policy that names
-their hashes lets no other run, so that a model's answer can do no more than be read.
+A page requests nothing: it contains its style and script, and a content security policy that names
+their hashes blocks all others, so a model's answer can only be read.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Cell:
     """Text of a table cell."""
 
     text: str
-    note: str = ""  # smaller, beside or below the text
+    note: str = ""  # smaller, next to or below the text
     tone: Tone = ""
     strong: bool = False
     more: str = ""  # further text for a page alone

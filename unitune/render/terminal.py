@@ -52,7 +52,7 @@ STYLES: dict[Tone, str] = {
 }
 SHOWN_FINDINGS = 12  # of a severity; `--json` lists all
 TEXT_WIDTH = 100  # columns of a document as text
-VALUE_WIDTH = 24  # columns of a fact's value where a meaning stands beside it
+VALUE_WIDTH = 24  # columns of a fact's value next to its meaning
 NAME_WIDTH = 24  # columns of a name before notes move below the texts
 # Columns below which a text cannot be folded any further and still be read
 MIN_FOLDED_WIDTH = 8
@@ -159,7 +159,7 @@ def finding_rows(findings: Iterable[Finding]) -> Iterator[RenderableType]:
 
 
 def cell_text(cell: Cell, between: str) -> Text:
-    """Return a cell with its note beside or below it."""
+    """Return a cell with its note next to or below it."""
     style = f"{'bold ' if cell.strong else ''}{STYLES[cell.tone]}".strip()
     note = lines_of(cell.note, "dim") if cell.note else None
     return Text.assemble(lines_of(cell.text, style), *([between, note] if note else []))
@@ -208,7 +208,7 @@ class _FindingRow:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table in the first layout that fits: notes beside texts, notes below, a line per cell."""
+    """A table in the first layout that fits: notes on the line, notes below, a line per cell."""
 
     table: Table
 

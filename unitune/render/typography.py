@@ -87,6 +87,6 @@ def usd_range(usd: Spread | None) -> str:
 
 
 def typeset(text: str) -> str:
-    """Return text of ours for print, with minus signs and percent signs that never stand alone."""
+    """Return a text for print, with minus signs and no space that splits a percentage."""
     with_minus = _HYPHEN_BEFORE_NUMBER.sub("\u2212", text)
     return _SPACE_BEFORE_PERCENT.sub("\u202f", with_minus)

@@ -46,7 +46,7 @@ _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|\s+|[^\w\s]")
 
 
 class Outcome(StrEnum):
-    """Which of the two did better in a case."""
+    """Contender that did better in a case."""
 
     GAINED = "gained"
     LOST = "lost"

@@ -44,7 +44,7 @@ def describe(report: DataReport, name: str = "", more: str = "") -> Document:
     Args:
         report: Result of the check.
         name: Name of the file that was checked; empty: that of its first data file.
-        more: How to see all rows worth a look; empty where nothing needs to be said.
+        more: Sentence on how to see all rows worth a look; may be empty.
     """
     quality = report.quality
     causes = quality.causes if quality else ()

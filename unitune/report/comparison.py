@@ -135,8 +135,8 @@ def _difference(comparison: Comparison) -> Section:
             Figure(
                 strip,
                 f"{each} in the order of the test: a line up where only {candidate} {higher}, a "
-                f"line down where only {baseline} {'does' if comparison.graded else 'is'}; nothing "
-                "where they are alike.",
+                f"line down where only {baseline} {'does' if comparison.graded else 'is'}, nothing "
+                "where they are equal.",
             )
         )
     parts.append(Facts([*facts.judged_by(comparison)], "figures"))
@@ -197,7 +197,7 @@ def _contenders(comparison: Comparison) -> Iterator[Part]:
         yield _baselines(comparison)
     measures = _names(result.measures for result in comparison.contenders)
     rows = [(result.name, result.measures) for result in comparison.contenders]
-    yield _figures("Measured beside it: means a case", measures, rows, "{:.4g}".format)
+    yield _figures("Further measures: mean of a case", measures, rows, "{:.4g}".format)
     yield Table(
         ["Expected", "Answered", "#Cases"],
         [

@@ -95,7 +95,7 @@ def _range(score: Score) -> str:
 
 
 def write_page(decision: Decision) -> Path:
-    """Write the page beside the recorded answers, and return its path."""
+    """Write the page next to the recorded answers, and return its path."""
     path = decision.folder / PAGE
     with replacing(path) as file:
         file.write(render(describe(decision)))

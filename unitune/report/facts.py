@@ -25,7 +25,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             f"{level(comparison)} interval",
             interval(comparison.interval),
-            "In points: where the true difference may well lie.",
+            "In points: the range that probably contains the true difference.",
         ),
         Fact(
             "Gained and lost",
@@ -40,7 +40,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
 
 
 def judged_by(comparison: Comparison) -> Iterator[Fact]:
-    """Yield the figures by which the difference was judged."""
+    """Yield the figures behind the verdict on the difference."""
     yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
     if (use := comparison.use_of_test) and use.p_adjusted != comparison.p_value:
         yield Fact("p-value, adjusted", p_value(use.p_adjusted), str(use))
@@ -117,7 +117,7 @@ def _leaks(comparison: Comparison) -> str:
         return "not looked for: no contender was made from training rows"
     if not leaks.cases:
         return "none found"
-    done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
+    done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted anyway"}
     return f"{counted(len(leaks.cases), 'case')} ({leak_kinds(leaks)}), {done[leaks.action]}"
 
 

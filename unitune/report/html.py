@@ -57,7 +57,7 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
 
 @cache
 def environment() -> Environment:
-    """Return the templates of this package beside those of `unitune.render`."""
+    """Return the templates of this package and of `unitune.render`."""
     environment = html.environment().overlay(loader=ChoiceLoader(LOADERS))
     environment.globals = {**environment.globals, "words": words}
     return environment

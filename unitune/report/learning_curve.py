@@ -21,7 +21,7 @@ ADVICE = "More --seeds and more validation rows make the ranges narrower."
 def headline(curve: LearningCurve) -> str:
     """Return in a sentence what twice the rows would bring."""
     if not curve.predictions:
-        return "The scores do not say what more rows would bring"
+        return "The scores do not show what more rows would bring"
     low, high = _ends(curve.predictions[0].gain)
     return f"Twice the rows would bring {low} to {high} points"
 
@@ -76,13 +76,13 @@ def _goal(curve: LearningCurve, goal: RowsForGoal) -> Fact:
     if goal.rows is None:
         return Fact(term, "cannot tell", "for the same reason")
     if goal.rows.low is None:
-        return Fact(term, _rows(curve, None), "too far from what was measured to say how many")
+        return Fact(term, _rows(curve, None), "too far beyond the measured sizes to estimate")
     low, high = _rows(curve, goal.rows.low), _rows(curve, goal.rows.high)
     return Fact(term, f"{_rows(curve, goal.rows.value)} rows", f"{low} to {high} rows")
 
 
 def _rows(curve: LearningCurve, rows: float | None) -> str:
-    """Return a number of rows with two digits, more of which would say nothing."""
+    """Return a number of rows with two significant digits."""
     if rows is None:
         return f"more than {FARTHEST * curve.rows:,}"
     return f"{float(f'{rows:.2g}'):,.0f}"
@@ -155,7 +155,7 @@ def _runs(curve: LearningCurve) -> Table:
 
 
 def write_page(curve: LearningCurve) -> Path:
-    """Write the page beside the recorded answers, and return its path."""
+    """Write the page next to the recorded answers, and return its path."""
     path = curve.folder / PAGE
     with replacing(path) as file:
         file.write(render(describe(curve)))

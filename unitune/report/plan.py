@@ -335,7 +335,7 @@ def refused_section(reasons: Mapping[str, Sequence[str]], in_full: str) -> Secti
 
 
 def _is_priced(plan: Plan) -> bool:
-    """Whether there is something to show beside others, launched or not."""
+    """Return whether a plan has figures to compare with others."""
     return all(finding.code in (*BUDGET_CODES, NO_BACKEND) for finding in plan.errors)
 
 

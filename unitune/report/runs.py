@@ -1,4 +1,4 @@
-"""A run in words: its steps and events as they come, and its bill beside its estimate."""
+"""Write the sentences of a run: steps, events, lineage, and its bill next to its estimate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unitune.workspace.home import home
 
 
 def is_interrupted(run: Run) -> bool:
-    """Whether a run stands still although no one paused it."""
+    """Return whether a run was interrupted rather than paused."""
     return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
 
 
@@ -97,7 +97,7 @@ def _figures(event: Event) -> list[str]:
 
 
 def event_line(event: Event) -> str:
-    """Return a line about an event that is no step; empty when it is not worth one."""
+    """Return a line about an event other than a step; empty when it is not worth one."""
     if event.kind == "validation" and (figures := _figures(event)):
         step = event.number("step")
         when = "" if step is None else f"after step {step:.0f}: "
@@ -117,7 +117,7 @@ def billed(bill: Reconciliation) -> str:
     if bill.implausible and bill.usd is None:
         text += " (what the vendor states is implausible and is not booked)"
     elif bill.provisional and bill.end == "succeeded":
-        text += " (provisional: the vendor does not say what it bills)"
+        text += " (provisional: the vendor does not report its charges)"
     elif bill.provisional:
         text += f" (provisional: by the vendor's rule for what has {bill.end}; the bill may differ)"
     elif bill.bill.usd is None and bill.usd is not None:

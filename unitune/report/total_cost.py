@@ -61,7 +61,7 @@ def _results(cost: TotalCost) -> Iterator[Fact]:
 
 
 def tokens_saved(cost: TotalCost) -> str:
-    """Say how many tokens tuning saves, which is known without any price."""
+    """Return how many tokens tuning saves; no price is needed for that."""
     prompted, tuned, volume = cost.prompted_tokens, cost.tuned_tokens, cost.requests_month
     saved = prompted - tuned
     text = f"A request takes {tuned:,} tokens with the tuned model and {prompted:,} with a prompt"
@@ -74,7 +74,7 @@ def tokens_saved(cost: TotalCost) -> str:
 
 
 def price_to_type(cost: TotalCost) -> str:
-    """Say from which price of tokens tuning pays, and how to give the prices that are missing."""
+    """Return the token price above which tuning pays, and how to pass missing prices."""
     prompted, tuned, *_ = cost.columns
     saved = Decimal(cost.prompted_tokens - cost.tuned_tokens) * cost.requests_month / MILLION
     text = ""
@@ -140,7 +140,7 @@ def _tuned_total(cost: TotalCost) -> tuple[bool, Decimal]:
 
 
 def headline(cost: TotalCost) -> str:
-    """Say in one sentence whether tuning pays at the planned volume."""
+    """Return in one sentence whether tuning pays at the planned volume."""
     volume = f"{cost.requests_month:,} requests a month"
     prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
@@ -152,12 +152,12 @@ def headline(cost: TotalCost) -> str:
 
 
 def reason(cost: TotalCost) -> str:
-    """Say why, in two or three sentences."""
+    """Return the reason in two or three sentences."""
     prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
         sides = (("prompting", prompted), ("the tuned model", tuned))
         unknown = " and ".join(name for name, total in sides if total is None)
-        return f"Not all that {unknown} costs has a known price; what is missing stands below."
+        return f"Some prices of {unknown} are unknown; see below which ones."
     text = (
         f"Expected cost over {months(cost.horizon.months)}: {usd(tuned.expected)} for the tuned "
         f"model, {usd(prompted.expected)} for prompting."
@@ -198,7 +198,7 @@ def months(number: Decimal) -> str:
 
 
 def volume_range(crossover: Crossover) -> str:
-    """Say at which requests a month."""
+    """Return the range of requests a month in words."""
     match crossover:
         case Crossover(Range.ABOVE, Decimal() as at):
             return f"from {_rounded(at, ROUND_CEILING)} a month"

@@ -1,4 +1,4 @@
-"""What a comparison says in words and numbers, the same in the terminal and on the page.
+"""Write the sentences of a comparison, the same for terminals and pages.
 
 Shares are printed in percent, differences of shares in points. Here is plain text with plain
 hyphens and spaces, fit for a log; `typography.typeset` makes it fit for print. Nothing here
@@ -114,9 +114,9 @@ def _reason(comparison: Comparison) -> str:
         and len(comparison.baselines) > 1
     ):
         return (
-            f"{span} lies below zero, but {comparison.baseline} was singled out as the hardest of "
-            f"{len(comparison.baselines)} baselines on these very cases, which alone may explain "
-            f"that; against {best_on_dev(comparison)}, the best on dev, no loss is shown."
+            f"{span} lies below zero, but {comparison.baseline} was chosen as the strongest of "
+            f"{len(comparison.baselines)} baselines on the same cases, so part of this gap may be "
+            f"selection bias. No loss is shown against {best_on_dev(comparison)}, the best on dev."
         )
     more_cases = "More cases would settle it."
     if comparison.cases_needed > comparison.n:
@@ -130,8 +130,8 @@ def _reason(comparison: Comparison) -> str:
         "worse": f"{span} lies wholly below zero.",
         "equivalent": f"{span} is narrow, and the 90 % one, which decides this question, lies "
         f"wholly inside \u00b1{margin}.",
-        "non-inferior": f"{span} stays above -{margin}. Whether there is a gain, these cases "
-        "cannot tell.",
+        "non-inferior": f"{span} stays above -{margin}. These cases cannot show whether "
+        "there is a gain.",
         "inconclusive": f"{span} includes zero and reaches down to -{margin} or further, so a "
         f"loss that matters cannot be ruled out. {more_cases}",
     }[comparison.verdict]
@@ -188,7 +188,7 @@ def scores(comparison: Comparison) -> str:
 
 
 def figures(comparison: Comparison) -> str:
-    """Return the figures behind the verdict in one line, for who knows what they mean."""
+    """Return the figures behind the verdict in one line, for experts."""
     p = f"p={comparison.p_value:.2g}" if comparison.p_value else "p<1e-300"  # no p is 0
     use = comparison.use_of_test
     if use and use.p_adjusted != comparison.p_value:
@@ -207,9 +207,9 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         tuned = any(result.type == "tuned" for result in comparison.contenders)
         caveats.append(
             f"{counted(len(leaks.cases), 'test case')} also in the training rows "
-            f"({leak_kinds(leaks)}) and counted all the same (leaks: allow): "
-            f"{'the tuned model' if tuned else 'a model trained on them'} may know the answers by "
-            "heart."
+            f"({leak_kinds(leaks)}) and counted anyway (leaks: allow): "
+            f"{'the tuned model' if tuned else 'a model trained on them'} may have memorised the "
+            "answers."
         )
     if comparison.gate and comparison.gate.passed and comparison.verdict == "worse":
         caveats.append(
@@ -218,7 +218,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         )
     caveats += [
         f"The reference {result.name} is better than the candidate by "
-        f"{points(-result.difference)}; a reference has no part in verdict and gate."
+        f"{points(-result.difference)}; references do not count for the verdict or the gate."
         for result in comparison.references
         if result.interval[1] < 0 and result.p_adjusted <= 1 - comparison.level
     ]
@@ -234,8 +234,8 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         if result.cut and f"{result.name}: {result.cut:,} of" not in (comparison.doubt or "")
     ):
         caveats.append(
-            f"Answers cut off at max_tokens: {cut}. Raise evaluate.max_tokens where more was to "
-            "come."
+            f"Answers cut off at max_tokens: {cut}. Raise evaluate.max_tokens if they should be "
+            "longer."
         )
     if (both := comparison.answered) is not None:
         difference = f"{points(both.difference, sign=True)} ({interval(both.interval)})"
@@ -258,19 +258,19 @@ def mood(comparison: Comparison) -> Literal["", "doubtful", "bad"]:
 
 
 def swept(comparison: Comparison) -> str:
-    """Return how the run of a sweep was chosen that is judged, as a sentence or two."""
+    """Return how the evaluated run of a sweep was chosen, as a sentence or two."""
     scored = [run for run in comparison.sweep if run.score is not None]
     left = len(comparison.sweep) - len(scored)
     failed = f"; {counted(left, 'run')} without a model left out" if left else ""
     return (
         f"Chosen among {counted(len(scored), 'run')} by {comparison.metric} on "
         f"{counted(max(run.rows for run in scored), 'dev row')}{failed}. Only the chosen run "
-        "answered the test: a score by which one of several was chosen looks too good."
+        "answered the test, because the selection score is optimistic."
     )
 
 
 class Confused(NamedTuple):
-    """A label that was given in place of another; empty for an answer without a label."""
+    """A label that was given instead of another; empty for an answer without a label."""
 
     metric: str
     expected: str
@@ -288,7 +288,7 @@ def confusions(comparison: Comparison, limit: int) -> list[Confused]:
 
 
 def leak_kinds(leaks: LeakResult) -> str:
-    """Return how many test cases are in the training rows in which way."""
+    """Return how many test cases are in the training rows, by kind of match."""
     return by_kind(case.kind for case in leaks.cases)
 
 
@@ -318,7 +318,7 @@ def _regression(then: Regression) -> str:
 
 
 def any_cut(comparison: Comparison) -> bool:
-    """Whether any contender's answers were cut off at their longest."""
+    """Return whether any contender's answers were cut off at their longest."""
     return any(result.cut for result in comparison.contenders)
 
 
@@ -339,4 +339,4 @@ def measured(comparison: Comparison) -> str:
 def metric(name: str) -> str:
     """Return what a scorer counts as right; its name when it is not one of ours."""
     entry = ENTRIES.get(name)
-    return entry.words() if entry else f"the scorer {name} says so"
+    return entry.words() if entry else f"the scorer {name} accepts the answer"

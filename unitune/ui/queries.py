@@ -1,6 +1,6 @@
-"""What the pages show of the ledger: runs with their progress and costs, deployments, events.
+"""Read what the pages show: runs with their progress and costs, deployments, events.
 
-Everything is read as it stands. Nothing here polls a vendor, and nothing is taken down.
+Nothing here polls a vendor or takes anything down.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ END_OF_TIME = 253_402_300_800  # seconds since 1970 until the year 10000
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run as it is shown.
+    """A run to show.
 
     Args:
-        cost: What it has cost, or was estimated to; empty: nothing is on record.
-        events: Of a run that is shown as a whole or goes on.
-        problem: Why it is not shown as it is now.
+        cost: Its cost, or its estimate; empty where neither is recorded.
+        events: Events of a run that is running or shown in full.
+        problem: Why its state may be out of date.
     """
 
     run: Run
@@ -40,29 +40,29 @@ class ShownRun:
 
     @property
     def state(self) -> str:
-        """Where it stands, in a word."""
+        """The state in a word."""
         return "interrupted" if is_interrupted(self.run) else str(self.run.state)
 
     @property
     def is_live(self) -> bool:
-        """Whether its page changes by itself."""
+        """Return whether the run is still going, so that its page is refreshed."""
         return not self.run.state.ended
 
     @property
     def drawing(self) -> DrawnCurve | None:
-        """What is drawn of its losses or rewards."""
+        """The chart of its losses or rewards."""
         curve = curve_of(self.events)
         return drawn_curve(curve) if curve else None
 
     @property
     def progress(self) -> str:
-        """How far it is, in words; empty where that is not known."""
+        """The steps made so far in words; empty where they are not known."""
         done, left = progress(self.run, self.events)
         return ", ".join(filter(None, [f"step {done}" if done else "", left]))
 
 
 def shown_run(run: Run, *, whole: bool = False, problem: str = "") -> ShownRun:
-    """Return a run as it is shown, with its events where it goes on or is shown as a whole."""
+    """Return a run to show, with its events if it is running or shown in full."""
     events = run.events() if whole or not run.state.ended else ()
     return ShownRun(run, cost(run), events, problem)
 

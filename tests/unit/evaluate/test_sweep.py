@@ -88,8 +88,8 @@ def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -
         ("lora.rank=16", runs[16].id, 12 / 20, 20, False),
     ] == [(each.name, each.run, each.score, each.rows, each.chosen) for each in comparison.sweep]
     said = (
-        "Chosen among 3 runs by exact on 20 dev rows. Only the chosen run answered the test: a "
-        "score by which one of several was chosen looks too good."
+        "Chosen among 3 runs by exact on 20 dev rows. Only the chosen run answered the test, "
+        "because the selection score is optimistic."
     )
     assert said == words.swept(comparison)
     page, summary = html.render(comparison), markdown.render(comparison)

@@ -196,7 +196,7 @@ def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
 def test_without_its_cases_the_page_says_where_they_are() -> None:
     text = Page(render(sample_comparison().model_copy(update={"cases": ()}))).text
 
-    assert "rows.jsonl beside it has every answer" in text
+    assert "rows.jsonl next to it has every answer" in text
     assert "Both wrong" not in text
 
 
@@ -363,7 +363,7 @@ def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> No
 def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
     text = Page(render(measured(sample_comparison()))).text
 
-    assert "Measured beside it: means a case Contender latency zero-shot 0.25" in text
+    assert "Further measures: mean of a case Contender latency zero-shot 0.25" in text
     assert "late_parcel wants_refund 3 late_parcel no label 1" in text
     assert "Most frequent confusions" not in Page(render(sample_comparison())).text
 

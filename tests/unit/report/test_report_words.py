@@ -113,8 +113,8 @@ def test_a_loss_to_a_baseline_that_only_the_test_singled_out_is_no_verdict_and_s
     comparison = worse.model_copy(update={"verdict": "inconclusive", "baselines": tuple(rivals)})
     said = words.reason(comparison)
 
-    assert "few-shot was singled out as the hardest of 3 baselines on these very cases" in said
-    assert "against instructed, the best on dev, no loss is shown" in said
+    assert "few-shot was chosen as the strongest of 3 baselines on the same cases" in said
+    assert "No loss is shown against instructed, the best on dev" in said
     assert "includes zero" not in said
 
 
@@ -224,7 +224,7 @@ def test_counted_leaks_come_first_among_the_caveats() -> None:
     [
         ("refuse", (), "none found"),
         ("drop", ("exact",), "1 case (1 exact), left out of the test"),
-        ("allow", ("exact", "exact"), "2 cases (2 exact), counted all the same"),
+        ("allow", ("exact", "exact"), "2 cases (2 exact), counted anyway"),
     ],
 )
 def test_leaks_are_told_with_what_was_done(
@@ -350,7 +350,7 @@ def test_leaks_beside_recorded_answers_accuse_no_tuned_model() -> None:
     sample = sample_comparison()
     recorded = tuple(each.model_copy(update={"type": "recorded"}) for each in sample.contenders)
     found = sample.model_copy(update={"leaks": leaks, "contenders": recorded})
-    assert "a model trained on them may know the answers" in words.caveats(found)[0]
+    assert "a model trained on them may have memorised" in words.caveats(found)[0]
 
 
 def test_a_gate_that_passes_a_worse_candidate_says_so() -> None:

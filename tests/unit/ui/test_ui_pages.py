@@ -245,7 +245,7 @@ def test_a_comparison_under_way_shows_counts_and_no_score(
             rows.write('{"contender":"tuned","case":"torn')
         answer = visit("/comparisons")
         assert "bank-intents is being compared" in answer.words
-        assert "tuned 30 1 few-shot 30 1 Counts alone, and no scores" in answer.words
+        assert "tuned 30 1 few-shot 30 1 Counts only, no scores" in answer.words
         assert "/script.js" in answer.text
     assert "is being compared" not in visit("/comparisons").words
     assert (sample.comparison.id or "") in visit("/comparisons").words
