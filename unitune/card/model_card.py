@@ -21,9 +21,9 @@ from unitune.card.croissant import rows_of
 from unitune.card.facts import CardFacts, RowFile, digest_of
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.render import typography
+from unitune.render.html import environment
 from unitune.render.markdown import escaped
 from unitune.report import words
-from unitune.report.html import environment
 from unitune.report.runs import registered_names
 from unitune.security.json_fields import flat
 from unitune.workspace import yaml_file
@@ -129,6 +129,7 @@ def _values(facts: CardFacts) -> dict[str, object]:
     return {
         "facts": facts,
         "run": facts.run,
+        "words": words,
         "job": facts.run.job,
         "version": next(iter(registered_names(facts.run)), None),
         "comparison": facts.comparison,

@@ -12,7 +12,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from unitune.render import typography
@@ -42,10 +42,11 @@ def page(template: Template, style: str, **values: object) -> str:
 
 
 @cache
-def environment() -> Environment:
-    """Return the templates of this package, which escape every value."""
+def environment(*packages: str) -> Environment:
+    """Return the templates of packages and of this one, which escape every value."""
+    loaders = [PackageLoader(name, package_path="") for name in (*packages, PACKAGE)]
     environment = Environment(
-        loader=PackageLoader(PACKAGE, package_path=""),
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

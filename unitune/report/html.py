@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cache
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison
 from unitune.render import html
-from unitune.report import cases, words
+from unitune.report import cases
 from unitune.report.comparison import describe
 from unitune.security.json_fields import whole_text
 
 PACKAGE = "unitune.report"
-LOADERS = [PackageLoader(name, package_path="") for name in (PACKAGE, html.PACKAGE)]
 # Filters across the outcomes: their names, and the class of the cases that they leave.
 MARKS = (("Errors", "error"), ("Cut off", "cut"), ("Required", "required"))
 
@@ -40,7 +37,7 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
     style, script = html.resource("style.css"), html.resource("script.js", PACKAGE)
     groups = cases.grouped(comparison, notes=notes)
     marks = Counter(mark for group in groups for case in group.cases for mark in case.marks.split())
-    page = environment().get_template("report.html.j2")
+    page = html.environment(PACKAGE).get_template("report.html.j2")
     filled = page.generate(
         comparison=comparison,
         document=describe(comparison),
@@ -53,11 +50,3 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
         policy=html.policy(style, script),
     )
     return map(whole_text, filled)  # of a model's JSON, which may hold lone surrogates
-
-
-@cache
-def environment() -> Environment:
-    """Return the templates of this package and of `unitune.render`."""
-    environment = html.environment().overlay(loader=ChoiceLoader(LOADERS))
-    environment.globals = {**environment.globals, "words": words}
-    return environment

@@ -7,9 +7,9 @@ text of a row is escaped. Rows that are done can be ticked until the page is clo
 from __future__ import annotations
 
 from unitune.data.report import DataReport
-from unitune.render.html import page, resource
+from unitune.render.html import environment, page, resource
 from unitune.report.checked import describe
-from unitune.report.html import PACKAGE, environment
+from unitune.report.html import PACKAGE
 
 OPEN_ISSUES = 10  # of each cause; the others are folded
 
@@ -18,7 +18,7 @@ def render(report: DataReport, name: str) -> str:
     """Return what is worth a look as one HTML page that needs no other file and no network."""
     document = describe(report, name)
     return page(
-        environment().get_template("quality.html.j2"),
+        environment(PACKAGE).get_template("quality.html.j2"),
         resource("style.css") + resource("quality.css", PACKAGE),
         document=document,
         answers=[each for each in document.sections if each.on_page],

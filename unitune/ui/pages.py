@@ -15,17 +15,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader
+from typing import Any, NamedTuple
 
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.ledger import Ledger, RunRecord
+from unitune.render.html import environment
 from unitune.render.typography import dollars
 from unitune.report import html
 from unitune.report.cases import shared_system_prompt
@@ -208,19 +206,10 @@ def _folder(comparison: Comparison) -> Path:
 def _render(
     template: str, section: str, *, live: bool = False, here: bool = True, **content: Any
 ) -> str:
-    page = _environment().get_template(template)
+    page = environment(PACKAGE, html.PACKAGE).get_template(template)
     now = f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005 - of the clock beside the reader
-    text = page.render(section=section, live=live, here=here, now=now, **content)
-    return whole_text(text)
-
-
-@cache
-def _environment() -> Environment:
-    """Return the report's templates and filters, with the pages' own templates beside them."""
-    loaders = [PackageLoader(PACKAGE), *html.LOADERS]
-    environment = html.environment().overlay(loader=ChoiceLoader(loaders))
-    cast("dict[str, object]", environment.globals)["seconds_until"] = _seconds_until
-    return environment
+    content |= {"section": section, "live": live, "here": here, "now": now}
+    return whole_text(page.render(seconds_until=_seconds_until, **content))
 
 
 def _seconds_until(time: datetime) -> float:
