@@ -218,9 +218,7 @@ def fits(table: Table) -> bool:
 
 def facts(rows: Mapping[str, str]) -> Table:
     """Return a two-column table of names and values."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    from unitune.render.sections import Fact
+    from unitune.render.terminal import facts_grid
+
+    return facts_grid(Fact(*row) for row in rows.items())

@@ -88,17 +88,18 @@ class Pages:
         self._poller = Poller(ledger)
 
     def runs(self, visit: Visit) -> str:
-        """The newest runs, those that go on with their losses."""
+        """The newest runs, with the losses of those under way."""
         page = Chosen.of(visit.query).page
         listed = self._ledger.newest(page * PAGE_RUNS)[(page - 1) * PAGE_RUNS :]
         runs = [Run(self._ledger, each) for each in listed if isinstance(each, RunRecord)]
-        shown = [queries.shown_run(run, problem=self._poller.look(run)) for run in runs]
+        for run in runs:
+            self._poller.look(run)
         total = self._ledger.run_count()
         return _render(
             "runs.html.j2",
             "Runs",
-            live=any(each.is_live for each in shown),
-            shown=shown,
+            live=not all(run.state.ended for run in runs),
+            shown=[queries.shown_run(run) for run in runs],
             unreadable=[each for each in listed if isinstance(each, UnreadableRecord)],
             total=total,
             folder=self._ledger.folder,
@@ -109,7 +110,7 @@ class Pages:
     def run(self, visit: Visit) -> str:
         """One run: its losses, plan and bill, deployments, comparisons, settings and events."""
         run = Run(self._ledger, self._ledger.record(visit.path["run"]))
-        shown = queries.shown_run(run, whole=True, problem=self._poller.look(run))
+        problem, events = self._poller.look(run), run.events()
         job = ""
         with suppress(UnreadableRecord):
             job = yaml_file.dump(run.job.model_dump(mode="json", exclude_defaults=True))
@@ -117,13 +118,13 @@ class Pages:
             "run.html.j2",
             "Runs",
             here=False,
-            live=shown.is_live,
-            document=describe(run, shown.events, shown.problem),
+            live=not run.state.ended,
+            document=describe(run, events, problem),
             deployments=queries.deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
             under_way=under_way(self._ledger.folder, run.id),
             job=job,
-            events=queries.events_section(run, shown.events),
+            events=queries.events_section(run, events),
         )
 
     def deployments(self, _visit: Visit) -> str:

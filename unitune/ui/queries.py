@@ -6,10 +6,10 @@ Nothing here polls a vendor or takes anything down.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from unitune.backends.protocol import Event
+from unitune.backends.protocol import INTERRUPTED, Event
 from unitune.ledger import Ledger
 from unitune.render.charts import DrawnCurve, drawn_curve
 from unitune.render.sections import Cell, Section, Table
@@ -23,48 +23,24 @@ SHOWN_EVENTS = 200
 END_OF_TIME = 253_402_300_800  # seconds since 1970 until the year 10000
 
 
-@dataclass(frozen=True)
-class ShownRun:
-    """A run to show.
-
-    Args:
-        cost: Its cost, or its estimate; empty where neither is recorded.
-        events: Events of a run that is running or shown in full.
-        problem: Why its state may be out of date.
-    """
+class ShownRun(NamedTuple):
+    """A run of a list."""
 
     run: Run
+    state: str
+    progress: str  # empty where it is not known
     cost: str
-    events: Sequence[Event] = ()
-    problem: str = ""
-
-    @property
-    def state(self) -> str:
-        """The state in a word."""
-        return "interrupted" if is_interrupted(self.run) else str(self.run.state)
-
-    @property
-    def is_live(self) -> bool:
-        """Return whether the run is still going, so that its page is refreshed."""
-        return not self.run.state.ended
-
-    @property
-    def drawing(self) -> DrawnCurve | None:
-        """The chart of its losses or rewards."""
-        curve = curve_of(self.events)
-        return drawn_curve(curve) if curve else None
-
-    @property
-    def progress(self) -> str:
-        """The steps made so far in words; empty where they are not known."""
-        done, left = progress(self.run, self.events)
-        return ", ".join(filter(None, [f"step {done}" if done else "", left]))
+    drawing: DrawnCurve | None  # losses or rewards of a run that is under way
 
 
-def shown_run(run: Run, *, whole: bool = False, problem: str = "") -> ShownRun:
-    """Return a run to show, with its events if it is running or shown in full."""
-    events = run.events() if whole or not run.state.ended else ()
-    return ShownRun(run, cost(run), events, problem)
+def shown_run(run: Run) -> ShownRun:
+    """Return a run as a list shows it."""
+    events = () if run.state.ended else run.events()
+    done, left = progress(run, events)
+    steps = ", ".join(filter(None, [f"step {done}" if done else "", left]))
+    curve = curve_of(events)
+    state = INTERRUPTED if is_interrupted(run) else str(run.state)
+    return ShownRun(run, state, steps, cost(run), drawn_curve(curve) if curve else None)
 
 
 def events_section(run: Run, events: Sequence[Event]) -> Section:
