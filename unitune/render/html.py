@@ -11,6 +11,7 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
+from typing import cast
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -52,19 +53,17 @@ def environment(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        {
-            "typeset": typography.typeset,
-            "short_number": short_number,
-            "cell": text_of,
-            "slug": slug,
-            "kind": lambda part: type(part).__name__,
-        }
+    cast("dict[str, object]", environment.filters).update(
+        typeset=typography.typeset, short_number=short_number, cell=text_of, slug=slug, kind=_kind
     )
-    environment.globals.update(
-        {"typography": typography, "long_text": LONG_TEXT, "severity_tones": SEVERITY_TONES}
+    cast("dict[str, object]", environment.globals).update(
+        typography=typography, long_text=LONG_TEXT, severity_tones=SEVERITY_TONES
     )
     return environment
+
+
+def _kind(part: object) -> str:
+    return type(part).__name__
 
 
 def slug(title: str) -> str:
