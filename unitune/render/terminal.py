@@ -233,6 +233,7 @@ class TableView:
     def _grid(self, between: str) -> Grid:
         grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         columns = [column for column in self.table.heads if not column.on_page]
+        text_between = between.replace(" ", ", ")  # apart in a log, too, which has no colours
         height = max(column.title.count("\n") for column in columns)
         for column in columns:
             title = "\n" * (height - column.title.count("\n")) + column.title
@@ -249,7 +250,7 @@ class TableView:
             cells = (
                 bar(column.axis, cell)
                 if isinstance(cell, Interval) and column.axis
-                else cell_text(text_of(cell), between)
+                else cell_text(text_of(cell), between if column.number else text_between)
                 for column, cell in row
             )
             grid.add_row(*cells)
