@@ -12,20 +12,20 @@ The stub ``__init__.pyi`` lists every public name. Each is imported on first use
 event loop is running, as in a notebook.
 """
 
+from unitune import _shown
 from unitune._lazy import lazy
-from unitune._shown import Shown
 
 __version__ = "0.1.0"
 __getattr__, __all__ = lazy(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def _draw(document: object, html: bool) -> str:  # noqa: FBT001 - as `Shown.renderer` has it
+def _draw(document: object, *, html: bool) -> str:
     from unitune.report.documents import draw  # noqa: PLC0415 - brings rich
 
     return draw(document, html=html)
 
 
-Shown.renderer = _draw
+_shown.renderer = _draw
 
 
 def __dir__() -> list[str]:
