@@ -110,7 +110,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         table = _contrasts(comparison, "Slice", comparison.slices, about)
         yield Section("Slices (exploratory)", [table])
     if trainings := list(_trainings(comparison)):
-        yield Section("The training" if len(trainings) < 3 else "The trainings", trainings, True)
+        yield Section("The training", trainings, on_page=True)
     fingerprints = [Fact(term, value) for term, value in comparison.provenance.items()]
     known = Folded("Provenance: fingerprints of models, scorers and cases", [Facts(fingerprints)])
     yield Section("How it was judged", [Facts(facts.judging(comparison)), known], on_page=True)

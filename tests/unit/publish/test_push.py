@@ -248,6 +248,6 @@ def test_the_command_says_what_is_there_now(unitune: Command, run: Run, export: 
     assert "acme/triage  private" in done.out
     again = unitune("push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export))
     assert "nothing new: the same files are there" in again.out
-    (line,) = (line for line in unitune("show", run.id).out.splitlines() if "pushed" in line)
+    (line,) = (line for line in unitune("show", run.id).out.splitlines() if "Pushed" in line)
     assert "/acme/triage (private), commit " in line
     assert KEY not in done.out + done.err + again.out
