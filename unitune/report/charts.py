@@ -81,10 +81,11 @@ def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
     if (drawn := drawn_curve(curve)) is None:
         return
     better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")
+    what = "Mean reward (as the grader gives it)" if curve.figure == "reward" else "Loss"
     kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
     yield Figure(
         drawn,
-        f"{of}{curve.figure.capitalize()} by optimiser step; {better} is better. Where the "
+        f"{of}{what} by optimiser step; {better} is better. Where the "
         f"validation {curve.figure} {other} although that of the training improves, rows are being "
         f"memorised.{kept}",
     )
