@@ -12,10 +12,20 @@ The stub ``__init__.pyi`` lists every public name. Each is imported on first use
 inside a running event loop, as in a notebook.
 """
 
+from unitune import _shown
 from unitune._lazy import lazy
 
 __version__ = "0.1.0"
 __getattr__, __all__ = lazy(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def _draw(document: object, *, html: bool) -> str:
+    from unitune.report.documents import draw  # noqa: PLC0415 - brings rich
+
+    return draw(document, html=html)
+
+
+_shown.renderer = _draw
 
 
 def __dir__() -> list[str]:

@@ -31,7 +31,7 @@ assert_type(unitune.registered_models(), list[unitune.RegisteredModel])
 assert_type(unitune.find_registered_model("doubling").aliases, dict[str, unitune.AliasMove])
 
 assert plan.errors == ()
-assert "rows: 50 train, 30 validation, 20 test" in str(plan)
+assert "50 to train on, 30 to choose prompts on, 20 to test on" in str(plan)
 assert run.model.ask("What is 99 plus 99?") == "198"
 assert run.base.ask("What is 99 plus 99?") == "I do not know."
 assert comparison.verdict == "better"

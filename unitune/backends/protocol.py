@@ -19,6 +19,7 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, Start, TunedModel
 
 # Beginning of the raw state of a job that stopped without being paused
+PUSHED = "run.pushed"  # key prefix of a run's event about an upload of its model
 INTERRUPTED = "interrupted"
 
 # Key in the data of a warning that the training made the model worse

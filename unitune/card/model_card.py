@@ -17,9 +17,10 @@ from unitune.card.compute import FALLBACK_FLOP, Compute, compute_of
 from unitune.card.croissant import rows_of
 from unitune.card.facts import CardFacts, RowFile, digest_of
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import typography, words
-from unitune.report.html import environment
-from unitune.report.markdown import escaped
+from unitune.render import typography
+from unitune.render.html import environment
+from unitune.render.markdown import escaped
+from unitune.report import words
 from unitune.report.runs import registered_names
 from unitune.security.json_fields import flat
 from unitune.workspace import yaml_file
@@ -119,6 +120,7 @@ def _values(facts: CardFacts) -> dict[str, object]:
     return {
         "facts": facts,
         "run": facts.run,
+        "words": words,
         "job": facts.run.job,
         "version": next(iter(registered_names(facts.run)), None),
         "comparison": facts.comparison,
@@ -159,7 +161,7 @@ def _environment() -> Environment:
 def _finalized(value: object) -> Markup:
     if value is None or value == "":
         return Markup(UNKNOWN)  # noqa: S704 - our own text
-    return value if isinstance(value, Markup) else escaped(str(value))
+    return value if isinstance(value, Markup) else Markup(escaped(str(value)))  # noqa: S704 - escaped
 
 
 def _as_it_is(text: str) -> Markup:

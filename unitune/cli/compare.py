@@ -116,8 +116,9 @@ def compare(
     from unitune.evaluate.compare import compare as run_comparison
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
+    from unitune.render.terminal import view
+    from unitune.report.comparison import describe
     from unitune.report.files import write_report
-    from unitune.report.terminal import comparison_view
     from unitune.report.tracking import track_comparison
     from unitune.run.deploying import ttl_seconds
     from unitune.run.run import find_run
@@ -150,12 +151,12 @@ def compare(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    folder = write_report(comparison).parent
+    page = write_report(comparison)
     outcomes = track_comparison(comparison, job.track)
     if json:
         print_json_text(comparison.verdict_json())
     else:
-        console().print(comparison_view(comparison, folder))
+        console().print(view(describe(comparison), [page]))
         if update_baseline:
             _print_baseline(resolved, passed=comparison.exit_code == 0)
     print_outcomes(outcomes)

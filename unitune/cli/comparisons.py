@@ -49,7 +49,9 @@ def comparisons(
     $ unitune comparisons c261120 c261127[/dim]
     """
     from unitune.evaluate.history import find_comparison, history_folder
-    from unitune.report.terminal import comparison_view
+    from unitune.evaluate.result_files import REPORTS
+    from unitune.render.terminal import view
+    from unitune.report.comparison import describe
 
     if first is None:
         if all_comparisons and limit is not None:
@@ -66,7 +68,8 @@ def comparisons(
     elif json:
         print_json_text(comparison.verdict_json())
     else:
-        console().print(comparison_view(comparison, history_folder(comparison.id or "")))
+        page = history_folder(comparison.id or "") / REPORTS[0]
+        console().print(view(describe(comparison), [page]))
 
 
 def _list(limit: int | None, *, everything: bool, json: bool) -> None:
@@ -96,8 +99,9 @@ def _list(limit: int | None, *, everything: bool, json: bool) -> None:
 
 
 def _print_list(listed: list[Comparison]) -> None:
-    from unitune.report.terminal import COLOURS
-    from unitune.report.typography import counted, dollars, interval, percent, points
+    from unitune.render.terminal import STYLES
+    from unitune.render.typography import counted, dollars, interval, percent, points
+    from unitune.report.comparison import TONES
     from unitune.report.words import contender
     from unitune.workspace.home import COMPARISONS, artifacts
 
@@ -113,7 +117,9 @@ def _print_list(listed: list[Comparison]) -> None:
             "\n".join(percent(side.score) for side in sides),
             f"{points(each.difference, sign=True)}\n{interval(each.interval)}\n"
             f"{counted(each.n, 'case')}",
-            Text.assemble((each.verdict, COLOURS[each.verdict]), f"\n{gate}\n{cost}\n"),
+            Text.assemble(
+                (each.verdict, f"bold {STYLES[TONES[each.verdict]]}"), f"\n{gate}\n{cost}\n"
+            ),
         )
     print_table(table)
     console().print(
@@ -155,7 +161,7 @@ def _print_diff(then: Comparison, now: Comparison, *, json: bool) -> None:
 
 
 def _print_contenders(made: ComparisonDiff, now: Comparison) -> None:
-    from unitune.report.typography import interval, p_value, percent, points
+    from unitune.render.typography import interval, p_value, percent, points
     from unitune.report.words import level
 
     names = ("then", "now", "difference", level(now), "gained", "lost", "p")
@@ -178,8 +184,8 @@ def _print_contenders(made: ComparisonDiff, now: Comparison) -> None:
 
 
 def _print_cases(what: str, name: str, ids: tuple[str, ...], now: Comparison) -> None:
+    from unitune.render.typography import counted
     from unitune.report.cases import question, shared_system_prompt
-    from unitune.report.typography import counted
     from unitune.security.redaction import one_line
 
     if not ids:

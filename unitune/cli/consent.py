@@ -27,7 +27,7 @@ from unitune.planning.money import estimated
 from unitune.planning.plan import plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.planning.rows import Rows
-from unitune.report.typography import dollars, usd_range
+from unitune.render.typography import dollars, usd_range
 from unitune.run.deploying import budget_of, usd_per_hour
 from unitune.run.run import Run
 

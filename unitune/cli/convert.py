@@ -196,7 +196,7 @@ def _write_rows(items: Iterable[Converted | Finding], rows: IO[bytes]) -> Summar
 
 
 def _print_summary(summary: Summary, *, drop: bool) -> None:
-    from unitune.report.typography import counted
+    from unitune.render.typography import counted
 
     print_finding_lines(summary.findings, more=summary.refused - SHOWN_ROWS)
     total = f"of {counted(summary.converted + summary.refused, 'row')}"

@@ -95,7 +95,8 @@ def curve(
     from unitune.planning.learning_curve import curve_notes, learning_curve_of
     from unitune.planning.plan import plan as curve_plan
     from unitune.planning.preflight import preflight
-    from unitune.report.learning_curve import curve_view, write_page
+    from unitune.render.terminal import view
+    from unitune.report.learning_curve import describe, write_page
     from unitune.run.sweep import launch_sweep
 
     check_goal(goal)
@@ -129,7 +130,7 @@ def curve(
     if json:
         print_json(made)
     else:
-        console().print(curve_view(made, page, console().width))
+        console().print(view(describe(made), [page]))
 
 
 def answer_options(
@@ -153,7 +154,7 @@ def answer_options(
 
 
 def _print_plan(planned: Plan, seeds: int) -> None:
-    from unitune.report.typography import duration, usd_range
+    from unitune.render.typography import duration, usd_range
 
     title = f": learning curve of {planned.model} on {planned.backend}"
     console().print(Text.assemble((planned.job, "bold"), title))
@@ -182,7 +183,7 @@ def _print_plan(planned: Plan, seeds: int) -> None:
 
 def _training(runs: Sequence[PlannedRun]) -> str:
     from unitune.cost.spread import Spread
-    from unitune.report.typography import duration, usd_range
+    from unitune.render.typography import duration, usd_range
 
     if forecasts := [run.forecast for run in runs if run.forecast is not None]:
         return f"about {duration(sum(each.seconds_expected for each in forecasts))}"

@@ -83,7 +83,8 @@ def decide(
     from unitune.decision.measuring import Choices
     from unitune.evaluate.learning_curve import check_goal
     from unitune.job.job import Job
-    from unitune.report.decision import decision_view, write_page
+    from unitune.render.terminal import view
+    from unitune.report.decision import describe, write_page
     from unitune.run.sweep import launch_sweep
 
     check_goal(goal)
@@ -124,6 +125,6 @@ def decide(
     if json:
         print_json(decision)
     else:
-        console().print(decision_view(decision, page))
+        console().print(view(describe(decision), [page]))
     if decision.over_budget and budget is not None:
         raise typer.Exit(OverBudget.exit_code)

@@ -100,7 +100,7 @@ def distill(
     from unitune.evaluate.inference.sources import check_batches
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
-    from unitune.report.typography import counted
+    from unitune.render.typography import counted
 
     if (questions is None) == (variants is None):
         raise UserError(
@@ -140,7 +140,7 @@ def distill(
 
 def _confirm(teacher: Teacher, what: str, most: Decimal | None, *, allow_unpriced: bool) -> None:
     from unitune.cli.consent import confirm_cost
-    from unitune.report.typography import dollars
+    from unitune.render.typography import dollars
 
     is_allowed = teacher.is_free or (most is None and allow_unpriced)
     if is_allowed or teacher.resolved.job.evaluate.budget is not None:
@@ -150,7 +150,7 @@ def _confirm(teacher: Teacher, what: str, most: Decimal | None, *, allow_unprice
 
 
 def _show(made: Distillation) -> None:
-    from unitune.report.typography import counted, dollars, percent
+    from unitune.render.typography import counted, dollars, percent
 
     answers = made.rows + len(made.rejected)
     rows = {

@@ -79,7 +79,7 @@ def import_sources(
 
 def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
     from unitune.importers.import_suite import ImportUnsupported, import_suite
-    from unitune.report.typography import counted
+    from unitune.render.typography import counted
 
     try:
         result = import_suite(sources, directory, drop=drop)

@@ -18,7 +18,7 @@ from unitune.cli.options import (
     Quiet,
     parse_prices,
 )
-from unitune.cli.output import aside
+from unitune.cli.output import aside, console
 from unitune.errors import DuplicateRunError, UserError
 
 
@@ -81,12 +81,13 @@ def quickstart(
     [dim]$ unitune quickstart[/dim]
     """
     from unitune.cli.compare import compare
-    from unitune.cli.plan_view import print_plan
     from unitune.cli.progress import working
     from unitune.cli.watch import conclude, follow
     from unitune.job.job import Job
     from unitune.planning.plan import plan
     from unitune.planning.preflight import preflight
+    from unitune.render.terminal import view
+    from unitune.report.plan import describe
     from unitune.run.run import find_run, launch
 
     file = directory / "unitune.yaml"
@@ -96,7 +97,7 @@ def quickstart(
         resolved = preflight(Job.load(file))
         planned = plan(resolved)
     if not (quiet or json):
-        print_plan(planned, resolved.job.evaluate)
+        console().print(view(describe(planned, resolved.job.evaluate)))
     if planned.errors:
         raise UserError(f"{file}: the plan has errors. Show them with: unitune plan {file}")
     try:

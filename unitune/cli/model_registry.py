@@ -221,8 +221,9 @@ def verify(
     from unitune.job.job import Job
     from unitune.model_registry.verify import verify
     from unitune.planning.preflight import preflight
+    from unitune.render.terminal import view
+    from unitune.report.comparison import describe
     from unitune.report.files import write_report
-    from unitune.report.terminal import comparison_view
     from unitune.run.deploying import ttl_seconds
     from unitune.run.run import find_run
 
@@ -243,11 +244,11 @@ def verify(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    folder = write_report(verified.comparison).parent
+    page = write_report(verified.comparison)
     if json:
         print_json(verified.model_dump(mode="json", exclude={"comparison": {"cases"}}))
     else:
-        console().print(comparison_view(verified.comparison, folder))
+        console().print(view(describe(verified.comparison), [page]))
         for line in change_lines(verified):
             console().print(line)
     raise typer.Exit(verified.exit_code)

@@ -18,7 +18,7 @@ from unitune.ledger.model_versions import AliasMove, ModelVersion
 from unitune.model_registry.deployments import mismatches
 from unitune.model_registry.verify import Verification
 from unitune.model_registry.versions import RegisteredModel
-from unitune.report.typography import counted, dollars, interval, percent, points
+from unitune.render.typography import counted, dollars, interval, percent, points
 from unitune.run.run import Run
 from unitune.workspace.home import home
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import NEWEST, Json, Quiet, RunId, backend_option
-from unitune.cli.output import console, facts, gigabytes, new_table, print_json
+from unitune.cli.output import console, facts, new_table, print_json
 from unitune.errors import Unsupported
+from unitune.render.typography import gigabytes
 
 BackendName = Annotated[str, backend_option("Backend that stores base models on this machine.")]
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from unitune.findings import Finding, Severity
 
 SEVERITY_STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
-SHOWN_FINDINGS = 12  # per severity, to fit on a screen; `--json` has them all
 MIN_FOLDED_WIDTH = 8  # columns; narrower folded text is unreadable
 MAX_WIDTH = 2_000  # columns; lines are padded, so a huge COLUMNS would exhaust the memory
 TRAILING_BLANKS = re.compile(r" +(?=\n)")
@@ -133,28 +132,10 @@ def confirmed(question: str, *, err: bool = True) -> bool:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings to standard output, most severe first, each one once."""
-    from unitune.findings import grouped
+    from unitune.render.terminal import finding_rows
 
-    findings = tuple(findings)
-    apart = "\n" if console().is_terminal else " "  # a log gets one line
-    for severity, style in SEVERITY_STYLES.items():
-        groups = grouped(finding for finding in findings if finding.severity == severity)
-        for group in groups[:SHOWN_FINDINGS]:
-            finding = group.finding
-            row = Table.grid(padding=(0, 1))
-            row.add_column(width=7, style=style)
-            row.add_column(overflow="fold")
-            row.add_row(
-                severity,
-                Text.assemble(
-                    (f"{finding.location} " if finding.location else "", "dim"),
-                    f"{finding.message}{group.more}",
-                    (f"{apart}{finding.fix}" if finding.fix else "", "dim"),
-                ),
-            )
-            console().print(row)
-        if (more := len(groups) - SHOWN_FINDINGS) > 0:
-            console().print(f"        … and {more} more {severity}s; --json lists them all")
+    for row in finding_rows(findings):
+        console().print(row)
 
 
 def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
@@ -231,14 +212,7 @@ def fits(table: Table) -> bool:
 
 def facts(rows: Mapping[str, str]) -> Table:
     """Return a two-column table of names and values."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    from unitune.render.sections import Fact
+    from unitune.render.terminal import facts_grid
 
-
-def gigabytes(count: int) -> str:
-    """Return a number of bytes in GB (10⁹ bytes)."""
-    return f"{count / 1e9:.1f} GB"
+    return facts_grid(Fact(*row) for row in rows.items())

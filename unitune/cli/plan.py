@@ -90,12 +90,14 @@ def plan(
     $ unitune plan unitune.yaml --backend together --backend openai
     $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
     """
-    from unitune.cli.plan_view import print_plan, print_quote, print_tokens
+    from unitune.cli.plan_view import print_quote, print_tokens
     from unitune.cli.progress import working
     from unitune.job.job import Job
     from unitune.planning.backend_calls import calibrate as time_steps
     from unitune.planning.preflight import preflight
     from unitune.planning.saved import saved_text
+    from unitune.render.terminal import view
+    from unitune.report.plan import describe
 
     names = _backend_names(backend, all_backends=all_backends)
     if against is not None and not markdown:
@@ -132,7 +134,7 @@ def plan(
     elif json:
         print_json(planned)
     else:
-        print_plan(planned, resolved.job.evaluate)
+        console().print(view(describe(planned, resolved.job.evaluate)))
         if quote:
             print_quote(resolved, planned)
     _conclude(planned, output, file)
@@ -156,9 +158,10 @@ def _refuse_for_several(**options: object) -> None:
 
 
 def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
-    from unitune.cli.plan_view import print_plans
     from unitune.cli.progress import working
     from unitune.planning.plan import plans
+    from unitune.render.terminal import view
+    from unitune.report.plan import describe_several
 
     if job.data.train is None:
         raise UserError(
@@ -167,7 +170,7 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
         )
     with working("reading rows, counting tokens", quiet=json):
         planned = plans(job, names)
-    print_json(planned) if json else print_plans(planned)
+    print_json(planned) if json else console().print(view(describe_several(planned)))
 
 
 def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
@@ -184,11 +187,12 @@ def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
 
 def _print_markdown(planned: Plan, against: Path | None) -> None:
     from unitune.planning import saved
-    from unitune.report import markdown
+    from unitune.render import markdown
+    from unitune.report.plan import describe, has_changed
 
     base = saved.read(against) if against is not None else None
-    if text := markdown.render_plan(planned, base):
-        print_raw(text.removesuffix("\n"))
+    if base is None or has_changed(planned, base):
+        print_raw(markdown.render(describe(planned, base=base), "plan").removesuffix("\n"))
 
 
 def _conclude(planned: Plan, output: Path | None, file: Path) -> None:
@@ -264,10 +268,11 @@ def cost(
     $ unitune cost unitune.yaml --all
     $ unitune cost unitune.yaml --backend azure --requests 250000[/dim]
     """
-    from unitune.cli.plan_view import print_refused
     from unitune.cli.progress import working
     from unitune.job.job import Job
-    from unitune.report.total_cost import backends_view, total_cost_view
+    from unitune.render.terminal import section_lines, view
+    from unitune.report.plan import refused_section
+    from unitune.report.total_cost import describe, describe_several
     from unitune.tco.total_cost import total_costs
 
     job = Job.load(file)
@@ -279,14 +284,15 @@ def cost(
         print_json(costs)
         return
     if len(names) > 1:
-        console().print(backends_view(costs.backends))
+        console().print(view(describe_several(costs.backends)))
     if all_backends:
         if costs.left_out:
             reasons = {name: reason.splitlines() for name, reason in costs.left_out.items()}
-            print_refused(reasons, "unitune cost FILE --backend NAME")
+            refused = refused_section(reasons, "unitune cost FILE --backend NAME")
+            console().print(Text(), *section_lines(refused), sep="\n")
         return
     for number, total_cost in enumerate(costs.backends):
         apart = [Text()] if number or len(names) > 1 else []
-        console().print(*apart, total_cost_view(total_cost), sep="\n")
+        console().print(*apart, view(describe(total_cost)), sep="\n")
     for name, reason in costs.left_out.items():
         console().print(f"\n{name} is left out: {reason}")

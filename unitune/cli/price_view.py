@@ -17,7 +17,7 @@ from unitune.cli.output import console, new_table
 from unitune.cost.prices.book import PriceBook, book_here, rank
 from unitune.cost.prices.staleness import Freshness, freshness
 from unitune.job.prices import ANY_MODEL, OF_ANSWERS, PriceRow, SourceKind, Unit
-from unitune.report.typography import counted
+from unitune.render.typography import counted
 from unitune.workspace.today import today
 
 AGE_STYLES: dict[Freshness, str] = {

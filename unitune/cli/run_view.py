@@ -1,8 +1,7 @@
-"""A run as commands print it: as JSON by a model, and for a person as a table."""
+"""JSON of a run, and its state in a list."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -10,27 +9,14 @@ from typing import Self
 from pydantic import BaseModel
 from rich.text import Text
 
-from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
-from unitune.cli.output import console, facts
+from unitune.backends.protocol import INTERRUPTED, State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
-from unitune.publish import PUSHED
-from unitune.report.curves import drawn_curve, drawn_rates
-from unitune.report.runs import (
-    billed,
-    differences,
-    duplicate_lines,
-    is_interrupted,
-    lineage_facts,
-    registered_names,
-)
-from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
-from unitune.report.typography import usd_range
-from unitune.run.curves import curve_of
+from unitune.render.terminal import STYLES
+from unitune.report.run_document import pushes_of, tone
+from unitune.report.runs import is_interrupted, registered_names
 from unitune.run.run import Run
-
-STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
 
 
 class RunView(BaseModel):
@@ -105,70 +91,7 @@ class RunView(BaseModel):
 
 
 def state_text(run: Run) -> Text:
-    """Return the state of a run, coloured."""
-    if is_interrupted(run):
-        return Text(INTERRUPTED, "red")
-    if run.worse_than_start:
-        return Text(f"{run.state}, worse", "yellow")
-    return Text(str(run.state), STATE_STYLES.get(run.state, ""))
-
-
-def _state_with_reason(run: Run) -> str:
-    if is_interrupted(run):
-        return run.raw
-    return f"{run.state} ({run.raw})" if run.raw != run.state else str(run.state)
-
-
-def print_run(run: Run) -> None:
-    """Print one run for a person."""
-    events, bill = run.events(), run.reconciliation
-    is_named = run.job_id and not Path(run.job_id).is_absolute()
-    rows = {
-        "run": run.id,
-        "job": run.name,
-        "state": _state_with_reason(run),
-        "backend": run.backend_name,
-        "base model": run.base_model,
-        **lineage_facts(run),
-        "job there": run.job_id if is_named else "",
-        **training_facts(events),
-        "estimated": usd_range(run.estimate.launch_usd) if run.estimate else "",
-        "billed": billed(bill) if bill else "",
-        "difference": differences(bill) if bill else "",
-        "error": run.error,
-        "warning": run.worse_than_start,
-        "duplicates": "\n".join(duplicate_lines(run)),
-        "model": run.tuned_model and run.tuned_model.name,
-        "version": ", ".join(registered_names(run)),
-        "pushed": "\n".join(pushes_of(events)),
-        "files": str(run.folder),
-    }
-    console().print(facts({name: text for name, text in rows.items() if text}))
-    if console().width < LEAST_WIDTH or not console().is_terminal:
-        return
-    if (curve := curve_of(events)) is not None:
-        for drawn, height in ((drawn_curve(curve), ROWS), (drawn_rates(curve), RATE_ROWS)):
-            if drawn is not None:
-                console().print()
-                console().print(curve_text(drawn, console().width, height))
-
-
-def training_facts(events: Sequence[Event]) -> dict[str, str]:
-    """Return how far a training is, its losses, and why it ended where that was decided."""
-    steps = [event for event in events if event.kind == "step"]
-    if not steps:
-        return {}
-    step, total = steps[-1].number("step"), steps[-1].number("steps")
-    rows = {"steps": f"{step or 0:.0f}" + (f" of {total:.0f}" if total else "")}
-    for name in FIGURES:
-        if values := [value for step in steps if (value := step.number(name)) is not None]:
-            rows[name] = f"{values[0]:.3f} at first, {values[-1]:.3f} at last"
-    if concluded := [event for event in events if "kept_step" in event.data]:
-        rows["ended"] = str(concluded[-1].data["text"])
-    return rows
-
-
-def pushes_of(events: Sequence[Event]) -> list[str]:
-    """Return where a run's model was sent, in words."""
-    pushed = (str(event.data.get("text")) for event in events if event.key.startswith(PUSHED))
-    return [text.removeprefix("pushed to ") for text in pushed]
+    """Return the state of a run in a word or two, coloured."""
+    worse = ", worse" if run.worse_than_start else ""
+    state = INTERRUPTED if is_interrupted(run) else f"{run.state}{worse}"
+    return Text(state, STYLES[tone(run)])

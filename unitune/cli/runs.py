@@ -107,11 +107,13 @@ def show(run: RunId = NEWEST, *, json: Json = False) -> None:
 
     [dim]$ unitune runs show r2611[/dim]
     """
-    from unitune.cli.run_view import RunView, print_run
+    from unitune.cli.run_view import RunView
+    from unitune.render.terminal import view
+    from unitune.report.run_document import describe
     from unitune.run.run import find_run
 
     shown = find_run(run).refresh()
-    print_json(RunView.of(shown)) if json else print_run(shown)
+    print_json(RunView.of(shown)) if json else console().print(view(describe(shown)))
 
 
 def watch(

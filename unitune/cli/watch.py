@@ -13,11 +13,13 @@ from rich.text import Text
 from unitune.backends.protocol import Event, State
 from unitune.cli.output import aside, console, print_json, print_raw
 from unitune.cli.progress import LOG_SECONDS, bar_column, is_narrow, text_column
-from unitune.cli.run_view import RunView, print_run
+from unitune.cli.run_view import RunView
 from unitune.errors import Interrupted, RunFailed
-from unitune.report.curves import drawn_curve
+from unitune.render.charts import drawn_curve
+from unitune.render.terminal import view
+from unitune.render.terminal_curves import LEAST_WIDTH, curve_text
+from unitune.report.run_document import describe
 from unitune.report.runs import duplicate_lines, event_line, is_interrupted, step_facts
-from unitune.report.terminal_curves import LEAST_WIDTH, curve_text
 from unitune.run.curves import curve_of
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
@@ -136,7 +138,7 @@ def conclude(
     if run.state is not State.SUCCEEDED:
         raise without_model(run)
     if not (json or silent):
-        print_run(run)
+        console().print(view(describe(run)))
         if next_command:
             aside().print(f"Next: {next_command}")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from html import escape
 from itertools import accumulate
 from typing import Literal, Self
 
+from unitune._shown import Printed
 from unitune.data.overlap import Kind
 from unitune.data.quality.findings import Quality
 from unitune.findings import Finding
@@ -61,7 +61,7 @@ class FileReport(Closed):
     """Rows of a training file by purpose, if parts of it are held out."""
 
 
-class DataReport(Closed):
+class DataReport(Printed, Closed):
     """Result of a check; `unitune check --json` prints it unchanged."""
 
     schema_version: Literal[1] = 1
@@ -78,11 +78,3 @@ class DataReport(Closed):
 
     def __repr__(self) -> str:
         return f"<DataReport {len(self.files)} files, {len(self.errors)} errors>"
-
-    def __str__(self) -> str:
-        """Return a line for each file and each finding."""
-        files = [f"{file.name}: {file.rows:,} rows" for file in self.files]
-        return "\n".join((*files, *(f"{each.severity}: {each}" for each in self.findings)))
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"

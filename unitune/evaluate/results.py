@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from decimal import Decimal
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from unitune._shown import Shown
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
@@ -207,7 +207,7 @@ class LeakResult(Closed):
     """Cases with their kind, similarity and location in the training rows."""
 
 
-class Comparison(Difference):
+class Comparison(Shown, Difference):
     """Contenders compared, with the verdict.
 
     Difference and interval are those against the strongest baseline. The interval is corrected for
@@ -356,24 +356,6 @@ class Comparison(Difference):
                 "without it."
             ) from error
         return DataFrame(self.rows()).set_index(["case", "contender"])
-
-    def _repr_html_(self) -> str:
-        lines = [self.summary, self.doubt, self.caution]
-        if self.gate:
-            passed = "passed" if self.gate.passed else "not passed"
-            lines.append(f"Gate {self.gate.mode}: {passed}. {self.gate.reason}")
-        header = "".join(
-            f'<th scope="col">{escape(title)}</th>'
-            for title in ("contender", "score", f"{100 * self.level:.0f} % interval", "errors")
-        )
-        rows = "".join(
-            f'<tr><th scope="row">{escape(each.name)}</th><td>{100 * each.score:.1f} %</td>'
-            f"<td>{100 * each.interval[0]:.1f} % to {100 * each.interval[1]:.1f} %</td>"
-            f"<td>{each.errors}</td></tr>"
-            for each in self.contenders
-        )
-        paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
-        return f"<div>{paragraphs}<table><tr>{header}</tr>{rows}</table></div>"
 
 
 def judged_run(job: Job, runs: Mapping[str, Run]) -> str | None:

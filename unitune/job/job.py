@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from textwrap import dedent
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from unitune._shown import Shown
 from unitune.errors import JobError
 from unitune.job.data import Columns, Data, Template
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
@@ -33,7 +33,6 @@ from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file
 from unitune.workspace.filesystem import replacing
-from unitune.workspace.notebook import table
 
 __all__ = [
     "Auto",
@@ -69,7 +68,7 @@ def other_tools() -> dict[str, str]:
     }
 
 
-class Job(Spec):
+class Job(Shown, Spec):
     """Specification of what to tune, on what, how and where.
 
     Examples:
@@ -255,12 +254,6 @@ class Job(Spec):
     def with_prices(self, prices: Iterable[PriceEntry]) -> Self:
         """Return the job with prices that override all others, as with `--price`."""
         return self.model_copy(update={"given_prices": tuple(prices)})
-
-    def _repr_html_(self) -> str:
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        written = ((key, yaml_file.dump({key: value})) for key, value in content.items())
-        rows = [(key, dedent(text.removeprefix(f"{key}:")).strip()) for key, text in written]
-        return table(f"Job {self.name}", rows[1:])
 
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""

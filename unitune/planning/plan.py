@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from collections.abc import Sequence
+from datetime import date
 from itertools import zip_longest
 from typing import Any, Literal
 
+from unitune._shown import Printed
 from unitune.backends import registry
 from unitune.backends.forecasts import Forecast
 from unitune.cost.documents import Estimate
 from unitune.cost.prices.book import PriceBook, book_for
-from unitune.cost.spread import cents
 from unitune.data.check import read_job
 from unitune.data.example import digest_all
 from unitune.errors import JobError
@@ -35,7 +35,6 @@ from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
 from unitune.security.spec import Frozen
-from unitune.workspace.notebook import table
 from unitune.workspace.today import today
 
 
@@ -69,7 +68,7 @@ class PlannedRun(Frozen):
     """Estimate, for hosted backends."""
 
 
-class Plan(Frozen):
+class Plan(Printed, Frozen):
     """Plan of one job on one backend. The plan of a sweep covers all its runs."""
 
     schema_version: int = 1
@@ -134,52 +133,6 @@ class Plan(Frozen):
 
     def __repr__(self) -> str:
         return f"<Plan {self.job!r} on {self.backend}: {len(self.errors)} errors>"
-
-    def __str__(self) -> str:
-        """Return a summary: rows, time and memory or cost, and the findings."""
-        lines = [f"{self.job}: {self.method} of {self.model} on {self.backend}, {self.day}"]
-        if not self.errors:
-            lines += self._figures()
-        lines += [f"{finding.severity}: {finding}" for finding in self.findings]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        title, *_ = str(self).splitlines()
-        figures = () if self.errors else map(_named, self._figures())
-        return table(title, (*figures, *((each.severity, str(each)) for each in self.findings)))
-
-    def _figures(self) -> Iterator[str]:
-        test = "none" if self.test_rows is None else f"{self.test_rows:,}"
-        if self.start is not None:
-            yield f"start: {self.start}"
-        if self.runs:
-            yield f"sweep: {len(self.runs)} runs"
-        yield f"rows: {self.train_rows:,} train, {self.validation_rows:,} validation, {test} test"
-        if (forecast := self.forecast) is not None:
-            between = _between(forecast.seconds_low, forecast.seconds_high)
-            yield f"training: {between}, for {forecast.steps:,} steps"
-            yield f"memory: {forecast.memory_bytes / 1e9:.1f} GB"
-        if (evaluation := self.evaluation) is not None:
-            between = _between(evaluation.seconds.low, evaluation.seconds.high)
-            yield f"answers: {between}, for {evaluation.requests.expected:,} requests"
-        yield f"cost: {self._cost()}"
-
-    def _cost(self) -> str:
-        usd = self.estimate and self.estimate.launch_usd
-        if usd is None:
-            return "none: it trains on this machine" if self.charge == "none" else "unknown"
-        if usd.exact:
-            return f"${cents(usd.high)}"
-        return f"${cents(usd.low)} to ${cents(usd.high)}, expected ${cents(usd.expected)}"
-
-
-def _between(*seconds: float) -> str:
-    return " to ".join(str(timedelta(seconds=round(each))) for each in seconds)
-
-
-def _named(line: str) -> tuple[str, str]:
-    name, _, value = line.partition(": ")
-    return name, value
 
 
 class PlanSet(Frozen):

@@ -18,13 +18,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from unitune.backends.exports import ABOUT, ExportForm
-from unitune.backends.protocol import Event
+from unitune.backends.protocol import PUSHED, Event
 from unitune.card.card import CARD_FILES, PROVENANCE, README, files_in, write_card
 from unitune.card.facts import CardFacts, find_facts, refuse_other_training
 from unitune.card.provenance import SIGNATURE
 from unitune.errors import BackendError, MissingExtra, UnituneError, Unreachable, UserError
 from unitune.ledger import Ledger
-from unitune.publish import PUSHED
 from unitune.run.run import Run
 from unitune.security.redaction import redacted
 from unitune.security.spec import Frozen

@@ -5,7 +5,7 @@
 Texts share one budget, so that a page of 1,000 long answers still opens at once: short texts are
 never cut, long ones all to the same length, and a cut says how much is missing.
 
-Not here: how a passage looks (``template.html.j2``).
+Not here: how a passage looks (``report.html.j2``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|\s+|[^\w\s]")
 
 
 class Outcome(StrEnum):
-    """Which of the two did better in a case."""
+    """Contender that did better in a case."""
 
     GAINED = "gained"
     LOST = "lost"
@@ -148,6 +148,17 @@ def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
     if candidate != baseline:
         return Outcome.GAINED if candidate > baseline else Outcome.LOST
     return Outcome.BOTH_RIGHT if candidate >= HALF else Outcome.BOTH_WRONG
+
+
+def titles(comparison: Comparison) -> dict[Outcome, str]:
+    """Return headings of the groups of cases."""
+    higher = "scores higher" if comparison.graded else "is right"
+    return {
+        Outcome.GAINED: f"Gained: only {comparison.candidate} {higher}",
+        Outcome.LOST: f"Lost: only {comparison.baseline} {higher}",
+        Outcome.BOTH_WRONG: "Both wrong",
+        Outcome.BOTH_RIGHT: "Both right",
+    }
 
 
 def wanted(case: CaseResult) -> str:

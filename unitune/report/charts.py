@@ -1,59 +1,53 @@
-"""What the charts of a comparison are drawn from: axes of scores and differences, and cases.
-
-The drawings themselves are in ``charts.html.j2``; a training is in
-`unitune.report.curves`.
-"""
+"""Charts of comparisons and trainings, as values that `unitune.render` draws."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from unitune.evaluate.results import Comparison, Contrast
+from unitune.render.charts import (
+    Axis,
+    CaseStrip,
+    IntervalChart,
+    Stroke,
+    drawn_curve,
+    drawn_rates,
+)
+from unitune.render.sections import Figure
+from unitune.render.typography import interval, points
 from unitune.report.cases import Outcome
-from unitune.report.curves import Axis
+from unitune.report.words import level
+from unitune.run.curves import Curve
 
 # Scores are drawn from 0 to 100 %, so that their distances can be trusted.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
 MOST_STROKES = 1000  # lines of the strip of cases that can be told apart
 
 
-def margin_axis(comparison: Comparison) -> Axis:
-    """Return the axis in points of the difference and the margin."""
-    beyond = 1.25 * comparison.margin  # so that the zone's ends are seen to be ends
-    return Axis.around(100 * value for value in (*comparison.interval, -beyond, beyond))
+def difference_chart(comparison: Comparison) -> IntervalChart:
+    """Return the paired difference with its interval and the margin, in points."""
+    beyond = 1.25 * comparison.margin  # so that both ends of the zone are visible
+    low, high = comparison.interval
+    ends = interval(comparison.interval)
+    margins = interval((-comparison.margin, comparison.margin))
+    return IntervalChart(
+        Axis.around(100 * value for value in (low, high, -beyond, beyond)),
+        100 * comparison.difference,
+        100 * low,
+        100 * high,
+        100 * comparison.margin,
+        f"Difference of {comparison.candidate} and {comparison.baseline}, in points",
+        f"{points(comparison.difference, sign=True)}, {level(comparison)} interval from {ends}, "
+        f"margin from {margins}.",
+    )
 
 
 def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
     """Return the axis in points on which several differences are drawn."""
     ends = [100 * end for contrast in contrasts for end in contrast.interval]
     return Axis.around([0.0, *ends], max_ticks=4)
-
-
-class Stroke(NamedTuple):
-    """A line of the strip: its place among the cases, how many it stands for, its length to 1."""
-
-    at: float
-    cases: int
-    length: float
-
-
-class CaseStrip(NamedTuple):
-    """The cases gained and lost, in their order.
-
-    Args:
-        cases: How many there are.
-        step: Cases that one stroke stands for.
-        gained: Strokes up.
-        lost: Strokes down.
-    """
-
-    cases: int
-    step: int
-    gained: tuple[Stroke, ...]
-    lost: tuple[Stroke, ...]
 
 
 def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
@@ -75,3 +69,25 @@ def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
         for kind in (gained, lost)
     )
     return CaseStrip(len(outcomes), step, *strokes)
+
+
+def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
+    """Yield the losses or rewards of a training, and its learning rates where they are known.
+
+    Args:
+        curve: Figures of a training.
+        of: Whose it is, at the beginning of the caption; may be empty.
+    """
+    if (drawn := drawn_curve(curve)) is None:
+        return
+    better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")
+    what = "Mean reward (as the grader gives it)" if curve.figure == "reward" else "Loss"
+    kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
+    yield Figure(
+        drawn,
+        f"{of}{what} by optimiser step; {better} is better. Where the "
+        f"validation {curve.figure} {other} although that of the training improves, rows are being "
+        f"memorised.{kept}",
+    )
+    if rates := drawn_rates(curve):
+        yield Figure(rates, "Learning rate by optimiser step.")

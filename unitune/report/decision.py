@@ -1,32 +1,45 @@
-"""A decision for readers: the answer with its reasons, the evidence, and what to do next."""
+"""Describe a decision: the answer with its reasons, the evidence, and what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Group
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
 from unitune.cost.spread import cents
-from unitune.decision.evidence import Answer, Decision, Evidence, Score, TuningOption
+from unitune.decision.evidence import Decision, Evidence, Score, TuningOption
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
-from unitune.report.facts import Fact
-from unitune.report.html import page, resource
+from unitune.render.html import render
+from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Section
+from unitune.render.typography import decimal, interval, moment, percent, points, usd_range
 from unitune.report.learning_curve import facts as curve_facts
-from unitune.report.terminal import bullet, file_lines, plain
-from unitune.report.typography import decimal, interval, percent, points, usd_range
 from unitune.workspace.filesystem import replacing
 
 PAGE = "decision.html"
-STYLES: dict[Answer, str] = {
-    "tune": "bold green",
-    "prompt": "bold green",
-    "collect": "bold yellow",
-    "cannot tell": "bold yellow",
-}
+
+
+def describe(decision: Decision) -> Document:
+    """Return a decision as a reader sees it."""
+    conclusion, evidence, step = decision.conclusion, decision.evidence, decision.conclusion.next
+    about = (
+        f"Scores are {evidence.metric} on the validation rows, with {percent(decision.level)} "
+        "intervals. The test rows had no part in them."
+    ).replace(".0 %", " %")
+    lists = (("What would change this", conclusion.changes), ("Not measured", decision.notes))
+    return Document(
+        title=conclusion.headline,
+        about=(evidence.job, "tune or prompt?", moment(decision.created)),
+        tone="good" if conclusion.answer in ("tune", "prompt") else "doubtful",
+        text=" ".join(conclusion.reasons),
+        state=Cell("Next", ": ".join(filter(None, [step.command, step.why])), strong=True),
+        sections=(
+            Section("The evidence", [about, Facts(facts(evidence), "figures")]),
+            *(
+                Section(f"On {option.backend}", [Facts([*option_facts(option)], "figures")])
+                for option in evidence.options
+            ),
+            *(Section(title, [Bullets(sentences)]) for title, sentences in lists if sentences),
+        ),
+    )
 
 
 def facts(evidence: Evidence) -> tuple[Fact, ...]:
@@ -81,66 +94,9 @@ def _range(score: Score) -> str:
     return interval((score.low, score.high))
 
 
-def decision_view(decision: Decision, file: Path) -> Group:
-    """Return a decision for a terminal."""
-    conclusion, evidence, step = decision.conclusion, decision.evidence, decision.conclusion.next
-    why = plain(f"  {step.why}", "dim") if step.command else plain(step.why)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(max_width=24, overflow="fold")
-    table.add_column(overflow="fold")
-    _add(table, facts(evidence))
-    for option in evidence.options:
-        table.add_row()
-        table.add_row(plain(f"on {option.backend}", "bold"))
-        _add(table, option_facts(option))
-    return Group(
-        Text.assemble((evidence.job, "bold"), f": tune or prompt? Scored by `{evidence.metric}`."),
-        Text(),
-        plain(f"{conclusion.headline}.", STYLES[conclusion.answer]),
-        *map(_item, conclusion.reasons),
-        Text(),
-        table,
-        Text(),
-        *_listed("What would change this", conclusion.changes),
-        *_listed("Not measured", decision.notes),
-        Text.assemble(("Next: ", "bold"), plain(step.command), why),
-        *file_lines([file]),
-    )
-
-
-def _add(table: Table, rows: Iterable[Fact]) -> None:
-    for fact in rows:
-        table.add_row(plain(fact.term), plain(fact.value), plain(fact.meaning))
-
-
-def _listed(heading: str, sentences: tuple[str, ...]) -> Iterator[Text | Padding]:
-    if sentences:
-        yield plain(heading, "bold")
-        yield from map(_item, sentences)
-        yield Text()
-
-
-def _item(sentence: str) -> Padding:
-    return Padding(bullet("•", sentence), (0, 0, 0, 2), expand=False)
-
-
-def render(decision: Decision) -> str:
-    """Return a decision as one HTML page that needs no other file and no network."""
-    return page(
-        "decision.html.j2",
-        resource("style.css"),
-        decision=decision,
-        conclusion=decision.conclusion,
-        evidence=decision.evidence,
-        facts=facts(decision.evidence),
-        options=[(option.backend, option_facts(option)) for option in decision.evidence.options],
-    )
-
-
 def write_page(decision: Decision) -> Path:
-    """Write the page beside the recorded answers, and return its path."""
+    """Write the page next to the recorded answers, and return its path."""
     path = decision.folder / PAGE
     with replacing(path) as file:
-        file.write(render(decision))
+        file.write(render(describe(decision)))
     return path

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Money
-from unitune.report.typography import counted, interval, moment, p_value, points
+from unitune.render.sections import Fact
+from unitune.render.typography import counted, interval, moment, p_value, points
 from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
 SMALL_USD = Decimal("0.01")
-
-
-class Fact(NamedTuple):
-    """A figure with its name and what it means, for readers who know no statistics."""
-
-    term: str
-    value: str
-    meaning: str = ""
 
 
 def evidence(comparison: Comparison) -> tuple[Fact, ...]:
@@ -33,7 +25,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             f"{level(comparison)} interval",
             interval(comparison.interval),
-            "In points: where the true difference may well lie.",
+            "In points: the range that probably contains the true difference.",
         ),
         Fact(
             "Gained and lost",
@@ -48,7 +40,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
 
 
 def judged_by(comparison: Comparison) -> Iterator[Fact]:
-    """Yield the figures by which the difference was judged."""
+    """Yield the figures behind the verdict on the difference."""
     yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
     if (use := comparison.use_of_test) and use.p_adjusted != comparison.p_value:
         yield Fact("p-value, adjusted", p_value(use.p_adjusted), str(use))
@@ -125,7 +117,7 @@ def _leaks(comparison: Comparison) -> str:
         return "not looked for: no contender was made from training rows"
     if not leaks.cases:
         return "none found"
-    done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
+    done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted anyway"}
     return f"{counted(len(leaks.cases), 'case')} ({leak_kinds(leaks)}), {done[leaks.action]}"
 
 

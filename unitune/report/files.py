@@ -24,7 +24,9 @@ from pathlib import Path
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, GateCheck
+from unitune.render.html import environment
 from unitune.report import html, markdown
+from unitune.report.words import level
 from unitune.workspace.filesystem import replacing
 
 NO_GATE = GateCheck(
@@ -71,13 +73,14 @@ def junit(comparison: Comparison) -> str:
     """Return a comparison's gate as JUnit XML."""
     checks = comparison.gate.checks if comparison.gate else (NO_GATE,)
     text = (
-        html.environment()
+        environment(html.PACKAGE)
         .get_template("junit.xml.j2")
         .render(
             comparison=comparison,
             checks=checks,
             tags=[JUNIT_TAGS[check.exit_code] for check in checks],
             types=JUNIT_TYPES,
+            level=level(comparison),
         )
     )
     return _NOT_IN_XML.sub("\ufffd", text)

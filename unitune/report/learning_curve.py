@@ -1,21 +1,16 @@
-"""A learning curve for readers: in words, drawn, in a terminal, and as a page of its own."""
+"""Describe a learning curve: what more rows would bring, the curve, and the runs behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from unitune.evaluate.learning_curve_document import FARTHEST, Figure, LearningCurve, RowsForGoal
-from unitune.report.curves import Axis, DrawnCurve, LogAxis, Point, Span
-from unitune.report.facts import Fact
-from unitune.report.html import page, resource
-from unitune.report.terminal import file_lines, plain, table_of
-from unitune.report.terminal_curves import LEAST_WIDTH, curve_text
-from unitune.report.typography import decimal, percent, points
+from unitune.evaluate import learning_curve_document as document
+from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve, RowsForGoal
+from unitune.render.charts import Axis, DrawnCurve, LogAxis, Point, Span
+from unitune.render.html import render
+from unitune.render.sections import Cell, Document, Fact, Facts, Figure, Section, Table
+from unitune.render.typography import counted, decimal, moment, percent, points
 from unitune.workspace.filesystem import replacing
 
 PAGE = "learning-curve.html"
@@ -26,13 +21,28 @@ ADVICE = "More --seeds and more validation rows make the ranges narrower."
 def headline(curve: LearningCurve) -> str:
     """Return in a sentence what twice the rows would bring."""
     if not curve.predictions:
-        return "The scores do not say what more rows would bring"
+        return "The scores do not show what more rows would bring"
     low, high = _ends(curve.predictions[0].gain)
     return f"Twice the rows would bring {low} to {high} points"
 
 
-def measured(curve: LearningCurve) -> str:
-    """Return what was measured, and on what."""
+def describe(curve: LearningCurve) -> Document:
+    """Return a learning curve as a reader sees it."""
+    return Document(
+        title=headline(curve),
+        about=(curve.job, f"{curve.base_model} on {curve.backend}", moment(curve.created)),
+        text=_measured(curve),
+        notes=curve.notes,
+        tone="doubtful" if curve.doubts else "good",
+        sections=(
+            Section("What more rows would bring", [Facts([*facts(curve)], "figures")]),
+            Section("The curve", [Figure(drawn(curve), _caption(curve))]),
+            Section("The runs", [_runs(curve)]),
+        ),
+    )
+
+
+def _measured(curve: LearningCurve) -> str:
     return (
         f"Mean {curve.metric} on {curve.cases:,} validation rows, of runs with several seeds on "
         "nested parts of the training rows. The test rows had no part in it."
@@ -66,28 +76,28 @@ def _goal(curve: LearningCurve, goal: RowsForGoal) -> Fact:
     if goal.rows is None:
         return Fact(term, "cannot tell", "for the same reason")
     if goal.rows.low is None:
-        return Fact(term, _rows(curve, None), "too far from what was measured to say how many")
+        return Fact(term, _rows(curve, None), "too far beyond the measured sizes to estimate")
     low, high = _rows(curve, goal.rows.low), _rows(curve, goal.rows.high)
     return Fact(term, f"{_rows(curve, goal.rows.value)} rows", f"{low} to {high} rows")
 
 
 def _rows(curve: LearningCurve, rows: float | None) -> str:
-    """Return a number of rows with two digits, more of which would say nothing."""
+    """Return a number of rows with two significant digits."""
     if rows is None:
         return f"more than {FARTHEST * curve.rows:,}"
     return f"{float(f'{rows:.2g}'):,.0f}"
 
 
-def _score(figure: Figure) -> str:
+def _score(figure: document.Figure) -> str:
     return f"{percent(figure.value or 0)} ({_range(figure)})"
 
 
-def _range(figure: Figure, *, sign: bool = False) -> str:
+def _range(figure: document.Figure, *, sign: bool = False) -> str:
     low, high = _ends(figure)
     return f"{'+' if sign and not low.startswith('-') else ''}{low} to {high}"
 
 
-def _ends(figure: Figure) -> tuple[str, str]:
+def _ends(figure: document.Figure) -> tuple[str, str]:
     return decimal(100 * (figure.low or 0)), decimal(100 * (figure.high or 0))
 
 
@@ -113,58 +123,40 @@ def drawn(curve: LearningCurve) -> DrawnCurve:
     )
 
 
-def curve_view(curve: LearningCurve, file: Path, width: int) -> Group:
-    """Return a learning curve for a terminal: scores, drawing, what they say, and the page."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for term, value, meaning in facts(curve):
-        table.add_row(plain(term), plain(value), plain(meaning))
-    style = "bold yellow" if curve.doubts else "bold green"
-    return Group(
-        Text.assemble((curve.job, "bold"), f": {curve.base_model} on {curve.backend}"),
-        plain(measured(curve)),
-        Text(),
-        _scores(curve),
-        *([Text(), curve_text(drawn(curve), width)] if width >= LEAST_WIDTH else []),
-        Text(),
-        plain(f"{headline(curve)}.", style),
-        table,
-        *(Text.assemble(("Note: ", "yellow"), plain(note)) for note in curve.notes),
-        Text(),
-        *file_lines([file]),
+def _caption(curve: LearningCurve) -> str:
+    text = (
+        "Score by the number of training rows; each step to the right has twice the rows. A bar is "
+        f"the {100 * curve.level:.0f} % range, over seeds and cases."
+    )
+    if not curve.predictions:
+        return text
+    return (
+        f"{text} The line is the power law through the measured scores; beyond {curve.rows:,} rows "
+        "it is a prediction."
     )
 
 
-def _scores(curve: LearningCurve) -> Table:
-    seeds = [f"seed {run.seed}" for run in curve.points[0].runs]
-    table = table_of(numbers=["rows", *seeds, "mean", f"{100 * curve.level:.0f} % range"])
+def _runs(curve: LearningCurve) -> Table:
+    seeds = [f"#Seed {run.seed}" for run in curve.points[0].runs]
+    gain = f"{points(curve.last_gain.value or 0, sign=True)} ({_range(curve.last_gain)})"
+    rows: list[list[Cell]] = []
     for point in curve.points:
-        scores = (plain(decimal(100 * run.score)) for run in point.runs)
-        mean = plain(percent(point.score.value or 0), "bold")
-        table.add_row(plain(f"{point.rows:,}"), *scores, mean, plain(_range(point.score)))
-    return table
-
-
-def render(curve: LearningCurve) -> str:
-    """Return a learning curve as one HTML page that needs no other file and no network."""
-    return page(
-        "learning_curve.html.j2",
-        resource("style.css"),
-        curve=curve,
-        drawing=drawn(curve),
-        headline=headline(curve),
-        measured=measured(curve),
-        facts=facts(curve),
-        last_gain=f"{points(curve.last_gain.value or 0, sign=True)} ({_range(curve.last_gain)})",
-        score=_score,
+        cells = [Cell(f"{point.rows:,}", strong=True)]
+        for run in point.runs:
+            errors = f", {counted(run.errors, 'error')}" if run.errors else ""
+            cells.append(Cell(decimal(100 * run.score), f"{run.run}{errors}"))
+        mean = percent(point.score.value or 0)
+        rows.append([*cells, Cell(mean, _range(point.score), strong=True)])
+    return Table(
+        ["Rows", *seeds, f"#Mean, {100 * curve.level:.0f} % range"],
+        rows,
+        f"{curve.metric}, %. The last doubling of the rows brought {gain}.",
     )
 
 
 def write_page(curve: LearningCurve) -> Path:
-    """Write the page beside the recorded answers, and return its path."""
+    """Write the page next to the recorded answers, and return its path."""
     path = curve.folder / PAGE
     with replacing(path) as file:
-        file.write(render(curve))
+        file.write(render(describe(curve)))
     return path

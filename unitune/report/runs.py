@@ -1,7 +1,8 @@
-"""A run in words: its steps and events as they come, and its bill beside its estimate."""
+"""Write the sentences of a run: steps, events, lineage, and its bill next to its estimate."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
@@ -9,14 +10,15 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import standing_aliases
-from unitune.report.typography import counted, dollars, duration
+from unitune.render.sections import Fact
+from unitune.render.typography import counted, dollars, duration
 from unitune.run.lineage import Link
 from unitune.run.run import Run
 from unitune.workspace.home import home
 
 
 def is_interrupted(run: Run) -> bool:
-    """Whether a run stands still although no one paused it."""
+    """Return whether a run was interrupted rather than paused."""
     return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
 
 
@@ -29,15 +31,13 @@ def duplicate_lines(run: Run) -> list[str]:
     ]
 
 
-def lineage_facts(run: Run) -> dict[str, str]:
-    """Return what a run has gone on from, the first training first, and what goes on from it."""
+def lineage_facts(run: Run) -> Iterator[Fact]:
+    """Yield the runs that a run started from, the first training first, and those after it."""
     before, after = run.lineage
-    facts: dict[str, str] = {}
-    if before:
-        facts["started from"] = ", then ".join(f"{link.name} ({_link(link)})" for link in before)
-    if after:
-        facts["continued by"] = ", ".join(f"{link.name} ({_link(link)})" for link in after)
-    return facts
+    for term, links in (("Started from", before), ("Continued by", after)):
+        for link in links:
+            address = f"/runs/{link.name}" if link.method else ""
+            yield Fact(term, f"{link.name} ({_link(link)})", link=address)
 
 
 def _link(link: Link) -> str:
@@ -97,7 +97,7 @@ def _figures(event: Event) -> list[str]:
 
 
 def event_line(event: Event) -> str:
-    """Return a line about an event that is no step; empty when it is not worth one."""
+    """Return a line about an event other than a step; empty when it is not worth one."""
     if event.kind == "validation" and (figures := _figures(event)):
         step = event.number("step")
         when = "" if step is None else f"after step {step:.0f}: "
@@ -117,7 +117,7 @@ def billed(bill: Reconciliation) -> str:
     if bill.implausible and bill.usd is None:
         text += " (what the vendor states is implausible and is not booked)"
     elif bill.provisional and bill.end == "succeeded":
-        text += " (provisional: the vendor does not say what it bills)"
+        text += " (provisional: the vendor does not report its charges)"
     elif bill.provisional:
         text += f" (provisional: by the vendor's rule for what has {bill.end}; the bill may differ)"
     elif bill.bill.usd is None and bill.usd is not None:

@@ -1,24 +1,16 @@
-"""Total cost in the terminal: a table, what follows from it, and where its figures come from.
-
-Everything fits 80 columns and needs no colour to be understood.
-"""
+"""Describe a total cost: the answer, its table, and where its figures come from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from unitune.cost.break_even import Crossover, Crossovers, Range
 from unitune.cost.spread import MILLION, Spread
 from unitune.job.prices import PriceRow
-from unitune.report.terminal import bullet, plain, table_of
-from unitune.report.typography import counted
+from unitune.render.sections import Bullets, Cell, Column, Document, Fact, Facts, Section, Table
+from unitune.render.typography import counted
 from unitune.tco.documents import Role, Source, TotalCost
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
@@ -30,43 +22,46 @@ ORIGINS: dict[Source, str] = {
     "assumed": "assumed",
 }
 UNKNOWN = "unknown"
-LEGEND = "* the cheapest. Below: a month, all in, with its share of the one-time cost."
 TENTH = Decimal("0.1")
 DAYS_A_MONTH = Decimal(365) / 12
 
 
-def total_cost_view(cost: TotalCost) -> Group:
-    """Return all that is known of the total cost on one backend."""
-    horizon, retires_on = cost.horizon.months, cost.columns[1].retires_on
-    title = plain(f"{cost.job}: {cost.method} of {cost.model} on {cost.backend}", "bold")
-    about = (
-        *_section("Where the figures come from", _pairs(_sources(cost))),
-        *_section("Not known, or assumed", *(bullet("-", note) for note in cost.notes)),
-        *_section("Prices", *_prices(cost)),
+def describe(cost: TotalCost) -> Document:
+    """Return the total cost on one backend as a reader sees it."""
+    volume = f"{cost.requests_month:,} requests a month, {months(cost.horizon.months)}"
+    sections = (
+        Section("Where the figures come from", [Facts([*_sources(cost)])]),
+        Section("Unknown or assumed", [Bullets(cost.notes)]),
+        Section("Prices", [Bullets([*_prices(cost)])]),
     )
+    about = (cost.job, f"{cost.method} of {cost.model} on {cost.backend}", volume)
     if not any(_totals(cost)):
-        return Group(title, Text(), plain(tokens_saved(cost)), plain(price_to_type(cost)), *about)
-    results = [
-        ("Tuned is cheaper", _cases(cost.break_even, volume_range)),
-        ("Break-even", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))),
-        *([("Retirement date", f"{retires_on}")] if retires_on else []),
-    ]
-    return Group(
-        title,
-        Text(),
-        plain(f"{headline(cost)}. {reason(cost)}"),
-        plain(tokens_saved(cost)),
-        Text(),
-        _columns(cost),
-        plain(LEGEND, "dim"),
-        Text(),
-        _pairs(results),
-        *about,
+        text = f"{tokens_saved(cost)} {price_to_type(cost)}"
+        return Document(headline(cost), about, text=text, sections=sections, tone="doubtful")
+    prompted, tuned = _totals(cost)
+    pays = prompted and tuned and tuned.expected < prompted.expected
+    return Document(
+        title=headline(cost),
+        about=about,
+        text=f"{reason(cost)} {tokens_saved(cost)}",
+        tone="good" if pays else "doubtful",
+        sections=(
+            Section("What it costs, US dollars", [*_columns(cost), Facts([*_results(cost)])]),
+            *sections,
+        ),
     )
+
+
+def _results(cost: TotalCost) -> Iterator[Fact]:
+    horizon, retires_on = cost.horizon.months, cost.columns[1].retires_on
+    yield Fact("Tuned is cheaper", _cases(cost.break_even, volume_range))
+    yield Fact("Break-even", _cases(cost.pays_back, lambda each: _payback(each, horizon)))
+    if retires_on:
+        yield Fact("Retirement date", f"{retires_on}")
 
 
 def tokens_saved(cost: TotalCost) -> str:
-    """Say how many tokens tuning saves, which is known without any price."""
+    """Return how many tokens tuning saves; no price is needed for that."""
     prompted, tuned, volume = cost.prompted_tokens, cost.tuned_tokens, cost.requests_month
     saved = prompted - tuned
     text = f"A request takes {tuned:,} tokens with the tuned model and {prompted:,} with a prompt"
@@ -79,7 +74,7 @@ def tokens_saved(cost: TotalCost) -> str:
 
 
 def price_to_type(cost: TotalCost) -> str:
-    """Say from which price of tokens tuning pays, and how to give the prices that are missing."""
+    """Return the token price above which tuning pays, and how to pass missing prices."""
     prompted, tuned, *_ = cost.columns
     saved = Decimal(cost.prompted_tokens - cost.tuned_tokens) * cost.requests_month / MILLION
     text = ""
@@ -100,35 +95,37 @@ def price_to_type(cost: TotalCost) -> str:
     return f"{text}Give your own prices: unitune cost {flags}"
 
 
-def backends_view(costs: Sequence[TotalCost]) -> Group:
+def describe_several(costs: Sequence[TotalCost]) -> Document:
     """Return several backends side by side, the one whose tuned model costs least first."""
     first, known = costs[0], [cost for cost in costs if any(_totals(cost))]
     known.sort(key=_tuned_total)
     same_base = len({cost.model for cost in costs}) == 1
     planned = Decimal(first.horizon.planned)
-    amounts = ("one-time\ncost", "hosting\na month", "tuned,\nall in", "prompted")
-    table = table_of("backend", numbers=amounts, max_width=None)
-    table.add_column("tuned is cheaper", overflow="fold", ratio=1)
+    rows: list[list[str | Cell]] = []
     for at, cost in enumerate(known):
         prompted, tuned = _totals(cost)
-        is_cheapest = at == 0 and tuned is not None
         once, month = cost.columns[1].once_usd, cost.columns[1].month_usd
-        cells = [plain(usd(each and each.expected)) for each in (once, month, tuned, prompted)]
-        if is_cheapest:
-            cells[2] = Text.assemble("* ", (cells[2].plain, "bold"))
-        name, model = plain(cost.backend), [] if same_base else ["\n", plain(cost.model, "dim")]
+        amounts = [Cell(usd(each and each.expected)) for each in (once, month, tuned, prompted)]
+        if at == 0 and tuned is not None:
+            amounts[2] = Cell(f"* {amounts[2].text}", strong=True)
         left = cost.horizon.months
-        ends = ["\n", plain(f"{months(left)} left", "dim")] if left < planned else []
+        ends = f"{months(left)} left" if left < planned else ""
         when = UNKNOWN if cost.break_even is None else volume_range(cost.break_even.expected)
-        table.add_row(Text.assemble(name, *model), *cells, Text.assemble(when, *ends))
+        name = Cell(cost.backend, "" if same_base else cost.model)
+        rows.append([name, *amounts, Cell(when, ends)])
     unknown = ", ".join(cost.backend for cost in costs if cost not in known)
     of_base = f" of {first.model}" if same_base else ""
-    volume = f"{first.requests_month:,} requests a month over {months(planned)}"
-    return Group(
-        plain(f"{first.job}: total cost{of_base} in US dollars", "bold"),
-        plain(f"{volume}, as expected; * the cheapest tuned model", "dim"),
-        *([Text(), table] if known else []),
-        *_section("Prices not known", *([plain(unknown)] if unknown else [])),
+    columns = ("#one-time\ncost", "#hosting\na month", "#tuned,\nall in", "#prompted")
+    return Document(
+        title=f"Total cost{of_base} in US dollars",
+        about=(first.job, f"{first.requests_month:,} requests a month over {months(planned)}"),
+        text="Amounts are expected ones; * marks the cheapest tuned model.",
+        sections=(
+            Section(
+                "", [Table([Column("backend", whole=True), *columns, "tuned is cheaper"], rows)]
+            ),
+            *([Section("Prices not known", [unknown])] if unknown else []),
+        ),
     )
 
 
@@ -143,7 +140,7 @@ def _tuned_total(cost: TotalCost) -> tuple[bool, Decimal]:
 
 
 def headline(cost: TotalCost) -> str:
-    """Say in one sentence whether tuning pays at the planned volume."""
+    """Return in one sentence whether tuning pays at the planned volume."""
     volume = f"{cost.requests_month:,} requests a month"
     prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
@@ -155,12 +152,12 @@ def headline(cost: TotalCost) -> str:
 
 
 def reason(cost: TotalCost) -> str:
-    """Say why, in two or three sentences."""
+    """Return the reason in two or three sentences."""
     prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
         sides = (("prompting", prompted), ("the tuned model", tuned))
         unknown = " and ".join(name for name, total in sides if total is None)
-        return f"Not all that {unknown} costs has a known price; what is missing stands below."
+        return f"Some prices of {unknown} are unknown; see below which ones."
     text = (
         f"Expected cost over {months(cost.horizon.months)}: {usd(tuned.expected)} for the tuned "
         f"model, {usd(prompted.expected)} for prompting."
@@ -201,7 +198,7 @@ def months(number: Decimal) -> str:
 
 
 def volume_range(crossover: Crossover) -> str:
-    """Say at which requests a month."""
+    """Return the range of requests a month in words."""
     match crossover:
         case Crossover(Range.ABOVE, Decimal() as at):
             return f"from {_rounded(at, ROUND_CEILING)} a month"
@@ -221,39 +218,41 @@ def _rounded(volume: Decimal, rounding: str) -> str:
     return f"{(volume / unit).to_integral_value(rounding) * unit:,.0f}"
 
 
-def _columns(cost: TotalCost) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("", no_wrap=True)
-    for column in cost.columns:
-        # Prompted and tuned are named above the table.
-        model = column.model if column.role == "newest" else ""
-        header = Text.assemble(plain(NAMES[column.role], "bold"), "\n", plain(model))
-        table.add_column(header, justify="right", overflow="fold", ratio=1)
-    columns, total = cost.columns, f"total, {months(cost.horizon.months)}"
-    table.add_row("a request", *_cells([column.request_usd for column in columns], mark=False))
-    table.add_row("hosting a month", *_cells([column.month_usd for column in columns], mark=False))
-    table.add_row("one-time cost", *_cells([column.once_usd for column in columns], mark=False))
-    table.add_row(total, *_cells([column.total_usd for column in columns]))
-    table.add_row()
-    table.add_row(plain("requests a month", "dim"))
-    for volume in columns[0].by_volume_usd:
-        table.add_row(f"  {volume:,}", *_cells([each.by_volume_usd[volume] for each in columns]))
-    return table
+def _columns(cost: TotalCost) -> Iterator[Table]:
+    """Yield what requests, hosting and all together cost, then a month by its requests."""
+    columns = cost.columns
+    # The title names the base model, so only another model is named here.
+    names = [
+        f"{NAMES[each.role]}\n{each.model if each.role == 'newest' else ''}" for each in columns
+    ]
+    headings = [f"#{name.strip()}" for name in names]
+    rows = [
+        ["a request", *_cells([each.request_usd for each in columns], mark=False)],
+        ["hosting a month", *_cells([each.month_usd for each in columns], mark=False)],
+        ["one-time cost", *_cells([each.once_usd for each in columns], mark=False)],
+        [f"total, {months(cost.horizon.months)}", *_cells([each.total_usd for each in columns])],
+    ]
+    yield Table(["", *headings], rows, "* marks the cheapest.", name="plain amounts")
+    volumes = [
+        [f"{volume:,}", *_cells([each.by_volume_usd[volume] for each in columns])]
+        for volume in columns[0].by_volume_usd
+    ]
+    caption = "A month, all in, with its share of the one-time cost."
+    yield Table(["requests a month", *headings], volumes, caption, name="plain amounts")
 
 
-def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Text]:
+def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Cell]:
     """Return a row's amounts with their ranges; the lowest is marked, where there is one."""
     expected = [value.expected for value in values if value is not None]
     unique = len(expected) == len(values) and expected.count(min(expected)) == 1
     cheapest = expected.index(min(expected)) if mark and unique else None
-    cells: list[Text] = []
+    cells: list[Cell] = []
     for at, value in enumerate(values):
-        amount = plain(usd(value and value.expected), "bold" if at == cheapest else "")
-        cell = Text.assemble("* " if at == cheapest else "", amount)
+        amount, ends = usd(value and value.expected), ""
         if value is not None and usd(value.low) != usd(value.high):
             ends = f"{usd(value.low)}\u2013{usd(value.high).removeprefix('$')}"
-            cell = Text.assemble(cell, "\n", plain(ends, "dim"))
-        cells.append(cell)
+        cheap = at == cheapest
+        cells.append(Cell(f"* {amount}" if cheap else amount, ends, strong=cheap))
     return cells
 
 
@@ -281,7 +280,7 @@ def _payback(crossover: Crossover, horizon: Decimal) -> str:
             return "never"
 
 
-def _sources(cost: TotalCost) -> Iterable[tuple[str, str]]:
+def _sources(cost: TotalCost) -> Iterator[Fact]:
     groups: dict[str, list[str]] = {}
     for figure in cost.figures:
         origin, text = ORIGINS[figure.source], f"{figure.name}: {figure.value}"
@@ -290,29 +289,14 @@ def _sources(cost: TotalCost) -> Iterable[tuple[str, str]]:
         elif figure.source in ("counted", "assumed") and figure.detail:
             text = f"{text}, {figure.detail.partition(';')[0]}"
         groups.setdefault(origin, []).append(text)
-    return ((origin, "; ".join(texts)) for origin, texts in groups.items())
+    return (Fact(origin, "; ".join(texts)) for origin, texts in groups.items())
 
 
-def _prices(cost: TotalCost) -> Iterator[RenderableType]:
+def _prices(cost: TotalCost) -> Iterator[Cell]:
     groups: dict[tuple[str, str], list[PriceRow]] = {}
     for row in cost.prices:
         groups.setdefault((row.id.partition(f"/{row.kind}")[0], row.source), []).append(row)
     for (name, source), rows in groups.items():
         days = max((cost.horizon.begins - row.as_of).days for row in rows)
         amounts = ", ".join(f"{row.kind} {row.rate}" for row in rows)
-        text = f"{amounts}; {counted(days, 'day')} old; {source}"
-        yield plain(name)
-        yield Padding(plain(text, "dim"), (0, 0, 0, 2))
-
-
-def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:
-    return (Text(), plain(title, "bold"), *lines) if lines else ()
-
-
-def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", max_width=26, overflow="fold")
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(plain(name), plain(value))
-    return table
+        yield Cell(name, f"{amounts}; {counted(days, 'day')} old; {source}")

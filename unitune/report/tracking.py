@@ -1,4 +1,4 @@
-"""What an experiment tracker is sent of a comparison."""
+"""Send the results of a comparison to experiment trackers."""
 
 from __future__ import annotations
 

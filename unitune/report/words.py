@@ -1,4 +1,4 @@
-"""What a comparison says in words and numbers, the same in the terminal and on the page.
+"""Write the sentences of a comparison, the same for terminals and pages.
 
 Shares are printed in percent, differences of shares in points. Here is plain text with plain
 hyphens and spaces, fit for a log; `typography.typeset` makes it fit for print. Nothing here
@@ -14,13 +14,12 @@ from unitune.data.overlap import by_kind
 from unitune.evaluate.results import (
     Comparison,
     ContenderResult,
-    Contrast,
     GateCheck,
     LeakResult,
     Regression,
 )
 from unitune.findings import listed
-from unitune.report.typography import counted, interval, percent, points
+from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 
 PROMPTED = ("zero-shot", "instructed", "few-shot")
@@ -115,9 +114,9 @@ def _reason(comparison: Comparison) -> str:
         and len(comparison.baselines) > 1
     ):
         return (
-            f"{span} lies below zero, but {comparison.baseline} was singled out as the hardest of "
-            f"{len(comparison.baselines)} baselines on these very cases, which alone may explain "
-            f"that; against {best_on_dev(comparison)}, the best on dev, no loss is shown."
+            f"{span} lies below zero, but {comparison.baseline} was chosen as the strongest of "
+            f"{len(comparison.baselines)} baselines on the same cases, so part of this gap may be "
+            f"selection bias. No loss is shown against {best_on_dev(comparison)}, the best on dev."
         )
     more_cases = "More cases would settle it."
     if comparison.cases_needed > comparison.n:
@@ -131,8 +130,8 @@ def _reason(comparison: Comparison) -> str:
         "worse": f"{span} lies wholly below zero.",
         "equivalent": f"{span} is narrow, and the 90 % one, which decides this question, lies "
         f"wholly inside \u00b1{margin}.",
-        "non-inferior": f"{span} stays above -{margin}. Whether there is a gain, these cases "
-        "cannot tell.",
+        "non-inferior": f"{span} stays above -{margin}. These cases cannot show whether "
+        "there is a gain.",
         "inconclusive": f"{span} includes zero and reaches down to -{margin} or further, so a "
         f"loss that matters cannot be ruled out. {more_cases}",
     }[comparison.verdict]
@@ -189,7 +188,7 @@ def scores(comparison: Comparison) -> str:
 
 
 def figures(comparison: Comparison) -> str:
-    """Return the figures behind the verdict in one line, for who knows what they mean."""
+    """Return the figures behind the verdict in one line, for experts."""
     p = f"p={comparison.p_value:.2g}" if comparison.p_value else "p<1e-300"  # no p is 0
     use = comparison.use_of_test
     if use and use.p_adjusted != comparison.p_value:
@@ -208,9 +207,9 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         tuned = any(result.type == "tuned" for result in comparison.contenders)
         caveats.append(
             f"{counted(len(leaks.cases), 'test case')} also in the training rows "
-            f"({leak_kinds(leaks)}) and counted all the same (leaks: allow): "
-            f"{'the tuned model' if tuned else 'a model trained on them'} may know the answers by "
-            "heart."
+            f"({leak_kinds(leaks)}) and counted anyway (leaks: allow): "
+            f"{'the tuned model' if tuned else 'a model trained on them'} may have memorised the "
+            "answers."
         )
     if comparison.gate and comparison.gate.passed and comparison.verdict == "worse":
         caveats.append(
@@ -219,7 +218,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         )
     caveats += [
         f"The reference {result.name} is better than the candidate by "
-        f"{points(-result.difference)}; a reference has no part in verdict and gate."
+        f"{points(-result.difference)}; references do not count for the verdict or the gate."
         for result in comparison.references
         if result.interval[1] < 0 and result.p_adjusted <= 1 - comparison.level
     ]
@@ -235,8 +234,8 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         if result.cut and f"{result.name}: {result.cut:,} of" not in (comparison.doubt or "")
     ):
         caveats.append(
-            f"Answers cut off at max_tokens: {cut}. Raise evaluate.max_tokens where more was to "
-            "come."
+            f"Answers cut off at max_tokens: {cut}. Raise evaluate.max_tokens if they should be "
+            "longer."
         )
     if (both := comparison.answered) is not None:
         difference = f"{points(both.difference, sign=True)} ({interval(both.interval)})"
@@ -245,55 +244,33 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
     return (*caveats, *comparison.notes)
 
 
-def mood(comparison: Comparison, *, of_gate: bool = True) -> Literal["calm", "doubtful", "bad"]:
-    """Return how a page should look: bad where something is lost or not passed, or nothing right.
+def mood(comparison: Comparison) -> Literal["", "doubtful", "bad"]:
+    """Return how a page looks: bad after a loss or with nothing right, doubtful without a verdict.
 
-    Doubtful where there is no verdict.
-
-    Args:
-        comparison: What it is about.
-        of_gate: Whether the gate counts; a difference that is a gain is none the worse for it.
+    The gate does not count: a gain stays a gain where the gate is not passed.
     """
-    failed = of_gate and comparison.gate is not None and comparison.gate.exit_code in (1, 4)
     scores = [
         contender(comparison, name).score for name in (comparison.candidate, comparison.baseline)
     ]
-    if comparison.verdict == "worse" or failed or max(scores) <= 0:
+    if comparison.verdict == "worse" or max(scores) <= 0:
         return "bad"
-    return "doubtful" if comparison.doubt or comparison.verdict == "inconclusive" else "calm"
-
-
-class ContrastGroup(NamedTuple):
-    """Contrasts of one kind, with what they are."""
-
-    title: str
-    rows: tuple[Contrast, ...]
-
-
-def contrast_groups(comparison: Comparison) -> list[ContrastGroup]:
-    """Return what is compared besides the verdict, as far as there is any of a kind."""
-    groups = (
-        ContrastGroup("other metric", comparison.secondary),
-        ContrastGroup("slice (exploratory)", comparison.slices),
-        ContrastGroup("reference", comparison.references),
-    )
-    return [group for group in groups if group.rows]
+    return "doubtful" if comparison.doubt or comparison.verdict == "inconclusive" else ""
 
 
 def swept(comparison: Comparison) -> str:
-    """Return how the run of a sweep was chosen that is judged, as a sentence or two."""
+    """Return how the evaluated run of a sweep was chosen, as a sentence or two."""
     scored = [run for run in comparison.sweep if run.score is not None]
     left = len(comparison.sweep) - len(scored)
     failed = f"; {counted(left, 'run')} without a model left out" if left else ""
     return (
         f"Chosen among {counted(len(scored), 'run')} by {comparison.metric} on "
         f"{counted(max(run.rows for run in scored), 'dev row')}{failed}. Only the chosen run "
-        "answered the test: a score by which one of several was chosen looks too good."
+        "answered the test, because the selection score is optimistic."
     )
 
 
 class Confused(NamedTuple):
-    """A label that was given in place of another; empty for an answer without a label."""
+    """A label that was given instead of another; empty for an answer without a label."""
 
     metric: str
     expected: str
@@ -311,17 +288,8 @@ def confusions(comparison: Comparison, limit: int) -> list[Confused]:
 
 
 def leak_kinds(leaks: LeakResult) -> str:
-    """Return how many test cases are in the training rows in which way."""
+    """Return how many test cases are in the training rows, by kind of match."""
     return by_kind(case.kind for case in leaks.cases)
-
-
-def gate(comparison: Comparison) -> str:
-    """Return the decision of the gate in one line; empty without a gate."""
-    result = comparison.gate
-    if result is None:
-        return ""
-    state = "passed" if result.passed else "not passed"
-    return f"Gate {result.mode}: {state} (exit code {result.exit_code}). {result.reason}"
 
 
 def check(result: GateCheck) -> str:
@@ -350,15 +318,8 @@ def _regression(then: Regression) -> str:
 
 
 def any_cut(comparison: Comparison) -> bool:
-    """Whether any contender's answers were cut off at their longest."""
+    """Return whether any contender's answers were cut off at their longest."""
     return any(result.cut for result in comparison.contenders)
-
-
-def tokens(result: ContenderResult) -> int | None:
-    """Return the tokens of all cases, prompts and answers; None when they are not known."""
-    if result.prompt_tokens is None or result.completion_tokens is None:
-        return None
-    return result.prompt_tokens + result.completion_tokens
 
 
 def measure(comparison: Comparison) -> str:
@@ -378,4 +339,4 @@ def measured(comparison: Comparison) -> str:
 def metric(name: str) -> str:
     """Return what a scorer counts as right; its name when it is not one of ours."""
     entry = ENTRIES.get(name)
-    return entry.words() if entry else f"the scorer {name} says so"
+    return entry.words() if entry else f"the scorer {name} accepts the answer"

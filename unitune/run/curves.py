@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from unitune.backends.protocol import FIGURES, Event
 from unitune.security.spec import Closed
-from unitune.workspace.notebook import live, table
-
-if TYPE_CHECKING:
-    from unitune.ledger import RunRecord
+from unitune.workspace.notebook import live
 
 
 class Curve(Closed):
@@ -62,29 +58,6 @@ def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
         and (step := event.number("step")) is not None
         and (value := event.number(name)) is not None
     }
-
-
-def run_table(run: RunRecord, events: Iterable[Event], folder: Path) -> str:
-    """Return a run and its progress as an HTML table."""
-    return table(f"Run {run.id}", _rows(run, events, folder))
-
-
-def _rows(run: RunRecord, events: Iterable[Event], folder: Path) -> Iterator[tuple[str, str]]:
-    yield "job", run.name
-    yield "state", f"{run.state} ({run.raw})" if run.raw and run.raw != run.state else run.state
-    yield "base model", f"{run.base_model} on {run.backend}"
-    if run.start is not None:
-        yield "started from", str(run.start)
-    if steps := [event for event in events if event.kind == "step"]:
-        yield "training", step_words(steps[-1])
-        for name in FIGURES:
-            if (first := steps[0].number(name)) is not None:
-                yield f"first {name}", f"{first:.3f}"
-    if run.error:
-        yield "error", run.error
-    if run.model:
-        yield "model", run.model.name
-    yield "files", str(folder)
 
 
 def show_steps(run_id: str, events: Iterable[Event]) -> None:

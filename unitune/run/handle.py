@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 
+from unitune._shown import Shown
 from unitune.backends.capabilities import Checkpoint
 from unitune.backends.exports import Exported, ExportForm
 from unitune.backends.protocol import WORSE, Event, State
@@ -25,7 +26,7 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import Start, TunedModel
 from unitune.run import creating, deleting, exporting, launching
-from unitune.run.curves import run_table, show_steps
+from unitune.run.curves import show_steps
 from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
@@ -35,7 +36,7 @@ SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20  # unanswered polls in a row before `watch` gives up; over a minute
 
 
-class Run:
+class Run(Shown):
     """One durable launch."""
 
     def __init__(self, ledger: Ledger, record: RunRecord) -> None:
@@ -44,9 +45,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name!r} on {self.backend_name}: {self.state}>"
-
-    def _repr_html_(self) -> str:
-        return run_table(self._record, self.events(), self.folder)
 
     @property
     def id(self) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Literal
 
+from unitune._shown import Printed
 from unitune.cost.break_even import Crossovers, ServingCost
-from unitune.cost.spread import Spread, cents
+from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
 from unitune.security.spec import Frozen
-from unitune.workspace.notebook import table
 
 Role = Literal["prompted", "tuned", "newest"]
 Source = Literal["option", "job", "measured", "counted", "assumed"]
@@ -53,7 +52,7 @@ class Column(ServingCost):
     """Monthly cost by requests per month, including a share of the one-time cost."""
 
 
-class TotalCost(Frozen):
+class TotalCost(Printed, Frozen):
     """Total cost of ownership of a tuned model, compared with prompting."""
 
     schema_version: int = 1
@@ -82,26 +81,6 @@ class TotalCost(Frozen):
 
     def __repr__(self) -> str:
         return f"<TotalCost {self.job!r} on {self.backend}>"
-
-    def __str__(self) -> str:
-        """Return the total over the horizon for each serving option, and the notes."""
-        totals = (f"{name}: {total}" for name, total in self._totals())
-        return "\n".join((self._title, *totals, *self.notes))
-
-    def _repr_html_(self) -> str:
-        return table(self._title, (*self._totals(), *(("note", each) for each in self.notes)))
-
-    @property
-    def _title(self) -> str:
-        months = f"{self.horizon.months:.1f}".removesuffix(".0")
-        volume = f"{self.requests_month:,} requests a month, {months} months"
-        return f"{self.job} on {self.backend}, {volume}"
-
-    def _totals(self) -> Iterator[tuple[str, str]]:
-        for each in self.columns:
-            total = each.total_usd
-            usd = f"${cents(total.expected):,}" if total else "unknown"
-            yield f"{each.role} ({each.model})", usd
 
 
 class TotalCostList(Frozen):

@@ -16,7 +16,8 @@ from aiohttp.typedefs import Handler, Middleware
 
 from unitune.errors import NotFoundError, UnituneError, UserError
 from unitune.ledger import Ledger
-from unitune.report import html
+from unitune.render import html
+from unitune.report.html import PACKAGE as REPORT
 from unitune.ui.access import HEADERS, Access
 from unitune.ui.pages import PACKAGE, Pages, Visit, problem
 
@@ -30,7 +31,7 @@ def application(ledger: Ledger, access: Access) -> web.Application:
     app = web.Application(middlewares=[_guard(access), _explain], client_max_size=LARGEST_FORM)
     app.on_response_prepare.append(_add_headers)
     style, script = html.resource("style.css"), html.resource("script.js", PACKAGE)
-    policy = html.policy(style, html.resource("script.js"))
+    policy = html.policy(style, html.resource("script.js", REPORT))
     report_headers = {"Content-Security-Policy": f"sandbox allow-scripts; {policy}"}
     app.add_routes(
         [

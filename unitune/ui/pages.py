@@ -15,21 +15,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader
+from typing import Any, NamedTuple
 
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.ledger import Ledger, RunRecord
+from unitune.render.html import environment
+from unitune.render.typography import dollars
 from unitune.report import html
 from unitune.report.cases import shared_system_prompt
-from unitune.report.runs import duplicate_lines
-from unitune.report.typography import dollars
+from unitune.report.comparison import describe as describe_comparison
+from unitune.report.run_document import describe
 from unitune.run.handle import Run
 from unitune.run.watching import goes_on
 from unitune.security.json_fields import whole_text
@@ -90,17 +89,18 @@ class Pages:
         self._poller = Poller(ledger)
 
     def runs(self, visit: Visit) -> str:
-        """The newest runs, those that go on with their losses."""
+        """The newest runs, with the losses of those under way."""
         page = Chosen.of(visit.query).page
         listed = self._ledger.newest(page * PAGE_RUNS)[(page - 1) * PAGE_RUNS :]
         runs = [Run(self._ledger, each) for each in listed if isinstance(each, RunRecord)]
-        shown = [queries.shown_run(run, problem=self._poller.look(run)) for run in runs]
+        for run in runs:
+            self._poller.look(run)
         total = self._ledger.run_count()
         return _render(
             "runs.html.j2",
             "Runs",
-            live=any(each.is_live for each in shown),
-            shown=shown,
+            live=not all(run.state.ended for run in runs),
+            shown=[queries.shown_run(run) for run in runs],
             unreadable=[each for each in listed if isinstance(each, UnreadableRecord)],
             total=total,
             folder=self._ledger.folder,
@@ -111,29 +111,21 @@ class Pages:
     def run(self, visit: Visit) -> str:
         """One run: its losses, plan and bill, deployments, comparisons, settings and events."""
         run = Run(self._ledger, self._ledger.record(visit.path["run"]))
-        shown = queries.shown_run(run, whole=True, problem=self._poller.look(run))
-        bill, job = run.reconciliation, ""
+        problem, events = self._poller.look(run), run.events()
+        job = ""
         with suppress(UnreadableRecord):
             job = yaml_file.dump(run.job.model_dump(mode="json", exclude_defaults=True))
         return _render(
             "run.html.j2",
             "Runs",
             here=False,
-            live=shown.is_live,
-            shown=shown,
-            facts=list(queries.run_facts(shown)),
-            duplicates=duplicate_lines(run),
-            estimate=run.estimate,
-            rows=list(queries.estimate_rows(run.estimate)) if run.estimate else (),
-            bill=bill,
-            bill_facts=list(queries.bill_facts(bill)) if bill else (),
+            live=not run.state.ended,
+            document=describe(run, events, problem),
             deployments=queries.deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
             under_way=under_way(artifacts(), run.id),
-            settings=list(queries.setting_facts(run)),
-            provenance=list(queries.provenance_facts(self._ledger, run)),
             job=job,
-            happenings=queries.happenings(shown),
+            events=queries.events_section(run, events),
         )
 
     def deployments(self, _visit: Visit) -> str:
@@ -170,6 +162,7 @@ class Pages:
             "Comparisons",
             here=False,
             comparison=comparison,
+            document=describe_comparison(comparison),
             chosen=chosen,
             address=chosen.query(),
             counts=[(name, count, chosen.query(show=name)) for name, count in shown.counts],
@@ -215,19 +208,10 @@ def _folder(comparison: Comparison) -> Path:
 def _render(
     template: str, section: str, *, live: bool = False, here: bool = True, **content: Any
 ) -> str:
-    page = _environment().get_template(template)
+    page = environment(PACKAGE, html.PACKAGE).get_template(template)
     now = f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005 - of the clock beside the reader
-    text = page.render(section=section, live=live, here=here, now=now, **content)
-    return whole_text(text)
-
-
-@cache
-def _environment() -> Environment:
-    """Return the report's templates and filters, with the pages' own templates beside them."""
-    loaders = [PackageLoader(PACKAGE), PackageLoader(html.PACKAGE, package_path="")]
-    environment = html.environment().overlay(loader=ChoiceLoader(loaders))
-    cast("dict[str, object]", environment.globals)["seconds_until"] = _seconds_until
-    return environment
+    content |= {"section": section, "live": live, "here": here, "now": now}
+    return whole_text(page.render(seconds_until=_seconds_until, **content))
 
 
 def _seconds_until(time: datetime) -> float:

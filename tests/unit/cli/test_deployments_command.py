@@ -193,5 +193,5 @@ def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
         done = unitune("run", "unitune.yaml", "--budget", "1", "--allow-unpriced")
     assert (6, True) == (refused.code, "Set a budget" in refused.err)
     assert "so far" in done.err
-    assert "estimated" in done.out
+    assert "Estimated" in done.out
     assert "trained tokens, $0.01 at the price of the plan" in done.out

@@ -228,6 +228,7 @@ ROOT = Path(unitune.__file__).parent
 PRINTING = {"Console", "echo", "secho", "confirm", "prompt", "print_exception", "from_markup"}
 ALLOWED = {
     ("cli/output.py", "confirm"),  # `confirmed`
+    ("render/terminal.py", "Console"),  # of a text in memory
     ("testing/kills.py", "print_exception"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,9 @@ def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
     }
     assert "reward 0.800" in found["followed"]
     assert "loss" not in found["followed"]
-    assert "0.500 at first, 0.800 at last" in found["shown"]
+    assert re.search(r"Training reward +0.800 +0.500 at the first step", found["shown"])
     page = next(tmp_path.glob(".unitune/runs/*/evaluation/report.html")).read_text(encoding="utf-8")
-    assert "Mean reward by step" in page
+    assert "Mean reward (as the grader gives it) by optimiser step" in page
     assert {0} == {one["errors"] for one in found["contenders"]}
     assert "zero-shot: requested without temperature, which the model rejects." in " ".join(
         found["notes"]

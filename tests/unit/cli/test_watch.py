@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from unitune.backends.protocol import Event
-from unitune.cli import run_view, watch
+from unitune.cli import watch
 from unitune.cli.output import Terminal
+from unitune.render.terminal import view
+from unitune.report.run_document import describe, training_facts
 from unitune.report.runs import event_line, step_facts
+from unitune.run.curves import curve_of
 from unitune.run.run import Run, runs
 from unitune.testing import fake, script
 
@@ -101,13 +104,10 @@ def printed(console: Console) -> str:
     return Text.from_ansi(console.file.getvalue()).plain
 
 
-def test_a_run_is_shown_with_its_losses_drawn_where_they_fit(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_shown_with_its_losses_drawn_where_they_fit(run: Run) -> None:
     for width, draws in ((80, True), (120, True), (40, False)):
         console = terminal(width)
-        monkeypatch.setattr(run_view, "console", lambda console=console: console)
-        run_view.print_run(run)
+        console.print(view(describe(run)))
         lines = printed(console).splitlines()
         assert draws == any(line.rstrip().endswith("steps") for line in lines)
         assert max(map(len, lines)) <= width
@@ -123,9 +123,12 @@ def test_losses_are_drawn_below_the_bar_while_there_is_room(height: int, *, draw
     assert draws == ("training 1.33" in printed(console))
 
 
-def test_a_run_is_told_why_it_ended_and_which_step_is_the_model() -> None:
+def test_a_run_is_told_why_it_ended_and_which_step_is_the_model(run: Run) -> None:
     text = "ended early, at step 4 of 9, after 2 evaluations without a gain; kept step 2"
     kept = Event("kept", "message", 0.0, {"text": text, "kept_step": 2})
     step = Event("step-4", "step", 0.0, {"step": 4, "steps": 9, "loss": 1.0})
-    assert text == run_view.training_facts([step, kept])["ended"]
+    figures = {
+        fact.term: fact for fact in training_facts(run, [step, kept], curve_of([step, kept]))
+    }
+    assert ("2", text) == figures["Step kept"][1:3]
     assert text == event_line(kept)

@@ -13,7 +13,7 @@ import pytest
 import unitune
 from unitune.backends.protocol import Event
 from unitune.run.curves import step_words
-from unitune.workspace.notebook import live, table
+from unitune.workspace.notebook import live
 
 HOSTILE = "</td><script>alert(1)</script>"
 ROW = '{"prompt": "q%d", "completion": "a"}\n'
@@ -38,14 +38,14 @@ def rows(shown: str) -> dict[str, str]:
 
 def test_a_job_shows_what_it_says_and_no_defaults(job: unitune.Job) -> None:
     shown = html(job)
-    assert "<b>Job demo</b>" in shown
+    assert "<b>Job demo: " in shown
     said = {"model": "tiny", "backend": "fake", "data": "train: train.jsonl"}
     assert said == rows(shown)
 
 
 def test_a_plan_shows_its_figures_and_findings(job: unitune.Job) -> None:
     shown = rows(html(unitune.plan(job)))
-    assert shown["rows"].startswith("30 train, 30 validation")
+    assert shown["rows"].startswith("30 to train on, 30 to choose prompts on")
     without = job.model_copy(update={"data": unitune.Data(train="nope.jsonl")})
     assert "nope.jsonl" in rows(html(unitune.plan(without)))["error"]
 
@@ -53,15 +53,21 @@ def test_a_plan_shows_its_figures_and_findings(job: unitune.Job) -> None:
 def test_a_run_shows_its_state_and_last_step(job: unitune.Job) -> None:
     run = unitune.launch(job).wait()
     shown = rows(html(run))
-    assert "succeeded" in shown["state"]
-    assert shown["training"].startswith("step ")
-    assert f"Run {run.id}" in html(run)
+    assert shown["Steps"].startswith("4 of 4")
+    assert f"<b>{run.id}: demo: succeeded" in html(run)
 
 
-def test_whatever_stands_in_a_table_is_text() -> None:
-    shown = table(HOSTILE, [(HOSTILE, HOSTILE)])
+def test_whatever_a_document_holds_is_text(job: unitune.Job) -> None:
+    shown = html(job.model_copy(update={"name": HOSTILE, "model": HOSTILE}))
     assert not re.search("<script|<style|<link|src=|href=", shown)
-    assert 3 == shown.count("&lt;script&gt;")
+    assert 2 == shown.count("&lt;script&gt;")
+
+
+def test_a_plan_prints_as_its_sections(job: unitune.Job) -> None:
+    printed = str(unitune.plan(job))
+    assert printed.startswith("demo  ")
+    assert re.search(r"^rows +30 to train on", printed, re.MULTILINE)
+    assert "\x1b" not in printed
 
 
 def test_a_step_is_said_with_what_is_known() -> None:

@@ -23,9 +23,10 @@ from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
+from unitune.render.terminal import view
 from unitune.report import words
+from unitune.report.comparison import describe
 from unitune.report.files import write_report
-from unitune.report.terminal import comparison_view
 from unitune.scorers import ScorerSpec, interface
 from unitune.scorers.functions import PythonFunction, RecordedScore
 from unitune.scorers.graders import OpenAIGrader
@@ -308,7 +309,7 @@ def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(
     assert made.folder is not None
     write_report(made)
     terminal = Console(width=400, file=StringIO(), record=True)
-    terminal.print(comparison_view(made, made.folder))
+    terminal.print(view(describe(made)))
     renderings = {
         "terminal": terminal.export_text(),
         "gate": made.gate.reason,

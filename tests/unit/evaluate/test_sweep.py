@@ -14,8 +14,9 @@ from unitune.evaluate.compare import compare
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.plan import plan
+from unitune.render.terminal import view
 from unitune.report import html, markdown, words
-from unitune.report.terminal import comparison_view
+from unitune.report.comparison import describe
 from unitune.run.run import Run
 from unitune.run.sweep import launch_sweep
 
@@ -87,8 +88,8 @@ def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -
         ("lora.rank=16", runs[16].id, 12 / 20, 20, False),
     ] == [(each.name, each.run, each.score, each.rows, each.chosen) for each in comparison.sweep]
     said = (
-        "Chosen among 3 runs by exact on 20 dev rows. Only the chosen run answered the test: a "
-        "score by which one of several was chosen looks too good."
+        "Chosen among 3 runs by exact on 20 dev rows. Only the chosen run answered the test, "
+        "because the selection score is optimistic."
     )
     assert said == words.swept(comparison)
     page, summary = html.render(comparison), markdown.render(comparison)
@@ -98,7 +99,7 @@ def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -
     assert "chosen on dev among 3 runs" in comparison.contenders[1].effort
     written = json.loads(comparison.verdict_json())["sweep"]
     assert [0.25, 0.6, 0.6] == [each["score"] for each in written]
-    assert comparison_view(comparison, Path()) is not None
+    assert view(describe(comparison)) is not None
 
 
 def test_a_resumed_and_a_replayed_comparison_choose_the_same_without_a_request(

@@ -265,7 +265,7 @@ def test_several_runs_stand_in_one_report_each_under_its_name(job: Job) -> None:
     assert beside.p_adjusted == beside.p_value
     assert f"run:{v1.id}:{v1.fingerprint}" == found.provenance["Training of v1"]
     page = html.render(found)
-    assert all(text in page for text in ("Against the references", "The trainings", v1.id))
+    assert all(text in page for text in ("Against the references", "The training", v1.id))
 
 
 def test_a_run_may_be_the_baseline_to_be_beaten(job: Job) -> None:

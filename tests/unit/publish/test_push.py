@@ -253,7 +253,7 @@ def test_the_command_says_what_is_there_now(unitune: Command, run: Run, export: 
     )
     assert "unchanged: the same files are already there" in again.out
     (line,) = (
-        line for line in unitune("runs", "show", run.id).out.splitlines() if "pushed" in line
+        line for line in unitune("runs", "show", run.id).out.splitlines() if "Pushed" in line
     )
     assert "/acme/triage (private), commit " in line
     assert KEY not in done.out + done.err + again.out

@@ -8,19 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_comparison import VERDICTS, sample_comparison
 
-from unitune.report import words
-from unitune.report.charts import CaseStrip, Stroke, case_strip
-from unitune.report.curves import (
+from unitune.render.charts import (
     LABEL_GAP,
     LOWEST_LABEL,
     Axis,
+    CaseStrip,
     Point,
+    Stroke,
     drawn_curve,
     drawn_rates,
     short_number,
     thinned,
 )
-from unitune.report.html import environment
+from unitune.render.html import environment
+from unitune.render.sections import Interval
+from unitune.report import words
+from unitune.report.charts import PERCENT, case_strip, difference_chart
 from unitune.run.curves import Curve
 
 
@@ -55,7 +58,8 @@ def line(svg: ET.Element, name: str) -> list[tuple[float, float]]:
 
 def test_a_score_is_drawn_where_its_share_stands_between_0_and_100_percent() -> None:
     tuned = words.contender(sample_comparison(), "tuned")
-    svg = drawn("score", tuned, True)
+    low, high = (100 * end for end in tuned.interval)
+    svg = drawn("interval", PERCENT, Interval(100 * tuned.score, low, high))
 
     (dot,) = dots(svg)
     span = mark(svg, "span")
@@ -66,16 +70,16 @@ def test_a_score_is_drawn_where_its_share_stands_between_0_and_100_percent() -> 
 
 
 def test_only_the_candidate_is_drawn_in_the_accent_colour() -> None:
-    tuned = words.contender(sample_comparison(), "tuned")
+    shades = (Interval(50, 40, 60, "accent"), Interval(50, 40, 60))
+    classes = [drawn("interval", PERCENT, each).attrib["class"].split() for each in shades]
 
-    assert "interval candidate" == drawn("score", tuned, True).attrib["class"]
-    assert "interval" == drawn("score", tuned, False).attrib["class"]
+    assert [["interval", "accent"], ["interval"]] == classes
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_the_difference_its_interval_and_the_margin_share_one_scale(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
-    svg = drawn("difference", comparison)
+    svg = drawn("difference", difference_chart(comparison))
     zero, zone = mark(svg, "zero"), mark(svg, "zone")
     span, (dot,) = mark(svg, "span"), dots(svg)
     origin = percent(zero, "x1")
@@ -93,13 +97,12 @@ def test_the_difference_its_interval_and_the_margin_share_one_scale(verdict: str
 
 def test_the_difference_is_also_told_in_words() -> None:
     comparison = sample_comparison()
-    svg = drawn("difference", comparison)
-    title, text = svg.attrib["aria-labelledby"].split()
-    told = {element.attrib["id"]: element.text for element in svg if "id" in element.attrib}
+    svg = drawn("difference", difference_chart(comparison))
+    title, text = svg.attrib["aria-label"].split(": ")
 
     assert "img" == svg.attrib["role"]
-    assert "Difference of tuned and few-shot, in points" == told[title]
-    assert "+46.7 points, 95 % interval from 38.6 to 54.4, margin from -5.0 to 5.0." == told[text]
+    assert "Difference of tuned and few-shot, in points" == title
+    assert "+46.7 points, 95 % interval from 38.6 to 54.4, margin from -5.0 to 5.0." == text
 
 
 def test_the_loss_curve_draws_every_validation_loss_and_ends_at_the_last_loss() -> None:
@@ -163,9 +166,8 @@ def test_a_line_of_a_long_strip_stands_for_several_cases() -> None:
 
 def test_the_loss_curve_is_also_told_in_words() -> None:
     svg = training_curve(Curve(steps=(1, 9), values=(4.0, 1.5)))
-    told = {element.attrib["id"]: element.text for element in svg if "id" in element.attrib}
-
-    assert "The training loss goes from 4 at step 1 to 1.5 at step 9." == told["c-text-1"]
+    told = "The training loss goes from 4 at step 1 to 1.5 at step 9."
+    assert svg.attrib["aria-label"].endswith(told)
 
 
 @pytest.mark.parametrize(
@@ -218,8 +220,9 @@ def test_the_kept_step_has_a_ring_where_its_loss_stands() -> None:
     ring, first = mark(svg, "kept"), dots(svg)[0]
     assert (percent(ring, "cx"), percent(ring, "cy")) == (50.0, 50.0)
     assert (percent(first, "cx"), percent(first, "cy")) == (50.0, 50.0)
-    described = svg.findtext("desc") or ""
-    assert described.endswith("The model is that of step 2, whose validation loss is 2.")
+    assert svg.attrib["aria-label"].endswith(
+        "The model is that of step 2, whose validation loss is 2."
+    )
     plain = EVALUATED.model_copy(update={"kept_step": None})
     assert "kept" not in ET.tostring(training_curve(plain), "unicode")
 

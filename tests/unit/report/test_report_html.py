@@ -21,7 +21,8 @@ from sample_comparison import (
 
 from unitune.evaluate.results import Comparison, GateResult, Money
 from unitune.job.job import Gate
-from unitune.report import typography, words
+from unitune.render import typography
+from unitune.report import words
 from unitune.report.html import render
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }}"
@@ -73,7 +74,7 @@ def test_every_contender_stands_with_score_interval_errors_tokens_seconds_and_ef
     comparison = sample_comparison(errors=3)
     text = Page(render(comparison)).text
 
-    assert "few-shot baseline, hardest to beat, best on dev 2, 4 and 8 shots tried on dev" in text
+    assert "few-shot baseline hardest to beat, best on dev. 2, 4 and 8 shots tried on dev" in text
     assert "11.7 7.8\u201317.2 180 3 712 + 27 1.50 0.0312" in text
     assert "58.3 51.0\u201365.3 180 0 96 + 27 0.20 \u2013" in text
 
@@ -195,7 +196,7 @@ def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
 def test_without_its_cases_the_page_says_where_they_are() -> None:
     text = Page(render(sample_comparison().model_copy(update={"cases": ()}))).text
 
-    assert "rows.jsonl beside it has every answer" in text
+    assert "rows.jsonl next to it has every answer" in text
     assert "Both wrong" not in text
 
 
@@ -325,14 +326,16 @@ def test_cut_answers_have_a_column_a_filter_and_a_note() -> None:
 
 def test_contenders_are_sorted_by_score_and_long_groups_are_folded() -> None:
     page = render(sample_comparison())
-    names = re.findall(r'<th role="rowheader" scope="row">([\w-]+) <small>', page)
+    names = re.findall(
+        r'<th role="rowheader" scope="row"[^>]*>(?:<b>)?([\w-]+)(?:</b>)? <small>', page
+    )
     assert ["tuned", "few-shot", "zero-shot", "instructed"] == names
     assert "78 more" in Page(page).text
 
 
 def test_fingerprints_are_folded_away() -> None:
     page = render(sample_comparison())
-    assert page.index('<details class="provenance">') < page.index("sha256 5b0c21f4e9aa")
+    assert page.index("<summary>Provenance") < page.index("sha256 5b0c21f4e9aa")
 
 
 def test_a_case_says_which_other_contenders_got_it_right() -> None:
@@ -360,7 +363,7 @@ def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> No
 def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
     text = Page(render(measured(sample_comparison()))).text
 
-    assert "Measured beside it: means a case Contender latency zero-shot 0.25" in text
+    assert "Further measures: mean of a case Contender latency zero-shot 0.25" in text
     assert "late_parcel wants_refund 3 late_parcel no label 1" in text
     assert "Most frequent confusions" not in Page(render(sample_comparison())).text
 
@@ -369,7 +372,7 @@ def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
     sliced = sample_comparison().model_copy(update={"slices": (contrast("topic = refunds"),)})
     text = Page(render(sliced)).text
 
-    assert "Slices exploratory" in text
+    assert "Slices (exploratory)" in text
     assert "topic = refunds +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
     assert "exploratory" not in Page(render(sample_comparison())).text
 

@@ -15,8 +15,9 @@ from sample_comparison import (
 
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
+from unitune.render.markdown import escaped, marker
 from unitune.report import words
-from unitune.report.markdown import MAX_CASES, escaped, marker, render
+from unitune.report.markdown import MAX_CASES, render
 
 GITHUB_CHARACTERS = 65_536
 """As GitHub says when it refuses a comment: body is too long (maximum is 65536 characters)."""
@@ -58,23 +59,25 @@ def test_other_metrics_slices_and_confusions_have_tables() -> None:
     )
     text = render(comparison)
     for name in (r"json\_valid", "topic = x"):
-        assert f"| {name} | 25.0 % | 75.0 % | +50.0 points | 40.0 to 62.5 | 0.009 |" in text
+        figures = "**+50.0** 40.0 to 62.5 | 25.0, 75.0 | 40 | 0.003 | 0.009 |"
+        assert f"| {name} | {figures}" in text
     assert r"| late\_parcel | wants\_refund | 3 |" in text
     assert r"| late\_parcel | no label | 1 |" in text
-    assert "confused" not in render(sample_comparison())
+    assert "confusions" not in render(sample_comparison())
 
 
 def test_every_contender_has_a_row_with_its_interval() -> None:
     page = render(sample_comparison(errors=3))
 
-    assert "| **few-shot** baseline | 11.7 % | 7.8\u201317.2 | 3 | 739 | 1.50 |" in page
+    figures = "**11.7** 7.8\u201317.2 | **3** | 712 + 27 | 1.50 | 0.0312 |"
+    assert f"| **few-shot** baseline | {figures}" in page
     assert 4 == len(re.findall(r"^\| .*(?:baseline|candidate) \|", page, re.MULTILINE))
 
 
 def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_lacks() -> None:
     page = render(gated(sample_comparison(), REGRESS, required=1))
 
-    assert "**Gate passed** (exit code 0)." in page
+    assert "**Gate passed** no-regress, exit code 0:" in page
     assert "| no-regress | passed |" in page
     assert "Against baseline.jsonl: +1.1 points" in page
     assert "178-5a0b11ce" in page
@@ -84,8 +87,8 @@ def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_la
 def test_a_gate_without_a_baseline_file_has_its_checks_alone() -> None:
     page = render(gated(sample_comparison(), Gate(mode="improve")))
 
-    assert "**Gate passed** (exit code 0)." in page
-    assert re.search(r"\d+ checks? of the gate", page)
+    assert "**Gate passed** improve, exit code 0:" in page
+    assert re.search(r"\d+ checks?; the first of error", page)
 
 
 def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
@@ -116,7 +119,7 @@ def test_no_text_makes_markup_mentions_anybody_or_links_anywhere() -> None:
     assert not re.search(r"@\w|#\d|://\w", outside)
     assert "**b**" not in outside
     assert "[a](b)" not in outside
-    assert page.count("<details>") == page.count("</details>") == 3
+    assert page.count("<details>") == page.count("</details>") > 3
 
 
 def test_no_text_breaks_out_of_its_table() -> None:

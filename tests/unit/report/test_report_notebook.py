@@ -22,9 +22,10 @@ def test_a_notebook_shows_verdict_contenders_and_gate() -> None:
     comparison = gated(sample_comparison(), Gate(mode="improve"))
     shown = comparison._repr_html_()
 
-    assert comparison.summary in shown
-    assert 4 == shown.count('<th scope="row"')
-    assert "Gate improve: passed" in shown
+    assert "BETTER  tuned 0.583 vs few-shot 0.117: +46.7 points" in shown
+    names = [each.name for each in comparison.contenders]
+    assert all(f">{name} <small>" in shown for name in names)
+    assert "<b>Gate passed</b> improve" in shown
 
 
 def test_it_is_small_and_needs_neither_style_sheet_nor_script_nor_network() -> None:

@@ -9,7 +9,11 @@ from rich.console import Console, RenderableType
 from sample_comparison import VERDICTS, contrast, infested, measured, sample_comparison
 
 from unitune.evaluate.results import GateResult
-from unitune.report import terminal, words
+from unitune.render import terminal
+from unitune.render.sections import Interval
+from unitune.report import words
+from unitune.report.charts import PERCENT
+from unitune.report.comparison import describe
 
 
 def printed(renderable: RenderableType, width: int = 80, *, colour: bool = False) -> str:
@@ -25,7 +29,7 @@ def printed(renderable: RenderableType, width: int = 80, *, colour: bool = False
 
 
 def test_the_verdict_stands_first_with_scores_difference_and_interval() -> None:
-    first = printed(terminal.verdict_lines(sample_comparison())).splitlines()[0]
+    first = printed(terminal.view(describe(sample_comparison()))).splitlines()[0]
 
     assert (
         "BETTER  tuned 0.583 vs few-shot 0.117: +46.7 points [38.6, 54.4] (95 %)" == first.rstrip()
@@ -34,7 +38,7 @@ def test_the_verdict_stands_first_with_scores_difference_and_interval() -> None:
 
 def test_the_second_line_has_the_figures_behind_it() -> None:
     comparison = sample_comparison()
-    second = printed(terminal.verdict_lines(comparison)).splitlines()[1]
+    second = printed(terminal.view(describe(comparison))).splitlines()[1]
 
     expected = f"n=180, 88 gained / 4 lost, p={comparison.p_value:.2g}, margin ±5 points"
     assert expected == second.strip()
@@ -43,7 +47,7 @@ def test_the_second_line_has_the_figures_behind_it() -> None:
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_every_verdict_is_also_said_in_words(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
-    output = " ".join(printed(terminal.verdict_lines(comparison)).split())
+    output = " ".join(printed(terminal.view(describe(comparison))).split())
 
     assert output.startswith(verdict.upper())
     assert words.headline(comparison) in output
@@ -52,28 +56,30 @@ def test_every_verdict_is_also_said_in_words(verdict: str) -> None:
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_everything_fits_80_columns(verdict: str, tmp_path: Path) -> None:
     comparison = sample_comparison(VERDICTS[verdict], errors=3)
-    output = printed(terminal.comparison_view(comparison, tmp_path))
+    output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]))
 
     assert 80 >= max(map(cell_len, output.splitlines()))
 
 
 def test_without_a_terminal_there_is_no_escape_sequence(tmp_path: Path) -> None:
-    assert "\x1b" not in printed(terminal.comparison_view(sample_comparison(), tmp_path))
+    assert "\x1b" not in printed(
+        terminal.view(describe(sample_comparison()), [tmp_path / "report.html"])
+    )
 
 
 def test_without_colour_a_terminal_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    output = printed(terminal.verdict_lines(sample_comparison()), colour=True)
+    output = printed(terminal.view(describe(sample_comparison())), colour=True)
 
     assert "\x1b[1mBETTER\x1b[0m" in output  # bold is no colour
 
 
 def test_each_contender_has_a_row_with_its_score_interval_errors_tokens_and_seconds() -> None:
-    output = printed(terminal.comparison_table(sample_comparison(errors=3)))
-    (row,) = (line.split() for line in output.splitlines() if line.startswith("few-shot"))
+    output = printed(terminal.view(describe(sample_comparison(errors=3))))
+    (row,) = (line.split() for line in output.splitlines() if line.startswith("few-shot  "))
 
-    assert ["few-shot", "11.7", "%", "7.8-17.2"] == row[:4]
-    assert ["3", "739", "1.50", "0.0312"] == row[5:]
+    assert ["11.7", "3", "712", "+", "27", "1.50", "0.0312"] == row[2:]
+    assert "7.8\u201317.2" in output
 
 
 def test_other_metrics_slices_references_and_confusions_are_short_tables(tmp_path: Path) -> None:
@@ -85,11 +91,11 @@ def test_other_metrics_slices_references_and_confusions_are_short_tables(tmp_pat
             "references": (contrast("v1"),),
         }
     )
-    output = printed(terminal.comparison_view(comparison, tmp_path))
+    output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]))
 
     assert max(map(len, output.splitlines())) <= 80
     rows = [" ".join(line.split()) for line in output.splitlines()]
-    figures = "25.0 % 75.0 % +50.0 40.0 to 62.5 0.009"
+    figures = "+50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009"
     assert {f"{name} {figures}" for name in ("json_valid", "language = 0", "v1")} <= set(rows)
     assert "… 3 more in the report" in rows
     assert "language = 12" not in output
@@ -99,40 +105,31 @@ def test_other_metrics_slices_references_and_confusions_are_short_tables(tmp_pat
 def test_cut_answers_have_a_column_of_their_own_where_there_are_any() -> None:
     comparison = sample_comparison()
     cut = tuple(each.model_copy(update={"cut": 7}) for each in comparison.contenders)
-    output = printed(terminal.comparison_table(comparison.model_copy(update={"contenders": cut})))
+    output = printed(terminal.view(describe(comparison.model_copy(update={"contenders": cut}))))
     (row,) = (line.split() for line in output.splitlines() if line.startswith("tuned"))
 
-    assert ["0", "7", "123"] == row[5:8]
-    assert "cut" not in printed(terminal.comparison_table(comparison))
-
-
-def test_the_price_column_is_absent_when_nothing_has_a_price() -> None:
-    comparison = sample_comparison()
-    free = tuple(result.model_copy(update={"usd": None}) for result in comparison.contenders)
-    output = printed(terminal.comparison_table(comparison.model_copy(update={"contenders": free})))
-
-    assert "USD" in printed(terminal.comparison_table(comparison))
-    assert "USD" not in output
+    assert ["0", "7", "96"] == row[3:6]
+    assert "Cut" not in printed(terminal.view(describe(comparison)))
 
 
 @pytest.mark.parametrize(
-    ("bar", "drawing"),
+    ("interval", "drawing"),
     [
-        (terminal.IntervalBar(0.5, 0.25, 0.75), "·····━━━━━●━━━━━·····"),
-        (terminal.IntervalBar(0.0, 0.0, 0.1), "●━━··················"),
-        (terminal.IntervalBar(1.0, 0.9, 1.0), "··················━━●"),
+        (Interval(50, 25, 75), "····━━━━━●━━━━━····"),
+        (Interval(0, 0, 10), "●━━················"),
+        (Interval(100, 90, 100), "················━━●"),
     ],
 )
-def test_a_bar_is_drawn_to_scale(bar: terminal.IntervalBar, drawing: str) -> None:
-    assert drawing == printed(bar, width=21).rstrip("\n")
+def test_a_bar_is_drawn_to_scale(interval: Interval, drawing: str) -> None:
+    assert drawing == terminal.bar(PERCENT, interval).plain
 
 
 def test_the_gate_has_a_line_of_its_own() -> None:
     gate = GateResult(mode="improve", passed=False, exit_code=3, reason="inconclusive")
     comparison = sample_comparison().model_copy(update={"gate": gate})
 
-    assert "Gate improve: not passed (exit code 3). inconclusive" in printed(
-        terminal.verdict_lines(comparison)
+    assert "Gate not passed: improve, exit code 3: inconclusive" in printed(
+        terminal.view(describe(comparison))
     )
 
 
@@ -145,7 +142,7 @@ def test_files_that_exist_are_named_whole_however_long_their_path(
     monkeypatch.chdir(elsewhere)
     (folder / "report.html").touch()
 
-    output = printed(terminal.comparison_view(sample_comparison(), folder))
+    output = printed(terminal.view(describe(sample_comparison()), [folder / "report.html"]))
 
     assert str(folder / "report.html") in output.replace("\n", "")
     assert "verdict.json" not in output
@@ -157,14 +154,14 @@ def test_files_below_the_current_folder_are_named_from_there(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.html").touch()
 
-    output = printed(terminal.comparison_view(sample_comparison(), tmp_path))
+    output = printed(terminal.view(describe(sample_comparison()), [tmp_path / "report.html"]))
 
     assert "report.html" == output.splitlines()[-1].strip()
 
 
 def test_texts_are_no_markup_and_control_the_terminal_in_nothing(tmp_path: Path) -> None:
     comparison = infested(sample_comparison(), "[red]\x1b[2J\u202e\r")
-    output = printed(terminal.comparison_view(comparison, tmp_path), width=200)
+    output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]), width=200)
 
     assert "tuned[red]\ufffd[2J\ufffd\ufffd" in output
     assert not any(character in output for character in "\x1b\u202e\r")

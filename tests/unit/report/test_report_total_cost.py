@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from decimal import Decimal
 
 import pytest
@@ -11,8 +12,9 @@ from sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
 from unitune.cost.spread import Spread
+from unitune.render.terminal import view
 from unitune.report import total_cost as words
-from unitune.report.total_cost import total_cost_view
+from unitune.report.total_cost import describe
 from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 
@@ -29,7 +31,7 @@ def unpriced() -> TotalCost:
 def printed(found: TotalCost, width: int) -> str:
     console = Console(width=width, highlight=False, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(total_cost_view(found))
+        console.print(view(describe(found)))
     return capture.get()
 
 
@@ -133,6 +135,7 @@ def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
 def test_a_notebook_shows_totals_and_notes_in_a_table() -> None:
     found = example_cost()
     shown = found._repr_html_()
-    assert shown.count("<tr>") == len(found.columns) + len(found.notes)
-    assert "<b>triage on azure, 10,000 requests a month, 10.6 months</b>" in shown
-    assert str(found).startswith("triage on azure, 10,000 requests a month, 10.6 months\nprompted")
+    assert "<b>triage: Tuning does not pay at 10,000 requests a month</b>" in shown
+    assert all(note in html.unescape(shown) for note in found.notes)
+    assert "total, 10.6 months" in shown
+    assert str(found).startswith("triage  sft of gpt-4.1-mini-2025-04-14 on azure  10,000 requests")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from unitune.backends.protocol import Event
-from unitune.report.curves import drawn_curve, drawn_rates
-from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, curve_text
+from unitune.render.charts import drawn_curve, drawn_rates
+from unitune.render.terminal_curves import LEAST_WIDTH, RATE_ROWS, curve_text
 from unitune.run.curves import Curve, curve_of
 
 CURVE = Curve(

@@ -276,9 +276,9 @@ def test_a_notebook_session_runs_in_its_own_loop(workplace: Path) -> None:
     assert ("6", "8") == names["texts"]
     assert "better" == names["comparison"].verdict
     check, plan, comparison = (each._repr_html_() for each in names["shown"])
-    assert "train.jsonl: 64 rows" in check
-    assert "34 train, 30 validation, 16 test" in plan
-    assert "better: tuned minus zero-shot is +100.0 points" in comparison
+    assert "64 rows: 34 to train on" in check
+    assert "34 to train on, 30 to choose prompts on, 16 to test on" in plan
+    assert "BETTER  tuned 1.000 vs zero-shot 0.000: +100.0 points" in comparison
     assert (workplace / names["page"]).exists()
 
 

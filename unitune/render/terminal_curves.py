@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from unitune.report.curves import Axis, DrawnCurve, short_number
+from unitune.render.charts import Axis, DrawnCurve, short_number
 
 # About so many, as the numbers at the left are the same number of rows apart
 ROWS, RATE_ROWS = 9, 4

@@ -1,4 +1,4 @@
-"""Figures by step or by rows, ready to be drawn: on pages, in reports, in a terminal."""
+"""Charts as values: curves by step or rows, an interval with its margin, a strip of cases."""
 
 from __future__ import annotations
 
@@ -186,3 +186,33 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> tuple[Point, ..
         Point(fmean(point.step for point in run), fmean(point.value for point in run))
         for run in runs
     )
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalChart:
+    """A difference with its interval, over the zone of differences that do not matter."""
+
+    axis: Axis
+    value: float
+    low: float
+    high: float
+    margin: float
+    title: str
+    description: str
+
+
+class Stroke(NamedTuple):
+    """A line of the strip: its place among the cases, how many it stands for, its length to 1."""
+
+    at: float
+    cases: int
+    length: float
+
+
+class CaseStrip(NamedTuple):
+    """Cases gained and lost, in their order; a stroke stands for `step` cases."""
+
+    cases: int
+    step: int
+    gained: tuple[Stroke, ...]
+    lost: tuple[Stroke, ...]

@@ -62,6 +62,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def gigabytes(count: int) -> str:
+    """Return bytes in GB (10⁹ bytes)."""
+    return f"{count / 1e9:.1f} GB"
+
+
 def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
     """Return a total divided by the cases; a dash when it is not known."""
     return "\u2013" if total is None or n == 0 else show(total / n)
@@ -82,6 +87,6 @@ def usd_range(usd: Spread | None) -> str:
 
 
 def typeset(text: str) -> str:
-    """Return text of ours for print, with minus signs and percent signs that never stand alone."""
+    """Return a text for print, with minus signs and no space that splits a percentage."""
     with_minus = _HYPHEN_BEFORE_NUMBER.sub("\u2212", text)
     return _SPACE_BEFORE_PERCENT.sub("\u202f", with_minus)

@@ -1,0 +1,1 @@
+"""Draw documents in a terminal, as Markdown and as HTML from one list of sections."""

@@ -1,0 +1,89 @@
+"""Draw documents as HTML: whole pages, and fragments for notebooks.
+
+A page requests nothing: it contains its style and script, and a content security policy that names
+their hashes blocks all others, so a model's answer can only be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import cast
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from unitune.render import typography
+from unitune.render.charts import short_number
+from unitune.render.sections import SEVERITY_TONES, Document, text_of
+from unitune.security.json_fields import whole_text
+
+PACKAGE = "unitune.render"
+LONG_TEXT = 90  # characters of a cell's further text; of longer ones the beginning is shown
+
+
+def render(document: Document) -> str:
+    """Return a document as one HTML page that needs no other file and no network."""
+    template = environment().get_template("document.html.j2")
+    return page(template, resource("style.css"), document=document)
+
+
+def fragment(document: Document) -> str:
+    """Return a document for a notebook: tables and sentences without style sheet or script."""
+    return whole_text(environment().get_template("fragment.html.j2").render(document=document))
+
+
+def page(template: Template, style: str, **values: object) -> str:
+    """Return a template as one HTML page that needs no other file and no network."""
+    values |= {"style": Markup(style), "policy": policy(style)}  # noqa: S704 - our own style
+    return whole_text(template.render(**values))
+
+
+@cache
+def environment(*packages: str) -> Environment:
+    """Return the templates of packages and of this one, which escape every value."""
+    loaders = [PackageLoader(name, package_path="") for name in (*packages, PACKAGE)]
+    environment = Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cast("dict[str, object]", environment.filters).update(
+        typeset=typography.typeset, short_number=short_number, cell=text_of, slug=slug, kind=_kind
+    )
+    cast("dict[str, object]", environment.globals).update(
+        typography=typography, long_text=LONG_TEXT, severity_tones=SEVERITY_TONES
+    )
+    return environment
+
+
+def _kind(part: object) -> str:
+    return type(part).__name__
+
+
+def slug(title: str) -> str:
+    """Return a title as the id of a section."""
+    return re.sub("[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+
+
+def resource(name: str, package: str = PACKAGE) -> str:
+    """Return the text of a file of a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def policy(style: str, script: str = "") -> str:
+    """Return the content security policy that lets this style and this script run, and no other."""
+    scripts = f"; script-src '{_hash(script)}'" if script else ""
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src '{_hash(style)}'{scripts}"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,55 @@
+"""Find the description of any document, for what notebooks and `print` show of it."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+from unitune.data.report import DataReport
+from unitune.evaluate.results import Comparison
+from unitune.job.job import Job
+from unitune.planning.plan import Plan
+from unitune.render import html as html_renderer
+from unitune.render import terminal
+from unitune.render.sections import Document, Fact, Facts, Section
+from unitune.report import checked, comparison, plan, run_document, total_cost
+from unitune.run.handle import Run
+from unitune.tco.documents import TotalCost
+from unitune.workspace import yaml_file
+
+
+def draw(document: object, *, html: bool) -> str:
+    """Return a document as HTML for a notebook, or as text."""
+    described = describe(document)
+    return html_renderer.fragment(described) if html else terminal.text(described)
+
+
+def describe(document: object) -> Document:
+    """Return a document as a reader sees it.
+
+    Raises:
+        TypeError: The value is not a document.
+    """
+    match document:
+        case Comparison():
+            return comparison.describe(document)
+        case Plan():
+            return plan.describe(document)
+        case TotalCost():
+            return total_cost.describe(document)
+        case DataReport():
+            return checked.describe(document)
+        case Run():
+            return run_document.describe(document)
+        case Job():
+            return _job(document)
+        case _:
+            raise TypeError(f"{type(document).__name__} is not a document")
+
+
+def _job(job: Job) -> Document:
+    content = job.model_dump(mode="json", exclude_defaults=True)
+    texts = {key: yaml_file.dump({key: value}) for key, value in content.items() if key != "name"}
+    facts = [Fact(key, dedent(text.removeprefix(f"{key}:")).strip()) for key, text in texts.items()]
+    return Document(
+        "A fine-tuning job", (f"Job {job.name}",), sections=(Section("", [Facts(facts)]),)
+    )

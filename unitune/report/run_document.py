@@ -1,0 +1,190 @@
+"""Describe a run: how far its training has come, its plan and bill, and what identifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from unitune.backends.protocol import PUSHED, Event, State
+from unitune.errors import UnreadableRecord
+from unitune.ledger import Ledger
+from unitune.render.sections import (
+    Bullets,
+    Cell,
+    Document,
+    Fact,
+    Facts,
+    Folded,
+    Part,
+    Section,
+    Tone,
+)
+from unitune.render.typography import dollars, duration, usd_range
+from unitune.report.charts import training_figures
+from unitune.report.plan import cost_table
+from unitune.report.runs import (
+    billed,
+    differences,
+    duplicate_lines,
+    is_interrupted,
+    lineage_facts,
+    registered_names,
+    spent_so_far,
+)
+from unitune.run.curves import Curve, curve_of
+from unitune.run.handle import Run
+from unitune.workspace.home import home
+
+TONES: dict[State, Tone] = {
+    State.SUCCEEDED: "good",
+    State.FAILED: "bad",
+    State.UNCERTAIN: "bad",
+    State.CANCELLED: "quiet",
+}
+
+
+def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "") -> Document:
+    """Return a run as a reader sees it.
+
+    Args:
+        run: Any run.
+        events: Its events; None: they are read.
+        problem: Why its state may be out of date.
+    """
+    events = run.events() if events is None else events
+    notes = (run.worse_than_start, problem, *duplicate_lines(run))
+    error = Cell("Failed" if run.state is State.FAILED else "Unclear", run.error or "", "bad")
+    provenance = Folded("Provenance: keys and fingerprints", [Facts([*_provenance(run)])], True)
+    attempt = [f"attempt {run.attempt}"] if run.attempt > 1 else []
+    return Document(
+        title=f"{run.name}: {state_words(run)}",
+        about=(run.id, f"{run.base_model} on {run.backend_name}", *attempt),
+        tone=tone(run),
+        state=error if run.error else None,
+        notes=tuple(note for note in notes if note),
+        sections=(
+            Section("The training", [*_training(run, events)]),
+            *_money(run),
+            Section("Settings and files", [Facts([*_settings(run, events)]), provenance]),
+        ),
+    )
+
+
+def tone(run: Run) -> Tone:
+    """Return how the state of a run looks."""
+    if is_interrupted(run):
+        return "bad"
+    return "doubtful" if run.worse_than_start else TONES.get(run.state, "")
+
+
+def state_words(run: Run) -> str:
+    """Return the state of a run, in the backend's word too where that is another."""
+    if is_interrupted(run):
+        return run.raw
+    worse = ", worse than before the training" if run.worse_than_start else ""
+    return f"{run.state}{worse}{f' ({run.raw})' if run.raw not in ('', run.state) else ''}"
+
+
+def progress(run: Run, events: Sequence[Event]) -> tuple[str, str]:
+    """Return the steps made so far, and the time left; empty where they are not known."""
+    step = _last_step(events)
+    if step is None or (done := step.number("step")) is None:
+        return "", ""
+    steps, left = step.number("steps"), step.number("seconds_left")
+    time_left = f"{duration(left)} left" if left is not None and not run.state.ended else ""
+    return f"{done:,.0f}{f' of {steps:,.0f}' if steps else ''}", time_left
+
+
+def _last_step(events: Sequence[Event]) -> Event | None:
+    return next((event for event in reversed(events) if event.kind == "step"), None)
+
+
+def cost(run: Run) -> str:
+    """Return what a run has cost, or was estimated to; empty where nothing is on record."""
+    try:
+        if (bill := run.reconciliation) is not None:
+            return "unknown" if bill.usd is None else dollars(bill.usd)
+        return "" if run.estimate is None else usd_range(run.estimate.launch_usd)
+    except UnreadableRecord:
+        return "unreadable"
+
+
+def _training(run: Run, events: Sequence[Event]) -> Iterator[Part]:
+    curve = curve_of(events)
+    yield Facts([*training_facts(run, events, curve)], "figures")
+    if curve is not None:
+        yield from training_figures(curve)
+
+
+def training_facts(run: Run, events: Sequence[Event], curve: Curve | None) -> Iterator[Fact]:
+    """Yield the figures of a training, each with what it means."""
+    step, live = _last_step(events), not run.state.ended
+    done, left = progress(run, events)
+    if done:
+        yield Fact("Steps", done, left)
+    if curve is not None:
+        first, last = curve.values[0], curve.values[-1]
+        yield Fact(f"Training {curve.figure}", f"{last:.3f}", f"{first:.3f} at the first step")
+        if validated := curve.validation_values:
+            best = max(validated) if curve.figure == "reward" else min(validated)
+            figure = f"Validation {curve.figure}"
+            yield Fact(figure, f"{validated[-1]:.3f}", f"{best:.3f} at its best")
+        if curve.kept_step is not None:
+            why = [str(each.data.get("text", "")) for each in events if "kept_step" in each.data]
+            yield Fact("Step kept", f"{curve.kept_step:,}", why[-1])
+    if live and step and (speed := step.number("tokens_per_second")):
+        yield Fact("Tokens a second", f"{speed:,.0f}")
+    if usd := cost(run):
+        spent = spent_so_far(step, run.estimate) if live and step else ""
+        yield Fact("Estimated cost" if live else "Cost", usd, spent and f"{spent} so far")
+    seconds = ((datetime.now(UTC) if live else run.updated) - run.created).total_seconds()
+    since = f"since {run.created.astimezone():%Y-%m-%d %H:%M}"
+    yield Fact("Running for" if live else "Took", duration(seconds), since)
+
+
+def _money(run: Run) -> Iterator[Section]:
+    try:
+        estimate, bill = run.estimate, run.reconciliation
+    except UnreadableRecord:
+        return
+    if estimate is None and bill is None:
+        return
+    facts = [Fact("Estimated", usd_range(estimate.launch_usd))] if estimate else []
+    if bill is not None:
+        facts.append(Fact("Billed", billed(bill)))
+        if difference := differences(bill):
+            facts.append(Fact("Difference", difference))
+    else:
+        facts.append(Fact("Billed", "not before the run has ended"))
+    parts: list[Part] = [Facts(facts)]
+    if estimate is not None:
+        because = Folded("What the estimate rests on", [Bullets(estimate.assumptions)], True)
+        parts += [cost_table(estimate, on_page=True), because]
+    yield Section("Plan and bill", parts)
+
+
+def _settings(run: Run, events: Sequence[Event]) -> Iterator[Fact]:
+    yield from lineage_facts(run)
+    if run.job_id and not Path(run.job_id).is_absolute():
+        yield Fact(f"Job at {run.backend_name}", run.job_id)
+    if run.tuned_model is not None:
+        yield Fact("Tuned model", run.tuned_model.name)
+    if names := registered_names(run):
+        yield Fact("Version", ", ".join(names))
+    if pushes := pushes_of(events):
+        yield Fact("Pushed", "\n".join(pushes))
+    yield Fact("Files", str(run.folder))
+
+
+def _provenance(run: Run) -> Iterator[Fact]:
+    yield Fact("Launch key", run.launch_key)
+    yield Fact("Training fingerprint", run.fingerprint)
+    for name, upload in Ledger(home()).uploads(run.id).items():
+        yield Fact(name, f"sha256 {upload.sha256}")
+
+
+def pushes_of(events: Sequence[Event]) -> list[str]:
+    """Return where a run's model was sent, in words."""
+    pushed = (str(event.data.get("text")) for event in events if event.key.startswith(PUSHED))
+    return [text.removeprefix("pushed to ") for text in pushed]
