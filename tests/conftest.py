@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,12 +117,21 @@ def _remove(folder: str, process: int) -> None:
         shutil.rmtree(folder)
 
 
-# Tests neither read nor change the user's configuration or a ledger in the working directory.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="unitune-config-")
-atexit.register(_remove, os.environ["XDG_CONFIG_HOME"], os.getpid())
+# Tests neither read nor change the user's configuration, the user's state folder or files in the
+# working directory.
+USER_FOLDERS = tempfile.mkdtemp(prefix="unitune-user-")
+atexit.register(_remove, USER_FOLDERS, os.getpid())
+os.environ["XDG_CONFIG_HOME"] = f"{USER_FOLDERS}/config"
+os.environ["XDG_STATE_HOME"] = f"{USER_FOLDERS}/state"
 os.environ.pop("UNITUNE_DIR", None)
 EMPTY_FOLDER = tempfile.mkdtemp(prefix="unitune-tests-")
 atexit.register(_remove, EMPTY_FOLDER, os.getpid())
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Give each test a state folder of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", f"{USER_FOLDERS}/state/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +152,8 @@ class Quickstart:
 
     folder: Path
     """Where the command ran; holds bank-intents/ and .unitune/."""
+    state: Path
+    """State folder with the ledger."""
     run: dict[str, Any]
     verdict: dict[str, Any]
     output: str
@@ -204,4 +216,6 @@ def quickstart(
     )
     run = json.loads(listed.stdout)["runs"][0]
     verdict = next(Path(run["folder"]).rglob("verdict.json"))
-    return Quickstart(folder, run, json.loads(verdict.read_text()), done.stdout + done.stderr)
+    state = Path(guarded_environment["XDG_STATE_HOME"], "unitune")
+    output = done.stdout + done.stderr
+    return Quickstart(folder, state, run, json.loads(verdict.read_text()), output)

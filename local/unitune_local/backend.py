@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -238,7 +239,9 @@ def _existing(job_id: str) -> JobFolder:
     folder = JobFolder(Path(job_id))
     if not folder.spec.exists():
         raise BackendError(
-            f"there is no local training in {job_id!r}: it has no {folder.spec.name}. "
-            "Was the run's folder moved or deleted?"
+            f"the training's folder {job_id} does not exist: it was deleted or moved with its "
+            "project. If you moved the project, run the command in its new folder. If you deleted "
+            "it, cancel the run.",
+            status=HTTPStatus.GONE,
         )
     return folder

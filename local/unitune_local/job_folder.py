@@ -91,7 +91,11 @@ class JobFolder:
             text = (self.path / "result.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
-        return Result.model_validate_json(text)
+        result = Result.model_validate_json(text)
+        if result.model is not None and self.adapter.is_dir():  # its project may have been moved
+            here = result.model.model_copy(update={"name": str(self.adapter)})
+            return result.model_copy(update={"model": here})
+        return result
 
     def finish(self, result: Result) -> None:
         """Write down how the training ended, at once and for good."""

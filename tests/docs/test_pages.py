@@ -188,7 +188,7 @@ def walk(
 ) -> Iterator[Walk]:
     page = request.node.callspec.params["page"]
     with contextlib.ExitStack() as stack:
-        environment = dict(guarded_environment)
+        environment = guarded_environment | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"]}
         if page in TRAINS:
             request.getfixturevalue("default_model")
         else:

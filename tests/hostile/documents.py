@@ -161,7 +161,6 @@ def own_files(draw: st.DrawFn) -> Attempt:
         ("keys",),
         ("keys", "allow", "http://127.0.0.1:2", "OTHER_KEY"),
         ("keys", "remove", "http://127.0.0.1:1"),
-        ("trust", "home"),
         ("run", "job.yaml", "--quiet", "--backend", "fake"),
         ("compare", "job.yaml", "--quiet"),
         ("plan", "job.yaml"),

@@ -66,6 +66,7 @@ def walk(
     folder = tmp_path_factory.mktemp("leaving")
     shutil.copy(quickstart.folder / "bank-intents" / "test.jsonl", folder)
     shutil.copytree(quickstart.folder / ".unitune", folder / ".unitune")
+    shutil.copytree(quickstart.state, folder / ".unitune", dirs_exist_ok=True)
     cases = enumerate(load(folder / "test.jsonl"))
     replies = {
         case.prompt[-1].text: case.answer or "" if number % 10 < RIGHT_OF_TEN else "{}"
@@ -78,7 +79,7 @@ def walk(
             tuned_by_other_means(server, quickstart.folder / "bank-intents" / "train.jsonl"),
             {
                 **guarded_environment,
-                "UNITUNE_DIR": str(folder / ".unitune"),  # a copy is used only where it is named
+                "UNITUNE_DIR": str(folder / ".unitune"),
                 "OPENAI_BASE_URL": f"{server.url}/v1",
                 "OPENAI_API_KEY": KEY,
             },

@@ -243,6 +243,8 @@ def _comparison(ledger: Ledger, run: Run, model: TunedModel) -> tuple[Comparison
     comparison, records = newest_of_run(run.id), gate_records(ledger, ledger.record(run.id))
     is_gone = records and not history_folder(records[0].comparison).is_dir()
     elsewhere = records[0].text if is_gone else ""
+    if records and not is_gone:
+        refuse_changed_files(records[0], is_shared=ledger.is_shared)
     judged = next(
         (each for each in records if comparison and each.comparison == comparison.id), None
     )

@@ -71,7 +71,6 @@ def comparisons(
 
 def _list(limit: int | None, *, everything: bool, json: bool) -> None:
     from unitune.evaluate.history import SHOWN_COMPARISONS, comparison_ids, comparison_listing
-    from unitune.workspace.home import home
 
     listed, unreadable = comparison_listing(None if everything else limit or SHOWN_COMPARISONS)
     shown = len(listed) + len(unreadable)
@@ -85,7 +84,7 @@ def _list(limit: int | None, *, everything: bool, json: bool) -> None:
             {"schema_version": 1, "comparisons": shown_ones, "unreadable": messages, **counts}
         )
     elif not shown:
-        console().print(f"No comparisons yet in {home()}. Make one: unitune compare unitune.yaml")
+        console().print("No comparisons in this project yet. Run: unitune compare unitune.yaml")
     else:
         _print_list(listed)
         if total > shown:
@@ -100,7 +99,7 @@ def _print_list(listed: list[Comparison]) -> None:
     from unitune.report.terminal import COLOURS
     from unitune.report.typography import counted, dollars, interval, percent, points
     from unitune.report.words import contender
-    from unitune.workspace.home import COMPARISONS, home
+    from unitune.workspace.home import COMPARISONS, artifacts
 
     headings = ("comparison", "candidate, baseline", "", "difference", "verdict")
     table = new_table(*headings, right=("",), fold=headings[:2])
@@ -117,7 +116,9 @@ def _print_list(listed: list[Comparison]) -> None:
             Text.assemble((each.verdict, COLOURS[each.verdict]), f"\n{gate}\n{cost}\n"),
         )
     print_table(table)
-    console().print(f"Reports: {home() / COMPARISONS}/ID/report.html", soft_wrap=True, style="dim")
+    console().print(
+        f"Reports: {artifacts() / COMPARISONS}/ID/report.html", soft_wrap=True, style="dim"
+    )
 
 
 def _when(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Commands about this installation: doctor, trust, keys."""
+"""Commands about this installation: doctor, notify, keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -58,11 +57,12 @@ def doctor(*, json: Json = False) -> None:
     from unitune.backends import registry
     from unitune.cli.deployments import unwatched
     from unitune.run.deploying import without_reaper
-    from unitune.workspace.home import home
+    from unitune.workspace.home import artifacts, home
 
-    ledger, ledger_problem, warnings = None, None, list[str]()
+    ledger = project = ledger_problem = None
+    warnings = list[str]()
     try:
-        ledger = str(home())
+        ledger, project = str(home()), str(artifacts())
     except UserError as error:
         ledger_problem = str(error)
     else:
@@ -80,10 +80,19 @@ def doctor(*, json: Json = False) -> None:
     }
     backends = [_backend_status(name) for name in registry.backend_names() if name != "fake"]
     if json:
-        state = {"ledger": ledger, "ledger_problem": ledger_problem, "warnings": warnings}
-        print_json({"schema_version": 1, **installation, **state, "backends": backends})
+        state = {"ledger": ledger, "project": project, "ledger_problem": ledger_problem}
+        print_json(
+            {
+                "schema_version": 1,
+                **installation,
+                **state,
+                "warnings": warnings,
+                "backends": backends,
+            }
+        )
         return
-    console().print(facts({**installation, "ledger": ledger or ledger_problem or ""}))
+    folders = {"ledger": ledger or ledger_problem or "", "project": project or ""}
+    console().print(facts({**installation, **folders}))
     for warning in warnings:
         console().print(f"\n{warning}", soft_wrap=True)
     for backend in backends:
@@ -108,23 +117,6 @@ def _backend_status(name: str) -> BackendStatus:
     except UnituneError as error:
         return BackendStatus(name, ready=False, problem=str(error))
     return BackendStatus(name, ready=True, facts={"needs": "\n".join(needs)} if needs else {})
-
-
-def trust(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="The folder, here or wherever it is.")
-    ] = Path(".unitune"),
-) -> None:
-    """Use a .unitune folder that was moved, or came from elsewhere; check its content first.
-
-    It decides which jobs and deployments are ended with your keys.
-
-    [dim]$ unitune trust .unitune[/dim]
-    """
-    from unitune.workspace.trust import accept
-
-    accept(folder)
-    console().print(f"{folder.absolute()} is used from now on.")
 
 
 @keys.callback()

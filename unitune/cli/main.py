@@ -42,7 +42,7 @@ from unitune.cli.export import card, export, push, track
 from unitune.cli.imports import import_sources
 from unitune.cli.init import init
 from unitune.cli.jobs import quickstart, run
-from unitune.cli.machine import doctor, keys, notify, trust
+from unitune.cli.machine import doctor, keys, notify
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.models import base_models, checkpoints, download
 from unitune.cli.os_errors import explained, first
@@ -118,7 +118,7 @@ _add("Its runs", runs, show, watch, pause, cancel, resume, chat, serve)
 _add("Its runs", export, card, push, track, delete, ui)
 _add("Registered models", models, register, promote, rollback, verify, unalias)
 _add("At vendors", deploy, undeploy, deployments, checkpoints, download)
-_add("This machine", audit, doctor, notify, trust, schema)
+_add("This machine", audit, doctor, notify, schema)
 app.add_typer(base_models, rich_help_panel="This machine")
 app.add_typer(keys, rich_help_panel="This machine")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unitune.cli.run_view import RunView
     from unitune.run.run import Run
 
-All = Annotated[bool, typer.Option("--all", help="Every run.")]
+All = Annotated[bool, typer.Option("--all", help="All runs of all projects.")]
 
 
 def runs(
@@ -35,24 +35,24 @@ def runs(
     all_runs: All = False,
     json: Json = False,
 ) -> None:
-    """List the newest runs, the newest first.
+    """List this project's runs, the newest first.
 
-    Those on this machine as they stand now, those at vendors as they were last seen (`unitune
-    watch --all`).
+    Runs on this machine are shown as they are now, runs at vendors as they were last seen. To
+    update those, run `unitune watch --all`.
 
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
     from unitune.run.run import SHOWN_RUNS, run_count, run_listing
     from unitune.run.watching import refresh_local
-    from unitune.workspace.home import home
 
     if all_runs and limit is not None:
         raise UserError("give --limit N or --all, not both.")
-    listed, unreadable = run_listing(None if all_runs else limit or SHOWN_RUNS)
+    most = None if all_runs else limit or SHOWN_RUNS
+    listed, unreadable = run_listing(most, everywhere=all_runs)
     refresh_local(listed)
     shown = len(listed) + len(unreadable)
-    total = max(run_count(), shown)
+    total = max(run_count(everywhere=all_runs), shown)
     if json:
         views, problems = _views(listed)
         unreadable += problems
@@ -60,11 +60,13 @@ def runs(
         messages = list(map(str, unreadable))
         print_json({"schema_version": 1, "runs": views, "unreadable": messages, **counts})
     elif not shown:
-        console().print(f"No runs yet in {home()}. Start one: unitune run unitune.yaml")
+        others = run_count(everywhere=True)
+        more = f" Of other projects: {others:,} (unitune runs --all)." if others else ""
+        console().print(f"No runs in this project yet. Start one: unitune run unitune.yaml{more}")
     else:
-        _print_runs(listed)
+        _print_runs(listed, projects=all_runs)
         if total > shown:
-            console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N, or --all.")
+            console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N.")
     for problem in unreadable:
         aside().print(str(problem))
     if unreadable:
@@ -83,7 +85,7 @@ def _views(runs: list[Run]) -> tuple[list[RunView], list[UnreadableRecord]]:
     return views, problems
 
 
-def _print_runs(runs: list[Run]) -> None:
+def _print_runs(runs: list[Run], *, projects: bool) -> None:
     from unitune.cli.run_view import state_text
 
     table = new_table("run", "job", "state", "backend", "base model", "started")
@@ -91,9 +93,12 @@ def _print_runs(runs: list[Run]) -> None:
     for run in runs:
         state, started = state_text(run), f"{run.created.astimezone():%Y-%m-%d %H:%M}"
         base = f"{run.base_model} after {run.start}" if run.start else run.base_model
-        table.add_row(run.id, run.name, state, run.backend_name, base, started)
+        name = run.name
+        if projects:
+            name += f"\n{run.folder.parents[1].parent}"
+        table.add_row(run.id, name, state, run.backend_name, base, started)
         model = (f"\n{base}, {run.backend_name}", "dim")
-        narrow.add_row(run.id, Text.assemble(run.name, model), state, started[5:])
+        narrow.add_row(run.id, Text.assemble(name, model), state, started[5:])
     print_table(table if fits(table) else narrow)
 
 

@@ -31,7 +31,8 @@ from unitune.findings import shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import same_base_elsewhere
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.workspace.filesystem import private_folder, replacing
+from unitune.workspace.filesystem import replacing
+from unitune.workspace.home import make_folder
 from unitune.workspace.today import today
 
 DOCUMENT = "decision.json"
@@ -138,7 +139,7 @@ def measure_and_conclude(
         over_budget=over_budget,
         folder=results_folder(None, resolved[0].job, None) / FOLDER,
     )
-    private_folder(decision.folder)
+    make_folder(decision.folder)
     with replacing(decision.folder / DOCUMENT) as file:
         file.write(decision.model_dump_json(indent=2))
     return decision

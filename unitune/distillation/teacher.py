@@ -26,8 +26,7 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
-from unitune.workspace.filesystem import private_folder
-from unitune.workspace.home import home, make_home
+from unitune.workspace.home import make_folder
 
 FOLDER = "distillation"
 SHOTS = 8  # training rows that a teacher is shown, those nearest to each question
@@ -113,8 +112,7 @@ class Teacher:
             OverBudget: The budget is used up; likewise.
             Interrupted: The user pressed Ctrl-C; the same call goes on.
         """
-        make_home(home())
-        private_folder(self.folder)
+        make_folder(self.folder)
         evaluate = self.resolved.job.evaluate
         config = EvaluationConfig(
             task=task,

@@ -23,15 +23,16 @@ from pydantic import ValidationError
 
 from unitune.backends.launch_keys import comparison_id
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
-from unitune.evaluate.result_files import VERDICT, read_comparison, write_verdict
+from unitune.evaluate.result_files import CASES, VERDICT, read_comparison, write_verdict
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import NEWEST
-from unitune.workspace.filesystem import private_folder
-from unitune.workspace.home import COMPARISONS, home, make_home
+from unitune.workspace.filesystem import private_folder, replacing, sha256
+from unitune.workspace.home import COMPARISONS, artifact_folder, artifacts, home, make_home
 
 SHOWN_COMPARISONS = 20  # comparisons that a list shows by default
 _ID = re.compile(r"c\d{6}-[0-9a-z]{12}")
 HISTORY = "the history"
+KNOWN = "known-comparisons"  # in the state folder: hashes and folder of each comparison
 
 
 class ComparisonListing(NamedTuple):
@@ -43,13 +44,17 @@ class ComparisonListing(NamedTuple):
 
 def keep(comparison: Comparison) -> Comparison:
     """Write a finished comparison into the history, whole or not at all; return it with its id."""
-    make_home(home())
-    kept = comparison.model_copy(update={"id": comparison_id(time.time())})
-    folder = history_folder(kept.id or "")
+    id_ = comparison_id(time.time())
+    kept = comparison.model_copy(update={"id": id_})
+    folder = artifact_folder(COMPARISONS) / id_
     draft = folder.with_name(f".{folder.name}")
     private_folder(draft)
+    make_home(home())
+    private_folder(home() / KNOWN)
     try:
         write_verdict(kept, draft)
+        with replacing(home() / KNOWN / id_) as file:
+            file.write(f"{_hashes(draft)}\n{folder}")
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -57,17 +62,26 @@ def keep(comparison: Comparison) -> Comparison:
 
 
 def history_folder(id_: str) -> Path:
-    """Return the folder of a kept comparison."""
-    return home() / COMPARISONS / id_
+    """Return the folder of a kept comparison: in this project, or where it was kept."""
+    folder, known = artifacts() / COMPARISONS / id_, home() / KNOWN / id_
+    if folder.is_dir() or not known.exists():
+        return folder
+    return Path(known.read_text("utf-8").partition("\n")[2])
+
+
+def _hashes(folder: Path) -> str:
+    return f"{sha256(folder / VERDICT)} {sha256(folder / CASES)}"
 
 
 def comparison_ids(beginning: str = "") -> list[str]:
-    """Return the ids of all kept comparisons that begin so, newest first."""
-    folder = home() / COMPARISONS
-    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return sorted(
-        (name for name in names if _ID.fullmatch(name) and name.startswith(beginning)), reverse=True
-    )
+    """Return the ids of the project's comparisons that begin so, the newest first.
+
+    Comparisons that the user's state folder does not know came with the project, and are left out.
+    """
+    folder, known = artifacts() / COMPARISONS, home() / KNOWN
+    ids = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    own = (id_ for id_ in ids if _ID.fullmatch(id_) and (known / id_).exists())
+    return sorted((id_ for id_ in own if id_.startswith(beginning)), reverse=True)
 
 
 def comparisons(limit: int | None = None) -> list[Comparison]:
@@ -122,6 +136,8 @@ def _read_all() -> Iterator[Comparison | UnreadableRecord]:
 def _read(id_: str, *, cases: bool = False) -> Comparison:
     folder = history_folder(id_)
     try:
+        if _hashes(folder) != (home() / KNOWN / id_).read_text("utf-8").partition("\n")[0]:
+            raise UnreadableRecord(f"the comparison {id_}", VERDICT, "it was changed", HISTORY)
         return read_comparison(folder, cases=cases).model_copy(update={"folder": folder})
     except OSError as error:
         raise UnreadableRecord(f"the comparison {id_}", VERDICT, str(error), HISTORY) from error
@@ -140,6 +156,8 @@ def find_comparison(id_or_prefix: str = NEWEST) -> Comparison:
         UnreadableRecord: Its files are damaged, or of another version.
     """
     ids = comparison_ids("" if id_or_prefix == NEWEST else id_or_prefix)
+    if not ids and _ID.fullmatch(id_or_prefix) and (home() / KNOWN / id_or_prefix).exists():
+        ids = [id_or_prefix]  # of another project
     if id_or_prefix == NEWEST and not ids:
         raise UserError("there is no comparison yet. Make one: unitune compare unitune.yaml")
     if not ids:

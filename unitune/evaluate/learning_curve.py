@@ -42,7 +42,8 @@ from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.run.run import Run
 from unitune.run.sweep import launch_sweep
-from unitune.workspace.filesystem import private_folder, replacing
+from unitune.workspace.filesystem import replacing
+from unitune.workspace.home import make_folder
 
 DOCUMENT = "learning-curve.json"
 TIMES = (2, 4)  # the rows there are, times these, are predicted
@@ -183,7 +184,7 @@ def fit_curve(
 ) -> LearningCurve:
     """Fit the scores of a curve's runs, and write down what they say."""
     made = _document(resolved, runs, answers, goal)
-    private_folder(answers.folder)
+    make_folder(answers.folder)
     with replacing(answers.folder / DOCUMENT) as file:
         file.write(made.model_dump_json(indent=2))
     return made

@@ -20,8 +20,8 @@ from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.security.json_fields import whole_text
-from unitune.workspace.filesystem import content_of, private_folder, replacing
-from unitune.workspace.home import EVALUATION, home, make_home
+from unitune.workspace.filesystem import content_of, replacing
+from unitune.workspace.home import EVALUATION, artifacts, home, make_folder
 
 VERDICT = "verdict.json"
 CASES = "cases.jsonl"  # written with the verdict: a `CaseResult` a line
@@ -49,9 +49,8 @@ def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None
         UserError: The folder holds results that are no comparison's.
     """
     if not out:
-        make_home(home())
-        folder = home() / "runs" / run / EVALUATION if run else folder_of_job(job)
-        private_folder(folder)
+        folder = folder_of_run(run) if run else folder_of_job(job)
+        make_folder(folder)
         return folder
     folder = Path(out)
     _refuse_link(folder)
@@ -64,12 +63,20 @@ def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None
     return folder
 
 
+def folder_of_run(run: str) -> Path:
+    """Return the folder for the evaluation of a run: in its own folder if that exists."""
+    from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
+
+    folder = Ledger(home()).run_folder(run)
+    return (folder if folder.is_dir() else artifacts() / "runs" / run) / EVALUATION
+
+
 def folder_of_job(job: Job) -> Path:
     """Return the folder for the answers to a job; it may not be there yet."""
-    folder, project = job.folder.resolve(), home().resolve().parent
+    folder, project = job.folder.resolve(), artifacts().resolve().parent
     if folder.is_relative_to(project):
-        return home() / "evaluations" / folder.relative_to(project) / job.name
-    return home() / "evaluations" / f"{job.name}-{digest(str(folder))[:8]}"
+        return artifacts() / "evaluations" / folder.relative_to(project) / job.name
+    return artifacts() / "evaluations" / f"{job.name}-{digest(str(folder))[:8]}"
 
 
 def _refuse_link(folder: Path) -> None:
@@ -83,7 +90,7 @@ def _refuse_link(folder: Path) -> None:
 def write_verdict(comparison: Comparison, folder: Path) -> None:
     """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all."""
     _refuse_link(folder)
-    private_folder(folder)
+    make_folder(folder)
     with replacing(folder / CASES) as file:
         for case in comparison.cases:
             # A scorer's reason may quote a model's JSON, which may hold lone surrogates.

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitune.cost.evaluation import SCREENING_ROWS
-from unitune.errors import Interrupted, Mismatch
+from unitune.errors import Interrupted
 from unitune.evaluate.grading import Answered, dev_score
 from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
@@ -64,7 +64,6 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import Recorded, Server
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel
-from unitune.workspace.git_index import tracked_in
 from unitune.workspace.home import home, make_home
 
 
@@ -100,22 +99,14 @@ class Journals(NamedTuple):
 def open_journals(config: EvaluationConfig) -> Generator[Journals]:
     """Open the files of recorded answers, and charge the budget for what they have cost.
 
-    Answers that git tracks count in a replay alone: a pull request can bring them.
-
     Raises:
         LockTimeout: Another process has them open.
-        Mismatch: Git tracks one of the files, and this is not a replay.
+        Mismatch: Somebody else wrote one of the files, and this is not a replay.
     """
-    for name in () if config.options.replay else ("dev.jsonl", "rows.jsonl", BATCHES):
-        if tracked_in(file := (config.folder / name).resolve()):
-            raise Mismatch(
-                f"git tracks {file}, so its answers may come from a pull request and are not used. "
-                "Pass --replay to evaluate recorded answers, or choose another folder with "
-                "--output."
-            )
+    replay = config.options.replay
     with (
-        open_journal(config.folder / "dev.jsonl") as dev,
-        open_journal(config.folder / "rows.jsonl") as test,
+        open_journal(config.folder / "dev.jsonl", replay=replay) as dev,
+        open_journal(config.folder / "rows.jsonl", replay=replay) as test,
     ):
         config.budget.charge(chain(dev, test), config.prices)
         yield Journals(dev, test)

@@ -1,7 +1,6 @@
-"""What costs money, in the ledger: the attempts of runs, and deployments.
+"""Store what costs money: attempts of runs, and deployments.
 
-Money for either is set aside by one process at a time, so that two launches cannot both take the
-last of it. What an approval and an outcome hold is the business of `unitune.ledger.budgeting`.
+One process at a time reserves money. `unitune.ledger.budgeting` reads approvals and outcomes.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from unitune.ledger.records import (
 from unitune.ledger.sqlite import SQLite
 from unitune.workspace.home import ledger_url
 
-SETTING_ASIDE = "costs"  # key of the lock under which money is set aside
+RESERVING = "costs"  # key of the lock for reserving money
 ALL_COSTS = (
     sa.select(
         *columns_of(COSTS, CostRecord),
@@ -53,21 +52,15 @@ ALL_DEPLOYMENTS = sa.select(DEPLOYMENTS).order_by(
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """All that costs money, as it stands while no other process sets money aside.
-
-    Args:
-        costs: Of runs.
-        deployments: Of all of them.
-        now: Seconds since 1970, by the ledger's clock.
-    """
+    """Everything that costs money, read while no other process reserves money."""
 
     costs: Sequence[CostRecord]
     deployments: Sequence[DeploymentRecord]
-    now: float
+    now: float  # seconds since 1970, by the ledger's clock
 
 
 class CostLedger:
-    """The part of a ledger that is about money; arguments as of `unitune.ledger.Ledger`."""
+    """Methods of a ledger for money; see `unitune.ledger.Ledger` for its arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,7 +69,7 @@ class CostLedger:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read; a shared one that is away exists."""
+        """Whether there is anything to read; a shared ledger always exists."""
         return self._database.exists
 
     @property
@@ -85,30 +78,25 @@ class CostLedger:
         return self._database.is_shared
 
     def now(self) -> float:
-        """Return the time that all who share the ledger agree on, in seconds since 1970."""
+        """Return the time by the ledger's clock, in seconds since 1970."""
         with self._database.reading() as connection:
             return connection.execute(sa.select(self._database.clock())).scalar_one()
 
     def costs(self, run_id: str | None = None) -> list[CostRecord]:
-        """Return what is written down of the money of one run, or of all, oldest first."""
+        """Return the costs of one run, or of all runs, the oldest first."""
         query = ALL_COSTS if run_id is None else ALL_COSTS.where(COSTS.c.run_id == run_id)
         return [_cost_of(row) for row in self._rows(query)]
 
     def reserve(self, run: RunRecord, allow: Callable[[Books, CostRecord], str]) -> None:
-        """Set the money of a run's attempt aside, unless there is not enough.
+        """Reserve money for an attempt of a run, also again after an interrupted launch.
 
-        What was set aside before a launch was interrupted is looked at anew, and counts from now
-        on.
-
-        Args:
-            run: About to be submitted.
-            allow: Is given all costs and the attempt's own, returns the approval that holds now,
-                and raises when they are too much.
+        `allow` gets all costs and the attempt's own. It returns the approval that holds now, or
+        raises if there is not enough money.
         """
-        with self._setting_aside() as (connection, books):
+        with self._reserving() as (connection, books):
             attempts = [cost for cost in books.costs if cost.run_id == run.id]
             cost = next((cost for cost in attempts if cost.attempt == run.attempt), None)
-            if cost is None and attempts:  # a further attempt is launched on what the first was
+            if cost is None and attempts:  # further attempts have the terms of the first
                 cost = replace(attempts[0], attempt=run.attempt, reserved=None, outcome=None)
                 add(connection, run, cost.approval, run.updated)
             if cost is not None:
@@ -116,32 +104,28 @@ class CostLedger:
                 connection.execute(_attempt(run).values(values))
 
     def settle(self, run: RunRecord, outcome: str) -> None:
-        """Write down what a run's attempt has cost."""
+        """Record the cost of a run's attempt."""
         with self._database.writing() as connection:
             connection.execute(_attempt(run).values(outcome=outcome))
             settled = {"attempt": run.attempt, "outcome": json.loads(outcome)}
             audit.record(self._database, connection, "run.settled", run.id, settled)
 
     def add_deployment(self, record: DeploymentRecord, allow: Callable[[Books], None]) -> None:
-        """Write down a new deployment, and with it what it may cost, unless `allow` raises."""
-        with self._setting_aside() as (connection, books):
+        """Record a new deployment and what it may cost, unless `allow` raises."""
+        with self._reserving() as (connection, books):
             allow(books)
             connection.execute(DEPLOYMENTS.insert().values(values_of(record)))
             self._record_deployment(connection, record)
 
     def write_deployment(self, after: DeploymentRecord) -> DeploymentRecord:
-        """Write a changed deployment and return it with its new version.
-
-        Raises:
-            LockTimeout: Another process has written since the record was read.
-        """
+        """Write a changed deployment and return its new version; LockTimeout if it has changed."""
         written = replace(after, version=after.version + 1)
         same = (DEPLOYMENTS.c.id == after.id) & (DEPLOYMENTS.c.version == after.version)
         with self._database.writing() as connection:
             statement = DEPLOYMENTS.update().where(same).values(values_of(written))
             if connection.execute(statement).rowcount != 1:
                 raise LockTimeout(
-                    f"another process has just changed deployment {after.id}; look again."
+                    f"another process has just changed deployment {after.id}. Try again."
                 )
             self._record_deployment(connection, written)
         return written
@@ -151,14 +135,10 @@ class CostLedger:
         return [_deployment_of(row) for row in self._rows(ALL_DEPLOYMENTS)]
 
     def deployment(self, deployment_id: str) -> DeploymentRecord:
-        """Return one deployment.
-
-        Raises:
-            NotFoundError: There is none of this id.
-        """
+        """Return one deployment; NotFoundError if it does not exist."""
         for row in self._rows(sa.select(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment_id)):
             return _deployment_of(row)
-        hint = "`unitune deployments` lists those that are."
+        hint = "To list deployments: unitune deployments"
         raise NotFoundError("deployment", deployment_id, (), hint)
 
     def _record_deployment(self, connection: sa.Connection, record: DeploymentRecord) -> None:
@@ -166,17 +146,17 @@ class CostLedger:
         audit.record(self._database, connection, f"deployment.{record.state}", record.id, data)
 
     def _rows(self, query: sa.Select[Any]) -> list[Row]:
-        """Return the rows of a query; none where nothing was ever written."""
+        """Return the rows of a query; none if nothing was ever written."""
         if not self._database.exists:
             return []
         with self._database.reading() as connection:
             return list(connection.execute(query).mappings())
 
     @contextmanager
-    def _setting_aside(self) -> Generator[tuple[sa.Connection, Books]]:
-        """Give a transaction while no other process sets money aside, and the books."""
+    def _reserving(self) -> Generator[tuple[sa.Connection, Books]]:
+        """Yield a transaction in which no other process reserves money, and the books."""
         with self._database.writing() as connection:
-            self._database.lock(connection, SETTING_ASIDE)
+            self._database.lock(connection, RESERVING)
             costs = connection.execute(ALL_COSTS).mappings()
             deployments = connection.execute(ALL_DEPLOYMENTS).mappings()
             now = connection.execute(sa.select(self._database.clock())).scalar_one()
@@ -187,7 +167,7 @@ class CostLedger:
 
 
 def add(connection: sa.Connection, run: RunRecord, approval: str, now: float) -> None:
-    """Write down what an attempt may cost; nothing is set aside yet."""
+    """Record what an attempt may cost, without reserving money."""
     values = {
         "run_id": run.id,
         "attempt": run.attempt,
@@ -200,7 +180,7 @@ def add(connection: sa.Connection, run: RunRecord, approval: str, now: float) ->
 
 
 def forget(connection: sa.Connection, run: RunRecord) -> None:
-    """Let costs stand without their run; what cost nothing goes with it."""
+    """Keep the costs of a deleted run; remove attempts that cost nothing."""
     same = COSTS.c.run_id == run.id
     if run.job_id is None:
         connection.execute(COSTS.delete().where(same, COSTS.c.outcome.is_(None)))

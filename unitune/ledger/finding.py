@@ -1,4 +1,4 @@
-"""Which run a name stands for: by `find_record` every command and every job finds its runs."""
+"""Resolve the names of runs and registered models for all commands and jobs."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from unitune.ledger.model_versions import ModelVersion, standing_aliases
 from unitune.ledger.records import RunRecord
 from unitune.models import VersionName
 
-SHOWN_RUNS = 50  # runs that a list or a message shows by default
-LIST_MODELS = "`unitune models` lists them."
+SHOWN_RUNS = 50  # default length of a list of runs
+LIST_MODELS = "To list them: unitune models"
 
 
 def find_record(ledger: Ledger, name: str) -> RunRecord:
-    """Return the run that a name stands for.
+    """Return the run that a name identifies.
 
     Args:
-        ledger: Where it is looked for.
-        name: A run's id or an unambiguous beginning of it, `NEWEST`, or a version of a registered
-            model: ``NAME:3``, or ``NAME@ALIAS``.
+        ledger: The ledger.
+        name: Id of a run or its unique beginning, `NEWEST` for the project's newest run, or a
+            version of a registered model: ``NAME:3`` or ``NAME@ALIAS``.
 
     Raises:
-        NotFoundError: It stands for none.
-        UserError: For several; or the newest is asked for, and there is none at all.
+        NotFoundError: No run has this name.
+        UserError: Several runs have it, or the project has no run.
     """
     if (version_name := VersionName.parse(name)) is not None:
         return record_of(ledger, find_version(ledger, version_name))
+    ledger.project()  # if it was moved, the paths of its runs change
     if name == NEWEST:
-        if not (newest := ledger.run_ids(most=1)):
-            raise UserError("there is no run yet. Start one: unitune run unitune.yaml")
-        return ledger.record(newest[0])
+        if (newest := ledger.newest_id()) is None:
+            raise UserError(
+                "this project has no run yet. Start one: unitune run unitune.yaml. To list the "
+                "runs of other projects: unitune runs --all"
+            )
+        return ledger.record(newest)
     ids = ledger.run_ids(name) if name else []
     if name in ids:
         ids = [name]
     if not ids:
         known = ledger.run_ids(most=SHOWN_RUNS)
-        raise NotFoundError("run", name, known, hint="`unitune runs` lists them.")
+        raise NotFoundError("run", name, known, hint="To list them: unitune runs --all")
     if len(ids) > 1:
         listed = ", ".join(ids[:SHOWN_RUNS])
         more = f" and {len(ids) - SHOWN_RUNS:,} more" if len(ids) > SHOWN_RUNS else ""
-        raise UserError(f"{name!r} is the beginning of several runs: {listed}{more}. Give more.")
+        raise UserError(f"several runs begin with {name!r}: {listed}{more}. Give more of the id.")
     return ledger.record(ids[0])
 
 
 def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
-    """Return the version of a registered model that a name stands for, whose run may be deleted.
-
-    Raises:
-        NotFoundError: There is no such model, version or alias.
-    """
+    """Return the version of a registered model with a name; NotFoundError without one."""
     versions = {version.number: version for version in ledger.versions(name.model)}
     if not versions:
         raise NotFoundError("registered model", name.model, ledger.model_names(), LIST_MODELS)
@@ -61,16 +61,12 @@ def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
     if name.alias not in aliases:
         raise NotFoundError("alias", str(name), map(str, aliases.values()), LIST_MODELS)
     if (number := aliases[name.alias].number) not in versions:
-        raise UnreadableRecord(f"alias {name}", "move", f"there is no version {number}")
+        raise UnreadableRecord(f"alias {name}", "move", f"version {number} does not exist")
     return versions[number]
 
 
 def record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
-    """Return the run whose model a version is.
-
-    Raises:
-        NotFoundError: It is deleted.
-    """
+    """Return the run of a version; NotFoundError if it is deleted."""
     try:
         return ledger.record(version.run_id)
     except NotFoundError:

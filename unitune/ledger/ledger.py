@@ -1,12 +1,7 @@
-"""The ledger: runs, their states, events and uploads, in a database.
+"""Store runs with their states, events and uploads.
 
-Costs stand in `costs`, registered models in `model_versions`.
-
-`Ledger` reads and writes frozen data (`records`). Each write names the version that it read, so of
-two processes that read the same record only one can change it, and the fence of the lease that it
-was read under (`leases`). A change of state leaves a transition, in the same transaction as the
-events that came with it. Whether a state may follow another is not checked here; `unitune.run`
-sees to it.
+Each write names the version and the fence (`leases`) that were read with the record, so only one of
+two processes that read the same record can change it. `unitune.run` decides which state may follow.
 """
 
 from __future__ import annotations
@@ -16,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,7 +21,7 @@ from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
-from unitune.ledger.looks import LookLedger
+from unitune.ledger.projects import PROJECTS, ProjectLedger, is_lost
 from unitune.ledger.records import (
     DEPLOYMENTS,
     EVENTS,
@@ -50,48 +44,34 @@ from unitune.workspace.yaml_file import parse
 
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
-# States of a run that leave its training to be launched again
+# States after which the same training may be launched again
 TRAINED_NOTHING = (str(State.FAILED), str(State.CANCELLED))
-# What reading a text raises that is no job file
+# Exceptions raised by an unreadable job file
 NO_JOB = (ValueError, TypeError, AttributeError, LookupError, RecursionError, yaml.YAMLError)
 
 
-class Ledger(LookLedger):
-    """The runs of one folder, or of the shared database that ``UNITUNE_LEDGER`` names.
+class Ledger(ProjectLedger):
+    """Runs of all projects of a user, or of the shared database of ``UNITUNE_LEDGER``.
 
     Args:
-        folder: As `unitune.workspace.home.home` finds it; made on the first write. Files of the
-            runs that this machine launched stand in it in either case.
+        folder: State folder (`unitune.workspace.home.home`), created on the first write.
     """
 
-    def run_folder(self, run_id: str) -> Path:
-        """Return where the files of a run stand."""
-        return self.folder / "runs" / run_id
-
     def acting(self, run_id: str) -> AbstractContextManager[RunRecord]:
-        """Be the process that acts for a run while the body runs, and get its record.
+        """Hold the lease of a run in the body, and yield its record.
 
         Raises:
-            LockTimeout: Another process acts for it and does not end.
-            NotFoundError: There is no such run.
+            LockTimeout: Another process keeps the lease.
+            NotFoundError: The run does not exist.
         """
         return leases.acting(self._database, run_id)
 
     def is_held(self, run_id: str) -> bool:
-        """Return whether a process acts for a run right now."""
+        """Return whether a process holds the lease of a run."""
         return leases.is_held(self._database, run_id)
 
     def hold(self, record: RunRecord, seconds: float) -> None:
-        """Make sure, before a call that costs money, that this process still acts for the run.
-
-        Args:
-            record: As read within `acting`.
-            seconds: How long that must last at least, from now; `leases.LONGEST_LEASE_SECONDS` at
-                most.
-
-        Raises:
-            LockTimeout: Another process has taken the run over.
-        """
+        """Extend a run's lease to some seconds from now; LockTimeout if it is lost."""
         if not leases.renew(self._database, record.id, record.fence, seconds):
             raise leases.taken_over(record.id)
 
@@ -103,16 +83,16 @@ class Ledger(LookLedger):
         approval: str | None = None,
         again: bool = False,
     ) -> None:
-        """Write down a new run.
+        """Record a new run of the current project.
 
         Args:
-            record: With the state planned.
-            job: The job file's text, with paths that start at the run's folder.
-            approval: What it may cost (`CostRecord.approval`); None: it costs nothing.
-            again: Whether to allow a second run of the same fingerprint.
+            record: Record in the state planned.
+            job: Text of the job file, with paths relative to the run's folder.
+            approval: Terms of the launch; None if it costs nothing.
+            again: Whether to allow another run with the same fingerprint.
 
         Raises:
-            DuplicateRunError: A run with the same fingerprint is going on or has succeeded.
+            DuplicateRunError: A run with the same fingerprint is in progress or succeeded.
         """
         launch = {
             **_described(record),
@@ -120,29 +100,20 @@ class Ledger(LookLedger):
             "job": job,
             "approval": approval and json.loads(approval),
         }
+        project = self._own_project()
         with self._database.writing() as connection:
             self._database.lock(connection, record.fingerprint)
             if not again:
                 _refuse_duplicate(connection, record.fingerprint)
             connection.execute(RUNS.insert().values(values_of(record) | {"job": job}))
+            self._add_project(connection, record.id, project)
             connection.execute(TRANSITIONS.insert().values(_transition(record)))
             if approval is not None:
                 costs.add(connection, record, approval, record.created)
             audit.record(self._database, connection, "run.launched", record.id, launch)
 
     def write(self, after: RunRecord, events: Sequence[Event] = ()) -> RunRecord:
-        """Write a changed record, and the events that came with the change.
-
-        Args:
-            after: The record as read, with what changed replaced.
-            events: An event whose key is recorded already is left out.
-
-        Returns:
-            The record as it now stands, with its new version.
-
-        Raises:
-            LockTimeout: Another process has written since the record was read, or has taken over.
-        """
+        """Write a changed record and new events, and return it; LockTimeout if it was changed."""
         error = after.error and redacted(after.error)
         with self._database.writing() as connection:
             before, now = self._before(connection, after.id)
@@ -159,59 +130,44 @@ class Ledger(LookLedger):
         return written
 
     def note(self, record: RunRecord, event: Event) -> bool:
-        """Write down an event whose key is new, from any process, without a change of the run.
-
-        Returns:
-            Whether it was new: of several processes with one key, it is so for one.
-
-        Raises:
-            LockTimeout: The run is gone, or another process has just written the same.
-        """
+        """Record an event from any process; return whether its key was new."""
         with self._database.writing() as connection:
             return add_events(connection, record, [event]) > 0
 
     def delete(self, record: RunRecord) -> None:
-        """Forget a run; its deployments and what it has cost stay on record, without it.
-
-        Raises:
-            LockTimeout: Another process has written since the record was read, or has taken over.
-        """
+        """Delete a run, but not its deployments and costs; LockTimeout if it has changed."""
         with self._database.writing() as connection:
             before, _ = self._before(connection, record.id)
             _change(connection, before, record, {"version": record.version + 1})
             deployments = DEPLOYMENTS.c.run_id == record.id
             connection.execute(DEPLOYMENTS.update().where(deployments).values(run_id=None))
             costs.forget(connection, before)
-            for table in (EVENTS, TRANSITIONS, UPLOADS):
+            for table in (EVENTS, TRANSITIONS, UPLOADS, PROJECTS):
                 connection.execute(table.delete().where(table.c.run_id == record.id))
             connection.execute(RUNS.delete().where(RUNS.c.id == record.id))
             deleted = {**_described(before), "model": values_of(before)["model"]}
             audit.record(self._database, connection, "run.deleted", record.id, deleted)
 
     def fingerprints(self) -> frozenset[str]:
-        """Return the fingerprints of the trainings that go on or are done."""
+        """Return the fingerprints of trainings that are in progress or succeeded."""
         query = sa.select(RUNS.c.fingerprint).where(RUNS.c.state.not_in(TRAINED_NOTHING))
         return frozenset(row["fingerprint"] for row in self._rows(query.distinct()))
 
     def record(self, run_id: str) -> RunRecord:
-        """Return what is written down of a run.
-
-        Raises:
-            NotFoundError: There is no such run, or no more.
-        """
+        """Return the record of a run; NotFoundError if it does not exist."""
         for row in self._rows(sa.select(*RUN_COLUMNS).where(RUNS.c.id == run_id)):
             return run_of(row)
         raise leases.unknown(run_id)
 
-    def newest(self, most: int | None) -> list[RunRecord | UnreadableRecord]:
-        """Return the newest runs, newest first, without reading the others; None: all.
-
-        What cannot be read comes last, as the reason why.
-        """
+    def newest(
+        self, most: int | None, *, everywhere: bool = False
+    ) -> list[RunRecord | UnreadableRecord]:
+        """Return the newest runs of this or of all projects; unreadable ones come last."""
         runs: list[RunRecord] = []
         unreadable: list[UnreadableRecord] = []
         # Ids sort by time (`unitune.backends.launch_keys`), to 2.6 ms, and have an index.
-        for row in self._rows(sa.select(*RUN_COLUMNS).order_by(RUNS.c.id.desc()).limit(most)):
+        query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.id.desc()).limit(most)
+        for row in self._rows(query if everywhere else query.where(self.in_project())):
             try:
                 runs.append(run_of(row))
             except UnreadableRecord as error:
@@ -220,15 +176,21 @@ class Ledger(LookLedger):
         return [*runs, *unreadable]
 
     def run_ids(self, prefix: str = "", most: int | None = None) -> list[str]:
-        """Return the ids of runs that begin so, newest first, so many at most; None: all."""
+        """Return the ids of all projects' runs with a prefix, the newest first; None for all."""
         like = RUNS.c.id.startswith(prefix, autoescape=True)
         rows = self._rows(sa.select(RUNS.c.id).where(like).order_by(RUNS.c.id.desc()).limit(most))
         # SQLite's LIKE ignores case.
         return [row["id"] for row in rows if row["id"].startswith(prefix)]
 
-    def run_count(self) -> int:
-        """Return how many runs there are."""
-        rows = self._rows(sa.select(sa.func.count().label("count")).select_from(RUNS))
+    def newest_id(self) -> str | None:
+        """Return the id of the project's newest run; None if it has no run."""
+        query = sa.select(RUNS.c.id).where(self.in_project()).order_by(RUNS.c.id.desc()).limit(1)
+        return next((row["id"] for row in self._rows(query)), None)
+
+    def run_count(self, *, everywhere: bool = False) -> int:
+        """Return the number of runs of the project, or of all projects."""
+        query = sa.select(sa.func.count().label("count")).select_from(RUNS)
+        rows = self._rows(query if everywhere else query.where(self.in_project()))
         return rows[0]["count"] if rows else 0
 
     def records(self) -> list[RunRecord]:
@@ -240,40 +202,30 @@ class Ledger(LookLedger):
         return [run_of(row) for row in self._rows(sa.select(*RUN_COLUMNS).order_by(*NEWEST_FIRST))]
 
     def standings(self) -> list[Standing]:
-        """Return where all runs stand, newest first; unknown where that cannot be read."""
+        """Return the states of all runs, the newest first; unknown if a state cannot be read."""
+        self.project()  # if it was moved, the paths of its runs change
         query = sa.select(*columns_of(RUNS, Standing)).order_by(*NEWEST_FIRST)
         return [Standing(**{**row, "state": state_of(row["state"])}) for row in self._rows(query)]
 
     def job(self, run_id: str) -> Job:
-        """Return a run's job as it was launched, on whatever machine.
-
-        Raises:
-            UnreadableRecord: The ledger has something else in its place.
-        """
+        """Return the job of a run as it was launched; UnreadableRecord if it is not valid."""
         rows = self._rows(sa.select(RUNS.c.job).where(RUNS.c.id == run_id))
         folder = self.run_folder(run_id)
         try:
             job = parse(rows[0]["job"], floats=True)
             return Job.model_validate({**job, "folder": folder})
         except NO_JOB as error:
-            raise UnreadableRecord(f"run {run_id}", "job", "it is no job") from error
+            raise UnreadableRecord(f"run {run_id}", "job", "it is not a job") from error
 
     def run_of_job(self, backend: str, job_id: str) -> str | None:
-        """Return the id of the run that has a job of a backend; None where none has."""
+        """Return the id of the run with a backend's job; None without one."""
         query = sa.select(RUNS.c.id).where(RUNS.c.backend == backend, RUNS.c.job_id == job_id)
         return next((row["id"] for row in self._rows(query.limit(1))), None)
 
     def events(
         self, run_id: str, attempt: int, after: int = 0, key: str = ""
     ) -> list[RecordedEvent]:
-        """Return the events of one attempt in the order they came in.
-
-        Args:
-            run_id: The run.
-            attempt: The attempt.
-            after: Id of the last event already seen; 0 for all.
-            key: The beginning of their keys.
-        """
+        """Return an attempt's events after an id, the oldest first, whose keys have a prefix."""
         query = sa.select(EVENTS).where(
             EVENTS.c.run_id == run_id, EVENTS.c.attempt == attempt, EVENTS.c.id > after
         )
@@ -285,17 +237,13 @@ class Ledger(LookLedger):
         ]
 
     def transitions(self, run_id: str) -> list[Transition]:
-        """Return the states that a run went through, oldest first."""
+        """Return the changes of a run's state, the oldest first."""
         query = sa.select(TRANSITIONS).where(TRANSITIONS.c.run_id == run_id)
         rows = self._rows(query.order_by(TRANSITIONS.c.id))
         return [read(Transition, row, f"run {run_id}", "history") for row in rows]
 
     def add_upload(self, record: RunRecord, name: str, upload: Upload) -> None:
-        """Write down a file that the backend holds; a later file of the same name replaces it.
-
-        Raises:
-            LockTimeout: Another process has taken the run over since the record was read.
-        """
+        """Record a file at the backend in place of an earlier one of the same name."""
         values = {
             "run_id": record.id,
             "name": name,
@@ -310,17 +258,17 @@ class Ledger(LookLedger):
             connection.execute(UPLOADS.insert().values(values))
 
     def uploads(self, run_id: str) -> dict[str, Upload]:
-        """Return the files of a run that its backend holds, by name."""
+        """Return the files of a run at its backend, by name."""
         query = sa.select(UPLOADS).where(UPLOADS.c.run_id == run_id).order_by(UPLOADS.c.id)
         return {row["name"]: Upload(row["ref"], row["sha256"]) for row in self._rows(query)}
 
     def runs_with_upload(self, ref: str) -> list[str]:
-        """Return the ids of the runs that use a file, by the backend's name for it."""
+        """Return the ids of the runs that use a file, given the backend's name for it."""
         query = sa.select(UPLOADS.c.run_id).where(UPLOADS.c.ref == ref).distinct()
         return sorted(row["run_id"] for row in self._rows(query))
 
     def audit_log(self) -> list[AuditEntry]:
-        """Return what the ledger did, the oldest first."""
+        """Return the entries of the audit log, the oldest first."""
         query = sa.select(AUDIT_LOG).order_by(AUDIT_LOG.c.number)
         return [
             read(AuditEntry, row, "the audit log", f"entry {row['number']}")
@@ -328,13 +276,13 @@ class Ledger(LookLedger):
         ]
 
     def continuations(self, run_id: str) -> list[RunRecord]:
-        """Return the runs whose trainings go on from the model of a run, the newest first."""
+        """Return the runs whose trainings start from a run's model, the newest first."""
         of_run = RUNS.c.start["run"].as_string() == run_id
         query = sa.select(*RUN_COLUMNS).where(of_run).order_by(*NEWEST_FIRST)
         return [run_of(row) for row in self._rows(query)]
 
     def _before(self, connection: sa.Connection, run_id: str) -> tuple[RunRecord, float]:
-        """Return a run, as a transaction that changes it sees it, and the time."""
+        """Return a run as the transaction sees it, and the time."""
         query = sa.select(*RUN_COLUMNS, self._database.clock().label("now"))
         row = connection.execute(query.where(RUNS.c.id == run_id)).mappings().one_or_none()
         if row is None:
@@ -349,14 +297,15 @@ def _described(record: RunRecord) -> dict[str, str]:
 
 def _refuse_duplicate(connection: sa.Connection, fingerprint: str) -> None:
     query = (
-        sa.select(RUNS.c.id, RUNS.c.state)
+        sa.select(RUNS.c.id, RUNS.c.state, RUNS.c.job_id)
         .where(RUNS.c.fingerprint == fingerprint, RUNS.c.state.not_in(TRAINED_NOTHING))
         .order_by(RUNS.c.created.desc())
     )
-    if (earlier := connection.execute(query).first()) is not None:
+    runs = (row for row in connection.execute(query).all() if not is_lost(row.job_id))
+    if (earlier := next(runs, None)) is not None:
         raise DuplicateRunError(
             f"run {earlier.id} ({earlier.state}) is the same training: data, base model, method, "
-            f"tuning and options are equal. See it with `unitune show {earlier.id}`, go on with "
+            f"tuning and options are equal. See `unitune show {earlier.id}`, continue it with "
             f"`unitune resume {earlier.id}` if it was interrupted, or train again with "
             "--allow-duplicate.",
             earlier.id,
@@ -366,14 +315,13 @@ def _refuse_duplicate(connection: sa.Connection, fingerprint: str) -> None:
 def _change(
     connection: sa.Connection, before: RunRecord, after: RunRecord, values: dict[str, Any]
 ) -> None:
-    """Change a run's row, unless another process has changed it or taken it over."""
     run = RUNS.c
     same = sa.and_(run.id == after.id, run.version == after.version, run.fence == after.fence)
     if connection.execute(RUNS.update().where(same).values(values)).rowcount == 1:
         return
     if before.fence != after.fence:
         raise leases.taken_over(after.id)
-    raise LockTimeout(f"another process has just changed run {after.id}; look again.")
+    raise LockTimeout(f"another process has just changed run {after.id}. Run the command again.")
 
 
 def _transition(record: RunRecord) -> dict[str, Any]:

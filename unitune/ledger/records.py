@@ -1,7 +1,6 @@
-"""The tables of the ledger, in types that every database has, and their rows as frozen records.
+"""Define the tables of the ledger and the frozen records of their rows.
 
-A record's fields have the names of its table's columns. The tables are made and changed by
-`migrations` alone; what a lease's columns mean is the business of `leases`.
+A record's fields have the names of its table's columns. Only `migrations` changes the tables.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from unitune.workspace.validation import sentence
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-HEAD = "0005"  # the newest version of the schema; a test holds it against `migrations`
-# All of them, the oldest first
+HEAD = "0006"  # newest version of the schema; a test compares it with `migrations`
+# All versions, the oldest first
 VERSIONS = tuple(f"{number:04}" for number in range(1, int(HEAD) + 1))
 
 METADATA = sa.MetaData()
@@ -121,7 +120,7 @@ COSTS = sa.Table(
     sa.UniqueConstraint("run_id", "attempt", name="costs_once"),
 )
 
-# Values by the names of columns; SQLAlchemy's own type takes columns as keys, too
+# Values by column name; SQLAlchemy's own type has columns as keys too
 Row = Mapping[Any, Any]
 # Seconds since 1970, UTC, until the end of the year 9999
 Time = Annotated[float, Field(ge=0, lt=253_402_300_800)]
@@ -130,20 +129,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is written down of one run.
-
-    Args:
-        raw: The backend's own word for the state.
-        job_id: The backend's id of the job, once it is known.
-        attempt: Counted from 1; each has a launch key of its own.
-        cursor: Where the next poll goes on.
-        version: Grows with each write.
-        created: Seconds since 1970, UTC; so is `updated`.
-        host: Name of the machine that launched it, where its files stand.
-        fence: Grows with each lease of the run (`leases`); a record that was read under an earlier
-            one can no longer be written.
-        start: What the training goes on from; kept when that is deleted.
-    """
+    """Record of one run; times are in seconds since 1970, UTC."""
 
     id: str
     name: str
@@ -154,26 +140,26 @@ class RunRecord:
     created: Time
     updated: Time
     state: State = State.PLANNED
-    raw: str = ""
+    raw: str = ""  # state in the backend's words
     error: str | None = None
-    job_id: str | None = None
-    attempt: int = 1
-    cursor: str = ""
+    job_id: str | None = None  # backend's id, once it is known
+    attempt: int = 1  # from 1; each has its own launch key
+    cursor: str = ""  # position at which the next poll continues
     model: TunedModel | None = None
-    version: int = 1
-    host: str = ""
-    fence: int = 0
-    start: Start | None = None
+    version: int = 1  # grows with each write
+    host: str = ""  # machine that launched the run and has its files
+    fence: int = 0  # grows with each lease; a record with an old fence cannot be written
+    start: Start | None = None  # model that the training started from, even if it is deleted
 
     @property
     def launch_key(self) -> str:
-        """The key that this attempt's job carries at its backend."""
+        """Key of this attempt's job at its backend."""
         return launch_key(self.id, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where one run stands, and no more: who watches thousands keeps this of each."""
+    """State of one run, small enough to watch thousands of runs."""
 
     id: str
     backend: str
@@ -183,7 +169,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A state that a run came into, and when (seconds since 1970, UTC)."""
+    """Change of a run's state, with its time in seconds since 1970, UTC."""
 
     state: State
     raw: str
@@ -193,7 +179,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """An event with its id in the ledger, which grows with each."""
+    """Event with its id in the ledger; ids grow."""
 
     id: int
     event: Event
@@ -201,63 +187,43 @@ class RecordedEvent:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRecord:
-    """What is written down of one deployment.
-
-    Args:
-        run_id: The run whose model it serves; None once that run is deleted.
-        name: Of the deployment at its backend.
-        model: What requests go to.
-        state: planned, starting, ready, swapping, failed or gone.
-        ref: The backend's id, once it is known.
-        usd_per_hour: Price; None where it is not known.
-        created: Seconds since 1970, UTC; so are `until`, when it is to be taken down, and `ended`.
-        version: Grows with each write.
-    """
+    """Record of one deployment; times are in seconds since 1970, UTC."""
 
     id: str
-    run_id: str | None
+    run_id: str | None  # None once the run is deleted
     backend: str
-    name: str
-    model: TunedModel
-    state: str
-    ref: str | None
-    usd_per_hour: Decimal | None
+    name: str  # at the backend
+    model: TunedModel  # model that answers
+    state: str  # planned, starting, ready, swapping, failed or gone
+    ref: str | None  # backend's id, once it is known
+    usd_per_hour: Decimal | None  # None if unknown
     created: Time
-    until: Time
+    until: Time  # when it is to be taken down
     ended: Time | None
-    version: int = 1
+    version: int = 1  # grows with each write
 
 
 @dataclass(frozen=True, slots=True)
 class CostRecord:
-    """What is written down of the money of one attempt of a run.
+    """Money of one attempt of a run; times are in seconds since 1970, UTC."""
 
-    Args:
-        run_id: None once the run is deleted; what was spent stays spent.
-        approval: What it was launched on, as JSON; `unitune.ledger.budgeting` knows what that is.
-        created: Seconds since 1970, UTC; so is `reserved`, when its money was set aside.
-        outcome: What it has cost, as JSON; None until that is known.
-        over: Whether it has ended, or never came to be.
-        has_job: Whether the backend made a job for it.
-    """
-
-    run_id: str | None
+    run_id: str | None  # None once the run is deleted
     attempt: int
     backend: str
     base_model: str
-    approval: str
+    approval: str  # terms of the launch, JSON (`budgeting`)
     created: Time
-    reserved: Time | None = None
-    outcome: str | None = None
-    over: bool = False
-    has_job: bool = False
+    reserved: Time | None = None  # when money was reserved
+    outcome: str | None = None  # cost as JSON, once it is known
+    over: bool = False  # whether the attempt has ended or never started
+    has_job: bool = False  # whether the backend created a job for it
 
 
 STATES = frozenset(map(str, State))
 
 
 def columns_of(table: sa.Table, kind: type[DataclassInstance]) -> list[sa.Column[Any]]:
-    """Return the columns of a table that a record is read from."""
+    """Return the columns of a table that a record has."""
     return [table.c[field.name] for field in fields(kind) if field.name in table.c]
 
 
@@ -274,18 +240,7 @@ def values_of(record: RunRecord | DeploymentRecord) -> dict[str, Any]:
 
 
 def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T:
-    """Return the record of a row.
-
-    Args:
-        kind: Its class, whose fields have the names of the columns.
-        row: As the database gives it.
-        what: Whose record it is, for the message, such as "run r251125-…".
-        part: Which part of that.
-        others: Fields that are no columns.
-
-    Raises:
-        UnreadableRecord: The row holds what cannot be one.
-    """
+    """Return the record of a row; UnreadableRecord, with `what` and `part`, if not valid."""
     adapter = _adapter(kind)
     names = [field.name for field in fields(kind) if field.name not in others]
     try:
@@ -295,7 +250,7 @@ def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T
 
 
 def unreadable(error: ValidationError, what: str, part: str) -> UnreadableRecord:
-    """Return the error for what cannot be a record; `part` stands before the field's name."""
+    """Return the error for an invalid record; `part` precedes the name of the field."""
     first = error.errors(include_url=False)[0]
     where = f"{part}{'.'.join(map(str, first['loc']))}".strip(". ")
     return UnreadableRecord(what, where, f"it {sentence([first])}".removesuffix("."))
@@ -307,7 +262,7 @@ def run_of(row: Row) -> RunRecord:
 
 
 def state_of(text: str) -> State:
-    """Return the state that a row names; unknown where it names none."""
+    """Return the state of a row; unknown for an invalid one."""
     return State(text) if text in STATES else State.UNKNOWN
 
 
@@ -316,11 +271,11 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-LONGEST_KEY = 200  # characters of an event's key, as in `unitune.ledger.records`
+LONGEST_KEY = 200  # characters of an event's key
 
 
 def add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Event]) -> int:
-    """Write down the events whose keys are new, and return how many."""
+    """Record the events with new keys, and return their number."""
     if not events:
         return 0
     attempt = (EVENTS.c.run_id == record.id) & (EVENTS.c.attempt == record.attempt)
@@ -332,7 +287,7 @@ def add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Ev
             "key": key,
             "kind": event.kind,
             "time": event.time,
-            # A vendor's words may repeat a secret.
+            # A vendor's message may repeat a secret.
             "data": {
                 name: redacted(value) if isinstance(value, str) else value
                 for name, value in event.data.items()
@@ -347,7 +302,7 @@ def add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Ev
 
 
 def _short(key: str) -> str:
-    """Return a key that fits its column, and differs for every other key."""
+    """Return a key that fits its column and stays unique."""
     if len(key) <= LONGEST_KEY:
         return key
     return key[: LONGEST_KEY - 64] + hashlib.sha256(key.encode()).hexdigest()

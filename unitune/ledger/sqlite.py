@@ -1,4 +1,4 @@
-"""A ledger in a file, for the processes of one machine."""
+"""Use a SQLite file for the ledger of the processes of one machine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from unitune.workspace.home import make_home, refuse_network
 from unitune.workspace.locks import locked
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-BUSY_SECONDS = 30  # how long a statement waits for another process's write
+CREATED = "ledger.created"  # empty file beside a ledger that has had its tables
+BUSY_SECONDS = 30  # maximum wait of a statement for another process's write
 
 
 class SQLite(Database):
-    """A SQLite file; it and its folder are made on the first write."""
+    """SQLite file, which is created with its folder on the first write."""
 
     is_shared = False
 
@@ -43,94 +44,80 @@ class SQLite(Database):
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """The engine of this file, one a process, so that statements are compiled once."""
+        """Engine of this file, shared in the process to compile statements once."""
         refuse_network(self.path.parent)
         return _engine_at(self.path)
 
     def clock(self) -> sa.ColumnElement[float]:
-        """Return this machine's time, as all processes are here."""
+        """Return this machine's time."""
         return sa.literal(time.time(), sa.Double)
 
     def lease_clock(self) -> sa.ColumnElement[float]:
-        """Return the seconds of a monotonic clock, the same in all processes here.
+        """Return the seconds of a monotonic clock that all processes of this machine share.
 
-        It begins anew when the machine is started, and stands still while the machine does: then
-        the holder of a lease stands still as well.
+        It restarts at boot. It stops while the machine sleeps, as the holder of a lease does.
         """
         return sa.literal(time.monotonic(), sa.Double)
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that no other writer can come between.
-
-        Args:
-            durable: What is not is lost when the machine loses its power, and so are the processes
-                that it was about.
-        """
         options = {"write": True, "durable": durable}
         with self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     def lock(self, connection: sa.Connection, key: str) -> None:
-        """Do nothing: writers wait for each other in any case."""
+        """Do nothing, as only one transaction at a time can write."""
 
     @contextmanager
     def upgrading(self) -> Generator[sa.Connection]:
-        """Make the file, private to the user, and give a connection in a transaction."""
         make_home(self.path.parent)
         lock = self.path.parent / "ledger.lock"
         private_file(lock)
         with locked(lock, f"the ledger {self.name}"):
             self._refuse_lost()
-            private_file(self.path)  # SQLite gives the files beside it the same mode
+            private_file(self.path)  # SQLite gives its other files the same mode
             try:
                 with closing(self.engine.raw_connection()) as raw:
-                    raw.cursor().execute("PRAGMA journal_mode = WAL")  # never within a transaction
+                    raw.cursor().execute("PRAGMA journal_mode = WAL")  # not in a transaction
             except sqlite3.Error as error:
                 raise self.explained(error) from error
             with self.transaction(durable=True) as connection:
                 yield connection
+            private_file(self.path.parent / CREATED)
 
     def _refuse_lost(self) -> None:
-        """Raise UnituneError where the database is there, with nothing in it, and runs are too.
-
-        It is made under the lock, and before the first run's files: what a process that is at it
-        right now has begun is never seen here.
-        """
-        runs = self.path.parent / "runs"
-        if not self.path.exists() or not runs.is_dir() or not any(runs.iterdir()):
+        """Raise UnituneError if the file is empty although it had tables before."""
+        if not self.path.exists() or not (self.path.parent / CREATED).exists():
             return
         with self.engine.connect() as connection:
             if sa.inspect(connection).get_table_names():
                 return
         raise UnituneError(
-            f"the ledger {self.name} is empty, while {runs} has files of runs: it was lost, as by "
-            "a power cut. Restore it from a backup. Without one, move it away to begin another, "
-            "and check your vendors' own pages for jobs and deployments that still cost money."
+            f"the ledger {self.name} has lost its content, for example in a power cut. Restore it "
+            "from a backup. Without one, move it away to start a new ledger, and check your "
+            "vendors' own pages for jobs and deployments that still cost money."
         )
 
     def explained(self, error: SQLAlchemyError | sqlite3.Error) -> UnituneError:
-        """Return what an error of the driver, or of SQLAlchemy, means to the user."""
         cause = error.orig if isinstance(error, DBAPIError) else error
-        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # what follows is detail
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # other bits are details
             return UnituneError(
-                f"the ledger {self.name} is damaged or no ledger: {cause}. Restore it from a "
-                "backup, or move it away to begin a new ledger."
+                f"the ledger {self.name} is damaged, or another file: {cause}. Restore it from a "
+                "backup, or move it away to start a new ledger."
             )
         if "locked" in str(cause):
-            return LockTimeout(f"the ledger {self.name} is in use by another process; try again.")
+            return LockTimeout(f"the ledger {self.name} is in use by another process. Try again.")
         return UnituneError(
-            f"the ledger {self.name} cannot be used: {cause}. Check that its folder exists "
-            "and can be written to, or set UNITUNE_DIR to another folder."
+            f"the ledger {self.name} cannot be used: {cause}. Check that you can write to its "
+            "folder, or set UNITUNE_DIR to another one."
         )
 
 
 @lru_cache(maxsize=8)
 def _engine_at(path: Path) -> sa.Engine:
-    """Return an engine whose transactions are real ones.
+    """Return an engine that sends BEGIN itself, because Python's driver sends it too late.
 
-    Python's driver begins transactions late and by guessing; so that is off, and BEGIN is sent
-    here. A writer takes the write lock at once: upgrading a read to a write could fail.
+    A writer takes the write lock at once: upgrading a read to a write could fail.
     """
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
@@ -144,7 +131,7 @@ def _engine_at(path: Path) -> sa.Engine:
 
 
 def _value(text: str) -> object:
-    """Return a value that is stored as JSON; what is none, as the text that it is (`records`)."""
+    """Return a value stored as JSON, or the text itself if it is not JSON (see `records`)."""
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
@@ -153,7 +140,7 @@ def _value(text: str) -> object:
 
 def _prepare(connection: DBAPIConnection, _record: object) -> None:
     connection.isolation_level = None
-    # A text that is damaged is one field's affair (`records`), not that of all rows beside it.
+    # Damaged text makes only its own record unreadable (`records`).
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -162,7 +149,7 @@ def _prepare(connection: DBAPIConnection, _record: object) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     options = connection.get_execution_options()
-    # An intent must be on the disk before the paid call that it announces.
+    # An intent must be on disk before its paid call.
     level = "FULL" if options.get("durable", True) else "NORMAL"
     connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("write", False) else "BEGIN")

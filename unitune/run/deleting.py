@@ -23,7 +23,7 @@ from unitune.backends.retry import retry_rate_limited
 from unitune.errors import UnituneError, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.model_versions import standing_aliases
-from unitune.workspace.home import COMPARISONS, EVALUATION
+from unitune.workspace.home import COMPARISONS, EVALUATION, artifacts
 
 RATE_LIMIT_SECONDS = 60.0  # how long one deletion is repeated while it is refused for its rate
 
@@ -108,15 +108,15 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
             f"{f', but for its {EVALUATION}' if keeps else ''}"
         )
         items.append(_Item(name, partial(_delete_folder, folder, keep_evaluation=keeps)))
-    kept = _comparisons(ledger, record.id) if reports else []
+    kept = _comparisons(record.id) if reports else []
     items += [_Item(f"the comparison {each.name}", partial(shutil.rmtree, each)) for each in kept]
     return items
 
 
-def _comparisons(ledger: Ledger, run_id: str) -> list[Path]:
+def _comparisons(run_id: str) -> list[Path]:
     """Return the folders of the comparisons in the history that are about a run."""
     mark = f'\n  "run": {json.dumps(run_id)},'  # not that of a contender, which stands deeper
-    verdicts = sorted((ledger.folder / COMPARISONS).glob("*/verdict.json"))
+    verdicts = sorted((artifacts() / COMPARISONS).glob("*/verdict.json"))
     return [file.parent for file in verdicts if mark in file.read_text("utf-8", "replace")]
 
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -327,7 +328,9 @@ def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
 def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     try:
         registry.backend(record.backend).cancel(job_of(record))
-    except BackendError:
+    except BackendError as error:
+        if error.status == HTTPStatus.GONE:
+            return ledger.write(replace(record, state=State.CANCELLED))
         # The job may have ended in the meantime, which a vendor answers with an error.
         record = poll(ledger, record)
         if not record.state.ended:

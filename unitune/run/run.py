@@ -40,7 +40,7 @@ from unitune.run import launching
 from unitune.run.handle import Run
 from unitune.run.launching import WIRE
 from unitune.workspace.filesystem import private_folder, replacing
-from unitune.workspace.home import home, make_home
+from unitune.workspace.home import artifact_folder, home, make_home
 
 __all__ = ["SHOWN_RUNS", "Run", "find_run", "launch", "run_count", "runs"]
 
@@ -134,31 +134,32 @@ class RunListing(NamedTuple):
     unreadable: list[UnreadableRecord]
 
 
-def runs(limit: int | None = None) -> list[Run]:
-    """Return the runs of this folder's ledger, newest first; one that is unreadable is logged.
+def runs(limit: int | None = None, *, everywhere: bool = False) -> list[Run]:
+    """Return the runs of the current project, the newest first; unreadable ones are logged.
 
     Args:
-        limit: How many at most, which are read alone; None for all.
+        limit: Limit, beyond which nothing is read; None for all.
+        everywhere: Include the runs of all other projects in the ledger.
     """
-    result = run_listing(limit)
+    result = run_listing(limit, everywhere=everywhere)
     for problem in result.unreadable:
         logging.getLogger("unitune").warning("%s", problem)
     return result.runs
 
 
-def run_listing(limit: int | None = None) -> RunListing:
-    """Return the runs of this folder's ledger, so many at most, and those that cannot be read."""
+def run_listing(limit: int | None = None, *, everywhere: bool = False) -> RunListing:
+    """Return runs as `runs` does, and those that cannot be read."""
     ledger = Ledger(home())
-    records = ledger.newest(limit)
+    records = ledger.newest(limit, everywhere=everywhere)
     return RunListing(
         [Run(ledger, record) for record in records if isinstance(record, RunRecord)],
         [problem for problem in records if isinstance(problem, UnreadableRecord)],
     )
 
 
-def run_count() -> int:
-    """Return how many runs this folder's ledger has."""
-    return Ledger(home()).run_count()
+def run_count(*, everywhere: bool = False) -> int:
+    """Return the number of runs of the current project, or of all projects."""
+    return Ledger(home()).run_count(everywhere=everywhere)
 
 
 def find_run(name: str = NEWEST) -> Run:
@@ -214,6 +215,7 @@ def _files_of_a_recorded_run(ledger: Ledger, record: RunRecord) -> Generator[Non
     response is missing, the run may be on record, and then needs its files.
     """
     make_home(ledger.folder)
+    artifact_folder("runs")
     ledger.now()
     try:
         yield

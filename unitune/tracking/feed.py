@@ -227,7 +227,7 @@ def _tracked_run(ledger: Ledger, record: RunRecord) -> TrackedRun:
         },
         tags={"unitune.fingerprint": record.fingerprint, "unitune.host": record.host},
         created=record.created,
-        home=ledger.folder,
+        home=ledger.run_folder(record.id).parents[1],
     )
 
 

@@ -33,7 +33,7 @@ class TrackedRun:
     parameters: dict[str, JsonValue]  # settings of the job by dotted names, without dictionaries
     tags: dict[str, str]  # further fields to search by
     created: float  # seconds since 1970, UTC
-    home: Path  # folder of the ledger
+    home: Path  # the project's folder of artifacts
 
 
 class Point(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unitune.backends.protocol import State
+from unitune.errors import UserError
 from unitune.tracking.interface import Point, Results, TrackedRun
 
 
@@ -21,6 +22,8 @@ class TensorBoardTracker:
     def __init__(self, run: TrackedRun) -> None:
         folder = run.home / "tensorboard" / run.id
         self.where = str(folder)
+        if folder.is_symlink() or folder.parent.is_symlink():
+            raise UserError(f"{folder} is a symbolic link, and nothing is written to it.")
         self._written = _points_in(folder)
         self._event: Any = import_module("tensorboard.compat.proto.event_pb2").Event
         self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary

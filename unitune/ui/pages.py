@@ -37,6 +37,7 @@ from unitune.ui import queries
 from unitune.ui.cases import PAGE_CASES, Chosen, browse
 from unitune.ui.comparisons import kept_comparison, kept_comparisons, under_way
 from unitune.workspace import yaml_file
+from unitune.workspace.home import artifacts
 
 INTERVAL_SECONDS = 3.0  # between two polls of one run, however often its pages are looked at
 
@@ -128,7 +129,7 @@ class Pages:
             bill_facts=list(queries.bill_facts(bill)) if bill else (),
             deployments=queries.deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
-            under_way=under_way(self._ledger.folder, run.id),
+            under_way=under_way(artifacts(), run.id),
             settings=list(queries.setting_facts(run)),
             provenance=list(queries.provenance_facts(self._ledger, run)),
             job=job,
@@ -151,7 +152,7 @@ class Pages:
 
     def comparisons(self, _visit: Visit) -> str:
         """Comparisons under way, in counts, and those that are kept."""
-        going_on = under_way(self._ledger.folder)
+        going_on = under_way(artifacts())
         return _render(
             "comparisons.html.j2",
             "Comparisons",

@@ -1,11 +1,7 @@
-"""Files in folders that others may have prepared: written whole or not at all, through no link.
+"""Read and write files in folders that others may have prepared.
 
-A folder that came with a repository may hold symbolic links under the very names that are about to
-be written. So drafts have names that no one can guess, and what is appended to is opened as the
-file that it is. A link may also lead to a device that never ends, so what is read is no device and
-has a limit.
-
-What stands in a folder that only its owner may enter is for its owner alone, whatever the umask.
+Such a folder may have symbolic links under the names that are about to be written, or to a device.
+So files are written whole, through unpredictable names and never through a link.
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Generator
@@ -24,33 +21,28 @@ from typing import TextIO, cast
 
 from unitune.errors import UserError
 
-MOST_BYTES = 1 << 30  # of a file that is read whole, by default
+MOST_BYTES = 1 << 30  # default limit for a file that is read whole
+ROOT = 0
+NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK  # nor wait for the other end of a pipe
+SHARED = stat.S_IRWXG | stat.S_IRWXO  # permissions of anyone but the owner
 
 
 def opened(path: Path) -> BufferedReader:
-    """Open a file, or a pipe, to read its bytes.
-
-    Raises:
-        OSError: It cannot be opened, or is a device.
-    """
+    """Open a file or a pipe to read its bytes; OSError for a device."""
     file = path.open("rb")
     mode = os.fstat(file.fileno()).st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         file.close()
-        raise OSError(errno.EINVAL, "it is a device, no file", str(path))
+        raise OSError(errno.EINVAL, "it is a device, not a file", str(path))
     return file
 
 
 def content_of(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return what a file, or a pipe, holds.
-
-    Raises:
-        OSError: It cannot be read, is a device, or holds more.
-    """
+    """Return the content of a file or a pipe; OSError for a device or more than the limit."""
     with opened(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise OSError(errno.EINVAL, f"it holds more than {most_bytes:,} bytes", str(path))
+        raise OSError(errno.EINVAL, f"it has more than {most_bytes:,} bytes", str(path))
     return content
 
 
@@ -62,10 +54,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Generator[TextIO]:
-    """Open a draft, UTF-8, that takes a file's place when the body ends without an error.
-
-    A reader sees all of it or what was there before. A link there is replaced, not followed.
-    """
+    """Open a UTF-8 draft that replaces a file, or a link, when the body ends without an error."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(draft, "x", encoding="utf-8", opener=no_link) as file:
@@ -79,13 +68,13 @@ def replacing(path: Path) -> Generator[TextIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Generator[Path]:
-    """Give a draft of a folder, which gets its name when the body ends well, and is gone otherwise.
+    """Yield a draft of a folder, which gets its name when the body ends without an error.
 
     Raises:
-        OSError: Such a folder is there already, and not empty.
+        OSError: The folder exists and is not empty.
     """
     draft = path.with_name(f".{path.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(draft, ignore_errors=True)  # of a killed process
     draft.mkdir(parents=True)
     try:
         yield draft
@@ -107,31 +96,47 @@ def flush(path: Path) -> None:
 
 
 def no_link(path: str, flags: int) -> int:
-    """Open a file that is no symbolic link; for the argument `opener` of `open`.
-
-    Raises:
-        UserError: It is one.
-    """
+    """Open a file for the argument `opener` of `open`; UserError for a symbolic link."""
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o600 if _is_private(path) else 0o666)
+        return os.open(path, flags | NO_LINK, 0o600 if _is_private(path) else 0o666)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         raise UserError(
-            f"{path} is a symbolic link, and nothing is written through one. Remove it, or choose "
-            "another folder."
+            f"{path} is a symbolic link, and unitune does not write through one. Remove it, or "
+            "choose another folder."
         ) from error
 
 
+def refuse_strangers(path: Path, advice: str) -> None:
+    """Raise UserError, with an advice, if others may have written a file or folder.
+
+    Git cannot set private permissions, so files that others may read inside a repository may have
+    come with it.
+    """
+    real = path.resolve()
+    status = real.stat()
+    if status.st_uid not in (os.geteuid(), ROOT):
+        why = "it belongs to another user"
+    elif status.st_mode & SHARED and any((parent / ".git").exists() for parent in real.parents):
+        why = (
+            "it is in a git repository, so a clone or a pull may have written it. If it is yours, "
+            f"run `chmod go= {shlex.quote(str(path))}`"
+        )
+    else:
+        return
+    raise UserError(f"{path} is not used: {why}. {advice}")
+
+
 def private_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are not there, which only the user may enter."""
+    """Create a folder, with missing parents, that only the user may enter."""
     if not folder.exists():
         private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def private_file(file: Path, text: str = "") -> None:
-    """Make a file, unless it is there, which only the user may read."""
+    """Create a file that only the user may read, unless it exists."""
     with suppress(FileExistsError), open(file, "x", encoding="utf-8", opener=_private) as fresh:
         fresh.write(text)
 
@@ -141,4 +146,4 @@ def _private(path: str, flags: int) -> int:
 
 
 def _is_private(path: str) -> bool:
-    return not Path(path).parent.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return not Path(path).parent.stat().st_mode & SHARED

@@ -1,7 +1,7 @@
-"""Where unitune keeps its ledger and the files of its runs: the folder ``.unitune``, by default.
+"""Find and create the user's state folder and a project's ``.unitune``.
 
-Reading never makes the folder. One that is not named by ``UNITUNE_DIR`` is used only where
-`unitune.workspace.trust` knows it for the user's own.
+The state folder has the ledger. Files in ``.unitune`` count only if the state folder refers to
+them. ``UNITUNE_DIR`` names one folder for both.
 """
 
 from __future__ import annotations
@@ -9,53 +9,93 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
+import secrets
 import sys
-import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from unitune.errors import UserError
-from unitune.workspace import trust
-from unitune.workspace.filesystem import private_file, private_folder
+from platformdirs import user_state_path
 
-# File system types of Linux whose locks SQLite cannot rely on. Not among them: 9p and virtiofs,
-# which containers use for the root of one single machine. Source: "How To Corrupt An SQLite
+from unitune.errors import UserError
+from unitune.workspace.filesystem import (
+    content_of,
+    private_file,
+    private_folder,
+    refuse_strangers,
+    replacing,
+)
+
+# File system types of Linux whose locks SQLite cannot rely on. 9p and virtiofs are not among them:
+# containers use them for the root of a single machine. Source: "How To Corrupt An SQLite
 # Database File", section 2.1, https://sqlite.org/howtocorrupt.html (2026-11-25).
 NETWORK_FILE_SYSTEMS = re.compile(
     r"afs|beegfs|ceph|cifs|fuse\.(glusterfs|sshfs)|glusterfs|gpfs|lustre|ncpfs|nfs4?|pvfs2|smb3|smbfs"
 )
-EVALUATION = "evaluation"  # in the folder of a run: the answers to its test cases, and the reports
-COMPARISONS = "comparisons"  # in the home: the history of finished comparisons, a folder each
+NAME = ".unitune"
+PROJECT = "project"  # file in ``.unitune`` with the project's id, by which a moved one is found
+PROJECT_ID = re.compile(r"[0-9a-f]{32}")
+EVALUATION = "evaluation"  # folder of a run with the answers to its test cases, and the reports
+COMPARISONS = "comparisons"  # folder of a project with a folder per finished comparison
 IGNORE = ".gitignore"
 MOUNTS = Path("/proc/self/mountinfo")
 
 
 def home() -> Path:
-    """Return the folder of the ledger, whether it exists or not.
-
-    ``UNITUNE_DIR`` when set, else the nearest ``.unitune`` in the current folder or its parents,
-    else ``.unitune`` in the current folder. One of another user in a parent is skipped with a
-    warning: who may write there, as in a shared ``/tmp``, could otherwise stop whoever works below.
+    """Return the user's state folder; it may not exist yet.
 
     Raises:
-        UserError: ``UNITUNE_DIR`` names a file, or the nearest ``.unitune`` is not the user's own.
+        UserError: ``UNITUNE_DIR`` names a file, the user has no home folder, or somebody else may
+            have written the ledger.
+
+    Source: XDG Base Directory Specification 0.8: relative paths are invalid.
     """
-    if chosen := os.environ.get("UNITUNE_DIR"):
-        folder = Path(chosen).absolute()
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"UNITUNE_DIR names {folder}, which is no folder. Name a folder.")
-        return folder
+    if chosen := _chosen():
+        return chosen
+    named = Path(os.environ.get("XDG_STATE_HOME", ""))
+    folder = named / "unitune" if named.is_absolute() else user_state_path("unitune", False)
+    if not folder.is_absolute():
+        raise UserError(
+            f"{folder} is not an absolute path. Set HOME, XDG_STATE_HOME or UNITUNE_DIR."
+        )
+    for path in (folder, folder / "ledger.db"):
+        if path.exists():
+            refuse_strangers(path, "Set UNITUNE_DIR to a folder of your own.")
+    return folder
+
+
+def artifacts() -> Path:
+    """Return the project's folder for artifacts and reports; it may not exist yet.
+
+    It is the nearest ``.unitune`` from the current folder upwards. One of another user is skipped
+    in a parent folder: otherwise anyone could stop the users of a shared ``/tmp``.
+
+    Raises:
+        UserError: ``UNITUNE_DIR`` names a file, or ``.unitune`` is a symbolic link or another
+            user's.
+    """
+    if chosen := _chosen():
+        return chosen
     here = Path.cwd()
-    for folder in (parent / trust.NAME for parent in (here, *here.parents)):
+    for folder in (parent / NAME for parent in (here, *here.parents)):
         if not folder.is_dir() and not folder.is_symlink():
             continue
-        if folder.parent != here and trust.belongs_to_another(folder):
+        is_own = folder.lstat().st_uid == os.geteuid()
+        if not is_own and folder.parent != here:
             _warn_of_other_user(folder)
             continue
-        trust.refuse_strangers(folder)
+        if folder.is_symlink() or not is_own:
+            why = "is a symbolic link" if folder.is_symlink() else "belongs to another user"
+            raise UserError(f"{folder} {why}. Remove it, or set UNITUNE_DIR to your own folder.")
         return folder
-    return here / trust.NAME
+    return here / NAME
+
+
+def _chosen() -> Path | None:
+    folder = Path(os.environ.get("UNITUNE_DIR", "")).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"UNITUNE_DIR is {folder}, which is not a folder.")
+    return folder if os.environ.get("UNITUNE_DIR") else None
 
 
 @cache  # once for each folder
@@ -64,67 +104,90 @@ def _warn_of_other_user(folder: Path) -> None:
 
 
 def ledger_url() -> str | None:
-    """Return the database that machines share, ``UNITUNE_LEDGER``; None: a file in the home."""
+    """Return ``UNITUNE_LEDGER``, the database that machines share; None for the user's own file."""
     return os.environ.get("UNITUNE_LEDGER") or None
 
 
 def make_home(folder: Path) -> None:
-    """Make the folder, for the user alone, marked as the user's own (`unitune.workspace.trust`).
+    """Create a folder that only the user may enter; UserError on a network file system."""
+    refuse_network(folder)
+    private_folder(folder)
+    private_file(folder / IGNORE, "*\n")
 
-    It is kept out of version control, because it holds copies of training data.
+
+def artifact_folder(*names: str) -> Path:
+    """Create a folder in the project's ``.unitune``, and return it.
 
     Raises:
-        UserError: It lies on a network file system, or cannot be marked.
+        UserError: A folder on the way is a symbolic link, as a clone or an archive can bring.
     """
-    refuse_network(folder)
-    if os.environ.get("UNITUNE_DIR"):  # the user's choice needs no mark
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = artifacts()
+    make_home(folder)
+    if not os.environ.get("UNITUNE_DIR"):
+        folder.chmod(0o700)  # it may have come with other permissions
+    if project_id(folder) is None:
+        _make_project_id(folder)
+    for name in names:
+        folder /= name
+        if folder.is_symlink():
+            raise UserError(
+                f"{folder} is a symbolic link, and nothing is written to it. Remove it."
+            )
         private_folder(folder)
-        private_file(folder / IGNORE, "*\n")
-    elif not folder.exists() or trust.is_empty(folder):
-        _make_marked(folder)
+    return folder
 
 
-def _make_marked(folder: Path) -> None:
-    """Make the folder beside its place and move it there: it is never seen without its mark."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-    except OSError as error:  # about the folder that is wanted, not the draft's random name
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    try:
-        trust.mark(draft, folder.parent.resolve() / folder.name)
-        private_file(draft / IGNORE, "*\n")
-        draft.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another process has just made it.
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def make_folder(folder: Path) -> None:
+    """Create a folder: a private one in ``.unitune`` (`artifact_folder`), any other elsewhere."""
+    root = Path(os.environ.get("UNITUNE_DIR") or artifacts()).absolute()
+    if folder.is_relative_to(root):
+        artifact_folder(*folder.relative_to(root).parts)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def project_id(folder: Path) -> str | None:
+    """Return the id in a ``.unitune`` folder, which proves nothing; None without a valid one."""
+    file = folder / PROJECT
+    if file.is_symlink() or not file.is_file():
+        return None
+    with suppress(OSError):
+        text = content_of(file, most_bytes=32).decode("ascii", "replace")
+        return text if PROJECT_ID.fullmatch(text) else None
+    return None
+
+
+def _make_project_id(folder: Path) -> None:
+    """Write a random id, unless another process has just written one."""
+    draft, id_ = folder / f".{PROJECT}.{secrets.token_hex(8)}", secrets.token_hex(16)
+    private_file(draft, id_)
+    with suppress(OSError):
+        os.link(draft, folder / PROJECT)
+    draft.unlink()
+    if project_id(folder) is None:
+        write_project_id(folder, id_)
+
+
+def write_project_id(folder: Path, id_: str) -> None:
+    """Write the id of a project, by which it is found again after a move."""
+    with replacing(folder / PROJECT) as file:
+        file.write(id_)
 
 
 def refuse_network(folder: Path) -> None:
-    """Raise UserError when a folder lies on a network file system.
-
-    Only Linux tells; elsewhere the folder is taken as it is.
-    """
+    """Raise UserError if a folder is on a network file system; only Linux can be asked."""
     if not sys.platform.startswith("linux"):
         return
     kind = file_system(folder.resolve(), MOUNTS.read_text(encoding="utf-8"))
     if NETWORK_FILE_SYSTEMS.fullmatch(kind):
         raise UserError(
-            f"{folder} lies on a network file system ({kind}), where the ledger could be damaged. "
+            f"{folder} is on a network file system ({kind}), which could damage the ledger. "
             "Set UNITUNE_DIR to a folder on a local disk."
         )
 
 
 def file_system(path: Path, mountinfo: str) -> str:
-    """Return the type of the file system that an absolute path lies on.
-
-    Args:
-        path: Absolute and resolved.
-        mountinfo: Text in the format of ``/proc/self/mountinfo``.
+    """Return the file system type of a resolved path, given ``/proc/self/mountinfo``.
 
     Source: proc_pid_mountinfo(5): the mount point is the fifth field, with blanks written as octal
     escapes; the type is the first after the lone dash. A later mount hides an earlier one.

@@ -1,6 +1,6 @@
-"""The user's own configuration: ``config.yaml`` in a folder that no repository brings.
+"""Read and write the user's configuration, ``config.yaml``.
 
-    keys:                                  # which environment variable's key may go where
+    keys:                                  # addresses that may get the key of a variable
       https://llm.example.com: [LLM_API_KEY]
     gateways:                              # what else is sent there, by environment variable
       https://llm.example.com: {headers: {x-gateway-key: GATEWAY_KEY}}
@@ -10,8 +10,7 @@
       command: [notify-send, unitune]      # without a shell; gets the run as JSON
       webhook: https://hooks.example.com/services/T0/B0/X0
 
-What only the user may decide stands here, and never in a job file or the current folder: those may
-be a stranger's. `unitune keys allow` writes it; `unitune.backends.credentials` reads it.
+It has the decisions that a job file or a project, which may be a stranger's, must not make.
 """
 
 from __future__ import annotations
@@ -26,22 +25,20 @@ from unitune.errors import UserError
 from unitune.security.addresses import Address, Origin, VariableName
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file
-from unitune.workspace.filesystem import replacing
-from unitune.workspace.git_index import tracked_in
+from unitune.workspace.filesystem import refuse_strangers, replacing
 
 FILE = "config.yaml"
-ROOT = 0
 
 
 class Notify(Spec):
-    """How the user is told that a run has ended."""
+    """Notification at the end of a run."""
 
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """A program and its arguments, run without a shell: the run is JSON on its standard input, and
-    UNITUNE_RUN, UNITUNE_NAME, UNITUNE_STATE, UNITUNE_TEXT, … are set."""
+    """Program and its arguments, run without a shell. It gets the run as JSON on standard input and
+    in UNITUNE_RUN, UNITUNE_NAME, UNITUNE_STATE, UNITUNE_TEXT, …"""
     webhook: Address | None = None
-    """Where the run is sent as JSON, with a field `text` as Slack has it. Whoever knows such an
-    address can write there, so it is shown nowhere."""
+    """Address that gets the run as JSON, with a field `text` as for Slack. Anyone who knows it can
+    write there, so it is never shown."""
 
 
 # Name of a header or of a query parameter. Source: RFC 9110, 5.6.2, token.
@@ -49,38 +46,30 @@ ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^
 
 
 class Gateway(Spec):
-    """Headers and query parameters that a gateway requires with each request.
-
-    Their values are read from environment variables, since they may be secrets.
-    """
+    """Headers and query parameters that a gateway requires, from environment variables."""
 
     headers: dict[ParameterName, VariableName] = {}  # noqa: RUF012 - pydantic copies it
-    """Environment variable with the value, by header."""
+    """Environment variable by header."""
     query: dict[ParameterName, VariableName] = {}  # noqa: RUF012 - pydantic copies it
-    """Environment variable with the value, by query parameter."""
+    """Environment variable by query parameter."""
 
 
 class UserConfig(Spec):
-    """What the user has decided for all projects."""
+    """The user's decisions for all projects."""
 
     keys: dict[Origin, tuple[VariableName, ...]] = {}  # noqa: RUF012 - pydantic copies it
-    """By address (scheme, host and port): the environment variables whose keys may be sent there.
-    """
+    """Environment variables whose keys may be sent to an address (scheme, host and port)."""
     gateways: dict[Origin, Gateway] = {}  # noqa: RUF012 - pydantic copies it
-    """By address (scheme, host and port): what is sent there beside the key."""
+    """Further headers and parameters by address (scheme, host and port)."""
     key_commands: dict[VariableName, Annotated[tuple[str, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - pydantic copies it
-    """By environment variable: a program and its arguments, run without a shell, that prints the
-    key. It is run where the variable is not set, and again when the key is refused or 5 minutes
-    old."""
+    """Program and its arguments, by environment variable, that prints the key. It is run without a
+    shell if the variable is not set, and again if the key is refused or 5 minutes old."""
     notify: Notify | None = None
-    """What happens when a run ends that is watched, or that trains on this machine."""
+    """Notification at the end of a run that is watched or trains on this machine."""
 
 
 def folder() -> Path:
-    """Return the folder of the user's own files, whether it exists or not.
-
-    ``unitune`` in XDG_CONFIG_HOME, or in ``~/.config`` where that is not set. One that is not
-    absolute is passed over: it would lie wherever the command is run.
+    """Return ``unitune`` in XDG_CONFIG_HOME or ``~/.config``; it may not exist.
 
     Raises:
         UserError: The user has no home folder.
@@ -97,37 +86,22 @@ def folder() -> Path:
 
 
 def read() -> UserConfig:
-    """Return the user's configuration; without a file it is empty.
+    """Return the user's configuration, which is empty without a file.
 
     Raises:
-        UserError: The file is not valid; the message names file, line and what is allowed. Or it
-            is not the user's own.
+        UserError: The file is not valid, or somebody else may have written it.
     """
     file = folder() / FILE
     if not file.exists():
         return UserConfig()
-    _refuse_strangers(file.resolve())
+    refuse_strangers(file, "It decides where your keys are sent. XDG_CONFIG_HOME may name another.")
     return yaml_file.load(file, UserConfig, kind="the user's configuration")
 
 
-def _refuse_strangers(file: Path) -> None:
-    """Refuse what is another user's, or came with a repository that the home folder is part of."""
-    if file.stat().st_uid not in (os.geteuid(), ROOT):
-        why = "it belongs to another user"
-    elif tracked := tracked_in(file.parent):
-        why = f"git tracks {tracked!r}, so whoever writes to that repository writes there"
-    else:
-        return
-    raise UserError(
-        f"{file} is not used: {why}, and it says where your keys may go and what is run. Let "
-        "XDG_CONFIG_HOME name a folder of your own."
-    )
-
-
 def write(config: UserConfig) -> Path:
-    """Write the user's configuration, which only the user may read, and return its file."""
+    """Write the user's configuration, and return its file, which only the user may read."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = (folder() / FILE).resolve()  # a link here is the user's own, as keepers of dotfiles make
+    file = (folder() / FILE).resolve()  # managers of dotfiles create links here
     with replacing(file) as draft:
         os.fchmod(draft.fileno(), 0o600)
         draft.write("# Written by `unitune keys`; comments are not kept.\n")

@@ -142,7 +142,7 @@ def test_arguments_reach_the_command_as_words(runner: Runner) -> None:
 
 
 def test_answers_that_a_pull_request_commits_do_not_count(priced: Runner) -> None:
-    """The default folder is not in the checkout; a folder there is refused when git tracks it."""
+    """The default folder is outside of the checkout; in a folder there they are refused."""
     evals = priced.folder / "work" / "evals"
     recorded = {"type": "recorded", "name": "old", "answers": "old.jsonl"}
     new = {"type": "server", "name": "new", "url": "http://127.0.0.1:9", "model": "m"}
@@ -151,12 +151,11 @@ def test_answers_that_a_pull_request_commits_do_not_count(priced: Runner) -> Non
     (evals / "unitune.yaml").write_text(json.dumps({**job, "evaluate": {"contenders": contenders}}))
     rows = priced.folder / "work/rows/rows.jsonl"
     rows.parent.mkdir()
-    rows.touch()
-    subprocess.run(["git", "add", "-f", "."], check=True, cwd=rows.parent)
+    rows.write_text('{"contender": "new", "case": "c", "text": "better"}\n', encoding="utf-8")
     priced.inputs["out"] = "rows"
     done = priced.step("Compare")
     assert {"exit-code": "5", "verdict": "", "folder": "work/rows"} == priced.outputs()
-    assert f"gittracks{rows}" in "".join(done.stdout.split())
+    assert "unitunedidnotwritehereforyou" in "".join(done.stdout.split())
 
 
 def test_what_a_job_file_says_is_no_workflow_command_and_ends_no_fence(runner: Runner) -> None:

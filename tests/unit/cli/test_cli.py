@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from itertools import repeat
@@ -218,7 +217,7 @@ def test_the_job_here_and_the_newest_run_need_no_name(
     unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(job_file.parent)
-    assert "there is no run yet" in unitune("show").err
+    assert "this project has no run yet" in unitune("show").err
     older = unitune("run", "--detach").out.strip()
     newer = unitune("run", "--detach", "--allow-duplicate").out.strip()
 
@@ -332,7 +331,7 @@ def test_an_unknown_run_suggests_the_list(unitune: Command) -> None:
 
 def test_runs_says_where_it_looked_and_how_to_start_one(unitune: Command) -> None:
     out = " ".join(unitune("runs").out.split())
-    assert re.search(r"No runs yet in /\S+/\.unitune\. Start one: unitune run unitune\.yaml", out)
+    assert "No runs in this project yet. Start one: unitune run unitune.yaml" in out
 
 
 def test_cancel_ends_a_run(unitune: Command, job_file: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_script_without_budget_or_plan_launches_nothing(unitune: Command, file
     refused = unitune("run", str(file))
     assert 6 == refused.code
     assert "unitune apply plan.json" in refused.err
-    assert "No runs yet" in unitune("runs").out
+    assert "No runs in this project yet" in unitune("runs").out
 
 
 def test_markdown_is_empty_when_the_base_says_the_same(unitune: Command, file: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_compare_refuses_is_found_before(
     told = unitune(command, str(write(tmp_path, evaluate)))
     assert 2 == told.code
     assert BROKEN[evaluate] in " ".join((told.out + told.err).split())
-    assert "No runs yet" in unitune("runs").out
+    assert "No runs in this project yet" in unitune("runs").out
 
 
 def test_the_scorers_own_code_does_not_run(unitune: Command, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import UserError
-from unitune.workspace import user_config
+from unitune.workspace import filesystem, user_config
 from unitune.workspace.user_config import UserConfig
 
 
@@ -40,24 +40,30 @@ def test_what_is_written_is_read_again_and_private(config: Path) -> None:
     assert 0 == config.stat().st_mode & 0o077
 
 
-def test_a_file_that_git_tracks_is_not_the_users_word(config: Path) -> None:
-    """Where the home folder is a clone, as in some notebooks and build services."""
+def test_a_file_that_a_clone_brought_is_not_the_users_word(config: Path) -> None:
+    """Some notebooks and build services clone a repository into the home folder."""
     git = shutil.which("git")
     if git is None:
         pytest.skip("needs git")
     user_config.write(UserConfig(keys={"https://llm.example.com": ("LLM_API_KEY",)}))
-    for arguments in (("init", "-q"), ("add", "-f", str(config))):
-        subprocess.run([git, *arguments], cwd=config.parents[2], check=True)
-    with pytest.raises(UserError, match="git tracks 'config/unitune/config"):
+    home = config.parents[2]
+    subprocess.run([git, "init", "-q"], cwd=home, check=True)
+    user_config.read()
+    subprocess.run([git, "add", "-f", str(config)], cwd=home, check=True)
+    config.unlink()
+    subprocess.run([git, "checkout", "--", "."], cwd=home, check=True)
+    with pytest.raises(UserError, match="in a git repository, so a clone or a pull may have"):
         user_config.read()
+    config.chmod(0o600)
+    assert user_config.read().keys
 
 
 def test_a_file_of_another_user_is_not_the_users_word(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user_config.write(UserConfig())
-    monkeypatch.setattr(user_config.os, "geteuid", lambda: config.stat().st_uid + 1)
-    monkeypatch.setattr(user_config, "ROOT", -1)
+    monkeypatch.setattr(filesystem.os, "geteuid", lambda: config.stat().st_uid + 1)
+    monkeypatch.setattr(filesystem, "ROOT", -1)
     with pytest.raises(UserError, match="belongs to another user"):
         user_config.read()
 
@@ -71,7 +77,7 @@ def test_a_file_of_another_user_is_not_the_users_word(
         ("keys:\n  https://example.com: A\n", 2, "must be a list: [A]"),
         ("\nkey: {}\n", 2, "Did you mean 'keys'? Known: keys, gateways, key_commands, notify."),
         ("keys: [\n", 2, "not valid YAML"),
-        ("- keys\n", 1, "the user's configuration is a mapping"),
+        ("- keys\n", 1, "the user's configuration must be a mapping"),
     ],
 )
 def test_a_bad_file_is_an_error_with_file_line_and_what_is_allowed(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from own_rows import write_own
 
 from unitune.backends import exactly_once, registry, retry
 from unitune.backends.capabilities import BatchStatus
@@ -232,7 +233,7 @@ def test_what_is_answered_is_in_no_batch_and_the_other_way_round(
     compare(two, out=out, batch=True)
     assert [] == vendor.batches
     kept = first[:50]
-    (out / "rows.jsonl").write_text("".join(f"{line_of(row)}\n" for row in kept))
+    write_own(out / "rows.jsonl", "".join(f"{line_of(row)}\n" for row in kept))
     compare(two, out=out, batch=True)
     assert sum(vendor.sizes) == 120 - 50
     compare(two, out=out)
@@ -615,7 +616,7 @@ def test_answers_that_came_meanwhile_are_not_written_again_when_the_batch_is_col
     stopped(two, vendor, out, clock)
     compare(two, out=out)
     kept = rows(out)[:50]
-    (out / "rows.jsonl").write_text("".join(f"{line_of(row)}\n" for row in kept))
+    write_own(out / "rows.jsonl", "".join(f"{line_of(row)}\n" for row in kept))
     compare(two, out=out, batch=True)
     assert [60, 60] == vendor.sizes
     assert kept == rows(out)[:50]
@@ -644,7 +645,7 @@ def test_batches_of_another_backend_are_left_alone(two: Job, out: Path) -> None:
         hashes=("h",),
         batch_id="theirs",
     )
-    (out / "batches.jsonl").write_text(other.model_dump_json(exclude_none=True) + "\n")
+    write_own(out / "batches.jsonl", other.model_dump_json(exclude_none=True) + "\n")
     compare(two, out=out, batch=True)
     with open_batches(out / "batches.jsonl") as batches:
         assert [other] == batches.open("elsewhere")
@@ -694,7 +695,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
 ) -> None:
     out.mkdir()
     (out / "batches.jsonl").write_text(content)
-    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 is no record of a batch"):
+    with pytest.raises(Mismatch, match=r"batches\.jsonl has content that unitune did not write"):
         compare(two, out=out, batch=True)
     assert content == (out / "batches.jsonl").read_text()
     assert 0 == vendor.asked("submit_batch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,27 @@ def test_what_other_runs_have_taken_is_not_there_any_more(
         run.launch(other(job))
 
 
+@pytest.mark.parametrize("name", ["month_usd", "project_usd"])
+def test_a_budget_counts_the_money_of_all_projects_of_the_user(
+    priced: Priced, workplace: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    job = priced()
+    limit(workplace, **{name: high(job) * Decimal("1.5")})
+    for project in ("first", "second"):
+        (workplace / project).mkdir()
+        shutil.copy(workplace / "train.jsonl", workplace / project)
+        shutil.copy(workplace / "validation.jsonl", workplace / project)
+    monkeypatch.chdir(workplace / "first")
+    run.launch(job.model_copy(update={"folder": workplace / "first"}))
+    monkeypatch.chdir(workplace / "second")
+    elsewhere = other(job).model_copy(update={"folder": workplace / "second"})
+    assert "over-budget" in [finding.code for finding in plan(elsewhere).errors]
+    with pytest.raises(OverBudget, match="spent or set aside"):
+        run.launch(elsewhere)
+    assert run.runs() == []
+    assert len(run.runs(everywhere=True)) == 1
+
+
 def test_a_run_that_no_budget_limits_is_not_held_up_by_what_others_have_cost(
     priced: Priced, workplace: Path
 ) -> None:
@@ -148,7 +170,7 @@ def test_a_file_that_is_not_the_one_that_was_reckoned_is_never_submitted(
         honest(ledger, record, files)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(launching, "upload", changed)
-    with pytest.raises(Mismatch, match=r"train\.jsonl as uploaded is not the file"):
+    with pytest.raises(Mismatch, match=r"uploaded train\.jsonl is not the file"):
         run.launch(priced("1000"))
     (kept,) = run.runs()
     assert kept.job_id is None
@@ -395,7 +417,7 @@ def test_a_run_by_the_hour_is_cancelled_one_look_before_its_limit(priced: Priced
     ledger.now = lambda: later
     told = budgeting.overrun(ledger, record)
     assert told is not None
-    assert "it may take 0.01 hours" in told, "36 seconds, less the 30 of a look"
+    assert "its limit is 0.01 hours" in told, "36 seconds, less the 30 of a look"
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["watch", "watch --all"])

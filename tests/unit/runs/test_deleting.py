@@ -20,6 +20,7 @@ from unitune.models import TunedModel
 from unitune.run import deleting
 from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
+from unitune.workspace.home import home
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 
@@ -58,8 +59,9 @@ def vendor(monkeypatch: pytest.MonkeyPatch, store: str) -> Vendor:
 
 
 @pytest.fixture
-def ledger(workplace: Path) -> Ledger:
-    return Ledger(workplace / ".unitune")
+def ledger(vendor: Vendor) -> Ledger:
+    del vendor
+    return Ledger(home())
 
 
 def uploads(workplace: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import pytest
 
 from unitune.errors import UserError
 from unitune.workspace import home as home_module
-from unitune.workspace.home import file_system, home, make_home, refuse_network
+from unitune.workspace.home import artifacts, file_system, home, make_home, refuse_network
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -50,19 +50,25 @@ def test_the_file_system_of_this_test_is_taken(tmp_path: Path) -> None:
     assert "*\n" == (tmp_path / ".unitune" / ".gitignore").read_text(encoding="utf-8")
 
 
-def test_home_is_the_nearest_folder_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_are_in_the_nearest_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("UNITUNE_DIR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
-    assert inner / ".unitune" == home()
+    assert artifacts() == inner / ".unitune"
     (tmp_path / ".unitune").mkdir()
-    assert tmp_path / ".unitune" == home()
+    assert artifacts() == tmp_path / ".unitune"
     (inner / ".unitune").mkdir()
-    assert inner / ".unitune" == home()
+    assert artifacts() == inner / ".unitune"
+    assert home() == tmp_path / "state" / "unitune"
 
 
-def test_the_environment_chooses_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_one_folder_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNITUNE_DIR", "elsewhere")
-    assert tmp_path / "elsewhere" == home()
+    assert home() == artifacts() == tmp_path / "elsewhere"

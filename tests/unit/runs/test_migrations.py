@@ -27,9 +27,10 @@ from unitune.ledger.records import HEAD, METADATA
 from unitune.ledger.sqlite import SQLite
 
 LATER_TABLES = {
-    "0001": ("model_versions", "alias_moves", "audit_log", "looks"),
-    "0002": ("audit_log", "looks"),
-    "0003": ("looks",),
+    "0001": ("model_versions", "alias_moves", "audit_log", "looks", "projects"),
+    "0002": ("audit_log", "looks", "projects"),
+    "0003": ("looks", "projects"),
+    "0005": ("projects",),
 }
 """By each earlier version, the tables that it did not have."""
 
@@ -93,6 +94,7 @@ def test_verifications_that_a_reason_marked_become_a_kind_of_look(
         ledger.add_look(replace(look, reason=reason))
     with empty.writing() as connection:
         connection.execute(sa.text("ALTER TABLE looks DROP COLUMN kind"))
+        connection.execute(sa.text("DROP TABLE projects"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0004'"))
     found = [(each.kind, each.reason) for each in Ledger(tmp_path).looks(look.test)]
     assert found == [("verification", None), ("comparison", "the server was misconfigured")]
@@ -142,7 +144,7 @@ def test_a_file_that_is_no_ledger_is_said_to_be_none(
 ) -> None:
     monkeypatch.delenv("UNITUNE_LEDGER", raising=False)
     (tmp_path / "ledger.db").write_bytes(b"this is certainly not a database" * 64)
-    with pytest.raises(UnituneError, match="no ledger"):
+    with pytest.raises(UnituneError, match="damaged, or another file"):
         Ledger(tmp_path).records()
 
 

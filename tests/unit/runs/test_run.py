@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -28,6 +29,7 @@ from unitune.run import handle, launching
 from unitune.run.run import find_run, launch, runs
 from unitune.scorers.json_text import JsonValid
 from unitune.testing import FakeBackend
+from unitune.workspace.home import home
 
 from .conftest import Clock
 
@@ -165,6 +167,22 @@ def test_a_job_that_ended_before_the_cancel_reached_it_is_seen_as_it_is(make_job
     assert State.SUCCEEDED is run.cancel().state
 
 
+def test_a_run_whose_training_was_deleted_can_be_cancelled(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = launch(make_job({"steps": 99}))
+    shutil.rmtree(run.folder)
+
+    def gone(*_: object) -> None:
+        raise BackendError("the training's folder does not exist", status=410)
+
+    monkeypatch.setattr(FakeBackend, "cancel", gone)
+    monkeypatch.setattr(FakeBackend, "poll", gone)
+    with pytest.raises(BackendError, match="does not exist"):
+        run.refresh()
+    assert run.cancel().state is State.CANCELLED
+
+
 def test_a_cancel_that_never_reached_the_backend_is_kept_and_sent_by_resume(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,13 +236,11 @@ def test_watch_sleeps_no_longer_than_a_few_seconds_at_a_time_whatever_the_vendor
     assert (60 if wish == 86_400 else 0) <= sum(clock.slept) < 70
 
 
-def test_watch_waits_for_a_launch_that_another_process_works_on(
-    workplace: Path, make_job: MakeJob
-) -> None:
+def test_watch_waits_for_a_launch_that_another_process_works_on(make_job: MakeJob) -> None:
     with pytest.raises(Unreachable):
         launch(make_job({"submits": ["lose request", "lose request"]}))
     (run,) = runs()
-    with Ledger(workplace / ".unitune").acting(run.id):
+    with Ledger(home()).acting(run.id):
         assert not run.interrupted
     assert run.interrupted
     assert State.SUBMITTING is run.wait(0.001).state

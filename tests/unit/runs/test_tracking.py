@@ -29,7 +29,7 @@ from unitune.tracking import feed, interface
 from unitune.tracking.feed import feeding
 from unitune.tracking.interface import TrackedRun, open_tracker
 from unitune.tracking.mlflow import _is_own
-from unitune.workspace.home import home
+from unitune.workspace.home import artifacts, home
 
 MakeJob = Callable[[dict[str, Any]], Job]
 STEPS = 8
@@ -62,7 +62,7 @@ losses = sorted([each["step"], each["train/loss"]] for each in logs if "train/lo
 print(json.dumps({"run": run.name, "loss": losses}))
 """
 READ_WANDB = """
-import json, pathlib, struct
+import json, os, pathlib, struct
 from wandb.proto import wandb_internal_pb2
 
 def records(data):
@@ -80,7 +80,8 @@ def records(data):
             record = b""
 
 losses = []
-for file in pathlib.Path(".unitune/tracking/wandb").glob("offline-run-*/*.wandb"):
+folder = pathlib.Path(os.environ["XDG_STATE_HOME"], "unitune/tracking/wandb")
+for file in folder.glob("offline-run-*/*.wandb"):
     for data in records(file.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(data)
         items = {
@@ -214,7 +215,7 @@ def test_a_closed_offline_run_is_gone_on_with(run: Run) -> None:
 
 @pytest.mark.parametrize("run", [("tensorboard",)], indirect=True)
 def test_a_tracker_that_fails_is_a_warning_and_the_training_goes_on(run: Run) -> None:
-    folder = home() / "tensorboard"
+    folder = artifacts() / "tensorboard"
     folder.write_text("a file, where a folder is to be")
     run.wait()
     (warning,) = (event.data["text"] for event in run.events() if event.kind == "warning")

@@ -1,6 +1,6 @@
-"""A `.unitune` folder that somebody else brought is not used: no ledger, no answer, no deployment.
+"""Check that a `.unitune` folder that somebody else wrote has no effect.
 
-What is expected follows git, which since CVE-2022-24765 reads no repository of another user,
+Git has refused the repositories of other users since CVE-2022-24765,
 https://git-scm.com/docs/git-config, safe.directory (2026-11-26).
 """
 
@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,30 +19,38 @@ import pytest
 from command_line import Outcome
 
 from unitune.cli import main as cli
+from unitune.evaluate.compare import compare
+from unitune.job.job import Job
 from unitune.ledger import DeploymentRecord, Ledger, RunRecord
 from unitune.models import TunedModel
-from unitune.workspace.home import make_home
+from unitune.run.run import launch
 
 RUN = "r261101-000000000000"
 NOBODY = 65534
+DATA = {"train": "train.jsonl", "validation": "train.jsonl", "test": "test.jsonl"}
 JOB = {
     "name": "demo",
     "model": "tiny",
     "backend": "fake",
-    "data": {"train": "train.jsonl", "validation": "train.jsonl", "test": "test.jsonl"},
+    "data": DATA,
     "evaluate": {"leaks": "allow"},
 }
+BASE = {"type": "model", "name": "base", "model": "echo", "backend": "fake", "role": "baseline"}
+COMPARED = {**JOB, "evaluate": {"leaks": "allow", "contenders": [BASE, {"type": "tuned"}]}}
 In = Callable[..., Outcome]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> In:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> In:
     """Run a command in a folder, with variables of its own, through the real entry point."""
 
     def run(*arguments: str, cwd: Path, **variables: str) -> Outcome:
         with monkeypatch.context() as here:
             here.chdir(cwd)
             here.setattr(sys, "argv", ["unitune", *arguments])
+            here.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
             for name, value in variables.items():
                 here.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
@@ -55,12 +62,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def says(done: Outcome, words: str) -> bool:
-    """Return whether a complaint holds words, however it was wrapped."""
+    """Return whether a complaint contains words, however it was wrapped."""
     return "".join(words.split()) in "".join((done.out + done.err).split())
 
 
+def listed(done: Outcome) -> list[str]:
+    """Return the ids that `unitune runs --json` prints."""
+    assert done.code == 0, done.err
+    return [run["id"] for run in json.loads(done.out)["runs"]]
+
+
 def forged(folder: Path) -> None:
-    """Make a folder with a run and a deployment that is overdue, by the Python interface."""
+    """Write a ledger with a run and an overdue deployment."""
     now, model = time.time(), TunedModel(backend="fake", name="m", base="tiny")
     ledger = Ledger(folder)
     ledger.add(
@@ -91,26 +104,47 @@ def no_folder_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNITUNE_LEDGER", raising=False)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A folder with a job and its rows."""
-    folder = tmp_path / "project"
+def new_project(folder: Path) -> Path:
+    """Write a job and its rows into a new folder."""
     folder.mkdir()
     for name in ("train", "test"):
         rows = [{"prompt": f"{name} {at}?", "completion": f"{at}"} for at in range(4)]
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     (folder / "unitune.yaml").write_text(json.dumps(JOB), encoding="utf-8")
+    (folder / "compared.yaml").write_text(json.dumps(COMPARED), encoding="utf-8")
     return folder
 
 
 @pytest.fixture
-def unpacked(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project as it came in an archive, in which another person has put a forged ledger."""
-    with monkeypatch.context() as their:
-        their.setenv("XDG_CONFIG_HOME", str(tmp_path / "their-config"))
-        forged(project / ".unitune")
-    return project.rename(tmp_path / "unpacked")
+def project(tmp_path: Path) -> Path:
+    """A folder with a job and its rows."""
+    return new_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of another person, who trained and compared in it and forged a deployment.
+
+    All their state is in the folder `.unitune`.
+    """
+    place = tmp_path_factory.mktemp("theirs")
+    project = new_project(place / "project")
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(project)
+        here.setenv("XDG_STATE_HOME", str(place / "state"))
+        here.setenv("UNITUNE_FAKE_DIR", str(place / "vendor"))
+        launch(Job.load("unitune.yaml")).wait(0.001)
+        compare(Job.load("compared.yaml"))
+        forged(place / "state" / "unitune")
+    shutil.copytree(place / "state" / "unitune", project / ".unitune", dirs_exist_ok=True)
+    return project
+
+
+@pytest.fixture
+def unpacked(archive: Path, tmp_path: Path) -> Path:
+    """A project as it came in an archive, in whose `.unitune` is a forged ledger."""
+    return shutil.copytree(archive, tmp_path / "unpacked")
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -124,10 +158,8 @@ def commit(folder: Path) -> None:
 
 
 COMMANDS = (
-    "runs",
     f"show {RUN}",
     f"watch {RUN}",
-    "watch --all",
     f"pause {RUN}",
     f"cancel {RUN}",
     f"resume {RUN}",
@@ -136,292 +168,381 @@ COMMANDS = (
     f"checkpoints {RUN}",
     f"deploy {RUN}",
     f"undeploy {RUN}-d1",
-    "deployments",
-    "plan unitune.yaml",
-    "cost unitune.yaml",
-    "run unitune.yaml",
-    "compare unitune.yaml",
+    "show",
+    "watch",
+    "compare compared.yaml",
 )
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_no_command_opens_a_ledger_that_somebody_else_brought(
-    command: In, unpacked: Path, arguments: str
+def test_no_command_acts_on_a_ledger_that_came_along(
+    command: In, unpacked: Path, tmp_path: Path, arguments: str
 ) -> None:
     before = (unpacked / ".unitune" / "ledger.db").read_bytes()
+    vendor = sorted((tmp_path / "vendor").rglob("*"))
     done = command(*arguments.split(), cwd=unpacked)
-    assert (2, "") == (done.code, done.out), done.err
-    assert says(done, f"{unpacked / '.unitune'} was not made by unitune in this place for you")
-    assert says(done, f"unitune trust {unpacked / '.unitune'}")
-    assert before == (unpacked / ".unitune" / "ledger.db").read_bytes()
+    assert (done.code, done.out) == (2, ""), done.err
+    assert (unpacked / ".unitune" / "ledger.db").read_bytes() == before
+    assert sorted((tmp_path / "vendor").rglob("*")) == vendor
 
 
-def test_nor_from_a_folder_below(command: In, unpacked: Path) -> None:
-    (unpacked / "a" / "b").mkdir(parents=True)
-    assert 2 == command("runs", cwd=unpacked / "a" / "b").code
+def test_no_list_shows_what_came_along(command: In, unpacked: Path) -> None:
+    for arguments in (["runs", "--json"], ["runs", "--all", "--json"]):
+        assert listed(command(*arguments, cwd=unpacked)) == []
+    assert "No comparisons" in command("comparisons", cwd=unpacked).out
+    assert RUN not in command("deployments", cwd=unpacked).out
+    assert command("watch", "--all", cwd=unpacked).out == ""
 
 
-def test_the_user_may_say_so(command: In, unpacked: Path) -> None:
-    named = command("runs", cwd=unpacked, UNITUNE_DIR=".unitune")
-    assert 0 == named.code
-    assert RUN in named.out
-    assert 2 == command("runs", cwd=unpacked).code, "naming it once trusts nothing for good"
-    assert 0 == command("trust", ".unitune", cwd=unpacked).code
-    assert RUN in command("runs", cwd=unpacked).out
+def test_the_job_in_it_can_be_launched(command: In, unpacked: Path) -> None:
+    assert command("run", "unitune.yaml", "--quiet", cwd=unpacked).code == 0
+    (run,) = listed(command("runs", "--json", cwd=unpacked))
+    assert run != RUN
+    assert command("compare", "compared.yaml", cwd=unpacked).code == 0
+    assert len(json.loads(command("comparisons", "--json", cwd=unpacked).out)["comparisons"]) == 1
 
 
-@pytest.mark.parametrize("name", ["..", ".", "src", "absent/.unitune"])
-def test_no_other_folder_can_be_trusted(command: In, project: Path, name: str) -> None:
-    (project / "src").mkdir()
-    done = command("trust", name, cwd=project)
-    assert 2 == done.code
-    assert f"{name} is no .unitune folder" in done.err
-    assert not list(project.parent.rglob("owner"))
+def test_the_user_can_name_it(command: In, unpacked: Path) -> None:
+    assert RUN in command("runs", cwd=unpacked, UNITUNE_DIR=".unitune").out
+    assert listed(command("runs", "--json", cwd=unpacked)) == []
 
 
-def test_doctor_reports_it(command: In, unpacked: Path) -> None:
-    done = command("doctor", "--json", cwd=unpacked)
-    found = json.loads(done.out)
-    assert (0, None) == (done.code, found["ledger"])
-    assert "unitune trust" in found["ledger_problem"]
-    assert "unitune trust" in command("doctor", cwd=unpacked).out
+def test_doctor_shows_both_folders(command: In, project: Path, tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    found = json.loads(command("doctor", "--json", cwd=project, **state).out)
+    assert found["ledger"] == str(tmp_path / "state" / "unitune")
+    assert found["project"] == str(project / ".unitune")
 
 
-def test_one_s_own_folder_is_used_from_folders_below_too(command: In, project: Path) -> None:
-    assert 0 == command("run", "unitune.yaml", "--quiet", cwd=project).code
+def test_a_project_is_used_from_folders_below_too(command: In, project: Path) -> None:
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
     (project / "below").mkdir()
     for folder in (project, project / "below"):
-        done = command("runs", "--json", cwd=folder)
-        assert 1 == json.loads(done.out)["total"], done.err
+        assert len(listed(command("runs", "--json", cwd=folder))) == 1
     assert not (project / "below" / ".unitune").exists()
 
 
-def test_an_archive_of_a_folder_is_not_the_folder(
+def test_runs_of_other_projects_are_listed_with_all(
     command: In, project: Path, tmp_path: Path
 ) -> None:
-    """Its mark is genuine, but of another place: whoever had the archive may have changed it."""
-    forged(project / ".unitune")
-    assert 0 == command("runs", cwd=project).code
-    with tarfile.open(tmp_path / "home.tar", "w") as archive:
-        archive.add(project / ".unitune", ".unitune")
-    (tmp_path / "elsewhere").mkdir()
-    with tarfile.open(tmp_path / "home.tar") as archive:
-        archive.extractall(tmp_path / "elsewhere", filter="data")
-    done = command("runs", cwd=tmp_path / "elsewhere")
-    assert 2 == done.code
-    assert says(done, "it was moved or copied here")
-    assert 0 == command("trust", cwd=tmp_path / "elsewhere").code
-    assert RUN in command("runs", cwd=tmp_path / "elsewhere").out
-
-
-def test_a_folder_of_another_home_is_not_known(command: In, project: Path, tmp_path: Path) -> None:
-    first, second = (
-        {"HOME": str(tmp_path / name), "XDG_CONFIG_HOME": ""} for name in ("first", "second")
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    (run,) = listed(command("runs", "--json", cwd=project))
+    (tmp_path / "other").mkdir()
+    assert says(
+        command("runs", cwd=tmp_path / "other"), "Of other projects: 1 (unitune runs --all)"
     )
-    for place in (first, second):
-        Path(place["HOME"]).mkdir()
-    assert 0 == command("run", "unitune.yaml", "--quiet", cwd=project, **first).code
-    assert 0 == command("runs", cwd=project, **first).code
-    secret = tmp_path / "first" / ".config" / "unitune" / "secret"
-    assert (0o600, 0o700) == (secret.stat().st_mode & 0o777, secret.parent.stat().st_mode & 0o777)
-    done = command("runs", cwd=project, **second)
-    assert 2 == done.code
-    assert says(done, "another HOME")
-    assert 0 == command("runs", cwd=project, UNITUNE_DIR=".unitune", **second).code
+    assert listed(command("runs", "--all", "--json", cwd=tmp_path / "other")) == [run]
+    assert says(command("runs", "--all", cwd=tmp_path / "other"), str(project))
+    assert says(command("show", cwd=tmp_path / "other"), "this project has no run yet")
+    shown = json.loads(command("show", run, "--json", cwd=tmp_path / "other").out)
+    assert shown["folder"] == str(project / ".unitune" / "runs" / run)
 
 
-def test_a_mark_of_another_folder_is_none(command: In, unpacked: Path, tmp_path: Path) -> None:
-    """Who has seen one folder of the user's, as in an archive, cannot make another like it."""
-    make_home(tmp_path / "mine" / ".unitune")
-    mark = tmp_path / "mine" / ".unitune" / "owner"
-    shutil.copy(mark, unpacked / ".unitune" / "owner")
-    assert 2 == command("runs", cwd=unpacked).code
-
-
-@pytest.mark.parametrize("content", ["", "0" * 64, "0" * 9000, "é" * 64, "\0"])
-def test_an_odd_mark_is_none(command: In, unpacked: Path, content: str) -> None:
-    make_home(unpacked.parent / "mine" / ".unitune")  # there is a secret
-    (unpacked / ".unitune" / "owner").write_text(content, encoding="utf-8")
-    assert 2 == command("runs", cwd=unpacked).code
-
-
-def test_a_pipe_is_no_mark_and_nobody_waits_for_it(command: In, unpacked: Path) -> None:
-    (unpacked / ".unitune" / "owner").unlink()
-    os.mkfifo(unpacked / ".unitune" / "owner")
-    assert 2 == command("runs", cwd=unpacked).code
-
-
-@pytest.mark.parametrize("target", ["theirs", "nothing-there"])
-def test_a_symbolic_link_is_not_followed(
-    command: In, project: Path, tmp_path: Path, target: str
+def test_a_moved_project_finds_its_runs_comparisons_and_answers_again(
+    command: In, project: Path, tmp_path: Path
 ) -> None:
-    forged(tmp_path / "theirs")
-    (project / ".unitune").symlink_to(tmp_path / target)
-    for arguments in (["runs"], ["run", "unitune.yaml"]):
-        done = command(*arguments, cwd=project)
-        assert 2 == done.code
-        assert says(done, "is a symbolic link")
-    assert not (tmp_path / "nothing-there").exists()
-    assert 2 == command("trust", cwd=project).code
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    assert command("compare", "compared.yaml", cwd=project).code == 0
+    (run,) = listed(command("runs", "--json", cwd=project))
+    moved = project.rename(tmp_path / "moved")
+    assert command("show", run, cwd=moved).code == 0
+    assert listed(command("runs", "--json", cwd=moved)) == [run]
+    shown = json.loads(command("show", "--json", cwd=moved).out)
+    assert shown["folder"] == str(moved / ".unitune" / "runs" / run)
+    (kept,) = json.loads(command("comparisons", "--json", cwd=moved).out)["comparisons"]
+    assert kept["folder"] == str(moved / ".unitune" / "comparisons" / kept["id"])
+    again = command("compare", "compared.yaml", cwd=moved)
+    assert again.code == 0
+    assert says(again, "8 of 8 answers were recorded before this call")
 
 
-@pytest.mark.parametrize("name", ["ledger.db", "runs", "runs/x"])
-def test_a_folder_with_links_in_it_is_not_trusted(
-    command: In, unpacked: Path, tmp_path: Path, name: str
+def test_a_copy_is_another_project(command: In, project: Path, tmp_path: Path) -> None:
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    (run,) = listed(command("runs", "--json", cwd=project))
+    copy = shutil.copytree(project, tmp_path / "copy")
+    assert listed(command("runs", "--json", cwd=copy)) == []
+    again = ("run", "unitune.yaml", "--quiet", "--allow-duplicate")
+    assert command(*again, cwd=copy).code == 0
+    (other,) = listed(command("runs", "--json", cwd=copy))
+    assert listed(command("runs", "--json", cwd=project)) == [run]
+    assert (copy / ".unitune" / "runs" / other).is_dir()
+
+
+def test_a_comparison_in_a_copy_leaves_the_answers_of_the_original_alone(
+    command: In, project: Path, tmp_path: Path
 ) -> None:
-    shutil.rmtree(unpacked / ".unitune")
-    (unpacked / ".unitune" / name).parent.mkdir(parents=True)
-    (unpacked / ".unitune" / name).symlink_to(tmp_path)
-    done = command("trust", cwd=unpacked)
-    assert 2 == done.code
-    assert says(done, f"{name} is a symbolic link")
+    recorded = [{**BASE, "name": each, "role": each} for each in ("baseline", "candidate")]
+    job = {**JOB, "evaluate": {"leaks": "allow", "contenders": recorded}}
+    (project / "models.yaml").write_text(json.dumps(job), encoding="utf-8")
+    assert command("compare", "models.yaml", cwd=project).code == 0
+    copy = shutil.copytree(project, tmp_path / "copy")
+    assert command("compare", "models.yaml", cwd=copy).code == 5
+    assert command("compare", "models.yaml", "--replay", cwd=copy).code == 0
+    again = command("compare", "models.yaml", cwd=project)
+    assert again.code == 0
+    assert says(again, "8 of 8 answers were recorded before this call")
+
+
+def test_another_home_has_another_ledger_and_needs_no_ceremony(
+    command: In, project: Path, tmp_path: Path
+) -> None:
+    first, second = (
+        {"HOME": str(tmp_path / name), "XDG_STATE_HOME": ""} for name in ("first", "second")
+    )
+    assert command("run", "unitune.yaml", "--quiet", cwd=project, **first).code == 0
+    assert len(listed(command("runs", "--json", cwd=project, **first))) == 1
+    if sys.platform.startswith("linux"):
+        state = tmp_path / "first" / ".local" / "state" / "unitune"
+        assert (state / "ledger.db").exists()
+        assert state.stat().st_mode & 0o077 == 0
+    assert listed(command("runs", "--json", cwd=project, **second)) == []
+    assert command("run", "unitune.yaml", "--quiet", cwd=project, **second).code == 0
+
+
+def test_a_relative_state_folder_is_passed_over(command: In, project: Path, tmp_path: Path) -> None:
+    """XDG Base Directory Specification 0.8: it would be a folder of the current one."""
+    named = {"HOME": str(tmp_path / "me"), "XDG_STATE_HOME": "state"}
+    done = command("run", "unitune.yaml", "--quiet", cwd=project, **named)
+    assert done.code in (0, 2)
+    assert not (project / "state").exists()
+
+
+@pytest.mark.parametrize("name", ["", "runs", "comparisons", "evaluations", "evaluations/demo"])
+def test_nothing_is_written_through_a_link(
+    command: In, project: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    link = project / ".unitune" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if name:
+        link.symlink_to(tmp_path / "outside")
+    else:
+        link.parent.joinpath(".unitune").symlink_to(tmp_path / "outside")
+    recorded = [{**BASE, "name": each, "role": each} for each in ("baseline", "candidate")]
+    job = {**JOB, "evaluate": {"leaks": "allow", "contenders": recorded}}
+    (project / "models.yaml").write_text(json.dumps(job), encoding="utf-8")
+    done = [
+        command("run", "unitune.yaml", "--quiet", cwd=project),
+        command("compare", "models.yaml", cwd=project),
+    ]
+    assert 2 in {each.code for each in done}
+    assert any(says(each, "is a symbolic link") for each in done)
+    assert list((tmp_path / "outside").rglob("*")) == []
+
+
+def test_a_folder_that_others_may_enter_becomes_private(command: In, project: Path) -> None:
+    (project / ".unitune").mkdir()
+    (project / ".unitune").chmod(0o777)
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    assert (project / ".unitune").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("content", ["", "0" * 32, "0" * 9000, "é" * 32, "\0", "../../x"])
+def test_an_odd_project_id_has_no_effect(command: In, project: Path, content: str) -> None:
+    (project / ".unitune").mkdir()
+    (project / ".unitune" / "project").write_text(content, encoding="utf-8")
+    assert listed(command("runs", "--json", cwd=project)) == []
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    assert len(listed(command("runs", "--json", cwd=project))) == 1
+
+
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(command: In, unpacked: Path) -> None:
+    names = [
+        ".unitune/project",
+        *(str(path) for path in unpacked.rglob("*.jsonl") if ".unitune" in str(path)),
+    ]
+    for name in names:
+        (unpacked / name).unlink()
+        os.mkfifo(unpacked / name)
+    assert listed(command("runs", "--json", cwd=unpacked)) == []
+    assert command("run", "unitune.yaml", "--quiet", cwd=unpacked).code == 0
 
 
 def given_to_nobody(path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder to another user")
-    os.chown(path, NOBODY, NOBODY)
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
-@pytest.mark.parametrize("what", ["", "ledger.db"])
-def test_another_user_s_folder_is_refused_where_one_stands(
-    command: In, project: Path, what: str
-) -> None:
+def test_a_folder_of_another_user_is_refused(command: In, project: Path) -> None:
     """Even root's commands do not use it."""
-    forged(project / ".unitune")
-    given_to_nobody(project / ".unitune" / what)
-    for arguments in (["runs"], ["trust"], ["run", "unitune.yaml"]):
-        done = command(*arguments, cwd=project)
-        assert 2 == done.code
-        assert says(done, "belongs to another user")
-    assert 0 == command("runs", cwd=project, UNITUNE_DIR=".unitune").code
+    (project / ".unitune").mkdir()
+    given_to_nobody(project / ".unitune")
+    done = command("run", "unitune.yaml", cwd=project)
+    assert done.code == 2
+    assert says(done, "belongs to another user")
+    assert command("run", "unitune.yaml", "--quiet", cwd=project, UNITUNE_DIR="mine").code == 0
 
 
-def test_another_user_s_folder_above_stops_nobody(
-    command: In, project: Path, tmp_path: Path
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_of_another_user_above_stops_nobody(
+    command: In, project: Path, tmp_path: Path, *, linked: bool
 ) -> None:
-    """In a shared folder such as /tmp anybody can make one above all others."""
-    forged(tmp_path / ".unitune")
+    """In a shared folder such as /tmp anyone can make one above all others."""
+    if linked:
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / ".unitune").symlink_to(tmp_path / "theirs")
+    else:
+        (tmp_path / ".unitune").mkdir()
     given_to_nobody(tmp_path / ".unitune")
-    listed = subprocess.run(  # a process of its own: pytest takes what is logged
+    done = subprocess.run(  # a process of its own: pytest takes what is logged
         [sys.executable, "-m", "unitune", "runs", "--json"],
         cwd=project,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert 0 == json.loads(listed.stdout)["total"]
+    assert json.loads(done.stdout)["total"] == 0
     noted = f"'{tmp_path / '.unitune'}' belongs to another user and is not used.\n"
-    assert noted == listed.stderr, "told once"
-    assert 0 == command("run", "unitune.yaml", "--quiet", cwd=project).code
-    assert (project / ".unitune" / "ledger.db").exists()
-    assert "" == command("runs", cwd=project).err
+    assert done.stderr == noted, "reported once"
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    assert (project / ".unitune" / "runs").exists()
 
 
-def test_an_empty_folder_of_one_s_own_is_used(command: In, project: Path) -> None:
-    """A clone never brings one."""
-    (project / ".unitune").mkdir()
-    assert 0 == command("runs", cwd=project).code
-    assert 0 == command("run", "unitune.yaml", "--quiet", cwd=project).code
-    assert 0 == command("runs", cwd=project).code
+@pytest.mark.parametrize("name", ["", "ledger.db"])
+def test_a_state_folder_of_another_user_is_refused(
+    command: In, project: Path, tmp_path: Path, name: str
+) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert command("run", "unitune.yaml", "--quiet", cwd=project, **state).code == 0
+    given_to_nobody(tmp_path / "state" / "unitune" / name)
+    done = command("runs", cwd=project, **state)
+    assert done.code == 2
+    assert says(done, "it belongs to another user")
 
 
-def test_without_a_place_for_the_secret_a_folder_must_be_named(
+@pytest.mark.parametrize("pulled", [False, True])
+def test_a_home_that_is_a_repository_brings_no_ledger(
+    command: In, project: Path, tmp_path: Path, *, pulled: bool
+) -> None:
+    """Some notebooks and build services clone a repository into the home folder."""
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", "theirs")
+    (theirs / "README").touch()
+    commit(theirs)
+    if pulled:
+        git(tmp_path, "clone", "--quiet", str(theirs), "mine")
+        state = {"XDG_STATE_HOME": str(mine / "state")}
+        assert command("run", "unitune.yaml", "--quiet", cwd=project, **state).code == 0
+        assert len(listed(command("runs", "--json", cwd=project, **state))) == 1
+        (theirs / ".gitignore").write_text("unitune\n", encoding="utf-8")
+        (mine / ".gitignore").write_text(
+            "unitune\n", encoding="utf-8"
+        )  # pull overwrites ignored files
+        (mine / ".gitignore").unlink()
+        (mine / ".git" / "info" / "exclude").write_text("state\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(project)
+        forged(theirs / "state" / "unitune")
+    (theirs / "state" / "unitune" / ".gitignore").unlink()
+    commit(theirs)
+    if pulled:
+        git(mine, "pull", "--quiet", str(theirs), "main")
+    else:
+        git(tmp_path, "clone", "--quiet", str(theirs), "mine")
+    forgery = (theirs / "state" / "unitune" / "ledger.db").read_bytes()
+    assert (mine / "state" / "unitune" / "ledger.db").read_bytes() == forgery
+    done = command("runs", cwd=project, XDG_STATE_HOME=str(mine / "state"))
+    assert done.code == 2
+    assert says(done, "it is in a git repository, so a clone or a pull may have written it")
+    assert command("runs", cwd=project, UNITUNE_DIR=str(mine / "state" / "unitune")).code == 0
+
+
+def test_without_a_place_for_the_ledger_a_folder_must_be_named(
     command: In, project: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    nowhere = {"XDG_CONFIG_HOME": str(tmp_path / "file")}
+    nowhere = {"XDG_STATE_HOME": str(tmp_path / "file")}
     done = command("run", "unitune.yaml", "--quiet", cwd=project, **nowhere)
-    assert 2 == done.code
+    assert done.code != 0
     assert says(done, "UNITUNE_DIR")
-    assert [] == list(project.glob(".unitune*"))
+    assert not list(project.rglob("train.jsonl/*"))
     named = command("run", "unitune.yaml", "--quiet", cwd=project, UNITUNE_DIR="mine", **nowhere)
-    assert 0 == named.code, named.err
+    assert named.code == 0, named.err
 
 
-@pytest.mark.parametrize("more", [[], ["-c", "index.version=4"], ["-c", "core.splitIndex=true"]])
-def test_a_clone_s_ledger_is_not_used_even_if_it_is_trusted(
-    command: In, unpacked: Path, tmp_path: Path, more: list[str]
+def evaluation(project: Path) -> Path:
+    (rows,) = project.glob(".unitune/runs/*/evaluation/rows.jsonl")
+    return rows.parent
+
+
+@pytest.mark.parametrize("how", ["replaced", "extended"])
+def test_answers_that_a_pull_or_an_archive_wrote_are_not_used(
+    command: In, project: Path, how: str
 ) -> None:
-    """The next pull could change it."""
-    git(unpacked, "init", "--quiet")
-    commit(unpacked)
-    git(tmp_path, *more, "clone", "--quiet", str(unpacked), "clone")
-    clone = tmp_path / "clone"
-    git(clone, *more, "update-index", "--force-write-index")
-    for arguments in (["runs"], ["compare", "unitune.yaml"], ["trust"]):
-        done = command(*arguments, cwd=clone)
-        assert 2 == done.code
-        assert says(done, "git tracks a file of it")
-    named = command("runs", cwd=clone, UNITUNE_DIR=".unitune")
-    assert RUN in named.out
-    git(clone, "rm", "-r", "--cached", ".unitune")
-    git(clone, "update-index", "--no-split-index")
-    assert 0 == command("trust", cwd=clone).code
-    assert RUN in command("runs", cwd=clone).out
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    assert command("compare", "compared.yaml", cwd=project).code == 0
+    file = evaluation(project) / "rows.jsonl"
+    honest = file.read_bytes()
+    line = json.dumps({"contender": "tuned", "case": "x"}).encode() + b"\n"
+    file.write_bytes(line if how == "replaced" else honest + line)
+    done = command("compare", "compared.yaml", cwd=project)
+    if how == "extended":
+        assert done.code == 0, done.err
+        assert file.read_bytes() == honest, "what unitune did not write is cut off"
+    else:
+        assert done.code == 5
+        assert says(done, "unitune did not write here for you")
+        assert says(done, "--replay")
+        assert file.read_bytes() == line
 
 
-@pytest.mark.parametrize("how", ["folder", "worktree", "below"])
-def test_a_pull_that_overwrites_one_s_own_ledger_is_noticed(
-    command: In, unpacked: Path, tmp_path: Path, how: str
-) -> None:
-    """Git overwrites ignored files without a word, and would leave the mark as it is."""
-    if how == "below":
-        (tmp_path / "repository").mkdir()
-        unpacked = unpacked.rename(tmp_path / "repository" / "project")
-    top = tmp_path / "repository" if how == "below" else unpacked
-    git(top, "init", "--quiet", "--initial-branch=main")
-    forgery = (unpacked / ".unitune").rename(tmp_path / "forgery")
-    commit(top)
-    git(tmp_path, "clone", "--quiet", str(top), "mine")
-    mine = tmp_path / "mine"
-    if how == "worktree":
-        git(mine, "worktree", "add", "--quiet", str(tmp_path / "tree"))
-        mine = tmp_path / "tree"
-    here = mine / "project" if how == "below" else mine
-    assert 0 == command("run", "unitune.yaml", "--quiet", cwd=here).code
-    assert 0 == command("runs", cwd=here).code
-    (unpacked / ".unitune").mkdir()
-    shutil.copy(forgery / "ledger.db", unpacked / ".unitune" / "ledger.db")
-    commit(top)
-    git(mine, "pull", "--quiet", str(top), "main")
-    forged_ledger = (forgery / "ledger.db").read_bytes()
-    assert forged_ledger == (here / ".unitune" / "ledger.db").read_bytes(), "git has overwritten it"
-    done = command("runs", cwd=here)
-    assert 2 == done.code
-    assert says(done, ".unitune/ledger.db")
+def test_answers_in_a_folder_that_came_along_need_replay(command: In, unpacked: Path) -> None:
+    shutil.copytree(evaluation(unpacked), unpacked / "answers")
+    assert command("run", "unitune.yaml", "--quiet", cwd=unpacked).code == 0
+    done = command("compare", "compared.yaml", "--output", "answers", cwd=unpacked)
+    assert done.code == 5
+    assert says(done, "answers/rows.jsonl has content that unitune did not write here for you")
+
+
+def test_a_cache_that_came_along_gives_no_answer(command: In, unpacked: Path) -> None:
+    assert (unpacked / ".unitune" / "answers.sqlite").exists()
+    assert command("run", "unitune.yaml", "--quiet", cwd=unpacked).code == 0
+    done = command("compare", "compared.yaml", "--use-cache", cwd=unpacked)
+    assert done.code == 0
+    assert not says(done, "from the cache")
+
+
+def test_a_comparison_that_was_changed_is_not_shown(command: In, project: Path) -> None:
+    assert command("run", "unitune.yaml", "--quiet", cwd=project).code == 0
+    assert command("compare", "compared.yaml", cwd=project).code == 0
+    (verdict,) = project.glob(".unitune/comparisons/*/verdict.json")
+    verdict.write_text(verdict.read_text("utf-8").replace("inconclusive", "better"), "utf-8")
+    done = command("comparisons", cwd=project)
+    assert says(done, "it was changed")
+    assert command("comparisons", "newest", cwd=project).code != 0
 
 
 AT_ONCE = """
 import multiprocessing, os
 from pathlib import Path
-from unitune.workspace.home import home, make_home
+from unitune.workspace.home import artifact_folder, artifacts, home, make_home, project_id
 
-def made_and_found(start):
+def made(start):
     start.wait()
     make_home(home())
-    assert home() == Path.cwd() / ".unitune"  # raises where it is not known for one's own
+    artifact_folder("runs")
 
 fork = multiprocessing.get_context("fork")
 for number in range(20):
     Path(str(number), "project").mkdir(parents=True)
-    os.environ["XDG_CONFIG_HOME"] = str(Path(str(number), "config").absolute())
+    os.environ["XDG_STATE_HOME"] = str(Path(str(number), "state").absolute())
     os.chdir(Path(str(number), "project"))
     start = fork.Barrier(8)
-    children = [fork.Process(target=made_and_found, args=(start,)) for _ in range(8)]
+    children = [fork.Process(target=made, args=(start,)) for _ in range(8)]
     for child in children:
         child.start()
     for child in children:
         child.join()
     assert [0] * 8 == [child.exitcode for child in children]
     assert [".unitune"] == os.listdir()
-    assert ["secret"] == os.listdir("../config/unitune")
+    assert project_id(artifacts())
     os.chdir("../..")
 """
 
 
-def test_processes_that_make_folder_and_secret_at_once_agree(tmp_path: Path) -> None:
+def test_processes_that_make_the_folders_at_once_agree(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AT_ONCE], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr

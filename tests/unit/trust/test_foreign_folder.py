@@ -181,7 +181,7 @@ def test_nothing_is_read_from_a_device_that_never_ends(
     (cloned / name).symlink_to("/dev/zero")
     done = command(*words, cwd=cloned)
     assert 2 == done.returncode
-    assert "it is a device, no file" in " ".join((done.stdout + done.stderr).split())
+    assert "it is a device, not a file" in " ".join((done.stdout + done.stderr).split())
 
 
 ALIASES = "a0: &a0 [x, x]\n" + "".join(

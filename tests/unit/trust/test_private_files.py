@@ -22,6 +22,7 @@ from unitune.errors import Unreachable
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.run import run
+from unitune.workspace import home as workspace
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune_local.job_folder import JobFolder
 from unitune_local.training import worker
@@ -95,12 +96,13 @@ def test_nobody_else_can_read_the_ledger_the_rows_or_the_answers(
     home = tmp_path / "named" if named else project / ".unitune"
     if named:
         home.mkdir(mode=0o755)
+    state = home if named else workspace.home()
     for arguments in (("run", "train.yaml", "--quiet"), ("compare", "compare.yaml")):
         done = command(*arguments, cwd=project, UNITUNE_DIR=str(home) if named else "")
         assert 0 == done.returncode, done.stderr
-    made = {path.name for path in home.rglob("*")}
+    made = {path.name for folder in (home, state) for path in folder.rglob("*")}
     assert {"ledger.db", "train.jsonl", "job.yaml", "rows.jsonl", "answers.sqlite"} <= made
-    assert [] == list(open_to_others(home))
+    assert [] == [*open_to_others(home), *open_to_others(state)]
     assert (0o755 if named else 0o700) == home.stat().st_mode & 0o777
 
 
@@ -218,7 +220,7 @@ def empty_database(path: Path) -> bytes:
 def test_a_ledger_that_was_lost_is_not_begun_anew_in_silence(project: Path, size: int) -> None:
     """A power cut can leave an empty file, or one with a header alone."""
     assert 0 == launched(project).returncode
-    home = project / ".unitune"
+    home = workspace.home()
     content = empty_database(project / "other.db")[:size]
     for name in ("ledger.db-wal", "ledger.db-shm"):
         (home / name).unlink(missing_ok=True)
@@ -235,6 +237,7 @@ def test_a_ledger_that_was_lost_is_not_begun_anew_in_silence(project: Path, size
 
 
 def test_an_empty_ledger_of_a_first_process_that_died_is_begun_anew(project: Path) -> None:
-    assert 0 == command("compare", "compare.yaml", cwd=project).returncode
-    (project / ".unitune" / "ledger.db").touch()
+    state = workspace.home()
+    state.mkdir(mode=0o700, parents=True)
+    (state / "ledger.db").touch(0o600)
     assert 0 == launched(project).returncode

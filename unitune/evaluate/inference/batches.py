@@ -11,12 +11,10 @@ Not here: waiting and collecting (`unitune.evaluate.inference.batch_runner`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from io import RawIOBase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,7 +34,7 @@ from unitune.errors import (
 from unitune.evaluate.inference.journal import heal, write_whole
 from unitune.models import Request, TunedModel
 from unitune.security.spec import Closed
-from unitune.workspace.filesystem import no_link
+from unitune.workspace.own_files import OwnFile, own_file
 
 BATCHES = "batches.jsonl"
 BEGINNING = b'{"key":'  # of every line
@@ -92,7 +90,7 @@ _LINE: TypeAdapter[Batch | Change] = TypeAdapter(Batch | Change)
 class BatchFile:
     """Batches, in memory and in their file; open one with `open_batches`."""
 
-    def __init__(self, file: RawIOBase, path: Path, lines: Iterable[Batch | Change]) -> None:
+    def __init__(self, file: OwnFile, path: Path, lines: Iterable[Batch | Change]) -> None:
         self.path = path
         self._file = file
         self._batches: dict[str, Batch] = {}
@@ -131,7 +129,7 @@ class BatchFile:
     def _write(self, line: Batch | Change) -> None:
         """Write a line that survives a power cut: it is about something paid for."""
         write_whole(self._file, f"{line.model_dump_json(exclude_none=True)}\n".encode())
-        os.fsync(self._file.fileno())
+        self._file.sync()
         self._take(line)
 
     def _take(self, line: Batch | Change) -> None:
@@ -168,7 +166,8 @@ def open_batches(path: Path) -> Generator[BatchFile]:
         "It was changed by hand or by another program: correct the line, or choose another folder "
         "(unitune compare FILE --output DIR), where all requests are sent again."
     )
-    with open(path, "a+b", buffering=0, opener=no_link) as file:
+    origin = "Name another --output, where all requests are sent again."
+    with own_file(path, origin) as file:
         yield BatchFile(file, path, heal(file, BEGINNING, read, "record of a batch", advice))
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from io import FileIO, RawIOBase
 from pathlib import Path
@@ -28,7 +28,9 @@ from unitune.errors import Mismatch
 from unitune.evaluate.records import Record
 from unitune.models import Reply
 from unitune.workspace.filesystem import no_link, private_file, private_folder
+from unitune.workspace.home import make_folder
 from unitune.workspace.locks import locked
+from unitune.workspace.own_files import own_file
 
 # Of every line; a torn line that begins otherwise is not ours to cut off
 BEGINNING = b'{"contender":'
@@ -130,21 +132,33 @@ class Journal:
 
 
 @contextmanager
-def open_journal(path: Path) -> Generator[Journal]:
+def open_journal(path: Path, *, replay: bool = False) -> Generator[Journal]:
     """Open a file of records for reading and appending; it and its folder are made if need be.
+
+    Args:
+        path: The file.
+        replay: Whether to take its records whoever wrote them.
 
     Raises:
         LockTimeout: Another process is writing to it.
-        Mismatch: A line is no record.
+        Mismatch: A line is no record, or unitune did not write the file here for this user.
         UserError: It is a symbolic link.
     """
     advice = "Choose another folder (unitune compare FILE --output DIR), or remove the file."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        locked(path, str(path), WAIT_SECONDS),
-        open(path, "a+b", buffering=0, opener=no_link) as file,
-    ):
+    make_folder(path.parent)
+    with locked(path, str(path), WAIT_SECONDS), open_own(path, replay=replay) as file:
         yield Journal(file, heal(file, BEGINNING, read_record, "recorded answer", advice))
+
+
+def open_own(path: Path, *, replay: bool) -> AbstractContextManager[FileIO]:
+    """Open a file that unitune wrote here for this user, or any file for a replay.
+
+    Raises:
+        Mismatch: It has content of another origin, and this is not a replay.
+    """
+    if replay:
+        return FileIO(path, "a+", opener=no_link)
+    return own_file(path, "Pass --replay to evaluate recorded answers, or name another --output.")
 
 
 def write_whole(file: RawIOBase, content: bytes) -> None:

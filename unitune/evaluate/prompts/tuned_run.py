@@ -23,6 +23,7 @@ from unitune.evaluate.runner import EvaluationConfig
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.ledger import Ledger
+from unitune.ledger.projects import is_lost
 from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.curves import Curve, curve_of, kept_step
@@ -142,7 +143,7 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
         NotFoundError: One was not launched or is under way, so it is not known how good it is;
             never in a replay.
     """
-    known, chosen = runs(), dict[str, Run]()
+    known, chosen = _usable_runs(), dict[str, Run]()
     for each in resolved.runs:
         twins = [run for run in known if run.fingerprint == each.fingerprint]
         newest, unended = _newest_of(twins)
@@ -213,8 +214,14 @@ def _rows_of(run: Run) -> list[Dataset]:
     ]
 
 
+def _usable_runs() -> list[Run]:
+    """Return the runs of all projects, except trainings that were deleted with their project."""
+    return [run for run in runs(everywhere=True) if not is_lost(run.job_id)]
+
+
 def _newest(job: Job, fingerprint: str) -> Run:
-    newest, unended = _newest_of([run for run in runs() if run.fingerprint == fingerprint])
+    twins = [run for run in _usable_runs() if run.fingerprint == fingerprint]
+    newest, unended = _newest_of(twins)
     if newest is not None:
         return newest
     hint = (

@@ -1,0 +1,133 @@
+"""Append to files in folders that others may write to, and refuse what others wrote.
+
+The state folder keeps a record of each file: length and chained hash of everything that this user's
+unitune has appended. A file may lack the last entries, as after a power cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Generator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from unitune.errors import Mismatch
+from unitune.workspace.filesystem import (
+    flush,
+    no_link,
+    private_folder,
+    refuse_strangers,
+    replacing,
+)
+from unitune.workspace.home import artifacts, home, make_home, project_id
+
+FOLDER = "own-files"  # in the state folder
+ENTRY = struct.Struct(">I16s")  # length and hash of a line
+
+
+class OwnFile(FileIO):
+    """File to read and append to; its record follows each write."""
+
+    def __init__(self, path: Path, record: FileIO, advice: str) -> None:
+        super().__init__(path, "a+", opener=no_link)
+        self._record, self._last = record, b""
+        self.seek(0)
+        content, entries = self.read(), record.read()
+        entries = entries[: len(entries) // ENTRY.size * ENTRY.size]
+        known = size = 0
+        for length, chained in ENTRY.iter_unpack(entries):
+            part = content[size : size + length]
+            if self._chained(part) != chained:
+                break
+            size, known, self._last = size + length, known + ENTRY.size, chained
+        else:
+            length = len(content) + 1
+        # A write may be cut short, or lack its entry, if the process or the machine stopped.
+        if content and (not known or len(content) - size >= length):
+            self.close()
+            raise Mismatch(
+                f"{path} has content that unitune did not write here for you, so it is not used. "
+                f"{advice}"
+            )
+        super().truncate(size)
+        record.truncate(known)
+
+    def write(self, content: bytes | bytearray | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Append, then record it."""
+        written = super().write(content)
+        self._note(bytes(content[:written]))
+        return written
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut the end off, and record the rest."""
+        self.seek(0)
+        self._last = b""
+        self._record.truncate(0)
+        self._note(self.read(size))
+        return super().truncate(size)
+
+    def sync(self) -> None:
+        """Wait until content and record are on the disk."""
+        os.fsync(self.fileno())
+        os.fsync(self._record.fileno())
+
+    def _chained(self, content: bytes) -> bytes:
+        return hashlib.blake2b(self._last + content, digest_size=16).digest()
+
+    def _note(self, content: bytes) -> None:
+        entries = b""
+        for line in content.splitlines(keepends=True):
+            self._last = self._chained(line)
+            entries += ENTRY.pack(len(line), self._last)
+        self._record.write(entries)
+
+
+@contextmanager
+def own_file(path: Path, advice: str) -> Generator[OwnFile]:
+    """Open a file to read and append what this user's unitune wrote; one process at a time.
+
+    Args:
+        path: File in an existing folder.
+        advice: What to do about content of another origin, for the message.
+
+    Raises:
+        Mismatch: The content is of another origin.
+        UserError: The file is a symbolic link, or a repository may have brought its record.
+    """
+    make_home(home())
+    folder = home() / FOLDER
+    private_folder(folder)
+    record_path = folder / _key(path)
+    if record_path.exists():  # `UNITUNE_DIR` may be in a checkout
+        refuse_strangers(record_path, "Set UNITUNE_DIR to a folder outside of the repository.")
+    with FileIO(record_path, "a+", opener=no_link) as record:
+        record.seek(0)
+        flush(folder)
+        with OwnFile(path, record, advice) as file:
+            yield file
+
+
+def _key(path: Path) -> str:
+    """Return the name of a file's record, which a move of its project does not change."""
+    path, project = path.resolve(), artifacts().resolve()
+    name = os.fsencode(path)
+    if path.is_relative_to(project):
+        id_ = "" if project == home().resolve() else project_id(project) or ""
+        if not id_ or not _is_copy(project, id_):
+            name = id_.encode() + os.fsencode(path.relative_to(project))
+    return hashlib.sha256(name).hexdigest()
+
+
+def _is_copy(project: Path, id_: str) -> bool:
+    """Return whether another project has the same id; otherwise record the project's folder."""
+    known = home() / FOLDER / id_
+    if known.exists():
+        place = Path(known.read_text(encoding="utf-8"))
+        if place != project and project_id(place) == id_:
+            return True
+    with replacing(known) as file:
+        file.write(str(project))
+    return False
