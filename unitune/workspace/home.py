@@ -78,17 +78,16 @@ def artifacts() -> Path:
         return chosen
     here = Path.cwd()
     for folder in (parent / NAME for parent in (here, *here.parents)):
-        if folder.is_symlink():
-            raise UserError(f"{folder} is a symbolic link. Remove it, or set UNITUNE_DIR.")
-        if not folder.is_dir():
+        if not folder.is_dir() and not folder.is_symlink():
             continue
-        if folder.stat().st_uid == os.geteuid():
-            return folder
-        if folder.parent == here:
-            raise UserError(
-                f"{folder} belongs to another user. Set UNITUNE_DIR to your own folder."
-            )
-        _warn_of_other_user(folder)
+        is_own = folder.lstat().st_uid == os.geteuid()
+        if not is_own and folder.parent != here:
+            _warn_of_other_user(folder)
+            continue
+        if folder.is_symlink() or not is_own:
+            why = "is a symbolic link" if folder.is_symlink() else "belongs to another user"
+            raise UserError(f"{folder} {why}. Remove it, or set UNITUNE_DIR to your own folder.")
+        return folder
     return here / NAME
 
 

@@ -361,7 +361,7 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(command: In, unpacked: P
 def given_to_nobody(path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder to another user")
-    os.chown(path, NOBODY, NOBODY)
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def test_a_folder_of_another_user_is_refused(command: In, project: Path) -> None:
@@ -374,11 +374,16 @@ def test_a_folder_of_another_user_is_refused(command: In, project: Path) -> None
     assert command("run", "unitune.yaml", "--quiet", cwd=project, UNITUNE_DIR="mine").code == 0
 
 
+@pytest.mark.parametrize("linked", [False, True])
 def test_a_folder_of_another_user_above_stops_nobody(
-    command: In, project: Path, tmp_path: Path
+    command: In, project: Path, tmp_path: Path, *, linked: bool
 ) -> None:
     """In a shared folder such as /tmp anyone can make one above all others."""
-    (tmp_path / ".unitune").mkdir()
+    if linked:
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / ".unitune").symlink_to(tmp_path / "theirs")
+    else:
+        (tmp_path / ".unitune").mkdir()
     given_to_nobody(tmp_path / ".unitune")
     done = subprocess.run(  # a process of its own: pytest takes what is logged
         [sys.executable, "-m", "unitune", "runs", "--json"],
