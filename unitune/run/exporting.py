@@ -25,7 +25,7 @@ from unitune.backends.exports import (
     describe_export,
 )
 from unitune.backends.output_limit import LOCAL_ROOM, automatic_tokens, longest_expected
-from unitune.data.example import Example
+from unitune.data.example import Example, Message
 from unitune.data.load import load
 from unitune.errors import Unsupported, UserError
 from unitune.job.job import Job
@@ -132,6 +132,10 @@ def _requests(folder: Path, job: Job) -> list[Request]:
     files = (folder / name for name in ("validation.jsonl", "train.jsonl"))
     file = next((file for file in files if file.exists()), None)
     rows: list[Example] = [*load(file, use="any")][:MOST_ROWS] if file else []
+    if job.method == "cpt":  # a model that has seen a whole text would only end it
+        texts = (row.prompt[0].text for row in rows)
+        begun = (text[: min(len(text) // 2 + 1, 2000)] for text in texts)
+        rows = [Example(messages=(Message(role="user", content=text),)) for text in begun]
     limit = job.evaluate.max_tokens
     if limit == "auto":
         limit = automatic_tokens(longest_expected(rows), LOCAL_ROOM)

@@ -107,8 +107,15 @@ def knows_thought(tokenizer: PreTrainedTokenizerBase) -> bool:
     return any(THOUGHT in each for each in named if each)
 
 
+def has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a tokenizer has a chat template; a model without one completes texts."""
+    return bool(cast("Any", tokenizer).chat_template)
+
+
 def template_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the SHA-256 of the chat template, or of all named ones."""
+    """Return the SHA-256 of the chat template, or of all named ones; "" without any."""
+    if not has_template(tokenizer):
+        return ""
     template: JsonValue = cast("Any", tokenizer).chat_template
     return digest(template if isinstance(template, dict) else template_of(tokenizer))
 

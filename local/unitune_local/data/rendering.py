@@ -32,6 +32,7 @@ from unitune_local.data.chat_text import (
     TemplateError,
     Tools,
     format_of,
+    has_template,
     opening,
 )
 from unitune_local.data.encoding import encode_pieces
@@ -263,16 +264,41 @@ def render_prompt(
     """Return the ids after which the model's answer begins.
 
     The conversation is rendered as a whole: a template may write earlier answers differently, as
-    those that drop reasoning do.
+    those that drop reasoning do. Without a chat template, the model completes the messages' text.
 
     Raises:
         TemplateError: The template leaves out a message of the user, the system or a tool.
     """
+    if not has_template(tokenizer):
+        return text_ids(tokenizer, completed_text(messages, tools))
     text = _with_tools(tokenizer, messages, tools, asks=True)
     check_context(text, [each for each in messages if each.role != "assistant"])
     pieces = [piece.text for piece in _openings_apart(tokenizer, text, tools)]
     (ids,) = encode_pieces(tokenizer, [pieces])
     return list(chain(*ids))
+
+
+def completed_text(messages: Sequence[Message], tools: Tools = None) -> str:
+    """Return what a model without a chat template completes: all messages, a blank line apart.
+
+    Raises:
+        TemplateError: The conversation has tools, or no text.
+    """
+    text = "\n\n".join(message.text for message in messages)
+    if tools or any(message.role == "tool" or message.tool_calls for message in messages):
+        raise TemplateError(
+            "the model has no chat template, so it completes texts and cannot be given tools.",
+            "Use an instruct model, or name a template in data.chat_template.",
+        )
+    if not text.strip():
+        raise TemplateError("the messages hold no text to complete.", "Write a beginning.")
+    return text
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a raw text, without the token of the text's end."""
+    ids = cast("list[int]", cast("Any", tokenizer)(text, verbose=False)["input_ids"])
+    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -22,7 +22,7 @@ from unitune.errors import DataError
 from unitune.findings import Finding, error, note, warning
 from unitune_local.data.batches import Fork, TrainingRow
 from unitune_local.data.chat_text import TemplateError
-from unitune_local.data.rendering import Rendered, render, render_all, render_prompt
+from unitune_local.data.rendering import Rendered, render, render_all, render_prompt, text_ids
 from unitune_local.settings import Overlength, Settings
 
 RENDERED_TOGETHER = 256  # rows whose texts the tokenizer is given in one call
@@ -85,10 +85,10 @@ def render_texts(
 ) -> RenderedRows:
     """Tokenise raw texts, each ended by the tokenizer's end of text, and cut them to what fits."""
     rows: list[TrainingRow] = []
-    encode, end = cast("Any", tokenizer), tokenizer.eos_token_id
+    end = tokenizer.eos_token_id
     for row in dataset.rows:
-        ids = cast("list[int]", encode(row.example.prompt[0].text, verbose=False)["input_ids"])
-        ids += [end] if isinstance(end, int) and ids[-1:] != [end] else []
+        ids = text_ids(tokenizer, row.example.prompt[0].text)
+        ids += [end] if isinstance(end, int) else []
         pieces = [tuple(ids[at : at + longest]) for at in range(0, len(ids), longest)]
         rows += [
             TrainingRow(piece, (False,) + (True,) * (len(piece) - 1), row.example.weight, row.line)

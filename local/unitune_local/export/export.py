@@ -61,7 +61,7 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
         rows=len(compared),
         equal=sum(compared),
         use=written.use.replace("{folder}", str(spec.folder)),
-        notes=written.notes,
+        notes=(*written.notes, *tuned.format_notes()),
     )
 
 

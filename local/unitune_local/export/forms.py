@@ -19,6 +19,7 @@ from torch import Tensor
 from unitune.backends.exports import ExportForm, ExportSpec
 from unitune.errors import Unsupported
 from unitune.workspace.install import install_command
+from unitune_local.data.chat_text import has_template
 from unitune_local.export import gguf_file, verify
 from unitune_local.export.gguf_file import QUANTIZATIONS, Adapter, ModelTensors
 from unitune_local.export.ollama import modelfile
@@ -48,6 +49,7 @@ def write_adapter(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     """Copy the adapter as peft loads it."""
     del spec
     shutil.copytree(tuned.adapter, folder, dirs_exist_ok=True)
+    tuned.write_template(folder)
     return Written(
         program=f"peft {version('peft')}",
         answer=lambda answered: verify.in_peft(
@@ -163,13 +165,12 @@ def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
         raise Unsupported(f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {largest}.")
     adapter = folder / "adapter"
     written = write_adapter(tuned, adapter, spec)
-    template = adapter / "chat_template.jinja"
-    if not template.exists():
-        text = cast("str", cast("Any", tuned.tokenizer).chat_template)
-        template.write_text(text, encoding="utf-8")
+    template = ' \\\n  --chat-template "$here/adapter/chat_template.jinja"'
+    template = template if has_template(tuned.tokenizer) else ""
     base, name = shlex.quote(tuned.base_address), shlex.quote(spec.name)
     script = folder / "start.sh"
-    script.write_text(VLLM_SCRIPT.format(base=base, rank=rank, name=name), encoding="utf-8")
+    text = VLLM_SCRIPT.format(base=base, rank=rank, name=name, template=template)
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)
     note = "vLLM itself was not run: what answered is the adapter that it will load."
     return replace(written, use="{folder}/start.sh", notes=(note,))
@@ -184,8 +185,7 @@ here="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
 name={name}
 base={base}
 exec vllm serve "${{BASE:-$base}}" --host 127.0.0.1 \\
-  --enable-lora --max-lora-rank {rank} --lora-modules "$name=$here/adapter" \\
-  --chat-template "$here/adapter/chat_template.jinja" "$@"
+  --enable-lora --max-lora-rank {rank} --lora-modules "$name=$here/adapter"{template} "$@"
 """
 
 

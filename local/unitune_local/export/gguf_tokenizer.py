@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from unitune.errors import Unsupported
-from unitune_local.data.rendering import turn_end
+from unitune_local.data.chat_text import has_template
+from unitune_local.data.rendering import text_ids, turn_end
 from unitune_local.models.gguf_model import BYTE_LEVEL, PRE_TOKENIZERS
 
 
@@ -47,7 +48,7 @@ def add_tokenizer(
 
     Args:
         writer: Of the file.
-        tokenizer: With a chat template.
+        tokenizer: The model's.
         folder: Where its files stand.
         size: Of the model's vocabulary, which may have more ids than the tokenizer has tokens.
 
@@ -63,9 +64,10 @@ def add_tokenizer(
         writer.add_tokenizer_pre(pre_tokenizer(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_eot_token_id(turn_end(tokenizer))
+    if has_template(tokenizer):
+        writer.add_eot_token_id(turn_end(tokenizer))
     special = SpecialVocab(folder, load_merges=not of_sentencepiece, n_vocab=size)
-    special.chat_template = cast("str", cast("Any", tokenizer).chat_template)
+    special.chat_template = cast("str | None", cast("Any", tokenizer).chat_template)
     # Nothing stood before the template's own text in training.
     special.add_special_token = {"bos": _writes_bos(tokenizer), "eos": False}
     special.add_to_gguf(writer, quiet=True)
@@ -109,7 +111,9 @@ def _begins_with_blank(core: dict[str, Any]) -> bool:
 
 
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes the token of the beginning, and not before each turn."""
+    """Whether the template, or else the tokenizer, writes the token of the beginning once."""
+    if not has_template(tokenizer):
+        return text_ids(tokenizer, "x")[0] == tokenizer.bos_token_id
     bos = cast("str | None", tokenizer.bos_token)
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     text = cast("str", cast("Any", tokenizer).apply_chat_template(turns, tokenize=False))

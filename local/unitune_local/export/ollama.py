@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from unitune.backends.exports import ExportSpec
 from unitune.errors import Unsupported
 from unitune.models import Request
+from unitune_local.data.chat_text import has_template
 from unitune_local.data.rendering import render_prompt, turn_end
 from unitune_local.export.tuned import Tuned
 
@@ -26,6 +27,8 @@ MOST_CONTEXT = 8192
 # Words that no template writes itself
 SYSTEM, USER, ANSWER, MORE = "XsystemX", "XuserX", "XanswerX", "XmoreX"
 ROLES = ("system", "user", "assistant")
+# The text of `unitune_local.data.rendering.completed_text`
+COMPLETED = "{{ range $at, $_ := .Messages }}{{ if $at }}\n\n{{ end }}{{ .Content }}{{ end }}"
 UNTRANSLATABLE = (
     "the chat template cannot be written as one of Ollama's: {why}. Export it with --to gguf; "
     "llama.cpp reads the template as it is."
@@ -76,9 +79,11 @@ def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
         Unsupported: The chat template has no equivalent in Ollama's form.
     """
     tokenizer = tuned.tokenizer
-    template = _checked(tokenizer, spec.requests)
+    has_turns = has_template(tokenizer)
+    template = _checked(tokenizer, spec.requests).go if has_turns else COMPLETED
     context = int(cast("Any", tuned.config).get_text_config().max_position_embeddings)
-    stop = cast("str", cast("Any", tokenizer).convert_ids_to_tokens(turn_end(tokenizer)))
+    end = turn_end(tokenizer) if has_turns else tokenizer.eos_token_id
+    stop = cast("str", cast("Any", tokenizer).convert_ids_to_tokens(end))
     parameters = {
         "temperature": f"{spec.temperature:g}",
         "num_ctx": min(context, MOST_CONTEXT),
@@ -86,7 +91,7 @@ def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
         "repeat_penalty": 1,  # which some versions set higher
         "stop": f'"{stop}"',
     }
-    lines = [f"FROM ./{file}", f"TEMPLATE {_quoted(template.go)}"]
+    lines = [f"FROM ./{file}", f"TEMPLATE {_quoted(template)}"]
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
     lines += [f"SYSTEM {_quoted(spec.system)}"] if spec.system else []
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from unitune.errors import Unsupported
 from unitune.models import TunedModel
+from unitune_local.data.chat_text import has_template
 from unitune_local.inference.chat import merged
 from unitune_local.models import store
 from unitune_local.models.adapter import AdapterRecord, read_record, read_shape
@@ -24,6 +26,14 @@ from unitune_local.settings import AdapterShape
 
 # Of weights that are not rounded in blocks, by GGUF's names
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+COMPLETES = (
+    "The model has no chat template: it completes texts, sent to /v1/completions. A program that "
+    "writes turns would use a template that the model was not trained with."
+)
+VARIABLES = (
+    "It was trained with chat_template_kwargs {}. The exported chat template sets them, whatever a "
+    "request says. Pass them to a program that takes the base's template, such as mlx-lm."
+)
 # Without them vLLM and transformers do not load a multimodal model
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
@@ -47,8 +57,15 @@ class Tuned:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """With the chat template of the training."""
-        return load_tokenizer(self.base, self.record.settings.chat)
+        """With the chat template of the training, which sets its variables as the job does."""
+        chat = self.record.settings.chat
+        tokenizer = cast("Any", load_tokenizer(self.base, chat))
+        for name, value in chat.kwargs.items():
+            if isinstance(tokenizer.chat_template, str) and name.isidentifier():
+                tokenizer.chat_template = (
+                    f"{{%- set {name} = {value!r} %}}{tokenizer.chat_template}"
+                )
+        return tokenizer
 
     @cached_property
     def shape(self) -> AdapterShape:
@@ -105,6 +122,19 @@ class Tuned:
         for name in {*TOKENIZERS, *OTHERS, *PROCESSORS} - {"config.json", "generation_config.json"}:
             if (self.base / name).exists():
                 shutil.copyfile(self.base / name, folder / name)
+        self.write_template(folder)
+
+    def write_template(self, folder: Path) -> None:
+        """Write the chat template of the training, if it had one."""
+        if has_template(self.tokenizer):
+            cast("Any", self.tokenizer).save_chat_templates(folder, {}, None, save_jinja_files=True)
+
+    def format_notes(self) -> tuple[str, ...]:
+        """Return what a user must know of the text that the model is given."""
+        if not has_template(self.tokenizer):
+            return (COMPLETES,)
+        kwargs = self.record.settings.chat.kwargs
+        return (VARIABLES.format(json.dumps(kwargs)),) if kwargs else ()
 
     def refuse_dora(self, program: str) -> None:
         """Refuse an adapter that scales rows anew where a program would leave that out."""

@@ -20,8 +20,8 @@ from unitune.errors import BackendError, Mismatch
 from unitune.models import Reply, Request
 from unitune.workspace.progress import counted
 from unitune_local import machine
-from unitune_local.data.chat_text import with_request
-from unitune_local.data.rendering import render_prompt
+from unitune_local.data.chat_text import has_template, with_request
+from unitune_local.data.rendering import completed_text, render_prompt
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.inference.generate import generate
@@ -41,6 +41,7 @@ class Answered(NamedTuple):
     request: Request
     text: str
     tokens: int  # of prompt and answer
+    completes: str | None  # Text that a model without a chat template completes
 
 
 def own_answers(model: LocalChatModel, requests: Sequence[Request]) -> list[Answered]:
@@ -50,10 +51,12 @@ def own_answers(model: LocalChatModel, requests: Sequence[Request]) -> list[Answ
         BackendError: It can answer none.
     """
     replies = event_loop.run(_collect(model, requests))
+    is_chat = has_template(model.tokenizer)
     answered = [
-        Answered(request, reply.text, (reply.prompt_tokens or 0) + request.max_tokens)
+        Answered(request, reply.text, (reply.prompt_tokens or 0) + request.max_tokens, completes)
         for request, reply in zip(requests, replies, strict=True)
         if reply.error is None
+        for completes in [None if is_chat else completed_text(request.messages)]
     ]
     if requests and not answered:
         raise BackendError(f"the run's own model answers none of its rows: {replies[0].error}")
@@ -117,12 +120,16 @@ def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered])
     except RuntimeError as error:
         raise Mismatch(f"llama.cpp cannot load {file.name}: {error}") from error
     return [
-        _llama_cpp_answer(server, each.request)
+        _llama_cpp_answer(server, each)
         for each in counted(answered, "answering in llama.cpp", len(answered))
     ]
 
 
-def _llama_cpp_answer(server: Any, request: Request) -> str:
+def _llama_cpp_answer(server: Any, answered: Answered) -> str:
+    request = answered.request
+    if answered.completes is not None:
+        asked = {"prompt": answered.completes, "max_tokens": request.max_tokens, "temperature": 0}
+        return str(server.handle_completions(asked)["choices"][0]["text"])
     body: dict[str, Any] = {
         "messages": [message.wire for message in request.messages],
         "max_tokens": request.max_tokens,

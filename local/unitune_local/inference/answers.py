@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitune_local.data.chat_text import THINK, THOUGHT, knows_thought
+from unitune_local.data.chat_text import THINK, THOUGHT, has_template, knows_thought
 from unitune_local.data.rendering import turn_ends
 from unitune_local.inference.structured import Guides
 
@@ -60,7 +60,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     own = cast("int | list[int] | None", getattr(model.generation_config, "eos_token_id", None))
     ids: list[int | None] = [*own] if isinstance(own, list) else [own]
     ids.append(cast("int | None", tokenizer.eos_token_id))
-    if cast("Any", tokenizer).chat_template:
+    if has_template(tokenizer):
         ids += turn_ends(tokenizer)
     return frozenset(index for index in ids if index is not None)
 

@@ -96,9 +96,7 @@ def save_adapter(
         "base_parameters": total - trained,
         "base_from_hub": spec.base_path.parent.name == "snapshots",  # in the Hub's own cache
         "base_fingerprint": spec.base_fingerprint,
-        "template_fingerprint": template_fingerprint(tokenizer)
-        if cast("Any", tokenizer).chat_template
-        else "",  # raw text needs none
+        "template_fingerprint": template_fingerprint(tokenizer),
         "data_fingerprint": spec.data_fingerprint,
         "dtype": spec.settings.dtype,
         "settings": spec.settings.model_dump(mode="json"),

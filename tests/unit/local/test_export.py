@@ -46,6 +46,7 @@ from unitune.data.example import Message
 from unitune.errors import Mismatch, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune_local import machine
+from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt
 from unitune_local.export import forms, gguf_file, verify
@@ -118,8 +119,9 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder_of
 
 
-def tuned_on(base: Path, folder: Path, **lora: Any) -> Tuned:
+def tuned_on(base: Path, folder: Path, chat: ChatFormat | None = None, **lora: Any) -> Tuned:
     """Return a model with an adapter that changes answers, as a training leaves it."""
+    chat = chat or ChatFormat()
     torch.manual_seed(1)
     config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **lora})
     with warnings.catch_warnings():  # of an attribute that is read, and of layers that are tied
@@ -129,11 +131,12 @@ def tuned_on(base: Path, folder: Path, **lora: Any) -> Tuned:
         if "lora_B" in name or "lora_embedding_B" in name:
             torch.nn.init.normal_(weights, std=0.2)
     model.save_pretrained(folder, save_embedding_layers=False)
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, chat)
     tokenizer.save_pretrained(folder)
     record = {
         "base_fingerprint": store.fingerprint(base),
         "template_fingerprint": template_fingerprint(tokenizer),
+        "settings": {"chat": chat.model_dump(mode="json")},
     }
     (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
     return Tuned(TunedModel(backend="local", name=str(folder), base=str(base)), folder)
@@ -481,6 +484,66 @@ def test_vllm_is_started_with_rank_adapter_and_template(
         *("--chat-template", f"{adapter}/chat_template.jinja", "--port", "9000"),
     ] == done.stdout.splitlines()
     assert (adapter / "chat_template.jinja").exists()
+
+
+EVERY_FORM: tuple[ExportForm, ...] = ("adapter", "merged", "gguf", "gguf-lora", "ollama", "vllm")
+
+
+@pytest.fixture
+def bare_base(base_of: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Return a base model without a chat template."""
+    bare = tmp_path / "bare"
+    shutil.copytree(base_of("llama"), bare)
+    (bare / "chat_template.jinja").unlink()
+    return bare
+
+
+@pytest.mark.parametrize("form", EVERY_FORM)
+def test_a_model_without_a_chat_template_is_exported_to_complete_texts(
+    bare_base: Path, tmp_path: Path, form: ExportForm
+) -> None:
+    if form.startswith(("gguf", "ollama")):
+        pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    tuned = tuned_on(bare_base, tmp_path / "adapter")
+    done = exported(tuned, tmp_path / "out", form)
+    assert done.rows == len(REQUESTS)
+    assert done.equal >= len(REQUESTS) - 1
+    assert "no chat template: it completes texts" in done.notes[-1]
+    assert not [file for file in done.files if file.endswith(".jinja")]
+    if form == "vllm":
+        assert "--chat-template" not in (tmp_path / "out" / "start.sh").read_text()
+    if form == "ollama":
+        assert (
+            'TEMPLATE """{{ range $at, $_ := .Messages }}{{ if $at }}\n\n{{ end }}'
+            '{{ .Content }}{{ end }}"""\n'
+        ) in (tmp_path / "out" / "Modelfile").read_text()
+
+
+THINKS = "{% if mood is defined %}<|im_start|>system\n{{ mood }}<|im_end|>\n{% endif %}" + TEMPLATE
+
+
+@pytest.mark.parametrize("form", EVERY_FORM)
+def test_an_export_carries_the_variables_of_the_chat_template(
+    base_of: Callable[[str], Path], tmp_path: Path, form: ExportForm
+) -> None:
+    if form.startswith(("gguf", "ollama")):
+        pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    chat = ChatFormat(template=THINKS, kwargs={"mood": 'It\'s a "fine" day\n'})
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter", chat)
+    done = exported(tuned, tmp_path / "out", form)
+    assert done.rows == len(REQUESTS)
+    assert done.equal >= len(REQUESTS) - 1
+    assert "chat_template_kwargs" in done.notes[-1]
+    expected = render_prompt(load_tokenizer(base_of("llama"), chat), REQUESTS[0].messages)
+    if form in {"adapter", "merged"}:
+        assert render_prompt(load_tokenizer(tmp_path / "out"), REQUESTS[0].messages) == expected
+    elif form == "ollama":
+        assert 'It\'s a "fine" day' in (tmp_path / "out" / "Modelfile").read_text()
+    elif form == "vllm":
+        assert "set mood" in (tmp_path / "out" / "adapter" / "chat_template.jinja").read_text()
+    else:
+        (file,) = (name for name in done.files if "lora" not in name and name.endswith("gguf"))
+        assert b"set mood" in (tmp_path / "out" / file).read_bytes()
 
 
 def test_without_llama_cpp_an_export_says_that_it_was_not_verified(

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 from tiny_model import tiny_tokenizer
+from tuned_here import job_for as local_job
+from tuned_here import tune
 
-from unitune.backends import registry
+from unitune.backends import event_loop, registry
 from unitune.data.check import read_job
+from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.errors import DataError
 from unitune.job.job import Job
+from unitune.models import Request
 from unitune.planning.feasibility import offer_findings
 from unitune.workspace.today import today
 from unitune_local.backend import LocalBackend
@@ -88,16 +92,35 @@ def test_a_vendor_without_the_method_refuses_it(tmp_path: Path) -> None:
     assert "unsupported-method" in codes
 
 
-def test_a_plan_needs_no_chat_template(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def bare_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """Return a base model without a chat template."""
     base = tmp_path / "base"
     base.mkdir()
     for file in tiny_model.iterdir():
         if file.name != "chat_template.jinja":
             (base / file.name).write_bytes(file.read_bytes())
+    return base
+
+
+def test_a_plan_needs_no_chat_template(bare_model: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "raw.jsonl", [{"text": f"Document {at}. " * 9} for at in range(40)])
-    job = job_for(file, model=str(base), tuning={"epochs": 0.5})
+    job = job_for(file, model=str(bare_model), tuning={"epochs": 0.5})
     rows = load(file, use="cpt")
     made = LocalBackend().forecast(job, rows, rows)
     assert not made.findings
     assert 3 == made.steps, "half of 5 steps, rounded up as transformers does"
     assert 2048 == resolve(job, Dimensions(context=8192, hidden=32)).sequence_length
+
+
+def test_a_model_without_a_chat_template_is_trained_and_completes_texts(
+    bare_model: Path, tmp_path: Path
+) -> None:
+    texts = write(tmp_path / "texts.jsonl", [{"text": "The sky is blue. " * 3}] * 8)
+    content = "".join(row.example.line + "\n" for row in load(texts, use="cpt").rows)
+    (tmp_path / "raw.jsonl").write_text(content, encoding="utf-8")
+    job = local_job(bare_model, tmp_path / "raw.jsonl", epochs=20, learning_rate=2e-2)
+    model = LocalBackend().chat(tune(job, tmp_path / "run"))
+    asked = Request(messages=(Message(role="user", content="The sky is"),), max_tokens=6)
+    reply = event_loop.run(model.reply(asked))
+    assert (reply.error, reply.text, reply.prompt_tokens) == (None, " blue.", len("The sky is"))

@@ -283,7 +283,27 @@ def test_a_tokenizer_without_template_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(TemplateError, match="no chat template"):
-        render_prompt(tokenizer, [Message(role="user", content="q")])
+        render_one(tokenizer, conversation(("user", "q"), ("assistant", "yes")))
+
+
+def test_a_model_without_template_completes_the_text_of_all_messages() -> None:
+    tokenizer: Any = tiny_tokenizer()
+    tokenizer.chat_template = None
+    turns = [Message(role="system", content="Add."), Message(role="user", content="1 + 1 =")]
+    assert render_prompt(tokenizer, turns) == tokenizer("Add.\n\n1 + 1 =")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("content", "tools", "reason"),
+    [("q", TOOLS, "cannot be given tools"), (" ", None, "no text to complete")],
+)
+def test_a_model_without_template_is_given_no_tools_and_no_empty_text(
+    content: str, tools: Any, reason: str
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(TemplateError, match=reason):
+        render_prompt(tokenizer, [Message(role="user", content=content)], tools)
 
 
 def test_a_turn_that_the_template_does_not_end_ends_with_the_next_roles_token() -> None:
