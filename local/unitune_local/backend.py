@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.chat_format import ChatFormat
 from unitune_local.job_folder import JobFolder, Result, read_events
-from unitune_local.training.worker import start_worker
+from unitune_local.training.worker import environment, start_worker
 
 if TYPE_CHECKING:
     from unitune_local.inference.chat import LocalChatModel
@@ -129,6 +130,10 @@ class LocalBackend:
         folder = _existing(job_id)
         folder.pause.unlink(missing_ok=True)
         start_worker(folder)
+
+    def join(self) -> None:
+        command = [sys.executable, "-P", "-m", "unitune_local.training.worker"]
+        os.execve(command[0], command, environment(1))  # noqa: S606 - our own module
 
     def chat(self, model: str | TunedModel) -> LocalChatModel:
         from unitune_local.inference.chat import LocalChatModel  # noqa: PLC0415 - imports torch

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from pydantic import BaseModel, Field, field_validator
 
+from unitune.backends.launched import rank_and_size
 from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
 from unitune.job.job import Job, Preference, Reward
@@ -295,7 +296,8 @@ def resolve(
     device = machine.chosen_device(options.device)
     batch_size: int = explicit.get("batch_size", BATCH_SIZE)  # each GPU has a row of each batch
     gpus = min(torch.cuda.device_count(), batch_size) if device.type == "cuda" else 1
-    processes: int = explicit.get("processes", gpus)
+    launched = rank_and_size()  # each of these processes has cores of its own
+    processes: int = explicit.get("processes", launched[1] if launched else gpus)
     # rsLoRA scales by ALPHA_PER_RANK at the default rank alone.
     scaled_by = math.sqrt(RANK) if explicit.get("rslora") else explicit.get("rank", RANK)
     values: dict[str, Any] = {
@@ -306,7 +308,7 @@ def resolve(
         "sequence_length": min(base.context, RAW_TEXT_TOKENS)
         if job.method == "cpt"
         else base.context,
-        "threads": max(1, machine.cores() // processes),
+        "threads": max(1, machine.cores() // (1 if launched else processes)),
         "shard": None if processes > 1 and not options.quantization else False,
         "micro_batch_tokens": MICRO_BATCH_TOKENS[device.type],
         **explicit,

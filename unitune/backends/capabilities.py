@@ -33,6 +33,14 @@ class Pauses(Protocol):
 
 
 @runtime_checkable
+class TrainsInRanks(Protocol):
+    """A backend whose training may be spread over processes that torchrun or Slurm starts."""
+
+    def join(self) -> None:
+        """Take part in the training that the first of these processes launches; never return."""
+
+
+@runtime_checkable
 class GuaranteesByServer(Protocol):
     """A backend that can be led to other servers, not all of which keep a launch key."""
 

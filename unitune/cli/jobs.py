@@ -44,6 +44,7 @@ def run(
     [dim]$ unitune run unitune.yaml
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
+    from unitune.backends.launched import join_if_other_rank
     from unitune.cli.consent import confirm_training, refuse_unready
     from unitune.cli.progress import working
     from unitune.cli.sweep import run_job
@@ -51,6 +52,7 @@ def run(
     from unitune.planning.preflight import preflight
 
     job = Job.load(file).with_backend(backend).with_budget(budget)
+    join_if_other_rank(job.backend)
     job = job.with_prices(parse_prices(price, job.backend))
     with working("reading rows, looking for leaks", quiet=quiet or json):
         resolved = preflight(job)

@@ -210,9 +210,11 @@ def resume(
 
     [dim]$ unitune resume r2611[/dim]
     """
+    from unitune.backends.launched import join_if_other_rank
     from unitune.cli.watch import follow_launch
     from unitune.run.run import find_run
 
+    join_if_other_rank("local")
     resumed = find_run(run)
     resumed.resume(adopt=adopt, resubmit=resubmit)
     follow_launch(resumed, detach=False, quiet=quiet, json=json)

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unitune.backends.launched import rank_and_size
 from unitune.errors import UnituneError
 from unitune.findings import Finding, error, warning
 from unitune_local.data.batches import TrainingRow, shares, spread_rows
@@ -155,11 +156,11 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
-    """Meet the other processes on this machine, and part from them at the end.
+def joined(rendezvous: object, rank: int, settings: Settings) -> Generator[Ranks]:
+    """Meet the other processes, and part from them at the end.
 
     Args:
-        rendezvous: A file that is not there yet, in a folder that only the user may enter.
+        rendezvous: Path of a new file that only the user may read, or `launched_store`'s store.
         rank: The place of this process.
         settings: How many processes there are, and where: on cuda each rank has a GPU of its own.
 
@@ -170,15 +171,18 @@ def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     if size == 1:
         yield ALONE
         return
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
-    where = torch.device(device, rank) if device == "cuda" else CPU
-    if device == "cuda":
-        torch.cuda.set_device(where)
+    store, where = rendezvous, CPU
+    if isinstance(store, Path):
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+        store = cast("Any", dist).FileStore(str(store), size)
+    if device == "cuda":  # Slurm may show each process its own GPU alone
+        own = int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
+        torch.cuda.set_device(where := torch.device(device, own))
     with noticing_loss():
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            store=cast("Any", dist).FileStore(str(rendezvous), size),
+            store=cast("Any", store),
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=SILENT_SECONDS),
@@ -187,20 +191,34 @@ def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
+def launched_store(folder: Path | None = None) -> tuple[object, Path]:
+    """Meet the processes that torchrun or srun started, in the folder that the first one names.
+
+    Raises:
+        RankLost: The first one does not come.
+    """
+    with noticing_loss():
+        wait = timedelta(seconds=SILENT_SECONDS)
+        store = next(cast("Any", dist).rendezvous("env://", timeout=wait))[0]
+        if folder is not None:
+            store.set("folder", str(folder))
+        return store, Path(store.get("folder").decode())
+
+
 def process_findings(settings: Settings) -> Iterator[Finding]:
     """Yield why so many processes cannot train here, or would not be faster."""
-    count, device = settings.processes, settings.device
+    count, device, own = settings.processes, settings.device, rank_and_size() is None
     setting = f"options.local.processes is {count}, and"
     if device == "mps" and count > 1:
         fix = "Leave it out, or set options.local.device to cpu."
         yield error("processes", f"{setting} mps is one GPU, which one process uses.", fix)
-    elif device == "cuda" and count > (gpus := torch.cuda.device_count()):
+    elif own and device == "cuda" and count > (gpus := torch.cuda.device_count()):
         fix = f"Set it to at most {gpus}, or leave it out."
         yield error("processes", f"{setting} each needs a GPU of its own; there are {gpus}.", fix)
     elif count > settings.batch_size:
         what = f"{setting} tuning.batch_size is {settings.batch_size}: some would have no row."
         yield warning("processes", what, "Lower it, or raise tuning.batch_size.")
-    elif device == "cpu" and count > cores():
+    elif own and device == "cpu" and count > cores():
         what = f"{setting} {cores()} cores are there: the processes would wait for each other."
         yield warning("processes", what, "Lower it.")
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,6 +17,7 @@ from peft import PeftModel
 from pydantic import JsonValue, ValidationError
 from transformers import PreTrainedTokenizerBase
 
+from unitune.backends.launched import rank_and_size
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
@@ -38,7 +38,7 @@ from unitune_local.models.adapter import adapter_hash, check_adapter, checked_pr
 from unitune_local.models.full import trained_model
 from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.models.start import load_start
-from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
+from unitune_local.parallel.ranks import ALONE, Ranks, joined, launched_store, noticing_loss
 from unitune_local.parallel.sharding import shard
 from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec, StartFiles
@@ -116,7 +116,10 @@ def run_training(
         text = f"micro-batches have at most {limit} tokens, as memory ran out: losses may differ"
         text += " from those of an undisturbed run in the last digits"
         clock.note("message", {"text": text})
-    with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
+    meeting: object = folder.rendezvous(os.getpid())
+    if rank_and_size() is not None:
+        meeting, _ = launched_store(folder.path)
+    with joined(meeting, 0, spec.settings) as ranks:
         stop = folder.is_to_stop
         trained = train_rank(spec, ranks, folder.checkpoints, clock.note, stop, rescue)
     if trained is None:
@@ -127,10 +130,10 @@ def run_training(
     return tuned
 
 
-def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
+def assist_training(folder: JobFolder, rank: int, meeting: object) -> None:
     """Be one of the other processes of a training, until all its steps are made."""
     spec = read_spec(folder)
-    with joined_ranks(folder, spec.settings, rank, worker) as ranks:
+    with joined(meeting, rank, spec.settings) as ranks:
         train_rank(spec, ranks, folder.checkpoints, drop_note, lambda: False)
 
 
@@ -152,17 +155,6 @@ def limited(spec: Spec, folder: JobFolder) -> Spec:
         return spec
     settings = spec.settings.model_copy(update={"micro_batch_tokens": limit})
     return spec.model_copy(update={"settings": settings})
-
-
-@contextmanager
-def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) -> Generator[Ranks]:
-    """Meet the other processes of a training on this machine."""
-    place = folder.rendezvous(worker)
-    with joined(place, rank, settings) as ranks:
-        yield ranks
-    if ranks.is_first:  # those of workers that were killed, too
-        for each in place.parent.glob("rendezvous-*"):
-            each.unlink(missing_ok=True)
 
 
 class Trained(NamedTuple):

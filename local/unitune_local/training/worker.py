@@ -1,8 +1,9 @@
-"""The process that trains: ``python -m unitune_local.training.worker FOLDER [RANK PARENT]``.
+"""The process that trains: ``python -m unitune_local.training.worker [FOLDER [RANK PARENT]]``.
 
 It outlives whoever started it. It holds the folder's lock while it lives, which is how others know
 that it does; a second worker for the same folder leaves at once. Whatever happens is an event or
-the result; a worker that is killed leaves neither, and its training is then paused.
+the result; a worker that is killed leaves neither, and its training is then paused. Without a
+folder it is a rank that torchrun or srun started, and the first rank names the folder.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from unitune.backends.launch_keys import run_of
+from unitune.backends.launched import rank_and_size
 from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed, UserError
 from unitune.security.redaction import without_secrets
 from unitune.workspace import user_config, yaml_file
@@ -66,6 +68,10 @@ def start_worker(folder: JobFolder) -> None:
     """
     if is_locked(folder.lock) or folder.result() is not None:
         return
+    size, launched = _setting(folder, "processes"), rank_and_size()
+    if launched and launched[1] != size:
+        own = f"the training has {size} processes, and torchrun or srun started {launched[1]}."
+        raise UserError(f"{own} Start as many, or start unitune without them.")
     with open(folder.log, "ab", opener=no_link) as log:
         worker = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", "unitune_local.training.worker", str(folder.path)],
@@ -75,7 +81,7 @@ def start_worker(folder: JobFolder) -> None:
             start_new_session=True,
             umask=0o077,  # checkpoints and adapters are made of training data
             env=environment(
-                _setting(folder, "threads") * _setting(folder, "processes"),
+                _setting(folder, "threads") * size,
                 keeps_memory=not _setting(folder, "shard"),
             ),
         )
@@ -127,6 +133,8 @@ def work(folder: JobFolder) -> None:
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
             if folder.result() is None and (result := _outcome(folder)) is not None:
+                for each in folder.path.glob("rendezvous-*"):  # of killed workers, too
+                    each.unlink(missing_ok=True)
                 folder.finish(result)
     except LockTimeout as error:
         print(error, flush=True)  # noqa: T201 - into worker.log
@@ -142,7 +150,8 @@ def _outcome(folder: JobFolder) -> Result | None:
     rescue = Rescue(folder, log)
     if threading.current_thread() is threading.main_thread():
         rescue.end_on_sigterm()
-    start_ranks(folder, _setting(folder, "processes"), rescue.end)
+    if rank_and_size() is None:
+        start_ranks(folder, _setting(folder, "processes"), rescue.end)
     try:
         from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
 
@@ -167,17 +176,25 @@ def _reason(error: Exception, folder: JobFolder) -> str:
     return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
 
 
-def assist(folder: JobFolder, rank: int, parent: int) -> None:
+def join(rank: int) -> None:
+    """Be a rank that torchrun or srun started, of the training that the first rank starts."""
+    from unitune_local.parallel.ranks import launched_store  # noqa: PLC0415 - slow
+
+    store, path = launched_store()
+    if not path.exists() or path.stat().st_uid != os.getuid():  # whoever has the port may name any
+        sys.exit(f"{path} is no folder of yours on this node. Put the project on shared storage.")
+    assist(JobFolder(path), rank, store)
+
+
+def assist(folder: JobFolder, rank: int, meeting: object) -> None:
     """Be one of the other processes of a training.
 
     After a failure it waits, so that the first process, which often fails alike, can say why.
     """
-    end_with(parent)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the first process gets, too
     from unitune_local.training.run import assist_training  # noqa: PLC0415 - slow
 
     try:
-        assist_training(folder, rank, parent)
+        assist_training(folder, rank, meeting)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
         traceback.print_exc()
         time.sleep(GRACE_SECONDS)
@@ -203,10 +220,19 @@ def notify_end(folder: JobFolder) -> None:
     )
 
 
-if __name__ == "__main__":
-    own, *rank = sys.argv[1:]
+def main(own: str = "", rank: str = "", parent: str = "") -> None:
+    """Be one of the processes of a training."""
+    folder = JobFolder(Path(own))
     if rank:
-        assist(JobFolder(Path(own)), *map(int, rank))
-    else:
-        work(JobFolder(Path(own)))
-        notify_end(JobFolder(Path(own)))
+        end_with(int(parent))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the first process gets, too
+        assist(folder, int(rank), folder.rendezvous(int(parent)))
+    elif own:
+        work(folder)
+        notify_end(folder)
+    elif launched := rank_and_size():
+        join(launched[0])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
