@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import warm
+from heavy import is_heavy
 from hypothesis import HealthCheck, settings
 
 GUARD = Path(__file__).parent / "guard"
@@ -47,6 +48,8 @@ KILL_TABLE = "test_process_killed_at_any_step_leaves_one_job"
 """Of each contract: slow, while `crash/` kills a launch by a backend of ours on each ledger."""
 TOGETHER = ("contract/", "docs/test_readme.py", "hostile/", "stranger/")
 """Beginnings of the paths of tests whose file prepares once what takes seconds: in one worker."""
+QUICK_EXAMPLES = 10
+"""Examples of a property in the default run of `.ci/check`."""
 EXHAUSTIVE_TIMES = 10
 """So many times the examples of a property under `-m exhaustive`."""
 
@@ -58,7 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("default", noisy)
     times = EXHAUSTIVE_TIMES * noisy.max_examples
     settings.register_profile("exhaustive", noisy, max_examples=times)
-    settings.load_profile("exhaustive" if _named("exhaustive", config) else "default")
+    settings.register_profile("quick", noisy, max_examples=QUICK_EXAMPLES)
+    quick = "quick" if _named("not heavy", config) else "default"
+    settings.load_profile("exhaustive" if _named("exhaustive", config) else quick)
     if not config.getoption("numprocesses", None):  # workers start where their controller is
         os.chdir(EMPTY_FOLDER)
     if not hasattr(config, "workerinput"):
@@ -81,7 +86,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow or exhaustive unless `-m` names it.
+    """Leave out what is slow or exhaustive unless `-m` names it, and mark heavy tests.
 
     The quickstart's tests share one run of it, in one worker, and so do others what their file
     prepares. Under `-m exhaustive` each property is exhaustive too.
@@ -90,6 +95,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.name == KILL_TABLE:
             item.add_marker(pytest.mark.slow)
+        if is_heavy(item):
+            item.add_marker(pytest.mark.heavy)
         if "quickstart" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
         elif (path := str(item.path.relative_to(here))).startswith(TOGETHER):

@@ -19,6 +19,8 @@ from unitune.testing.loopback import Server
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_training import run
 
+pytestmark = pytest.mark.heavy
+
 
 class TestRay(BackendContract):
     name = "ray"

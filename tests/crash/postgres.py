@@ -21,7 +21,6 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from unitune.ledger.postgres import PostgreSQL
@@ -63,6 +62,8 @@ class Server:
         _wait_for(self)
 
     def run(self, statement: str) -> None:
+        import psycopg  # noqa: PLC0415 - needs the extra
+
         where = f"host={self.folder} port={self.port} user=postgres dbname=postgres"
         with psycopg.connect(where, autocommit=True) as connection:
             connection.execute(statement.encode())
@@ -100,6 +101,7 @@ def a_store(kind: str) -> Iterator[str]:
 @cache
 def the_server() -> Server:
     """Start the server, or skip the test where there is none to start."""
+    pytest.importorskip("psycopg", reason="needs the extra `postgres`")
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed here")
@@ -172,6 +174,8 @@ def _free_port() -> int:
 
 
 def _wait_for(server: Server) -> None:
+    import psycopg  # noqa: PLC0415 - needs the extra
+
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

@@ -52,6 +52,18 @@ def test_the_gate_in_readme_is_a_gate() -> None:
     assert Evaluate.model_validate(yaml_with("gate:")["evaluate"]).gate is not None
 
 
+def test_contributors_begin_with_three_extras_and_ci_installs_all() -> None:
+    (begun,) = re.findall(r'pip install -e "\.\[(.+)\]" && \.ci/check', README)
+    assert len(begun.split(",")) <= 3
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    installed = [
+        set(extras.split(","))
+        for extras in re.findall(r'pip install (?:-q )?-e "\.\[(.+)\]"', contributing)
+    ]
+    (everything,) = re.findall(r'-e "\.\[(.+)\]"', (ROOT / ".ci/run").read_text(encoding="utf-8"))
+    assert installed == [set(begun.split(",")), set(everything.split(","))]
+
+
 def test_every_relative_link_leads_to_a_file() -> None:
     targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import mlcroissant
-import model_signing.verifying
 import pytest
 import sample_ledger
 from command_line import Command
@@ -26,9 +25,6 @@ from cryptography.hazmat.primitives.serialization import (
 from google.protobuf import json_format
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
-from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
-from in_toto_attestation.v1 import statement_pb2
-from in_toto_attestation.v1.statement import Statement
 from sample_comparison import infested, sample_comparison
 from trained_runs import trained, triage_job
 
@@ -45,6 +41,7 @@ from unitune.job.job import Data
 from unitune.model_registry.versions import promote
 from unitune.run.run import Run, find_run
 
+SIGN = "needs the extra `sign`"
 HOSTILE = "</details>`x` **b** | [a](b) <img src=x>\n# no"
 
 
@@ -248,14 +245,19 @@ def test_croissants_terms_are_those_of_its_reader() -> None:
 def test_provenance_is_an_in_toto_statement_with_slsas_predicate(
     compared: tuple[Run, Comparison],
 ) -> None:
+    statements = pytest.importorskip("in_toto_attestation.v1.statement", reason=SIGN)
+    own = pytest.importorskip("in_toto_attestation.v1.statement_pb2", reason=SIGN)
+    slsa = pytest.importorskip(
+        "in_toto_attestation.predicates.provenance.v1.provenance_pb2", reason=SIGN
+    )
     run, _ = compared
     folder = write_card(run).folder
     text = (folder / PROVENANCE).read_text("utf-8")
     # Both refuse a field that the published protobuf schemas do not have.
-    read = json_format.Parse(text, statement_pb2.Statement())
-    Statement.copy_from_pb(read).validate()
+    read = json_format.Parse(text, own.Statement())
+    statements.Statement.copy_from_pb(read).validate()
     assert "https://slsa.dev/provenance/v1" == read.predicate_type
-    predicate = json_format.ParseDict(json.loads(text)["predicate"], provenance_pb2.Provenance())
+    predicate = json_format.ParseDict(json.loads(text)["predicate"], slsa.Provenance())
     assert run.launch_key == predicate.run_details.metadata.invocation_id
     assert predicate.run_details.builder.version["unitune card"]
 
@@ -289,6 +291,7 @@ def exported(compared: tuple[Run, Comparison], workplace: Path) -> Path:
 def test_the_verifier_of_model_signing_finds_a_changed_byte(
     compared: tuple[Run, Comparison], exported: Path, workplace: Path
 ) -> None:
+    verifying = pytest.importorskip("model_signing.verifying", reason=SIGN)
     key = ec.generate_private_key(ec.SECP256R1())
     public = workplace / "public.pem"
     public.write_bytes(
@@ -297,7 +300,7 @@ def test_the_verifier_of_model_signing_finds_a_changed_byte(
     done = write_card(compared[0], exported, sign_key=key_file(workplace / "key.pem", key))
 
     def verify() -> None:
-        config = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=public)
+        config = verifying.Config().use_elliptic_key_verifier(public_key=public)
         config.verify(exported, exported / str(done.signature))
 
     verify()

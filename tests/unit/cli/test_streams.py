@@ -14,6 +14,8 @@ import pytest
 from unitune.cli import main as cli
 from unitune.cli.streams import CLOSED_PIPE
 
+pytestmark = pytest.mark.heavy
+
 UNITUNE = [sys.executable, "-m", "unitune"]
 ENCODINGS = ["ascii", "latin-1", "cp1252", "utf-8"]
 

@@ -16,6 +16,7 @@ def _plain_questions(name: str) -> list[str]:
         return [" ".join(row["text"].lower().split()) for row in csv.DictReader(file)]
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
 def test_a_real_file_is_read_whole_checked_and_split() -> None:
     job = Job(

@@ -700,6 +700,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
     assert 0 == vendor.asked("submit_batch")
 
 
+@pytest.mark.heavy
 @given(data=st.data())
 def test_a_file_cut_anywhere_in_its_last_line_costs_no_second_batch(
     data: st.DataObject, make_job: Any, vendor: Vendor, out: Path, clock: Clock

@@ -28,6 +28,8 @@ from unitune.run.run import Run, launch, runs
 from unitune.run.sweep import launch_sweep
 from unitune.testing.fake import FakeBackend
 
+pytestmark = pytest.mark.heavy
+
 RISING = {12: 20, 25: 34, 50: 42, 100: 47}
 """Of 60 validation rows so many are right, by the rows that a run was trained on; and one more or
 less by its seed."""

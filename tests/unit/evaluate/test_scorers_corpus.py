@@ -17,6 +17,8 @@ from unitune.scorers.interface import Attempt, Scorer
 from unitune.scorers.overlap import Bleu, Chrf
 from unitune.scorers.text import Exact
 
+pytestmark = pytest.mark.heavy
+
 sacrebleu: Any = importlib.import_module("sacrebleu")
 
 ANSWERS = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]

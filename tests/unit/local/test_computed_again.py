@@ -161,6 +161,7 @@ def test_a_training_of_all_weights_holds_no_frozen_ones(tiny_model: Path) -> Non
     assert cost.peak_bytes(SETTINGS, []) == PROCESS_BYTES + (TRAINED_BYTES + 2) * size.parameters
 
 
+@pytest.mark.heavy
 def test_a_base_that_does_not_fit_is_spread_over_processes_and_the_plan_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,8 @@ from unitune_local.job_folder import EventLog, JobFolder, read_events
 from unitune_local.objectives.loss import Form
 from unitune_local.training import checkpoint, loop, rescue, run, worker
 
+pytestmark = pytest.mark.heavy
+
 STEPS = 9
 FAULT_AT = 6
 """Step in which each fault comes."""

@@ -37,6 +37,8 @@ from unitune_local.spec import Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import prepare, run_training
 
+pytestmark = pytest.mark.heavy
+
 KEY, NEXT = "r261127-000000000000-1", "r261127-000000000000-2"
 
 

@@ -622,6 +622,7 @@ server.serve(LocalChatModel(sys.argv[1]), settings, lambda url: print(url, flush
 """
 
 
+@pytest.mark.heavy
 def test_a_second_signal_ends_the_server_while_a_thread_still_works(tiny_model: Path) -> None:
     command = [sys.executable, "-c", STUCK, str(tiny_model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

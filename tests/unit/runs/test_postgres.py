@@ -22,6 +22,8 @@ from unitune.ledger.records import DEPLOYMENTS, RUNS
 from unitune.models import TunedModel
 from unitune.workspace.install import install_command
 
+pytest.importorskip("psycopg", reason="needs the extra `postgres`")
+
 SECRET = "planted-secret"  # noqa: S105 - planted to be looked for
 ELSEWHERE = f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/ledger"
 """A server that is not there."""

@@ -231,6 +231,7 @@ def test_the_same_rows_give_the_same_job_in_whatever_form(tmp_path: Path, form: 
     assert expected == {row.messages[0].text for row in splits.test or ()}
 
 
+@pytest.mark.heavy
 def test_a_large_file_keeps_no_more_cases_than_can_be_answered(tmp_path: Path) -> None:
     rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 5}"} for n in range(5000)]
     splits = draft(tmp_path, lines(rows)).rows.splits

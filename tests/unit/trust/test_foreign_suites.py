@@ -220,6 +220,7 @@ def peak_mib(folder: Path, *arguments: str) -> tuple[int, str, int]:
     return done.returncode, lines(" ".join(said)), int(peak) // 1024
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("samples", "size"), [(1, 200 << 20), (30, 20 << 20)])
 def test_a_log_that_unpacks_to_a_thousand_times_its_size_is_refused_unread(
     samples: int, size: int, tmp_path: Path
