@@ -13,6 +13,8 @@ import pytest
 HERE = Path(__file__).parent
 FOLDERS = ("browser", "crash", "hostile", "stranger")
 """Folders of tests in a browser, of killed processes, and of odd input for every command."""
+QUICK_CONTRACTS = ("test_fake_contract.py", "test_openai_contract.py")
+"""Of the same checks for one vendor after another, those that are not heavy."""
 FIXTURES = {
     *("default_model", "quickstart", "tiny_default", "tiny_model", "base_of"),  # models of torch
     "_warm_workers",  # trainings in processes of their own
@@ -34,7 +36,10 @@ SERVER = "postgresql"
 
 def is_heavy(item: pytest.Item) -> bool:
     """Return whether a test trains, kills processes, or needs a browser or a PostgreSQL server."""
-    if item.path.relative_to(HERE).parts[0] in FOLDERS or item.get_closest_marker("heavy"):
+    folder = item.path.relative_to(HERE).parts[0]
+    if folder in FOLDERS or item.get_closest_marker("heavy"):
+        return True
+    if folder == "contract" and item.path.name not in QUICK_CONTRACTS:
         return True
     if not isinstance(item, pytest.Function):
         return False

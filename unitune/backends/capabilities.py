@@ -41,6 +41,14 @@ class TrainsInRanks(Protocol):
 
 
 @runtime_checkable
+class TrainsInRanks(Protocol):
+    """A backend whose training may be spread over processes that torchrun or Slurm starts."""
+
+    def join(self) -> None:
+        """Take part in the training that the first of these processes launches; never return."""
+
+
+@runtime_checkable
 class GuaranteesByServer(Protocol):
     """A backend that can use other servers, not all of which store launch keys."""
 

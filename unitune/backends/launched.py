@@ -21,9 +21,8 @@ def rank_and_size() -> tuple[int, int] | None:
     if "RANK" not in given and "SLURM_STEP_NUM_TASKS" in given:
         nodes = given.get("SLURM_STEP_NODELIST") or given["SLURM_JOB_NODELIST"]
         first = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\]([^,]*))?", nodes)  # such as gpu[07-08,11]
-        port = 15000 + int(given["SLURM_JOB_ID"]) % 15000
         given.setdefault("MASTER_ADDR", "".join(filter(None, first.groups())) if first else nodes)
-        given.setdefault("MASTER_PORT", str(port))
+        given.setdefault("MASTER_PORT", str(15000 + int(given["SLURM_JOB_ID"]) % 15000))
         given["RANK"], given["WORLD_SIZE"] = given["SLURM_PROCID"], given["SLURM_STEP_NUM_TASKS"]
         given["LOCAL_RANK"] = given["SLURM_LOCALID"]
     rank, size = given.get("RANK", ""), given.get("WORLD_SIZE", "")

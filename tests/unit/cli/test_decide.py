@@ -13,6 +13,8 @@ from command_line import Command
 from unitune.cli import output
 from unitune.cli.schema import document_schema
 
+pytestmark = pytest.mark.heavy
+
 ROWS = {"train": 44, "dev": 12, "test": 40}
 FAKE = "options: {fake: {steps: 1, steps_per_poll: 9}}\n"
 

@@ -10,7 +10,10 @@ from command_line import Command
 
 from unitune.backends import registry
 from unitune.backends.exports import Exported, ExportSpec
+from unitune.data.example import Example, Message
+from unitune.job.job import Job
 from unitune.models import TunedModel
+from unitune.run import exporting
 from unitune.testing.contract_base import ROWS
 from unitune.testing.fake import FakeBackend
 
@@ -77,6 +80,16 @@ def test_the_validation_rows_verify_as_an_evaluation_asks_them(
     expected = [[turn["content"] for turn in row["messages"][:-1]] for row in rows]
     assert expected == [[turn.text for turn in each.messages] for each in spec.requests]
     assert {(9, 0.0)} == {(each.max_tokens, each.temperature) for each in spec.requests}
+
+
+def test_the_beginning_of_a_raw_text_verifies(tmp_path: Path) -> None:
+    row = Example(messages=(Message(role="user", content="abcdef"),))
+    (tmp_path / "validation.jsonl").write_text(row.line + "\n", encoding="utf-8")
+    content = {"name": "x", "model": "m", "backend": "local", "method": "cpt"}
+    job = Job.model_validate({**content, "data": {"train": "texts.jsonl"}})
+    (request,) = exporting._requests(tmp_path, job)
+    assert [turn.text for turn in request.messages] == ["abcd"]
+    assert request.max_tokens > 0
 
 
 @pytest.mark.usefixtures("_run")

@@ -25,6 +25,8 @@ from unitune.run.handle import Run
 from unitune.run.run import runs
 from unitune.testing.fake import FakeBackend
 
+pytestmark = pytest.mark.heavy
+
 LABELS = ("card", "loan", "rate", "fraud")
 TRAIN, DEV, TEST = 100, 60, 200
 Put = Callable[["Answers"], "Answers"]

@@ -21,6 +21,8 @@ from unitune.evaluate.statistics.learning_curve import (
 )
 from unitune.scorers.formulas import Sums, mean_of, micro_f1
 
+pytestmark = pytest.mark.heavy
+
 SIZES = (64, 128, 256, 512)
 ERRORS = np.array([0.15, 0.12071067811865475, 0.10, 0.08535533905932738])
 """0.05 + 0.8 / sqrt(n), by hand."""

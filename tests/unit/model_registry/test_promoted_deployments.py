@@ -37,6 +37,8 @@ from unitune.run.run import Run, find_run, launch
 from unitune.testing.loopback import Fault
 from unitune.workspace.home import home
 
+pytestmark = pytest.mark.heavy
+
 AT_ONE_VENDOR = pytest.mark.parametrize("vendor", ["bedrock"], indirect=True)
 """For what is the same whoever the vendor is."""
 MOVES = ("deployment.swapping", "deployment.ready", "alias.promote")
