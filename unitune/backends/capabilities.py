@@ -34,18 +34,10 @@ class Pauses(Protocol):
 
 @runtime_checkable
 class TrainsInRanks(Protocol):
-    """A backend whose training may be spread over processes that torchrun or Slurm starts."""
+    """A backend that can train in processes started by torchrun or Slurm."""
 
     def join(self) -> None:
-        """Take part in the training that the first of these processes launches; never return."""
-
-
-@runtime_checkable
-class TrainsInRanks(Protocol):
-    """A backend whose training may be spread over processes that torchrun or Slurm starts."""
-
-    def join(self) -> None:
-        """Take part in the training that the first of these processes launches; never return."""
+        """Join the training that the first process launches; never return."""
 
 
 @runtime_checkable

@@ -65,8 +65,7 @@ class ProjectLedger(LookLedger):
         """Return the id of the current project if it has runs; record its move if it was moved."""
         folder = artifacts().resolve()
         id_, here = project_id(folder), str(folder)
-        columns = [PROJECTS.c.project, PROJECTS.c.folder]
-        query = sa.select(*columns).distinct()
+        query = sa.select(*[PROJECTS.c.project, PROJECTS.c.folder]).distinct()
         found = (PROJECTS.c.project == id_) | (PROJECTS.c.folder == here)
         projects = {row["folder"]: row["project"] for row in self._rows(query.where(found))}
         if here in projects or not projects or self.is_shared:
