@@ -108,7 +108,6 @@ def compare(
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --limit 20
-    $ unitune compare unitune.yaml --batch
     $ unitune compare unitune.yaml --replay --output evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
@@ -151,8 +150,7 @@ def compare(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    page = write_report(comparison)
-    outcomes = track_comparison(comparison, job.track)
+    page, outcomes = write_report(comparison), track_comparison(comparison, job.track)
     if json:
         print_json_text(comparison.verdict_json())
     else:
