@@ -195,7 +195,7 @@ class _Held(NamedTuple):
 
     @property
     def keeps(self) -> bool:
-        """Whether no other process may take the lease."""
+        """True if no other process may take the lease."""
         return self.life in ("running", "stopped") or (
             self.life == "unknown" and self.seconds_left > 0
         )
