@@ -148,7 +148,7 @@ def _chosen(models: Sequence[type[BaseModel]], value: Any) -> type[BaseModel] | 
 
 
 def dotted_keys(model: type[BaseModel]) -> dict[str, str]:
-    """Return dotted keys by their last part; of several, the least deep one that comes first."""
+    """Return dotted keys by their last part; of several, the first of the shallowest."""
     below: dict[str, str] = {}
     for key, field in _fields(model).items():
         inner = [each for each in _models_in(field.annotation) if each is not model]
