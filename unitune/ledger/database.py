@@ -121,7 +121,6 @@ class Database(ABC):
 
     @contextmanager
     def _map_errors(self) -> Generator[None]:
-        """Map the driver's errors to unitune's."""
         try:
             yield
         except IntegrityError as error:

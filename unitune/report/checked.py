@@ -126,7 +126,6 @@ def _issues(cause: Cause) -> Bullets:
 
 
 def _row(row: ShownRow) -> str:
-    """Return a row on one line: its location, and the beginnings of its texts."""
     answer = f" → {_beginning(row.answer, ANSWER_LETTERS)}" if row.answer else ""
     place = f"{Path(row.file).name}:{row.line}"
     return f"{place} {_beginning(row.question, QUESTION_LETTERS)}{answer}"

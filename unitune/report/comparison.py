@@ -289,7 +289,6 @@ def _figures(
     rows: Iterable[tuple[str, Mapping[str, float]]],
     write: Callable[[float], str],
 ) -> Table:
-    """Return a table of further figures of the contenders, only for a page."""
     cells = [
         [contender, *(write(known[name]) if name in known else "\u2013" for name in names)]
         for contender, known in rows
@@ -301,7 +300,6 @@ def _figures(
 def _contrasts(
     comparison: Comparison, name: str, contrasts: Sequence[Contrast], about: str
 ) -> Table:
-    """Return a table of differences of one kind, drawn on one axis."""
     candidate = comparison.candidate
     baseline = "its score" if contrasts is comparison.references else comparison.baseline
     rows: list[list[str | Cell | Interval]] = []
@@ -337,7 +335,6 @@ def _contrasts(
 
 
 def _trainings(comparison: Comparison) -> Iterator[Part]:
-    """Yield the curves of each training once."""
     by_run = {each.run: each for each in comparison.contenders[::-1] if each.curve}
     for result in reversed(by_run.values()):
         assert result.curve is not None, "filtered above"

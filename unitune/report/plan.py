@@ -278,7 +278,6 @@ def _amounts(usd: Spread | None) -> list[str | Cell]:
 
 
 def _count(count: Count) -> str:
-    """Return tokens or epochs in readable form: ``1.2M to 2.9M``."""
     low, high = short(count.low), short(count.high)
     return low if low == high else f"{low} to {high}"
 
@@ -335,7 +334,6 @@ def refused_section(reasons: Mapping[str, Sequence[str]], in_full: str) -> Secti
 
 
 def _is_priced(plan: Plan) -> bool:
-    """Return whether a plan has figures to compare with others."""
     return all(finding.code in (*BUDGET_CODES, NO_BACKEND) for finding in plan.errors)
 
 

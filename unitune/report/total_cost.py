@@ -219,7 +219,6 @@ def _rounded(volume: Decimal, rounding: str) -> str:
 
 
 def _columns(cost: TotalCost) -> Iterator[Table]:
-    """Yield tables of the costs of requests, hosting and both, then of a month by its requests."""
     columns = cost.columns
     # The title names the base model, so only other models are named here.
     names = [
@@ -242,7 +241,6 @@ def _columns(cost: TotalCost) -> Iterator[Table]:
 
 
 def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Cell]:
-    """Return a row's amounts with their ranges; the lowest is marked, if there is one."""
     expected = [value.expected for value in values if value is not None]
     unique = len(expected) == len(values) and expected.count(min(expected)) == 1
     cheapest = expected.index(min(expected)) if mark and unique else None

@@ -79,7 +79,6 @@ def is_small_gain(comparison: Comparison) -> bool:
 
 
 def _side(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:
-    """Return the name of a side for readers who are not experts."""
     result = contender(comparison, getattr(comparison, side))
     types = [each.type for each in comparison.contenders]
     if side == "candidate" and result.type == "tuned" and types.count("tuned") == 1:
@@ -138,7 +137,6 @@ def _reason(comparison: Comparison) -> str:
 
 
 def _against_each(comparison: Comparison) -> str:
-    """Return the baselines that the candidate beats, and those it does not beat."""
     baselines = comparison.baselines
     if len(baselines) < 2 or comparison.omitted_cases:
         return ""

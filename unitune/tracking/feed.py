@@ -165,7 +165,6 @@ def _outcome(name: str, process: subprocess.Popen[str], ends: float) -> Outcome:
 
 
 def _lock(ledger: Ledger, run_id: str, name: str) -> Path:
-    """Return the lock file of the process that feeds a tracker of a run."""
     return ledger.run_folder(run_id) / f"tracking.{name}.lock"
 
 

@@ -85,7 +85,6 @@ class Access:
 
 
 def _is_from_a_page_of_ours(request: web.Request) -> bool:
-    """Return whether a request comes from a page of this server, port included."""
     same_site = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
     return same_site and request.headers.get("Origin") == f"http://{request.host}"
 

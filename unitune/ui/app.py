@@ -106,7 +106,6 @@ def _guard(access: Access) -> Middleware:
 
 @web.middleware
 async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer a failed request with a page that explains the error."""
     try:
         return await handler(request)
     except NotFoundError as error:

@@ -120,7 +120,6 @@ def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a model by their keys in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -237,7 +236,6 @@ def own_text(detail: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message; empty for lists and mappings."""
     if value is None:
         return "empty"
     text = repr(value) if isinstance(value, str | int | float) else ""
