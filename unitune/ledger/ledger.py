@@ -1,6 +1,6 @@
 """Store runs with their states, events and uploads.
 
-Each write names the version and the fence (`leases`) that were read with the record, so only one of
+Each write names the version and the fence (`leases`) of the record that was read. So only one of
 two processes that read the same record can change it. `unitune.run` decides which state may follow.
 """
 

@@ -1,7 +1,7 @@
 """Group the cases of a comparison by outcome, and mark their answers word by word.
 
-`grouped` sorts cases into gained, lost, both wrong and both right, and turns each text into a
-`Passage`: pieces marked against the expected answer, with a beginning to show while it is folded.
+`grouped` sorts cases into gained, lost, both wrong and both right. It turns each text into a
+`Passage`: pieces marked against the expected answer, with a visible beginning if it is folded.
 All texts share one budget, so that a page of 1,000 long answers opens fast. Short texts are not
 cut, and long ones are cut to equal lengths, with the number of missing characters.
 """

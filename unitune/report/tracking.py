@@ -28,7 +28,7 @@ def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
         For each tracker, the address of the run or the error.
 
     Raises:
-        UnreadableRecord: Another program launched the run, so its job is not recorded.
+        UnreadableRecord: The run was launched outside unitune, so its job is not recorded.
     """
     ledger = Ledger(home())
     names = tuple(trackers) or run.job.track

@@ -1,8 +1,8 @@
 """Track runs in MLflow: one experiment per job, and one MLflow run per run, found by its tag.
 
 ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the server's variables choose the
-destination. Artifacts are stored only in a bucket, at the server or below the folder of its file,
-because MLflow sends its token to any other address that an experiment names.
+destination. Artifacts are stored only in a bucket, at the server or below the folder of its file.
+MLflow would send its token to any other address that an experiment names.
 
 MLflow's own store keeps a metric with the same name, step, time and value once, so points can be
 sent again.

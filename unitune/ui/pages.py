@@ -3,8 +3,8 @@
 Pages are rendered in threads that wait only for files and the ledger's database.
 
 The ledger has the state of a run at its last poll. For a page with an active run, `Poller` polls
-the backend like `unitune runs show`, in a thread of its own, so that no page waits for a vendor.
-A run that is being launched is not polled.
+the backend in a thread of its own, so that no page waits for a vendor. A run that is being launched
+is not polled.
 """
 
 from __future__ import annotations
