@@ -28,7 +28,7 @@ def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
         For each tracker, the address of the run or the error.
 
     Raises:
-        UnreadableRecord: The run was launched outside unitune, so its job is not recorded.
+        UnreadableRecord: The job of the run is not recorded or cannot be read.
     """
     ledger = Ledger(home())
     names = tuple(trackers) or run.job.track

@@ -92,7 +92,7 @@ def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
     """Return the trackers of a run's job that lack its end and that no process feeds."""
     try:
         names = ledger.job(record.id).track
-    except UnreadableRecord:  # e.g. a run launched outside unitune
+    except UnreadableRecord:  # e.g. a run whose job is not recorded
         return ()
     done = {seen.event.key for seen in ledger.events(record.id, record.attempt, key=TRACKED)}
     return tuple(
