@@ -1,4 +1,4 @@
-"""A registered model as commands print it: as JSON by a model, and for a person as tables."""
+"""Print registered models as JSON or as tables."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ from unitune.render.typography import counted, dollars, interval, percent, point
 from unitune.run.run import Run
 from unitune.workspace.home import home
 
-SHOWN_MOVES = 10  # moves of aliases that a person is shown, the newest; `--json` has them all
+SHOWN_MOVES = 10  # newest moves of aliases in a table; `--json` lists all
 
 
 class VersionView(BaseModel):
-    """A version of a registered model."""
+    """Version of a registered model."""
 
     name: str
-    """Such as ``triage:3``."""
+    """Name of the version, such as ``triage:3``."""
     number: int
     run: str
     is_deleted: bool
-    """Whether its run is, and so its model."""
+    """True if its run, and thus its model, is deleted."""
     created: datetime
     created_by: str
     backend: str
     model: str
-    """How the backend calls it."""
+    """Backend's name of the model."""
     fingerprint: str
     aliases: tuple[str, ...]
     gate: GateRecord | None = None
-    """The newest comparison that has judged it, with a gate where there is one."""
+    """Newest comparison that evaluated it, with its gate, if any."""
     cost: str = ""
-    """Of the training, in words."""
+    """Cost of the training, in words."""
     cost_usd: Decimal | None = None
     retires_on: date | None = None
-    """Day on which its base, and it, are switched off at the vendor."""
+    """Day on which the vendor switches off its base, and thus the version."""
 
 
 class ModelView(BaseModel):
-    """A registered model as `unitune models NAME --json` prints it."""
+    """Registered model as `unitune models NAME --json` prints it."""
 
     schema_version: int = 1
     name: str
     aliases: dict[str, int]
-    """The version that each points to."""
+    """Version number by alias."""
     versions: tuple[VersionView, ...]
-    """The newest first."""
+    """Versions, the newest first."""
     moves: tuple[AliasMove, ...]
-    """Of all aliases, the newest first."""
+    """Moves of all aliases, the newest first."""
     warnings: tuple[str, ...]
-    """Of deployments that answer with a version to which no alias points."""
+    """Warnings about deployments of a version without an alias."""
 
 
 def view_of(model: RegisteredModel) -> ModelView:
@@ -113,7 +113,7 @@ def _version(ledger: Ledger, version: ModelVersion, aliases: dict[str, int]) -> 
 
 
 def print_models(models: Sequence[RegisteredModel]) -> None:
-    """Print the registered models, a line each."""
+    """Print the registered models, one per line."""
     if not models:
         console().print(
             f"No registered models yet in {home()}. Promote a run: unitune models promote RUN --as "
@@ -128,7 +128,7 @@ def print_models(models: Sequence[RegisteredModel]) -> None:
 
 
 def print_model(model: ModelView) -> None:
-    """Print the versions of a registered model, and how its aliases moved."""
+    """Print the versions of a registered model and the moves of its aliases."""
     wide = new_table("version", "run", "registered", "aliases", "gate", "cost", "retires")
     narrow = new_table("version", "run", "gate", "cost, retires", fold=("gate",))
     for each in model.versions:
@@ -165,7 +165,7 @@ def _gate(record: GateRecord | None) -> Text:
 
 
 def evidence(move: AliasMove) -> str:
-    """Return why an alias was moved, in words."""
+    """Return the reason for a move of an alias, in words."""
     if move.comparison is not None:
         return f"gate of {move.comparison} passed"
     if move.kind == "promote":
@@ -174,7 +174,7 @@ def evidence(move: AliasMove) -> str:
 
 
 def change_lines(verified: Verification) -> Iterator[str]:
-    """Yield what a version's answers have gained and lost since it was promoted."""
+    """Yield the answers that a version has gained and lost since its promotion."""
     change, since = verified.change, verified.since
     yield ""
     if since is None:

@@ -1,4 +1,4 @@
-"""Print trained tokens of rows, and a vendor's quote next to a plan."""
+"""Print the trained tokens of rows, and a vendor's quote next to a plan."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.render.typography import dollars
 
-# A larger difference means that our estimate or the vendor's quote is wrong
+# A larger difference means that unitune's estimate or the vendor's quote is wrong
 QUOTE_GAP = Decimal("0.05")
 TRAINED, SEEN, HEADING = "bold green", "dim", "cyan"
 OPEN, CLOSE, BETWEEN_TOKENS = "\u00ab", "\u00bb", "\u00b7"
 
 
 def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
-    """Print the vendor's quote for a training next to our estimate."""
+    """Print the vendor's quote for a training next to unitune's estimate."""
     try:
         theirs = quote(resolved)
     except Unsupported as none:
@@ -39,7 +39,7 @@ def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
 
 
 def print_tokens(resolved: ResolvedJob, count: int) -> None:
-    """Print the first training rows, each token apart and those that are trained in green."""
+    """Print the first training rows, with separated tokens and the trained ones in green."""
     audited = audit(resolved, count)
     for row in audited.rows:
         pieces = [piece for piece in row.pieces if not piece.heading]

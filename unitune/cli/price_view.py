@@ -1,4 +1,4 @@
-"""Price lists: as JSON by their models, and for a person all backends in short or one in full."""
+"""Print price lists: as JSON, as a line per backend, or one backend in full."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ Source = tuple[str, date, str]
 
 
 class PriceView(BaseModel):
-    """A price with its age."""
+    """Price with its age."""
 
     price: PriceRow
     age_days: int
     freshness: Freshness
     overridden: bool
-    """Whether another row about the same subject differs, and wins."""
+    """True if another row on the same subject has a different price and takes precedence."""
 
 
 class BackendPrices(BaseModel):
@@ -65,12 +65,12 @@ class BackendPrices(BaseModel):
 
     backend: str
     standing: str
-    """That it has closed, charges nothing, only answers, or is not launched at yet; or nothing."""
+    """Note on a closed, free or inference-only backend, or one without launches; else empty."""
     prices: tuple[PriceView, ...]
 
 
 class PriceList(BaseModel):
-    """What `unitune prices --json` prints."""
+    """Price list as `unitune prices --json` prints it."""
 
     schema_version: int = 1
     day: date
@@ -78,7 +78,7 @@ class PriceList(BaseModel):
 
 
 def price_list(names: Iterable[str]) -> PriceList:
-    """Return the prices of backends, as they are known in this folder."""
+    """Return the prices of backends that are known in this folder."""
     book, day = book_here(Path()), today()
     return PriceList(day=day, backends=tuple(_backend_prices(book, name, day) for name in names))
 
@@ -111,7 +111,7 @@ def _standing(offer: Offer) -> str:
 
 
 def print_all(prices: PriceList) -> None:
-    """Print all backends, a line each."""
+    """Print all backends, one per line."""
     headings = ("backend", "prices", "oldest", "source", "")
     table = new_table(*headings, right=("prices", "oldest"), fold=("source", ""))
     table.columns[-1].style = "yellow"
@@ -138,7 +138,7 @@ def _age(view: PriceView) -> Text:
 
 @dataclass(frozen=True)
 class _Line:
-    """Prices of a model that differ in nothing but their columns."""
+    """Prices of a model that differ only in their columns."""
 
     label: str
     overridden: bool
@@ -158,7 +158,7 @@ class _Line:
 
 
 def print_backend(prices: BackendPrices, day: date) -> None:
-    """Print all prices of a backend, each with a number that leads to its source below."""
+    """Print all prices of a backend, each with the number of its source below."""
     summary = registry.offer(prices.backend).summary
     console().print(Text.assemble((prices.backend, "bold"), f": {summary}"))
     if prices.standing:
@@ -201,7 +201,7 @@ def _lines_by_model(views: Iterable[PriceView]) -> dict[str, list[_Line]]:
 
 
 def _label(row: PriceRow) -> str:
-    """Return what sets a price apart from others of its model, besides its column."""
+    """Return the parts of a price, other than its column, that differ from others of its model."""
     by_time = row.per != "million-tokens"
     parts = (row.tier, row.method, "tuned" if row.tuned else "", row.kind if by_time else "")
     usual = "untuned" if row.kind in OF_ANSWERS else "training"

@@ -1,4 +1,4 @@
-"""JSON of a run, and its state in a list."""
+"""Define the JSON of a run, and its state in a list."""
 
 from __future__ import annotations
 
@@ -20,44 +20,43 @@ from unitune.run.run import Run
 
 
 class RunView(BaseModel):
-    """A run as `unitune runs show --json` prints it."""
+    """Run as `unitune runs show --json` prints it."""
 
     schema_version: int = 1
     id: str
     name: str
     state: State
     raw: str
-    """The backend's own word for the state."""
+    """Backend's own word for the state."""
     error: str | None
     warning: str | None = None
-    """Why the model is worse than before the training, if it is known to be."""
+    """Reason why the model is worse than before the training, if known."""
     backend: str
     base_model: str
     started_from: tuple[str, ...] = ()
-    """Ids of the runs that it has gone on from, the first training first; the model's name, where
-    that is of no run."""
+    """Ids of the runs that it continued from, the oldest first; or a model's name without a run."""
     continued_by: tuple[str, ...] = ()
-    """Ids of the runs that go on from it, the newest first."""
+    """Ids of the runs that continue from it, the newest first."""
     version: str | None = None
-    """Of the registered model that its model is, such as ``triage:3``."""
+    """Registered version of its model, such as ``triage:3``."""
     aliases: tuple[str, ...] = ()
-    """That point to it, such as ``triage@production``."""
+    """Aliases that point to that version, such as ``triage@production``."""
     pushed: tuple[str, ...] = ()
-    """Where its model was sent, and as which commit."""
+    """Repositories, with commits, that its model was pushed to."""
     training_fingerprint: str
     launch_key: str
     job_id: str | None
-    """The backend's id of the job, once there is one."""
+    """Backend's id of the job, once it exists."""
     duplicate_jobs: tuple[str, ...] = ()
-    """Further jobs that carry the run's key; each is charged as well."""
+    """Further jobs with the run's key, which are all charged."""
     created: datetime
     updated: datetime
     folder: Path
     model: TunedModel | None
     estimate: Estimate | None
-    """What it was estimated to cost; None on this machine."""
+    """Estimated cost; None on this machine."""
     reconciliation: Reconciliation | None
-    """The bill beside the estimate, once it has ended."""
+    """Bill next to the estimate, after the end of the run."""
 
     @classmethod
     def of(cls, run: Run) -> Self:

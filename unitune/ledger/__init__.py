@@ -1,4 +1,4 @@
-"""Where runs are written down, in a database that outlives every process."""
+"""Record runs in a database that outlives every process."""
 
 from unitune.ledger.costs import Books
 from unitune.ledger.ledger import Ledger

@@ -77,7 +77,7 @@ def record(
     subject: str,
     data: Mapping[str, Any],
 ) -> None:
-    """Add an entry to the log as the last step of a transaction, without values that are None."""
+    """Add an entry to the log as the last step of a transaction, without None values."""
     database.lock(connection, "audit log")  # always the last lock of a transaction
     newest = sa.select(AUDIT_LOG.c.number, AUDIT_LOG.c.sha256).order_by(AUDIT_LOG.c.number.desc())
     last = connection.execute(newest.limit(1)).one_or_none()

@@ -58,7 +58,7 @@ class Approval(Frozen):
     discount: Decimal | None = None
     """Fraction of the list price that is paid."""
     unpriced: bool = False
-    """Whether the user accepted an unknown or old price."""
+    """True if the user accepted an unknown or old price."""
 
 
 def approval_of(ledger: Ledger, run_id: str) -> Approval | None:

@@ -69,12 +69,12 @@ class CostLedger:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read; a shared ledger always exists."""
+        """True if there is data to read; a shared ledger always exists."""
         return self._database.exists
 
     @property
     def is_shared(self) -> bool:
-        """Whether several machines may use it."""
+        """True if several machines may use it."""
         return self._database.is_shared
 
     def now(self) -> float:
@@ -154,7 +154,7 @@ class CostLedger:
 
     @contextmanager
     def _reserving(self) -> Generator[tuple[sa.Connection, Books]]:
-        """Yield a transaction in which no other process reserves money, and the books."""
+        """Yield the books and a transaction that excludes other processes from reserving money."""
         with self._database.writing() as connection:
             self._database.lock(connection, RESERVING)
             costs = connection.execute(ALL_COSTS).mappings()

@@ -25,7 +25,7 @@ class Database(ABC):
     """Database that is created and upgraded on first use."""
 
     is_shared: ClassVar[bool]
-    """Whether processes of several machines may use it."""
+    """True if several machines may use it."""
 
     @property
     @abstractmethod
@@ -35,7 +35,7 @@ class Database(ABC):
     @property
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is anything to read."""
+        """True if there is data to read."""
 
     @cached_property
     @abstractmethod
@@ -64,7 +64,7 @@ class Database(ABC):
 
     @abstractmethod
     def upgrading(self) -> AbstractContextManager[sa.Connection]:
-        """Yield a connection in a transaction in which no other process changes the schema."""
+        """Yield a connection in a transaction that excludes other changes of the schema."""
 
     @abstractmethod
     def explained(self, error: SQLAlchemyError) -> UnituneError:
@@ -121,7 +121,6 @@ class Database(ABC):
 
     @contextmanager
     def _map_errors(self) -> Generator[None]:
-        """Map the driver's errors to unitune's."""
         try:
             yield
         except IntegrityError as error:

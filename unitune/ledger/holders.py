@@ -71,7 +71,7 @@ class Holder:
 
     @property
     def was_before_this_boot(self) -> bool:
-        """Whether this machine has been rebooted since."""
+        """True if this machine has been rebooted since."""
         me = this_process()
         return self.host == me.host and self.boot != me.boot
 

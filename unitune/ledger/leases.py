@@ -1,7 +1,7 @@
 """Decide which process acts for a run, with leases and fencing numbers.
 
-A process of this machine keeps its lease while it is alive, even if it is stopped: it may be about
-to send a create call. A process elsewhere cannot be seen, so its lease ends if it is not renewed in
+A live process of this machine keeps its lease, even while it is stopped, because it may be about to
+send a create call. A process elsewhere cannot be seen, so its lease ends if it is not renewed in
 time. Each new holder gets a higher fence. Writes need the current fence, so a process that lost its
 lease changes nothing.
 """
@@ -195,7 +195,7 @@ class _Held(NamedTuple):
 
     @property
     def keeps(self) -> bool:
-        """Whether no other process may take the lease."""
+        """True if no other process may take the lease."""
         return self.life in ("running", "stopped") or (
             self.life == "unknown" and self.seconds_left > 0
         )

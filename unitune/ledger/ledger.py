@@ -1,6 +1,6 @@
 """Store runs with their states, events and uploads.
 
-Each write names the version and the fence (`leases`) that were read with the record, so only one of
+Each write names the version and the fence (`leases`) of the record that was read. So only one of
 two processes that read the same record can change it. `unitune.run` decides which state may follow.
 """
 
@@ -208,7 +208,7 @@ class Ledger(ProjectLedger):
         return [Standing(**{**row, "state": state_of(row["state"])}) for row in self._rows(query)]
 
     def job(self, run_id: str) -> Job:
-        """Return the job of a run as it was launched; UnreadableRecord if it is not valid."""
+        """Return the job of a run at its launch; UnreadableRecord if it is not valid."""
         rows = self._rows(sa.select(RUNS.c.job).where(RUNS.c.id == run_id))
         folder = self.run_folder(run_id)
         try:
@@ -243,7 +243,7 @@ class Ledger(ProjectLedger):
         return [read(Transition, row, f"run {run_id}", "history") for row in rows]
 
     def add_upload(self, record: RunRecord, name: str, upload: Upload) -> None:
-        """Record a file at the backend in place of an earlier one of the same name."""
+        """Record a file at the backend, replacing an earlier one of the same name."""
         values = {
             "run_id": record.id,
             "name": name,

@@ -93,7 +93,6 @@ def bill_of(ledger: Ledger, record: RunRecord) -> Bill:
 
 
 def _share_done(events: Iterable[Event]) -> Decimal | None:
-    """Return the share of a training's steps that are done; None if unknown."""
     steps = [event for event in events if event.kind == "step"]
     done, total = (steps[-1].number(name) for name in ("step", "steps")) if steps else (None, None)
     return min(Decimal(str(done)) / Decimal(str(total)), Decimal(1)) if done and total else None

@@ -201,7 +201,7 @@ class ModelLedger(CostLedger):
 
     @contextmanager
     def _changing(self, model: str, run: RunRecord) -> Generator[tuple[sa.Connection, datetime]]:
-        """Yield a transaction in which no other process changes the model, and the time."""
+        """Yield the time, and a transaction that excludes other changes of the model."""
         with self._database.writing() as connection:
             self._database.lock(connection, f"model {model}")
             leases.check_held(connection, run)

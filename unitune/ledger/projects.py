@@ -1,7 +1,8 @@
 """Record the project of each run, and find a project again after a move.
 
 Each ``.unitune`` folder has a file with the project's id. A folder with a known id at a new path is
-that project, unless the recorded folder still has the id: then it is a copy, another project.
+the moved project. If the recorded folder still has the id, the new one is a copy, which is another
+project.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from unitune.workspace.home import make_home, refuse_network
 from unitune.workspace.locks import locked
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-CREATED = "ledger.created"  # empty file beside a ledger that has had its tables
+CREATED = "ledger.created"  # empty file next to a ledger that had its tables
 BUSY_SECONDS = 30  # maximum wait of a statement for another process's write
 
 

@@ -1,4 +1,4 @@
-"""Charts as values: curves by step or rows, an interval with its margin, a strip of cases."""
+"""Lay out charts: curves by step or rows, an interval with its margin, a strip of cases."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from unitune.run.curves import Curve
 
-MAX_POINTS = 300  # of a drawn line, one for every two pixels or so
-LABEL_GAP = 8.0  # percent of the height that two labels at a line's end keep between them
-LOWEST_LABEL = 94.0  # percent from the top; below stand the numbers of the steps
+MAX_POINTS = 300  # maximum points of a drawn line, about one per two pixels
+LABEL_GAP = 8.0  # minimum distance of two labels at the ends of lines, in percent of the height
+LOWEST_LABEL = 94.0  # percent from the top; the step numbers are below
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A line of numbers with ticks at round values, ascending."""
+    """Axis of numbers with ticks at round values, ascending."""
 
     low: float
     high: float
@@ -25,32 +25,32 @@ class Axis:
 
     @classmethod
     def around(cls, values: Iterable[float], max_ticks: int = 6) -> Axis:
-        """Return the shortest axis with round ends that holds all values."""
+        """Return the shortest axis with round ends that includes all values."""
         numbers = list(values)
         low, high = min(numbers), max(numbers)
         step = _round_step(_span(low, high) / (max_ticks - 2))
-        # A hair's breadth is a rounding error (0.3 / 0.1 is below 3) and no reason for a tick more.
+        # Tolerates rounding errors (0.3 / 0.1 is below 3), which would add a tick.
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         last = max(last, first + 1)
         ticks = tuple(float(f"{multiple * step:.10g}") for multiple in range(first, last + 1))
         return cls(ticks[0], ticks[-1], ticks)
 
     def position(self, value: float) -> float:
-        """Return where a value stands, in percent from the beginning."""
+        """Return the position of a value, in percent from the beginning."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
 
 @dataclass(frozen=True, slots=True)
 class LogAxis(Axis):
-    """An axis on which equal ratios of positive numbers are equally far apart."""
+    """Axis on which equal ratios of positive numbers are equally far apart."""
 
     def position(self, value: float) -> float:
-        """Return where a value stands, in percent from the beginning."""
+        """Return the position of a value, in percent from the beginning."""
         return round(100 * math.log(value / self.low) / math.log(self.high / self.low), 2)
 
 
 def _span(low: float, high: float) -> float:
-    """Return the distance of two values; where it is nothing next to them, their own size."""
+    """Return the distance of two values, or their magnitude if the distance is negligible."""
     size = max(abs(low), abs(high))
     if high - low > 1e-6 * size + 1e-30:
         return high - low
@@ -58,13 +58,13 @@ def _span(low: float, high: float) -> float:
 
 
 def _round_step(least: float) -> float:
-    """Return the smallest of 1, 2, 2.5, 5 times a power of ten that is not below."""
+    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least a number."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 2.5, 5, 10, 20) if power * factor >= least)
 
 
 def short_number(value: float, digits: int = 6) -> str:
-    """Return a number of an axis or a line: 0.5, 1500, 2.5e-4."""
+    """Return a short form of a number: 0.5, 1500, 2.5e-4."""
     if not 0 < abs(value) < 0.01:
         return f"{value:.{digits}g}"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -72,22 +72,22 @@ def short_number(value: float, digits: int = 6) -> str:
 
 
 class Point(NamedTuple):
-    """A value at a step; after thinning, both are means over a run of steps."""
+    """Value at a step; after thinning, both are means over several steps."""
 
     step: float
     value: float
 
 
 class Label(NamedTuple):
-    """The name of a line at its end, with the line's last value."""
+    """Name of a line at its end, with the line's last value."""
 
     name: str
-    y: float  # in percent from the top
+    y: float  # percent from the top
     value: float
 
 
 class Span(NamedTuple):
-    """The range of a value at a step."""
+    """Range of a value at a step."""
 
     step: float
     low: float
@@ -96,24 +96,24 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DrawnCurve:
-    """A figure over a training, or over the number of rows, ready to be drawn."""
+    """Figure over a training, or by number of rows, ready to be drawn."""
 
     figure: str  # loss, reward, learning rate or score
-    lines: Mapping[str, tuple[Point, ...]]  # by name; only those that have points
-    x: Axis  # steps
+    lines: Mapping[str, tuple[Point, ...]]  # by name; only lines with points
+    x: Axis
     y: Axis
-    kept: Point | None = None  # on the validation's line: the step whose adapter is the model
-    marked: str = "validation"  # name of the line whose points are marked
-    unit: str = "steps"  # of the x axis
+    kept: Point | None = None  # point of the validation line at the step whose adapter is the model
+    marked: str = "validation"  # line whose points are marked
+    unit: str = "steps"  # unit of the x axis
     spans: tuple[Span, ...] = ()
 
     def positions(self, line: Sequence[Point]) -> list[tuple[float, float]]:
-        """Return where points are drawn, in percent from the left and from the top."""
+        """Return the positions of points, in percent from the left and from the top."""
         return [(self.x.position(p.step), round(100 - self.y.position(p.value), 2)) for p in line]
 
     @property
     def description(self) -> str:
-        """The lines in words."""
+        """Description of the lines in words."""
         sentences = [
             f"The {name} {self.figure} goes from {line[0].value:.3g} at {self._at(line[0])} "
             f"to {line[-1].value:.3g} at {self._at(line[-1])}."
@@ -130,7 +130,7 @@ class DrawnCurve:
 
     @property
     def labels(self) -> list[Label]:
-        """The names of the lines, far enough apart to be read."""
+        """Names of the lines, far enough apart to be readable."""
         ends = sorted(
             (100 - self.y.position(line[-1].value), name, line[-1].value)
             for name, line in self.lines.items()
@@ -145,7 +145,7 @@ class DrawnCurve:
 
 
 def drawn_curve(curve: Curve) -> DrawnCurve | None:
-    """Return what to draw of a training; None where no value is a finite number."""
+    """Return the drawing of a training; None if no value is a finite number."""
     validation = _finite(curve.validation_steps, curve.validation_values)
     kept = next((point for point in validation if point.step == curve.kept_step), None)
     training = thinned(_finite(curve.steps, curve.values))
@@ -153,7 +153,7 @@ def drawn_curve(curve: Curve) -> DrawnCurve | None:
 
 
 def drawn_rates(curve: Curve) -> DrawnCurve | None:
-    """Return what to draw of a training's learning rates; None where they are not known."""
+    """Return the drawing of a training's learning rates; None if they are unknown."""
     if not curve.learning_rates:
         return None
     rates = thinned(_finite(curve.steps, curve.learning_rates))
@@ -168,7 +168,7 @@ def _drawn(
         return None
     last = max(point.step for point in points)
     ticks = tuple(tick for tick in Axis.around([0.0, last]).ticks if tick <= last)
-    x = Axis(0.0, last or 1.0, ticks)  # it ends where the lines do, and their labels stand there
+    x = Axis(0.0, last or 1.0, ticks)  # it ends with the lines, where their labels are
     y = Axis.around([0.0, *(point.value for point in points)])
     return DrawnCurve(figure, {name: line for name, line in lines.items() if line}, x, y, kept)
 
@@ -179,7 +179,7 @@ def _finite(steps: Sequence[int], values: Sequence[float]) -> tuple[Point, ...]:
 
 
 def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> tuple[Point, ...]:
-    """Average a long line in runs of equal length until it has few enough points."""
+    """Average runs of equal length until a line has few enough points."""
     size = max(1, math.ceil(len(points) / limit))
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return tuple(
@@ -190,7 +190,7 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> tuple[Point, ..
 
 @dataclass(frozen=True, slots=True)
 class IntervalChart:
-    """A difference with its interval, over the zone of differences that do not matter."""
+    """Difference with its interval, and the zone of negligible differences."""
 
     axis: Axis
     value: float
@@ -202,7 +202,7 @@ class IntervalChart:
 
 
 class Stroke(NamedTuple):
-    """A line of the strip: its place among the cases, how many it stands for, its length to 1."""
+    """Stroke of a strip: position among the cases, number of its cases, length from 0 to 1."""
 
     at: float
     cases: int
@@ -210,7 +210,7 @@ class Stroke(NamedTuple):
 
 
 class CaseStrip(NamedTuple):
-    """Cases gained and lost, in their order; a stroke stands for `step` cases."""
+    """Cases gained and lost, in order; a stroke represents `step` cases."""
 
     cases: int
     step: int

@@ -1,7 +1,7 @@
 """Draw documents as HTML: whole pages, and fragments for notebooks.
 
-A page requests nothing: it contains its style and script, and a content security policy that names
-their hashes blocks all others, so a model's answer can only be read.
+A page requests nothing. It contains its style and script, and a content security policy with their
+hashes blocks all others, so models' answers cannot run as code.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from unitune.render.sections import SEVERITY_TONES, Document, text_of
 from unitune.security.json_fields import whole_text
 
 PACKAGE = "unitune.render"
-LONG_TEXT = 90  # characters of a cell's further text; of longer ones the beginning is shown
+LONG_TEXT = 90  # characters; only the beginning of a cell's longer further text is shown at first
 
 
 def render(document: Document) -> str:
-    """Return a document as one HTML page that needs no other file and no network."""
+    """Return a document as one HTML page that needs no other files and no network."""
     template = environment().get_template("document.html.j2")
     return page(template, resource("style.css"), document=document)
 
@@ -37,14 +37,14 @@ def fragment(document: Document) -> str:
 
 
 def page(template: Template, style: str, **values: object) -> str:
-    """Return a template as one HTML page that needs no other file and no network."""
+    """Return a template as one HTML page that needs no other files and no network."""
     values |= {"style": Markup(style), "policy": policy(style)}  # noqa: S704 - our own style
     return whole_text(template.render(**values))
 
 
 @cache
 def environment(*packages: str) -> Environment:
-    """Return the templates of packages and of this one, which escape every value."""
+    """Return an environment with the templates of packages and of this one; values are escaped."""
     loaders = [PackageLoader(name, package_path="") for name in (*packages, PACKAGE)]
     environment = Environment(
         loader=ChoiceLoader(loaders),
@@ -67,17 +67,17 @@ def _kind(part: object) -> str:
 
 
 def slug(title: str) -> str:
-    """Return a title as the id of a section."""
+    """Return the id of a section with a title."""
     return re.sub("[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
 
 
 def resource(name: str, package: str = PACKAGE) -> str:
-    """Return the text of a file of a package."""
+    """Return the text of a package's file."""
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str = "") -> str:
-    """Return the content security policy that lets this style and this script run, and no other."""
+    """Return the content security policy that allows only this style and this script."""
     scripts = f"; script-src '{_hash(script)}'" if script else ""
     return (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "

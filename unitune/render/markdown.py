@@ -1,9 +1,8 @@
 """Draw documents as Markdown for CI: the summary of a step, the comment on a pull request.
 
-The first line is a hidden comment, the same for a job from run to run, by which the next run finds
-the comment that it replaces. Names and a model's texts are data: every value is escaped, so that it
-makes no markup, mentions no one and links nowhere. The whole stays below GitHub's limit; the last
-parts are left out first.
+The first line is a hidden comment that identifies the job, so the next run can replace the comment.
+Names and models' texts are escaped, so they create no markup, mentions or links. The whole stays
+below GitHub's limit; the last parts are omitted first.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from unitune.render.sections import (
     text_of,
 )
 
-# GitHub takes 65,536 characters in a comment. Bytes are never fewer, and an action adds links.
+# GitHub allows 65,536 characters in a comment. Bytes are never fewer, and an action adds links.
 MAX_BYTES = 60_000
-MAX_ROWS = 30  # rows, facts and notes shown of each part
+MAX_ROWS = 30  # maximum rows, facts and notes of each part
 NAME_CHARACTERS = 60
 SENTENCE_CHARACTERS = 400
 MARKS = {"good": "\N{LARGE GREEN CIRCLE} ", "doubtful": "\N{LARGE YELLOW CIRCLE} "}
 MARKS["bad"] = "\N{LARGE RED CIRCLE} "
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~])")
-# Where GitHub sees a person, an issue or an address; a space of no width behind it is enough.
+# Where GitHub detects a mention, an issue or an address; a zero-width space after it prevents that.
 _LINKS = re.compile(r"[@#]|(?<=\w)://|(?<=www)\.", re.IGNORECASE)
 
 
@@ -75,7 +74,7 @@ def _section(section: Section, text: str) -> str:
 
 
 def folded(title: str, text: str) -> str:
-    """Return a Markdown text behind a line that opens it."""
+    """Return a Markdown text that is folded below its title."""
     return f"<details><summary>{_inert(title)}</summary>\n\n{text}\n\n</details>"
 
 
@@ -132,13 +131,13 @@ def bullets(items: Iterable[str | Cell]) -> str:
 
 
 def marker(command: str, job: str) -> str:
-    """Return the line by which the comment of a command on a job can be found."""
+    """Return the line that identifies the comment of a command on a job."""
     name = re.sub("[^a-z0-9-]", "-", job)[:40]
     return f"<!-- unitune {command}: {name} -->"
 
 
 def escaped(text: str, limit: int = SENTENCE_CHARACTERS) -> str:
-    """Return a text inside Markdown, on one line and without a meaning there."""
+    """Return a text escaped for Markdown, on one line."""
     return _MARKUP.sub(r"\\\1", _inert(text, limit))
 
 
@@ -148,7 +147,7 @@ def _inert(text: str, limit: int = SENTENCE_CHARACTERS) -> str:
 
 
 def code(text: str, limit: int) -> str:
-    """Return a text inside HTML: as code, where GitHub looks for no mention and no link."""
+    """Return a text as HTML code, in which GitHub detects no mentions or links."""
     lines = escape(clipped(text, limit)).splitlines()
     return f"<code>{'<br>'.join(lines)}</code>" if lines else ""
 

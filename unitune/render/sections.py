@@ -1,7 +1,7 @@
-"""Sections of a document: sentences, facts, tables and charts, described once for every renderer.
+"""Define the sections of a document, independent of the renderer.
 
 `unitune.render.terminal`, `unitune.render.markdown` and `unitune.render.html` each draw any
-`Document`. Texts are plain: a renderer escapes them and gives them their typography.
+`Document`. Texts are plain; renderers escape them and apply typography.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Tone = Literal["", "good", "bad", "doubtful", "quiet", "accent"]
 
 
 class Fact(NamedTuple):
-    """A figure with its name and what it means, for readers who know no statistics."""
+    """Figure with its name and its meaning, for readers without statistics."""
 
     term: str
     value: str
     meaning: str = ""
-    link: str = ""  # address that the value leads to, on a page
+    link: str = ""  # target of the value's link on a page
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts as a list, or as large figures on a page; the first of leading figures are largest."""
+    """List of facts, or large figures on a page; the first of leading figures are largest."""
 
     rows: Sequence[Fact]
     style: Literal["list", "figures", "leading"] = "list"
@@ -38,15 +38,15 @@ class Cell:
     """Text of a table cell."""
 
     text: str
-    note: str = ""  # smaller, next to or below the text
+    note: str = ""  # smaller text next to or below the text
     tone: Tone = ""
     strong: bool = False
-    more: str = ""  # further text for a page alone
+    more: str = ""  # further text, only on a page
     link: str = ""
 
 
 class Interval(NamedTuple):
-    """A value and its range, drawn on the axis of its column."""
+    """Value and its range, drawn on the axis of its column."""
 
     value: float
     low: float
@@ -59,9 +59,9 @@ class Column(NamedTuple):
 
     title: str
     number: bool = False
-    on_page: bool = False  # left out of terminals and Markdown
-    axis: Axis | None = None  # its cells are `Interval`s
-    whole: bool = False  # never broken over lines in a terminal
+    on_page: bool = False  # omitted from terminals and Markdown
+    axis: Axis | None = None  # axis of the column's `Interval` cells
+    whole: bool = False  # not broken over lines in a terminal
 
 
 SEVERITY_TONES: dict[Severity, Tone] = {"error": "bad", "warning": "doubtful", "note": "accent"}
@@ -70,22 +70,22 @@ Row: TypeAlias = Sequence[str | Cell | Interval]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, its first column naming the rows.
+    """Table whose first column names the rows.
 
-    A column may be given as its title alone, which begins with ``#`` for numbers; a line break in
-    a title is one in the heading.
+    A column may be given as its title, which begins with ``#`` for numbers. A line break in the
+    title breaks the heading.
     """
 
     columns: Sequence[str | Column]
     rows: Sequence[Row]
     caption: str = ""
-    on_page: bool = False  # left out of terminals
-    most: int | None = None  # rows shown in a terminal
+    on_page: bool = False  # omitted from terminals
+    most: int | None = None  # maximum rows in a terminal
     name: str = "plain"  # style on a page
 
     @property
     def heads(self) -> list[Column]:
-        """The columns with their layouts."""
+        """Columns with their layouts."""
         return [
             Column(each.removeprefix("#"), number=each.startswith("#"))
             if isinstance(each, str)
@@ -96,7 +96,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart with its caption."""
+    """Chart with its caption."""
 
     chart: DrawnCurve | IntervalChart | CaseStrip
     caption: str = ""
@@ -104,25 +104,25 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Bullets:
-    """A list of sentences."""
+    """List of sentences."""
 
     items: Sequence[str | Cell]
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Errors, warnings and notes; the same finding is drawn once."""
+    """Errors, warnings and notes, without repetitions."""
 
     findings: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Parts behind a line that opens them; a terminal shows them open."""
+    """Parts folded below a line; a terminal shows them open."""
 
     title: str
     parts: Sequence[Part]
-    on_page: bool = False  # left out of terminals
+    on_page: bool = False  # omitted from terminals
 
 
 Part: TypeAlias = str | Facts | Table | Figure | Bullets | Findings | Folded
@@ -134,26 +134,26 @@ class Section:
 
     title: str
     parts: Sequence[Part]
-    on_page: bool = False  # left out of terminals, folded in Markdown
+    on_page: bool = False  # omitted from terminals, folded in Markdown
     tone: Tone = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as a reader sees it: the answer first, then the sections behind it."""
+    """Document as a reader sees it: the answer first, then the sections with its reasons."""
 
     title: str  # the answer in one sentence
-    about: Sequence[str] = ()  # what it is about, beginning with the job's name
+    about: Sequence[str] = ()  # subject of the document, beginning with the job's name
     figures: Sequence[str] = ()  # the answer in figures, for experts; not on a page
-    text: str = ""  # a few sentences of reasons
-    state: Cell | None = None  # of a gate or a launch
-    notes: Sequence[str] = ()  # what to know before trusting the answer
+    text: str = ""  # reasons in a few sentences
+    state: Cell | None = None  # state of a gate or a launch
+    notes: Sequence[str] = ()  # caveats of the answer
     sections: Sequence[Section] = ()
     tone: Tone = ""
 
 
 def text_of(cell: str | Cell | Interval) -> Cell:
-    """Return a cell as text; that of a drawn interval is empty."""
+    """Return a cell as text; a drawn interval has none."""
     if isinstance(cell, Interval):
         return Cell("")
     return Cell(cell) if isinstance(cell, str) else cell

@@ -1,7 +1,7 @@
 """Draw documents in a terminal, as rich renderables.
 
-Everything fits 80 columns and can be understood without colour. Texts are never read as markup, and
-their control characters never reach the terminal.
+Everything fits 80 columns and is readable without colour. Texts are not interpreted as markup, and
+their control characters are replaced.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ STYLES: dict[Tone, str] = {
     "quiet": "dim",
     "accent": "cyan",
 }
-SHOWN_FINDINGS = 12  # of a severity; `--json` lists all
+SHOWN_FINDINGS = 12  # maximum per severity; `--json` lists all
 TEXT_WIDTH = 100  # columns of a document as text
-VALUE_WIDTH = 24  # columns of a fact's value next to its meaning
-NAME_WIDTH = 24  # columns of a name before notes move below the texts
-# Columns below which a text cannot be folded any further and still be read
+VALUE_WIDTH = 24  # columns for a fact's value next to its meaning
+NAME_WIDTH = 24  # columns for a name before notes move below the texts
+# Minimum columns of a readable folded text
 MIN_FOLDED_WIDTH = 8
 BAR = 19  # columns of a drawn interval
 
 
 def view(document: Document, files: Iterable[Path] = ()) -> Group:
-    """Return a document for a terminal, with the paths of the files that have more."""
+    """Return a document for a terminal, with the paths of files with details."""
     strong = f"bold {STYLES[document.tone]}".strip()
     lines: list[RenderableType] = []
     if figures := [plain(each) for each in document.figures]:
@@ -90,7 +90,7 @@ def text(document: Document) -> str:
 
 
 def section_lines(section: Section) -> Iterator[RenderableType]:
-    """Yield the parts of a section below its heading; nothing of one that is for a page."""
+    """Yield the parts of a section below its heading; nothing for a section of pages only."""
     parts = () if section.on_page else section.parts
     shown = [(part, lines) for part in parts if (lines := list(_part(part)))]
     if shown and section.title:
@@ -122,7 +122,7 @@ def _part(part: Part) -> Iterator[RenderableType]:
 
 
 def facts_grid(rows: Iterable[Fact]) -> Grid:
-    """Return facts in columns: terms, values and, where there are any, meanings."""
+    """Return facts in columns: terms, values and, if any, meanings."""
     listed = list(rows)
     explained = any(fact.meaning for fact in listed)
     grid = Grid.grid(padding=(0, 2))
@@ -135,7 +135,7 @@ def facts_grid(rows: Iterable[Fact]) -> Grid:
 
 
 def bullet(item: Cell) -> Padding:
-    """Return an item of a list, its further lines indented like its first."""
+    """Return an item of a list, with further lines indented like the first."""
     return Padding(_marked("•", 1, "", cell_text(item, "\n")), (0, 0, 0, 2), expand=False)
 
 
@@ -148,7 +148,7 @@ def _marked(mark: str, width: int, style: str, text: Text) -> Grid:
 
 
 def finding_rows(findings: Iterable[Finding]) -> Iterator[RenderableType]:
-    """Yield findings, the gravest first; the same finding once."""
+    """Yield findings without repetitions, the most severe first."""
     listed = tuple(findings)
     for severity, tone in SEVERITY_TONES.items():
         groups = grouped(finding for finding in listed if finding.severity == severity)
@@ -171,14 +171,14 @@ def lines_of(text: str, style: str = "") -> Text:
 
 
 def plain(text: str, style: str | Style = "") -> Text:
-    """Return text on one line, its control characters and line breaks visible as U+FFFD."""
+    """Return text on one line; control characters and line breaks become U+FFFD."""
     return Text(one_line(text), style=style)
 
 
 def file_lines(paths: Iterable[Path]) -> list[Text]:
-    """Return a line for each file that exists, relative to the current folder where it lies below.
+    """Return a line per existing file; paths below the current folder are relative.
 
-    Terminals that support links open it at a click.
+    In terminals that support links, a click opens the file.
     """
     here = Path.cwd()
     return [
@@ -193,7 +193,7 @@ def file_lines(paths: Iterable[Path]) -> list[Text]:
 
 @dataclass(frozen=True)
 class _FindingRow:
-    """A finding, its advice on a line below; in a log all on one line."""
+    """Finding with its advice on a line below; in a log, both are on one line."""
 
     group: FindingGroup
     style: str
@@ -208,7 +208,7 @@ class _FindingRow:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table in the first layout that fits: notes on the line, notes below, a line per cell."""
+    """Table in the first layout that fits: notes on the line, notes below, a line per cell."""
 
     table: Table
 
@@ -233,7 +233,7 @@ class TableView:
     def _grid(self, between: str) -> Grid:
         grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         columns = [column for column in self.table.heads if not column.on_page]
-        text_between = between.replace(" ", ", ")  # apart in a log, too, which has no colours
+        text_between = between.replace(" ", ", ")  # a log has no colours to separate them
         height = max(column.title.count("\n") for column in columns)
         for column in columns:
             title = "\n" * (height - column.title.count("\n")) + column.title
@@ -260,14 +260,14 @@ class TableView:
 
 
 def _width(console: Console, column: GridColumn, folded: int) -> int:
-    """Return the columns that a column takes when its texts fold at a width."""
+    """Return the width of a column when its texts fold at a width."""
     widest = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
     return widest if column.no_wrap else min(widest, folded)
 
 
 @dataclass(frozen=True)
 class CurveView:
-    """A curve with its caption, on a terminal wide enough for it."""
+    """Curve with its caption, on a terminal that is wide enough."""
 
     curve: DrawnCurve
     caption: str = ""

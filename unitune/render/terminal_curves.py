@@ -1,6 +1,6 @@
-"""Figures by step or by rows in a terminal: a line of dots, and marks on it.
+"""Draw figures by step or by rows in a terminal: lines of dots with marks.
 
-Nothing needs a colour to be understood. A cell holds two by four dots (Unicode's braille patterns).
+The drawing is readable without colour. A cell has two by four dots (Unicode's braille patterns).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from rich.text import Text
 
 from unitune.render.charts import Axis, DrawnCurve, short_number
 
-# About so many, as the numbers at the left are the same number of rows apart
+# Approximate numbers of rows; the numbers at the left are equally far apart
 ROWS, RATE_ROWS = 9, 4
-LEAST_WIDTH, MOST_WIDTH = 60, 100  # columns: fewer show nothing, more show nothing new
+LEAST_WIDTH, MOST_WIDTH = 60, 100  # columns: below, nothing is shown; above, nothing is gained
 # By row and column of a cell. Source: the Unicode Standard 16.0, chart U2800.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 MARK, KEPT, SPAN = "●", "◆", "│"
@@ -23,7 +23,7 @@ ACCENT = "cyan"
 
 
 def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
-    """Return a drawing that fits a width in columns, its axes included."""
+    """Return a drawing, including its axes, that fits a width in columns."""
     gaps = len(curve.y.ticks) - 1
     rows = max(1, round((rows - 1) / gaps)) * gaps + 1
     axis = {_row(curve.y, tick, rows): short_number(tick) for tick in curve.y.ticks}
@@ -46,7 +46,7 @@ def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
 
 
 def _line_labels(curve: DrawnCurve, rows: int) -> dict[int, str]:
-    """Return what stands at the right by row: each line's name and last value, one a row."""
+    """Return the labels at the right by row: each line's name and last value, one per row."""
     texts = [(label.y, f"{label.name} {short_number(label.value, 3)}") for label in curve.labels]
     if (kept := curve.kept) is not None:
         y = 100 - curve.y.position(kept.value)
@@ -82,7 +82,7 @@ def _dots(
 
 
 def _marks(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], str]:
-    """Return ranges and marks by row and column; a mark wins, and that of the kept step first."""
+    """Return ranges and marks by row and column; marks take precedence, first the kept step's."""
     points = curve.lines.get(curve.marked, ())
     ordered = sorted(points, key=lambda point: point == curve.kept)
     spans = {

@@ -1,4 +1,4 @@
-"""Numbers, shares and times as a reader expects them."""
+"""Format numbers, shares and times for readers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
 
 
 def percent(share: float) -> str:
-    """Return a share from 0 to 1 as percent with one decimal."""
+    """Return a share from 0 to 1 in percent with one decimal."""
     return f"{decimal(100 * share)} %"
 
 
 def points(difference: float, *, sign: bool = False) -> str:
-    """Return a difference of shares in points; whole where it is, such as a margin of 5."""
+    """Return a difference of shares in points; without decimals if it is whole."""
     value = round(100 * difference, 1) + 0.0  # adding zero turns -0.0 into 0.0
     figure = f"{value:+.1f}" if sign and value else f"{value:.1f}".removesuffix(".0")
     return f"{figure} {'point' if figure == '1' else 'points'}"
 
 
 def decimal(value: float) -> str:
-    """Return a number with one decimal, never as minus zero."""
+    """Return a number with one decimal, never minus zero."""
     return f"{round(value, 1) + 0.0:.1f}"
 
 
@@ -36,7 +36,7 @@ def interval(ends: tuple[float, float], between: str = " to ") -> str:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value for readers: two digits, and a bound where more would say nothing."""
+    """Return a p-value with two digits, or an upper bound for very small ones."""
     return "below 0.0001" if value < 0.0001 else f"{value:.2g}"
 
 
@@ -46,7 +46,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def moment(created: str) -> str:
-    """Return an ISO date and time for people; unchanged when it is none."""
+    """Return an ISO date and time in readable form; other texts unchanged."""
     try:
         return datetime.fromisoformat(created).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
@@ -54,7 +54,7 @@ def moment(created: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them: ``45 s``, ``3 min``, ``2.5 h``."""
+    """Return seconds in readable form: ``45 s``, ``3 min``, ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -68,7 +68,7 @@ def gigabytes(count: int) -> str:
 
 
 def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
-    """Return a total divided by the cases; a dash when it is not known."""
+    """Return a total divided by the number of cases; a dash if it is unknown."""
     return "\u2013" if total is None or n == 0 else show(total / n)
 
 
@@ -78,7 +78,7 @@ def dollars(usd: Decimal) -> str:
 
 
 def usd_range(usd: Spread | None) -> str:
-    """Return a range of money: ``$1.50 to $4.20, about $3.00``; ``unknown`` where it is."""
+    """Return a range of money: ``$1.50 to $4.20, about $3.00``, or ``unknown``."""
     if usd is None:
         return "unknown"
     if cents(usd.low) == cents(usd.high):
@@ -87,6 +87,6 @@ def usd_range(usd: Spread | None) -> str:
 
 
 def typeset(text: str) -> str:
-    """Return a text for print, with minus signs and no space that splits a percentage."""
+    """Return a text with typographic minus signs, and no space that splits a percentage."""
     with_minus = _HYPHEN_BEFORE_NUMBER.sub("\u2212", text)
     return _SPACE_BEFORE_PERCENT.sub("\u202f", with_minus)

@@ -1,1 +1,1 @@
-"""Showing a comparison: on the terminal and as a page."""
+"""Describe comparisons, plans, runs and other documents for terminals, pages and CI."""

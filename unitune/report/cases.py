@@ -1,11 +1,9 @@
-"""The cases of a comparison as readers see them: grouped by outcome, answers marked word by word.
+"""Group the cases of a comparison by outcome, and mark their answers word by word.
 
-`grouped` sorts cases into gained, lost, both wrong and both right, and turns every text into a
-`Passage`: pieces marked against the expected answer, with a beginning to show while it is folded.
-Texts share one budget, so that a page of 1,000 long answers still opens at once: short texts are
-never cut, long ones all to the same length, and a cut says how much is missing.
-
-Not here: how a passage looks (``report.html.j2``).
+`grouped` sorts cases into gained, lost, both wrong and both right. It turns each text into a
+`Passage`: pieces marked against the expected answer, with a visible beginning if it is folded.
+All texts share one budget, so that a page of 1,000 long answers opens fast. Short texts are not
+cut, and long ones are cut to equal lengths, with the number of missing characters.
 """
 
 from __future__ import annotations
@@ -26,27 +24,27 @@ from unitune.data.example import Message
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 
-FOLD_ABOVE = 420  # characters that a reader takes in at once, about five lines
-BEGINNING = 240  # characters of a folded text that stay visible
-# Bytes of all texts of a page with their marks; 1,000 rows around them still make under 1.5 MB.
+FOLD_ABOVE = 420  # characters that readers take in at once, about five lines
+BEGINNING = 240  # visible characters of a folded text
+# Bytes of all texts of a page with their marks; with 1,000 rows the page stays below 1.5 MB.
 TEXT_BUDGET = 1_100_000
-SHORTEST_CUT = 60  # no text is cut to fewer characters, however many cases there are
-FOLD_BYTES = 130  # what folding or cutting a text costs on the page
-MARKED_BYTES = 1.5  # for each byte of text: more than half the words of a wrong answer differ
-REASON_CHARACTERS = 160  # of a scorer's reason, which is a few words
-OPEN_CASES = 10  # of a group; the others are folded
-MAX_CASES = 1000  # shown of one group; `rows.jsonl` has them all
-HALF = 0.5  # two answers with the same score are both right from here on
+SHORTEST_CUT = 60  # minimum characters of a cut text, for any number of cases
+FOLD_BYTES = 130  # bytes that folding or cutting a text adds to the page
+MARKED_BYTES = 1.5  # bytes per byte of text: more than half the words of a wrong answer differ
+REASON_CHARACTERS = 160  # limit for a scorer's reason, which is usually a few words
+OPEN_CASES = 10  # open cases of a group; the others are folded
+MAX_CASES = 1000  # maximum cases of a group; `rows.jsonl` has all
+HALF = 0.5  # lowest score at which two equal answers are both right
 NO_NOTES: Mapping[str, str] = MappingProxyType({})
-LEAST_SHARED = 0.35  # texts that share fewer of their words are different texts, not a changed one
+LEAST_SHARED = 0.35  # below this share of common words, texts are treated as unrelated
 
-# A Chinese, Japanese or Korean character is a word of its own: those scripts have no spaces.
+# Chinese, Japanese and Korean characters count as words, because these scripts have no spaces.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|\s+|[^\w\s]")
 
 
 class Outcome(StrEnum):
-    """Contender that did better in a case."""
+    """Contender with the better answer to a case."""
 
     GAINED = "gained"
     LOST = "lost"
@@ -55,7 +53,7 @@ class Outcome(StrEnum):
 
 
 class Piece(NamedTuple):
-    """A run of words: in both texts, only in the answer, or only in the expected answer."""
+    """Run of words: in both texts, only in the answer, or only in the expected answer."""
 
     kind: Literal["same", "extra", "missing"]
     text: str
@@ -63,19 +61,19 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text to show, in marked pieces."""
+    """Text to show, in marked pieces."""
 
     pieces: tuple[Piece, ...]
-    beginning: str = ""  # what stays visible of a folded text; empty: it stands open
-    characters: int = 0  # of the whole text
-    cut: int = 0  # characters left out at its end
+    beginning: str = ""  # visible part of a folded text; empty if it is open
+    characters: int = 0  # length of the full text
+    cut: int = 0  # omitted characters at its end
     error: str | None = None  # why there is no answer
-    note: str = ""  # what the scorer that decides says of an answer that is not wholly right
+    note: str = ""  # reason of the deciding scorer for an answer that is not fully right
 
 
 @dataclass(frozen=True, slots=True)
 class ShownCase:
-    """One case, ready to show."""
+    """Case, ready to show."""
 
     id: str
     question: Passage  # without the system prompt that all cases share
@@ -83,20 +81,20 @@ class ShownCase:
     baseline: Passage
     candidate: Passage
     also_right: tuple[str, ...] = ()  # other contenders that got it right
-    required: bool = False  # the gate wants it right
-    cut: bool = False  # an answer was cut off before it was right or wrong
-    remark: str = ""  # what a person noted on it
+    required: bool = False  # whether the gate requires a right answer
+    cut: bool = False  # whether an answer was truncated before it was right or wrong
+    remark: str = ""  # a person's note on the case
 
     @property
     def marks(self) -> str:
-        """Classes by which it can be filtered, besides its group's outcome."""
+        """CSS classes for filters, other than its group's outcome."""
         failed = self.baseline.error is not None or self.candidate.error is not None
         return " ".join(["required"] * self.required + ["error"] * failed + ["cut"] * self.cut)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Cases with the same outcome: how many, and the first `MAX_CASES` of them."""
+    """Cases with the same outcome: their number, and the first `MAX_CASES` of them."""
 
     outcome: Outcome
     total: int
@@ -104,24 +102,24 @@ class Group:
 
     @property
     def open(self) -> list[ShownCase]:
-        """The first `OPEN_CASES`, and all that can be filtered for, even without JavaScript."""
+        """First `OPEN_CASES` cases, and all with filters, even without JavaScript."""
         return [case for at, case in enumerate(self.cases) if at < OPEN_CASES or case.marks]
 
     @property
     def folded(self) -> list[ShownCase]:
-        """The others."""
+        """Remaining cases."""
         return [case for case in self.cases[OPEN_CASES:] if not case.marks]
 
 
 def grouped(
     comparison: Comparison, budget: int = TEXT_BUDGET, notes: Mapping[str, str] = NO_NOTES
 ) -> tuple[Group, ...]:
-    """Return the cases by outcome: gained, lost, both wrong, both right; each in the cases' order.
+    """Return the cases by outcome (gained, lost, both wrong, both right), each in their order.
 
     Args:
-        comparison: With its cases.
-        budget: Bytes for all texts with their marks, about.
-        notes: What a person noted on cases, by their ids.
+        comparison: Comparison with its cases.
+        budget: Approximate limit for the bytes of all texts with their marks.
+        notes: People's notes on cases, by case id.
     """
     by_outcome: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
     for case in comparison.cases:
@@ -142,7 +140,7 @@ def grouped(
 
 
 def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
-    """Return which of candidate and baseline did better, by the metric that decides."""
+    """Return whether candidate or baseline did better in a case, by the deciding metric."""
     candidate = _score(comparison, case, comparison.candidate)
     baseline = _score(comparison, case, comparison.baseline)
     if candidate != baseline:
@@ -151,7 +149,7 @@ def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
 
 
 def titles(comparison: Comparison) -> dict[Outcome, str]:
-    """Return headings of the groups of cases."""
+    """Return the headings of the groups of cases."""
     higher = "scores higher" if comparison.graded else "is right"
     return {
         Outcome.GAINED: f"Gained: only {comparison.candidate} {higher}",
@@ -162,7 +160,7 @@ def titles(comparison: Comparison) -> dict[Outcome, str]:
 
 
 def wanted(case: CaseResult) -> str:
-    """Return what a right answer is: the expected one, and what is asserted of it."""
+    """Return the right answer to a case: the expected one and its assertions."""
     return "\n".join(filter(None, [case.expected, case.asserted]))
 
 
@@ -171,7 +169,7 @@ def _score(comparison: Comparison, case: CaseResult, name: str) -> float:
 
 
 def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
-    """Return the system prompt that every case begins with; empty when they differ."""
+    """Return the system prompt that all cases begin with; empty if they differ."""
     prompts = {
         case.messages[0].text
         if case.messages and case.messages[0].role in ("system", "developer")
@@ -182,11 +180,11 @@ def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
 
 
 def question(case: CaseResult, prompt: str) -> str:
-    """Write the messages of a case; with more than one turn, each begins with who speaks.
+    """Return the messages of a case; with several turns, each begins with its role.
 
     Args:
         case: The case.
-        prompt: System prompt that all cases share, which is left out here; may be empty.
+        prompt: Shared system prompt to omit; may be empty.
     """
     turns = case.messages[1:] if prompt else case.messages
     if len(turns) == 1:
@@ -201,7 +199,7 @@ def _content(message: Message) -> str:
 
 
 def _length_limit(texts: Sequence[str], budget: int) -> int:
-    """Return how many characters of a text may be shown, so that all fit a budget of bytes."""
+    """Return the characters per text at which all texts fit a budget of bytes."""
     characters = sum(map(len, texts))
     if not characters:
         return SHORTEST_CUT
@@ -211,16 +209,16 @@ def _length_limit(texts: Sequence[str], budget: int) -> int:
 
 
 def fair_limit(lengths: Iterable[int], budget: int) -> int:
-    """Return the length to which long texts are cut so that all together fit a budget.
+    """Return the length to cut long texts to, so that all texts fit a budget.
 
-    Texts shorter than their equal share leave the rest to the longer ones.
+    Texts shorter than their equal share leave the rest to longer ones.
 
     Args:
-        lengths: Of every text, in characters.
-        budget: For all texts together, in characters.
+        lengths: Characters of each text.
+        budget: Characters of all texts together.
 
     Returns:
-        The greatest fitting length, at least `SHORTEST_CUT`.
+        The greatest length that fits, at least `SHORTEST_CUT`.
     """
     ordered = sorted(lengths)
     for index, length in enumerate(ordered):
@@ -251,7 +249,7 @@ def _shown(
 
 
 def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: int) -> Passage:
-    """Return a contender's answer, marked where it is not right, its texts cut at a limit."""
+    """Return a contender's answer, marked unless it is right, with texts cut at a limit."""
     answer = case.answers[name]
     if answer.error is not None:
         return Passage((), error=answer.error[:limit])
@@ -260,10 +258,10 @@ def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: i
         return shown
     cut = "cut off at its longest" if answer.cut else ""
     graded = f"scored {score:.2f}" if score > 0 else ""
-    # Another tool's own score gives no reason, and a scorer beside it may.
+    # Another tool's score has no reason, but a scorer next to it may have one.
     reasons = answer.reasons.get(comparison.metric) or next(iter(answer.reasons.values()), "")
     reason = reasons[:REASON_CHARACTERS]
-    if not case.asserted:  # whose words are none that an answer should hold
+    if not case.asserted:  # an answer need not contain the words of assertions
         shown = replace(shown, pieces=marked(case.expected[:limit], answer.text[:limit]))
     return replace(shown, note=": ".join(filter(None, [cut, graded, reason])))
 
@@ -279,12 +277,12 @@ def plain_passage(text: str, limit: int) -> Passage:
     )
 
 
-@lru_cache(maxsize=4096)  # labels recur: a classifier gives the same few answers again and again
+@lru_cache(maxsize=4096)  # labels recur: a classifier repeats a few answers
 def marked(expected: str, answer: str) -> tuple[Piece, ...]:
-    """Mark an answer word by word against what was expected.
+    """Mark an answer word by word against the expected answer.
 
     Returns:
-        Pieces in reading order; one `extra` piece when the texts have little in common.
+        Pieces in reading order; one `extra` piece if the texts have little in common.
     """
     wanted, given = _WORDS.findall(expected), _WORDS.findall(answer)
     matcher = SequenceMatcher(None, wanted, given)
@@ -294,7 +292,7 @@ def marked(expected: str, answer: str) -> tuple[Piece, ...]:
     missing = extra = ""
     for tag, start, stop, given_start, given_stop in matcher.get_opcodes():
         old, new = "".join(wanted[start:stop]), "".join(given[given_start:given_stop])
-        # A space that two changes have in common is no agreement: it would tear both apart.
+        # A space between two changes is not a match, and would split them.
         if tag == "equal" and not (old.isspace() and (missing or extra)):
             pieces += (Piece("missing", missing), Piece("extra", extra), Piece("same", old))
             missing = extra = ""

@@ -1,4 +1,4 @@
-"""Charts of comparisons and trainings, as values that `unitune.render` draws."""
+"""Build the charts of comparisons and trainings that `unitune.render` draws."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from unitune.report.cases import Outcome
 from unitune.report.words import level
 from unitune.run.curves import Curve
 
-# Scores are drawn from 0 to 100 %, so that their distances can be trusted.
+# Scores are drawn from 0 to 100 %, so that distances are not exaggerated.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
-MOST_STROKES = 1000  # lines of the strip of cases that can be told apart
+MOST_STROKES = 1000  # maximum strokes of a strip of cases that readers can distinguish
 
 
 def difference_chart(comparison: Comparison) -> IntervalChart:
     """Return the paired difference with its interval and the margin, in points."""
-    beyond = 1.25 * comparison.margin  # so that both ends of the zone are visible
+    beyond = 1.25 * comparison.margin  # so that both ends of the zone of equivalence are visible
     low, high = comparison.interval
     ends = interval(comparison.interval)
     margins = interval((-comparison.margin, comparison.margin))
@@ -45,16 +45,16 @@ def difference_chart(comparison: Comparison) -> IntervalChart:
 
 
 def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
-    """Return the axis in points on which several differences are drawn."""
+    """Return a shared axis, in points, for several differences."""
     ends = [100 * end for contrast in contrasts for end in contrast.interval]
     return Axis.around([0.0, *ends], max_ticks=4)
 
 
 def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
-    """Return what to draw of the cases in their order; None where no case was gained or lost.
+    """Return the strip of cases in order; None if no case was gained or lost.
 
-    Beyond `MOST_STROKES` cases, a stroke stands for several, and its length for how many of them
-    were gained or lost: one for each case would be a solid bar.
+    Beyond `MOST_STROKES` cases, a stroke represents several, and its length shows how many of them
+    were gained or lost. One stroke per case would result in a solid bar.
     """
     step = math.ceil(len(outcomes) / MOST_STROKES)
     gained, lost = (
@@ -72,11 +72,11 @@ def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
 
 
 def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
-    """Yield the losses or rewards of a training, and its learning rates where they are known.
+    """Yield the losses or rewards of a training, and its learning rates if they are known.
 
     Args:
         curve: Figures of a training.
-        of: Whose it is, at the beginning of the caption; may be empty.
+        of: Name of the model, for the beginning of the caption; may be empty.
     """
     if (drawn := drawn_curve(curve)) is None:
         return

@@ -25,11 +25,11 @@ from unitune.render.sections import (
 )
 from unitune.render.typography import counted
 
-# Causes to review, each with the code of the findings that it lists again
+# Causes to review, with the code of the findings that they repeat
 LISTED_AS = {"near-duplicates": "duplicate", "contradictions": "contradiction"}
-SHOWN_ISSUES = 2  # of each cause; the page has all
-QUESTION_LETTERS, ANSWER_LETTERS = 40, 24  # shown of a row
-# Answers whose numbers are drawn: the most frequent and, where there are more, the rarest
+SHOWN_ISSUES = 2  # maximum issues per cause; the page lists all
+QUESTION_LETTERS, ANSWER_LETTERS = 40, 24  # visible characters of a row
+# Limit for the answers whose counts are drawn: the most frequent and, beyond the limit, the rarest
 MOST_ANSWERS = 100
 PURPOSES: dict[Purpose, str] = {
     "train": "to train on",
@@ -39,11 +39,11 @@ PURPOSES: dict[Purpose, str] = {
 
 
 def describe(report: DataReport, name: str = "", more: str = "") -> Document:
-    """Return a check as a reader sees it.
+    """Return the document of a check.
 
     Args:
         report: Result of the check.
-        name: Name of the file that was checked; empty: that of its first data file.
+        name: Name of the checked file; if empty, that of its first data file.
         more: Sentence on how to see all rows to review; may be empty.
     """
     quality = report.quality
@@ -126,7 +126,6 @@ def _issues(cause: Cause) -> Bullets:
 
 
 def _row(row: ShownRow) -> str:
-    """Return a row on one line: its place, and the beginnings of its texts."""
     answer = f" → {_beginning(row.answer, ANSWER_LETTERS)}" if row.answer else ""
     place = f"{Path(row.file).name}:{row.line}"
     return f"{place} {_beginning(row.question, QUESTION_LETTERS)}{answer}"

@@ -1,7 +1,7 @@
-"""Describe a comparison: the verdict first, then the sections behind it.
+"""Describe a comparison: the verdict first, then the sections with its reasons.
 
-The sentences are in `unitune.report.words` and `facts`, the charts in `charts`. The cases are not
-here: `unitune.report.html` and `markdown` add them in their own form.
+`unitune.report.words` and `facts` write the sentences, and `charts` the charts.
+`unitune.report.html` and `markdown` add the cases in their own form.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from unitune.render.sections import (
 from unitune.render.typography import counted, decimal, interval, moment, p_value, per_case, points
 from unitune.report import cases, charts, facts, words
 
-MAX_CHECKS = 50  # of a gate; a job may require hundreds of cases, and those not passed come first
+MAX_CHECKS = 50  # limit for a gate, failed checks first: a job may require hundreds of cases
 MAX_FAILURES, MAX_MIXUPS, SHOWN_MIXUPS = 20, 10, 5
-SHOWN_CONTRASTS = 12  # in a terminal
+SHOWN_CONTRASTS = 12  # maximum in a terminal
 ERROR_CHARACTERS = 400
 TONES: dict[str, Tone] = {
     "better": "good",
@@ -51,7 +51,7 @@ CONTENDERS_NOTE = (
 
 
 def describe(comparison: Comparison) -> Document:
-    """Return a comparison as a reader sees it, without its cases."""
+    """Return the document of a comparison, without its cases."""
     run = [f"run {comparison.run}"] if comparison.run else []
     return Document(
         title=words.headline(comparison),
@@ -289,7 +289,6 @@ def _figures(
     rows: Iterable[tuple[str, Mapping[str, float]]],
     write: Callable[[float], str],
 ) -> Table:
-    """Return a table of further figures of the contenders, for a page alone."""
     cells = [
         [contender, *(write(known[name]) if name in known else "\u2013" for name in names)]
         for contender, known in rows
@@ -301,7 +300,6 @@ def _figures(
 def _contrasts(
     comparison: Comparison, name: str, contrasts: Sequence[Contrast], about: str
 ) -> Table:
-    """Return differences of one kind, drawn on one axis."""
     candidate = comparison.candidate
     baseline = "its score" if contrasts is comparison.references else comparison.baseline
     rows: list[list[str | Cell | Interval]] = []
@@ -337,7 +335,6 @@ def _contrasts(
 
 
 def _trainings(comparison: Comparison) -> Iterator[Part]:
-    """Yield the curves of each training once."""
     by_run = {each.run: each for each in comparison.contenders[::-1] if each.curve}
     for result in reversed(by_run.values()):
         assert result.curve is not None, "filtered above"

@@ -18,7 +18,7 @@ PAGE = "decision.html"
 
 
 def describe(decision: Decision) -> Document:
-    """Return a decision as a reader sees it."""
+    """Return the document of a decision."""
     conclusion, evidence, step = decision.conclusion, decision.evidence, decision.conclusion.next
     about = (
         f"Scores are {evidence.metric} on the validation rows, with {percent(decision.level)} "
@@ -43,7 +43,7 @@ def describe(decision: Decision) -> Document:
 
 
 def facts(evidence: Evidence) -> tuple[Fact, ...]:
-    """Return what is known of the job, wherever it is tuned."""
+    """Return the facts of the job that do not depend on a backend."""
     visible = (
         smallest_detectable(max(1, evidence.test_cases), share, graded=evidence.graded)
         for share in LIKELY_DISCORDANCE
@@ -62,7 +62,7 @@ def facts(evidence: Evidence) -> tuple[Fact, ...]:
 
 
 def option_facts(option: TuningOption) -> Iterator[Fact]:
-    """Yield what is known of tuning at one backend, in the order of what it takes to know."""
+    """Yield the facts of tuning at one backend, in the order of the effort to learn them."""
     yield Fact("Base", option.base_model, _life(option))
     if (cost := option.cost) is not None:
         prompted, tuned = option.totals

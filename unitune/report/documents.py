@@ -1,4 +1,4 @@
-"""Find the description of any document, for what notebooks and `print` show of it."""
+"""Draw any document for notebooks and `print`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw(document: object, *, html: bool) -> str:
 
 
 def describe(document: object) -> Document:
-    """Return a document as a reader sees it.
+    """Return the description of a document.
 
     Raises:
         TypeError: The value is not a document.

@@ -1,6 +1,6 @@
-"""Figures of a comparison with names and meanings: `evidence`, `judged_by`, `judging`, `economics`.
+"""List the figures of a comparison with names and meanings.
 
-No statistic is computed here: every figure comes out of `Comparison`.
+No statistic is computed here; every figure is from `Comparison`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SMALL_USD = Decimal("0.01")
 
 
 def evidence(comparison: Comparison) -> tuple[Fact, ...]:
-    """Return what the verdict is about: the difference, and the cases that make it."""
+    """Return the evidence of the verdict: the difference, and the cases behind it."""
     candidate, baseline = comparison.candidate, comparison.baseline
     difference = points(comparison.difference, sign=True)
     return (
@@ -40,7 +40,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
 
 
 def judged_by(comparison: Comparison) -> Iterator[Fact]:
-    """Yield the figures behind the verdict on the difference."""
+    """Yield the figures that decide the verdict on the difference."""
     yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
     if (use := comparison.use_of_test) and use.p_adjusted != comparison.p_value:
         yield Fact("p-value, adjusted", p_value(use.p_adjusted), str(use))
@@ -74,7 +74,7 @@ def _chance(p: float) -> str:
 
 
 def judging(comparison: Comparison) -> tuple[Fact, ...]:
-    """Return how the verdict was reached, for somebody who wants to check it."""
+    """Return the method of the verdict, for readers who want to check it."""
     rows = {
         measure(comparison): f"{metric(comparison.metric)} ({comparison.metric})",
         "Method": f"{comparison.method}, at {level(comparison)}; p = {comparison.p_value:.3g}",
@@ -122,7 +122,7 @@ def _leaks(comparison: Comparison) -> str:
 
 
 def economics(money: Money) -> tuple[Fact, ...]:
-    """Return whether the candidate is worth its money; only what is known."""
+    """Return the known figures on whether the candidate is worth its cost."""
     pay_back = "" if money.pay_back in (None, "after") else str(money.pay_back)
     if money.break_even_answers is not None:
         pay_back = f"after {counted(money.break_even_answers, 'answer')}"
@@ -146,7 +146,7 @@ def economics(money: Money) -> tuple[Fact, ...]:
 
 
 def _extra(money: Money) -> Fact:
-    """Return by how much an answer is cheaper or dearer than the baseline's, without a sign."""
+    """Return by how much an answer is cheaper or more expensive than the baseline's, unsigned."""
     extra, (low, high), sides = money.extra_usd, money.extra_interval_usd, ("more", "cheaper")
     if extra < 0:
         low, high, sides = high and -high, low and -low, ("less", "dearer")
@@ -159,7 +159,7 @@ def _extra(money: Money) -> Fact:
 
 
 def _usd(amount: Decimal | None, ends: tuple[Decimal | None, Decimal | None] | None = None) -> str:
-    """Return an amount; of one far below a cent what a thousand such answers come to."""
+    """Return an amount; for one far below a cent, the amount for a thousand answers."""
     if amount is None:
         return ""
     times = 1000 if abs(amount) < SMALL_USD else 1
@@ -172,7 +172,7 @@ def _usd(amount: Decimal | None, ends: tuple[Decimal | None, Decimal | None] | N
 
 
 def _dollars(amount: Decimal) -> str:
-    """Return an amount with two digits that count, and whole cents from a dollar on."""
+    """Return an amount with two significant digits, or whole cents from a dollar upwards."""
     size = abs(amount)
     digits = 2 if size >= 1 or not size else 1 - size.adjusted()
     return f"{'-' if amount < 0 else ''}${size:,.{digits}f}"

@@ -1,16 +1,16 @@
-"""The report of a comparison, in three files made from the same `Comparison`.
+"""Write the report of a comparison in three files.
 
-    report.html    the page to read (`unitune.report.html`)
+    report.html    page to read (`unitune.report.html`)
     summary.md     for a pull request (`unitune.report.markdown`)
     junit.xml      for the test tab of a CI (``junit.xml.j2``)
 
-``verdict.json`` and the recorded answers, which `unitune.compare` writes, stand beside them.
+``verdict.json`` and the recorded answers, which `unitune.compare` writes, are in the same folder.
 
-In junit.xml each check of the gate is a testcase, each required case too, and never a sample: what
-fails a build is the gate, and a model is allowed to get cases wrong. An inconclusive check is a
-failure, because `compare` exits 3, which stops a build too. Without a gate there is one skipped
-test, because some readers take an empty suite for a mistake. There is no official schema; the
-elements and attributes are those that the tools share: https://github.com/testmoapp/junitxml
+In junit.xml, each check of the gate and each required case is a testcase. Other cases are not,
+because only the gate fails a build. An inconclusive check is a failure, because `compare` exits
+with 3, which stops a build too. Without a gate there is one skipped test, because some readers
+treat an empty suite as an error. An official schema does not exist; the elements and attributes are
+those that common tools share: https://github.com/testmoapp/junitxml
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ NO_GATE = GateCheck(
 JUNIT_TAGS = {0: "", 1: "failure", 3: "failure", 4: "error", None: "skipped"}
 JUNIT_TYPES = {1: "failed", 3: "inconclusive", 4: "infrastructure"}
 
-# No XML 1.0 file may hold these, even escaped (W3C, section 2.2).
+# Characters that XML 1.0 forbids, even escaped (W3C, section 2.2).
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Write the three files, each whole or not at all, and return the path of the page.
+    """Write the three files, each completely or not at all, and return the path of the page.
 
-    The history has them, too, where the comparison is kept there.
+    If the comparison is in the history, its folder there gets the files too.
 
     Args:
-        comparison: As `unitune.compare` returned it.
-        folder: None: that of the comparison.
+        comparison: Result of `unitune.compare`.
+        folder: Target folder; None for the comparison's own.
 
     Examples:
         >>> page = unitune.write_report(comparison)

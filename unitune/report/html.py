@@ -1,7 +1,7 @@
-"""A comparison as one self-contained page: `render` gives the whole of ``report.html``.
+"""Render a comparison as one self-contained page, ``report.html``.
 
-Its sections come from `unitune.report.comparison`; ``report.html.j2`` adds the cases. The page is
-whole without JavaScript; `script.js` adds only filtering and search.
+`unitune.report.comparison` describes its sections, and ``report.html.j2`` adds the cases. The page
+is complete without JavaScript; `script.js` only adds filters and search.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from unitune.report.comparison import describe
 from unitune.security.json_fields import whole_text
 
 PACKAGE = "unitune.report"
-# Filters across the outcomes: their names, and the class of the cases that they leave.
+# Filters across outcomes: their names, and the class of the cases they show.
 MARKS = (("Errors", "error"), ("Cut off", "cut"), ("Required", "required"))
 
 
 def render(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> str:
-    """Return a comparison as one HTML page that needs no other file and no network.
+    """Return a comparison as one HTML page that needs no other files and no network.
 
     Args:
-        comparison: Without its cases the page says where they are.
-        notes: What a person noted on cases, by their ids.
+        comparison: Comparison; without its cases, the page names the file that has them.
+        notes: People's notes on cases, by case id.
     """
     return "".join(pieces(comparison, notes))
 
 
 def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> Iterator[str]:
-    """Return the page of `render` in pieces: whole, it would take many times its size to make."""
+    """Yield the page of `render` in pieces, as building it whole takes many times its size."""
     style, script = html.resource("style.css"), html.resource("script.js", PACKAGE)
     groups = cases.grouped(comparison, notes=notes)
     marks = Counter(mark for group in groups for case in group.cases for mark in case.marks.split())
@@ -49,4 +49,4 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
         script=Markup(script),  # noqa: S704 - our own file
         policy=html.policy(style, script),
     )
-    return map(whole_text, filled)  # of a model's JSON, which may hold lone surrogates
+    return map(whole_text, filled)  # a model's JSON may contain lone surrogates

@@ -1,4 +1,4 @@
-"""Describe a learning curve: what more rows would bring, the curve, and the runs behind it."""
+"""Describe a learning curve: the benefit of more rows, the curve, and its runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unitune.render.typography import counted, decimal, moment, percent, points
 from unitune.workspace.filesystem import replacing
 
 PAGE = "learning-curve.html"
-FITTED_POINTS = 60  # of the drawn line
+FITTED_POINTS = 60  # points of the drawn line
 ADVICE = "More --seeds and more validation rows make the ranges narrower."
 
 
 def headline(curve: LearningCurve) -> str:
-    """Return in a sentence what twice the rows would bring."""
+    """Return a sentence on the benefit of twice as many rows."""
     if not curve.predictions:
         return "The scores do not show what more rows would bring"
     low, high = _ends(curve.predictions[0].gain)
@@ -27,7 +27,7 @@ def headline(curve: LearningCurve) -> str:
 
 
 def describe(curve: LearningCurve) -> Document:
-    """Return a learning curve as a reader sees it."""
+    """Return the document of a learning curve."""
     return Document(
         title=headline(curve),
         about=(curve.job, f"{curve.base_model} on {curve.backend}", moment(curve.created)),
@@ -50,7 +50,7 @@ def _measured(curve: LearningCurve) -> str:
 
 
 def facts(curve: LearningCurve) -> Iterator[Fact]:
-    """Yield what the curve says, each with its range, or why it says nothing."""
+    """Yield the results of the curve with their ranges, or the reason for their absence."""
     for each in curve.predictions:
         gained = f"{_range(each.gain, sign=True)} points beyond {curve.rows:,} rows"
         yield Fact(f"{each.rows:,} rows", _score(each.score), gained)
@@ -102,7 +102,7 @@ def _ends(figure: document.Figure) -> tuple[str, str]:
 
 
 def drawn(curve: LearningCurve) -> DrawnCurve:
-    """Return what to draw: measured scores and, where there is one, the curve through them."""
+    """Return the drawing: measured scores and, if there is a fit, its curve."""
     ahead = [each.rows for each in curve.predictions]
     sizes = [point.rows for point in curve.points]
     x = LogAxis(float(sizes[0]), float((sizes + ahead)[-1]), tuple(map(float, sizes + ahead)))

@@ -1,4 +1,4 @@
-"""A comparison as Markdown: its sections, then the cases that were lost and gained."""
+"""Render a comparison as Markdown: its sections, then lost and gained cases."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from unitune.render.typography import counted
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt, wanted
 from unitune.report.comparison import describe
 
-MAX_CASES = 10  # of those gained, and of those lost: enough to see what kind they are
-CASE_CHARACTERS = 300  # of each text of a case
+MAX_CASES = 10  # maximum for gained and for lost cases: enough to see their kind
+CASE_CHARACTERS = 300  # limit for each text of a case
 
 
 def render(comparison: Comparison) -> str:
-    """Return a comparison as Markdown.
-
-    Args:
-        comparison: Without its cases none are shown.
-    """
+    """Return a comparison as Markdown, with cases only if it has them."""
     return markdown.render(describe(comparison), "compare", _changed(comparison))
 
 
@@ -27,7 +23,7 @@ def _changed(comparison: Comparison) -> Iterator[str]:
     yield "<sub>All cases and answers: <code>report.html</code> in the files of this run.</sub>"
     prompt = shared_system_prompt(comparison.cases)
     names = (comparison.baseline, comparison.candidate)
-    for which in (Outcome.LOST, Outcome.GAINED):  # what broke matters more
+    for which in (Outcome.LOST, Outcome.GAINED):  # regressions matter more
         cases = [case for case in comparison.cases if outcome(comparison, case) is which]
         if not cases:
             continue

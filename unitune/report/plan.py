@@ -33,19 +33,19 @@ from unitune.render.sections import (
 )
 from unitune.render.typography import counted, duration, gigabytes, usd_range
 
-# Facts that differ from machine to machine
+# Facts that depend on the machine
 OF_MACHINE = {"verdict", "answers", "steps", "training", "memory", "measured", "settings"}
 SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
 AMOUNTS = ("#low", "#expected", "#high")
 
 
 def describe(plan: Plan, evaluate: Evaluate | None = None, base: Plan | None = None) -> Document:
-    """Return a plan as a reader sees it.
+    """Return the document of a plan.
 
     Args:
         plan: Plan of one backend.
-        evaluate: Evaluation of its job, for what its test can show; None: that is left out.
-        base: Plan of the base branch, for what has changed; None: nothing to compare with.
+        evaluate: Evaluation of its job, to show the power of its test; None to omit that.
+        base: Plan of the base branch, to show changes; None to omit them.
     """
     findings = Section("", [Findings(plan.findings)])
     if plan.charge == "unknown" and any(each.code == NO_BACKEND for each in plan.errors):
@@ -105,7 +105,7 @@ def _changes(plan: Plan, base: Plan) -> Table:
 
 
 def _figures(plan: Plan) -> dict[str, str]:
-    """Return the figures of a plan that are the same on any machine."""
+    """Return the figures of a plan that do not depend on the machine."""
     facts = {fact.term: fact.value for fact in _facts(plan, None) if fact.term not in OF_MACHINE}
     return {"plan": _title(plan), **facts}
 
@@ -119,7 +119,7 @@ def _facts(plan: Plan, evaluate: Evaluate | None) -> Iterator[Fact]:
         yield Fact("starts from", str(plan.start))
     yield Fact("rows", _rows(plan))
     if plan.test_rows and evaluate is not None:
-        # brings numpy
+        # imports numpy
         from unitune.evaluate.statistics.sample_size import foresight  # noqa: PLC0415
 
         graded = evaluate.graded
@@ -231,7 +231,7 @@ def _range(low: str, expected: str, high: str) -> str:
 
 
 def cost_table(estimate: Estimate, *, on_page: bool = False) -> Table:
-    """Return what a training and its comparison are estimated to cost, line by line."""
+    """Return the estimated costs of a training and its comparison, line by line."""
     sums = (
         ("launch", LAUNCH, estimate.launch_usd),
         ("answers", ("evaluation",), estimate.evaluation_usd),
@@ -240,7 +240,7 @@ def cost_table(estimate: Estimate, *, on_page: bool = False) -> Table:
     rows: list[list[str | Cell]] = []
     for name, items, usd in sums:
         lines = [line for line in estimate.lines if line.item in items]
-        is_sweep = name == "launch" and any(line.what for line in lines)  # listed run by run
+        is_sweep = name == "launch" and any(line.what for line in lines)  # listed by run
         for line in () if is_sweep else lines:
             price = estimate.price(line)
             amount, at = Cell(_quantity(line, price)), _price(line, price)
@@ -262,7 +262,7 @@ def _quantity(line: Line, row: PriceRow | None) -> str:
 
 
 def _price(line: Line, row: PriceRow | None) -> str:
-    """Return a price in short; ~ marks one that only a third party states."""
+    """Return a price in short form; ~ marks a price from a third party."""
     if row is None or (line.item == "evaluation" and row.per == "million-tokens"):
         return ""
     if not row.usd:
@@ -278,16 +278,15 @@ def _amounts(usd: Spread | None) -> list[str | Cell]:
 
 
 def _count(count: Count) -> str:
-    """Return tokens or epochs as people read them: ``1.2M to 2.9M``."""
     low, high = short(count.low), short(count.high)
     return low if low == high else f"{low} to {high}"
 
 
 def short(number: int) -> str:
-    """Return a whole number with three digits that count: ``27.0K``, ``1.00M``."""
+    """Return a whole number with three significant digits: ``27.0K``, ``1.00M``."""
     if number < 10_000:
         return f"{number:,}"
-    rounded = int(Decimal(f"{Decimal(number):.3g}"))  # 999.9M are 1.00B
+    rounded = int(Decimal(f"{Decimal(number):.3g}"))  # 999.9M becomes 1.00B
     for size, letter in ((10**9, "B"), (10**6, "M")):
         if rounded >= size:
             return f"{Decimal(number) / size:.3g}{letter}"
@@ -295,7 +294,7 @@ def short(number: int) -> str:
 
 
 def describe_several(plans: PlanSet) -> Document:
-    """Return the plans of several backends side by side."""
+    """Return the document of the plans of several backends, side by side."""
     priced = [plan for plan in plans.plans if _is_priced(plan)]
     rows = max((plan.train_rows for plan in plans.plans), default=0)
     held_out = max((plan.validation_rows for plan in plans.plans), default=0)
@@ -325,7 +324,7 @@ def _remarks(priced: Sequence[Plan]) -> Iterator[str]:
 
 
 def refused_section(reasons: Mapping[str, Sequence[str]], in_full: str) -> Section:
-    """Return why backends cannot take a job: the gist of each one's first reason."""
+    """Return the reasons why backends cannot take a job, shortened to each one's first reason."""
     facts: list[Fact] = []
     for backend, (first, *others) in reasons.items():
         without_subject = re.sub(rf"^(job '[^']*': |{backend} )", "", first)
@@ -335,7 +334,6 @@ def refused_section(reasons: Mapping[str, Sequence[str]], in_full: str) -> Secti
 
 
 def _is_priced(plan: Plan) -> bool:
-    """Return whether a plan has figures to compare with others."""
     return all(finding.code in (*BUDGET_CODES, NO_BACKEND) for finding in plan.errors)
 
 

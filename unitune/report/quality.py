@@ -1,7 +1,7 @@
-"""Rows worth a look as one self-contained page: `render`.
+"""Render the rows to review as one self-contained page.
 
-It is made like the report of a comparison: the page requests nothing, no script runs, and every
-text of a row is escaped. Rows that are done can be ticked until the page is closed.
+Like the report of a comparison, the page requests nothing, blocks scripts and escapes all texts of
+rows. Finished rows can be ticked until the page is closed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from unitune.render.html import environment, page, resource
 from unitune.report.checked import describe
 from unitune.report.html import PACKAGE
 
-OPEN_ISSUES = 10  # of each cause; the others are folded
+OPEN_ISSUES = 10  # open issues per cause; the others are folded
 
 
 def render(report: DataReport, name: str) -> str:
-    """Return what is worth a look as one HTML page that needs no other file and no network."""
+    """Return the rows to review as one HTML page that needs no other files and no network."""
     document = describe(report, name)
     return page(
         environment(PACKAGE).get_template("quality.html.j2"),

@@ -1,4 +1,4 @@
-"""Describe a run: how far its training has come, its plan and bill, and what identifies it."""
+"""Describe a run: its progress, plan and bill, and its identity."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ TONES: dict[State, Tone] = {
 
 
 def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "") -> Document:
-    """Return a run as a reader sees it.
+    """Return the document of a run.
 
     Args:
         run: Any run.
-        events: Its events; None: they are read.
-        problem: Why its state may be out of date.
+        events: Events of the run; None to read them.
+        problem: Reason why its state may be out of date.
     """
     events = run.events() if events is None else events
     notes = (run.worse_than_start, problem, *duplicate_lines(run))
@@ -72,14 +72,14 @@ def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "")
 
 
 def tone(run: Run) -> Tone:
-    """Return how the state of a run looks."""
+    """Return the tone of a run's state."""
     if is_interrupted(run):
         return "bad"
     return "doubtful" if run.worse_than_start else TONES.get(run.state, "")
 
 
 def state_words(run: Run) -> str:
-    """Return the state of a run, in the backend's word too where that is another."""
+    """Return the state of a run, with the backend's own word if that differs."""
     if is_interrupted(run):
         return run.raw
     worse = ", worse than before the training" if run.worse_than_start else ""
@@ -87,7 +87,7 @@ def state_words(run: Run) -> str:
 
 
 def progress(run: Run, events: Sequence[Event]) -> tuple[str, str]:
-    """Return the steps made so far, and the time left; empty where they are not known."""
+    """Return the completed steps and the time left; empty if unknown."""
     step = _last_step(events)
     if step is None or (done := step.number("step")) is None:
         return "", ""
@@ -101,7 +101,7 @@ def _last_step(events: Sequence[Event]) -> Event | None:
 
 
 def cost(run: Run) -> str:
-    """Return what a run has cost, or was estimated to; empty where nothing is on record."""
+    """Return the cost of a run, or its estimate; empty if neither is recorded."""
     try:
         if (bill := run.reconciliation) is not None:
             return "unknown" if bill.usd is None else dollars(bill.usd)
@@ -118,7 +118,7 @@ def _training(run: Run, events: Sequence[Event]) -> Iterator[Part]:
 
 
 def training_facts(run: Run, events: Sequence[Event], curve: Curve | None) -> Iterator[Fact]:
-    """Yield the figures of a training, each with what it means."""
+    """Yield the figures of a training, each with its meaning."""
     step, live = _last_step(events), not run.state.ended
     done, left = progress(run, events)
     if done:
@@ -185,6 +185,6 @@ def _provenance(run: Run) -> Iterator[Fact]:
 
 
 def pushes_of(events: Sequence[Event]) -> list[str]:
-    """Return where a run's model was sent, in words."""
+    """Return sentences on the repositories that a run's model was pushed to."""
     pushed = (str(event.data.get("text")) for event in events if event.key.startswith(PUSHED))
     return [text.removeprefix("pushed to ") for text in pushed]

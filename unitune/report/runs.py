@@ -23,7 +23,7 @@ def is_interrupted(run: Run) -> bool:
 
 
 def duplicate_lines(run: Run) -> list[str]:
-    """Return a sentence for each further job that carries the run's key."""
+    """Return a sentence for each further job with the run's key."""
     return [
         f"{run.backend_name} has a second job for this run, {job}, which is charged as well. "
         f"Cancel it: unitune runs cancel {run.id} --job {job}"
@@ -32,7 +32,7 @@ def duplicate_lines(run: Run) -> list[str]:
 
 
 def lineage_facts(run: Run) -> Iterator[Fact]:
-    """Yield the runs that a run started from, the first training first, and those after it."""
+    """Yield the runs before a run in its lineage, the first training first, and those after it."""
     before, after = run.lineage
     for term, links in (("Started from", before), ("Continued by", after)):
         for link in links:
@@ -47,7 +47,7 @@ def _link(link: Link) -> str:
 
 
 def registered_names(run: Run) -> list[str]:
-    """Return the version that a run's model is registered as, and the aliases that point to it."""
+    """Return the registered version of a run's model, and the aliases that point to it."""
     ledger = Ledger(home())
     if (version := ledger.version_of_run(run.id)) is None:
         return []
@@ -59,9 +59,9 @@ def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = 
     """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
 
     Args:
-        event: Of a step; figures that it lacks are left out.
-        estimate: What the whole training would cost, for what it has cost so far.
-        brief: For a narrow terminal: the step, its loss and the time left.
+        event: Event of a step; missing figures are omitted.
+        estimate: Estimate of the whole training, to derive the cost so far.
+        brief: Whether to show only step, loss and time left, for narrow terminals.
     """
     step, steps = event.number("step"), event.number("steps")
     parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
@@ -76,7 +76,7 @@ def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = 
 
 
 def spent_so_far(event: Event, estimate: Estimate | None) -> str:
-    """Return about how many tokens and dollars a training has taken at a step; empty: unknown."""
+    """Return the approximate tokens and dollars used until a step; empty if unknown."""
     step, steps = event.number("step"), event.number("steps")
     if estimate is None or not step or not steps:
         return ""
@@ -87,9 +87,9 @@ def spent_so_far(event: Event, estimate: Estimate | None) -> str:
 
 
 def _figures(event: Event) -> list[str]:
-    """Return what an event measured: a loss, a reward, pairs won, a score, or nothing.
+    """Return the measurements of an event: a loss, a reward, pairs won, a score, or none.
 
-    Of a reward also the share of groups without signal, and the divergence where it is watched.
+    A reward includes the share of groups without signal and, if monitored, the divergence.
     """
     names = (*FIGURES, "accuracy", "score", "no_signal", "kl")
     values = ((name, event.number(name)) for name in names)
@@ -97,7 +97,7 @@ def _figures(event: Event) -> list[str]:
 
 
 def event_line(event: Event) -> str:
-    """Return a line about an event other than a step; empty when it is not worth one."""
+    """Return a line about an event other than a step; empty for unimportant ones."""
     if event.kind == "validation" and (figures := _figures(event)):
         step = event.number("step")
         when = "" if step is None else f"after step {step:.0f}: "
@@ -108,7 +108,7 @@ def event_line(event: Event) -> str:
 
 
 def billed(bill: Reconciliation) -> str:
-    """Return what a run has cost, and how sure that is."""
+    """Return the cost of a run, and its certainty."""
     tokens, usd = bill.bill.tokens, bill.bill.usd
     parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
     parts += [f"{dollars(usd)} stated"] if usd not in (None, bill.usd) else []
@@ -126,7 +126,7 @@ def billed(bill: Reconciliation) -> str:
 
 
 def differences(bill: Reconciliation) -> str:
-    """Return in what a bill differs from its estimate; empty where that is not known."""
+    """Return the parts of a bill that differ from its estimate; empty if unknown."""
     parts: list[str] = []
     if bill.implausible and (most := bill.estimated_tokens) is not None:
         parts.append(f"at most {most.high:,} tokens were estimated; check the vendor's bill")

@@ -1,6 +1,6 @@
 "use strict";
-// The page is whole without this. Here: the links above the cases filter in place, an address can
-// name a filter, and cases can be searched.
+// Filter the cases without reloading, select a filter by address, and search the cases. The page is
+// complete without JavaScript.
 const section = document.querySelector(".filter")?.parentElement;
 const groups = [...document.querySelectorAll(".group")];
 const filters = [...document.querySelectorAll(".filter a")];

@@ -1,4 +1,4 @@
-"""Describe a total cost: the answer, its table, and where its figures come from."""
+"""Describe a total cost: the answer, its table, and the sources of its figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAYS_A_MONTH = Decimal(365) / 12
 
 
 def describe(cost: TotalCost) -> Document:
-    """Return the total cost on one backend as a reader sees it."""
+    """Return the document of the total cost on one backend."""
     volume = f"{cost.requests_month:,} requests a month, {months(cost.horizon.months)}"
     sections = (
         Section("Where the figures come from", [Facts([*_sources(cost)])]),
@@ -61,7 +61,7 @@ def _results(cost: TotalCost) -> Iterator[Fact]:
 
 
 def tokens_saved(cost: TotalCost) -> str:
-    """Return how many tokens tuning saves; no price is needed for that."""
+    """Return the number of tokens that tuning saves, which does not depend on a price."""
     prompted, tuned, volume = cost.prompted_tokens, cost.tuned_tokens, cost.requests_month
     saved = prompted - tuned
     text = f"A request takes {tuned:,} tokens with the tuned model and {prompted:,} with a prompt"
@@ -90,13 +90,13 @@ def price_to_type(cost: TotalCost) -> str:
                 f"tokens cost more than {usd(month / saved)}. "
             )
     flags = "--price training=3 --price hosting=0 --price input=0.40 --price output=1.60"
-    if prompted.month_usd is None:  # the user's own machine, which both need
+    if prompted.month_usd is None:  # the user's own machine, which both options need
         flags = "--price machine=0.85"
     return f"{text}Give your own prices: unitune cost {flags}"
 
 
 def describe_several(costs: Sequence[TotalCost]) -> Document:
-    """Return several backends side by side, the one whose tuned model costs least first."""
+    """Return the document of several backends, the cheapest tuned model first."""
     first, known = costs[0], [cost for cost in costs if any(_totals(cost))]
     known.sort(key=_tuned_total)
     same_base = len({cost.model for cost in costs}) == 1
@@ -140,7 +140,7 @@ def _tuned_total(cost: TotalCost) -> tuple[bool, Decimal]:
 
 
 def headline(cost: TotalCost) -> str:
-    """Return in one sentence whether tuning pays at the planned volume."""
+    """Return a sentence on whether tuning pays at the planned volume."""
     volume = f"{cost.requests_month:,} requests a month"
     prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
@@ -176,7 +176,7 @@ def reason(cost: TotalCost) -> str:
 
 
 def usd(amount: Decimal | None) -> str:
-    """Return US dollars: whole ones from a hundred on, cents below, three digits below 0.10."""
+    """Return dollars: whole from a hundred upwards, cents below that, three digits below 0.10."""
     if amount is None:
         return UNKNOWN
     if amount == 0:
@@ -190,7 +190,7 @@ def usd(amount: Decimal | None) -> str:
 
 
 def months(number: Decimal) -> str:
-    """Return months with one decimal, none where they are whole; days where it is less than one."""
+    """Return months with one decimal, without it if whole; days for less than a month."""
     if number < 1:
         return counted(math.ceil(number * DAYS_A_MONTH), "day")
     short = f"{number:.1f}".removesuffix(".0")
@@ -198,7 +198,7 @@ def months(number: Decimal) -> str:
 
 
 def volume_range(crossover: Crossover) -> str:
-    """Return the range of requests a month in words."""
+    """Return the range of requests per month in words."""
     match crossover:
         case Crossover(Range.ABOVE, Decimal() as at):
             return f"from {_rounded(at, ROUND_CEILING)} a month"
@@ -213,15 +213,14 @@ def volume_range(crossover: Crossover) -> str:
 
 
 def _rounded(volume: Decimal, rounding: str) -> str:
-    """Return a volume with three digits that count: what it is made of is known no better."""
+    """Return a volume with three significant digits, the precision of its inputs."""
     unit = Decimal(1).scaleb(max(0, volume.adjusted() - 2))
     return f"{(volume / unit).to_integral_value(rounding) * unit:,.0f}"
 
 
 def _columns(cost: TotalCost) -> Iterator[Table]:
-    """Yield what requests, hosting and all together cost, then a month by its requests."""
     columns = cost.columns
-    # The title names the base model, so only another model is named here.
+    # The title names the base model, so only other models are named here.
     names = [
         f"{NAMES[each.role]}\n{each.model if each.role == 'newest' else ''}" for each in columns
     ]
@@ -242,7 +241,6 @@ def _columns(cost: TotalCost) -> Iterator[Table]:
 
 
 def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Cell]:
-    """Return a row's amounts with their ranges; the lowest is marked, where there is one."""
     expected = [value.expected for value in values if value is not None]
     unique = len(expected) == len(values) and expected.count(min(expected)) == 1
     cheapest = expected.index(min(expected)) if mark and unique else None

@@ -15,20 +15,20 @@ from unitune.workspace.home import home
 
 
 def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
-    """Send all that is known of a run to experiment trackers, and wait for it.
+    """Send all data of a run to experiment trackers, and wait for it.
 
-    That is its figures by step, how it ended, and the newest comparison that judged its model. What
-    a tracker has is not sent twice.
+    The data is its figures by step, its final state, and the newest comparison that evaluated its
+    model. Data that a tracker already has is not sent again.
 
     Args:
-        run: On whatever backend, going on or ended.
-        trackers: Their names; none: those of the run's job.
+        run: Active or finished run on any backend.
+        trackers: Names of trackers; empty for those of the run's job.
 
     Returns:
-        Of each tracker where to look at it, or what went wrong.
+        For each tracker, the address of the run or the error.
 
     Raises:
-        UnreadableRecord: The run was launched by others, and has no job on record.
+        UnreadableRecord: The job of the run is not recorded or cannot be read.
     """
     ledger = Ledger(home())
     names = tuple(trackers) or run.job.track
@@ -40,7 +40,7 @@ def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
 
 
 def track_comparison(comparison: Comparison, trackers: Sequence[str]) -> list[Outcome]:
-    """Send a kept comparison to trackers, for each run whose model it judged; as `track` does."""
+    """Send a saved comparison to trackers, for each run that it evaluated; see `track`."""
     if not trackers or comparison.id is None:
         return []
     runs = {contender.run: None for contender in comparison.contenders if contender.run}

@@ -1,8 +1,8 @@
-"""Write the sentences of a comparison, the same for terminals and pages.
+"""Write the sentences of a comparison, for terminals and pages.
 
-Shares are printed in percent, differences of shares in points. Here is plain text with plain
-hyphens and spaces, fit for a log; `typography.typeset` makes it fit for print. Nothing here
-computes a statistic: every figure comes out of `Comparison`.
+Shares are in percent, differences of shares in points. Texts have plain hyphens and spaces, as for
+a log; `typography.typeset` prepares them for print. No statistic is computed here; every figure is
+from `Comparison`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def level(comparison: Comparison) -> str:
 def headline(comparison: Comparison) -> str:
     """Return the verdict as one sentence, without figures other than the margin.
 
-    Where the metric measures closeness to the reference's wording, the sentence says so.
+    The sentence mentions a metric that measures similarity to the reference's wording.
     """
     candidate, baseline = _side(comparison, "candidate"), _side(comparison, "baseline")
     margin = points(comparison.margin)
@@ -74,12 +74,11 @@ def headline(comparison: Comparison) -> str:
 
 
 def is_small_gain(comparison: Comparison) -> bool:
-    """Return whether the candidate is better, and the whole interval lies below the margin."""
+    """Return whether the candidate is better, but its whole interval is below the margin."""
     return comparison.verdict == "better" and comparison.interval[1] < comparison.margin
 
 
 def _side(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:
-    """Name a side as a manager would."""
     result = contender(comparison, getattr(comparison, side))
     types = [each.type for each in comparison.contenders]
     if side == "candidate" and result.type == "tuned" and types.count("tuned") == 1:
@@ -91,7 +90,7 @@ def _side(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str
 
 
 def reason(comparison: Comparison) -> str:
-    """Return why the verdict is what it is, against each baseline, and what it leaves open."""
+    """Return the reasons for the verdict against each baseline, and its open questions."""
     return " ".join(reasons(comparison))
 
 
@@ -138,7 +137,6 @@ def _reason(comparison: Comparison) -> str:
 
 
 def _against_each(comparison: Comparison) -> str:
-    """Return against which of several baselines the candidate is better, and which not."""
     baselines = comparison.baselines
     if len(baselines) < 2 or comparison.omitted_cases:
         return ""
@@ -163,12 +161,12 @@ def _against_each(comparison: Comparison) -> str:
 
 
 def best_on_dev(comparison: Comparison) -> str:
-    """Return the baseline that dev chose."""
+    """Return the baseline that was chosen on dev."""
     return next(result.name for result in comparison.baselines if result.best_on_dev)
 
 
 def rank(comparison: Comparison, name: str) -> str:
-    """Return what is special about a baseline among several; empty for all others."""
+    """Return the role of a baseline among several; empty for all without one."""
     if len(comparison.baselines) < 2:
         return ""
     dev = any(result.best_on_dev for result in comparison.baselines if result.name == name)
@@ -177,7 +175,7 @@ def rank(comparison: Comparison, name: str) -> str:
 
 
 def scores(comparison: Comparison) -> str:
-    """Return what both sides got right, as one sentence."""
+    """Return one sentence with the scores of both sides."""
     candidate = contender(comparison, comparison.candidate)
     baseline = contender(comparison, comparison.baseline)
     cases = counted(comparison.n, "test case")
@@ -201,7 +199,7 @@ def figures(comparison: Comparison) -> str:
 
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
-    """Return what a reader must know before trusting the verdict."""
+    """Return the caveats of the verdict."""
     leaks, caveats = comparison.leaks, list(filter(None, [comparison.caution]))
     if leaks.action == "allow" and leaks.cases:
         tuned = any(result.type == "tuned" for result in comparison.contenders)
@@ -245,9 +243,9 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
 
 
 def mood(comparison: Comparison) -> Literal["", "doubtful", "bad"]:
-    """Return how a page looks: bad after a loss or with nothing right, doubtful without a verdict.
+    """Return a page's mood: bad after a loss or if nothing is right, doubtful without a verdict.
 
-    The gate does not count: a gain stays a gain where the gate is not passed.
+    The gate has no influence: a gain stays a gain if the gate fails.
     """
     scores = [
         contender(comparison, name).score for name in (comparison.candidate, comparison.baseline)
@@ -258,7 +256,7 @@ def mood(comparison: Comparison) -> Literal["", "doubtful", "bad"]:
 
 
 def swept(comparison: Comparison) -> str:
-    """Return how the evaluated run of a sweep was chosen, as a sentence or two."""
+    """Return how the evaluated run of a sweep was chosen, in a sentence or two."""
     scored = [run for run in comparison.sweep if run.score is not None]
     left = len(comparison.sweep) - len(scored)
     failed = f"; {counted(left, 'run')} without a model left out" if left else ""
@@ -270,7 +268,7 @@ def swept(comparison: Comparison) -> str:
 
 
 class Confused(NamedTuple):
-    """A label that was given instead of another; empty for an answer without a label."""
+    """Label that was given instead of another; empty for an answer without a label."""
 
     metric: str
     expected: str
@@ -279,7 +277,7 @@ class Confused(NamedTuple):
 
 
 def confusions(comparison: Comparison, limit: int) -> list[Confused]:
-    """Return the most frequent confusions of the candidate, by its scorers of labels."""
+    """Return the most frequent confusions of the candidate, from its label scorers."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for metric, matrix in contender(comparison, comparison.candidate).confusion.items():
         for expected, row in matrix.counts.items():
@@ -288,19 +286,19 @@ def confusions(comparison: Comparison, limit: int) -> list[Confused]:
 
 
 def leak_kinds(leaks: LeakResult) -> str:
-    """Return how many test cases are in the training rows, by kind of match."""
+    """Return the number of test cases in the training rows, by kind of match."""
     return by_kind(case.kind for case in leaks.cases)
 
 
 def check(result: GateCheck) -> str:
-    """Return what became of one check of a gate, in a word or two."""
+    """Return the result of a gate check in a word or two."""
     return {0: "passed", 1: "failed", 3: "inconclusive", 4: "error", None: "not judged"}[
         result.exit_code
     ]
 
 
 def regressions(comparison: Comparison) -> str:
-    """Return how the candidate compares with its baseline file; empty when there is none."""
+    """Return how the candidate compares with its baseline file; empty without one."""
     gate = comparison.gate
     return " ".join(map(_regression, gate.regressions)) if gate else ""
 
@@ -318,7 +316,7 @@ def _regression(then: Regression) -> str:
 
 
 def any_cut(comparison: Comparison) -> bool:
-    """Return whether any contender's answers were cut off at their longest."""
+    """Return whether any contender's answers were truncated at their maximum length."""
     return any(result.cut for result in comparison.contenders)
 
 
@@ -328,7 +326,7 @@ def measure(comparison: Comparison) -> str:
 
 
 def measured(comparison: Comparison) -> str:
-    """Return what the figures of the contenders are, as a sentence or two."""
+    """Return an explanation of the contenders' figures in a sentence or two."""
     what = "Score over the test cases" if comparison.graded else "Share of test cases right"
     return (
         f"{what}, with its {level(comparison)} interval. "
@@ -337,6 +335,6 @@ def measured(comparison: Comparison) -> str:
 
 
 def metric(name: str) -> str:
-    """Return what a scorer counts as right; its name when it is not one of ours."""
+    """Return what a scorer counts as right; for other than built-in scorers, its name."""
     entry = ENTRIES.get(name)
     return entry.words() if entry else f"the scorer {name} accepts the answer"

@@ -1,1 +1,1 @@
-"""What comes from outside, without trust: addresses, keys in texts, terminal controls, JSON."""
+"""Handle untrusted input safely: addresses, secrets in texts, terminal control characters, JSON."""

@@ -1,9 +1,9 @@
-"""Addresses that a job or the environment names: how they are checked, and how they are shown.
+"""Check addresses from jobs and the environment, and show them without secrets.
 
-An address may carry a secret, as user and password before the host or in its query, and would then
-stand in errors, rows and reports. So such an address is refused by a message that does not repeat
-it, and is shown without the secret where it comes from elsewhere. What is no plain ASCII address
-is refused too: two parsers of it must not disagree on the host.
+An address may have a secret, as user and password before the host or in the query. It would then
+appear in errors, rows and reports. The message that refuses such an address does not repeat it, and
+addresses from other sources are shown without the secret. Addresses that are not plain ASCII are
+refused too, because two parsers might disagree on the host.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-# Type of pydantic's errors of addresses: the message says all, since the value may be a secret
+# Type of pydantic's address errors, whose message stands alone: the value may be a secret
 UNREPEATED = "address"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 REDIRECT, REFUSAL = 300, 400
-# Scheme, host, port and path. A host has no `%`, backslash or letter beyond ASCII.
+# Scheme, host, port and path. A host has no `%`, backslash or non-ASCII letter.
 ADDRESS = re.compile(
     r"(?P<scheme>https?)://"
     r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
@@ -30,14 +30,14 @@ ADDRESS = re.compile(
 
 
 class NotAnAddress(ValueError):
-    """A text is no address that may be used; the message repeats no secret."""
+    """Text that is not a valid address; the message repeats no secret."""
 
 
 def checked(text: str) -> str:
-    """Return an address as it is, without slashes at its end.
+    """Return an address without trailing slashes.
 
     Raises:
-        NotAnAddress: It is none, or holds a user, password, query or fragment.
+        NotAnAddress: It is not valid, or has a user, password, query or fragment.
     """
     check_no_secret(text)
     if not ADDRESS.fullmatch(text) or "\\" in text:
@@ -46,10 +46,10 @@ def checked(text: str) -> str:
 
 
 def check_no_secret(text: str) -> None:
-    """Refuse what stands beside scheme, host and path, and may be a secret.
+    """Refuse parts other than scheme, host and path, which may be a secret.
 
     Raises:
-        NotAnAddress: There is a user, password, query or fragment.
+        NotAnAddress: It has a user, password, query or fragment.
     """
     for mark, what in {"@": "a user name or password", "?": "a query", "#": "a fragment"}.items():
         if mark in text:
@@ -63,10 +63,10 @@ def check_no_secret(text: str) -> None:
 def as_origin(text: str) -> str:
     """Return scheme, host and port of an address: ``https://example.com``, ``http://[::1]:8000``.
 
-    Letters are lower case, and a scheme's usual port is left out.
+    Letters become lower case, and a scheme's default port is omitted.
 
     Raises:
-        NotAnAddress: It is none, or holds a user, password, query or fragment.
+        NotAnAddress: It is not valid, or has a user, password, query or fragment.
     """
     match = ADDRESS.fullmatch(checked(text))
     assert match is not None, "it was checked"
@@ -85,14 +85,14 @@ def shown(text: str) -> str:
 
 
 def is_redirect(status: int) -> bool:
-    """Return whether an HTTP status is that of a redirect."""
+    """Return whether an HTTP status is a redirect."""
     return REDIRECT <= status < REFUSAL
 
 
 def redirected(location: str | None) -> str:
-    """Return what to say of a redirect, which is not followed where a key or a prompt is sent.
+    """Return the message about a redirect of a request with a key or a prompt.
 
-    Either would go to a server that the user has not named.
+    It is not followed, because both would reach a server that the user has not named.
     """
     where = f" to {shown(location)}" if location else ""
     return f"it redirects{where}, and redirects are not followed. Use the final address"
@@ -102,7 +102,7 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 def unrepeated(error: NotAnAddress) -> PydanticCustomError:
-    """Return an error for pydantic that leaves the value out."""
+    """Return a pydantic error that omits the value."""
     return PydanticCustomError(UNREPEATED, "{words}", {"words": str(error)})
 
 
@@ -134,7 +134,8 @@ def _variable(text: str) -> str:
     return text
 
 
-# Name of an environment variable with a key; what is none may be the key, and is not repeated
+# Name of an environment variable with a key. An invalid name may be the key itself, so errors do
+# not repeat it.
 VariableName = Annotated[
     str, AfterValidator(_variable), Field(json_schema_extra={"pattern": VARIABLE})
 ]

@@ -1,8 +1,8 @@
-"""A JSON object from outside, read without trust: `Fields`.
+"""Read JSON objects from untrusted sources (`Fields`).
 
-A description calls many fields optional, and servers of the same wire leave out others too. So a
-field that is absent, null or of another type is None (or empty), and never an error; what cannot be
-done without is the reader's to miss.
+Many fields are optional, and compatible servers omit others as well. So a field that is absent,
+null or of another type is read as None (or empty), never as an error. The caller checks required
+fields.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import JsonValue
 
 
 class Unreadable(ValueError):
-    """An answer that is not what it should be."""
+    """Response with unexpected content."""
 
 
 class Fields:
-    """The fields of an object; none where it is no object."""
+    """Fields of an object; empty for other values."""
 
     def __init__(self, value: object) -> None:
         self.all: Mapping[str, JsonValue] = (
@@ -28,7 +28,7 @@ class Fields:
         )
 
     def text(self, name: str) -> str | None:
-        """Return a text, with unpaired surrogates replaced: no file can hold one."""
+        """Return a text, with unpaired surrogates replaced because files cannot store them."""
         value = self.all.get(name)
         return whole_text(value) if isinstance(value, str) else None
 
@@ -45,9 +45,9 @@ class Fields:
         return value if abs(value) < float("inf") else None
 
     def time(self, name: str) -> float:
-        """Return a time of RFC 3339, in seconds since 1970; 0 where there is none.
+        """Return an RFC 3339 time in seconds since 1970; 0 for any other value.
 
-        One without a zone is UTC, on whatever machine it is read.
+        A time without a zone is UTC.
         """
         try:
             time = datetime.fromisoformat(self.text(name) or "")
@@ -73,7 +73,7 @@ def read_json(content: bytes | str) -> object:
     """Return the JSON value of a text.
 
     Raises:
-        Unreadable: It is none, is no UTF-8, or is nested too deeply.
+        Unreadable: The text is not JSON, not UTF-8, or nested too deeply.
     """
     try:
         return cast("object", json.loads(content))
@@ -89,7 +89,7 @@ def whole_text(text: str) -> str:
 
 
 def flat(values: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """Yield the values of nested objects by dotted names, without those that are null."""
+    """Yield the non-null values of nested objects by dotted name."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")

@@ -1,7 +1,7 @@
-"""What documents and the parts of a job file are made of: frozen data, which refuses unknown keys.
+"""Define the base classes of documents and job files: frozen data that refuses unknown keys.
 
-`Typed` is for lists whose entries differ by `type`, such as scorers and contenders; an
-entry that needs no options is written as its type alone.
+`Typed` is for lists whose entries differ by `type`, such as scorers and contenders. An entry
+without options may be written as its type alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Closed(Frozen):
 
 
 class Spec(Closed):
-    """The same, whose schema tells what stands below each field."""
+    """Frozen data that refuses unknown keys and whose schema includes the docs of its fields."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -59,18 +59,18 @@ class Typed(Spec):
     @model_serializer(mode="wrap")
     def _shortest(self, handler: SerializerFunctionWrapHandler) -> JsonValue:
         fields = handler(self)
-        if isinstance(fields, str):  # pydantic serializes a type that refers to itself twice
+        if isinstance(fields, str):  # pydantic serializes a self-referencing type twice
             return fields
-        content = {"type": getattr(self, "type"), **fields}  # noqa: B009 - each leaf has one
+        content = {"type": getattr(self, "type"), **fields}  # noqa: B009 - every subclass has one
         return content["type"] if len(content) == 1 else content
 
 
 @cache
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Return what stands below the fields of a model in its source, by their keys in a file.
+    """Return the attribute docstrings of a model by their keys in a file.
 
-    It is read when somebody wants to know. Pydantic's `use_attribute_docstrings` reads the source
-    of every model as it is imported, a sixth of the time that a command took to start.
+    They are read on demand. Pydantic's `use_attribute_docstrings` reads the source of every model
+    at import, which took a sixth of a command's start time.
     """
     docs: dict[str, str] = {}
     fields = model.model_fields
@@ -80,7 +80,7 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
         try:
             (tree,) = ast.parse(dedent(inspect.getsource(kind))).body
         except (OSError, TypeError, SyntaxError, ValueError):
-            continue  # typed into Python, or changed on the disk since
+            continue  # typed into Python, or changed on disk since the import
         body: list[ast.stmt] = getattr(tree, "body", [])
         for statements in pairwise(body):
             match statements:
@@ -95,10 +95,10 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 def is_short(kind: type[Typed]) -> bool:
-    """Whether the type alone says everything that an entry of this kind needs."""
+    """Return whether an entry of this kind may be its type alone."""
     return not any(field.is_required() for field in kind.model_fields.values())
 
 
 def from_name(value: Any) -> Any:
-    """Return the specification that a bare type is short for; anything else as it is."""
+    """Return the specification that a bare type abbreviates; other values unchanged."""
     return {"type": value} if isinstance(value, str) else value

@@ -1,6 +1,6 @@
 """Send the events of runs to experiment trackers: MLflow, W&B, TensorBoard and trackio.
 
-A job names them (``track: [mlflow]``). They are fed from the ledger's events, so a run at a vendor
-is tracked like one here. `feed` runs one process per tracker; each tracker is a class
-(`interface.Tracker`).
+A job names its trackers (``track: [mlflow]``). The ledger's events feed them, so a run at a vendor
+is tracked like a local one. `feed` starts one process per tracker; each tracker implements
+`interface.Tracker`.
 """

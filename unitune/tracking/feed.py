@@ -2,13 +2,13 @@
 
     python -m unitune.tracking.feed HOME RUN TRACKER RESULTS    RESULTS: a `Results`, or ""
 
-Trackers do not run in a thread of the user's process, because of what their packages do there: W&B
-reads settings from the current folder, replaces ``sys.exit``, and at exit waits for its server
-without limit; others print and take seconds to import.
+A separate process isolates the user's process from the trackers' packages. W&B reads settings
+from the current folder, replaces ``sys.exit`` and waits for its server at exit without limit.
+Others print, and take seconds to import.
 
-A process sends what happens until its standard input closes, because the watch is over or was
-killed. Then it sends the rest and ends. It sends everything from the beginning of the run, and the
-tracker skips what it has, so no process needs to know how far another one came.
+The process sends events until its standard input closes, at the end of the watch or when the
+watching process is killed. Then it sends the rest and ends. It sends every run from its first
+event and the tracker skips known points, so no process needs to know what another one has sent.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from unitune.workspace.locks import is_locked, locked
 
 FAILED = "run.tracking-failed"
 FOLDER = "tracking"  # current folder of the processes, in the ledger's folder
-LOOK_SECONDS = 2.0  # pause between two looks for events
-CLOSE_SECONDS = 60.0  # a watch waits this long at its end
+LOOK_SECONDS = 2.0  # seconds between two checks for events
+CLOSE_SECONDS = 60.0  # maximum wait at the end of a watch
 LATE = f"it is still sending after {CLOSE_SECONDS:.0f} s, and continues in the background"
-# Keeps the packages from reporting to their makers, unless the user has set it otherwise.
+# Stops the packages from sending usage data, unless the user has set the variable.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "WANDB_ERROR_REPORTING": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
-GROUPS = {"step": "train", "validation": "validation"}  # kinds of events that carry figures
+GROUPS = {"step": "train", "validation": "validation"}  # kinds of events with figures
 NO_FIGURES = frozenset({"step", "steps", "seconds_left"})
 
 
@@ -64,10 +64,10 @@ NO_FIGURES = frozenset({"step", "steps", "seconds_left"})
 def feeding(
     ledger: Ledger, record: RunRecord, names: Sequence[str], results: Results | None = None
 ) -> Generator[list[Outcome]]:
-    """Feed a run's trackers while the body runs, then wait until they have everything.
+    """Feed a run's trackers during the body, then wait until they have received everything.
 
     Args:
-        ledger: Ledger of the run, from which the trackers are fed.
+        ledger: Ledger of the run.
         record: The run.
         names: Names of the trackers.
         results: Results of a comparison, sent at the end.
@@ -89,10 +89,10 @@ def feeding(
 
 
 def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
-    """Return the trackers of a run's job that lack its end, and that no process feeds."""
+    """Return the trackers of a run's job that lack its end and that no process feeds."""
     try:
         names = ledger.job(record.id).track
-    except UnreadableRecord:  # such as a run that others launched
+    except UnreadableRecord:  # e.g. a run whose job is not recorded
         return ()
     done = {seen.event.key for seen in ledger.events(record.id, record.attempt, key=TRACKED)}
     return tuple(
@@ -105,13 +105,13 @@ def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
 def follow(
     ledger: Ledger, run_id: str, name: str, watch: int, results: Results | None = None
 ) -> Outcome:
-    """Feed one tracker until a watch is over, and note in the ledger what became of it.
+    """Feed one tracker until the watch ends, and record the outcome in the ledger.
 
     Args:
         ledger: Ledger of the run.
         run_id: Id of the run.
         name: Name of the tracker.
-        watch: File descriptor that becomes readable when the watch is over.
+        watch: File descriptor that becomes readable when the watch ends.
         results: Results of a comparison, sent at the end.
     """
     record, where, problem = ledger.record(run_id), "", ""
@@ -124,7 +124,7 @@ def follow(
         if version := ledger.version_of_run(run_id):
             _mirror(ledger, version.model, tracker)
         tracker.close(ledger.record(run_id).state)
-    except Exception as error:  # noqa: BLE001 - whatever a package raises
+    except Exception as error:  # noqa: BLE001 - packages raise any exception
         problem = redacted((str(error).strip() or type(error).__name__).splitlines()[0])
     outcome = Outcome(tracker=name, where=where, problem=problem)
     _note(ledger, record, outcome)
@@ -147,12 +147,12 @@ def _start(
         text=True,
         cwd=folder,
         env={**QUIET, **store, **os.environ, **own},
-        start_new_session=True,  # Ctrl-C is for the process that watches
+        start_new_session=True,  # Ctrl-C is meant for the watching process
     )
 
 
 def _outcome(name: str, process: subprocess.Popen[str], ends: float) -> Outcome:
-    """Return the outcome that a process prints, for which this waits until a time."""
+    """Wait until a time for a process to print its outcome, and return it."""
     assert process.stdout is not None
     with process.stdout as output:
         try:
@@ -165,7 +165,6 @@ def _outcome(name: str, process: subprocess.Popen[str], ends: float) -> Outcome:
 
 
 def _lock(ledger: Ledger, run_id: str, name: str) -> Path:
-    """Return the lock file that the process which feeds a tracker of a run holds."""
     return ledger.run_folder(run_id) / f"tracking.{name}.lock"
 
 
@@ -179,9 +178,9 @@ def _send_events(ledger: Ledger, record: RunRecord, tracker: Tracker, watch: int
 
 
 def _mirror(ledger: Ledger, model: str, tracker: Tracker) -> None:
-    """Bring a tracker's registry up to the ledger, and again where that has changed meanwhile.
+    """Update a tracker's registry from the ledger, and repeat if the ledger has changed.
 
-    So whoever writes last has seen that it was not overtaken, on whatever machine.
+    The last writer, on any machine, has thus checked that its data was current.
     """
     if not isinstance(tracker, HasRegistry):
         return
@@ -203,7 +202,7 @@ def _note(ledger: Ledger, record: RunRecord, outcome: Outcome) -> None:
         event = Event(f"{TRACKED}.{name}", "message", now, {"text": text})
     else:
         return
-    with suppress(LockTimeout):  # the run is deleted, or another process has written the same
+    with suppress(LockTimeout):  # the run is deleted, or another process wrote the same data
         ledger.note(record, event)
 
 
@@ -243,12 +242,12 @@ def _point(seen: RecordedEvent) -> Point | None:
 
 
 def main() -> None:
-    """Feed the tracker that the arguments name."""
+    """Feed the tracker named by the arguments."""
     home, run_id, name, text = sys.argv[1:]
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # the packages print, some when the process ends
+    os.dup2(2, 1)  # the packages print, some of them at exit
     ledger = Ledger(Path(home))
-    # On this machine, one process at a time feeds a tracker of a run. A run that was launched on
+    # One process of this machine feeds a tracker of a run at a time. A run that was launched on
     # another machine has no folder here.
     lock = _lock(ledger, run_id, name)
     held = locked(lock, f"the tracking of run {run_id}", math.inf)

@@ -1,4 +1,4 @@
-"""The interface of a tracker, the data that it is sent, and the list of trackers."""
+"""Define the interface of trackers, the data sent to them, and the list of trackers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from unitune.workspace.install import install_command
 if TYPE_CHECKING:
     from unitune.ledger.model_versions import ModelVersion
 
-TRACKED = "run.tracked"  # key prefix of the event that a tracker has the end of a run
+TRACKED = "run.tracked"  # key prefix of the event that a tracker has received a run's end
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
     """Description of a run, sent to a tracker at the start."""
 
-    id: str  # the run's id; for a later attempt, whose steps begin anew, its launch key
-    name: str  # name shown to people
-    project: str  # name of the job, by which a tracker groups runs
-    parameters: dict[str, JsonValue]  # settings of the job by dotted names, without dictionaries
-    tags: dict[str, str]  # further fields to search by
+    id: str  # run's id; launch key for later attempts, whose steps restart
+    name: str  # display name
+    project: str  # name of the job, used to group runs
+    parameters: dict[str, JsonValue]  # settings of the job by dotted name, without dictionaries
+    tags: dict[str, str]  # further searchable fields
     created: float  # seconds since 1970, UTC
-    home: Path  # the project's folder of artifacts
+    home: Path  # project's folder of artifacts
 
 
 class Point(NamedTuple):
@@ -46,7 +46,7 @@ class Point(NamedTuple):
 
 
 class Results(Closed):
-    """Results and files of a comparison that evaluated a run."""
+    """Results and files of the comparison that evaluated a run."""
 
     comparison: str  # id of the comparison
     time: float  # seconds since 1970, UTC
@@ -56,7 +56,7 @@ class Results(Closed):
 
 
 class Outcome(Closed):
-    """Result of feeding one tracker: where to look at the run, or what went wrong."""
+    """Result of feeding one tracker: the address of the run, or the error."""
 
     tracker: str
     where: str = ""
@@ -64,9 +64,9 @@ class Outcome(Closed):
 
 
 class Tracker(Protocol):
-    """A tracker with one run open, new or continued by its id.
+    """Tracker with one open run, which is new or resumed by its id.
 
-    Each process sends a run from the beginning, so a tracker skips what it holds already.
+    Each process sends a run from its first event, so a tracker skips points that it already has.
     """
 
     where: str  # address or folder of the run at the tracker
@@ -85,28 +85,28 @@ class Tracker(Protocol):
 
 @runtime_checkable
 class HasRegistry(Protocol):
-    """A tracker with a registry of models."""
+    """Tracker with a model registry."""
 
     def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
-        """Give a registered model there the versions and aliases that it has in the ledger.
+        """Copy the versions and aliases of a registered model from the ledger to the registry.
 
         Args:
-            versions: All that it has, the oldest first.
-            aliases: The version that each points to; None: it was removed.
+            versions: All versions, the oldest first.
+            aliases: Version number by alias; None for a removed alias.
         """
 
 
-SOURCES = {  # by the names used in a job, which are also those of the packages and extras
+SOURCES = {  # by name in a job, which is also the name of the package and extra
     "mlflow": "unitune.tracking.mlflow:MlflowTracker",
     "wandb": "unitune.tracking.wandb:WandbTracker",
     "tensorboard": "unitune.tracking.tensorboard:TensorBoardTracker",
     "trackio": "unitune.tracking.trackio:TrackioTracker",
 }
-WITH_REGISTRY = frozenset({"mlflow"})  # trackers that are a `HasRegistry`
+WITH_REGISTRY = frozenset({"mlflow"})  # trackers that implement `HasRegistry`
 
 
 def missing_trackers(names: Iterable[str]) -> list[Finding]:
-    """Return an error for the trackers of a job whose packages are not installed."""
+    """Return an error for the job's trackers whose packages are not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if not missing:
         return []
@@ -118,8 +118,8 @@ def open_tracker(name: str, run: TrackedRun) -> Tracker:
     """Return a tracker for a run.
 
     Raises:
-        MissingExtra: Its package is not installed.
-        Exception: Whatever its package raises where it cannot be reached.
+        MissingExtra: The tracker's package is not installed.
+        Exception: Any exception of the package, e.g. if its server is unreachable.
     """
     for finding in missing_trackers([name]):
         raise MissingExtra(str(finding))

@@ -1,14 +1,14 @@
-"""MLflow: an experiment for each job, a run for each of ours, which is searched by its tag.
+"""Track runs in MLflow: one experiment per job, and one MLflow run per run, found by its tag.
 
-The environment says where it goes: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the
-variables of its servers. Artifacts go to a bucket, to the server itself or below the folder of its
-file: MLflow sends its token to any other address that an experiment names.
+``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the server's variables choose the
+destination. Artifacts are stored only in a bucket, at the server or below the folder of its file.
+MLflow would send its token to any other address that an experiment names.
 
-A metric with the same name, step, time and value is kept once by MLflow's own store, so what was
-sent before is sent again without harm.
+MLflow's own store keeps a metric with the same name, step, time and value once, so points can be
+sent again.
 
-Its registry mirrors ours: a version there is known by its tag, and has the same number unless
-others have registered versions of that name. Nothing is uploaded to it: its source is our run.
+MLflow's registry mirrors unitune's. A tag identifies each version; its number is the same unless
+other programs register versions of that name. Nothing is uploaded: the source is the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unitune.ledger.model_versions import ModelVersion
 from unitune.tracking.interface import Point, Results, TrackedRun
 
 RUN_TAG = "unitune.run"
-# MLflow's words for how a run ended
+# MLflow's names for final states of a run
 STATUSES = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
 # Limits of one ``log_batch``: https://mlflow.org/docs/latest/rest-api.html (2026-11-28)
 METRICS_PER_CALL = 1_000
@@ -52,7 +52,7 @@ class MlflowTracker:
         self.where = f"{self._client.tracking_uri}, run {self._run_id}"
 
     def log(self, points: Sequence[Point]) -> None:
-        """Send figures; those that are there already stay as they are."""
+        """Send figures; existing ones stay unchanged."""
         metrics = [
             self._metric(name, value, point.time, point.step)
             for point in points
@@ -62,7 +62,7 @@ class MlflowTracker:
             self._client.log_batch(self._run_id, metrics[start : start + METRICS_PER_CALL])
 
     def add(self, results: Results) -> None:
-        """Send a comparison: metrics, tags, and its files as artifacts."""
+        """Send a comparison's metrics, tags and files (as artifacts)."""
         metrics = [
             self._metric(name, value, results.time, 0) for name, value in results.values.items()
         ]
@@ -72,14 +72,14 @@ class MlflowTracker:
             self._client.log_artifact(self._run_id, file, f"comparisons/{results.comparison}")
 
     def close(self, state: State) -> None:
-        """End MLflow's run where ours has ended."""
+        """End the MLflow run if the run has ended."""
         if state in STATUSES:
             self._client.set_terminated(self._run_id, STATUSES[state])
 
     def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
-        """Register the versions that are not there yet, and move the aliases that point elsewhere.
+        """Register missing versions, and move the aliases that differ.
 
-        Aliases that the ledger has never had, and versions of others, stay as they are.
+        Aliases that the ledger never had, and versions of other programs, stay unchanged.
         """
         name = versions[0].model
         if not self._client.search_registered_models(f"name = '{name}'"):
@@ -97,7 +97,7 @@ class MlflowTracker:
                 self._client.set_registered_model_alias(name, alias, theirs[number])
 
     def _registered(self, name: str) -> Iterator[tuple[str, str]]:
-        """Yield the runs of versions that are ours, with their numbers there, the lowest last."""
+        """Yield the runs of unitune's versions with their numbers in MLflow, the lowest last."""
         token: str | None = None
         while token != "":
             page = self._client.search_model_versions(
@@ -110,7 +110,7 @@ class MlflowTracker:
 
     def _register(self, version: ModelVersion) -> str:
         experiments = [each.experiment_id for each in self._client.search_experiments()]
-        same = f"tags.`{RUN_TAG}` LIKE '{version.run_id}%'"  # a later attempt's is RUN-2
+        same = f"tags.`{RUN_TAG}` LIKE '{version.run_id}%'"  # a later attempt's id is RUN-2
         runs = self._client.search_runs(experiments, same)
         newest = max(runs, key=lambda run: str(run.data.tags[RUN_TAG]), default=None)
         tags = {
@@ -151,7 +151,7 @@ class MlflowTracker:
 
 
 def _is_own(artifacts: str, store: str) -> bool:
-    """Return whether MLflow may write artifacts to a place without another address or folder."""
+    """Return whether MLflow may write artifacts to a location without another address or folder."""
     place, server = urlsplit(artifacts), urlsplit(store)
     if place.scheme in ("http", "https"):
         return place[:2] == server[:2]

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in ``.unitune/tensorboard``, a folder for each run."""
+"""Track runs as TensorBoard event files, in a folder per run below ``.unitune/tensorboard``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from unitune.tracking.interface import Point, Results, TrackedRun
 
 
 class TensorBoardTracker:
-    """One run's folder of event files.
+    """Folder of a run's event files.
 
-    A process writes a file of its own; it first reads those of the others, and leaves out what is
-    in them. A file that was cut off at a kill is read up to there.
+    Each process writes its own file. It first reads the files of other processes and skips their
+    points. A file that a kill truncated is read up to the truncation.
     """
 
     def __init__(self, run: TrackedRun) -> None:
@@ -37,11 +37,11 @@ class TensorBoardTracker:
         self._writer.flush()
 
     def add(self, results: Results) -> None:
-        """Write what a comparison has measured as scalars; files have no place there."""
+        """Write the metrics of a comparison as scalars; TensorBoard stores no files."""
         self._write(0, results.time, results.values)
 
     def close(self, state: State) -> None:
-        """Close the file; how a run ended has no place there."""
+        """Close the file; TensorBoard stores no final state."""
         del state
         self._writer.close()
 

@@ -1,6 +1,6 @@
-"""trackio: a project for each job in trackio's own folder, or in the Space that its variables name.
+"""Track runs in trackio: one project per job, in its local folder or the configured Space.
 
-A run is resumed by its name, which is our id; figures that its store has at a step are left out.
+A run's id is its trackio name, which resumes it. Steps that the store already has are skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unitune.tracking.interface import Point, Results, TrackedRun
 
 
 class TrackioTracker:
-    """One run in trackio."""
+    """Run in trackio."""
 
     def __init__(self, run: TrackedRun) -> None:
         trackio: Any = import_module("trackio")
@@ -37,11 +37,11 @@ class TrackioTracker:
             self._write(point.step, point.values)
 
     def add(self, results: Results) -> None:
-        """Send what a comparison has measured, at step 0; its files stay here."""
+        """Send the metrics of a comparison at step 0; its files are not sent."""
         self._write(0, results.values)
 
     def close(self, state: State) -> None:
-        """Send what is left; trackio has no word for how a run ended."""
+        """Send the remaining points; trackio stores no final state."""
         del state
         self._run.finish()
 

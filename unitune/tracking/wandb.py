@@ -1,12 +1,13 @@
-"""Weights & Biases: a project for each job, a run of the same id as ours.
+"""Track runs at Weights & Biases: one project per job, and the same run ids.
 
-The environment and the user's own settings say where it goes (``WANDB_BASE_URL``,
-``WANDB_PROJECT``, ``WANDB_MODE=offline``). Settings of the project are not read, because they may
-be a stranger's.
-Its history takes no step below one that it has. So its step is the point's id, which grows, and
-the training's own step is a figure that the others are drawn over. An offline run cannot ask what
-it has, and knows it by a file that is written when it is closed: after a kill it has figures twice,
-rather than never, which the server then drops by their step.
+The environment and the user's own settings choose the destination (``WANDB_BASE_URL``,
+``WANDB_PROJECT``, ``WANDB_MODE=offline``). Project settings are ignored, because a stranger may
+have written them.
+
+W&B's history rejects a step below the newest one. So its step is the point's id, which grows, and
+the training step is a figure that serves as the x axis. An offline run cannot query its history,
+so closing it writes the last id to a file. After a kill, figures are sent twice rather than
+never, and the server drops the duplicates by their step.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Any
 from unitune.backends.protocol import State
 from unitune.tracking.interface import Point, Results, TrackedRun
 
-LAST_POINT = "unitune-last-point"  # in an offline run's folder: the id of the last point in it
+LAST_POINT = "unitune-last-point"  # file in an offline run's folder: id of its last point
 
 
 class WandbTracker:
-    """One run at Weights & Biases."""
+    """Run at Weights & Biases."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._wandb: Any = import_module("wandb")
@@ -47,14 +48,14 @@ class WandbTracker:
         self.where = self._run.url or str(Path(self._run.dir).parent)
 
     def log(self, points: Sequence[Point]) -> None:
-        """Send figures; those before its newest are there already."""
+        """Send figures after the newest known point."""
         for point in points:
             if point.id > self._last:
                 self._run.log({**point.values, "step": point.step}, step=point.id)
                 self._last = point.id
 
     def add(self, results: Results) -> None:
-        """Send a comparison: figures of the run's summary, and its files as an artifact."""
+        """Send a comparison's figures to the run's summary, and its files as an artifact."""
         self._run.summary.update({**results.values, **results.tags})
         artifact = self._wandb.Artifact(f"comparison-{self._run.id}", type="comparison")
         for file in results.files:
@@ -62,7 +63,7 @@ class WandbTracker:
         self._run.log_artifact(artifact, aliases=[results.comparison])
 
     def close(self, state: State) -> None:
-        """Send what is left; the run is shown as failed where ours is."""
+        """Send the remaining points; a failed run is shown as failed."""
         self._run.finish(exit_code=int(state in (State.FAILED, State.CANCELLED)))
         if self._run.offline:
             file = Path(self._run.dir).parent / LAST_POINT

@@ -1,1 +1,1 @@
-"""A local page to look at runs, comparisons, deployments and cases: ``unitune ui``."""
+"""Serve local pages with runs, comparisons, deployments and cases (``unitune ui``)."""

@@ -1,4 +1,4 @@
-"""The server of the pages: routes, refusals and errors, on 127.0.0.1 and no other address."""
+"""Serve the pages on 127.0.0.1: routes, refusals and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST_FORM = 65_536  # bytes
 
 
 def application(ledger: Ledger, access: Access) -> web.Application:
-    """Return the pages of a ledger as an application."""
+    """Return the web application for the pages of a ledger."""
     pages = Pages(ledger)
     app = web.Application(middlewares=[_guard(access), _explain], client_max_size=LARGEST_FORM)
     app.on_response_prepare.append(_add_headers)
@@ -54,13 +54,13 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str], None], *, browser
     """Serve the pages until Ctrl-C.
 
     Args:
-        ledger: Whose runs and comparisons are shown.
-        port: 0: any that is free.
-        announce: Is given the address to print.
-        browser: Open the address in a browser.
+        ledger: Ledger with the runs and comparisons to show.
+        port: Port; 0 for any free one.
+        announce: Function that prints the address.
+        browser: Whether to open the address in a browser.
 
     Raises:
-        UserError: The port is taken.
+        UserError: The port is in use.
     """
     try:
         listening = socket.create_server((LOOPBACK, port))
@@ -83,7 +83,7 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str], None], *, browser
 
 @contextmanager
 def _redirecting(address: str, folder: Path) -> Generator[Path]:
-    """Write a page that leads to an address: the command line of a browser is read by others."""
+    """Write a page that redirects to an address, as others can read a browser's command line."""
     handle, name = tempfile.mkstemp(".html", "ui-", folder if folder.is_dir() else None)
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:  # only the user may read it
@@ -106,7 +106,6 @@ def _guard(access: Access) -> Middleware:
 
 @web.middleware
 async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer what goes wrong with a page that says so."""
     try:
         return await handler(request)
     except NotFoundError as error:

@@ -1,4 +1,4 @@
-"""The cases of a comparison, filtered by outcome, slice and text, a page at a time."""
+"""Filter the cases of a comparison by outcome, slice and text, and split them into pages."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from unitune.report import cases
 from unitune.report.cases import Outcome, Passage
 
 PAGE_CASES = 20
-TEXT_CHARACTERS = 20_000  # of one text; what is longer is cut, and the file has it whole
+TEXT_CHARACTERS = 20_000  # limit for one text; the file has the full text
 FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What an address asks for; whatever it says, only what there is comes of it.
+    """Filters requested by an address; invalid values are replaced by defaults.
 
     Args:
         show: One of `FILTERS`.
-        slice: A slice's name; empty: all cases.
-        text: Words that stand in the case, in any of its texts.
-        page: From 1.
+        slice: Name of a slice; empty for all cases.
+        text: Words that occur in any text of the case.
+        page: Page number, counted from 1.
     """
 
-    show: str = "all"  # of `FILTERS`
-    slice: str = ""  # empty: all cases
-    text: str = ""  # words that stand in the case, in any of its texts
+    show: str = "all"
+    slice: str = ""
+    text: str = ""
     page: int = 1
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Chosen:
-        """Return what the query of an address asks for."""
+        """Return the filters in the query of an address."""
         show, page = query.get("show", ""), query.get("page", "")
         return cls(
             show if show in FILTERS else "all",
@@ -45,13 +45,13 @@ class Chosen:
         )
 
     def query(self, **changed: str) -> str:
-        """Return the query of an address for the first page of this, with something changed."""
+        """Return the query for the first page of these filters, with some changed."""
         parts = {"show": self.show, "slice": self.slice, "text": self.text} | changed
         return urlencode({name: value for name, value in parts.items() if value}) + "&"
 
 
 class ShownAnswer(NamedTuple):
-    """A contender's answer, with its score in words."""
+    """Answer of a contender, with its score in words."""
 
     name: str
     score: str
@@ -60,7 +60,7 @@ class ShownAnswer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BrowsedCase:
-    """A case with the answer of every contender; its number is its place in the comparison."""
+    """Case with the answers of all contenders; its number is its position in the comparison."""
 
     number: int
     id: str
@@ -73,7 +73,7 @@ class BrowsedCase:
 
 
 class Found(NamedTuple):
-    """The cases of one page, how many there are on all pages, and how many by each filter."""
+    """Cases of one page, their number on all pages, and the number per filter."""
 
     cases: list[BrowsedCase]
     total: int
@@ -81,7 +81,7 @@ class Found(NamedTuple):
 
 
 def browse(comparison: Comparison, chosen: Chosen, notes: Mapping[str, str]) -> Found:
-    """Return the cases that were asked for; counts are those of the slice and the text."""
+    """Return the requested cases; the counts apply to the slice and the text."""
     wanted = chosen.text.casefold()
     kinds = {
         number: _kinds(comparison, case, notes)

@@ -1,7 +1,7 @@
-"""Comparisons under way, in counts alone, and kept ones with their cases.
+"""Read comparisons: those in progress as counts, finished ones with their cases.
 
-What is under way is seen by the lock on its recorded answers, which are read while they grow. Kept
-comparisons never change (`unitune.evaluate.history`), so the last few are remembered.
+A comparison in progress holds the lock on its recorded answers, which are read while they grow.
+Finished comparisons never change (`unitune.evaluate.history`), so the last few are cached.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN_COMPARISONS = 100
 
 
 class Count(NamedTuple):
-    """How many test cases of a contender have an answer, and how many of these are errors."""
+    """Number of a contender's test cases with an answer, and number of errors among them."""
 
     contender: str
     answers: int
@@ -36,14 +36,14 @@ class Count(NamedTuple):
 
 
 class UnderWay(NamedTuple):
-    """A comparison that a process is at work on, by its job or the run whose model is judged."""
+    """Comparison that a process is computing, by its job or by the run that is evaluated."""
 
     name: str
     counts: list[Count]
 
 
 def under_way(home: Path, run_id: str | None = None) -> list[UnderWay]:
-    """Return the comparisons under way in a ledger's folder, or those of one run."""
+    """Return the comparisons in progress in a ledger's folder, or those of one run."""
     of_runs = {file: file.parents[1].name for file in home.glob(f"runs/*/{EVALUATION}/{ROWS}")}
     of_jobs = dict.fromkeys(home.glob(f"evaluations/**/{ROWS}"))
     return [
@@ -56,12 +56,12 @@ def under_way(home: Path, run_id: str | None = None) -> list[UnderWay]:
 def _is_written(rows: Path) -> bool:
     try:
         return is_locked(rows)
-    except (UserError, OSError):  # it is no file of ours
+    except (UserError, OSError):  # not one of unitune's files
         return False
 
 
 def _counts(rows: Path) -> list[Count]:
-    """Count test cases by the model that each contender has now."""
+    """Count the test cases by the current model of each contender."""
     models: dict[str, str] = {}
     failed: dict[tuple[str, str], dict[tuple[str, int], bool]] = {}
     for record in _records(rows):
@@ -73,7 +73,7 @@ def _counts(rows: Path) -> list[Count]:
 
 
 def _records(rows: Path) -> Iterator[Record]:
-    """Yield the recorded answers, without a line that is just being written."""
+    """Yield the recorded answers, except a line that is being written."""
     with suppress(OSError):
         for line in content_of(rows).split(b"\n"):
             with suppress(ValidationError):
@@ -81,7 +81,7 @@ def _records(rows: Path) -> Iterator[Record]:
 
 
 def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
-    """Return the newest kept comparisons without their cases, or those of them with one run."""
+    """Return the newest finished comparisons, or those with one run, without their cases."""
     return [
         each
         for each in comparison_listing(SHOWN_COMPARISONS).comparisons
@@ -90,10 +90,10 @@ def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
 
 
 def kept_comparison(comparison_id: str) -> Comparison:
-    """Return a kept comparison with its cases, by its whole id.
+    """Return a finished comparison with its cases, by its full id.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
     """
     if comparison_id not in comparison_ids(comparison_id):
         raise NotFoundError("comparison", comparison_id, (), "The page of all has those there are.")

@@ -1,10 +1,10 @@
-"""The pages as HTML: each method makes one, out of what stands in the ledger and its folder.
+"""Render the pages as HTML from the ledger and its folder.
 
-They are made in threads, so nothing here waits on anything but files and the ledger's database.
+Pages are rendered in threads that wait only for files and the ledger's database.
 
-What the ledger knows of a run is what the last poll of its backend saw. A page that shows a run
-which goes on has its backend polled by `Poller`, as `unitune runs show` does, in a thread of its
-own, so that no page waits for a vendor. A run whose launch is under way is not polled.
+The ledger has the state of a run at its last poll. For a page with an active run, `Poller` polls
+the backend in a thread of its own, so that no page waits for a vendor. A run that is being launched
+is not polled.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from unitune.ui.comparisons import kept_comparison, kept_comparisons, under_way
 from unitune.workspace import yaml_file
 from unitune.workspace.home import artifacts
 
-INTERVAL_SECONDS = 3.0  # between two polls of one run, however often its pages are looked at
+INTERVAL_SECONDS = 3.0  # minimum time between two polls of a run
 
 
 class Poller:
-    """Polls the backends of runs that are looked at."""
+    """Background poller of the backends of displayed runs."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -50,11 +50,11 @@ class Poller:
         self._problems: dict[str, str] = {}
 
     def look(self, run: Run) -> str:
-        """Have a run polled soon, if it goes on; return why the last poll has failed, if it has."""
+        """Poll an active run soon; return why its last poll failed, or an empty text."""
         thread, started = self._polls.get(run.id, (None, -INTERVAL_SECONDS))
         due = time.monotonic() - started >= INTERVAL_SECONDS
         if due and goes_on(run) and not (thread and thread.is_alive()):
-            # Ctrl-C does not wait for a vendor: a poll that is cut off is made again.
+            # Ctrl-C does not wait for a vendor; the next poll repeats an interrupted one.
             thread = threading.Thread(target=self._refresh, args=(run.id,), daemon=True)
             self._polls[run.id] = thread, time.monotonic()
             thread.start()
@@ -74,7 +74,7 @@ PACKAGE = "unitune.ui"
 
 
 class Visit(NamedTuple):
-    """What an address says: the parts of its path, its query, and of a form its fields."""
+    """Parts of a request's path, its query, and the fields of a form."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -82,14 +82,14 @@ class Visit(NamedTuple):
 
 
 class Pages:
-    """The pages of one ledger."""
+    """Pages of one ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._poller = Poller(ledger)
 
     def runs(self, visit: Visit) -> str:
-        """The newest runs, with the losses of those under way."""
+        """Return the newest runs, with the losses of active ones."""
         page = Chosen.of(visit.query).page
         listed = self._ledger.newest(page * PAGE_RUNS)[(page - 1) * PAGE_RUNS :]
         runs = [Run(self._ledger, each) for each in listed if isinstance(each, RunRecord)]
@@ -109,7 +109,7 @@ class Pages:
         )
 
     def run(self, visit: Visit) -> str:
-        """One run: its losses, plan and bill, deployments, comparisons, settings and events."""
+        """Return a run: losses, plan and bill, deployments, comparisons, settings and events."""
         run = Run(self._ledger, self._ledger.record(visit.path["run"]))
         problem, events = self._poller.look(run), run.events()
         job = ""
@@ -129,7 +129,7 @@ class Pages:
         )
 
     def deployments(self, _visit: Visit) -> str:
-        """Deployments: those that stand, with what they cost and when they end, and the others."""
+        """Return the deployments: active ones with their cost and end, then the others."""
         listed = queries.deployments_of(self._ledger)
         prices = [each.usd_per_hour for each in listed if each.stands]
         known = [price for price in prices if price is not None]
@@ -143,7 +143,7 @@ class Pages:
         )
 
     def comparisons(self, _visit: Visit) -> str:
-        """Comparisons under way, in counts, and those that are kept."""
+        """Return the comparisons in progress, as counts, and the finished ones."""
         going_on = under_way(artifacts())
         return _render(
             "comparisons.html.j2",
@@ -154,7 +154,7 @@ class Pages:
         )
 
     def comparison(self, visit: Visit) -> str:
-        """One comparison: its verdict, and its cases as the address asks for them."""
+        """Return a comparison: its verdict and the requested cases."""
         comparison, chosen = kept_comparison(visit.path["comparison"]), Chosen.of(visit.query)
         shown = browse(comparison, chosen, read_notes(_folder(comparison)))
         return _render(
@@ -175,15 +175,15 @@ class Pages:
         )
 
     def report(self, visit: Visit) -> str:
-        """The full report, with the notes."""
+        """Return the full report with the notes."""
         comparison = kept_comparison(visit.path["comparison"])
         return html.render(comparison, read_notes(_folder(comparison)))
 
     def write_note(self, visit: Visit) -> str:
-        """Keep a note on a case, and return the address of that case.
+        """Save a note on a case, and return the address of that case.
 
         Raises:
-            NotFoundError: There is no such case.
+            NotFoundError: The case does not exist.
         """
         comparison, case = kept_comparison(visit.path["comparison"]), visit.form.get("case", "")
         known = [each.id for each in comparison.cases]
@@ -196,7 +196,7 @@ class Pages:
 
 
 def problem(title: str, text: str) -> str:
-    """Return a page that says what is wrong."""
+    """Return a page that shows an error."""
     return _render("problem.html.j2", "", title=title, problem=text)
 
 
@@ -209,7 +209,7 @@ def _render(
     template: str, section: str, *, live: bool = False, here: bool = True, **content: Any
 ) -> str:
     page = environment(PACKAGE, html.PACKAGE).get_template(template)
-    now = f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005 - of the clock beside the reader
+    now = f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005 - the reader's local time
     content |= {"section": section, "live": live, "here": here, "now": now}
     return whole_text(page.render(seconds_until=_seconds_until, **content))
 

@@ -1,6 +1,6 @@
-"""Read what the pages show: runs with their progress and costs, deployments, events.
+"""Read the data of the pages: runs with their progress and costs, deployments, events.
 
-Nothing here polls a vendor or takes anything down.
+Nothing here polls a vendor or deletes a deployment.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ END_OF_TIME = 253_402_300_800  # seconds since 1970 until the year 10000
 
 
 class ShownRun(NamedTuple):
-    """A run of a list."""
+    """Run in a list."""
 
     run: Run
     state: str
-    progress: str  # empty where it is not known
+    progress: str  # empty if unknown
     cost: str
-    drawing: DrawnCurve | None  # losses or rewards of a run that is under way
+    drawing: DrawnCurve | None  # losses or rewards of an active run
 
 
 def shown_run(run: Run) -> ShownRun:
-    """Return a run as a list shows it."""
+    """Return a run for a list."""
     events = () if run.state.ended else run.events()
     done, left = progress(run, events)
     steps = ", ".join(filter(None, [f"step {done}" if done else "", left]))
@@ -44,7 +44,7 @@ def shown_run(run: Run) -> ShownRun:
 
 
 def events_section(run: Run, events: Sequence[Event]) -> Section:
-    """Return the newest changes of state, and events other than steps, the newest first."""
+    """Return the newest state changes and events other than steps, the newest first."""
     listed: list[tuple[float, str, bool]] = []
     for each in run.transitions():
         raw = f" ({each.raw})" if each.raw not in ("", each.state) else ""
@@ -62,12 +62,12 @@ def events_section(run: Run, events: Sequence[Event]) -> Section:
 
 
 def _time(seconds: float) -> datetime:
-    """Return seconds since 1970 by the clock here; the beginning of time for an impossible one."""
+    """Return local time for seconds since 1970; the earliest time for an impossible value."""
     return datetime.fromtimestamp(seconds if 0 <= seconds < END_OF_TIME else 0, UTC).astimezone()
 
 
 def deployments_of(ledger: Ledger, run_id: str | None = None) -> list[Deployment]:
-    """Return the deployments, or those of one run: those that stand first, then the newest."""
+    """Return all deployments, or those of one run: active ones first, then the newest."""
     records = [each for each in ledger.deployments() if run_id in (None, each.run_id)]
     listed = [Deployment(ledger, record) for record in records]
     return sorted(listed, key=lambda each: not each.stands)

@@ -1,6 +1,6 @@
 "use strict";
-// The page is whole without this, and then loads itself anew now and then. Here: parts that change
-// are fetched and put in place, so that nobody loses the place where they read.
+// Without JavaScript, the page reloads itself regularly. This script replaces only the parts that
+// change, so that readers keep their scroll position.
 const PAUSE_SECONDS = 2;
 
 async function refresh() {

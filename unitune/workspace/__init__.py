@@ -1,1 +1,1 @@
-"""What unitune keeps on this machine: its folder, files, locks, the user's configuration."""
+"""Manage unitune's state on this machine: folders, files, locks, the user's configuration."""

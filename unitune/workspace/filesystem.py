@@ -1,7 +1,7 @@
 """Read and write files in folders that others may have prepared.
 
-Such a folder may have symbolic links under the names that are about to be written, or to a device.
-So files are written whole, through unpredictable names and never through a link.
+Such a folder may have symbolic links with the names of files to write, or links to a device. So
+files are written as a whole, under unpredictable names and never through a link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unitune.errors import UserError
 
 MOST_BYTES = 1 << 30  # default limit for a file that is read whole
 ROOT = 0
-NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK  # nor wait for the other end of a pipe
+NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK  # does not wait for the other end of a pipe either
 SHARED = stat.S_IRWXG | stat.S_IRWXO  # permissions of anyone but the owner
 
 
@@ -74,7 +74,7 @@ def whole_folder(path: Path) -> Generator[Path]:
         OSError: The folder exists and is not empty.
     """
     draft = path.with_name(f".{path.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)  # of a killed process
+    shutil.rmtree(draft, ignore_errors=True)  # left by a killed process
     draft.mkdir(parents=True)
     try:
         yield draft
@@ -109,10 +109,10 @@ def no_link(path: str, flags: int) -> int:
 
 
 def refuse_strangers(path: Path, advice: str) -> None:
-    """Raise UserError, with an advice, if others may have written a file or folder.
+    """Raise UserError, with advice, if others may have written a file or folder.
 
-    Git cannot set private permissions, so files that others may read inside a repository may have
-    come with it.
+    Git cannot set private permissions. So a clone may have created any file in a repository that
+    other users may read.
     """
     real = path.resolve()
     status = real.stat()

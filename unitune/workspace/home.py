@@ -33,7 +33,7 @@ NETWORK_FILE_SYSTEMS = re.compile(
     r"afs|beegfs|ceph|cifs|fuse\.(glusterfs|sshfs)|glusterfs|gpfs|lustre|ncpfs|nfs4?|pvfs2|smb3|smbfs"
 )
 NAME = ".unitune"
-PROJECT = "project"  # file in ``.unitune`` with the project's id, by which a moved one is found
+PROJECT = "project"  # file in ``.unitune`` with the project's id, which identifies a moved project
 PROJECT_ID = re.compile(r"[0-9a-f]{32}")
 EVALUATION = "evaluation"  # folder of a run with the answers to its test cases, and the reports
 COMPARISONS = "comparisons"  # folder of a project with a folder per finished comparison
@@ -124,7 +124,7 @@ def artifact_folder(*names: str) -> Path:
     folder = artifacts()
     make_home(folder)
     if not os.environ.get("UNITUNE_DIR"):
-        folder.chmod(0o700)  # it may have come with other permissions
+        folder.chmod(0o700)  # an existing folder may have other permissions
     if project_id(folder) is None:
         _make_project_id(folder)
     for name in names:
@@ -147,7 +147,7 @@ def make_folder(folder: Path) -> None:
 
 
 def project_id(folder: Path) -> str | None:
-    """Return the id in a ``.unitune`` folder, which proves nothing; None without a valid one."""
+    """Return the id in a ``.unitune`` folder, which is not a proof; None without a valid one."""
     file = folder / PROJECT
     if file.is_symlink() or not file.is_file():
         return None
@@ -169,7 +169,7 @@ def _make_project_id(folder: Path) -> None:
 
 
 def write_project_id(folder: Path, id_: str) -> None:
-    """Write the id of a project, by which it is found again after a move."""
+    """Write the id of a project, which identifies it after a move."""
     with replacing(folder / PROJECT) as file:
         file.write(id_)
 

@@ -95,7 +95,7 @@ def own_file(path: Path, advice: str) -> Generator[OwnFile]:
 
     Raises:
         Mismatch: The content is of another origin.
-        UserError: The file is a symbolic link, or a repository may have brought its record.
+        UserError: The file is a symbolic link, or its record may be part of a repository.
     """
     make_home(home())
     folder = home() / FOLDER

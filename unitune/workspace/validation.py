@@ -120,7 +120,6 @@ def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a model by their keys in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -148,7 +147,7 @@ def _chosen(models: Sequence[type[BaseModel]], value: Any) -> type[BaseModel] | 
 
 
 def dotted_keys(model: type[BaseModel]) -> dict[str, str]:
-    """Return dotted keys by their last part; of several, the least deep one that comes first."""
+    """Return dotted keys by their last part; of several, the first of the shallowest."""
     below: dict[str, str] = {}
     for key, field in _fields(model).items():
         inner = [each for each in _models_in(field.annotation) if each is not model]
@@ -237,7 +236,6 @@ def own_text(detail: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message; empty for lists and mappings."""
     if value is None:
         return "empty"
     text = repr(value) if isinstance(value, str | int | float) else ""

@@ -88,7 +88,7 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
 
 
 def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> None:
-    """Raise JobError for tags, and for aliases, a few of which can expand beyond all memory."""
+    """Raise JobError for tags, and for aliases, which can expand beyond all memory."""
     for event in events:
         reference = ""
         if isinstance(event, yaml.AliasEvent):
@@ -196,7 +196,7 @@ def explain(
 
 
 def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
-    """Return a sentence if YAML read something else in place of a required text."""
+    """Return a sentence if YAML read another type than the required text."""
     given, written = details[0]["input"], document.written.get(at)
     if written is None or all(detail["type"] != "string_type" for detail in details):
         return None

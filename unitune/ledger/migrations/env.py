@@ -1,4 +1,4 @@
-"""What alembic runs for an upgrade: on the connection, and in the transaction, of the ledger."""
+"""Run alembic's upgrade on the ledger's connection, in its transaction."""
 
 from __future__ import annotations
 

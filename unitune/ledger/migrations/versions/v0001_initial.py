@@ -1,4 +1,4 @@
-"""The first schema; before one of its tables is changed, they are spelt out here."""
+"""Create the first schema; write its tables out here before one of them changes."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ TABLES = [RUNS, TRANSITIONS, EVENTS, UPLOADS, DEPLOYMENTS, COSTS]
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     METADATA.create_all(op.get_bind(), tables=TABLES, checkfirst=False)

@@ -1,4 +1,4 @@
-"""Registered models: their versions, and the moves of their aliases."""
+"""Add registered models: their versions, and the moves of their aliases."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make their tables."""
+    """Create the tables."""
     METADATA.create_all(op.get_bind(), tables=[MODEL_VERSIONS, ALIAS_MOVES], checkfirst=False)

@@ -1,4 +1,4 @@
-"""The audit log."""
+"""Add the audit log."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make its table."""
+    """Create the table."""
     METADATA.create_all(op.get_bind(), tables=[AUDIT_LOG], checkfirst=False)

@@ -1,4 +1,4 @@
-"""Looks at test sets."""
+"""Add looks at test sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make their table."""
+    """Create the table."""
     op.create_table(
         "looks",
         sa.Column("id", sa.Integer, primary_key=True),
