@@ -41,7 +41,7 @@ def checked(text: str) -> str:
     """
     check_no_secret(text)
     if not ADDRESS.fullmatch(text) or "\\" in text:
-        raise NotAnAddress(f"{text!r} is no address. Write it like https://example.com/v1")
+        raise NotAnAddress(f"{text!r} is not an address. Write it like https://example.com/v1")
     return text.rstrip("/")
 
 

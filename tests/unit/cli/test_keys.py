@@ -358,7 +358,7 @@ def test_what_is_allowed_is_listed_and_taken_back(
     ("words", "told"),
     [
         (("https://u:SECRET@x.example", "A"), "user name or password"),
-        (("x.example", "A"), "is no address"),
+        (("x.example", "A"), "is not an address"),
         (("https://x.example", "sk-SECRET"), "name of an environment variable"),
     ],
 )

@@ -79,7 +79,7 @@ def test_an_address_with_a_secret_is_refused_in_words_without_it(text: str) -> N
     ],
 )
 def test_what_two_readers_may_read_differently_is_no_address(text: str) -> None:
-    with pytest.raises(NotAnAddress, match="is no address"):
+    with pytest.raises(NotAnAddress, match="is not an address"):
         checked(text)
 
 

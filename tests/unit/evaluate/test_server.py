@@ -175,7 +175,7 @@ def test_a_call_of_a_tool_is_kept_with_its_arguments(
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://here/v1", "http://", "http://me@here/v1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(JobError, match=r"is no address|user name"):
+    with pytest.raises(JobError, match=r"is not an address|user name"):
         open_server(url, "m")
 
 
