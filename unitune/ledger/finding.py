@@ -71,5 +71,5 @@ def record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
         return ledger.record(version.run_id)
     except NotFoundError:
         raise NotFoundError(
-            "run any more for", str(version), (), f"It was run {version.run_id}, which is deleted."
+            "run for", str(version), (), f"It was run {version.run_id}, which is deleted."
         ) from None
