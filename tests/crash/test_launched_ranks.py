@@ -139,7 +139,7 @@ def test_launched_ranks_train_as_our_own_and_resume_after_one_is_killed(
     wait_until(lambda: training.interrupted_by() is not None, PATIENCE_SECONDS)
     assert "another process of the training" in (training.interrupted_by() or "")
 
-    resumed = launched.start(launcher, "resume", "--quiet")
+    resumed = launched.start(launcher, "runs", "resume", "--quiet")
     codes = [each.wait(PATIENCE_SECONDS) for each in resumed]
     assert not any(codes), launched.log
     assert figures(training) == own_figures

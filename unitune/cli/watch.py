@@ -32,7 +32,7 @@ STATE_SENTENCES = {
     **dict.fromkeys(
         BEFORE_JOB,
         "Its launch was interrupted ({state}), and no process is working on it. Resume it: unitune "
-        "resume {id}",
+        "runs resume {id}",
     ),
     State.FAILED: "It failed: {error}",
     State.CANCELLED: "It was cancelled.",

@@ -87,7 +87,7 @@ def _unfinished(record: RunRecord) -> ResolvedStart:
     what = f"start is run {record.id}, which has no model: it is {record.state}"
     if not record.state.ended:
         stands = record.state in (State.PAUSED, State.UNCERTAIN)
-        fix = f"Wait until it ends: unitune {'resume' if stands else 'watch'} {record.id}"
+        fix = f"Wait until it ends: unitune runs {'resume' if stands else 'watch'} {record.id}"
         return _refused("start-unfinished", f"{what} (last known state).", fix)
     again = (
         f"Run `unitune runs resume {record.id}` to retry. " if record.state is State.FAILED else ""

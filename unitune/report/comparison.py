@@ -27,6 +27,7 @@ from unitune.render.sections import (
 )
 from unitune.render.typography import counted, decimal, interval, moment, p_value, per_case, points
 from unitune.report import cases, charts, facts, words
+from unitune.report.runs import training_figures
 
 MAX_CHECKS = 50  # limit for a gate, failed checks first: a job may require hundreds of cases
 MAX_FAILURES, MAX_MIXUPS, SHOWN_MIXUPS = 20, 10, 5
@@ -339,7 +340,7 @@ def _trainings(comparison: Comparison) -> Iterator[Part]:
     for result in reversed(by_run.values()):
         assert result.curve is not None, "filtered above"
         of = f"{result.name}, run {result.run}. " if len(by_run) > 1 else ""
-        yield from charts.training_figures(result.curve, of)
+        yield from training_figures(result.curve, of)
 
 
 def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:

@@ -21,7 +21,6 @@ from unitune.render.sections import (
     Tone,
 )
 from unitune.render.typography import dollars, duration, usd_range
-from unitune.report.charts import training_figures
 from unitune.report.plan import cost_table
 from unitune.report.runs import (
     billed,
@@ -31,6 +30,7 @@ from unitune.report.runs import (
     lineage_facts,
     registered_names,
     spent_so_far,
+    training_figures,
 )
 from unitune.run.curves import Curve, curve_of
 from unitune.run.handle import Run

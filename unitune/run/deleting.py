@@ -145,7 +145,7 @@ def _delete_upload(ledger: Ledger, record: RunRecord, ref: str) -> None:
             # Uploads are found by hash, so the other run may just have found this one.
             raise UserError(
                 f"run {other.id} is being launched and may use it. Continue it with `unitune "
-                f"resume {other.id}`, or cancel it."
+                f"runs resume {other.id}`, or cancel it."
             )
     _at_vendor(record, lambda backend: backend.delete_file(ref))
 

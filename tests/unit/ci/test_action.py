@@ -64,7 +64,7 @@ def test_a_workflow_that_hands_secrets_to_forks_is_refused(runner: Runner) -> No
     assert "github.event_name == 'pull_request_target'" == step["if"]
     done = runner.step(step["name"])
     assert 2 == done.returncode
-    assert "Let the workflow run on pull_request." in done.stdout
+    assert "Use pull_request instead." in done.stdout
 
 
 def test_no_module_of_the_workspace_is_imported(priced: Runner) -> None:

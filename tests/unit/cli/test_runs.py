@@ -68,7 +68,7 @@ def test_the_newest_are_listed_and_what_is_left_out_is_told(
     assert newest[:shown] == [
         line.split()[0] for line in table.splitlines() if line.startswith("r26")
     ]
-    assert (shown < 60) == (f"Newest {shown} of 60 runs." in table)
+    assert (shown < 60) == (f"newest {shown} of 60 runs." in table)
 
 
 def test_a_page_asks_the_ledger_no_more_for_more_runs(unitune: Command, add_runs: AddRuns) -> None:

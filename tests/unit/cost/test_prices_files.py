@@ -131,7 +131,7 @@ def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
         ("prices: [{training: 3}]\n", "has no backend"),
         ("discounts: {a: 1.5}\n", r"prices\.yaml:1: discounts\.a is '1\.5'"),
         ("- 1\n", "a prices file must be a mapping"),
-        ("prices: []\nprices: []\n", "stands twice"),
+        ("prices: []\nprices: []\n", "is a duplicate of line"),
     ],
 )
 def test_what_is_wrong_with_a_prices_file_is_told_with_its_line(
@@ -146,7 +146,7 @@ def test_what_is_wrong_with_a_prices_file_is_told_with_its_line(
 def test_a_file_that_could_not_be_read_back_is_left_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "prices.yaml"
     file.write_text("refreshed: {}\n")
-    with pytest.raises(JobError, match="stands twice"):
+    with pytest.raises(JobError, match="is a duplicate of line"):
         write_refreshed(file, merged(Refreshed(), (row("5.00"),), ()))
     assert ["prices.yaml"] == [one.name for one in tmp_path.iterdir()]
     assert "refreshed: {}\n" == file.read_text()

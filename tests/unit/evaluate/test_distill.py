@@ -327,7 +327,16 @@ def test_the_command_says_what_became_of_each_answer(
     write_job(job, tmp_path)
     write_questions(tmp_path, "a", "b", "train 1")
     backend_of(lambda _, request: "label-1" if asked(request) == "a" else "It is label-1.")
-    line = ("distill", "--teacher", NAME, "--questions", "questions.jsonl", "-o", "out.jsonl")
+    line = (
+        "data",
+        "distill",
+        "--teacher",
+        NAME,
+        "--questions",
+        "questions.jsonl",
+        "-o",
+        "out.jsonl",
+    )
     done = unitune(*line)
     assert (0, 1) == (done.code, len((tmp_path / "out.jsonl").read_text().splitlines()))
     assert "3 questions for fake:big." in done.err
@@ -352,7 +361,7 @@ def test_what_costs_money_needs_a_budget_where_no_one_can_say_yes(
     write_job(make_job({"scorers": ["exact"]}), tmp_path)
     write_questions(tmp_path, "a")
     backend = backend_of(lambda _, __: "label-1")
-    line = ("distill", "--teacher", "openai:gpt-4.1", "--questions", "questions.jsonl")
+    line = ("data", "distill", "--teacher", "openai:gpt-4.1", "--questions", "questions.jsonl")
     done = unitune(*line, "-o", "out.jsonl")
     assert (6, []) == (done.code, backend.requests)
     assert "at most $" in done.err

@@ -40,7 +40,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-from unitune_local.chat_format import ChatFormat
 
 from unitune.backends.exports import Exported, ExportForm, ExportSpec
 from unitune.data.example import Message
@@ -58,6 +57,7 @@ from unitune_local.export.tuned import Tuned
 from unitune_local.models import store
 from unitune_local.models.gguf_model import convert
 from unitune_local.models.model import load_model, load_tokenizer
+from unitune_local.options import ChatFormat
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -406,7 +406,7 @@ def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             openai.BadRequestError,
             "messages[0].content",
-            "images",
+            "Images",
         ),
         ({"extra_body": {"beams": 4}}, openai.BadRequestError, "beams", "not a known key"),
     ],

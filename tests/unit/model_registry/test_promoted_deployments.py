@@ -290,7 +290,7 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     assert 0 == done.code
     shown = unitune("models", "served").out
     assert "serves served:1, but served@production points to version 2" in shown
-    words = ("promote", "served:2", "--as", "production", "--without-gate", "a test")
+    words = ("models", "promote", "served:2", "--as", "production", "--without-gate", "a test")
     assert "now serves it." in unitune(*words, "--deploy", "--allow-unpriced").out
     assert "serves served" not in unitune("models", "served").out
     assert f"now serves run {new.id}" in unitune("deployments").out

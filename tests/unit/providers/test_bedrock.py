@@ -406,7 +406,7 @@ def test_a_tuned_model_answers_only_from_a_deployment(
     backend: BedrockBackend, tmp_path: Path
 ) -> None:
     model = trained(backend, tmp_path)
-    with pytest.raises(UserError, match="unitune deploy"):
+    with pytest.raises(UserError, match="unitune deployments up"):
         backend.chat(model)
 
     serving = deployed(backend, model)

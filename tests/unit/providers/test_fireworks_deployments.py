@@ -142,7 +142,7 @@ def test_without_hot_reload_the_model_stays(vendor: ServedVendor, tmp_path: Path
     made = deploy(old).wait()
     ref = f"accounts/{ACCOUNT}/deployments/{made.id}"
     assert f"{model_of(old).name}#{ref}" == made.tuned_model.name
-    with pytest.raises(Unsupported, match=r"--option hot_reload=true.*unitune undeploy"):
+    with pytest.raises(Unsupported, match=r"--option hot_reload=true.*unitune deployments down"):
         promote(new, "production", without_gate="a test", deploy=100)
     assert find_run("served@production").id == old.id
     assert [(old.id, "ready")] == [(each.run_id, each.state) for each in deployments(standing=True)]

@@ -138,7 +138,7 @@ def test_imported_data_set_that_is_no_file_is_told() -> None:
 
 
 def test_other_kinds_of_tuning_cannot_be_imported() -> None:
-    with pytest.raises(Unsupported, match="by hand"):
+    with pytest.raises(Unsupported, match="cannot be imported"):
         imported(job(distillation_spec={}), read_rows)
 
 

@@ -139,7 +139,7 @@ def test_jobs_are_planned_for_every_vendor_and_what_is_missing_is_named(tmp_path
 
 def test_rows_are_checked_and_converted_to_every_vendors_format(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(ROWS)
-    converts = [f"convert train.jsonl --to {name} -o {name}.jsonl" for name in FORMATS]
+    converts = [f"data convert train.jsonl --to {name} -o {name}.jsonl" for name in FORMATS]
     said(tmp_path, "check train.jsonl", *converts)
     for name in FORMATS:
         assert 200 == len((tmp_path / f"{name}.jsonl").read_text().splitlines()), name

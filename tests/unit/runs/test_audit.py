@@ -183,7 +183,7 @@ def test_a_ledger_that_was_changed_is_found_by_an_older_export(
     database.close()
     assert 0 == unitune("runs", "audit").code  # the chain itself holds: it only ends earlier
     gone = unitune("runs", "audit", "--verify", str(file))
-    assert (5, True) == (gone.code, f"entry {len(log)} (run.deleted) is gone" in gone.err)
+    assert (5, True) == (gone.code, f"entry {len(log)} (run.deleted) is missing" in gone.err)
 
 
 def test_a_run_that_is_not_written_down_is_not_in_the_log(make_job: MakeJob) -> None:

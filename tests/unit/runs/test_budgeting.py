@@ -115,7 +115,7 @@ def test_a_budget_counts_the_money_of_all_projects_of_the_user(
     monkeypatch.chdir(workplace / "second")
     elsewhere = other(job).model_copy(update={"folder": workplace / "second"})
     assert "over-budget" in [finding.code for finding in plan(elsewhere).errors]
-    with pytest.raises(OverBudget, match="spent or set aside"):
+    with pytest.raises(OverBudget, match="spent or reserved"):
         run.launch(elsewhere)
     assert run.runs() == []
     assert len(run.runs(everywhere=True)) == 1

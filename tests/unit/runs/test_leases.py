@@ -103,7 +103,7 @@ def test_a_live_holder_is_waited_for_and_then_named(
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0.05)
     assert ledger.is_held(run)
     who = rf"another process \(process {holder.pid} on {this_process().host}\)"
-    with pytest.raises(LockTimeout, match=rf"{run} is held by {who}"), ledger.acting(run):
+    with pytest.raises(LockTimeout, match=rf"{run} is still held by {who}"), ledger.acting(run):
         pass
 
 

@@ -44,8 +44,8 @@ def refusal(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> UnituneE
     ("url", "advice"),
     [
         (f"mysql://me:{SECRET}@host/ledger", "the only database for a shared ledger"),
-        (f"sqlite:///{SECRET}.db", "unset it to keep the ledger in a file"),
-        (f"postgresql+asyncpg://me:{SECRET}@host/ledger", "only PostgreSQL"),
+        (f"sqlite:///{SECRET}.db", "Unset it to keep the ledger in a file"),
+        (f"postgresql+asyncpg://me:{SECRET}@host/ledger", "not a URL of PostgreSQL"),
         (f"me:{SECRET}@host", "is not a URL"),
         (f"postgresql://me:{SECRET}@host:port/ledger", "is not a URL"),
         (f"postgresql://me:p@{SECRET}@host/ledger", "%40"),

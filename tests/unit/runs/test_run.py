@@ -131,7 +131,7 @@ def test_a_backend_that_cannot_pause_says_so(
 
     run = launch(make_job({"steps": 99})).refresh()
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
-    with pytest.raises(Unsupported, match=f"'fake' can only cancel a job .unitune cancel {run.id}"):
+    with pytest.raises(Unsupported, match=f"can only cancel a job .unitune runs cancel {run.id}"):
         run.pause()
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ DAMAGE = {
     "created": ("created", ["today", 1e300, -1.0]),
     "version": ("version", ["x"]),
 }
-RUN_COMMANDS = ("show", "watch", "cancel", "resume", "delete --yes", "pause", "deploy", "chat -m x")
+RUN_COMMANDS = (
+    *("runs show", "runs watch", "runs cancel", "runs resume", "runs delete --yes", "runs pause"),
+    *("deployments up", "chat -m x"),
+)
 Damage = Callable[..., None]
 
 
@@ -86,8 +90,9 @@ def test_a_command_on_a_run_that_cannot_be_read_exits_4(
 ) -> None:
     whole, broken = two
     damage("runs", "state", "done", f"id = '{broken.id}'")
-    name, *more = arguments.split()
-    done = unitune(name, broken.id, *more)
+    words = arguments.split()
+    command = [*takewhile(lambda word: not word.startswith("-"), words)]
+    done = unitune(*command, broken.id, *words[len(command) :])
     assert 4 == done.code, done.err
     assert f"run {broken.id} cannot be read" in done.err
     assert "backup" in done.err

@@ -26,6 +26,7 @@ from unitune.evaluate.inference.batches import (
     BatchSubmitter,
     Pair,
     batching_backend,
+    decision_command,
 )
 from unitune.evaluate.inference.budget import uncounted, without_impossible_counts
 from unitune.evaluate.inference.engine import (
@@ -286,7 +287,7 @@ class BatchRunner:
         return BackendError(
             f"{error} If batch {batch.batch_id} no longer exists at {self.name}, and this is the "
             "account that submitted it, record that, then compare again: "
-            f"""echo '{{"key":"{batch.key}","end":"failed"}}' >> {self.batches.path}""",
+            + decision_command(batch.key, '"end":"failed"'),
             status=error.status,
             request_id=error.request_id,
         )

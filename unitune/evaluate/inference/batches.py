@@ -5,7 +5,8 @@ Only the holder of ``rows.jsonl`` writes the file. Later lines of a key add its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from unitune.backends.capabilities import Batches
 from unitune.backends.exactly_once import CreateCall, Uncertain, exactly_once, recover
 from unitune.errors import (
     BackendError,
+    Mismatch,
     MissingExtra,
     UnituneError,
     Unreachable,
@@ -28,10 +30,12 @@ from unitune.errors import (
 from unitune.evaluate.inference.journal import heal, write_whole
 from unitune.models import Request, TunedModel
 from unitune.security.spec import Closed
+from unitune.workspace.home import home
 from unitune.workspace.own_files import OwnFile, own_file
 
 BATCHES = "batches.jsonl"
 BEGINNING = b'{"key":'  # start of every line
+DECISIONS = "batch-decisions.jsonl"  # the user's decisions, in the state folder
 
 # Answers recorded; nothing answered; never accepted; or answers no longer needed, and cancelled if
 # its id was known and it had not ended
@@ -84,8 +88,7 @@ _LINE: TypeAdapter[Batch | Change] = TypeAdapter(Batch | Change)
 class BatchFile:
     """Batches in memory and in their file. Use `open_batches` to open one."""
 
-    def __init__(self, file: OwnFile, path: Path, lines: Iterable[Batch | Change]) -> None:
-        self.path = path
+    def __init__(self, file: OwnFile, lines: Iterable[Batch | Change]) -> None:
         self._file = file
         self._batches: dict[str, Batch] = {}
         self._ids: set[str] = set()
@@ -149,7 +152,24 @@ def open_batches(path: Path) -> Generator[BatchFile]:
     )
     origin = "Name another --output, where all requests are sent again."
     with own_file(path, origin) as file:
-        yield BatchFile(file, path, heal(file, BEGINNING, read, "record of a batch", advice))
+        lines = heal(file, BEGINNING, read, "record of a batch", advice)
+        yield BatchFile(file, [*lines, *_decisions(announced)])
+
+
+def decision_command(key: str, decision: str) -> str:
+    """Return a command that records a decision of the user, as JSON members, about a batch."""
+    return f"""echo '{{"key":"{key}",{decision}}}' >> {shlex.quote(str(home() / DECISIONS))}"""
+
+
+def _decisions(keys: set[str]) -> Iterator[Change]:
+    file = home() / DECISIONS
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else (), 1):
+        try:
+            change = Change.model_validate_json(line)
+        except ValueError as error:
+            raise Mismatch(f"{file}:{number} is not a decision about a batch: {line!r}.") from error
+        if change.key in keys:
+            yield change
 
 
 def supports_batches(name: str) -> bool:
@@ -238,8 +258,7 @@ class BatchSubmitter(CreateCall):
                 f"several batches at {self.name} may have the key {key!r}: "
                 f"{', '.join(error.ids)}. Compare again when they have ended, to identify it. "
                 "If all of them belong to this comparison, cancel all but one there. To stop the "
-                "search, record the one to collect: "
-                f"""echo '{{"key":"{key}","batch_id":"ITS_ID"}}' >> {self.batches.path}"""
+                "search, record the one to collect: " + decision_command(key, '"batch_id":"ITS_ID"')
             ) from error
         except BackendError as error:
             if not error.is_ambiguous:
