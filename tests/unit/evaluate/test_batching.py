@@ -40,6 +40,7 @@ from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.run.run import launch
 from unitune.testing import FakeBackend, fake_vendor
+from unitune.workspace.home import home
 
 TWO = {
     "contenders": [
@@ -368,7 +369,7 @@ def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
     assert all(batch_id in str(caught.value) for batch_id in ids)
     told = str(caught.value).partition("echo '")[2]
     line, _, file = told.partition("' >> ")
-    assert file == str(out / "batches.jsonl")
+    assert file == str(home() / "batch-decisions.jsonl")
     with Path(file).open("a") as growing:
         growing.write(line.replace("ITS_ID", ids[0]) + "\n")
     compare(two, out=out, batch=True)

@@ -90,7 +90,7 @@ def test_verifications_that_a_reason_marked_become_a_kind_of_look(
 ) -> None:
     look = Look("t" * 64, "c" * 64, (), "c1", "demo", 20, 0.5, sampled=True, reason=None, time=1.0)
     ledger = Ledger(tmp_path)
-    for reason in ("unitune models verify", "the server was misconfigured"):
+    for reason in ("unitune verify", "the server was misconfigured"):
         ledger.add_look(replace(look, reason=reason))
     with empty.writing() as connection:
         connection.execute(sa.text("ALTER TABLE looks DROP COLUMN kind"))
