@@ -324,6 +324,7 @@ def test_the_verifier_of_model_signing_finds_a_changed_byte(
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_written(
     compared: tuple[Run, Comparison], workplace: Path
 ) -> None:
+    pytest.importorskip("model_signing.signing", reason=SIGN)
     curve = ec.generate_private_key(ec.SECP256R1())
     keys = [
         key_file(workplace / "rsa.pem", rsa.generate_private_key(65537, 2048)),

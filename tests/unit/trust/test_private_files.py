@@ -154,6 +154,7 @@ def left_behind(project: Path) -> list[str]:
 
 
 def test_a_shared_ledger_that_does_not_answer_leaves_no_rows_behind(project: Path) -> None:
+    pytest.importorskip("psycopg", reason="needs the extra `postgres`")
     for _ in range(2):
         done = launched(project, UNITUNE_LEDGER=UNREACHABLE)
         assert 4 == done.returncode, done.stderr
