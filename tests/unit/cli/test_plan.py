@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -271,7 +272,11 @@ def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**guarded_environment, "PYTHONPATH": ":".join(sys.path)},
+        env={
+            **guarded_environment,
+            "PYTHONPATH": ":".join(sys.path),
+            "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],  # without a ledger
+        },
         cwd=file.parent,
         capture_output=True,
         text=True,
