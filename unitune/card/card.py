@@ -127,8 +127,7 @@ def _refuse_changed_files(folder: Path, *, signs: bool) -> None:
         if not mark or mark not in provenance:
             raise UserError(
                 f"{file} was edited or not written by `unitune models card`, and is not "
-                "overwritten. "
-                "Move it away, or choose another folder with -o DIR."
+                "overwritten. Move it away, or choose another folder with -o DIR."
             )
     if (folder / SIGNATURE).exists() and not signs:
         raise UserError(

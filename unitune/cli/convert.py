@@ -118,8 +118,7 @@ def convert(
     if data is None:
         raise UserError(
             "pass a data file: `unitune data convert DATA --to FORMAT`. `unitune data "
-            "convert --list` shows "
-            "the formats."
+            "convert --list` shows the formats."
         )
     check_output(output, Kind.ROWS, [data])
     redaction = _redaction(redact, restore, phone_region, output)

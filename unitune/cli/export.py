@@ -252,8 +252,7 @@ def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> No
     if not names:
         raise UserError(
             f"the job of run {chosen.id} lists no trackers. Pass one: unitune runs track "
-            f"{chosen.id} "
-            f"--to mlflow ({', '.join(TrackerName)})"
+            f"{chosen.id} --to mlflow ({', '.join(TrackerName)})"
         )
     outcomes = track_run(chosen, names)
     if json:

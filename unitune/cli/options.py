@@ -101,8 +101,7 @@ def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
         except ValueError as error:
             raise UserError(
                 f"--price {text!r} is invalid. Write KIND=USD, e.g. training=2.40 or "
-                "hosting=1.70/hour. "
-                f"Kinds: {', '.join(KINDS)}. Units: {', '.join(UNITS)}."
+                f"hosting=1.70/hour. Kinds: {', '.join(KINDS)}. Units: {', '.join(UNITS)}."
             ) from error
     return prices
 

@@ -114,8 +114,7 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
         _refuse_over_budget(
             findings,
             f"Run {record.id} is kept. Continue with `unitune runs resume {record.id}` once "
-            "there is "
-            f"enough money, or end it with `unitune runs cancel {record.id}`.",
+            f"there is enough money, or end it with `unitune runs cancel {record.id}`.",
         )
         return approval.model_copy(update={"estimate": fresh}).model_dump_json()
 

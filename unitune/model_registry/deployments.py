@@ -86,8 +86,7 @@ def mismatches(ledger: Ledger, model: str) -> Iterator[str]:
             yield (
                 f"deployment {record.id} serves {version}, but {points}. Promote that version with "
                 "--deploy, if the vendor can move the deployment, or delete it: unitune "
-                "deployments down "
-                f"{record.id}"
+                f"deployments down {record.id}"
             )
 
 

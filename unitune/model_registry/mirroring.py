@@ -26,8 +26,7 @@ def mirror(ledger: Ledger, model: str) -> None:
         if outcome.problem:
             log.warning(
                 "the registry of %s was not updated with %s: %s. Update it later: unitune "
-                "runs track %s "
-                "--to %s",
+                "runs track %s --to %s",
                 *(outcome.tracker, model, outcome.problem.rstrip("."), record.id, outcome.tracker),
             )
 

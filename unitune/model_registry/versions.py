@@ -248,8 +248,7 @@ def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVer
     if record.model is None:
         raise UserError(
             f"run {record.id} is {record.state} and has no model. Watch it with `unitune runs "
-            "watch "
-            f"{record.id}`, or list others with `unitune runs`"
+            f"watch {record.id}`, or list others with `unitune runs`"
         )
     known = ledger.version_of_run(record.id)
     wanted = name or (known.model if known else ledger.job(record.id).name)

@@ -278,8 +278,7 @@ def _how_to_decide(record: RunRecord) -> str:
     return (
         f"Search {record.backend} for a job with {record.launch_key!r} in its name. If you find "
         f"one, run `unitune runs resume {record.id} --adopt ITS_ID`; otherwise run `unitune "
-        "runs resume "
-        f"{record.id} --resubmit`."
+        f"runs resume {record.id} --resubmit`."
     )
 
 

@@ -131,8 +131,7 @@ def _missing(ledger: Ledger, record: RunRecord) -> UserError:
         return UserError(
             f"run {record.id} cannot continue here, because the files it must upload are on the "
             f"machine {record.host!r}. Run `unitune runs resume {record.id}` there, or cancel "
-            "it with "
-            f"`unitune runs cancel {record.id}` and launch the job file again."
+            f"it with `unitune runs cancel {record.id}` and launch the job file again."
         )
     return UserError(
         f"run {record.id} cannot continue: it must upload its rows, but "

@@ -63,8 +63,7 @@ def swapping_host(backend: str) -> SwapsModel:
         raise Unsupported(
             f"{backend} cannot swap the model of a deployment. Omit --deploy: deploy the new "
             "version (unitune deployments up RUN --ttl 2h), send requests there, and take "
-            "the old one "
-            "down (unitune deployments down DEPLOYMENT)."
+            "the old one down (unitune deployments down DEPLOYMENT)."
         )
     raise Unsupported(f"models of {backend} do not need a deployment. Omit --deploy.")
 

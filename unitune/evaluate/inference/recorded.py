@@ -98,8 +98,7 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
         if not answers:
             raise DataError(
                 f"{path} has no answer to any of the {len(cases)} test cases. Its ids look like "
-                f"{', '.join(list(recorded)[:3])}; those of the cases look like "
-                f"{cases[0].case_id}."
+                f"{', '.join(list(recorded)[:3])}; those of the cases look like {cases[0].case_id}."
             )
         for key in sorted(keys):
             if not any(key in (answer.scores or {}) for answer in answers):

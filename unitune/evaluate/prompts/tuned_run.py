@@ -115,8 +115,7 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
     if (model := chosen.tuned_model) is None:
         raise UserError(
             f"run {chosen.id} is {chosen.state} and has no model. Follow it with `unitune "
-            "runs watch "
-            f"{chosen.id}`, or name another run: unitune runs"
+            f"runs watch {chosen.id}`, or name another run: unitune runs"
         )
     if spec.run is None and (model.backend, model.base) != (job.backend, job.base_model):
         raise Mismatch(
