@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,7 +124,9 @@ def test_an_export_answers_as_the_run_does(
             tmp_path / "o",
             "--json",
         ],
-        cwd=quickstart.folder,  # not guarded: the base's own file is fetched
+        cwd=quickstart.folder,
+        # Not guarded: the base's own file is fetched.
+        env={**os.environ, "XDG_STATE_HOME": str(quickstart.state.parent)},
         check=True,
         capture_output=True,
         text=True,

@@ -22,7 +22,7 @@ from unitune.workspace.filesystem import (
     refuse_strangers,
     replacing,
 )
-from unitune.workspace.home import artifacts, home, make_home, project_id
+from unitune.workspace.home import NAME, artifacts, home, make_home, project_id
 
 FOLDER = "own-files"  # in the state folder
 ENTRY = struct.Struct(">I16s")  # length and hash of a line
@@ -112,8 +112,10 @@ def own_file(path: Path, advice: str) -> Generator[OwnFile]:
 
 def _key(path: Path) -> str:
     """Return the name of a file's record, which a move of its project does not change."""
-    path, project = path.resolve(), artifacts().resolve()
+    path = path.resolve()
     name = os.fsencode(path)
+    # A command on a run may be started in another project.
+    project = next((each for each in path.parents if each.name == NAME), artifacts().resolve())
     if path.is_relative_to(project):
         id_ = "" if project == home().resolve() else project_id(project) or ""
         if not id_ or not _is_copy(project, id_):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import Mismatch, UserError
-from unitune.workspace.home import home
+from unitune.workspace.home import artifact_folder, home
 from unitune.workspace.own_files import FOLDER, own_file
 
 
@@ -98,3 +98,16 @@ def test_a_record_that_a_checkout_brought_is_refused(file: Path, tmp_path: Path)
     record.chmod(0o644)
     with pytest.raises(UserError, match="a clone or a pull may have written it"):
         append(file)
+
+
+def test_a_file_of_a_project_is_known_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command on a run may be started in another project."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        path = artifact_folder("runs") / "rows.jsonl"
+        append(path, b"one\n")
+    first = tmp_path / "one" / ".unitune" / "runs" / "rows.jsonl"
+    assert append(first) == b"one\n"
