@@ -11,10 +11,12 @@ from unitune.errors import Unsupported
 
 
 def rank_and_size() -> tuple[int, int] | None:
-    """Return which of how many processes this is; None where it was started alone.
+    """Return the rank of this process and the number of ranks; None if it was started alone.
 
-    srun's variables become those of torchrun, by which the processes meet. A batch script itself
-    runs once, without SLURM_STEP_NUM_TASKS. Sources: https://slurm.schedmd.com/srun.html and
+    Sets torchrun's variables from those of srun, because torch finds the other processes by them.
+    A batch script itself runs once, without SLURM_STEP_NUM_TASKS.
+
+    Sources: https://slurm.schedmd.com/srun.html and
     https://docs.pytorch.org/docs/stable/elastic/run.html (environment variables).
     """
     given = os.environ
@@ -31,14 +33,16 @@ def rank_and_size() -> tuple[int, int] | None:
 
 
 def join_if_other_rank(backend: str) -> None:
-    """Take part in the training of the first process; return where this is that one, or alone.
+    """Join the training of the first process; return if this is the first or the only one.
 
     Raises:
-        Unsupported: The backend trains in no processes that others start.
+        Unsupported: The backend cannot train in processes started by torchrun or srun.
     """
     own = rank_and_size()
     if own is None or own[0] == 0:
         return
     if not isinstance(joined := registry.backend(backend), TrainsInRanks):
-        raise Unsupported(f"backend {backend!r} needs one process; torchrun or srun began several.")
+        raise Unsupported(
+            f"backend {backend!r} needs a single process, but torchrun or srun started several."
+        )
     joined.join()

@@ -17,7 +17,7 @@ class CommandGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the name of the first command before arguments that name none."""
         is_named = bool(args) and (args[0] in HELP or args[0] in self.commands)
-        is_named |= ctx.resilient_parsing  # a shell completes the name
+        is_named |= ctx.resilient_parsing  # the shell is completing the name
         return super().parse_args(ctx, args if is_named else [next(iter(self.commands)), *args])
 
 

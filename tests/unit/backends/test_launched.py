@@ -108,6 +108,6 @@ def test_only_other_ranks_join(monkeypatch: pytest.MonkeyPatch, rank: str, joins
 def test_other_backends_are_not_launched_by_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     in_slurm(monkeypatch, SLURM_STEP_NUM_TASKS="4")
     with pytest.raises(
-        Unsupported, match="'fake' needs one process; torchrun or srun began several"
+        Unsupported, match="'fake' needs a single process, but torchrun or srun started several"
     ):
         join_if_other_rank("fake")
