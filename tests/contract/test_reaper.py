@@ -223,6 +223,35 @@ def test_a_deployment_that_the_ledger_has_forgotten_is_taken_down_in_time(
 
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
+def test_a_ledger_that_vanishes_while_it_is_read_has_not_forgotten_the_deployment(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = deploy(run, ttl=0.5)
+    there, away = tmp_path / "home", tmp_path / "away"
+    real, reads = Ledger.deployment, [made.id]
+
+    def vanishing(ledger: Ledger, deployment_id: str) -> DeploymentRecord:
+        if reads:
+            reads.pop()
+        elif at_the_vendor(run, made.id):
+            there.rename(away)
+        return real(ledger, deployment_id)
+
+    def put_back() -> None:
+        wait_until(lambda: at_the_vendor(run, made.id) is None)
+        away.rename(there)
+
+    monkeypatch.setattr(Ledger, "deployment", vanishing)
+    monkeypatch.setattr(reaper, "LOOK_SECONDS", 0.1)
+    puts_back = threading.Thread(target=put_back)
+    puts_back.start()
+    reaper.reap(made.id, None)
+    puts_back.join()
+    assert record_of(made).ended is not None
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
 def test_a_reaper_leaves_a_deployment_that_no_ledger_ever_had(run: Run) -> None:
     assert run
     reaper.reap("r261126-000000000000-d1", None)

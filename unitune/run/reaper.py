@@ -185,16 +185,20 @@ class _Task:
 
     def read(self) -> None:
         """Read the record; the first one sets the time of the take-down."""
+        self._require_ledger()
         try:
-            if not self.ledger.exists:
-                raise Unreachable(f"there is no ledger in {self.ledger.folder}.")
             record = self.ledger.deployment(self.id)
         except NotFoundError:
+            self._require_ledger()  # it may have vanished since
             self.forgotten = True
             return
         if self.record is None:
             self.due = clock() + seconds_left(self.ledger.folder, record, self.ledger.now())
         self.record, self.forgotten = record, False
+
+    def _require_ledger(self) -> None:
+        if not self.ledger.exists:
+            raise Unreachable(f"there is no ledger in {self.ledger.folder}.")
 
     def take_down_if_due(self) -> None:
         """Take the deployment down and record that, once it is due."""
