@@ -121,7 +121,7 @@ def in_a_folder(folder: Path) -> Stage:
 def on_a_tiny_model(folder: Path) -> Stage:
     """Create a tiny model to train, and end the workers that train it."""
     import psutil  # noqa: PLC0415 - of the extra `local`, as the rest
-    from tiny_model import save_tiny_model  # noqa: PLC0415 - imports torch
+    from support.tiny_model import save_tiny_model  # noqa: PLC0415 - imports torch
 
     from unitune_local.training import run  # noqa: PLC0415 - each fork would import torch
 

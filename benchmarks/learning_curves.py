@@ -24,8 +24,8 @@ import ladders
 import numpy as np
 
 from unitune import Job, learning_curve
-from unitune.evaluate.statistics import learning_curve as statistics
-from unitune.evaluate.statistics.learning_curve import FittedCurve, Form, Laws, Range
+from unitune.curve import fit as statistics
+from unitune.curve.fit import FittedCurve, Form, Laws, Range
 from unitune.scorers.formulas import Sums, mean_of
 
 SIZES = (37, 75, 150, 300)

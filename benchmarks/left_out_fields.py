@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from sparse_vendors import BATCHED, STAGES
+from support.sparse_vendors import BATCHED, STAGES
 
 from unitune.testing.omissions import Omissions
 

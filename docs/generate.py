@@ -23,11 +23,11 @@ from pydantic import BaseModel
 import unitune
 from unitune import errors
 from unitune.backends import registry
-from unitune.cli.main import app
 from unitune.decision.rules import RULES
+from unitune.documents import Spec
 from unitune.job.job import Job
+from unitune.main import app
 from unitune.scorers import ENTRIES
-from unitune.security.spec import Spec
 
 DOCS = Path(__file__).parent
 PART = re.compile(
@@ -106,7 +106,7 @@ def scorers() -> str:
 
 
 def model_families() -> str:
-    """Return the test results of each model family, as tests/model_families.py measured them."""
+    """Return the results of each model family from tests/support/model_families.py."""
     path = DOCS / "reference" / "model-families.json"
     table: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
     columns = ("plan", "train", "resume", "peft", "merge", "serve", "gguf")

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import warm
-from heavy import is_heavy
 from hypothesis import HealthCheck, settings
+from support import warm
+from support.heavy import is_heavy
 
 GUARD = Path(__file__).parent / "guard"
 sys.path.insert(0, str(GUARD))
@@ -190,7 +190,7 @@ def default_model() -> Path:
 @pytest.fixture(scope="session")
 def tiny_default(tmp_path_factory: pytest.TempPathFactory, default_model: Path) -> Path:
     """Return a model cache in which a tiny model stands for that of README and documentation."""
-    from tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra
+    from support.tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra
 
     return save_tiny_default(tmp_path_factory.mktemp("cache"), default_model)
 
@@ -212,7 +212,7 @@ def quickstart(
         text=True,
         check=False,
     )
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     listed = subprocess.run(
         [sys.executable, "-m", "unitune", "runs", "--json"],
         cwd=folder,

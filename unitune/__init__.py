@@ -14,8 +14,8 @@ inside a running event loop, as in a notebook.
 
 from unitune import _shown
 from unitune._lazy import lazy
+from unitune._version import __version__ as __version__
 
-__version__ = "0.1.0"
 __getattr__, __all__ = lazy(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -32,8 +32,8 @@ from .errors import (
 from .evaluate.compare import compare as compare
 from .evaluate.diff import ComparisonDiff as ComparisonDiff, diff as diff
 from .evaluate.history import comparisons as comparisons, find_comparison as find_comparison
-from .evaluate.learning_curve import learning_curve as learning_curve
-from .evaluate.learning_curve_document import LearningCurve as LearningCurve
+from .curve.measuring import learning_curve as learning_curve
+from .curve.documents import LearningCurve as LearningCurve
 from .evaluate.readiness import check as check
 from .evaluate.results import Comparison as Comparison
 from .findings import Finding as Finding

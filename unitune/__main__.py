@@ -1,5 +1,5 @@
 """Run the command `unitune` as ``python -m unitune``."""
 
-from unitune.cli.main import main
+from unitune.main import main
 
 main()

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, JsonValue
 from pydantic.dataclasses import dataclass
 
 from unitune.data.example import Message
+from unitune.documents import Frozen
 from unitune.errors import BackendError, UnituneError
 from unitune.security.json_fields import whole_text
-from unitune.security.spec import Frozen
 
 # Tool calls in OpenAI's form; `function_call` makes one
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]

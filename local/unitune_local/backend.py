@@ -24,9 +24,9 @@ from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Sta
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, LockTimeout
+from unitune.files.filesystem import private_folder, replacing
 from unitune.job.job import Job
 from unitune.models import Start, TunedModel
-from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.options import ChatFormat

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import JsonValue
 
 from unitune.data.example import Example, digest
+from unitune.documents import Closed
 from unitune.errors import BackendError, Mismatch
 from unitune.scorers import RewardSpec
 from unitune.scorers.interface import Score, Scorer, Setting, Unscorable
 from unitune.scorers.labels import labels_of
 from unitune.scorers.rewards import HttpGrader, RewardFunction, grade, read_scores
 from unitune.security.json_fields import Fields
-from unitune.security.spec import Closed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

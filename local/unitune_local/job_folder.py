@@ -30,9 +30,9 @@ from typing import Literal, NamedTuple
 from pydantic import JsonValue, TypeAdapter
 
 from unitune.backends.protocol import Event
+from unitune.documents import Closed
+from unitune.files.filesystem import replacing
 from unitune.models import TunedModel
-from unitune.security.spec import Closed
-from unitune.workspace.filesystem import replacing
 
 EVENT = TypeAdapter(Event)
 # In the folder of the checkpoints; see `unitune_local.objectives.reference`

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue
 
+from unitune.documents import Closed, Spec
 from unitune.job.job import Auto, Job
-from unitune.security.spec import Closed, Spec
 
 
 class LocalOptions(Spec):

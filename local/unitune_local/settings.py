@@ -17,9 +17,9 @@ from pydantic import BaseModel, Field, field_validator
 from unitune.backends.launched import rank_and_size
 from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
+from unitune.documents import Closed, Frozen
 from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
-from unitune.security.spec import Closed, Frozen
 from unitune_local import machine
 from unitune_local.options import ChatFormat, LocalOptions
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from unitune.security.spec import Closed
+from unitune.documents import Closed
 from unitune_local.grading import Grading
 from unitune_local.settings import Settings
 

@@ -24,11 +24,11 @@ from unitune.backends.capabilities import JobDescription, JobPage
 from unitune.backends.kit.api import multipart
 from unitune.backends.kit.hosted import content_name, explicit, wait_for_file, without_none
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
+from unitune.documents import Spec
 from unitune.errors import BackendError, JobError, Unsupported
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune.security.spec import Spec
 from unitune.workspace.progress import counted_file
 from unitune_providers.fireworks_deployments import FireworksDeployments
 

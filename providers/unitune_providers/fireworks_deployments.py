@@ -25,10 +25,10 @@ from unitune.backends.kit.api import Api, Query, ResourceApi, by_token
 from unitune.backends.kit.hosted import HostedBackend, Options, create_named, required
 from unitune.backends.options import validated
 from unitune.backends.retry import retry_read
+from unitune.documents import Spec
 from unitune.errors import CONFLICT, BackendError, Unsupported
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune.security.spec import Spec
 
 HOT_RELOAD = "enableHotReloadLatestAddon"
 READY = "READY"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_rows import chat_rows
+from support.chat_rows import chat_rows
 
 from unitune.data.files import Files
 from unitune.data.quality.look import look_at
@@ -96,9 +96,9 @@ def test_rows_do_no_more_than_be_read_and_never_widen_the_page(open_page: Open, 
         page = open_page(odd, viewport=SIZES[size])
         assert not page.evaluate("window.hit")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
-        assert [] == page.complaints
-        assert ["check.html"] == [
-            url.rsplit("/", 1)[-1] for url in page.requests if not url.startswith("data:")
+        assert page.complaints == []
+        assert [url.rsplit("/", 1)[-1] for url in page.requests if not url.startswith("data:")] == [
+            "check.html"
         ]
 
 
@@ -112,4 +112,4 @@ def test_axe_finds_no_fault(open_page: Open, scheme: str, size: str) -> None:
     page.locator(".issues input").first.check()
     violations = axe.Axe().run(page).response["violations"]
 
-    assert [] == [(each["id"], each["nodes"][0]["html"]) for each in violations]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []

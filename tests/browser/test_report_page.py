@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_comparison import gated, infested, measured, sample_comparison
+from support.sample_comparison import gated, infested, measured, sample_comparison
 
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
@@ -84,10 +84,10 @@ def visible_groups(page: Any) -> list[str]:
 def test_the_page_asks_for_nothing_and_complains_of_nothing(open_page: Open) -> None:
     page = open_page(whole_comparison())
 
-    assert ["report.html"] == [
-        url.rsplit("/", 1)[-1] for url in page.asked if not url.startswith("data:")
+    assert [url.rsplit("/", 1)[-1] for url in page.asked if not url.startswith("data:")] == [
+        "report.html"
     ]
-    assert [] == page.complaints
+    assert page.complaints == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
@@ -109,8 +109,8 @@ def test_headings_begin_with_one_h1_and_skip_no_level(open_page: Open) -> None:
         "[...document.querySelectorAll('h1,h2,h3,h4')].map((heading) => +heading.tagName[1])"
     )
 
-    assert 1 == levels[0]
-    assert 1 == levels.count(1)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
@@ -122,7 +122,7 @@ def test_every_text_has_the_contrast_of_wcag_aa(open_page: Open, scheme: str) ->
     contrasts = page.evaluate(CONTRASTS)
 
     assert len(contrasts) > 500
-    assert [] == [found for found in contrasts if found["ratio"] < 4.5]
+    assert [found for found in contrasts if found["ratio"] < 4.5] == []
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
@@ -141,7 +141,7 @@ def test_the_paper_follows_the_readers_colour_scheme(
 def test_without_javascript_verdict_and_cases_can_be_read_and_reached(open_page: Open) -> None:
     page = open_page(whole_comparison(), java_script_enabled=False)
 
-    assert "The tuned model is better than the best prompt" == page.locator("h1").inner_text()
+    assert page.locator("h1").inner_text() == "The tuned model is better than the best prompt"
     assert page.locator("#gained tbody tr").first.is_visible()
     assert not page.locator(".find").is_visible()
     page.locator('.filter a[href="#lost"]').click()
@@ -161,12 +161,12 @@ def test_a_filter_leaves_only_its_group_and_all_brings_the_rest_back(open_page: 
     page = open_page(whole_comparison())
 
     page.locator('.filter a[href="#both-wrong"]').click()
-    assert ["both-wrong"] == visible_groups(page)
+    assert visible_groups(page) == ["both-wrong"]
     assert page.locator("#both-wrong tbody tr").first.is_visible()
-    assert "true" == page.locator('.filter a[href="#both-wrong"]').get_attribute("aria-current")
+    assert page.locator('.filter a[href="#both-wrong"]').get_attribute("aria-current") == "true"
 
     page.locator('.filter a[href="#cases"]').click()
-    assert ["gained", "lost", "both-wrong", "both-right"] == visible_groups(page)
+    assert visible_groups(page) == ["gained", "lost", "both-wrong", "both-right"]
 
 
 @pytest.mark.parametrize(("mark", "count"), [("error", 3), ("required", 4)])
@@ -191,7 +191,7 @@ def test_searching_within_a_filter_counts_only_what_it_leaves(open_page: Open) -
     page.locator('.filter a[href="#only-required"]').click()
     page.locator(".find input").fill("{")
 
-    assert "4 found" == page.locator(".find output").inner_text()
+    assert page.locator(".find output").inner_text() == "4 found"
 
 
 def test_an_address_can_name_a_filter(open_page: Open) -> None:
@@ -199,7 +199,7 @@ def test_an_address_can_name_a_filter(open_page: Open) -> None:
     page.goto(f"{page.url}#lost")
     page.reload()
 
-    assert ["lost"] == visible_groups(page)
+    assert visible_groups(page) == ["lost"]
 
 
 def test_without_javascript_an_address_shows_errors_alone(open_page: Open) -> None:
@@ -209,7 +209,7 @@ def test_without_javascript_an_address_shows_errors_alone(open_page: Open) -> No
     page.locator('.filter a[href="#only-error"]').click()
 
     assert 10 <= before < 10 + 3 + 4 + 1
-    assert 3 > page.locator("#gained tbody tr:visible").count()
+    assert page.locator("#gained tbody tr:visible").count() < 3
     assert page.locator("#only-error").is_visible()
 
 
@@ -223,7 +223,7 @@ def test_axe_finds_no_fault(open_page: Open, scheme: str, size: Any) -> None:
 
     found = axe.Axe().run(page).response
 
-    assert [] == [(fault["id"], fault["impact"]) for fault in found["violations"]]
+    assert [(fault["id"], fault["impact"]) for fault in found["violations"]] == []
     assert len(found["passes"]) > 30
 
 
@@ -234,8 +234,8 @@ def test_searching_leaves_the_cases_that_hold_the_words_and_counts_them(open_pag
 
     page.locator(".find input").fill(wanted.upper())
 
-    assert "1 found" == page.locator(".find output").inner_text()
-    assert 1 == page.locator("#cases ~ .group tbody tr:visible").count()
+    assert page.locator(".find output").inner_text() == "1 found"
+    assert page.locator("#cases ~ .group tbody tr:visible").count() == 1
 
 
 def test_a_folded_text_opens_from_the_keyboard(open_page: Open) -> None:
@@ -246,7 +246,7 @@ def test_a_folded_text_opens_from_the_keyboard(open_page: Open) -> None:
     page.keyboard.press("Enter")
 
     assert text.locator(".text").is_visible()
-    assert 300 == text.locator(".text").inner_text().count("wobble")
+    assert text.locator(".text").inner_text().count("wobble") == 300
 
 
 def test_keyboard_focus_can_be_seen(open_page: Open) -> None:
@@ -254,16 +254,16 @@ def test_keyboard_focus_can_be_seen(open_page: Open) -> None:
 
     page.keyboard.press("Tab")
 
-    assert "solid" == page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
 def test_script_in_any_text_is_inert(open_page: Open) -> None:
     page = open_page(infested(whole_comparison(), HOSTILE))
 
     assert page.evaluate("window.hit === undefined")
-    assert 0 == page.locator("img").count()
-    assert 1 == page.locator("script").count()
-    assert [] == page.complaints
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 1
+    assert page.complaints == []
 
 
 def test_only_our_own_script_may_run(open_page: Open) -> None:
@@ -282,5 +282,5 @@ def test_right_to_left_text_stands_on_the_right(open_page: Open) -> None:
     page = open_page(sample_comparison(texts={"question": "متى تصل الطاولة؟"}))
     direction = "(text) => getComputedStyle(text).direction"
 
-    assert "rtl" == page.locator("#gained th .text").first.evaluate(direction)
-    assert "ltr" == page.locator("#gained td .text").first.evaluate(direction)
+    assert page.locator("#gained th .text").first.evaluate(direction) == "rtl"
+    assert page.locator("#gained td .text").first.evaluate(direction) == "ltr"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
+from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.notes import read_notes
@@ -117,9 +117,9 @@ def enter(browser: Any, site: Site) -> Iterator[Open]:
 
 def test_the_printed_address_leads_to_the_runs_and_leaves_no_token(enter: Open, site: Site) -> None:
     page = enter()
-    assert f"{site.address}/runs" == page.url
-    assert "Runs" == page.locator("h1").inner_text()
-    assert [] == page.complaints
+    assert page.url == f"{site.address}/runs"
+    assert page.locator("h1").inner_text() == "Runs"
+    assert page.complaints == []
 
 
 @pytest.mark.parametrize(("scheme", "size"), LOOKS)
@@ -138,7 +138,7 @@ def test_axe_finds_no_fault_and_no_page_scrolls_sideways(
         assert len(found["passes"]) > 15
         if page.evaluate("document.documentElement.scrollWidth") > size["width"]:
             faults.append((path, "scrolls sideways"))
-    assert [] == faults
+    assert faults == []
 
 
 def line(page: Any) -> str:
@@ -157,7 +157,7 @@ def test_the_curve_of_a_run_that_goes_on_moves_in_place(enter: Open, site: Site)
         lines.add(line(page))
     assert len(lines) >= 4
     assert page.locator("pre").is_visible()
-    assert [] == page.complaints
+    assert page.complaints == []
 
 
 def test_without_javascript_all_can_be_read_and_a_live_page_loads_itself_anew(
@@ -180,10 +180,10 @@ def test_without_javascript_cases_are_filtered_and_a_note_is_written(
     page.goto("/comparisons")
     page.locator("tbody a").first.click()
     page.locator(".filter a", has_text="Lost").click()
-    assert 4 == page.locator("article").count()
+    assert page.locator("article").count() == 4
     page.locator("select").select_option("language = de")
     page.locator(".search button").click()
-    assert 3 == page.locator("article").count()
+    assert page.locator("article").count() == 3
 
     card = page.locator("article").nth(1)
     card.locator("summary", has_text="Add a note").click()
@@ -191,9 +191,9 @@ def test_without_javascript_cases_are_filtered_and_a_note_is_written(
     card.locator("button").click()
 
     assert "show=lost" in page.url
-    assert "Note the label is wrong" == page.locator("article:target .remark").inner_text()
+    assert page.locator("article:target .remark").inner_text() == "Note the label is wrong"
     notes = read_notes(history_folder(site.sample.comparison.id or ""))
-    assert ["the label is wrong"] == list(notes.values())
+    assert list(notes.values()) == ["the label is wrong"]
 
 
 def test_the_report_opens_with_its_own_style_and_filters(enter: Open, site: Site) -> None:
@@ -201,9 +201,9 @@ def test_the_report_opens_with_its_own_style_and_filters(enter: Open, site: Site
     page.goto(f"/comparisons/{site.sample.comparison.id}")
     page.locator("a", has_text="The full report").click()
     page.locator('.filter a[href="#lost"]').click()
-    assert "true" == page.locator('.filter a[href="#lost"]').get_attribute("aria-current")
+    assert page.locator('.filter a[href="#lost"]').get_attribute("aria-current") == "true"
     assert not page.locator("#gained").is_visible()
-    assert [] == page.complaints
+    assert page.complaints == []
 
 
 def test_a_file_that_leads_to_the_address_enters(

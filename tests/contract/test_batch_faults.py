@@ -101,7 +101,7 @@ def test_a_create_call_that_something_spoils_makes_one_batch(
     sent = len(played.server.received("POST", CREATE))
     assert (2 if fault is Fault.RATE_LIMITED else 1) == sent
     assert [f"c{n}" for n in range(CASES)] == sorted(row["case"] for row in rows_of(tmp_path))
-    assert [] == [line for line in told if "twice" in line]
+    assert [line for line in told if "twice" in line] == []
 
 
 def test_a_create_call_that_was_sent_twice_is_told_and_its_double_cancelled(
@@ -110,9 +110,9 @@ def test_a_create_call_that_was_sent_twice_is_told_and_its_double_cancelled(
     told: list[str] = []
     played.server.inject_fault(Fault.TWICE, "POST", CREATE)
     compared(played, tmp_path, told)
-    assert CASES == len(rows_of(tmp_path))
-    assert 1 == sum("one call was sent twice" in line for line in told), told
-    assert 2 == len(batches(played))
+    assert len(rows_of(tmp_path)) == CASES
+    assert sum("one call was sent twice" in line for line in told) == 1, told
+    assert len(batches(played)) == 2
 
 
 def changing(server: Server, change: Callable[[Lines], Lines], times: int = 99) -> None:
@@ -146,7 +146,7 @@ def test_results_in_any_order_and_number_answer_each_question_once(
 ) -> None:
     changing(played.server, change)
     found = compared(played, tmp_path, [])
-    assert {0} == {one.errors for one in found.contenders}
+    assert {one.errors for one in found.contenders} == {0}
     assert [f"c{n}" for n in range(CASES)] == sorted(row["case"] for row in rows_of(tmp_path))
 
 
@@ -155,8 +155,8 @@ def test_results_that_were_cut_between_two_lines_are_fetched_again(
 ) -> None:
     changing(played.server, lambda lines: lines[:2], times=2)
     found = compared(played, tmp_path, [])
-    assert {0} == {one.errors for one in found.contenders}
-    assert CASES == len(rows_of(tmp_path))
+    assert {one.errors for one in found.contenders} == {0}
+    assert len(rows_of(tmp_path)) == CASES
 
 
 def test_answers_that_never_come_are_errors_of_their_questions_alone(
@@ -164,13 +164,13 @@ def test_answers_that_never_come_are_errors_of_their_questions_alone(
 ) -> None:
     changing(played.server, lambda lines: lines[1:])
     found = compared(played, tmp_path, [])
-    assert [0, 1] == sorted(one.errors for one in found.contenders)
+    assert sorted(one.errors for one in found.contenders) == [0, 1]
     (lost,) = [row["error"] for row in rows_of(tmp_path) if row.get("error")]
     assert "without an answer to this request" in lost
     played.server.change = None
     compared(played, tmp_path, [])
-    assert [CASES, 1] == [
+    assert [
         len(line["cases"])
         for line in map(json.loads, (tmp_path / "out" / "batches.jsonl").read_text().splitlines())
         if "cases" in line
-    ], "only the lost one is asked again"
+    ] == [CASES, 1], "only the lost one is asked again"

@@ -19,12 +19,12 @@ import pytest
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from served import at_the_vendor, trained, wait_until
+from support.served import at_the_vendor, trained, wait_until
+from support.warm import WARM_SUBPROCESS
 from vendors.serving import ServedVendor, serve_vendor
-from warm import WARM_SUBPROCESS
 
+from unitune import main as cli
 from unitune.backends import exactly_once, registry
-from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.job.job import Data, Evaluate
@@ -82,16 +82,16 @@ def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) ->
     with pytest.raises(UserError, match=f"unitune deployments up {run.id} --ttl 2h"):
         requested(run)
     made = deploy(run, options=options(run)).wait()
-    assert ("ready", True) == (made.state, made.stands)
+    assert (made.state, made.stands) == ("ready", True)
     assert made.tuned_model == requested(run) != run.tuned_model
-    assert [made.id] == [one.id for one in deployments(standing=True)]
+    assert [one.id for one in deployments(standing=True)] == [made.id]
     assert made.id == find_deployment(run.id).id
 
     find_deployment(made.id).take_down()
 
     assert at_the_vendor(run, made.id) is None
-    assert [] == deployments(standing=True)
-    assert ["gone"] == [one.state for one in deployments()]
+    assert deployments(standing=True) == []
+    assert [one.state for one in deployments()] == ["gone"]
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -100,7 +100,7 @@ def test_the_runs_model_is_asked_while_its_deployment_stands(run: Run) -> None:
     with pytest.raises(UserError, match=none_ready):
         run.model.ask("7?")
     with deploy(run, ttl="30m", options=options(run)) as made:
-        assert "ready" == made.state
+        assert made.state == "ready"
         assert run.model.ask("7?")
         assert asyncio.run(run.model.reply("7?")).text
     assert at_the_vendor(run, made.id) is None
@@ -115,14 +115,14 @@ def test_a_time_that_is_none_deploys_nothing(run: Run, vendor: ServedVendor) -> 
     for ttl in times:
         with pytest.raises(UserError, match="write a time such as 30m, 2h or 1d"):
             deploy(run, ttl=ttl)
-    assert [] == vendor.server.received("POST", DEPLOY[run.backend_name])
+    assert vendor.server.received("POST", DEPLOY[run.backend_name]) == []
 
 
 @pytest.mark.usefixtures("no_reaper")
 def test_training_and_comparing_deploy_nothing(run: Run, vendor: ServedVendor) -> None:
     with pytest.raises(UserError):
         requested(run)
-    assert [] == vendor.server.received("POST", DEPLOY[run.backend_name])
+    assert vendor.server.received("POST", DEPLOY[run.backend_name]) == []
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -136,16 +136,16 @@ def test_what_it_has_cost_is_price_times_time(run: Run) -> None:
             | {"usd_per_hour": Decimal("1.70"), "created": time.time() - 5400}
         )
     )
-    assert 2.55 == float(find_deployment(made.id).usd_spent or 0)
+    assert float(find_deployment(made.id).usd_spent or 0) == 2.55
     made = find_deployment(made.id).take_down()
-    assert 2.55 == float(made.usd_spent or 0)
+    assert float(made.usd_spent or 0) == 2.55
 
 
 @pytest.mark.usefixtures("no_reaper")
 def test_every_look_takes_down_what_is_overdue(run: Run) -> None:
     made = deploy(run, ttl=0.01, options=options(run))
     time.sleep(0.02)
-    assert [] == deployments(standing=True)
+    assert deployments(standing=True) == []
     assert at_the_vendor(run, made.id) is None
 
 
@@ -154,7 +154,7 @@ def test_a_refused_deployment_does_not_stand(run: Run) -> None:
     with pytest.raises(JobError):
         deploy(run, options={"no-such-option": "1"})
     (one,) = deployments()
-    assert ("failed", False) == (one.state, one.stands)
+    assert (one.state, one.stands) == ("failed", False)
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -167,7 +167,7 @@ def test_a_deployment_that_is_refused_half_way_leaves_nothing(
     vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
-    assert [] == deployments(standing=True)
+    assert deployments(standing=True) == []
     assert [None] * len(deployments()) == [at_the_vendor(run, one.id) for one in deployments()]
 
 
@@ -190,7 +190,7 @@ def test_what_a_refused_deployment_left_and_cannot_be_removed_is_listed(
 def test_a_block_brings_a_model_up_by_the_options_that_it_is_given(run: Run) -> None:
     with standing(run, 3600, options=options(run)):
         assert run.tuned_model != requested(run)
-    assert [] == deployments(standing=True)
+    assert deployments(standing=True) == []
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -214,8 +214,8 @@ def test_compare_hands_its_options_to_the_deployment(
         cli.main()
     printed = capsys.readouterr()
     contenders = json.loads(printed.out)["contenders"]
-    assert {0} == {one["errors"] for one in contenders}, printed.err
-    assert [] == deployments(standing=True)
+    assert {one["errors"] for one in contenders} == {0}, printed.err
+    assert deployments(standing=True) == []
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -239,7 +239,7 @@ def test_compare_deploys_each_run_that_needs_it_once(run: Run, tmp_path: Path) -
         }
     )
     compare(job, deploy_seconds=3600, deploy_options=options(run), allow_unpriced=True)
-    assert [] == deployments(standing=True)
+    assert deployments(standing=True) == []
     assert sorted([run.id, other.id]) == sorted(str(each.run_id) for each in deployments())
 
 
@@ -250,7 +250,7 @@ def test_a_create_call_without_a_clear_response_is_sent_again_under_the_same_nam
 ) -> None:
     vendor.server.inject_fault(fault, "POST", DEPLOY[run.backend_name])
     made = deploy(run, options=options(run)).wait()
-    assert [made.id] == [one.id for one in deployments(standing=True)]
+    assert [one.id for one in deployments(standing=True)] == [made.id]
     made.take_down()
     assert at_the_vendor(run, made.id) is None
 
@@ -264,7 +264,7 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     (one,) = deployments(standing=True)
-    assert ("planned", True) == (one.state, at_the_vendor(run, one.id) is not None)
+    assert (one.state, at_the_vendor(run, one.id) is not None) == ("planned", True)
     one.take_down()
     assert at_the_vendor(run, one.id) is None
 
@@ -277,7 +277,7 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
             lost.take_down()
     offer = registry.offer(run.backend_name).model_copy(update={"settle_seconds": 0})
     monkeypatch.setattr(registry, "offer", lambda _: offer)
-    assert "gone" == lost.take_down().state
+    assert lost.take_down().state == "gone"
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -295,14 +295,14 @@ def test_deploy_continues_where_it_was_killed(
         with pytest.raises(KeyboardInterrupt):
             deploy(run, options=options(run))
     (begun,) = deployments(standing=True)
-    assert "planned" == begun.state
+    assert begun.state == "planned"
 
     made = deploy(run, options=options(run)).wait()
 
     assert (begun.id, begun.until) == (made.id, made.until)
-    assert [made.id] == [one.id for one in deployments()]
+    assert [one.id for one in deployments()] == [made.id]
     assert made.id == deploy(run, options=options(run)).id, "one that is ready is continued, too"
-    assert 1 == len(vendor.server.received("POST", DEPLOY[run.backend_name]))
+    assert len(vendor.server.received("POST", DEPLOY[run.backend_name])) == 1
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -311,9 +311,10 @@ def test_a_deployment_that_is_gone_is_not_continued(run: Run) -> None:
     ref = Ledger(home()).deployment(first.id).ref
     deploying.host_of(run.backend_name).undeploy(str(ref))  # behind unitune's back
     second = deploy(run, options=options(run)).wait()
-    assert [(first.id, "gone"), (second.id, "ready")] == sorted(
-        (one.id, one.state) for one in deployments()
-    )
+    assert sorted((one.id, one.state) for one in deployments()) == [
+        (first.id, "gone"),
+        (second.id, "ready"),
+    ]
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -323,7 +324,7 @@ def test_a_deployment_that_ends_with_its_process_is_not_continued(run: Run) -> N
         reaper.leave_reaper(home(), of_block.id, 3600, this_process().text)
         of_user = deploy(run, options=options(run))
         assert of_block.id != of_user.id
-    assert [of_user.id] == [one.id for one in deployments(standing=True)]
+    assert [one.id for one in deployments(standing=True)] == [of_user.id]
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -340,8 +341,8 @@ def test_undeploy_takes_down_all_that_a_run_has_up(
         cli.main()
     assert ended.value.code in (None, 0)
     printed = capsys.readouterr().out
-    assert [True, True, False] == [f"{one.id} is gone" in printed for one in made]
-    assert [None] * 3 == [at_the_vendor(run, one.id) for one in made]
+    assert [f"{one.id} is gone" in printed for one in made] == [True, True, False]
+    assert [at_the_vendor(run, one.id) for one in made] == [None] * 3
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -362,9 +363,9 @@ def test_undeploy_takes_down_the_others_where_one_is_refused(
     monkeypatch.setattr(sys, "argv", ["unitune", "deployments", "down", run.id])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert 4 == ended.value.code
+    assert ended.value.code == 4
     assert "the vendor says no" in capsys.readouterr().err
-    assert [second.id] == [one.id for one in deployments(standing=True)]
+    assert [one.id for one in deployments(standing=True)] == [second.id]
     assert first.id
 
 
@@ -404,7 +405,7 @@ def test_after_a_killed_evaluation_its_deployment_is_taken_down(run: Run) -> Non
         [sys.executable, "-c", HELD, run.id], stdout=subprocess.PIPE, text=True
     )
     assert evaluation.stdout is not None
-    assert "up" == evaluation.stdout.readline().strip()
+    assert evaluation.stdout.readline().strip() == "up"
     (standing_one,) = deployments(standing=True)
     evaluation.send_signal(signal.SIGKILL)
     evaluation.communicate()
@@ -418,7 +419,7 @@ def test_the_reaper_goes_on_while_the_vendor_fails(
     no_reaper: list[str],
 ) -> None:
     made = deploy(run, ttl=0.01, options=options(run))
-    assert [made.id] == no_reaper
+    assert no_reaper == [made.id]
     monkeypatch.setattr(reaper, "TRY_AGAIN_SECONDS", 0.01)
     for method in ("DELETE", "PATCH"):
         vendor.server.inject_fault(Fault.EXPIRED_KEY, method, "")
@@ -439,7 +440,7 @@ def test_a_block_leaves_what_stood(run: Run) -> None:
 def test_a_block_takes_down_what_it_brought_up(run: Run) -> None:
     with standing(run, 3600):
         assert run.tuned_model != requested(run)
-    assert [] == deployments(standing=True)
+    assert deployments(standing=True) == []
 
 
 def test_an_unknown_deployment_is_said_to_be_so(vendor: ServedVendor) -> None:

@@ -88,8 +88,8 @@ class TestFireworks(BackendContract):
         account = server.vendor
         assert isinstance(account, vendor.FireworksVendor)
         jobs = dict(account.jobs)
-        assert Decimal("1.37") == backend.quote(launch)
-        assert vendor.BASE == server.received("POST", ":estimateCost$")[-1].json["baseModel"]
+        assert backend.quote(launch) == Decimal("1.37")
+        assert server.received("POST", ":estimateCost$")[-1].json["baseModel"] == vendor.BASE
         assert jobs == account.jobs
 
     @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ class TestFireworks(BackendContract):
         job_id = registry.backend("fireworks").submit(self.launch(tmp_path))
         told = [event for status in self.follow(job_id) for event in status.events]
         texts = [str(event.data["text"]) for event in told if event.key.startswith("estimated")]
-        assert ["fireworks estimates the cost of the job at $1.37"] == texts
+        assert texts == ["fireworks estimates the cost of the job at $1.37"]
 
 
 def test_validation_rows_are_sent_only_where_the_create_call_has_a_place(
@@ -162,4 +162,4 @@ def test_validation_rows_are_sent_only_where_the_create_call_has_a_place(
             account.files.clear()
             launch(job)
             sent[method] = sorted(file.rows for file in account.files.values())
-    assert {"dpo": [20], "sft": [4, 20]} == sent
+    assert sent == {"dpo": [20], "sft": [4, 20]}

@@ -82,8 +82,8 @@ def test_rows_and_settings_come_back_as_they_were_handed_over(old: Run, tmp_path
     job = Job.load(tmp_path / "moved" / "unitune.yaml")
     assert job == found.job
     assert (old.backend_name, "sft", 2) == (job.backend, job.method, job.tuning.epochs)
-    assert [OLD_MODEL, "tuned"] == [spec.name for spec in job.evaluate.contenders]
-    assert [Recorded, Tuned] == [type(spec) for spec in job.evaluate.contenders]
+    assert [spec.name for spec in job.evaluate.contenders] == [OLD_MODEL, "tuned"]
+    assert [type(spec) for spec in job.evaluate.contenders] == [Recorded, Tuned]
     assert old.model is not None
     assert found.model is not None
     assert old.model.name == found.model.name
@@ -141,9 +141,9 @@ def test_old_answers_are_kept_and_only_missing_ones_are_asked_again(
     failures = record_answers(model, cases, file)
     assert len(cases) - len(failures) == len(read_answers(file)) < len(cases)
     asked = len(vendor.server.received("POST", questions))
-    assert [] == record_answers(model, cases, file)
+    assert record_answers(model, cases, file) == []
 
-    assert {"old"} == set(read_answers(file).values())
+    assert set(read_answers(file).values()) == {"old"}
     assert {case.case_id for case in cases} == set(read_answers(file))
     assert asked + len(failures) == len(vendor.server.received("POST", questions))
 
@@ -158,7 +158,7 @@ def test_a_rate_limit_is_waited_for_and_loses_no_old_answer(
     questions = r"/chat/completions$|:generateContent$"
     vendor.server.inject_fault(Fault.RATE_LIMITED, "POST", questions, times=2)
 
-    assert [] == record_answers(model, cases, tmp_path / ANSWERS)
+    assert record_answers(model, cases, tmp_path / ANSWERS) == []
     assert len(cases) == len(read_answers(tmp_path / ANSWERS))
 
 

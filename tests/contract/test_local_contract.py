@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `local`")
 
-from tiny_model import save_tiny_model
-from warm import WARM_SUBPROCESS
+from support.tiny_model import save_tiny_model
+from support.warm import WARM_SUBPROCESS
 
 from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract

@@ -134,7 +134,7 @@ def written(folder: Path) -> Iterator[tuple[str, bytes]]:
 def test_a_planted_key_is_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="unitune")
     run = live(scene)
-    assert {State.SUCCEEDED, State.FAILED} == {one.state for one in runs()}
+    assert {one.state for one in runs()} == {State.SUCCEEDED, State.FAILED}
     assert len(scene.told) >= 6
     assert any("***" in text or "Incorrect key" in text for text in scene.told)
 
@@ -152,4 +152,4 @@ def test_a_planted_key_is_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture
     assert any(name.startswith(str(run.folder)) for name in places)
     secret = SECRETS[scene.name].encode()
     forms = (secret, base64.b64encode(secret))
-    assert [] == [name for name, content in places.items() for form in forms if form in content]
+    assert [name for name, content in places.items() for form in forms if form in content] == []

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("fsspec", reason="needs the extra `ray`")
 
-from tiny_model import save_tiny_model, write_rows
+from support.tiny_model import save_tiny_model, write_rows
 from vendors.ray import ray_setup
 
 from unitune.backends.protocol import Backend

@@ -21,9 +21,9 @@ import pytest
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from crash.postgres import STORES, a_store, the_server
-from served import at_the_vendor, trained, wait_until
+from support.served import at_the_vendor, trained, wait_until
+from support.warm import WARM_SUBPROCESS, warm_run
 from vendors.serving import ServedVendor, serve_vendor
-from warm import WARM_SUBPROCESS, warm_run
 
 from unitune.errors import LockTimeout, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
@@ -112,7 +112,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     done = warm_run(
         [sys.executable, "-m", "unitune", *arguments], env={**os.environ, "COLUMNS": "200"}
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
@@ -134,14 +134,14 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
     assert not (tmp_path / "home").exists()
     (tmp_path / "away").rename(tmp_path / "home")
     assert at_the_vendor(run, made.id)
-    assert 0 == watching.wait(30)
+    assert watching.wait(30) == 0
     assert at_the_vendor(run, made.id) is None
     ended = record_of(made).ended
     assert ended is not None
     assert made.until <= datetime.fromtimestamp(ended, UTC)
     log = reaper.log_file(tmp_path / "home", made.id)
     assert "there is no ledger in" in log.read_text(encoding="utf-8")
-    assert 0o600 == stat.S_IMODE(log.stat().st_mode)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
 @on_postgresql
@@ -151,7 +151,7 @@ def test_a_reaper_outlives_a_restart_of_the_server_under_it(run: Run) -> None:
     watching = quick_reaper(made.id)
     the_server().restart(away_seconds=1)
     assert at_the_vendor(run, made.id)
-    assert 0 == watching.wait(30)
+    assert watching.wait(30) == 0
     assert at_the_vendor(run, made.id) is None
     assert record_of(made).ended is not None
 
@@ -167,7 +167,7 @@ def test_a_reaper_that_finds_no_ledger_at_the_end_takes_the_deployment_down_all_
     wait_until(lambda: at_the_vendor(run, made.id) is None)
     assert watching.poll() is None
     (tmp_path / "away").rename(tmp_path / "home")
-    assert 0 == watching.wait(30)
+    assert watching.wait(30) == 0
     assert record_of(made).ended is not None
 
 
@@ -197,7 +197,7 @@ def test_a_reaper_survives_every_kind_of_error_and_looks_again(
     pauses: list[float] = []
     monkeypatch.setattr(reaper.time, "sleep", pauses.append)
     reaper.reap(made.id, None)
-    assert [1, 2, 4, 8, 16, 32] == pauses[:told]
+    assert pauses[:told] == [1, 2, 4, 8, 16, 32]
     assert at_the_vendor(run, made.id) is None
 
 
@@ -217,7 +217,7 @@ def test_a_deployment_that_the_ledger_has_forgotten_is_taken_down_in_time(
     monkeypatch.setattr(reaper, "LOOK_SECONDS", 0.1)
     begun = time.monotonic()
     reaper.reap(made.id, None)
-    assert 1 < time.monotonic() - begun
+    assert time.monotonic() - begun > 1
     assert at_the_vendor(run, made.id) is None
 
 
@@ -276,7 +276,7 @@ def test_a_clock_that_is_set_takes_nothing_down_and_leaves_nothing_standing(
     monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
     assert made.id in [one.id for one in deployments(standing=True)]
     wait_until(lambda: at_the_vendor(run, soon.id) is None)
-    wait_until(lambda: [made.id] == [one.id for one in deployments(standing=True)])
+    wait_until(lambda: [one.id for one in deployments(standing=True)] == [made.id])
     made.take_down()
 
 
@@ -309,8 +309,8 @@ def test_of_two_deploys_at_once_one_is_told_that_it_lost(
     (won,) = (one for one in told if isinstance(one, str))
     (lost,) = (one for one in told if isinstance(one, LockTimeout))
     assert "damaged" not in str(lost)
-    assert [won] == left == [one.id for one in deployments()]
-    assert 1 == len(vendor.server.received("POST", DELETE))
+    assert left == [one.id for one in deployments()] == [won]
+    assert len(vendor.server.received("POST", DELETE)) == 1
 
 
 @on_sqlite
@@ -329,7 +329,7 @@ def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
     change(made, **forged, until=0.0)
     (one,) = deployments()
     assert one.stands
-    assert [] == vendor.server.received("DELETE", "")
+    assert vendor.server.received("DELETE", "") == []
     assert "unitune did not create it" in caplog.text
 
 
@@ -340,7 +340,7 @@ def test_what_is_gone_at_the_vendor_is_written_down_as_gone(run: Run, vendor: Se
     deploying.host_of(run.backend_name).undeploy(str(record_of(made).ref))
     change(made, until=0.0)
     assert not deployments()[0].stands
-    assert 1 == len(vendor.server.received("DELETE", ""))
+    assert len(vendor.server.received("DELETE", "")) == 1
 
 
 @on_sqlite
@@ -349,22 +349,22 @@ def test_a_line_tells_of_each_that_was_overdue(run: Run) -> None:
     made = deploy(run, ttl=3600)
     change(made, until=0.0)
     told = command("deployments", "--json").stderr
-    assert [f"deployment {made.id} was overdue and was taken down at bedrock"] == told.splitlines()
+    assert told.splitlines() == [f"deployment {made.id} was overdue and was taken down at bedrock"]
 
 
 def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: list[Holder]) -> None:
     made = deploy(run, ttl=3600, while_pid=os.getpid())
     assert made.reaper is not None
-    assert "running" == made.reaper.life
-    assert [] == without_reaper()
+    assert made.reaper.life == "running"
+    assert without_reaper() == []
     os.kill(made.reaper.holder.pid, signal.SIGKILL)
-    wait_until(lambda: [made.id] == [one.id for one in without_reaper()])
+    wait_until(lambda: [one.id for one in without_reaper()] == [made.id])
     advice = f"unitune deployments down {made.id}"
     assert advice in command("deployments").stderr
     assert advice in command("doctor").stdout
     assert "is watched again" in command("deployments", "--reap").stderr
     left.append(note_reaper(home(), made.id))
-    assert [] == without_reaper()
+    assert without_reaper() == []
     assert advice not in command("deployments").stderr
     assert made.reaper is not None
     assert this_process().text == made.reaper.parent
@@ -376,14 +376,14 @@ def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: lis
 @pytest.mark.usefixtures("no_reaper")
 def test_on_one_machine_a_deployment_without_a_reaper_is_told(run: Run) -> None:
     made = deploy(run, ttl=3600)
-    assert [made.id] == [one.id for one in without_reaper()]
+    assert [one.id for one in without_reaper()] == [made.id]
 
 
 @on_postgresql
 @pytest.mark.usefixtures("no_reaper")
 def test_of_what_another_machine_has_put_up_nothing_is_said(run: Run) -> None:
     deploy(run, ttl=3600)
-    assert [] == without_reaper()
+    assert without_reaper() == []
 
 
 @on_sqlite

@@ -37,8 +37,8 @@ def test_an_upload_shows_its_bytes_and_a_second_one_sends_none(name: str, tmp_pa
         backend = registry.backend(name)
         backend.upload(file, sha256_of(file))
         assert (SHOWN, {size}) == ([*{what for what, _, _ in seen}], {total for *_, total in seen})
-        assert [size] == [done for _, done, _ in seen][-1:]
+        assert [done for _, done, _ in seen][-1:] == [size]
         assert len({done for _, done, _ in seen}) > (1 if name == "bedrock" else 5)
         seen.clear()
         backend.upload(file, sha256_of(file))
-    assert [] == seen
+    assert seen == []

@@ -13,7 +13,7 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 
 from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
-from unitune.cli import main as cli
+from unitune import main as cli
 from unitune.job.job import Data, Job
 from unitune.run.run import Run, launch
 
@@ -95,5 +95,5 @@ def test_weights_are_downloaded_where_the_vendor_hands_them_out(
     assert file.stat().st_size > 0
     step = json.loads(say("models", "checkpoints", run.id, "--json"))["checkpoints"][0]["step"]
     say("models", "download", run.id, "-o", str(place), "--step", str(step))
-    assert 2 == len(list(place.iterdir()))
+    assert len(list(place.iterdir())) == 2
     assert f"Available steps: {step}" in say("models", "download", run.id, "--step", "999", code=2)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warm import warm_run
+from support.warm import warm_run
 
 KILLING = Path(__file__).parent / "batch_killing.py"
 
 
 def kills(scene: str, steps: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     done = warm_run([sys.executable, str(KILLING), scene, steps, str(folder)])
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     undisturbed, *seen = [json.loads(line) for line in done.stdout.splitlines()]
     return undisturbed, seen
 
@@ -32,15 +32,15 @@ def test_a_comparison_killed_at_any_step_has_one_batch_a_contender_and_the_same_
     scene: str, chosen: str, batches: int, cancelled: int, tmp_path: Path
 ) -> None:
     undisturbed, seen = kills(scene, chosen, tmp_path)
-    assert 15 == len(undisturbed["rows"])
+    assert len(undisturbed["rows"]) == 15
     steps = {step for kill in seen for step in kill["steps"]}
     verbs = {"submit_batch", "find_batch", "poll_batch", "fetch_batch"}
     verbs |= {"announce", "change", "append"}
     verbs |= {"cancel_batch"} if scene == "changed" else set()
-    assert {
+    assert steps == {
         "within write",
         *(f"{side} {verb}" for verb in verbs for side in ("before", "after")),
-    } == steps
+    }
     for kill in (undisturbed, *seen):
         what = f"killed {kill['steps']} (step {kill['at']})" if kill["at"] else "undisturbed"
         assert (batches, cancelled, 0) == (kill["batches"], kill["cancelled"], kill["open"]), what

@@ -61,10 +61,10 @@ def test_a_clock_that_is_set_forward_gives_nobody_a_run_whose_create_call_is_on_
         assert run is not None
         assert not run.interrupted
         run.resume()
-        assert "queued" == first.result()
+        assert first.result() == "queued"
     finally:
         first.end()
-    assert [run.job_id] == jobs_at_the_vendor(place)
+    assert jobs_at_the_vendor(place) == [run.job_id]
 
 
 @pytest.mark.parametrize("how", ["it goes on", "it is ended"])
@@ -82,12 +82,12 @@ def test_a_process_that_stands_still_before_its_create_call_is_named_and_not_tak
         advice = f"stopped. Continue it with `kill -CONT {still.pid}`, or end it with `kill -KILL"
         with pytest.raises(LockTimeout, match=advice):
             run.resume()
-        assert [] == jobs_at_the_vendor(place)
+        assert jobs_at_the_vendor(place) == []
         if how == "it goes on":
             still.go_on()
-            assert "queued" == still.result()
+            assert still.result() == "queued"
         else:
             still.kill()
             assert eventually(lambda: run.interrupted)
         run.resume()
-    assert [run.job_id] == jobs_at_the_vendor(place)
+    assert jobs_at_the_vendor(place) == [run.job_id]

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `local`")
 
-from tiny_model import save_tiny_model, write_rows
-from warm import WarmPopen, warm_run
+from support.tiny_model import save_tiny_model, write_rows
+from support.warm import WarmPopen, warm_run
 
 from unitune.job.job import Data, Job, Tuning
 
@@ -47,13 +47,13 @@ def test_watch_follows_the_training_of_a_killed_command(tmp_path: Path) -> None:
     (run,) = [folder.name for folder in (tmp_path / "home" / "runs").iterdir()]
 
     watched = warm_run([*COMMAND, "runs", "watch", run, "--json"], cwd=tmp_path, env=environment)
-    assert 0 == watched.returncode, watched.stderr
+    assert watched.returncode == 0, watched.stderr
     lines = [json.loads(line) for line in watched.stdout.splitlines()]
     steps = [line["data"]["step"] for line in lines if line["kind"] == "step"]
     assert list(range(1, 161)) == steps, "every step once, those before the kill too"
     assert steps_before < len(steps), "killed too late to show anything"
     shown = warm_run([*COMMAND, "runs", "show", run, "--json"], cwd=tmp_path, env=environment)
-    assert "succeeded" == json.loads(shown.stdout)["state"]
+    assert json.loads(shown.stdout)["state"] == "succeeded"
 
 
 def until_it_trains(runs: Path, command: WarmPopen) -> int:

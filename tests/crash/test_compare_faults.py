@@ -22,5 +22,5 @@ def test_no_row_is_lost_no_question_repeated_and_every_exit_code_is_right(
         text=True,
         check=False,
     )
-    assert 0 == done.returncode, done.stdout + done.stderr
-    assert 8 == done.stdout.count(" kept\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" kept\n") == 8

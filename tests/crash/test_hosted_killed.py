@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from crash.postgres import STORES, the_server
-from warm import warm_run
+from support.warm import warm_run
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "kill_table.py"
 SDKS = {
@@ -50,7 +50,7 @@ def kills(backend: str, ledger: str, act: str) -> list[dict[str, Any]]:
     command = [sys.executable, str(TABLE), "--json", "--backend", backend]
     done = warm_run([*command, "--ledger", ledger, "--act", act])
     seen = [json.loads(line) for line in done.stdout.splitlines()]
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return seen
 
 
@@ -66,20 +66,20 @@ def test_a_launch_killed_at_any_step_has_one_job_that_its_run_knows(
     held = [kill for kill in seen if kill["verdict"] == "uncertain"]
     settled = [kill for kill in seen if kill["verdict"] == "one job"]
     assert len(seen) == len(held) + len(settled)
-    assert {1} == values(settled, "jobs")
-    assert {True} == values(settled, "known")
-    assert {0 if backend == "local" else 2} == values(seen, "files"), "each file once"
-    assert {"", "planned", "uploading", "submitting", "queued"} == values(seen, "left")
+    assert values(settled, "jobs") == {1}
+    assert values(settled, "known") == {True}
+    assert values(seen, "files") == {0 if backend == "local" else 2}, "each file once"
+    assert values(seen, "left") == {"", "planned", "uploading", "submitting", "queued"}
     (unwritten,) = [kill for kill in seen if "after submit" in str(kill)]
-    assert ("submitting", 1) == (unwritten["outcome"]["left"], unwritten["outcome"]["jobs"])
+    assert (unwritten["outcome"]["left"], unwritten["outcome"]["jobs"]) == ("submitting", 1)
     assert unwritten["outcome"]["known"], "a job whose answer was never written down is adopted"
     if backend != "together":
-        assert [] == held
+        assert held == []
         return
     # A suffix is all that carries the key, so a call that was announced may have been sent.
-    assert 2 == len(held)
-    assert {"submitting"} == values(held, "left")
-    assert {0} == values(held, "jobs")
+    assert len(held) == 2
+    assert values(held, "left") == {"submitting"}
+    assert values(held, "jobs") == {0}
 
 
 BOTH_LEDGERS = [
@@ -91,14 +91,14 @@ BOTH_LEDGERS = [
 @pytest.mark.parametrize("ledger", BOTH_LEDGERS)
 def test_a_cancel_killed_at_any_step_ends_the_only_job(ledger: str) -> None:
     seen = kills("openai", ledger, "cancel")
-    assert {"cancelled"} == values(seen, "state")
-    assert {1} == values(seen, "jobs")
+    assert values(seen, "state") == {"cancelled"}
+    assert values(seen, "jobs") == {1}
     assert {"queued", "cancelling"} <= values(seen, "left")
 
 
 @pytest.mark.parametrize("ledger", BOTH_LEDGERS)
 def test_a_delete_killed_at_any_step_can_be_done_again(ledger: str) -> None:
     seen = kills("openai", ledger, "delete")
-    assert {"deleted"} == values(seen, "state")
-    assert {0} == values(seen, "files")
-    assert {"", "cancelled"} == values(seen, "left")
+    assert values(seen, "state") == {"deleted"}
+    assert values(seen, "files") == {0}
+    assert values(seen, "left") == {"", "cancelled"}

@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 
 import psutil
-from served import wait_until
-from tiny_model import save_tiny_model, write_rows
+from support.served import wait_until
+from support.tiny_model import save_tiny_model, write_rows
 
 from unitune_local.job_folder import JobFolder, read_events
 

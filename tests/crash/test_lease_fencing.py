@@ -85,7 +85,7 @@ def test_a_process_that_was_taken_over_writes_and_creates_nothing(
         told = still.result()
     assert told.startswith(f"LockTimeout: another process has taken run {run.id} over")
     assert before_it_goes_on == Ledger(place / "ledger").record(run.id)
-    assert [run.job_id] == jobs_at_the_vendor(place)
+    assert jobs_at_the_vendor(place) == [run.job_id]
     assert len(LOST) + 1 == create_calls(place, run)
 
 
@@ -103,7 +103,7 @@ def test_a_process_that_stood_still_in_an_upload_does_not_write_it_down(
         still.go_on()
         assert "LockTimeout: another process has taken run" in still.result()
     assert uploads == Ledger(place / "ledger").uploads(run.id)
-    assert 1 == create_calls(place, run)
+    assert create_calls(place, run) == 1
 
 
 def test_a_launch_that_stood_still_while_it_was_cancelled_creates_nothing(place: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_launch_that_stood_still_while_it_was_cancelled_creates_nothing(place:
         assert State.CANCELLED is run.cancel().state
         still.go_on()
         assert "LockTimeout: another process has taken run" in still.result()
-    assert [] == jobs_at_the_vendor(place)
+    assert jobs_at_the_vendor(place) == []
     assert State.CANCELLED is find_run(run.id).state
 
 
@@ -126,7 +126,7 @@ def test_a_create_call_of_a_process_that_was_taken_over_finds_the_job_where_the_
         run.resume()
         still.go_on()
         assert f"found the job that this process created ({run.job_id})" in still.result()
-    assert [run.job_id] == jobs_at_the_vendor(place)
+    assert jobs_at_the_vendor(place) == [run.job_id]
 
 
 @pytest.mark.usefixtures("short_calls")
@@ -155,5 +155,5 @@ def test_a_process_is_not_taken_over_while_its_create_call_may_be_under_way(
         with pytest.raises(LockTimeout, match=f"process {still.pid} on"):
             run.resume()
         still.go_on()
-        assert "queued" == still.result()
-    assert [run.refresh().job_id] == jobs_at_the_vendor(place)
+        assert still.result() == "queued"
+    assert jobs_at_the_vendor(place) == [run.refresh().job_id]

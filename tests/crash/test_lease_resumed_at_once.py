@@ -60,7 +60,7 @@ def test_of_two_processes_that_resume_a_run_at_once_one_acts_each_time(
         told = sorted(fork.result().split() for fork in both)
         (made,) = set(jobs_at_the_vendor(tmp_path)) - jobs
         jobs.add(made)
-        assert [[made, "0"], [made, "1"]] == told
+        assert told == [[made, "0"], [made, "1"]]
         assert made == ledger.record(run.id).job_id
     assert times + 2 == len(jobs)
     assert times + 2 == (tmp_path / "vendor" / f"{run.id}.creates").stat().st_size

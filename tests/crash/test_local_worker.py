@@ -20,9 +20,9 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 
 import torch
-from served import wait_until
-from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
-from warm import WARM_SUBPROCESS
+from support.served import wait_until
+from support.tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
+from support.warm import WARM_SUBPROCESS
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
@@ -219,7 +219,7 @@ def kill_and_compare(
     done = until(killed, lambda s: s.state.ended)
 
     assert done.state is State.SUCCEEDED, done.error
-    assert STEPS == steps(done)
+    assert steps(done) == STEPS
     assert figures(whole) == figures(killed)
     assert kept(whole) == kept(killed)
     assert not [event for event in done.events if event.kind == "warning"]
@@ -260,8 +260,8 @@ def test_two_processes_train_as_one_whichever_is_killed(
     assert figures(both) == figures(killed)
     warnings = [event.data["text"] for event in done.events if event.kind == "warning"]
     killed_by = "process 2 of 2 was killed by signal 9, perhaps out of memory"
-    assert [f"interrupted: {killed_by}"] == warnings
-    assert [] == [*Path(killed).glob("rendezvous*")], "nor a file of those that were killed"
+    assert warnings == [f"interrupted: {killed_by}"]
+    assert [*Path(killed).glob("rendezvous*")] == [], "nor a file of those that were killed"
 
 
 def test_a_training_is_paused_after_its_step_and_goes_on_from_there(
@@ -276,10 +276,10 @@ def test_a_training_is_paused_after_its_step_and_goes_on_from_there(
     assert State.PAUSED is paused.state
     assert steps(paused) < STEPS
     assert steps(paused) == JobFolder(Path(job_id)).saved_step(), "nothing is done twice"
-    assert f"paused; resume continues after step {steps(paused)}" == paused.raw
+    assert paused.raw == f"paused; resume continues after step {steps(paused)}"
     resume(job_id)
     done = until(job_id, lambda s: s.state.ended)
-    assert (State.SUCCEEDED, STEPS) == (done.state, steps(done))
+    assert (done.state, steps(done)) == (State.SUCCEEDED, STEPS)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -299,11 +299,11 @@ def test_a_worker_that_is_asked_to_end_leaves_a_checkpoint_of_its_last_step(
     assert State.PAUSED is paused.state
     done = JobFolder(Path(job_id)).saved_step()
     reason = "interrupted: the worker received SIGTERM"
-    assert f"{reason}; resume continues after step {done}" == paused.raw
+    assert paused.raw == f"{reason}; resume continues after step {done}"
     assert done in (steps(paused), steps(paused) - 1), "at most the step in its midst is lost"
     resume(job_id)
     done_again = until(job_id, lambda s: s.state.ended)
-    assert (State.SUCCEEDED, STEPS) == (done_again.state, steps(done_again))
+    assert (done_again.state, steps(done_again)) == (State.SUCCEEDED, STEPS)
 
 
 def test_a_worker_outlives_who_started_it(launch: Callable[[Path], Launch], tmp_path: Path) -> None:
@@ -330,8 +330,8 @@ def test_a_training_that_no_one_watches_tells_of_its_end_once(
         assert time.monotonic() < end, (run.folder / run.launch_key / "worker.log").read_text()
         time.sleep(0.1)
     assert State.SUCCEEDED is run.wait().state
-    assert f"{run.id} succeeded\n" == told.read_text()
-    assert [] == [event for event in run.events() if event.kind == "warning"]
+    assert told.read_text() == f"{run.id} succeeded\n"
+    assert [event for event in run.events() if event.kind == "warning"] == []
 
 
 def test_a_paused_training_is_cancelled_at_once(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from crash.forks import Fork, Gate
 from crash.killing import RECORDING, killed
-from trained_runs import trained, triage_job
+from support.trained_runs import trained, triage_job
 
 from unitune.errors import UserError
 from unitune.ledger import Ledger, model_versions, postgres
@@ -62,8 +62,8 @@ def test_killed_at_any_line_the_alias_is_old_or_new(act: str, pair: tuple[Run, R
         if seen[-1] == before.id:
             change()
         assert find_run("triage@production").id == after.id, f"not recovered from {place}"
-        assert [1, 2] == [each.number for each in find_registered_model("triage").versions], place
-    assert {before.id, after.id} == set(seen), f"{len(seen)} kills"
+        assert [each.number for each in find_registered_model("triage").versions] == [1, 2], place
+    assert set(seen) == {before.id, after.id}, f"{len(seen)} kills"
 
 
 def test_promotions_at_once_come_one_after_another(pair: tuple[Run, Run]) -> None:
@@ -78,7 +78,7 @@ def test_promotions_at_once_come_one_after_another(pair: tuple[Run, Run]) -> Non
     gate.open(len(forks))
     assert all(fork.result().isdigit() for fork in forks)
     model = find_registered_model("triage")
-    assert [1, 2, 3, 4] == [each.number for each in model.versions]
+    assert [each.number for each in model.versions] == [1, 2, 3, 4]
     assert {run.id for run in runs} == {each.run_id for each in model.versions}
     assert [None, *(each.number for each in model.moves)][:-1] == [
         each.previous for each in model.moves

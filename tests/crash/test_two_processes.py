@@ -71,7 +71,7 @@ def all_at_once(code: str, folder: Path, count: int) -> list[str]:
         time.sleep(0.01)
     (folder / "go").touch()
     printed = [process.communicate()[0].strip() for process in crowd]
-    assert [0] * count == [process.returncode for process in crowd]
+    assert [process.returncode for process in crowd] == [0] * count
     for file in (*folder.glob("ready-*"), folder / "go"):
         file.unlink()
     return printed
@@ -90,8 +90,8 @@ def test_of_processes_that_launch_the_same_job_at_once_one_does(tmp_path: Path) 
     write_job(tmp_path, JOB.replace("lose request", "none"))
     printed = all_at_once(LAUNCH, tmp_path, 3)
     (launched,) = (line.split()[1] for line in printed if line.startswith("launched"))
-    assert [f"launched {launched}", *[f"twin {launched}"] * 2] == sorted(printed)
-    assert 1 == jobs_at_the_vendor(tmp_path)
+    assert sorted(printed) == [f"launched {launched}", *[f"twin {launched}"] * 2]
+    assert jobs_at_the_vendor(tmp_path) == 1
 
 
 def test_processes_that_resume_and_watch_one_run_see_the_same_and_make_one_job(
@@ -110,5 +110,5 @@ def test_processes_that_resume_and_watch_one_run_see_the_same_and_make_one_job(
     printed = all_at_once(RESUME_AND_WATCH, tmp_path, 3)
     keys = [*[f"step-{step}" for step in range(1, 9)], "validation"]
     for line in printed:
-        assert [*keys, "succeeded"] == line.split()
-    assert 1 == jobs_at_the_vendor(tmp_path)
+        assert line.split() == [*keys, "succeeded"]
+    assert jobs_at_the_vendor(tmp_path) == 1

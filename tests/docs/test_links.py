@@ -17,7 +17,7 @@ def test_the_files_that_a_page_names_are_there(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     named = re.findall(r"`((?:tests|unitune|docs|providers|local|benchmarks)/[a-z_/.-]+)`", text)
     assert named
-    assert [] == [file for file in named if not (ROOT / file).exists()]
+    assert [file for file in named if not (ROOT / file).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -25,7 +25,7 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
     file = ROOT / page
     links = re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8"))
     assert links
-    assert [] == [link for link in links if not (file.parent / link).exists()]
+    assert [link for link in links if not (file.parent / link).exists()] == []
 
 
 UNKNOWN_TO_THE_INDEX = re.compile(r"[\s\"']unitune(\[[\w,]+\])?[\"'`]?(\s*$|\s[^@])")

@@ -30,8 +30,8 @@ from typing import Any
 import pytest
 import yaml
 from crash.postgres import new_database
-from trained_runs import IMPROVE, change_answers_of, triage_job
-from warm import WarmPopen, warm_run
+from support.trained_runs import IMPROVE, change_answers_of, triage_job
+from support.warm import WarmPopen, warm_run
 
 import unitune.errors
 from unitune.cost.budget import ProjectBudget
@@ -211,7 +211,7 @@ def walk(
             (tmp_path / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
         made = Walk(tmp_path, environment, free_port(), stack)
         if "export" in page or "card" in page:
-            assert 0 == made.command("unitune run --quiet")
+            assert made.command("unitune run --quiet") == 0
         yield made
 
 
@@ -240,7 +240,7 @@ def test_a_page_does_what_it_says(page: str, walk: Walk) -> None:
             codes = [walk.command(line) for line in text.splitlines() if line.strip()]
             assert [0] * (len(codes) - 1) + [expected] == codes, text
         elif language == "python":
-            assert 0 == walk.python(text), text
+            assert walk.python(text) == 0, text
         elif language == "yaml" and title is None:
             part: dict[str, Any] = yaml.safe_load(text)
             Job.model_validate(JOB | part)
@@ -256,7 +256,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES)

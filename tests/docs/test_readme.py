@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from warm import warm_run
+from support.warm import warm_run
 
 from unitune.job.job import Evaluate, Job
 
@@ -45,7 +45,7 @@ def tour_commands() -> list[list[str]]:
 
 
 def test_the_job_in_readme_is_a_job() -> None:
-    assert "messages" == Job.model_validate(yaml_with("name:")).name
+    assert Job.model_validate(yaml_with("name:")).name == "messages"
 
 
 def test_the_gate_in_readme_is_a_gate() -> None:
@@ -67,7 +67,7 @@ def test_contributors_begin_with_three_extras_and_ci_installs_all() -> None:
 def test_every_relative_link_leads_to_a_file() -> None:
     targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
 
-    assert [] == [target for target in targets if not (ROOT / target).exists()]
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_python_in_readme_gives_the_tours_verdict(
     block = toured[0].parent / "block.py"
     block.write_text(code, encoding="utf-8")
     done = warm_run([sys.executable, str(block)], cwd=toured[0], env=environment)
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
 
     (file,) = toured[0].rglob("evaluation/verdict.json")
     verdict = json.loads(file.read_text("utf-8"))["verdict"]

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 from docs.test_pages import BLOCK, DOCS, WALKED_ELSEWHERE, rows
+from support.warm import warm_run
 from vendors.company import Company, company_network
 from vendors.openai.vendor import KEY, OpenAIVendor
-from warm import warm_run
 
 from unitune.testing.loopback import serve
 from unitune.testing.vendor_setup import ServerBehavior
@@ -97,7 +97,7 @@ def test_the_guide_does_what_it_says(walk: Walk, tmp_path: Path) -> None:
         if block["title"]:
             walk.write(block["title"], block["text"])
             continue
-        assert "bash" == block["language"]
+        assert block["language"] == "bash"
         for line in block["text"].splitlines():
             if line.startswith("export "):
                 walk.export(line)
@@ -107,7 +107,7 @@ def test_the_guide_does_what_it_says(walk: Walk, tmp_path: Path) -> None:
     assert hosts == list(dict.fromkeys(walk.company.tunnels))
     asked = [each for each in walk.company.seen if each.host == "llm.example.com"]
     assert asked
-    assert {SECRET} == {each.headers["x-gateway-key"] for each in asked}
+    assert {each.headers["x-gateway-key"] for each in asked} == {SECRET}
     assert all("api-version=2026-11-01" in each.path for each in asked)
     assert not any("x-gateway-key" in s.headers for s in walk.company.seen if s not in asked)
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
@@ -122,7 +122,7 @@ def test_its_key_command_prints_the_key(walk: Walk, tmp_path: Path) -> None:
     (command,) = (block["text"] for block in blocks if "key_commands" in block["text"])
     walk.write("config.yaml", command)
     walk.run("unitune compare unitune.yaml --limit 2 --budget 1")
-    assert "read -field=key secret/openai\n" == (tmp_path / "printed").read_text()
+    assert (tmp_path / "printed").read_text() == "read -field=key secret/openai\n"
 
 
 def until_job(walk: Walk) -> None:
@@ -148,4 +148,4 @@ def test_a_socks_proxy_is_refused_before_anything_is_sent(walk: Walk) -> None:
     walk.environment["HTTPS_PROXY"] = "socks5://127.0.0.1:1"
     assert "HTTPS_PROXY names a SOCKS proxy" in walk.run(RUN, 2)
     (run,) = json.loads(walk.run("unitune runs --json"))["runs"]
-    assert "failed" == run["state"]
+    assert run["state"] == "failed"

@@ -17,7 +17,7 @@ from hostile.guards import faults
 from hostile.sandbox import Sandbox
 from typer.core import TyperGroup
 
-from unitune.cli.main import command_line
+from unitune.main import command_line
 
 
 @dataclass(frozen=True, slots=True)

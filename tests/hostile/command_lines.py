@@ -18,7 +18,7 @@ from hostile.attempts import Attempt
 from hostile.values import texts
 from hypothesis import strategies as st
 
-from unitune.cli.main import app
+from unitune.main import app
 
 BACKENDS = ("fake", "openai", "together", "vertex", "bedrock", "anthropic", "local", "azure")
 Words = st.SearchStrategy[str]

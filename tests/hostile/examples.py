@@ -151,7 +151,7 @@ def compared() -> dict[str, bytes]:
 @cache
 def default_model() -> dict[str, bytes]:
     """Return a model cache in which a tiny model stands for the quickstart's."""
-    from tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra `local`
+    from support.tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra `local`
 
     with tempfile.TemporaryDirectory() as folder:
         cache_folder = save_tiny_default(Path(folder, "cache", "unitune"))

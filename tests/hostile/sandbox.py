@@ -33,8 +33,8 @@ from random import Random
 from typing import Any, cast
 from unittest.mock import patch
 
+from unitune import main as cli
 from unitune.backends import registry
-from unitune.cli import main as cli
 from unitune.cli import output
 
 LIMIT_SECONDS = 60.0

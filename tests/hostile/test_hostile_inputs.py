@@ -29,7 +29,7 @@ from hostile.values import TEXTS
 
 from unitune.cli import check
 from unitune.errors import JobError
-from unitune.workspace import yaml_file
+from unitune.files import yaml_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 EXAMPLES = settings.default.max_examples // 8
@@ -74,7 +74,7 @@ def test_a_process_of_its_own_ends_as_the_command_does_here(text: str) -> None:
     with new_folder() as folder:
         here = Sandbox(folder).run(line)
         there = subprocess.run([UNITUNE, *line], cwd=folder, capture_output=True, check=False)
-    assert (2, 2) == (here.code, there.returncode)
+    assert (here.code, there.returncode) == (2, 2)
     assert b"Traceback" not in there.stderr
 
 

@@ -19,7 +19,7 @@ from hostile.attempts import Around, Attempt
 from hostile.examples import FILES, as_file, job, rows
 from hostile.values import BODIES, Edit, as_json, as_json_lines, changed, edits, texts
 from hypothesis import strategies as st
-from sparse_vendors import STAGES
+from support.sparse_vendors import STAGES
 
 from unitune.testing.loopback import Server, Vendor, VendorRequest, VendorResponse, serve
 

@@ -111,25 +111,25 @@ def test_the_walk_ends_with_the_gate_met(walk: Walk) -> None:
     brought, *plans, run, compare = COMMANDS
 
     imported = walk.run(brought)
-    assert 0 == imported.returncode, imported.stderr
+    assert imported.returncode == 0, imported.stderr
     answers = (walk.folder / "moved" / "old-answers.jsonl").read_text("utf-8").splitlines()
     assert len(load(walk.folder / "test.jsonl")) == len(answers)
 
     shutil.copy(EXAMPLE / "unitune.yaml", walk.folder / "moved")
-    assert 4 == len(plans)
+    assert len(plans) == 4
     for plan in plans:
         planned = walk.run(plan)
-        assert 0 == planned.returncode, planned.stdout + planned.stderr
+        assert planned.returncode == 0, planned.stdout + planned.stderr
 
     trained = walk.run(run)
-    assert 2 == trained.returncode
+    assert trained.returncode == 2
     assert "is the same training" in trained.stderr
 
     compared = walk.run(compare)
-    assert 0 == compared.returncode, compared.stdout + compared.stderr
+    assert compared.returncode == 0, compared.stdout + compared.stderr
     newest = max(walk.folder.rglob("verdict.json"), key=lambda file: file.stat().st_mtime)
     verdict = json.loads(newest.read_text("utf-8"))
-    assert ("old-model", "tuned") == (verdict["baseline"], verdict["candidate"])
+    assert (verdict["baseline"], verdict["candidate"]) == ("old-model", "tuned")
     assert verdict["gate"]["passed"]
     scores = {one["name"]: one["score"] for one in verdict["contenders"]}
     assert pytest.approx(RIGHT_OF_TEN / 10, abs=0.02) == scores["old-model"]
@@ -142,7 +142,7 @@ def test_the_same_import_again_asks_the_old_model_nothing(walk: Walk) -> None:
 
     again = walk.run(COMMANDS[0])
 
-    assert 0 == again.returncode, again.stderr
+    assert again.returncode == 0, again.stderr
     assert before == len(walk.server.received("POST", "/chat/completions$"))
 
 

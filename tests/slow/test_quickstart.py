@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 def test_the_tuned_model_is_better_than_the_best_prompt(quickstart: Any) -> None:
     verdict = quickstart.verdict
 
-    assert "better" == verdict["verdict"]
-    assert 0 < verdict["interval"][0]
-    assert "tuned" == verdict["candidate"]
+    assert verdict["verdict"] == "better"
+    assert verdict["interval"][0] > 0
+    assert verdict["candidate"] == "tuned"
 
 
 def test_totals_are_those_of_the_rows(quickstart: Any) -> None:
@@ -132,5 +132,5 @@ def test_an_export_answers_as_the_run_does(
         text=True,
     )
     exported = json.loads(done.stdout)
-    assert 30 == exported["rows"]
+    assert exported["rows"] == 30
     assert least <= exported["equal"] / exported["rows"]

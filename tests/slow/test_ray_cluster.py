@@ -23,7 +23,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("ray", reason="needs the extra `ray`")
 
-from tiny_model import save_tiny_model
+from support.tiny_model import save_tiny_model
 from vendors import ray as double
 
 from unitune.backends import registry
@@ -175,13 +175,13 @@ class TestOnACluster(BackendContract):
             return True
 
         torn = self.trained(tmp_path, 2, disturb)
-        assert [1, 2] == [len(starts(run)) for run in (whole, torn)]
+        assert [len(starts(run)) for run in (whole, torn)] == [1, 2]
         assert [200, losses(whole)] == [len(losses(torn)), losses(torn)]
         assert not [event for event in torn if event.kind == "warning"]
 
     def test_two_workers_train_as_one_does(self, whole: list[Event], tmp_path: Path) -> None:
         alone = self.trained(tmp_path, 1, lambda _: True)
-        assert [1, 2] == [len(starts(run)[0]) for run in (alone, whole)]
+        assert [len(starts(run)[0]) for run in (alone, whole)] == [1, 2]
         # Two sums in another order part slowly: by 0.5 % after 200 steps at 1e-3.
         assert losses(alone)[:20] == pytest.approx(losses(whole)[:20], rel=1e-3)
         assert losses(alone) == pytest.approx(losses(whole), rel=2e-2)

@@ -24,5 +24,5 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     done = subprocess.run(
         [*command, *options, str(source)], capture_output=True, text=True, check=False
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     return {**os.environ, "PYTHONPATH": str(target)}

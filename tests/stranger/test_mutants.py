@@ -215,7 +215,7 @@ def output(installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
         text=True,
         check=False,
     )
-    assert 1 == done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 

@@ -66,10 +66,10 @@ def test_a_strangers_backend_keeps_the_contract(
     shutil.copy(HERE / "check_contract.py", tmp_path)
     options = ["-p", "no:cacheprovider", "-W", "error", "-q", "-rs", "-k", chosen]
     done = run_python(["-m", "pytest", *options, "check_contract.py"], tmp_path, installed)
-    assert 0 == done.returncode, done.stdout
+    assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert [] == [line for line in skipped if not any(lack in line for lack in LACKS)]
+    assert [line for line in skipped if not any(lack in line for lack in LACKS)] == []
 
 
 def test_a_strangers_backend_is_planned_and_launched_like_ours(
@@ -83,11 +83,11 @@ def test_a_strangers_backend_is_planned_and_launched_like_ours(
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
     done = run_python(["-c", USE], tmp_path, installed)
-    assert ("succeeded billing", "") == (done.stdout.strip(), done.stderr)
+    assert (done.stdout.strip(), done.stderr) == ("succeeded billing", "")
 
 
 def test_without_the_package_its_name_is_unknown(tmp_path: Path) -> None:
     code = "from unitune.backends.registry import backend; backend('stranger')"
     done = run_python(["-c", code], tmp_path)
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "There is no backend 'stranger'" in done.stderr

@@ -23,4 +23,4 @@ def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str
         text=True,
         check=False,
     )
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")

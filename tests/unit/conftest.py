@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Command, Outcome
+from support.command_line import Command, Outcome
 
-from unitune.cli import main as cli
+from unitune import main as cli
 from unitune.cli import output
 from unitune.security import redaction
 

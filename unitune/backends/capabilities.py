@@ -16,9 +16,9 @@ from pydantic import JsonValue
 
 from unitune.backends.protocol import Guarantee, Launch, State
 from unitune.data.example import Example
+from unitune.documents import Frozen
 from unitune.job.job import Job
 from unitune.models import Reply, Request, TunedModel
-from unitune.security.spec import Frozen
 
 
 @runtime_checkable

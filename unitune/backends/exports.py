@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-import unitune
+from unitune._version import __version__
+from unitune.documents import Frozen
 from unitune.models import Request, TunedModel
-from unitune.security.spec import Frozen
 
 ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
 
@@ -42,7 +42,7 @@ def describe_export(
         about = json.loads((folder / ABOUT).read_bytes())
     else:
         about = {
-            "unitune": unitune.__version__,
+            "unitune": __version__,
             "form": form,
             "quantization": quantization,
             "base": model.base,

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 from pydantic import JsonValue
 
 from unitune.data.dataset import Dataset
+from unitune.documents import Frozen
 from unitune.findings import Finding
 from unitune.job.job import Job
 from unitune.models import Start
-from unitune.security.spec import Frozen
 
 
 class Forecast(Frozen):

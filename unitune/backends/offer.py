@@ -15,8 +15,8 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from unitune.documents import Spec
 from unitune.job.prices import PriceEntry, PriceRow, Usd, rows_of
-from unitune.security.spec import Spec
 
 
 class Limits(Spec):

@@ -8,8 +8,8 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.errors import JobError
+from unitune.files.validation import by_location, dotted_keys, part_at, sentence
 from unitune.job.job import Job, other_tools
-from unitune.workspace.validation import by_location, dotted_keys, part_at, sentence
 
 Options = TypeVar("Options", bound=BaseModel)
 

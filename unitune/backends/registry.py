@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from unitune.backends.offer import Offer, RefreshesPrices
 from unitune.backends.protocol import Backend
 from unitune.errors import MissingExtra, NotFoundError, UnituneError, Unsupported, UserError
-from unitune.workspace import yaml_file
+from unitune.files import yaml_file
 from unitune.workspace.install import install_command
 
 OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")

@@ -23,10 +23,10 @@ from unitune.card.facts import (
     refuse_other_training,
 )
 from unitune.card.provenance import BUILD_TYPE, SIGNATURE, sign, signer_of, statement
+from unitune.documents import Frozen
 from unitune.errors import UserError
+from unitune.files.filesystem import content_of, replacing, sha256
 from unitune.run.run import Run
-from unitune.security.spec import Frozen
-from unitune.workspace.filesystem import content_of, replacing, sha256
 
 README, SUMMARY, ROWS = "README.md", "training-summary.md", "croissant.json"
 PROVENANCE = "provenance.intoto.json"

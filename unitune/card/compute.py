@@ -17,9 +17,9 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from unitune.card.facts import Base
+from unitune.documents import Closed
+from unitune.files import yaml_file
 from unitune.job.job import Method
-from unitune.security.spec import Closed
-from unitune.workspace import yaml_file
 
 FALLBACK_FLOP = 1e23
 THRESHOLD = 1 / 3

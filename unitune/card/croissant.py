@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unitune.card.facts import CardFacts, RowFile, digest_of
-from unitune.workspace.filesystem import sha256
+from unitune.files.filesystem import sha256
 
 CROISSANT = "http://mlcommons.org/croissant/1.1"
 TERMS = """arrayShape citeAs column containedIn equivalentProperty extract field fileProperty

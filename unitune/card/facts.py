@@ -19,12 +19,12 @@ from unitune.errors import Mismatch, UserError
 from unitune.evaluate.gate_record import gate_records, refuse_changed_files
 from unitune.evaluate.history import history_folder, newest_of_run
 from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.files.filesystem import sha256
 from unitune.ledger import Ledger
 from unitune.models import TunedModel
 from unitune.planning.start import model_fingerprint
 from unitune.run.exporting import model_of
 from unitune.run.run import Run
-from unitune.workspace.filesystem import sha256
 from unitune.workspace.home import home
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)

@@ -17,13 +17,13 @@ from unitune.card.compute import FALLBACK_FLOP, Compute, compute_of
 from unitune.card.croissant import rows_of
 from unitune.card.facts import CardFacts, RowFile, digest_of
 from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.files import yaml_file
 from unitune.render import typography
 from unitune.render.html import environment
 from unitune.render.markdown import escaped
 from unitune.report import words
 from unitune.report.runs import registered_names
 from unitune.security.json_fields import flat
-from unitune.workspace import yaml_file
 
 UNKNOWN = "not stated"
 

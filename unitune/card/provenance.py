@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
-import unitune
+from unitune._version import __version__
 from unitune.card.facts import CardFacts, digest_of
 from unitune.errors import MissingExtra, UserError
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import VERDICT
-from unitune.workspace.filesystem import sha256
+from unitune.files.filesystem import sha256
 from unitune.workspace.install import install_command
 
 SIGNATURE = "model.sig"
@@ -74,7 +74,7 @@ def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, st
                     "version": _known(
                         {
                             "unitune": facts.trained.unitune,
-                            "unitune models card": unitune.__version__,
+                            "unitune models card": __version__,
                         }
                     ),
                 },

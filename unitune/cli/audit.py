@@ -49,9 +49,9 @@ def audit(
     $ unitune runs audit --output audit.jsonl
     $ unitune runs audit --verify audit.jsonl[/dim]
     """
+    from unitune.files.filesystem import content_of, replacing
     from unitune.ledger import Ledger
     from unitune.ledger.audit import check_chain, export_lines, held_against, read_export
-    from unitune.workspace.filesystem import content_of, replacing
     from unitune.workspace.home import home
 
     if verify is not None and (since or output or json):

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-import unitune
+from unitune._version import __version__
 from unitune.cli.options import Json
 from unitune.cli.output import console, facts, new_table, print_json
 from unitune.errors import BackendError, UnituneError, UserError
@@ -75,7 +75,7 @@ def doctor(*, json: Json = False) -> None:
     named = {name: os.environ.get(name) or os.environ.get(name.lower(), "") for name in NETWORK}
     network = {name: value.rpartition("@")[2] for name, value in named.items() if value}
     installation = {
-        "unitune": unitune.__version__,
+        "unitune": __version__,
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
         **network,

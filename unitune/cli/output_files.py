@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from unitune.errors import UserError
-from unitune.workspace import filesystem
+from unitune.files import filesystem
 
 
 class Kind(StrEnum):

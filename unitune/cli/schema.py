@@ -47,7 +47,7 @@ MODELS: dict[DocumentName, str] = {
     "verification": "unitune.model_registry.verify:Verification",
     "verdict": "unitune.evaluate.results:Comparison",
     "comparison-diff": "unitune.evaluate.diff:ComparisonDiff",
-    "learning-curve": "unitune.evaluate.learning_curve_document:LearningCurve",
+    "learning-curve": "unitune.curve.documents:LearningCurve",
     "decision": "unitune.decision.evidence:Decision",
     "cost": "unitune.tco.documents:TotalCostList",
     "budget": "unitune.cost.budget:ProjectBudget",

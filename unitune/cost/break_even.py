@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from unitune.cost.spread import Spread
-from unitune.security.spec import Frozen
+from unitune.documents import Frozen
 
 
 class Range(StrEnum):

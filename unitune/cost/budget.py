@@ -12,10 +12,10 @@ from pydantic import Field
 
 from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
+from unitune.documents import Frozen, Spec
+from unitune.files import yaml_file
 from unitune.findings import Finding, error, note
 from unitune.job.prices import PriceEntry
-from unitune.security.spec import Frozen, Spec
-from unitune.workspace import yaml_file
 
 FILE = "budget.yaml"  # in the job's folder or a parent folder
 # Codes of findings about money alone

@@ -9,8 +9,8 @@ from typing import Literal
 
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
+from unitune.documents import Frozen
 from unitune.job.prices import PriceRow
-from unitune.security.spec import Frozen
 
 Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage"]
 # Items of the training itself, which a job's budget limits

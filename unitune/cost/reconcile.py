@@ -14,8 +14,8 @@ from unitune.backends.offer import Billing
 from unitune.cost.documents import Estimate, Line
 from unitune.cost.spread import MILLION, Spread
 from unitune.cost.tokens import Count
+from unitune.documents import Frozen
 from unitune.job.prices import PriceRow
-from unitune.security.spec import Frozen
 
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")

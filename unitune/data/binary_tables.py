@@ -19,8 +19,8 @@ from pydantic import JsonValue
 
 from unitune.data.records import CheckHeader, Flat, Record, TableRow, bad
 from unitune.data.tables import records_of
+from unitune.files.filesystem import opened
 from unitune.findings import Finding, error, note
-from unitune.workspace.filesystem import opened
 from unitune.workspace.install import install_command
 from unitune.workspace.progress import counted_file
 

@@ -17,8 +17,8 @@ from pydantic import JsonValue
 
 from unitune.data.records import Flat, json_or_none
 from unitune.errors import UserError
+from unitune.files.validation import did_you_mean
 from unitune.job.job import Columns, Template
-from unitune.workspace.validation import did_you_mean
 
 # English, and the most common names in German, French, Spanish, Italian, Portuguese and Dutch
 QUESTIONS = (

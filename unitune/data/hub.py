@@ -17,7 +17,7 @@ from pathlib import Path
 
 from unitune.data.binary_tables import BATCH_ROWS, arrow_rows, package
 from unitune.data.records import Record, bad
-from unitune.findings import clip
+from unitune.text import clip
 from unitune.workspace.progress import counted
 
 SCHEME = "hf://"

@@ -28,9 +28,9 @@ from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
 from unitune.data.shapes import Shape, shape_named, shape_of
 from unitune.errors import DataError, nearest
+from unitune.files.filesystem import opened
 from unitune.findings import Finding, error, note
 from unitune.job.job import Data
-from unitune.workspace.filesystem import opened
 from unitune.workspace.progress import counted_file
 
 SHOWN_FINDINGS = 5  # findings in an error message; `unitune check` shows all

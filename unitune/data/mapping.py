@@ -13,10 +13,10 @@ from pydantic import JsonValue
 from unitune.data.example import Example
 from unitune.data.records import BadRow, Flat, bad
 from unitune.data.shapes import Shape, shape_of
-from unitune.findings import clip
+from unitune.files.validation import did_you_mean
 from unitune.job.job import Columns, Data, Template
 from unitune.scorers.bounded import OUT_OF_TIME, CheckFailed, rendered
-from unitune.workspace.validation import did_you_mean
+from unitune.text import clip
 
 _ROLES = ("system", "user", "assistant")
 _OPTIONAL = frozenset(Example.model_fields) - {"messages"}

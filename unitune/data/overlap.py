@@ -33,8 +33,8 @@ from unitune.data.questions import (
     word_runs,
     words_of,
 )
+from unitune.documents import Closed
 from unitune.errors import Leak
-from unitune.security.spec import Closed
 from unitune.workspace.progress import counted
 
 Kind = Literal["exact", "near-duplicate", "n-gram", "quoted"]

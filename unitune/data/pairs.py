@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from unitune.data.preferences import trl, turns_of
 from unitune.data.records import Flat, bad
-from unitune.findings import clip
+from unitune.text import clip
 
 PROMPTS = ("prompt", "question", "instruction", "input")
 ANSWERS = ("completion", "response", "answer", "output")

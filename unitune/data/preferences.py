@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from unitune.data.example import TRIPLE, Message
 from unitune.data.records import BadRow, Flat, bad
 from unitune.data.validation_errors import explain
-from unitune.findings import Finding, clip, error
+from unitune.findings import Finding, error
+from unitune.text import clip
 
 # Keys of `input`; the last is OpenAI's and is kept as a key of the row
 INPUT_KEYS = ("messages", "tools", "parallel_tool_calls")

@@ -16,7 +16,8 @@ from typing import NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from pydantic import JsonValue
 
-from unitune.findings import Finding, clip, error, note, warning
+from unitune.findings import Finding, error, note, warning
+from unitune.text import clip
 
 Flat: TypeAlias = dict[str, JsonValue]  # a table row or JSON object: values by name
 # Raises `BadRow` if a table with these columns cannot be read

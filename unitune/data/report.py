@@ -10,8 +10,8 @@ from typing import Literal, Self
 from unitune._shown import Printed
 from unitune.data.overlap import Kind
 from unitune.data.quality.findings import Quality
+from unitune.documents import Closed
 from unitune.findings import Finding
-from unitune.security.spec import Closed
 
 Purpose = Literal["train", "validation", "test"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from unitune.data import pairs
 from unitune.data.records import Flat, bad
-from unitune.findings import clip
+from unitune.text import clip
 
 _FIXES = {
     "system_prompt systemInstruction system_instruction": (

@@ -16,7 +16,8 @@ from unitune.data.records import BadRow, Flat, Record, bad, json_or_none
 from unitune.data.reserved import RESERVED, check_reserved
 from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
-from unitune.findings import Finding, clip, error, warning
+from unitune.findings import Finding, error, warning
+from unitune.text import clip
 
 # Purpose of a row: training by a method, a test case, or not known
 Use = Literal["sft", "dpo", "kto", "rft", "cpt", "case", "any"]

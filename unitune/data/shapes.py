@@ -25,7 +25,7 @@ from unitune.data.example import Message
 from unitune.data.records import Flat, bad
 from unitune.data.wire import WireFormat, read_wire, wire_formats
 from unitune.errors import nearest
-from unitune.workspace.validation import did_you_mean
+from unitune.files.validation import did_you_mean
 
 _TURN = frozenset(field.name for field in fields(Message))
 _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`"

@@ -16,7 +16,7 @@ from itertools import count
 from pydantic import JsonValue
 
 from unitune.data.records import Flat, bad, strict_json
-from unitune.findings import clip
+from unitune.text import clip
 
 KEYS = ("conversations", "conversation")
 ROLES: Mapping[str, str] = {

@@ -28,7 +28,8 @@ from unitune.data.records import (
     lines_of,
     without_blanks,
 )
-from unitune.findings import Finding, clip, error, note
+from unitune.findings import Finding, error, note
+from unitune.text import clip
 
 # Delimiters to detect, if the job names none
 DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

@@ -10,8 +10,9 @@ from pydantic_core import ErrorDetails
 
 from unitune.data.example import ROLES, Message, TextPart
 from unitune.errors import nearest
-from unitune.findings import Finding, clip, error
-from unitune.workspace.validation import Location, by_location, dotted, own_text, wanted
+from unitune.files.validation import Location, by_location, dotted, own_text, wanted
+from unitune.findings import Finding, error
+from unitune.text import clip
 
 _SYNONYMS = {
     "ai": "assistant",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from unitune.curve.documents import FARTHEST
 from unitune.decision.evidence import (
     Conclusion,
     Evidence,
@@ -12,7 +13,6 @@ from unitune.decision.evidence import (
     Rows,
     TuningOption,
 )
-from unitune.evaluate.learning_curve_document import FARTHEST
 from unitune.evaluate.statistics.sample_size import cases_needed, smallest_detectable
 
 ROWS: dict[Rows, tuple[str, str]] = {

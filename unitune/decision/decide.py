@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 
+from unitune.curve.measuring import check_goal, train_all
 from unitune.data.quality.findings import Cause
 from unitune.data.quality.look import quality_of
 from unitune.decision import rules
@@ -15,16 +16,15 @@ from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
-from unitune.evaluate.learning_curve import check_goal, train_all
 from unitune.evaluate.readiness import readiness_findings
 from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.task import dev_rows, once_each
 from unitune.evaluate.validation import FOLDER
+from unitune.files.filesystem import replacing
 from unitune.findings import shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import same_base_elsewhere
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.workspace.filesystem import replacing
 from unitune.workspace.home import make_folder
 from unitune.workspace.today import today
 

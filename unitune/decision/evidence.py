@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from unitune.cost.spread import Spread
-from unitune.evaluate.learning_curve_document import LearningCurve
+from unitune.curve.documents import LearningCurve
+from unitune.documents import Frozen
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
-from unitune.security.spec import Frozen
 from unitune.tco.documents import TotalCost
 
 Answer = Literal["prompt", "tune", "collect", "cannot tell"]

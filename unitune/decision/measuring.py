@@ -13,24 +13,24 @@ from typing import Self
 import numpy as np
 
 from unitune.cost.estimate import HOURS_A_MONTH
+from unitune.curve.documents import LearningCurve
+from unitune.curve.measuring import answer_curve, fit_curve, with_budget
+from unitune.curve.planning import (
+    LEAST_ROWS,
+    judged_on_validation,
+    learning_curve_of,
+    whole_training_of,
+)
 from unitune.data.dataset import Dataset
 from unitune.decision.evidence import Conclusion, Gain, Measurement, Score, TuningOption
 from unitune.distillation.acceptance import AnswerForm
 from unitune.errors import UnituneError
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.inference.engine import AnswerOptions, Notify
-from unitune.evaluate.learning_curve import answer_curve, fit_curve, with_budget
-from unitune.evaluate.learning_curve_document import LearningCurve
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
 from unitune.evaluate.validation import answer_validation
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
-from unitune.planning.learning_curve import (
-    LEAST_ROWS,
-    judged_on_validation,
-    learning_curve_of,
-    whole_training_of,
-)
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run

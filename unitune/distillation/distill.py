@@ -32,7 +32,7 @@ from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of
 from unitune.evaluate.task import Task, dev_rows
-from unitune.workspace.filesystem import replacing
+from unitune.files.filesystem import replacing
 from unitune.workspace.today import today
 
 # Custom key for the origin of a row's answer; neither trained on nor sent

@@ -19,7 +19,7 @@ from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of
 from unitune.evaluate.task import Task
-from unitune.workspace.filesystem import replacing
+from unitune.files.filesystem import replacing
 
 SHOWN = 5  # questions shown in a request, and new ones requested
 # Maximum answer length per listed question, in lengths of the longest row's question

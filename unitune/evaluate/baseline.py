@@ -19,17 +19,17 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, JsonValue, PlainSerializer, ValidationError
 
 from unitune.data.example import Example
+from unitune.documents import Closed
 from unitune.errors import BackendError, DataError, JobError, Mismatch, NotFoundError
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.records import Answer
 from unitune.evaluate.results import Comparison, Regression
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.task import Task
+from unitune.files.filesystem import content_of, replacing
+from unitune.files.validation import first_problem
 from unitune.job.job import Gate, Job
 from unitune.scorers.interface import Kind, Scorer
-from unitune.security.spec import Closed
-from unitune.workspace.filesystem import content_of, replacing
-from unitune.workspace.validation import first_problem
 
 LEAST_OVERLAP = 0.9  # minimum fraction of the file's and of today's cases that must be in both
 # Decimal places of a score in the file: a tenth of the smallest step in reports, in points

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from unitune import __version__
+from unitune._version import __version__
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from unitune.documents import Closed
 from unitune.evaluate.baseline import LEAST_OVERLAP
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison, Difference
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.statistics.significance import holm
-from unitune.security.spec import Closed
 
 LEAST_PAIRS = 2
 

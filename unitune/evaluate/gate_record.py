@@ -9,15 +9,15 @@ from pydantic import ValidationError
 
 from unitune.backends.protocol import Event
 from unitune.data.example import digest
+from unitune.documents import Frozen
 from unitune.errors import Mismatch, UnreadableRecord
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import CASES, VERDICT
 from unitune.evaluate.results import Comparison, VerdictName
+from unitune.files.filesystem import sha256
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord
 from unitune.planning.start import model_fingerprint
-from unitune.security.spec import Frozen
-from unitune.workspace.filesystem import sha256
 
 KEY = "comparison:"  # prefix of these events' keys
 

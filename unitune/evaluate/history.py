@@ -17,8 +17,8 @@ from unitune.backends.launch_keys import comparison_id
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.result_files import CASES, VERDICT, read_comparison, write_verdict
 from unitune.evaluate.results import Comparison
+from unitune.files.filesystem import private_folder, replacing, sha256
 from unitune.job.contenders import NEWEST
-from unitune.workspace.filesystem import private_folder, replacing, sha256
 from unitune.workspace.home import COMPARISONS, artifact_folder, artifacts, home, make_home
 
 SHOWN_COMPARISONS = 20  # default number of comparisons in a list

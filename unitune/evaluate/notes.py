@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from unitune.documents import Frozen
 from unitune.errors import UserError
 from unitune.evaluate.inference.journal import heal, write_whole
-from unitune.security.spec import Frozen
-from unitune.workspace.filesystem import content_of, no_link
+from unitune.files.filesystem import content_of, no_link
 from unitune.workspace.locks import locked
 
 NOTES = "notes.jsonl"

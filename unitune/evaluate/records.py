@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict
 
 from unitune.data.example import Message
+from unitune.documents import Closed
 from unitune.models import ToolCalls
-from unitune.security.spec import Closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,9 @@ from unitune.data.example import digest
 from unitune.errors import UserError
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
+from unitune.files.filesystem import content_of, replacing
 from unitune.job.job import Job
 from unitune.security.json_fields import whole_text
-from unitune.workspace.filesystem import content_of, replacing
 from unitune.workspace.home import EVALUATION, artifacts, home, make_folder
 
 VERDICT = "verdict.json"

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from unitune._shown import Shown
 from unitune.data.overlap import SharedCase
+from unitune.documents import Closed, Spec
 from unitune.errors import MissingExtra
 from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
 from unitune.job.contenders import Role
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
-from unitune.security.spec import Closed, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

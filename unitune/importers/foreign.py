@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from unitune.data.records import MAX_DEPTH
 from unitune.errors import DataError
+from unitune.files.filesystem import content_of
 from unitune.security.json_fields import whole_text
-from unitune.workspace.filesystem import content_of
 
 LARGEST_SCORE = 1e300  # larger whole numbers do not fit a float
 

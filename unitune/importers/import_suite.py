@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from unitune.errors import DataError, UserError
 from unitune.evaluate.inference.recorded import answer_line
-from unitune.findings import clip
+from unitune.files.validation import first_problem
 from unitune.importers.inspect_log import read_log
 from unitune.importers.lm_eval import read_samples
 from unitune.importers.promptfoo.results import read_results
@@ -32,7 +32,7 @@ from unitune.importers.suite import (
 from unitune.importers.vendor_jobs import job_name, moved
 from unitune.job.contenders import Recorded, Role, Tuned, ZeroShot
 from unitune.job.job import Data, Evaluate, Job
-from unitune.workspace.validation import first_problem
+from unitune.text import clip
 
 # Model of the job if the other tool named none that unitune supports
 DEFAULT_BASE = Base("local", "smollm2-135m-instruct")

@@ -17,11 +17,12 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, MissingExtra, UnituneError
-from unitune.findings import Finding, clip, error
+from unitune.files.validation import first_problem
+from unitune.findings import Finding, error
 from unitune.importers.foreign import as_score, json_file, read_json
 from unitune.importers.suite import Answers, Suite, base_of
+from unitune.text import clip
 from unitune.workspace.install import install_command
-from unitune.workspace.validation import first_problem
 
 VERSION = 2
 ZSTD = 93  # compression method of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from unitune.data.example import MESSAGES, Example, Message
 from unitune.errors import DataError
-from unitune.findings import clip
+from unitune.files.validation import first_problem
 from unitune.importers.foreign import as_score, json_file, json_lines, plain_json
 from unitune.importers.suite import Answers, Suite, base_of
 from unitune.security.json_fields import whole_text
-from unitune.workspace.validation import first_problem
+from unitune.text import clip
 
 # lm-eval's file name; the results file of the same date is in the same folder
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")

@@ -29,11 +29,11 @@ from unitune.data.shapes import SHAPES, shape_of
 from unitune.data.split import Splits
 from unitune.errors import DataError, UserError
 from unitune.evaluate.readiness import backend_findings, readiness_findings, tools_findings
+from unitune.files import yaml_file
 from unitune.findings import Finding, shown
 from unitune.importers.answers import Suggestion, spellings, suggest_scorers
 from unitune.job.job import Columns, Job
 from unitune.security.redaction import one_line
-from unitune.workspace import yaml_file
 
 BACKEND = "local"
 TOOLS_TEMPLATE = "hermes"

@@ -11,10 +11,11 @@ from pydantic import JsonValue
 
 from unitune.data.example import Example
 from unitune.errors import DataError
-from unitune.findings import Finding, clip, error
+from unitune.findings import Finding, error
 from unitune.job.contenders import ContenderSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Scorer
+from unitune.text import clip
 
 BACKENDS: Mapping[str, str] = {
     "openai": "openai",

@@ -17,11 +17,11 @@ from unitune.data.example import Example
 from unitune.errors import DataError, NotFoundError, Unsupported, UserError
 from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
 from unitune.evaluate.inference.requests import AdaptiveLimiter, request_with_retry
+from unitune.files.filesystem import no_link, replacing
 from unitune.findings import Finding
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Request, TunedModel
-from unitune.workspace.filesystem import no_link, replacing
 
 TOOLS = ("promptfoo", "inspect", "lm-eval")  # read by `unitune.importers.import_suite`
 ANSWERS = "old-answers.jsonl"

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from unitune.documents import Typed, from_name
 from unitune.security.addresses import Address, VariableName
-from unitune.security.spec import Typed, from_name
 
 NEWEST = "newest"
 Role = Literal["baseline", "candidate", "reference"]

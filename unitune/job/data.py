@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, JsonValue, model_validator
 
-from unitune.security.spec import Spec
+from unitune.documents import Spec
 
 
 class Columns(Spec):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from unitune.documents import Spec
 from unitune.job.contenders import (
     ContenderSpec,
     FewShot,
@@ -22,7 +23,6 @@ from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Kind, Scorer
 from unitune.scorers.text import Exact
-from unitune.security.spec import Spec
 
 
 class Constraint(Spec):

@@ -13,7 +13,10 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic.json_schema import SkipJsonSchema
 
 from unitune._shown import Shown
+from unitune.documents import Spec
 from unitune.errors import JobError
+from unitune.files import yaml_file
+from unitune.files.filesystem import replacing
 from unitune.job.data import Columns, Data, Template
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
@@ -30,9 +33,6 @@ from unitune.job.tuning import (
 )
 from unitune.scorers.interface import Scorer
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
-from unitune.security.spec import Spec
-from unitune.workspace import yaml_file
-from unitune.workspace.filesystem import replacing
 
 __all__ = [
     "Auto",

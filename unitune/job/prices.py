@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from unitune.security.spec import Spec
+from unitune.documents import Spec
 
 Kind = Literal[  # Billed items. machine: an hour of hardware, rented or owned.
     "training",

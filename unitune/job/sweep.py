@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails
 
-from unitune.security.spec import Spec
+from unitune.documents import Spec
 
 # Maximum runs of a sweep. Three lists of five values are 125 trainings, rarely intended.
 MOST_RUNS = 64

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from unitune.documents import Spec
 from unitune.job.sweep import Swept
 from unitune.scorers import RewardSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Scorer
 from unitune.scorers.user_function import REFERENCE, reference_to
-from unitune.security.spec import Spec
 
 Auto = Literal["auto"]
 # Steps as opposed to a share below 1; 1.0 is neither

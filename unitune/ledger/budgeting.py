@@ -24,13 +24,13 @@ from unitune.cost.estimate import repriced
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.reconcile import End, Lesson, Reconciliation, reconcile
 from unitune.cost.spread import Spread
+from unitune.documents import Frozen
 from unitune.errors import Mismatch, OverBudget
 from unitune.findings import Finding
 from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
 from unitune.ledger.records import unreadable
-from unitune.security.spec import Frozen
 from unitune.workspace.today import today
 
 # Time before its limit at which a job charged by the hour is cancelled: polls are up to 5 seconds

@@ -1,7 +1,8 @@
 """Store runs with their states, events and uploads.
 
 Each write names the version and the fence (`leases`) of the record that was read. So only one of
-two processes that read the same record can change it. `unitune.run` decides which state may follow.
+two processes that read the same record can change it. `unitune.run` decides which state may
+follow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 from unitune.backends.protocol import Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
+from unitune.files.yaml_file import parse
 from unitune.job.job import Job
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
@@ -40,7 +42,6 @@ from unitune.ledger.records import (
     values_of,
 )
 from unitune.security.redaction import redacted
-from unitune.workspace.yaml_file import parse
 
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()

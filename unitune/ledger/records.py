@@ -18,9 +18,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from unitune.backends.launch_keys import launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
+from unitune.files.validation import sentence
 from unitune.models import Start, TunedModel
 from unitune.security.redaction import redacted
-from unitune.workspace.validation import sentence
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

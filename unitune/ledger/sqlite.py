@@ -16,8 +16,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from unitune.errors import LockTimeout, UnituneError
+from unitune.files.filesystem import private_file
 from unitune.ledger.database import Database
-from unitune.workspace.filesystem import private_file
 from unitune.workspace.home import make_home, refuse_network
 from unitune.workspace.locks import locked
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
+from unitune.documents import Closed
 from unitune.errors import UnreadableRecord, UserError
 from unitune.evaluate.compare import run_comparison
 from unitune.evaluate.diff import ContenderDiff, diff
@@ -25,7 +26,6 @@ from unitune.models import VersionName
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.start import model_fingerprint
 from unitune.run.run import Run
-from unitune.security.spec import Closed
 from unitune.workspace.home import home, make_home
 
 # Answers of a verification interrupted longer ago are not reused

@@ -17,11 +17,12 @@ from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
 from unitune.data.dataset import spread
 from unitune.errors import JobError, MissingExtra, Unsupported
-from unitune.findings import Finding, error, listed, note, of_runs
+from unitune.findings import Finding, error, note, of_runs
 from unitune.job.job import Job
 from unitune.planning.feasibility import FOR_TESTS
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows
+from unitune.text import listed
 from unitune.workspace.install import install_command
 
 # Code of the finding that unitune can plan for the backend but cannot launch there

@@ -9,11 +9,11 @@ from unitune.backends.forecasts import AnswerForecast, AnswerLoad, ForecastsAnsw
 from unitune.cost.evaluation import ContenderTokens, contender_tokens
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset
+from unitune.documents import Frozen
 from unitune.errors import UnituneError
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
-from unitune.security.spec import Frozen
 
 # Assumed seconds per request to a vendor or server: low, expected, high. Not measured.
 REQUEST_SECONDS = (0.5, 2.0, 10.0)

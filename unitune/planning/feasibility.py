@@ -12,11 +12,12 @@ from typing import Literal
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
 from unitune.cost.prices.book import PriceBook
+from unitune.documents import Spec
 from unitune.errors import JobError, nearest
-from unitune.findings import Finding, error, listed, note, of_runs, warning
+from unitune.findings import Finding, error, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
 from unitune.scorers.user_function import UserFunction
-from unitune.security.spec import Spec
+from unitune.text import listed
 from unitune.workspace.today import today
 
 OTHER_BACKEND_HELPS = frozenset(  # refusals whose fix names other backends

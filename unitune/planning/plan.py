@@ -14,6 +14,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import read_job
 from unitune.data.example import digest_all
+from unitune.documents import Frozen
 from unitune.errors import JobError
 from unitune.findings import Finding, error, note
 from unitune.job.job import Job, TrainingBudget
@@ -34,7 +35,6 @@ from unitune.planning.feasibility import NO_TRAINING_ROWS, proposed_bases
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
-from unitune.security.spec import Frozen
 from unitune.workspace.today import today
 
 

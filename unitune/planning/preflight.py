@@ -59,7 +59,7 @@ class ResolvedJob:
     start: Start | None = None
     # Values of a run of a sweep, by setting
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    # Runs of a sweep over rows (`unitune.planning.learning_curve`)
+    # Runs of a sweep over rows (`unitune.curve.planning`)
     parts: tuple[ResolvedJob, ...] = ()
 
     @cached_property

@@ -10,9 +10,9 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from unitune.errors import JobError, Mismatch, UserError
+from unitune.files.filesystem import content_of
 from unitune.job.job import Job
 from unitune.planning.plan import Plan
-from unitune.workspace.filesystem import content_of
 
 
 def refuse_errors(plan: Plan) -> None:

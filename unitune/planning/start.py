@@ -13,10 +13,10 @@ from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import State
 from unitune.data.example import digest
 from unitune.errors import UnreadableRecord, UserError
+from unitune.files.filesystem import sha256
 from unitune.findings import Finding, error
 from unitune.job.job import Job
 from unitune.models import OTHER_BASE, Start, TunedModel, VersionName
-from unitune.workspace.filesystem import sha256
 from unitune.workspace.home import home
 
 if TYPE_CHECKING:

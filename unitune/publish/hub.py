@@ -22,12 +22,12 @@ from unitune.backends.protocol import PUSHED, Event
 from unitune.card.card import CARD_FILES, PROVENANCE, README, files_in, write_card
 from unitune.card.facts import CardFacts, find_facts, refuse_other_training
 from unitune.card.provenance import SIGNATURE
+from unitune.documents import Frozen
 from unitune.errors import BackendError, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.files.filesystem import content_of, replacing, sha256
 from unitune.ledger import Ledger
 from unitune.run.run import Run
 from unitune.security.redaction import redacted
-from unitune.security.spec import Frozen
-from unitune.workspace.filesystem import content_of, replacing, sha256
 from unitune.workspace.home import home
 from unitune.workspace.install import install_command
 

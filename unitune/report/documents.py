@@ -6,6 +6,7 @@ from textwrap import dedent
 
 from unitune.data.report import DataReport
 from unitune.evaluate.results import Comparison
+from unitune.files import yaml_file
 from unitune.job.job import Job
 from unitune.planning.plan import Plan
 from unitune.render import html as html_renderer
@@ -14,7 +15,6 @@ from unitune.render.sections import Document, Fact, Facts, Section
 from unitune.report import checked, comparison, plan, run_document, total_cost
 from unitune.run.handle import Run
 from unitune.tco.documents import TotalCost
-from unitune.workspace import yaml_file
 
 
 def draw(document: object, *, html: bool) -> str:

@@ -24,10 +24,10 @@ from pathlib import Path
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, GateCheck
+from unitune.files.filesystem import replacing
 from unitune.render.html import environment
 from unitune.report import html, markdown
 from unitune.report.words import level
-from unitune.workspace.filesystem import replacing
 
 NO_GATE = GateCheck(
     name="gate", exit_code=None, reason="The job has no gate, so nothing is judged."

@@ -18,9 +18,9 @@ from unitune.evaluate.results import (
     LeakResult,
     Regression,
 )
-from unitune.findings import listed
 from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
+from unitune.text import listed
 
 PROMPTED = ("zero-shot", "instructed", "few-shot")
 

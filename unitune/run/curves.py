@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from unitune.backends.protocol import FIGURES, Event
-from unitune.security.spec import Closed
+from unitune.documents import Closed
 from unitune.workspace.notebook import live
 
 

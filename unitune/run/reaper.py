@@ -32,12 +32,12 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
 from unitune.backends.launch_keys import is_deployment_name
 from unitune.backends.retry import delays
+from unitune.documents import Frozen
 from unitune.errors import BackendError, LockTimeout, NotFoundError, Unreachable, Unsupported
+from unitune.files.filesystem import private_folder, replacing
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.security.redaction import one_line
-from unitune.security.spec import Frozen
-from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home
 
 LOOK_SECONDS = 5.0

@@ -1,7 +1,7 @@
 """Launch runs once and find them from any process.
 
 `launch` checks a job, records what it will do, and does it; `runs` and `find_run` read the ledger.
-The files of a run are in ``.unitune/runs/RUN/``: the job and the rows exactly as uploaded. The
+The files of a run are in ``.unitune/run/RUN/``: the job and the rows exactly as uploaded. The
 ledger has the job too, so other machines that share it can continue a run whose rows are uploaded.
 """
 
@@ -24,6 +24,7 @@ from unitune.errors import (
     UnreadableRecord,
     UserError,
 )
+from unitune.files.filesystem import private_folder, replacing
 from unitune.job.contenders import NEWEST
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
@@ -35,7 +36,6 @@ from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.run import launching
 from unitune.run.handle import Run
 from unitune.run.launching import WIRE
-from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import artifact_folder, home, make_home
 
 __all__ = ["SHOWN_RUNS", "Run", "find_run", "launch", "run_count", "runs"]

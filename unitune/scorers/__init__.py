@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field
 
+from unitune.documents import from_name, is_short
 from unitune.scorers.interface import Entry, Scorer, leaves
 from unitune.scorers.row_scorers import RowScorers
-from unitune.security.spec import from_name, is_short
 
 for _module in iter_modules(__path__):
     if _module.name != "formulas":  # imports numpy, so it is imported on use

@@ -8,7 +8,7 @@ from typing import Annotated, Self, TypeAlias, cast
 
 from pydantic import Field, JsonValue, model_validator
 
-from unitune.findings import clip
+from unitune.documents import Spec
 from unitune.scorers.interface import (
     Attempt,
     Case,
@@ -20,7 +20,7 @@ from unitune.scorers.interface import (
     Unscorable,
 )
 from unitune.scorers.measures import Measure
-from unitune.security.spec import Spec
+from unitune.text import clip
 
 SHOWN = 80  # characters of an entry shown in a reason
 Bound: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]

@@ -17,9 +17,9 @@ from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
+from unitune.files.filesystem import content_of
 from unitune.scorers.interface import Attempt, Kind, Score, Scorer, Setting, Unscorable, share
 from unitune.scorers.user_function import REFERENCE, UserFunction
-from unitune.workspace.filesystem import content_of
 
 Function: TypeAlias = Callable[..., object]
 

@@ -28,7 +28,9 @@ from pydantic import (
     model_validator,
 )
 
+from unitune.documents import Spec
 from unitune.errors import JobError
+from unitune.files.validation import first_problem
 from unitune.scorers.grader_formula import compile_formula
 from unitune.scorers.interface import (
     Attempt,
@@ -41,8 +43,6 @@ from unitune.scorers.interface import (
     share,
 )
 from unitune.scorers.overlap import gleu, rouge_l, rouge_n
-from unitune.security.spec import Spec
-from unitune.workspace.validation import first_problem
 
 Context: TypeAlias = Mapping[str, JsonValue]  # `item` and `sample`, as templates read them
 # Packages needed by metrics, of an extra

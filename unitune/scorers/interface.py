@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias, cast
 
 from pydantic import JsonValue, PrivateAttr
 
+from unitune.documents import Closed, Typed
 from unitune.errors import JobError, MissingExtra, UnituneError
+from unitune.files.filesystem import content_of
 from unitune.security.json_fields import whole_text
-from unitune.security.spec import Closed, Typed
-from unitune.workspace.filesystem import content_of
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple, Never, TypeAlias, cast
 from pydantic import JsonValue, PrivateAttr
 
 from unitune.errors import DataError, JobError
-from unitune.findings import clip
 from unitune.scorers.bounded import CheckFailed, broken_by
 from unitune.scorers.interface import (
     Attempt,
@@ -22,6 +21,7 @@ from unitune.scorers.interface import (
     Setting,
 )
 from unitune.scorers.interface import ToolCalls as Calls
+from unitune.text import clip
 
 
 class Number(NamedTuple):

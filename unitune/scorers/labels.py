@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pydantic import JsonValue, PrivateAttr, field_validator
 
 from unitune.errors import JobError
-from unitune.findings import clip
 from unitune.scorers.interface import Attempt, Case, Confusion, Kind, Scorer, Setting
 from unitune.scorers.text import plain
+from unitune.text import clip
 
 if TYPE_CHECKING:
     from unitune.scorers.formulas import Sums

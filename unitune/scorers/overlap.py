@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
-from unitune.findings import clip
 from unitune.scorers.interface import Attempt, Case, Kind, Scorer, Setting
+from unitune.text import clip
 
 if TYPE_CHECKING:
     from unitune.scorers.formulas import Sums

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
 
 from pydantic import JsonValue, PrivateAttr, ValidationError, model_validator
 
+from unitune.documents import Spec
 from unitune.errors import DataError, nearest
-from unitune.findings import clip
+from unitune.files.validation import part_at, sentence, unknown_key
 from unitune.scorers.assertions import Assertion, Entries, Terms
 from unitune.scorers.functions import PythonFunction, RecordedScore
 from unitune.scorers.interface import Attempt, Case, Entry, Score, Scorer, Setting, leaves
 from unitune.scorers.measures import Consistency, Measure
 from unitune.scorers.text import Exact
-from unitune.security.spec import Spec
-from unitune.workspace.validation import part_at, sentence, unknown_key
+from unitune.text import clip
 
 if TYPE_CHECKING:
     ScorerSpec = Entry  # `unitune.scorers` defines it once all types exist

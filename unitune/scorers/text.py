@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from unitune.findings import clip
+from unitune.files import yaml_file
 from unitune.scorers.bounded import CheckFailed, broken_by
 from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Unscorable
-from unitune.workspace import yaml_file
+from unitune.text import clip
 
 # Syntax that may keep a pattern from matching an empty text only in some places
 _ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")

@@ -9,8 +9,8 @@ from typing import Literal
 from unitune._shown import Printed
 from unitune.cost.break_even import Crossovers, ServingCost
 from unitune.cost.spread import Spread
+from unitune.documents import Frozen
 from unitune.job.prices import PriceRow
-from unitune.security.spec import Frozen
 
 Role = Literal["prompted", "tuned", "newest"]
 Source = Literal["option", "job", "measured", "counted", "assumed"]

@@ -23,9 +23,9 @@ from unitune.backends.capabilities import JobDescription
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
+from unitune.documents import Frozen
 from unitune.errors import BackendError, NotFoundError
 from unitune.models import ChatModel, Reply, Request, Start, TunedModel
-from unitune.security.spec import Frozen
 from unitune.testing.fake_vendor import FakeBatches, count, create_call, tick, vendor_folder, write
 from unitune.testing.script import STATES, Answers, Moment, Script, events, moment
 

@@ -19,9 +19,9 @@ from typing import NoReturn, Protocol
 from pydantic import BaseModel
 
 from unitune.backends.capabilities import BatchStatus
+from unitune.documents import Frozen
 from unitune.errors import BackendError, Unreachable
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune.security.spec import Frozen
 from unitune.testing.script import BatchScript, Fault
 from unitune.workspace.home import home
 

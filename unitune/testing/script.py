@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, model_validator
 
 from unitune.backends.protocol import Event, State
-from unitune.security.spec import Spec
+from unitune.documents import Spec
 
 STATES = {  # the fake's own states; any other is unknown, like a vendor's new state
     "queued": State.QUEUED,

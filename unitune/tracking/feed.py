@@ -27,6 +27,7 @@ from pydantic import JsonValue
 
 from unitune.backends.protocol import Event
 from unitune.errors import LockTimeout, UnreadableRecord
+from unitune.files.filesystem import private_folder
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
 from unitune.ledger.model_versions import AliasMove
 from unitune.security.json_fields import flat
@@ -41,7 +42,6 @@ from unitune.tracking.interface import (
     Tracker,
     open_tracker,
 )
-from unitune.workspace.filesystem import private_folder
 from unitune.workspace.locks import is_locked, locked
 
 FAILED = "run.tracking-failed"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from unitune.backends.protocol import State
+from unitune.documents import Closed
 from unitune.errors import MissingExtra
 from unitune.findings import Finding, error
-from unitune.security.spec import Closed
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:

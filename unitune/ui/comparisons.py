@@ -19,7 +19,7 @@ from unitune.evaluate.history import comparison_ids, comparison_listing, find_co
 from unitune.evaluate.inference.journal import read_record
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import Comparison
-from unitune.workspace.filesystem import content_of
+from unitune.files.filesystem import content_of
 from unitune.workspace.home import EVALUATION
 from unitune.workspace.locks import is_locked
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
+from unitune.files import yaml_file
 from unitune.ledger import Ledger, RunRecord
 from unitune.render.html import environment
 from unitune.render.typography import dollars
@@ -35,7 +36,6 @@ from unitune.security.json_fields import whole_text
 from unitune.ui import queries
 from unitune.ui.cases import PAGE_CASES, Chosen, browse
 from unitune.ui.comparisons import kept_comparison, kept_comparisons, under_way
-from unitune.workspace import yaml_file
 from unitune.workspace.home import artifacts
 
 INTERVAL_SECONDS = 3.0  # minimum time between two polls of a run

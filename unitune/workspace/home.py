@@ -18,7 +18,7 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from unitune.errors import UserError
-from unitune.workspace.filesystem import (
+from unitune.files.filesystem import (
     content_of,
     private_file,
     private_folder,

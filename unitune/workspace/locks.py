@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from unitune.errors import LockTimeout
-from unitune.workspace.filesystem import no_link
+from unitune.files.filesystem import no_link
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 from unitune.errors import Mismatch
-from unitune.workspace.filesystem import (
+from unitune.files.filesystem import (
     flush,
     no_link,
     private_folder,

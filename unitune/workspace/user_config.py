@@ -21,11 +21,11 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from unitune.documents import Spec
 from unitune.errors import UserError
+from unitune.files import yaml_file
+from unitune.files.filesystem import refuse_strangers, replacing
 from unitune.security.addresses import Address, Origin, VariableName
-from unitune.security.spec import Spec
-from unitune.workspace import yaml_file
-from unitune.workspace.filesystem import refuse_strangers, replacing
 
 FILE = "config.yaml"
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Message, called
 from unitune.data.records import json_or_none
-from unitune.findings import clip
+from unitune.text import clip
 from unitune_local.data.chat_text import SPLIT, TemplateError
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)

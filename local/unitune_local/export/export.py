@@ -7,8 +7,8 @@ from pathlib import Path
 
 from unitune.backends.exports import Exported, ExportSpec, describe_export
 from unitune.errors import Mismatch, Unsupported, UserError
+from unitune.files.filesystem import whole_folder
 from unitune.models import TunedModel
-from unitune.workspace.filesystem import whole_folder
 from unitune.workspace.progress import report
 from unitune_local.data.chat_text import THOUGHT
 from unitune_local.export.forms import FORMS, Written

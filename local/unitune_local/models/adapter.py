@@ -16,11 +16,11 @@ from safetensors import torch as safetensors
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import unitune
+from unitune._version import __version__
 from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
-from unitune.workspace.filesystem import sha256, whole_folder
+from unitune.files.filesystem import sha256, whole_folder
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.models.full import is_full, round_trained, saved_dtype
@@ -85,7 +85,7 @@ def save_adapter(
     if not full:
         trained, total = cast("tuple[int, int]", cast("Any", model).get_nb_trainable_parameters())
     about = {
-        "unitune": unitune.__version__,
+        "unitune": __version__,
         "base": spec.base,
         "base_parameters": total - trained,
         "base_from_hub": spec.base_path.parent.name == "snapshots",  # in the Hub's own cache

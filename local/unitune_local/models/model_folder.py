@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from unitune.data.example import digest
 from unitune.errors import UserError
-from unitune.workspace.filesystem import replacing, sha256
+from unitune.files.filesystem import replacing, sha256
 
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unitune.data.example import digest
+from unitune.documents import Closed
 from unitune.errors import UserError
-from unitune.security.spec import Closed
-from unitune.workspace.filesystem import replacing
+from unitune.files.filesystem import replacing
 from unitune_local import machine
 from unitune_local.models.full import trained_model
 from unitune_local.models.model import config_of, empty_model

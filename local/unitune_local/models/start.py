@@ -18,10 +18,10 @@ from torch import Tensor
 
 from unitune.backends.options import job_options
 from unitune.errors import Mismatch
+from unitune.files.validation import sentence
 from unitune.findings import Finding, error, warning
 from unitune.job.job import Job
 from unitune.models import OTHER_BASE
-from unitune.workspace.validation import sentence
 from unitune_local.models import store
 from unitune_local.models.adapter import CONFIG, WEIGHTS, read_record, read_weights
 from unitune_local.models.full import is_full

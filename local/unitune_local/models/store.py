@@ -32,8 +32,8 @@ from huggingface_hub.errors import (
 
 from unitune.backends.capabilities import StoredModel
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
+from unitune.files.filesystem import sha256, whole_folder
 from unitune.security.redaction import redacted
-from unitune.workspace.filesystem import sha256, whole_folder
 from unitune.workspace.locks import locked
 from unitune.workspace.progress import report
 from unitune_local.models.gguf_model import convert

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from unitune.errors import BackendError, RunFailed
-from unitune.findings import clip
+from unitune.text import clip
 from unitune_local.data.batches import Batch, TrainingRow
 from unitune_local.objectives.loss import losses_and_entropies, token_losses
 from unitune_local.objectives.objective import PartLoss, Parts, StepRows

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unitune.errors import BackendError
-from unitune.workspace.filesystem import no_link
+from unitune.files.filesystem import no_link
 from unitune_local.job_folder import JobFolder
 
 COMMAND = (sys.executable, "-P", "-m", "unitune_local.training.worker")

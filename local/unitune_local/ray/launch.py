@@ -10,9 +10,9 @@ from pydantic import Field, JsonValue
 
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Launch, Upload
+from unitune.documents import Frozen
 from unitune.job.job import Auto, Job
 from unitune.models import Start, TunedModel
-from unitune.security.spec import Frozen
 from unitune_local.options import LocalOptions
 
 VARIABLE = "UNITUNE_RAY_LAUNCH"  # environment variable of the job at Ray with its launch

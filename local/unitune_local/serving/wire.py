@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from unitune.data.example import Message
 from unitune.data.validation_errors import explain
-from unitune.workspace.validation import Part, by_location, dotted, sentence
+from unitune.files.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.structured import SchemaError, grammar_of
 from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_calls

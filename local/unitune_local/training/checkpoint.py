@@ -19,9 +19,9 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from unitune.documents import Closed
 from unitune.errors import RunFailed
-from unitune.security.spec import Closed
-from unitune.workspace.filesystem import sha256, whole_folder
+from unitune.files.filesystem import sha256, whole_folder
 from unitune_local.job_folder import saved_steps
 from unitune_local.training.optimizers import Optimizers
 from unitune_local.training.selection import NONE_YET, Selection

@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 
 from unitune.data.dataset import Dataset
+from unitune.documents import Closed
 from unitune.errors import BackendError, DataError, Unsupported
 from unitune.job.job import Job
-from unitune.security.spec import Closed
 from unitune_local.data.batches import TrainingRow
 from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import TrainingForecast, forecast, require_memory

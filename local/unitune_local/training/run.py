@@ -19,9 +19,9 @@ from unitune.backends.protocol import Event, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import DataError, Mismatch, RunFailed
+from unitune.files.filesystem import sha256
 from unitune.models import TunedModel
 from unitune.scorers.user_function import UserFunction
-from unitune.workspace.filesystem import sha256
 from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow

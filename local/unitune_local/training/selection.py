@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Self
 
 from unitune.backends.protocol import WORSE
-from unitune.security.spec import Closed
+from unitune.documents import Closed
 from unitune_local.job_folder import Note
 from unitune_local.settings import SelectionSettings, Settings
 

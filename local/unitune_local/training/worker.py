@@ -21,9 +21,10 @@ import psutil
 from unitune.backends.launch_keys import run_of
 from unitune.backends.launched import rank_and_size
 from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed, UserError
+from unitune.files import yaml_file
+from unitune.files.filesystem import no_link
 from unitune.security.redaction import without_secrets
-from unitune.workspace import user_config, yaml_file
-from unitune.workspace.filesystem import no_link
+from unitune.workspace import user_config
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from unitune.backends import registry
 from unitune.backends.protocol import Launch
+from unitune.documents import Spec
 from unitune.errors import JobError, UserError
 from unitune.job.job import Job
-from unitune.security.spec import Spec
 
 NAME = "bedrock"
 BUCKET = "UNITUNE_BEDROCK_BUCKET"

@@ -12,11 +12,11 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import Field, JsonValue
 
 from unitune.backends.kit.hosted import explicit, without_none
+from unitune.documents import Spec
 from unitune.errors import JobError
 from unitune.job.job import Auto, Job
 from unitune.scorers.graders import OpenAIGrader
 from unitune.security.addresses import Address
-from unitune.security.spec import Spec
 
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}  # OpenAI's names by ours
 OWN_HYPERPARAMETERS = (  # options sent as hyperparameters under the same name

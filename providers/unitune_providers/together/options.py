@@ -16,11 +16,11 @@ from pydantic import Field, JsonValue, model_validator
 
 from unitune.backends.kit.hosted import explicit, without_none
 from unitune.backends.protocol import Launch
+from unitune.documents import Spec
 from unitune.errors import JobError
 from unitune.job.job import Job, Lora
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.security.json_fields import Fields
-from unitune.security.spec import Spec
 
 Body = dict[str, JsonValue]
 # A setting, its lowest and its highest value; None for no limit or an unpublished one

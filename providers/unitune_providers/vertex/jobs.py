@@ -16,11 +16,11 @@ from pydantic import Field, JsonValue
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription
 from unitune.backends.kit.hosted import explicit, without_none
 from unitune.backends.protocol import Event, Launch, State
+from unitune.documents import Spec
 from unitune.errors import JobError, Unsupported
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune.security.spec import Spec
 from unitune_providers.vertex.rewards import reward_settings
 
 NAME = "vertex"

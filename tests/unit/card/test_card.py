@@ -12,8 +12,6 @@ from typing import Any
 
 import mlcroissant
 import pytest
-import sample_ledger
-from command_line import Command
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -25,8 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from google.protobuf import json_format
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
-from sample_comparison import infested, sample_comparison
-from trained_runs import trained, triage_job
+from support import sample_ledger
+from support.command_line import Command
+from support.sample_comparison import infested, sample_comparison
+from support.trained_runs import trained, triage_job
 
 from unitune.backends.exports import describe_export
 from unitune.card.card import CARD_FILES, PROVENANCE, README, ROWS, SUMMARY, write_card
@@ -90,7 +90,7 @@ def test_the_hub_reads_the_measured_results_with_their_interval(
     low, high = (round(end, 6) for end in result.interval)
     expected = {"interval": [low, high], "level": 0.95, "n": 60, "errors": 0}
     assert expected == read.metric_args
-    assert ["unitune", "sft", "lora"] == card.data.tags
+    assert card.data.tags == ["unitune", "sft", "lora"]
     # What the Hub's own writer makes of it is what stands there.
     index = eval_results_to_model_index(card.data.model_name, card.data.eval_results)
     assert index == card.data.to_dict()["model-index"]
@@ -104,28 +104,28 @@ def test_what_no_one_has_said_is_not_stated_and_not_invented(workplace: Path) ->
         *done.not_stated
     }
     card = ModelCard.load(done.folder / README)
-    assert {"pipeline_tag", "tags"} == set(card.data.to_dict())
+    assert set(card.data.to_dict()) == {"pipeline_tag", "tags"}
     assert "Not evaluated" in card.text
     assert "- **License:** not stated\n" in card.text
     written = texts(done.folder)
     assert "- Provider, contact, authorised representative: not stated\n" in written[SUMMARY]
     for folder in (str(workplace), "../"):
-        assert [] == [name for name, text in written.items() if folder in text]
+        assert [name for name, text in written.items() if folder in text] == []
 
 
 def test_a_hosted_model_is_known_by_its_name_alone(workplace: Path) -> None:
     sample = sample_ledger.fill(workplace)
     done = write_card(find_run(sample.succeeded), "hosted")
-    assert () == done.model_files
+    assert done.model_files == ()
     written = texts(done.folder)
     card = ModelCard.load(done.folder / README)
     assert "11,400 (as billed by the vendor)" in card.text
-    assert "Qwen/Qwen3-8B" == card.data.base_model
+    assert card.data.base_model == "Qwen/Qwen3-8B"
     assert card.data.library_name is None
     statement = json.loads(written[PROVENANCE])
     (subject,) = statement["subject"]
     digest = hashlib.sha256(subject["name"].encode()).hexdigest()
-    assert {"sha256_of_name": digest} == subject["digest"]
+    assert subject["digest"] == {"sha256_of_name": digest}
     # The vendor does not say that it trains adapters, so all weights count; 8B by the name.
     assert "| 6 · N · tokens: at most" in written[SUMMARY]
     assert "N = 8,000,000,000, from its name" in written[SUMMARY]
@@ -142,8 +142,8 @@ def test_names_of_the_hub_lead_there_and_can_be_loaded() -> None:
     run.job = job.model_copy(update={"data": data})
     folder = write_card(run).folder
     card = ModelCard.load(folder / README)
-    assert "an_owner/my_model-1.5B" == card.data.base_model
-    assert ("peft", ["an_owner/some_rows"]) == (card.data.library_name, card.data.datasets)
+    assert card.data.base_model == "an_owner/my_model-1.5B"
+    assert (card.data.library_name, card.data.datasets) == ("peft", ["an_owner/some_rows"])
     assert 'AutoModelForCausalLM.from_pretrained("an_owner/my_model-1.5B")' in card.text
     summary = (folder / SUMMARY).read_text("utf-8")
     assert "[an_owner/some_rows](https://huggingface.co/datasets/an_owner/some_rows)" in summary
@@ -187,8 +187,8 @@ def test_computation_is_four_operations_a_parameter_and_token_of_an_adapter(
 def test_computation_of_an_unknown_base_is_held_against_the_fallback() -> None:
     base = Base("mine", None, None, 10**9, "counted")
     made = compute_of(base, "dpo", 10**6, trains_adapter=False)
-    assert (6 + 2) * 1e15 == made.flop
-    assert 1e23 / 3 == pytest.approx(made.threshold_flop)
+    assert made.flop == (6 + 2) * 1e15
+    assert pytest.approx(made.threshold_flop) == 1e23 / 3
     assert compute_of(base, "sft", None, trains_adapter=True).share is None
 
 
@@ -217,7 +217,7 @@ def test_croissant_readers_read_the_rows_by_it(
         (folder / file.name).write_bytes(file.read_bytes())
     with caplog.at_level(logging.WARNING, "absl"):
         dataset = mlcroissant.Dataset(jsonld=folder / ROWS)
-    assert [] == [each for each in caplog.messages if "context" in each]
+    assert [each for each in caplog.messages if "context" in each] == []
     records = list(dataset.records("train"))
     kept = [json.loads(line) for line in (run.folder / "train.jsonl").read_text().splitlines()]
     for key in {"messages", "preferred_output", "non_preferred_output"} & kept[0].keys():
@@ -226,7 +226,7 @@ def test_croissant_readers_read_the_rows_by_it(
     if method == "dpo":
         expected = [[row["input"]["messages"][0]["content"].encode()] for row in kept]
         assert expected == [contents(each, "train/input") for each in records]
-        assert {b"parcels"} == {each["train/topic"] for each in records}
+        assert {each["train/topic"] for each in records} == {b"parcels"}
 
 
 def contents(record: dict[str, Any], field: str) -> list[bytes]:
@@ -256,7 +256,7 @@ def test_provenance_is_an_in_toto_statement_with_slsas_predicate(
     # Both refuse a field that the published protobuf schemas do not have.
     read = json_format.Parse(text, own.Statement())
     statements.Statement.copy_from_pb(read).validate()
-    assert "https://slsa.dev/provenance/v1" == read.predicate_type
+    assert read.predicate_type == "https://slsa.dev/provenance/v1"
     predicate = json_format.ParseDict(json.loads(text)["predicate"], slsa.Provenance())
     assert run.launch_key == predicate.run_details.metadata.invocation_id
     assert predicate.run_details.builder.version["unitune models card"]
@@ -344,8 +344,8 @@ def test_in_an_exports_folder_the_card_is_of_its_files(
     compared: tuple[Run, Comparison], exported: Path
 ) -> None:
     done = write_card(compared[0], exported)
-    assert ("sub/model.gguf", "unitune.json") == done.model_files
-    assert "gguf" == ModelCard.load(exported / README).data.library_name
+    assert done.model_files == ("sub/model.gguf", "unitune.json")
+    assert ModelCard.load(exported / README).data.library_name == "gguf"
     assert done == write_card(compared[0], exported)  # the card's own files are none of the model
 
 
@@ -410,14 +410,14 @@ def test_the_command_says_what_was_written_and_what_to_add(unitune: Command) -> 
     run = trained(triage_job(45))
     promote(run, "production", without_gate="the first")
     shown = unitune("models", "card", "triage@production", "-o", "out")
-    assert 0 == shown.code
+    assert shown.code == 0
     assert "- **Version:** `triage:1`\n" in Path("out", README).read_text("utf-8")
     assert "- Model: `triage:1`, run" in Path("out", SUMMARY).read_text("utf-8")
     assert "model card, no results: not compared" in shown.out
     assert "not stated" in shown.out
-    assert "out\n" == unitune("models", "card", run.id, "-o", "out", "--quiet").out
+    assert unitune("models", "card", run.id, "-o", "out", "--quiet").out == "out\n"
     told = json.loads(unitune("models", "card", run.id, "-o", "out", "--json").out)
     assert (1, "out", list(CARD_FILES)) == (told["schema_version"], told["folder"], told["files"])
     refused = unitune("models", "card", run.id, "-o", ".")
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "is not an export of a run" in refused.err

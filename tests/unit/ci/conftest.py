@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
-from github_action import Runner, command
+from support import warm
+from support.github_action import Runner, command
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from github_action import ACTION, ROOT, STEPS, Runner, command
+from support.github_action import ACTION, ROOT, STEPS, Runner, command
 
 CI = ROOT / "examples" / "ci"
 
@@ -30,13 +30,13 @@ def test_files_for_ci_are_valid_by_their_published_schemas(schema: str, file: Pa
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
     more = ["--data-transform", "gitlab-ci"] if schema == "vendor.gitlab-ci" else []
     done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_example_gives_inputs_that_the_action_has() -> None:
     steps = yaml.safe_load((CI / "github.yml").read_text("utf-8"))["jobs"]["compare"]["steps"]
     given = steps[-1]["with"]
-    assert [] == [name for name in given if name not in STEPS["inputs"]]
+    assert [name for name in given if name not in STEPS["inputs"]] == []
     required = {name for name, one in STEPS["inputs"].items() if one.get("required")}
     assert required <= given.keys()
 
@@ -44,8 +44,8 @@ def test_the_example_gives_inputs_that_the_action_has() -> None:
 def test_no_expression_stands_in_a_script() -> None:
     """What a pull request can name reaches a shell as a variable alone, never as code."""
     scripts = [step["run"] for step in STEPS["runs"]["steps"] if "run" in step]
-    assert 7 == len(scripts)
-    assert [] == [script for script in scripts if "${{" in script]
+    assert len(scripts) == 7
+    assert [script for script in scripts if "${{" in script] == []
 
 
 def test_actions_of_others_are_pinned_by_their_commits() -> None:
@@ -54,16 +54,16 @@ def test_actions_of_others_are_pinned_by_their_commits() -> None:
     used = [name for file in files for name in re.findall(r"uses: (\S+)", file.read_text("utf-8"))]
     assert len(used) > 5
     commit = re.compile(r"@[0-9a-f]{40}$")
-    assert ["OWNER/unitune/.github/actions/unitune@COMMIT"] == [
-        name for name in used if not commit.search(name)
+    assert [name for name in used if not commit.search(name)] == [
+        "OWNER/unitune/.github/actions/unitune@COMMIT"
     ]
 
 
 def test_a_workflow_that_hands_secrets_to_forks_is_refused(runner: Runner) -> None:
     step = STEPS["runs"]["steps"][0]
-    assert "github.event_name == 'pull_request_target'" == step["if"]
+    assert step["if"] == "github.event_name == 'pull_request_target'"
     done = runner.step(step["name"])
-    assert 2 == done.returncode
+    assert done.returncode == 2
     assert "Use pull_request instead." in done.stdout
 
 
@@ -75,10 +75,10 @@ def test_no_module_of_the_workspace_is_imported(priced: Runner) -> None:
             (folder / f"{module}.py").write_text(trap)
     command(priced.folder, "unitune", f'exec {sys.executable} -P -m unitune "$@"')
     for name in ("Plan", "Compare"):
-        assert 0 == priced.step(name).returncode
+        assert priced.step(name).returncode == 0
     command(priced.folder, "python", f"exec {sys.executable} ${{@/install/--version}}")
     assert priced.step("Install unitune").stdout.startswith("pip ")
-    assert [] == list(priced.folder.rglob("*.ran"))
+    assert list(priced.folder.rglob("*.ran")) == []
 
 
 def swap(runner: Runner) -> None:
@@ -92,18 +92,18 @@ def swap(runner: Runner) -> None:
 def test_a_met_gate_passes_with_verdict_summary_and_report(runner: Runner) -> None:
     folder = runner.folder / "unitune-report"  # in RUNNER_TEMP
     done = runner.step("Compare")
-    assert 0 == done.returncode, done.stderr
-    assert {"exit-code": "0", "verdict": "better", "folder": str(folder)} == runner.outputs()
+    assert done.returncode == 0, done.stderr
+    assert runner.outputs() == {"exit-code": "0", "verdict": "better", "folder": str(folder)}
     assert (folder / "report.html").exists()
     assert "better" in runner.summary().lower()
-    assert 0 == runner.step("Gate").returncode
+    assert runner.step("Gate").returncode == 0
 
 
 def test_a_failed_gate_is_reported_first_and_fails_at_the_end(runner: Runner) -> None:
     swap(runner)
-    assert 0 == runner.step("Compare").returncode
-    assert ("1", "worse") == (runner.outputs()["exit-code"], runner.outputs()["verdict"])
-    assert 1 == runner.step("Gate").returncode
+    assert runner.step("Compare").returncode == 0
+    assert (runner.outputs()["exit-code"], runner.outputs()["verdict"]) == ("1", "worse")
+    assert runner.step("Gate").returncode == 1
 
 
 def test_fail_on_leaves_exit_codes_to_a_warning(runner: Runner) -> None:
@@ -111,7 +111,7 @@ def test_fail_on_leaves_exit_codes_to_a_warning(runner: Runner) -> None:
     runner.step("Compare")
     runner.inputs["fail-on"] = "2, 5"
     done = runner.step("Gate")
-    assert 0 == done.returncode
+    assert done.returncode == 0
     assert "::warning title=unitune::compare ended with exit code 1" in done.stdout
 
 
@@ -122,14 +122,14 @@ def test_a_mistake_in_the_job_is_exit_code_2_with_what_was_wrong(runner: Runner)
     (runner.folder / "GITHUB_STEP_SUMMARY").write_text("")
     (runner.folder / "work/evals/unitune.yaml").write_text("name: [")
 
-    assert 0 == runner.step("Compare").returncode
+    assert runner.step("Compare").returncode == 0
 
     folder = runner.folder / "unitune-report"
-    assert {"exit-code": "2", "verdict": "", "folder": str(folder)} == runner.outputs()
+    assert runner.outputs() == {"exit-code": "2", "verdict": "", "folder": str(folder)}
     assert "evals/unitune.yaml** ended with exit code 2." in runner.summary()
     assert "not valid YAML" in runner.summary()
     assert (folder / "rows.jsonl").exists()
-    assert 2 == runner.step("Gate").returncode
+    assert runner.step("Gate").returncode == 2
 
 
 def test_arguments_reach_the_command_as_words(runner: Runner) -> None:
@@ -154,7 +154,7 @@ def test_answers_that_a_pull_request_commits_do_not_count(priced: Runner) -> Non
     rows.write_text('{"contender": "new", "case": "c", "text": "better"}\n', encoding="utf-8")
     priced.inputs["out"] = "rows"
     done = priced.step("Compare")
-    assert {"exit-code": "5", "verdict": "", "folder": "work/rows"} == priced.outputs()
+    assert priced.outputs() == {"exit-code": "5", "verdict": "", "folder": "work/rows"}
     assert "unitunedidnotwritehereforyou" in "".join(done.stdout.split())
 
 
@@ -174,7 +174,7 @@ def test_what_a_job_file_says_is_no_workflow_command_and_ends_no_fence(runner: R
     fence = next(line for line in runner.summary().splitlines() if line.startswith("~~~~"))
     inside = runner.summary().partition(fence)[2].removesuffix("\n")
     assert inside.endswith(f"\n{fence.removesuffix('text')}")
-    assert 1 == inside.count(fence.removesuffix("text"))
+    assert inside.count(fence.removesuffix("text")) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,12 +189,12 @@ def test_the_very_commit_is_installed(
 ) -> None:
     command(runner.folder, "python", 'echo "$@"')
     runner.inputs |= inputs
-    assert f"-P -m pip install --quiet {installed}\n" == runner.step("Install unitune").stdout
+    assert runner.step("Install unitune").stdout == f"-P -m pip install --quiet {installed}\n"
 
 
 def plan_code(runner: Runner) -> str:
     done = runner.step("Plan")
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     runner.plan_code = runner.outputs()["exit-code"]
     return runner.plan_code
 
@@ -202,19 +202,19 @@ def plan_code(runner: Runner) -> str:
 def test_what_a_pull_request_changes_in_the_cost_is_told(priced: Runner) -> None:
     job = priced.folder / "work/evals/unitune.yaml"
     job.write_text(job.read_text().replace("epochs: 2", "epochs: 4"))
-    assert "0" == plan_code(priced)
+    assert plan_code(priced) == "0"
     assert priced.summary().startswith("<!-- unitune plan: demo -->")
     assert re.search(r"in 2 epochs \| .* in 4 epochs \|", priced.summary())
 
 
 def test_where_the_cost_is_as_it_was_nothing_is_told(priced: Runner) -> None:
-    assert "0" == plan_code(priced)
-    assert "" == priced.summary()
+    assert plan_code(priced) == "0"
+    assert priced.summary() == ""
 
 
 def test_over_the_budget_fails_with_6(priced: Runner) -> None:
     priced.inputs["plan-args"] = "--budget 0.001"
-    assert "6" == plan_code(priced)
+    assert plan_code(priced) == "6"
     assert "Over budget" in priced.summary()
     (priced.folder / "GITHUB_OUTPUT").write_text("exit-code=0\n")
-    assert 6 == priced.step("Gate").returncode
+    assert priced.step("Gate").returncode == 6

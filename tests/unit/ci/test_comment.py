@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
-from github_action import Runner
+from support.github_action import Runner
 
 
 class Thread7(BaseHTTPRequestHandler):
@@ -52,7 +52,7 @@ class Thread7(BaseHTTPRequestHandler):
         if self.refuse:
             self.answer(403, {"message": "Resource not accessible by integration"})
             return
-        assert "Bearer ghs_token" == self.headers["Authorization"]
+        assert self.headers["Authorization"] == "Bearer ghs_token"
         if method == "POST":
             author = {"type": "User", "login": self.login} if self.login else {"type": "Bot"}
             self.comments.append({"id": 100 + len(self.comments), "user": author, "body": body})
@@ -94,11 +94,12 @@ def test_one_comment_is_written_and_then_kept_up_to_date(
     for text in ("first", "second"):
         (runner.folder / "unitune.md").write_text(text)
         done = runner.step("Comment on the pull request")
-        assert 0 == done.returncode, done.stderr
-    assert ["POST /repos/me/it/issues/7/comments", "PATCH /repos/me/it/issues/comments/102"] == (
-        thread.calls
-    )
-    assert 3 == len(thread.comments)
+        assert done.returncode == 0, done.stderr
+    assert (thread.calls) == [
+        "POST /repos/me/it/issues/7/comments",
+        "PATCH /repos/me/it/issues/comments/102",
+    ]
+    assert len(thread.comments) == 3
     assert thread.comments[-1]["body"].startswith(
         "<!-- unitune action: evals/unitune.yaml -->\nsecond\n\n"
     )
@@ -109,8 +110,8 @@ def test_a_persons_token_keeps_one_comment_too(runner: Runner, thread: type[Thre
     thread.login = "octocat"
     (runner.folder / "unitune.md").write_text("text")
     for _ in range(3):
-        assert 0 == runner.step("Comment on the pull request").returncode
-    assert ["POST", "PATCH", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
+        assert runner.step("Comment on the pull request").returncode == 0
+    assert [call.partition(" ")[0] for call in thread.calls] == ["POST", "PATCH", "PATCH"]
 
 
 @pytest.mark.parametrize("user", [None, {"type": "Bot"}, {}])
@@ -124,7 +125,7 @@ def test_comments_of_others_are_passed_over(
     thread.closed = {3}
     (runner.folder / "unitune.md").write_text("text")
     done = runner.step("Comment on the pull request")
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     assert thread.calls[-1].startswith("POST")
 
 
@@ -133,7 +134,7 @@ def test_another_job_file_has_a_comment_of_its_own(runner: Runner, thread: type[
     for file in ("evals/unitune.yaml", "other--job.yaml"):
         runner.inputs["file"] = file
         runner.step("Comment on the pull request")
-    assert ["POST /repos/me/it/issues/7/comments"] * 2 == thread.calls
+    assert thread.calls == ["POST /repos/me/it/issues/7/comments"] * 2
 
 
 def test_a_long_summary_is_cut_to_what_a_comment_holds(
@@ -142,7 +143,7 @@ def test_a_long_summary_is_cut_to_what_a_comment_holds(
     (runner.folder / "unitune.md").write_text("x" * 100_000)
     runner.step("Comment on the pull request")
     body = thread.comments[-1]["body"]
-    assert 65_000 == len(body)
+    assert len(body) == 65_000
     assert body.endswith("/actions/runs/42)\n")
 
 
@@ -151,7 +152,7 @@ def test_a_token_that_may_not_write_fails_nothing(runner: Runner, thread: type[T
     thread.refuse = True
     (runner.folder / "unitune.md").write_text("text")
     done = runner.step("Comment on the pull request")
-    assert 0 == done.returncode
+    assert done.returncode == 0
     assert "::notice title=unitune::The comment on the pull request was not written" in done.stdout
     assert "403" in done.stdout
 
@@ -161,11 +162,11 @@ def test_a_plan_that_changed_nothing_makes_no_comment_and_mends_an_old_one(
 ) -> None:
     name, empty = "Comment the plan on the pull request", priced.folder / "plan.md"
     empty.write_text("")
-    assert 0 == priced.step(name).returncode
-    assert [] == thread.calls
+    assert priced.step(name).returncode == 0
+    assert thread.calls == []
     empty.write_text("dearer")
-    assert 0 == priced.step(name).returncode
+    assert priced.step(name).returncode == 0
     empty.write_text("")
-    assert 0 == priced.step(name).returncode
-    assert ["POST", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
+    assert priced.step(name).returncode == 0
+    assert [call.partition(" ")[0] for call in thread.calls] == ["POST", "PATCH"]
     assert "The cost is the same as on the base branch." in thread.comments[-1]["body"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from crash.postgres import a_store, new_database
-from heavy import USED, used
+from support.heavy import USED, used
 
 
 def with_a_server() -> None:

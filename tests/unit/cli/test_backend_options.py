@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.backends import registry
 from unitune.cli.backends import option_views
@@ -35,7 +35,7 @@ def test_a_backends_options_are_shown_with_value_and_meaning(unitune: Command, n
     told = json.loads(unitune("backends", name, "--json").out)["backends"][0]
     model = registry.options_of(str(registry.offer(name).options))
 
-    assert 0 == shown.code
+    assert shown.code == 0
     assert set(model.model_fields) <= {one["name"] for one in told["options"]}
     assert all(one["name"] in shown.out and one["type"] for one in told["options"])
 
@@ -45,12 +45,12 @@ def test_a_bound_a_default_and_a_choice_are_told() -> None:
         one.name: one
         for one in option_views(registry.options_of(str(registry.offer("openai").options)))
     }
-    assert ("number above 0, auto", "auto") == (
+    assert (
         options["learning_rate_multiplier"].type,
         options["learning_rate_multiplier"].default,
-    )
-    assert "default, low, medium, high" == options["reasoning_effort"].type
-    assert "Project of the run." == options["wandb.project"].meaning
+    ) == ("number above 0, auto", "auto")
+    assert options["reasoning_effort"].type == "default, low, medium, high"
+    assert options["wandb.project"].meaning == "Project of the run."
 
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
@@ -58,4 +58,4 @@ def test_options_are_read_without_the_vendors_packages(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALONE, name], capture_output=True, text=True, check=True
     )
-    assert "[]" == done.stdout.strip()
+    assert done.stdout.strip() == "[]"

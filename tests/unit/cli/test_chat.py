@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
 from rich.console import Console
+from support.command_line import Command
 
 from unitune.cli import chat
 from unitune.errors import BackendError
@@ -99,16 +99,16 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_settings_are_sent(unitune: Command, run: str, streams: Streams) -> None:
     streams.scripts = [Script(["fine"])]
     settings = ("--temperature", "0.7", "--max-tokens", "40", "--system", "Be short.")
-    assert "fine\n" == unitune("chat", run, "-m", "How are you?", *settings).out
+    assert unitune("chat", run, "-m", "How are you?", *settings).out == "fine\n"
     (request,) = streams.requests
-    assert (0.7, 40) == (request.temperature, request.max_tokens)
-    assert ["Be short.", "How are you?"] == [message.text for message in request.messages]
+    assert (request.temperature, request.max_tokens) == (0.7, 40)
+    assert [message.text for message in request.messages] == ["Be short.", "How are you?"]
 
 
 @pytest.mark.parametrize("value", ["nan", "-0.1", "2.1", "inf"])
 def test_a_temperature_out_of_bounds_is_refused(unitune: Command, run: str, value: str) -> None:
     told = unitune("chat", run, "-m", "hi", "--temperature", value)
-    assert (2, "") == (told.code, told.out)
+    assert (told.code, told.out) == (2, "")
     assert "between 0 and 2" in told.err
 
 
@@ -116,7 +116,7 @@ def test_what_an_answer_is_not_is_said(unitune: Command, run: str, streams: Stre
     reply = Reply(finish_reason="length", left_out=("temperature",))
     streams.scripts = [Script(["fi"], reply)]
     told = unitune("chat", run, "-m", "hi", "--max-tokens", "2", "--temperature", "1")
-    assert "fi\n" == told.out
+    assert told.out == "fi\n"
     assert "tuned was cut off at 2 tokens" in told.err
     assert "does not support a temperature" in told.err
 
@@ -137,24 +137,24 @@ def test_a_conversation_goes_on_after_a_failure_and_a_stop(
     streams.scripts = [stopped, Script([], end=BackendError("it is down")), Script(["again"])]
     say("one", "two", "three", KeyboardInterrupt())
     told = unitune("chat", run, "--system", "")
-    assert 0 == told.code
+    assert told.code == 0
     assert stopped.stopped
     assert "stopped" in told.err
     assert "Error: it is down" in told.err
     assert told.out.rstrip().endswith("again")
     turns = [(message.role, message.text) for message in streams.requests[2].messages]
-    assert [("user", "one"), ("assistant", "half an"), ("user", "two")] == turns[:3]
-    assert ("user", "three") == turns[-1]
+    assert turns[:3] == [("user", "one"), ("assistant", "half an"), ("user", "two")]
+    assert turns[-1] == ("user", "three")
 
 
 def test_one_message_that_is_stopped_or_fails_is_no_success(
     unitune: Command, run: str, streams: Streams
 ) -> None:
     streams.scripts = [Script(["half"], end=KeyboardInterrupt())]
-    assert 130 == unitune("chat", run, "-m", "hi").code
+    assert unitune("chat", run, "-m", "hi").code == 130
     streams.scripts = [Script([], end=BackendError("it is down"))]
     told = unitune("chat", run, "-m", "hi")
-    assert 4 == told.code
+    assert told.code == 4
     assert "it is down" in told.err
 
 
@@ -178,6 +178,9 @@ def test_a_long_answer_shows_its_end_while_it_grows() -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, width=20, height=5, force_terminal=True, color_system=None)
     terminal.print(chat._Tail("\n".join(f"line {number}" for number in range(30))))
-    assert ["line 26", "line 27", "line 28", "line 29"] == [
-        line.strip() for line in screen.getvalue().strip().splitlines()
+    assert [line.strip() for line in screen.getvalue().strip().splitlines()] == [
+        "line 26",
+        "line 27",
+        "line 28",
+        "line 29",
     ]

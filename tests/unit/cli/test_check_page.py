@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 from typer.testing import CliRunner
 
-from unitune.cli.main import app
+from unitune.main import app
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     monkeypatch.setenv("COLUMNS", "80")
     done = unitune("check", file.name)
 
-    assert 0 == done.code
+    assert done.code == 0
     assert "1 Nearly the same question with different answers" in done.out
     assert "rows.jsonl:41 " in done.out
     assert "next to rows.jsonl:1 " in done.out
@@ -46,7 +46,7 @@ def test_json_has_all_of_them(file: Path) -> None:
     printed = CliRunner().invoke(app, ["check", str(file), "--json"])
     quality = json.loads(printed.stdout)["quality"]
 
-    assert (41, True) == (quality["rows"], quality["is_whole"])
+    assert (quality["rows"], quality["is_whole"]) == (41, True)
     assert {"contradictions", "label-errors"} <= {cause["code"] for cause in quality["causes"]}
 
 
@@ -54,12 +54,12 @@ def test_the_page_replaces_one_of_unitune_and_nothing_else(file: Path, tmp_path:
     page, other = tmp_path / "check.html", tmp_path / "other.html"
     other.write_text("<p>mine</p>", encoding="utf-8")
     for _ in range(2):
-        assert 0 == CliRunner().invoke(app, ["check", str(file), "--html", str(page)]).exit_code
+        assert CliRunner().invoke(app, ["check", str(file), "--html", str(page)]).exit_code == 0
     assert "rows.jsonl:41" in page.read_text(encoding="utf-8")
     refused = CliRunner().invoke(app, ["check", str(file), "--html", str(other)])
 
     assert refused.exit_code
-    assert "<p>mine</p>" == other.read_text(encoding="utf-8")
+    assert other.read_text(encoding="utf-8") == "<p>mine</p>"
 
 
 def job_with(folder: Path, rows: list[dict[str, str]], **data: object) -> str:
@@ -86,7 +86,7 @@ def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
 
     assert "43 rows: " in told
     assert "All 43 rows (13 of them for the test)" in told
-    assert 1 == told.count("characters in a row: median ")
+    assert told.count("characters in a row: median ") == 1
     assert "has the input of" not in told
     assert "equals the one" not in told
     assert "Rows that are the same or nearly the same" in told
@@ -99,7 +99,7 @@ def test_the_headline_counts_the_errors_which_come_last(
     rows = [*rows_of(file), {"prompt": "Where is it?", "completion": ""}]
     done = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2))
 
-    assert 2 == done.code
+    assert done.code == 2
     assert done.out.splitlines()[2].startswith("1 error, ")
     assert done.out.index("read as") < done.out.index("the answer is empty")
 

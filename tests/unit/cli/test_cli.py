@@ -9,7 +9,7 @@ from itertools import repeat
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.backends.protocol import WORSE, Event, State, Status
 from unitune.evaluate.inference import batch_runner
@@ -50,7 +50,7 @@ def change(job_file: Path, old: str, new: str) -> None:
 def test_help_teaches_the_first_command(unitune: Command) -> None:
     outcome = unitune("--help")
 
-    assert 0 == outcome.code
+    assert outcome.code == 0
     assert "unitune quickstart trains and evaluates a small model" in outcome.out
 
 
@@ -69,14 +69,14 @@ def test_every_command_shows_an_example(unitune: Command, command: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["frob"], ["plan"], ["plan", "a.yaml", "--frob"]])
 def test_wrong_usage_exits_with_2(unitune: Command, arguments: list[str]) -> None:
-    assert 2 == unitune(*arguments).code
+    assert unitune(*arguments).code == 2
 
 
 def test_an_error_of_the_users_is_one_message_and_no_traceback(unitune: Command) -> None:
     outcome = unitune("plan", "missing.yaml")
 
-    assert 2 == outcome.code
-    assert "" == outcome.out
+    assert outcome.code == 2
+    assert outcome.out == ""
     assert "Error: missing.yaml: no such file." in outcome.err
     assert "Traceback" not in outcome.err
 
@@ -90,22 +90,22 @@ def test_a_bug_of_ours_exits_with_70_and_asks_for_a_report(
     monkeypatch.setattr("unitune.planning.plan.plan", broken)
     outcome = unitune("plan", str(job_file))
 
-    assert 70 == outcome.code
+    assert outcome.code == 70
     assert "ZeroDivisionError" in outcome.err
     assert "This is a bug in unitune" in outcome.err
 
 
 def test_init_writes_a_job_that_can_be_read_and_never_overwrites(unitune: Command) -> None:
-    assert 0 == unitune("init", "mine").code
-    assert "bank-intents" == Job.load("mine/unitune.yaml").name
-    assert 0 == unitune("init", "mine").code
+    assert unitune("init", "mine").code == 0
+    assert Job.load("mine/unitune.yaml").name == "bank-intents"
+    assert unitune("init", "mine").code == 0
 
     Path("mine/unitune.yaml").write_text("name: changed", encoding="utf-8")
     outcome = unitune("init", "mine")
 
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "Nothing was written" in outcome.err
-    assert "name: changed" == Path("mine/unitune.yaml").read_text(encoding="utf-8")
+    assert Path("mine/unitune.yaml").read_text(encoding="utf-8") == "name: changed"
 
 
 def test_init_reads_what_a_spreadsheet_writes_and_says_how(
@@ -117,11 +117,11 @@ def test_init_reads_what_a_spreadsheet_writes_and_says_how(
     (tmp_path / "rows.csv").write_text(table, encoding="cp1252")
     arguments = ("init", "--data", "rows.csv", "--backend", "fake", "--model", "base")
     refused = unitune(*arguments)
-    assert 2 == refused.code
-    assert ["rows.csv:9:", "unitune init --data rows.csv --drop"] == [
+    assert refused.code == 2
+    assert [
         words for words in ("rows.csv:9:", "unitune init --data rows.csv --drop")
         if words in refused.err
-    ]  # fmt: skip
+    ] == ["rows.csv:9:", "unitune init --data rows.csv --drop"]  # fmt: skip
     told = " ".join(unitune(*arguments, "--drop").out.split())
     for words in (
         "read as Windows-1252, e.g. 'Größen'",
@@ -131,8 +131,8 @@ def test_init_reads_what_a_spreadsheet_writes_and_says_how(
         "2 labels; 3 spellings, 2 when case and blanks are ignored",
     ):
         assert words in told
-    assert 0 == unitune("check").code
-    assert 0 == unitune("plan").code
+    assert unitune("check").code == 0
+    assert unitune("plan").code == 0
 
 
 def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_path: Path) -> None:
@@ -140,30 +140,30 @@ def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_
     (tmp_path / "rows.csv").write_text(f"id;text;spam\n{rows}", encoding="utf-8")
     arguments = ("init", "--data", "rows.csv", "--backend", "fake", "--model", "base")
     outcome = unitune(*arguments)
-    assert 0 == outcome.code
+    assert outcome.code == 0
     told = " ".join(outcome.out.split())
     assert "a table separated by semicolons: rows mapped by the job from text, spam" in told
     assert "130 for training, 30 for choosing prompts, 40 for the test" in told
     assert "unitune plan show cost, time and memory" in told
     written = Path("unitune.yaml").read_text(encoding="utf-8")
-    assert 0.2 == Job.load("unitune.yaml").data.test
-    assert 0 == unitune("plan").code
+    assert Job.load("unitune.yaml").data.test == 0.2
+    assert unitune("plan").code == 0
 
     outcome = unitune(*arguments)
-    assert (2, True) == (outcome.code, "unitune.yaml exists" in outcome.err)
+    assert (outcome.code, "unitune.yaml exists" in outcome.err) == (2, True)
     assert written == Path("unitune.yaml").read_text(encoding="utf-8")
     other = unitune(*arguments, "--assistant", "id", "-o", "b.yaml", "--json")
-    assert (0, ["b.yaml", "unitune.schema.json"]) == (other.code, json.loads(other.out)["files"])
+    assert (other.code, json.loads(other.out)["files"]) == (0, ["b.yaml", "unitune.schema.json"])
     columns = Job.load("b.yaml").data.columns
     assert columns is not None
-    assert ("text", "id") == (columns.user, columns.assistant)
+    assert (columns.user, columns.assistant) == ("text", "id")
 
 
 def test_a_job_that_could_not_be_planned_is_not_written(unitune: Command, tmp_path: Path) -> None:
     rows = "".join(f'{{"prompt": "q {at}", "chosen": "a", "rejected": "b"}}\n' for at in range(200))
     (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
     outcome = unitune("init", "--data", "rows.jsonl", "--backend", "nebius", "--model", "x/y")
-    assert (2, False) == (outcome.code, Path("unitune.yaml").exists())
+    assert (outcome.code, Path("unitune.yaml").exists()) == (2, False)
     assert "nebius cannot do dpo" in outcome.out
     assert "Nothing was written" in outcome.out
 
@@ -182,7 +182,7 @@ def test_init_says_what_does_not_go_together(
     unitune: Command, arguments: list[str], says: str
 ) -> None:
     outcome = unitune("init", *arguments)
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert says in " ".join(outcome.err.split())
 
 
@@ -191,27 +191,27 @@ def test_check_names_the_line_and_exits_with_2(unitune: Command, tmp_path: Path)
 
     outcome = unitune("check", "rows.jsonl")
 
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "rows.jsonl:1" in outcome.out
 
 
 def test_check_prints_a_report_of_a_good_file(unitune: Command, job_file: Path) -> None:
-    assert 0 == unitune("check", str(job_file)).code
+    assert unitune("check", str(job_file)).code == 0
     report = json.loads(unitune("check", "train.jsonl", "--json").out)
 
-    assert 80 == report["files"][0]["rows"]
-    assert 1 == report["schema_version"]
+    assert report["files"][0]["rows"] == 80
+    assert report["schema_version"] == 1
 
 
 def test_plan_in_json_is_one_object(unitune: Command, job_file: Path) -> None:
     plan = json.loads(unitune("plan", str(job_file), "--json").out)
 
-    assert ("demo", 50, 30, 40) == (
+    assert (
         plan["job"],
         plan["train_rows"],
         plan["validation_rows"],
         plan["test_rows"],
-    )
+    ) == ("demo", 50, 30, 40)
 
 
 def test_the_job_here_and_the_newest_run_need_no_name(
@@ -223,7 +223,7 @@ def test_the_job_here_and_the_newest_run_need_no_name(
     newer = unitune("run", "--detach", "--allow-duplicate").out.strip()
 
     assert older != newer
-    assert 0 == unitune("runs", "watch", "--quiet").code
+    assert unitune("runs", "watch", "--quiet").code == 0
     assert newer in unitune("runs", "show").out
 
 
@@ -233,25 +233,25 @@ def test_run_detached_prints_the_id_alone_and_watch_follows_it(
     run = unitune("run", str(job_file), "--detach").out.strip()
     lines = [json.loads(line) for line in unitune("runs", "watch", run, "--json").out.splitlines()]
 
-    assert {run} == {line["run"] for line in lines}
-    assert [1, 2, 3, 4] == [line["data"]["step"] for line in lines if line["kind"] == "step"]
-    assert "succeeded" == json.loads(unitune("runs", "show", run, "--json").out)["state"]
+    assert {line["run"] for line in lines} == {run}
+    assert [line["data"]["step"] for line in lines if line["kind"] == "step"] == [1, 2, 3, 4]
+    assert json.loads(unitune("runs", "show", run, "--json").out)["state"] == "succeeded"
 
 
 def test_a_second_run_of_the_same_training_is_refused(unitune: Command, job_file: Path) -> None:
-    assert 0 == unitune("run", str(job_file), "--quiet").code
+    assert unitune("run", str(job_file), "--quiet").code == 0
     outcome = unitune("run", str(job_file))
 
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "--allow-duplicate" in outcome.err
-    assert 0 == unitune("run", str(job_file), "--allow-duplicate").code
+    assert unitune("run", str(job_file), "--allow-duplicate").code == 0
 
 
 def test_a_failed_training_exits_with_4_and_its_reason(unitune: Command, job_file: Path) -> None:
     change(job_file, "steps: 4", "steps: 4\n    fail_at_step: 2")
     outcome = unitune("run", str(job_file))
 
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert "has no model. It failed: " in outcome.err
 
 
@@ -260,7 +260,7 @@ def test_compare_without_a_run_names_the_command_that_makes_one(
 ) -> None:
     outcome = unitune("compare", str(job_file))
 
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "unitune run" in outcome.err
 
 
@@ -270,7 +270,7 @@ def test_compare_names_its_report_and_writes_the_others_beside_it(
     unitune("run", str(job_file), "--quiet")
     outcome = unitune("compare", str(job_file), "--output", "evidence")
 
-    assert 0 == outcome.code
+    assert outcome.code == 0
     assert "evidence/report.html" in outcome.out
     for name in ("rows.jsonl", "verdict.json", "report.html", "summary.md", "junit.xml"):
         assert Path("evidence", name).stat().st_size
@@ -285,11 +285,11 @@ def test_compare_in_batches_says_how_far_they_are(
     (tmp_path / "vendor" / "batches.json").write_text('{"polls": 3}', encoding="utf-8")
     outcome = unitune("compare", str(job_file), "--batch")
 
-    assert 0 == outcome.code
+    assert outcome.code == 0
     said = [line for line in outcome.err.splitlines() if "tuned" in line]
     done = [f"batch: tuned, {count} of 40 cases done" for count in (10, 20, 30, 40)]
-    assert [*done, "test: tuned, 40 cases answered"] == said
-    assert "" == unitune("compare", str(job_file), "--batch", "--quiet").err
+    assert said == [*done, "test: tuned, 40 cases answered"]
+    assert unitune("compare", str(job_file), "--batch", "--quiet").err == ""
 
 
 def test_compare_in_batches_is_refused_where_there_are_none(
@@ -297,7 +297,7 @@ def test_compare_in_batches_is_refused_where_there_are_none(
 ) -> None:
     outcome = unitune("compare", str(job_file), "--batch", "--backend", "local")
 
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "backend 'local' does not support batches" in outcome.err
     assert "--batch" in outcome.err
 
@@ -309,10 +309,10 @@ def test_the_gate_decides_the_exit_code(unitune: Command, job_file: Path) -> Non
     job_file.write_text(text + "evaluate: {margin: 0.2, gate: {mode: improve}}\n", encoding="utf-8")
     verdict = unitune("compare", str(job_file), "--json")
 
-    assert 3 == verdict.code
-    assert "inconclusive" == json.loads(verdict.out)["verdict"]
+    assert verdict.code == 3
+    assert json.loads(verdict.out)["verdict"] == "inconclusive"
     assert json.loads(verdict.out)["doubt"].startswith("No side got")
-    assert 3 == json.loads(verdict.out)["gate"]["exit_code"]
+    assert json.loads(verdict.out)["gate"]["exit_code"] == 3
 
 
 def test_test_rows_in_train_exit_with_5(unitune: Command, job_file: Path) -> None:
@@ -320,13 +320,13 @@ def test_test_rows_in_train_exit_with_5(unitune: Command, job_file: Path) -> Non
     shutil.copy("train.jsonl", "test.jsonl")
 
     for command in ("check", "plan", "run", "compare"):
-        assert 5 == unitune(command, str(job_file)).code
+        assert unitune(command, str(job_file)).code == 5
 
 
 def test_an_unknown_run_suggests_the_list(unitune: Command) -> None:
     outcome = unitune("runs", "show", "r99")
 
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "There is no run 'r99'." in outcome.err
 
 
@@ -339,9 +339,9 @@ def test_cancel_ends_a_run(unitune: Command, job_file: Path) -> None:
     change(job_file, "steps: 4", "steps: 4\n    seconds_per_step: 60")
     run = unitune("run", str(job_file), "--detach").out.strip()
 
-    assert 0 == unitune("runs", "cancel", run).code
-    assert 4 == unitune("runs", "watch", run).code
-    assert "cancelled" == json.loads(unitune("runs", "show", run, "--json").out)["state"]
+    assert unitune("runs", "cancel", run).code == 0
+    assert unitune("runs", "watch", run).code == 4
+    assert json.loads(unitune("runs", "show", run, "--json").out)["state"] == "cancelled"
 
 
 def test_pause_stops_a_run_for_now(unitune: Command, job_file: Path) -> None:
@@ -350,7 +350,7 @@ def test_pause_stops_a_run_for_now(unitune: Command, job_file: Path) -> None:
 
     paused = unitune("runs", "pause", run)
     assert f"{run} is paused; resume with: unitune runs resume {run}" in paused.out
-    assert 0 == unitune("runs", "resume", run).code
+    assert unitune("runs", "resume", run).code == 0
 
 
 def test_a_pause_waits_until_the_run_stands(
@@ -388,7 +388,7 @@ def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_f
 
 
 def test_a_run_that_has_made_its_model_worse_says_so(unitune: Command, job_file: Path) -> None:
-    assert 0 == unitune("run", str(job_file)).code
+    assert unitune("run", str(job_file)).code == 0
     run = json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
     ledger = Ledger(home())
     text = "the validation loss is 10.8 after step 4, and was 2.1 before the first step"
@@ -407,9 +407,9 @@ def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Pat
     paused = unitune("run", str(job_file))
     run = json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
 
-    assert 4 == paused.code
+    assert paused.code == 4
     assert f"unitune runs resume {run}" in paused.err
-    assert 0 == unitune("runs", "resume", run).code
+    assert unitune("runs", "resume", run).code == 0
 
 
 def test_chat_answers_once(unitune: Command, job_file: Path) -> None:
@@ -435,8 +435,8 @@ def test_doctor_shows_the_proxy_and_the_certificates_without_a_password(
     monkeypatch.setenv("HTTPS_PROXY", "http://jane:secret@proxy.example.com:3128")
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/company-ca.pem")
     found = json.loads(unitune("doctor", "--json").out)
-    assert "proxy.example.com:3128" == found["HTTPS_PROXY"]
-    assert "/etc/ssl/company-ca.pem" == found["SSL_CERT_FILE"]
+    assert found["HTTPS_PROXY"] == "proxy.example.com:3128"
+    assert found["SSL_CERT_FILE"] == "/etc/ssl/company-ca.pem"
     assert "secret" not in unitune("doctor").out
 
 

@@ -7,8 +7,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from command_line import Command
-from sample_comparison import Counts, gated, sample_comparison
+from support.command_line import Command
+from support.sample_comparison import Counts, gated, sample_comparison
 
 from unitune.backends.launch_keys import comparison_id
 from unitune.evaluate import history
@@ -47,8 +47,8 @@ def test_as_json_they_are_verdicts_with_their_folders(
     unitune: Command, kept: list[Comparison]
 ) -> None:
     told = json.loads(unitune("comparisons", "--limit", "2", "--json").out)
-    assert (3, 1, []) == (told["total"], told["left_out"], told["unreadable"])
-    assert [kept[2].id, kept[1].id] == [each["id"] for each in told["comparisons"]]
+    assert (told["total"], told["left_out"], told["unreadable"]) == (3, 1, [])
+    assert [each["id"] for each in told["comparisons"]] == [kept[2].id, kept[1].id]
     assert all(Path(each["folder"], "verdict.json").exists() for each in told["comparisons"])
     Comparison.model_validate(
         {name: value for name, value in told["comparisons"][0].items() if name != "folder"}
@@ -88,10 +88,10 @@ def test_the_cases_gained_and_lost_are_shown(unitune: Command, kept: list[Compar
     assert (f"tuned lost 1 case:\n  {case.id}" in out) == was_right
     told = json.loads(unitune("comparisons", kept[1].id or "", now.id or "", "--json").out)
     lost = {each["name"]: each["paired"]["lost"] for each in told["contenders"]}
-    assert [case.id] * was_right == lost["tuned"]
+    assert lost["tuned"] == [case.id] * was_right
 
 
 def test_without_any_the_command_that_makes_one_is_named(unitune: Command) -> None:
     assert "unitune compare" in unitune("comparisons").out
-    assert 2 == unitune("comparisons", "c26").code
-    assert 2 == unitune("comparisons", "c26", "--all").code
+    assert unitune("comparisons", "c26").code == 2
+    assert unitune("comparisons", "c26", "--all").code == 2

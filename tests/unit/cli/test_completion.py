@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 Complete = Callable[..., list[str]]
 JOB = """
@@ -28,17 +28,17 @@ def completed(unitune: Command, monkeypatch: pytest.MonkeyPatch) -> Complete:
         with monkeypatch.context() as shell:
             shell.setenv("_UNITUNE_COMPLETE", "complete_bash")
             ended = unitune()
-        assert "" == ended.err
+        assert ended.err == ""
         return ended.out.split()
 
     return complete
 
 
 def test_commands_and_backends_are_completed(completed: Complete) -> None:
-    assert ["check"] == completed("check")
-    assert ["checkpoints"] == completed("models", "check")
-    assert ["together"] == completed("plan", "--backend", "to")
-    assert ["openai"] == completed("backends", "opena")
+    assert completed("check") == ["check"]
+    assert completed("models", "check") == ["checkpoints"]
+    assert completed("plan", "--backend", "to") == ["together"]
+    assert completed("backends", "opena") == ["openai"]
     assert "fake" not in completed("plan", "--backend", "")
 
 
@@ -47,14 +47,14 @@ def test_ids_of_runs_are_completed(unitune: Command, completed: Complete, tmp_pa
     (tmp_path / "unitune.yaml").write_text(JOB)
     run = unitune("run", "--detach").out.strip()
     for command in (("runs", "show"), ("runs", "delete"), ("compare", "--run")):
-        assert [run] == completed(*command, run[:3])
+        assert completed(*command, run[:3]) == [run]
 
 
 def test_a_ledger_that_cannot_be_read_completes_nothing(
     completed: Complete, tmp_path: Path
 ) -> None:
     (tmp_path / ".unitune").write_text("no folder")
-    assert [] == completed("runs", "show", "r")
+    assert completed("runs", "show", "r") == []
 
 
 @pytest.mark.parametrize(

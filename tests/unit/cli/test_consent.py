@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import Command
+from support.command_line import Command
 from vendors.openai.vendor import KEY
 from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
@@ -57,13 +57,13 @@ def test_a_script_asks_a_vendor_only_within_a_budget(
     unitune: Command, vendor: ServedVendor
 ) -> None:
     refused = unitune("compare", "unitune.yaml", "--output", "out")
-    assert (6, 0) == (refused.code, asked(vendor))
+    assert (refused.code, asked(vendor)) == (6, 0)
     assert "the comparison costs money: $0.01. Set a budget (--budget 5" in refused.err
 
     done = unitune("compare", "unitune.yaml", "--output", "out", "--budget", "1")
-    assert (0, 20) == (done.code, asked(vendor)), done.err
+    assert (done.code, asked(vendor)) == (0, 20), done.err
     replayed = unitune("compare", "unitune.yaml", "--output", "out", "--replay")
-    assert (0, 20) == (replayed.code, asked(vendor)), "no question, no cost"
+    assert (replayed.code, asked(vendor)) == (0, 20), "no question, no cost"
 
 
 @pytest.mark.parametrize("said", [False, True])
@@ -82,7 +82,7 @@ def test_a_person_is_asked_with_what_it_may_cost(
     monkeypatch.setattr(consent, "is_interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", confirm)
     assert (0 if said else 6) == unitune("compare", "unitune.yaml").code
-    assert ["The comparison costs money: $0.01. Continue?"] == questions
+    assert questions == ["The comparison costs money: $0.01. Continue?"]
     assert (20 if said else 0) == asked(vendor)
 
 
@@ -93,11 +93,11 @@ def test_an_unknown_price_needs_a_word(unitune: Command, vendor: ServedVendor) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PriceBook, "find", lambda *_, **__: None)
         refused = unitune("compare", "unitune.yaml")
-        assert (6, True) == (refused.code, "unknown for zero-shot" in refused.err), refused.err
+        assert (refused.code, "unknown for zero-shot" in refused.err) == (6, True), refused.err
         limited = unitune("compare", "unitune.yaml", "--budget", "1")
-        assert (6, True) == (limited.code, "the price of zero-shot is unknown" in limited.err)
-        assert 0 == asked(vendor)
-        assert 0 == unitune("compare", "unitune.yaml", "--allow-unpriced").code
+        assert (limited.code, "the price of zero-shot is unknown" in limited.err) == (6, True)
+        assert asked(vendor) == 0
+        assert unitune("compare", "unitune.yaml", "--allow-unpriced").code == 0
 
 
 @pytest.mark.parametrize(("usd", "code"), [(None, 0), ("0", 0), ("0.40", 6)])

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 ROW = {
     "messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "b"}],
@@ -31,8 +31,8 @@ def write(*rows: object, name: str = "rows.jsonl") -> None:
 def test_rows_go_to_standard_output_and_nothing_else_does(convert: Command) -> None:
     write(ROW, ROW)
     outcome = convert("rows.jsonl", "--to", "bedrock-prompt")
-    assert (0, "") == (outcome.code, outcome.err)
-    assert [WIRE, WIRE] == [json.loads(line) for line in outcome.out.splitlines()]
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [json.loads(line) for line in outcome.out.splitlines()] == [WIRE, WIRE]
     assert "é" in outcome.out
 
 
@@ -40,9 +40,9 @@ def test_rows_go_to_a_file_and_back_again(convert: Command) -> None:
     write(ROW, ROW)
     there = convert("rows.jsonl", "--to", "vertex-sft", "-o", "vertex.jsonl")
     back = convert("vertex.jsonl", "--from", "vertex-sft", "--output", "back.jsonl")
-    assert (0, 0, "") == (there.code, back.code, there.out + back.out)
+    assert (there.code, back.code, there.out + back.out) == (0, 0, "")
     assert "Wrote 2 rows to vertex.jsonl." in there.err
-    assert [ROW, ROW] == [json.loads(line) for line in Path("back.jsonl").read_text().splitlines()]
+    assert [json.loads(line) for line in Path("back.jsonl").read_text().splitlines()] == [ROW, ROW]
 
 
 def test_a_refused_row_is_told_with_line_and_reason_and_nothing_is_written(
@@ -59,8 +59,8 @@ def test_a_refused_row_is_told_with_line_and_reason_and_nothing_is_written(
     )
     assert "rows.jsonl:3" in outcome.err
     assert "2 of 3 rows cannot be converted; nothing was written." in outcome.err
-    assert ["out.jsonl", "rows.jsonl"] == sorted(path.name for path in Path().iterdir())
-    assert "" == convert("rows.jsonl", "--to", "openai-chat").out
+    assert sorted(path.name for path in Path().iterdir()) == ["out.jsonl", "rows.jsonl"]
+    assert convert("rows.jsonl", "--to", "openai-chat").out == ""
 
 
 def test_the_first_twenty_refused_rows_are_named_and_the_others_counted(convert: Command) -> None:
@@ -74,32 +74,32 @@ def test_the_first_twenty_refused_rows_are_named_and_the_others_counted(convert:
 def test_refused_rows_are_dropped_when_the_user_says_so(convert: Command) -> None:
     write(ROW, EXTRA, "broken")
     outcome = convert("rows.jsonl", "--to", "openai-chat", "--drop")
-    assert (0, [ROW]) == (outcome.code, [json.loads(line) for line in outcome.out.splitlines()])
+    assert (outcome.code, [json.loads(line) for line in outcome.out.splitlines()]) == (0, [ROW])
     assert "Left out 2 of 3 rows." in outcome.err
 
 
 def test_any_file_becomes_canonical_rows(convert: Command) -> None:
     table = "question;answer;language\né;b;cs\n"
     Path("rows.csv").write_text(table, encoding="utf-8")
-    assert {**ROW, "language": "cs"} == json.loads(convert("rows.csv").out)
+    assert json.loads(convert("rows.csv").out) == {**ROW, "language": "cs"}
 
 
 def test_rows_go_from_one_format_into_another(convert: Command) -> None:
     turns = [{"from": "human", "value": "é"}, {"from": "gpt", "value": "b"}]
     Path("rows.json").write_text(json.dumps([{"conversations": turns, "id": 1}]), encoding="utf-8")
     outcome = convert("rows.json", "--to", "alpaca")
-    assert {"instruction": "é", "input": "", "output": "b"} == json.loads(outcome.out)
+    assert json.loads(outcome.out) == {"instruction": "é", "input": "", "output": "b"}
     assert "1 row had `id`" in outcome.err
     wire = [{"instruction": "é", "input": "", "output": "b"}]
     Path("alpaca.json").write_text(json.dumps(wire), encoding="utf-8")
     there = convert("alpaca.json", "--from", "alpaca", "--to", "sharegpt").out
-    assert {"conversations": turns} == json.loads(there)
+    assert json.loads(there) == {"conversations": turns}
 
 
 def test_own_keys_of_a_vendors_rows_stay(convert: Command) -> None:
     write({**WIRE, "id": 7, "language": "cs"}, name="wire.jsonl")
     back = convert("wire.jsonl", "--from", "bedrock-prompt")
-    assert {**ROW, "id": "7", "language": "cs"} == json.loads(back.out)
+    assert json.loads(back.out) == {**ROW, "id": "7", "language": "cs"}
     write({**WIRE, "images": ["a.png"]}, name="images.jsonl")
     assert "'images'" in convert("images.jsonl", "--from", "bedrock-prompt").err
 
@@ -107,10 +107,10 @@ def test_own_keys_of_a_vendors_rows_stay(convert: Command) -> None:
 def test_what_is_for_judging_is_left_out_and_told(convert: Command) -> None:
     write({**ROW, "id": "1"}, {**ROW, "id": "2", "expected": "c", "language": "cs"})
     outcome = convert("rows.jsonl", "--to", "openai-chat")
-    assert (0, [ROW, ROW]) == (
+    assert (
         outcome.code,
         [json.loads(line) for line in outcome.out.splitlines()],
-    )
+    ) == (0, [ROW, ROW])
     assert "2 rows had `id`" in outcome.err
     assert "1 row had `expected`" in outcome.err
     assert "1 row had `language`, which no training reads: left out." in outcome.err
@@ -124,20 +124,20 @@ def test_a_file_without_a_row_to_convert_is_an_error(
     write("", name="empty.jsonl")
     for name in ("extra.jsonl", "empty.jsonl", "missing.jsonl"):
         outcome = convert(name, "--to", "openai-chat", "-o", "out.jsonl", *arguments)
-        assert (2, False) == (outcome.code, Path("out.jsonl").exists())
-    assert 2 == convert("empty.jsonl", "--from", "openai-chat").code
+        assert (outcome.code, Path("out.jsonl").exists()) == (2, False)
+    assert convert("empty.jsonl", "--from", "openai-chat").code == 2
 
 
 def test_the_formats_are_listed_with_a_line_about_each(convert: Command) -> None:
     listed = convert("--list")
-    assert (0, "") == (listed.code, listed.err)
+    assert (listed.code, listed.err) == (0, "")
     assert "vertex-sft         Gemini contents on Vertex, for supervised tuning" in listed.out
 
 
 def test_an_unknown_format_names_the_nearest_and_lists_all(convert: Command) -> None:
     write(ROW)
     outcome = convert("rows.jsonl", "--to", "vertx-sft")
-    assert (2, "") == (outcome.code, outcome.out)
+    assert (outcome.code, outcome.out) == (2, "")
     assert "Did you mean 'vertex-sft'?" in outcome.err
     assert "Gemini contents on Vertex" in outcome.err
 
@@ -148,7 +148,7 @@ def test_an_unknown_format_names_the_nearest_and_lists_all(convert: Command) -> 
 )
 def test_a_file_must_be_named(convert: Command, arguments: list[str]) -> None:
     outcome = convert(*arguments)
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "--to FORMAT" in outcome.err
 
 
@@ -156,10 +156,10 @@ def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: C
     write(ROW)
     same = convert("rows.jsonl", "--to", "openai-chat", "-o", "./rows.jsonl")
     nowhere = convert("rows.jsonl", "--to", "openai-chat", "-o", "no/out.jsonl")
-    assert (2, 2) == (same.code, nowhere.code)
+    assert (same.code, nowhere.code) == (2, 2)
     assert "rows.jsonl is an input of the command" in same.err
     assert "no/out.jsonl: No such file or directory" in nowhere.err
-    assert 0 == convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code
+    assert convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code == 0
 
 
 def test_help_shows_an_example(convert: Command) -> None:
@@ -177,8 +177,8 @@ def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None
         text=True,
         check=False,
     )
-    assert (141, "") == (done.returncode, done.stderr)
-    assert ROW == json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert json.loads(done.stdout) == ROW
 
 
 MAILS = (
@@ -193,7 +193,7 @@ def test_personal_data_goes_and_comes_back_byte_by_byte(convert: Command) -> Non
     there = convert("rows.jsonl", "--redact", "map.json", "-o", "copy.jsonl")
     assert "an e-mail address 4 times, a phone number once. The map is in map.json" in there.err
     assert "firma" not in Path("copy.jsonl").read_text(encoding="utf-8")
-    assert 0o600 == Path("map.json").stat().st_mode & 0o777
+    assert Path("map.json").stat().st_mode & 0o777 == 0o600
     back = convert("copy.jsonl", "--restore", "map.json")
     assert (0, plain) == (back.code, back.out)
 
@@ -203,7 +203,7 @@ def test_a_second_file_goes_on_with_the_map_and_its_country(convert: Command) ->
     convert("rows.jsonl", "--redact", "map.json", "--phone-region", "DE")
     write({"prompt": "030 1234567, jane@firma.de", "completion": "ok"})
     (row,) = convert("rows.jsonl", "--redact", "map.json").out.splitlines()
-    assert "<PHONE_2>, <EMAIL_1>" == json.loads(row)["messages"][0]["content"]
+    assert json.loads(row)["messages"][0]["content"] == "<PHONE_2>, <EMAIL_1>"
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,6 @@ def test_a_map_that_cannot_be_is_named(
 ) -> None:
     write(MAILS[0])
     outcome = convert("rows.jsonl", *arguments)
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert message in outcome.err
-    assert ["rows.jsonl"] == [path.name for path in Path().iterdir()]
+    assert [path.name for path in Path().iterdir()] == ["rows.jsonl"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from command_line import Command
-from sample_total_cost import job
+from support.command_line import Command
+from support.sample_total_cost import job
 
 from unitune.job.job import Job
 
@@ -24,7 +24,7 @@ def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_screen_answers_first_and_then_says_why(unitune: Command, job_file: Path) -> None:
     outcome = unitune("cost", str(job_file))
 
-    assert 0 == outcome.code
+    assert outcome.code == 0
     assert outcome.out.startswith("triage  sft of gpt-4.1-mini-2025-04-14 on azure  ")
     for part in ("prompted", "tuned", "newest untuned", "Tuned is cheaper", "Where the figures"):
         assert part in outcome.out
@@ -35,21 +35,21 @@ def test_json_is_one_object_by_its_own_schema(unitune: Command, job_file: Path) 
     schema = json.loads(unitune("schema", "cost").out)
 
     jsonschema.validate(found, schema)
-    assert 1 == found["schema_version"]
-    assert 1234 == found["backends"][0]["requests_month"]
+    assert found["schema_version"] == 1
+    assert found["backends"][0]["requests_month"] == 1234
 
 
 def test_several_backends_stand_in_one_document(unitune: Command, job_file: Path) -> None:
     both = unitune("cost", str(job_file), "--backend", "azure", "--backend", "openai", "--json")
 
-    assert ["azure", "openai"] == [one["backend"] for one in json.loads(both.out)["backends"]]
+    assert [one["backend"] for one in json.loads(both.out)["backends"]] == ["azure", "openai"]
 
 
 def test_all_backends_stand_in_one_table_the_cheapest_first(
     unitune: Command, job_file: Path
 ) -> None:
     told = unitune("cost", str(job_file), "--all", "--requests", "1000000")
-    assert 0 == told.code
+    assert told.code == 0
     table, _, refused = told.out.partition("Not available for this job")
     azure, openai = (
         next(line.split() for line in table.splitlines() if line.startswith(name))
@@ -64,7 +64,7 @@ def test_all_backends_stand_in_one_table_the_cheapest_first(
     assert table.index("openai") < table.index("azure") < table.index("Prices not known")
     assert "anthropic" in refused
     assert "Where the figures" not in told.out
-    assert 2 == unitune("cost", str(job_file), "--all", "--backend", "azure").code
+    assert unitune("cost", str(job_file), "--all", "--backend", "azure").code == 2
 
 
 def test_a_backend_that_nothing_can_be_said_of_is_left_out_with_the_reason(
@@ -72,19 +72,19 @@ def test_a_backend_that_nothing_can_be_said_of_is_left_out_with_the_reason(
 ) -> None:
     both = ("--backend", "azure", "--backend", "no-such-vendor")
     outcome = unitune("cost", str(job_file), *both)
-    assert 0 == outcome.code
+    assert outcome.code == 0
     assert "no-such-vendor is left out: " in outcome.out
     found = json.loads(unitune("cost", str(job_file), *both, "--json").out)
-    assert ["azure"] == [one["backend"] for one in found["backends"]]
-    assert ["no-such-vendor"] == [*found["left_out"]]
-    assert 0 != unitune("cost", str(job_file), "--backend", "no-such-vendor").code
+    assert [one["backend"] for one in found["backends"]] == ["azure"]
+    assert [*found["left_out"]] == ["no-such-vendor"]
+    assert unitune("cost", str(job_file), "--backend", "no-such-vendor").code != 0
 
 
 @pytest.mark.parametrize("requests", ["0", "-5", "many"])
 def test_a_volume_that_is_none_is_wrong_usage(
     unitune: Command, job_file: Path, requests: str
 ) -> None:
-    assert 2 == unitune("cost", str(job_file), "--requests", requests).code
+    assert unitune("cost", str(job_file), "--requests", requests).code == 2
 
 
 def test_after_a_comparison_tokens_are_measured(unitune: Command, tmp_path: Path) -> None:
@@ -97,15 +97,15 @@ def test_after_a_comparison_tokens_are_measured(unitune: Command, tmp_path: Path
     Job.model_validate(
         {**scripted, "options": {"fake": {"steps": 1}}, "folder": job().folder}
     ).save(file)
-    assert 0 == unitune("run", str(file), "--quiet").code
+    assert unitune("run", str(file), "--quiet").code == 0
     unitune("compare", str(file), "--quiet")
 
     found = json.loads(unitune("cost", str(file), "--json").out)["backends"][0]
     sources = {one["name"]: one["source"] for one in found["figures"]}
     details = {one["name"]: one["detail"] for one in found["figures"]}
 
-    assert "measured" == sources["tuned prompt"]
-    assert "measured" == sources["prompted answer"]
+    assert sources["tuned prompt"] == "measured"
+    assert sources["prompted answer"] == "measured"
     assert details["tuned prompt"].startswith("run r")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from colour_job import write_colour_job
-from command_line import Command
+from support.colour_job import write_colour_job
+from support.command_line import Command
 
 from unitune.cli import output
 from unitune.cli.schema import document_schema
@@ -28,16 +28,18 @@ SMALL = ("--points", "3", "--seeds", "2")
 
 def test_a_plan_starts_nothing(unitune: Command, tmp_path: Path) -> None:
     planned = unitune("data", "curve", str(written(tmp_path, FAKE)), *SMALL, "--plan")
-    assert 0 == planned.code, planned.err
-    assert ["11", "22", "44"] == [
-        line.split()[0] for line in planned.out.splitlines() if line.strip()[:1].isdigit()
+    assert planned.code == 0, planned.err
+    assert [line.split()[0] for line in planned.out.splitlines() if line.strip()[:1].isdigit()] == [
+        "11",
+        "22",
+        "44",
     ]
     assert "12 validation rows per run" in planned.out
-    assert 0 == json.loads(unitune("runs", "--json").out)["total"]
+    assert json.loads(unitune("runs", "--json").out)["total"] == 0
     document = json.loads(
         unitune("data", "curve", str(tmp_path / "unitune.yaml"), *SMALL, "--plan", "--json").out
     )
-    assert 6 == len(document["runs"])
+    assert len(document["runs"]) == 6
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -50,15 +52,15 @@ def test_it_trains_judges_and_goes_on(
     ended = unitune("data", "curve", str(file), *SMALL, "--goal", "0.9")
     again = unitune("data", "curve", str(file), *SMALL, "--goal", "0.9", "--json")
     output.console.cache_clear()
-    assert 0 == ended.code == again.code, ended.err
+    assert ended.code == again.code == 0, ended.err
     assert max(map(len, ended.out.splitlines())) <= int(width)
     assert "cannot tell" in ended.out
     assert "learning-curve.html" in ended.out
     document = json.loads(again.out)
     jsonschema.validate(document, document_schema("learning-curve"))
-    assert [11, 22, 44] == [point["rows"] for point in document["points"]]
+    assert [point["rows"] for point in document["points"]] == [11, 22, 44]
     listed = json.loads(unitune("runs", "--json").out)["runs"]
-    assert 6 == len(listed)
+    assert len(listed) == 6
     assert {run["run"] for point in document["points"] for run in point["runs"]} == {
         run["id"] for run in listed
     }
@@ -68,13 +70,13 @@ def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> No
     prices = "prices: [{backend: openai, training: 3, input: 1, output: 2}]\n"
     file = written(tmp_path, prices + "tuning: {epochs: 1}\n", "openai")
     planned = unitune("data", "curve", str(file), *SMALL, "--plan")
-    assert 0 == planned.code, planned.err
+    assert planned.code == 0, planned.err
     assert "$" in planned.out
     refused = unitune("data", "curve", str(file), *SMALL)
-    assert 6 == refused.code
+    assert refused.code == 6
     assert "the sweep of 6 runs costs money" in refused.err
     refused = unitune("data", "curve", str(file), *SMALL, "--budget", "0.0001")
-    assert 6 == refused.code
+    assert refused.code == 6
     assert "fewer --points or --seeds" in refused.err
 
 
@@ -92,5 +94,5 @@ def test_what_cannot_be_is_refused(
     unitune: Command, tmp_path: Path, options: tuple[str, str], said: str
 ) -> None:
     refused = unitune("data", "curve", str(written(tmp_path, FAKE)), *options)
-    assert 2 == refused.code
+    assert refused.code == 2
     assert said in " ".join(refused.err.split())

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.workspace.today import today
 
@@ -51,7 +51,7 @@ def test_what_is_no_day_is_told(
 ) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", day)
     told = unitune(*command)
-    assert 2 == told.code
+    assert told.code == 2
     assert f"UNITUNE_TODAY is '{day}'. Write it as YYYY-MM-DD." in told.err
 
 

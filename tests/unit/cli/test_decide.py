@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from colour_job import write_colour_job
-from command_line import Command
+from support.colour_job import write_colour_job
+from support.command_line import Command
 
 from unitune.cli import output
 from unitune.cli.schema import document_schema
@@ -22,11 +22,11 @@ FAKE = "options: {fake: {steps: 1, steps_per_poll: 9}}\n"
 def test_a_plan_measures_nothing(unitune: Command, tmp_path: Path) -> None:
     file = write_colour_job(tmp_path, ROWS, "fake", FAKE)
     planned = unitune("decide", str(file), "--plan")
-    assert 0 == planned.code, planned.err
+    assert planned.code == 0, planned.err
     assert "Cannot tell yet" in planned.out
     assert "How good is the best prompt for tiny on fake?" in planned.out
     assert f"unitune decide {file}" in planned.out.replace("\n", "")
-    assert 0 == json.loads(unitune("runs", "--json").out)["total"]
+    assert json.loads(unitune("runs", "--json").out)["total"] == 0
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -39,7 +39,7 @@ def test_it_measures_and_answers(
     ended = unitune("decide", str(file), "--seeds", "2")
     again = unitune("decide", str(file), "--seeds", "2", "--json")
     output.console.cache_clear()
-    assert 0 == ended.code == again.code, ended.err
+    assert ended.code == again.code == 0, ended.err
     assert max(map(len, ended.out.splitlines())) <= int(width)
     document = json.loads(again.out)
     jsonschema.validate(document, document_schema("decision"))
@@ -53,7 +53,7 @@ def test_what_costs_money_is_not_measured_unasked(unitune: Command, tmp_path: Pa
     more = prices + "tuning: {epochs: 1}\nusage: {months: 1}\n"
     file = write_colour_job(tmp_path, ROWS, "openai", more)
     refused = unitune("decide", str(file))
-    assert 0 == refused.code, refused.err
+    assert refused.code == 0, refused.err
     assert "Not measured" in refused.out
     assert "the comparison costs money" in " ".join(refused.out.split())
 
@@ -67,7 +67,7 @@ def test_what_has_no_price_is_not_measured_within_a_budget(
     text = file.read_text("utf-8").replace("model: tiny", "model: {azure: tiny}")
     file.write_text(text, "utf-8")
     refused = unitune("decide", str(file), "--budget", "1")
-    assert 6 == refused.code, refused.err
+    assert refused.code == 6, refused.err
     assert "the price of zero-shot" in " ".join(refused.out.split())
     assert "Not measured" in refused.out
 
@@ -76,6 +76,6 @@ def test_where_the_base_ends_other_backends_are_named(unitune: Command, tmp_path
     file = write_colour_job(tmp_path, ROWS, "openai", "tuning: {epochs: 1}\n")
     ended = unitune("decide", str(file), "--json")
     conclusion = json.loads(ended.out)["conclusion"]
-    assert ("cannot tell", "nowhere") == (conclusion["answer"], conclusion["rule"])
+    assert (conclusion["answer"], conclusion["rule"]) == ("cannot tell", "nowhere")
     assert "switched off on 2027-01-14" in conclusion["reasons"][0]
     assert "--backend azure" in conclusion["next"]["command"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
@@ -53,23 +53,26 @@ def vendor(
 @pytest.fixture
 def run_id(vendor: ServedVendor, unitune: Command) -> str:
     assert vendor
-    assert 0 == unitune("run", "unitune.yaml", "--quiet", "--budget", "20").code
+    assert unitune("run", "unitune.yaml", "--quiet", "--budget", "20").code == 0
     listed = json.loads(unitune("runs", "--json").out)["runs"]
     return str(listed[0]["id"])
 
 
 def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id: str) -> None:
     up = unitune("deployments", "up", run_id, "--ttl", "30m", "--allow-unpriced")
-    assert (0, True) == (up.code, f"unitune deployments down {run_id}-d1" in up.out)
+    assert (up.code, f"unitune deployments down {run_id}-d1" in up.out) == (0, True)
 
     (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
-    assert (f"{run_id}-d1", run_id, "bedrock", "ready") == tuple(
-        row[key] for key in ("id", "run", "backend", "state")
+    assert tuple(row[key] for key in ("id", "run", "backend", "state")) == (
+        f"{run_id}-d1",
+        run_id,
+        "bedrock",
+        "ready",
     )
     assert f"{run_id}-d1" in unitune("deployments").out
 
     assert f"{run_id}-d1 is gone." in unitune("deployments", "down", run_id).out
-    assert "No active deployments.\n" == unitune("deployments").out
+    assert unitune("deployments").out == "No active deployments.\n"
     assert "gone" in unitune("deployments", "--all").out
 
 
@@ -79,7 +82,7 @@ def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
     unitune("deployments", "up", run_id, "--json", "--allow-unpriced")
     vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", DEPLOYMENTS)
     listed = unitune("deployments")
-    assert (0, True) == (listed.code, f"{run_id}-d1" in listed.out)
+    assert (listed.code, f"{run_id}-d1" in listed.out) == (0, True)
     assert f"{run_id}-d1 could not be checked" in listed.err
 
 
@@ -94,21 +97,21 @@ def test_what_cannot_be_read_is_refused(
     unitune: Command, run_id: str, arguments: tuple[str, ...], said: str
 ) -> None:
     refused = unitune("deployments", "up", run_id, *arguments)
-    assert (2, True) == (refused.code, said in refused.err)
+    assert (refused.code, said in refused.err) == (2, True)
 
 
 def test_a_script_deploys_only_within_a_budget(unitune: Command, run_id: str) -> None:
     """On-demand hosting at Bedrock is free in its offer; --price may name provisioned hosting."""
     priced = ("--ttl", "3h", "--price", "hosting=1.70")
     refused = unitune("deployments", "up", run_id, *priced)
-    assert (6, True) == (refused.code, "$5.10 at $1.70 per hour" in refused.err)
+    assert (refused.code, "$5.10 at $1.70 per hour" in refused.err) == (6, True)
     over = unitune("deployments", "up", run_id, *priced, "--budget", "5")
-    assert (6, True) == (over.code, "the deployment may cost $5.10" in over.err)
-    assert [] == json.loads(unitune("deployments", "--all", "--json").out)["deployments"]
+    assert (over.code, "the deployment may cost $5.10" in over.err) == (6, True)
+    assert json.loads(unitune("deployments", "--all", "--json").out)["deployments"] == []
 
-    assert 0 == unitune("deployments", "up", run_id, *priced, "--budget", "5.10").code
+    assert unitune("deployments", "up", run_id, *priced, "--budget", "5.10").code == 0
     (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
-    assert "1.70" == row["usd_per_hour"]
+    assert row["usd_per_hour"] == "1.70"
 
 
 def test_the_projects_budget_holds_for_deployments(
@@ -119,21 +122,21 @@ def test_the_projects_budget_holds_for_deployments(
         "prices: [{backend: bedrock, hosting: 1.70}]\n", encoding="utf-8"
     )
     over = unitune("deployments", "up", run_id, "--ttl", "3h", "--allow-unpriced")
-    assert (6, True) == (over.code, "the month's budget is $5" in over.err)
+    assert (over.code, "the month's budget is $5" in over.err) == (6, True)
     for _ in range(2):  # the second continues the first and costs nothing more
-        assert 0 == unitune("deployments", "up", run_id, "--ttl", "2h").code
+        assert unitune("deployments", "up", run_id, "--ttl", "2h").code == 0
     monkeypatch.setattr("unitune.run.deploying._unfinished", lambda _: None)
     again = unitune("deployments", "up", run_id, "--ttl", "2h")
-    assert (6, True) == (again.code, "is spent or reserved" in again.err), again.err
+    assert (again.code, "is spent or reserved" in again.err) == (6, True), again.err
 
 
 def test_an_import_writes_a_job_that_plans(unitune: Command, run_id: str, tmp_path: Path) -> None:
     assert run_id
     job_id = json.loads(unitune("runs", "--json").out)["runs"][0]["job_id"]
     done = unitune("import", f"bedrock:{job_id}", "--output", "moved")
-    assert (0, True) == (done.code, "wrote moved/unitune.yaml" in done.out)
-    assert "bedrock" == Job.load(tmp_path / "moved" / "unitune.yaml").backend
-    assert 0 == unitune("plan", "moved/unitune.yaml").code
+    assert (done.code, "wrote moved/unitune.yaml" in done.out) == (0, True)
+    assert Job.load(tmp_path / "moved" / "unitune.yaml").backend == "bedrock"
+    assert unitune("plan", "moved/unitune.yaml").code == 0
 
 
 def test_delete_forgets_a_run_once_all_of_it_is_gone(
@@ -141,7 +144,7 @@ def test_delete_forgets_a_run_once_all_of_it_is_gone(
 ) -> None:
     vendor.server.inject_fault(Fault.EXPIRED_KEY, "DELETE", "custom-models")
     kept = unitune("runs", "delete", run_id, "--yes")
-    assert (2, True) == (kept.code, "not deleted" in kept.err)
+    assert (kept.code, "not deleted" in kept.err) == (2, True)
     assert run_id in unitune("runs").out
 
     gone = unitune("runs", "delete", run_id, "--yes")
@@ -154,15 +157,15 @@ def test_nothing_is_deleted_before_somebody_said_so(
 ) -> None:
     for arguments in ((run_id,), (run_id[:3],), (run_id[:3], "--yes")):
         refused = unitune("runs", "delete", *arguments)
-        assert 2 == refused.code
+        assert refused.code == 2
         assert "the model " in refused.err
         assert f"unitune runs delete {run_id} --yes" in " ".join(refused.err.split())
     monkeypatch.setattr("unitune.cli.consent.is_interactive", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
-    assert (2, True) == (
+    assert (
         (told := unitune("runs", "delete", run_id)).code,
         "nothing was" in told.err,
-    )
+    ) == (2, True)
     assert run_id in unitune("runs").out
     monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
     assert (0, f"{run_id} is deleted.\n") == (
@@ -175,9 +178,9 @@ def test_what_a_deployed_model_says_is_asked_of_the_deployment(
     unitune: Command, run_id: str
 ) -> None:
     alone = unitune("chat", run_id, "-m", "2?")
-    assert (2, True) == (alone.code, f"unitune deployments up {run_id} --ttl 2h" in alone.err)
+    assert (alone.code, f"unitune deployments up {run_id} --ttl 2h" in alone.err) == (2, True)
     unitune("deployments", "up", run_id, "--allow-unpriced")
-    assert 0 == unitune("chat", run_id, "-m", "2?").code
+    assert unitune("chat", run_id, "-m", "2?").code == 0
 
 
 def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
@@ -191,7 +194,7 @@ def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
     with serve_vendor("openai"):
         refused = unitune("run", "unitune.yaml")
         done = unitune("run", "unitune.yaml", "--budget", "1", "--allow-unpriced")
-    assert (6, True) == (refused.code, "Set a budget" in refused.err)
+    assert (refused.code, "Set a budget" in refused.err) == (6, True)
     assert "so far" in done.err
     assert "Estimated" in done.out
     assert "trained tokens, $0.01 at the price of the plan" in done.out

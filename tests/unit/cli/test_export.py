@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.backends import registry
 from unitune.backends.exports import Exported, ExportSpec
@@ -71,15 +71,15 @@ def test_the_validation_rows_verify_as_an_evaluation_asks_them(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taking(ExportingFake(), monkeypatch)
-    assert 0 == unitune("export", "--to", "ollama", "--quantization", "Q8_0").code
+    assert unitune("export", "--to", "ollama", "--quantization", "Q8_0").code == 0
     spec = ExportingFake.asked
-    assert ("demo", "ollama", "Q8_0") == (spec.name, spec.form, spec.quantization)
+    assert (spec.name, spec.form, spec.quantization) == ("demo", "ollama", "Q8_0")
     assert (Path("demo-ollama"), 0.5, "Be brief.") == (spec.folder, spec.temperature, spec.system)
-    (kept,) = tmp_path.glob(".unitune/runs/*/validation.jsonl")
+    (kept,) = tmp_path.glob(".unitune/run/*/validation.jsonl")
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
     expected = [[turn["content"] for turn in row["messages"][:-1]] for row in rows]
     assert expected == [[turn.text for turn in each.messages] for each in spec.requests]
-    assert {(9, 0.0)} == {(each.max_tokens, each.temperature) for each in spec.requests}
+    assert {(each.max_tokens, each.temperature) for each in spec.requests} == {(9, 0.0)}
 
 
 def test_the_beginning_of_a_raw_text_verifies(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_it_says_what_was_written_and_how_it_was_verified(
     unitune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taking(ExportingFake(), monkeypatch)
-    assert (
+    assert unitune("export", "--to", "gguf", "-o", "out").out == (
         "folder          out  1.5 MB, 2 s\n"
         "  tiny.gguf     1.5 MB\n"
         "  unitune.json  0.3 kB\n"
@@ -105,11 +105,14 @@ def test_it_says_what_was_written_and_how_it_was_verified(
         "note            First.\n"
         "                Of any.\n"
         "Use it: llama-server -m out/tiny.gguf\n"
-    ) == unitune("export", "--to", "gguf", "-o", "out").out
-    assert "out\n" == unitune("export", "--to", "gguf", "-o", "out", "--quiet").out
+    )
+    assert unitune("export", "--to", "gguf", "-o", "out", "--quiet").out == "out\n"
     shown = json.loads(unitune("export", "--to", "gguf", "-o", "out", "--json").out)
-    assert (1, "out", 2, 1) == tuple(
-        shown[name] for name in ("schema_version", "folder", "rows", "equal")
+    assert tuple(shown[name] for name in ("schema_version", "folder", "rows", "equal")) == (
+        1,
+        "out",
+        2,
+        1,
     )
 
 
@@ -119,10 +122,10 @@ def test_a_vendor_that_hands_out_weights_gives_an_adapter_alone(
 ) -> None:
     taking(DownloadingFake(), monkeypatch)
     refused = unitune("export", "--to", "gguf", "-o", "out")
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "backend 'fake' offers only adapters (--to adapter)." in refused.err
     shown = unitune("export", "--to", "adapter", "-o", "out")
-    assert b"weights" == (tmp_path / "out" / "adapter.tar.zst").read_bytes()
+    assert (tmp_path / "out" / "adapter.tar.zst").read_bytes() == b"weights"
     assert "verified           no\n" in shown.out
     assert "not verified: no model was run" in shown.out
     assert "out already exists" in unitune("export", "--to", "adapter", "-o", "out").err
@@ -131,5 +134,5 @@ def test_a_vendor_that_hands_out_weights_gives_an_adapter_alone(
 @pytest.mark.usefixtures("_run")
 def test_a_vendor_that_keeps_its_weights_is_named(unitune: Command) -> None:
     refused = unitune("export", "--to", "merged")
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "backend 'fake' offers no weights. Models tuned on this machine" in refused.err

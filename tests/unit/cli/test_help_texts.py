@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from unitune.cli.main import app
+from unitune.main import app
 
 ROOT = Path(__file__).parents[3]
 MAX_CHARACTERS = 80

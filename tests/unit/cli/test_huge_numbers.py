@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 HUGE = "9" * 60
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 MADE = Path(__file__).parents[1] / "suites" / "made" / "promptfoo"
 
@@ -17,13 +17,13 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_are_imported_and_compared(unitune: Command) -> None:
     done = unitune("import", f"promptfoo:{MADE / 'results.json'}", "--output", "evals")
-    assert 0 == done.code, done.err
+    assert done.code == 0, done.err
     assert "wrote evals/unitune.yaml" in done.out
     assert "agrees with promptfoo on 14 of 14 answers" in done.out
     assert "Next: unitune compare evals/unitune.yaml" in done.out
 
     compared = unitune("compare", "evals/unitune.yaml")
-    assert 0 == compared.code, compared.err
+    assert compared.code == 0, compared.err
     assert "INCONCLUSIVE" in compared.out
     assert "broken" in compared.out
 
@@ -33,13 +33,13 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
 ) -> None:
     echoed = f"promptfoo:{MADE / 'echo.jsonl'}"
     refused = unitune("import", echoed, "--output", "evals")
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "echo.jsonl test-6: the assertion 'llm-rubric': a model or a" in refused.err
     assert "2 items are not supported; nothing was written" in refused.err
     assert not (tmp_path / "evals").exists()
 
     dropped = unitune("import", echoed, "--output", "evals", "--drop")
-    assert 0 == dropped.code
+    assert dropped.code == 0
     assert "test-6" in dropped.err
     assert "11 cases; left out 2 unsupported items." in dropped.out
     assert "Next: set data.train in evals/unitune.yaml to your training rows" in dropped.out
@@ -61,5 +61,5 @@ def test_mistakes_are_exit_code_2(
 ) -> None:
     (tmp_path / "config.yaml").touch()
     done = unitune("import", *arguments)
-    assert 2 == done.code
+    assert done.code == 2
     assert message in " ".join(done.err.split())

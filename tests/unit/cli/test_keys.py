@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command, Outcome
+from support.command_line import Command, Outcome
 
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
@@ -188,18 +188,18 @@ def test_a_key_is_sent_to_an_address_of_a_job_once_the_user_has_allowed_the_pair
     stage: Stage, kind: str
 ) -> None:
     refused = stage.compare(named_by_job(kind, f"{stage.server.url}/v1"))
-    assert 2 == refused.code, refused.err
-    assert [] == stage.vendor.seen
+    assert refused.code == 2, refused.err
+    assert stage.vendor.seen == []
     said = in_one_line(refused.err)
     assert "which you have not allowed" in said
     command = re.search(r"`unitune (keys allow \S+ \S+)`", said)
     assert command, said
     words = [word.replace("VARIABLE", "LLM_API_KEY") for word in command[1].split()]
-    assert ["keys", "allow", stage.server.url, "LLM_API_KEY"] == words
-    assert 0 == stage.unitune(*words).code
+    assert words == ["keys", "allow", stage.server.url, "LLM_API_KEY"]
+    assert stage.unitune(*words).code == 0
     done = stage.compare(named_by_job(kind, f"{stage.server.url}/v1"))
     assert done.code in (0, 3), done.err
-    assert {f"Bearer {SECRET}"} == set(stage.vendor.keys)
+    assert set(stage.vendor.keys) == {f"Bearer {SECRET}"}
 
 
 @pytest.mark.parametrize("kind", BY_JOB)
@@ -209,11 +209,11 @@ def test_another_key_port_or_scheme_is_another_pair(
     monkeypatch.setenv("OTHER_KEY", "sk-OTHER-SECRET")
     port = stage.server.url.rpartition(":")[2]
     for place in ("http://127.0.0.1", f"https://127.0.0.1:{port}", f"http://localhost:{port}"):
-        assert 0 == stage.unitune("keys", "allow", place, "LLM_API_KEY").code
+        assert stage.unitune("keys", "allow", place, "LLM_API_KEY").code == 0
     if kind != "openai-id":  # which takes whatever key is allowed
-        assert 0 == stage.unitune("keys", "allow", stage.server.url, "OTHER_KEY").code
+        assert stage.unitune("keys", "allow", stage.server.url, "OTHER_KEY").code == 0
     refused = stage.compare(named_by_job(kind, f"{stage.server.url}/v1"))
-    assert (2, []) == (refused.code, stage.vendor.seen), refused.err
+    assert (refused.code, stage.vendor.seen) == (2, []), refused.err
 
 
 @pytest.mark.parametrize("kind", BY_JOB)
@@ -226,8 +226,8 @@ def test_nobody_else_is_asked_before_a_key_is_refused(
     first = asked("model", backend="openai", name="first", role="baseline")
     told["evaluate"]["contenders"].insert(0, first)
     refused = stage.compare(json.dumps(told))
-    assert 2 == refused.code, refused.err
-    assert ([], []) == (stage.vendor.seen, stage.other.requests)
+    assert refused.code == 2, refused.err
+    assert (stage.vendor.seen, stage.other.requests) == ([], [])
 
 
 def test_check_and_plan_say_that_a_key_is_not_allowed(stage: Stage) -> None:
@@ -238,7 +238,7 @@ def test_check_and_plan_say_that_a_key_is_not_allowed(stage: Stage) -> None:
     for command in ("check", "plan"):
         done = stage.unitune(command, "unitune.yaml")
         assert f"unitune keys allow {stage.server.url} LLM_API_KEY" in in_one_line(done.out)
-    assert [] == stage.vendor.seen
+    assert stage.vendor.seen == []
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -253,7 +253,7 @@ def test_a_training_is_sent_to_no_server_of_a_job_without_a_word_of_the_user(
     (stage.folder / "unitune.yaml").write_text(json.dumps(told), encoding="utf-8")
     more = ["--allow-unpriced"] if command == "run" else []
     done = stage.unitune(command, "unitune.yaml", *more)
-    assert (2, []) == (done.code, stage.vendor.seen), done.err
+    assert (done.code, stage.vendor.seen) == (2, []), done.err
     assert f"unitune keys allow {stage.server.url} VARIABLE" in in_one_line(done.out + done.err)
 
 
@@ -264,9 +264,9 @@ def test_no_redirect_takes_a_key_or_a_question_elsewhere(
 ) -> None:
     stage.vendor.status = status
     done = stage.compare(prepared(stage, kind, monkeypatch))
-    assert [] == stage.other.requests
+    assert stage.other.requests == []
     assert stage.vendor.seen
-    assert 4 == done.code, done.err
+    assert done.code == 4, done.err
     if kind != "bedrock":  # AWS's SDK says no more than the status
         assert "redirects are not followed" in in_one_line(done.err)
 
@@ -277,12 +277,12 @@ def test_a_server_that_repeats_what_it_was_sent_puts_no_key_anywhere(
 ) -> None:
     stage.vendor.status = 401
     done = stage.compare(prepared(stage, kind, monkeypatch))
-    assert 4 == done.code, done.err
+    assert done.code == 4, done.err
     assert any(SECRET in value for value in stage.vendor.keys), "it was sent, so it can be repeated"
     told = stage.everything(done)
     assert "You sent" in "".join(told.values())
     forms = (SECRET, SECRET[:20], base64.b64encode(SECRET.encode()).decode()[:-2])
-    assert [] == [place for place, text in told.items() for form in forms if form in text]
+    assert [place for place, text in told.items() for form in forms if form in text] == []
 
 
 HIDDEN = ["user:PW-SECRET@", "PW-SECRET@"]
@@ -302,10 +302,10 @@ def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(
         name = next(name for name in BY_ENVIRONMENT[kind] if name.endswith(ADDRESSES))
         monkeypatch.setenv(name, url)
     done = stage.compare(text)
-    assert (2, []) == (done.code, stage.vendor.seen), done.err
+    assert (done.code, stage.vendor.seen) == (2, []), done.err
     (stage.folder / "unitune.yaml").unlink()
     places = [place for place, told in stage.everything(done).items() if "SECRET" in told]
-    assert [] == places
+    assert places == []
 
 
 @pytest.mark.parametrize("where", [*HIDDEN, "?key=PW-SECRET"])
@@ -318,7 +318,7 @@ def test_an_option_with_a_secret_in_its_address_is_refused_and_not_repeated(
     told = json.loads(job(recorded("b", "candidate"), options={"openai": {"base_url": url}}))
     (stage.folder / "unitune.yaml").write_text(json.dumps(told), encoding="utf-8")
     done = stage.unitune(command, "unitune.yaml", "--json")
-    assert 2 == done.code
+    assert done.code == 2
     assert "SECRET" not in done.out + done.err
 
 
@@ -332,25 +332,25 @@ def test_headers_meant_for_openai_are_sent_to_nobody_else(
     stage.compare(text)
     assert any(SECRET in value for value in stage.vendor.keys)
     sent = [value for asked in stage.vendor.seen for value in asked.headers.values()]
-    assert [] == [value for value in sent if "GATE-SECRET" in value]
+    assert [value for value in sent if "GATE-SECRET" in value] == []
 
 
 def test_what_is_allowed_is_listed_and_taken_back(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = "https://llm.example.com"
-    assert 0 == stage.unitune("keys", "allow", "https://LLM.example.com:443/v1", "LLM_API_KEY").code
+    assert stage.unitune("keys", "allow", "https://LLM.example.com:443/v1", "LLM_API_KEY").code == 0
     monkeypatch.setenv("UNITUNE_ALLOW_KEYS", "CI_KEY@http://127.0.0.1:8000, B@https://b.example")
     listed = json.loads(stage.unitune("keys", "--json").out)["keys"]
     file = str(stage.folder / "config/unitune/config.yaml")
-    assert [
+    assert listed == [
         {"address": place, "variable": "LLM_API_KEY", "source": file},
         {"address": "http://127.0.0.1:8000", "variable": "CI_KEY", "source": "UNITUNE_ALLOW_KEYS"},
         {"address": "https://b.example", "variable": "B", "source": "UNITUNE_ALLOW_KEYS"},
-    ] == listed
+    ]
     assert place in stage.unitune("keys").out
-    assert 2 == stage.unitune("keys", "remove", place, "OTHER").code
-    assert 0 == stage.unitune("keys", "remove", place).code
+    assert stage.unitune("keys", "remove", place, "OTHER").code == 2
+    assert stage.unitune("keys", "remove", place).code == 0
     assert place not in stage.unitune("keys").out
 
 
@@ -366,7 +366,7 @@ def test_a_permission_that_makes_no_sense_is_refused_and_repeats_no_secret(
     stage: Stage, words: tuple[str, str], told: str
 ) -> None:
     done = stage.unitune("keys", "allow", *words)
-    assert 2 == done.code
+    assert done.code == 2
     assert told in in_one_line(done.err)
     assert "SECRET" not in done.err
 
@@ -377,7 +377,7 @@ def test_permissions_of_the_environment_that_cannot_be_read_are_refused(
     for wrong in ("sk-SECRET@https://x.example", "A@SECRET@x", "A@https://x.example?SECRET", "A"):
         monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"B@https://b.example {wrong}")
         done = stage.unitune("keys")
-        assert 2 == done.code
+        assert done.code == 2
         assert "entry 2 of UNITUNE_ALLOW_KEYS" in in_one_line(done.err)
         assert "SECRET" not in done.err
 
@@ -393,5 +393,5 @@ def test_no_file_of_the_folder_allows_anything(
     monkeypatch.setenv("HOME", str(stage.folder / "me"))
     for named in ("", "conf", "./conf", "."):
         monkeypatch.setenv("XDG_CONFIG_HOME", named)
-        assert 2 == stage.compare(named_by_job("server", f"{stage.server.url}/v1")).code
-    assert [] == stage.vendor.seen
+        assert stage.compare(named_by_job("server", f"{stage.server.url}/v1")).code == 2
+    assert stage.vendor.seen == []

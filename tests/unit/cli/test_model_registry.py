@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Command
-from trained_runs import IMPROVE, change_answers, trained, triage_job
+from support.command_line import Command
+from support.trained_runs import IMPROVE, change_answers, trained, triage_job
 
 from unitune.evaluate.compare import compare
 from unitune.job.job import Job
@@ -36,16 +36,16 @@ def run(job: Job) -> Run:
 
 def test_a_run_is_promoted_and_shown_by_its_version(unitune: Command, run: Run) -> None:
     done = unitune("models", "promote", run.id[:12], "--as", "production")
-    assert 0 == done.code
+    assert done.code == 0
     assert "triage@production points to version 1 (gate of c2" in done.out
-    assert ["triage", "1", "production", "→", "1"] == unitune("models").out.split()[-5:]
+    assert unitune("models").out.split()[-5:] == ["triage", "1", "production", "→", "1"]
     listed = unitune("models", "triage").out
     row = listed.splitlines()[1].split()
     assert ["triage:1", run.id, "production", "passed"] == [*row[:2], *row[3:5]]
     assert "ana" in listed
     assert "triage:1, triage@production" in unitune("runs", "show", "triage@production").out
     told = json.loads(unitune("models", "triage", "--json").out)
-    assert {"production": 1} == told["aliases"]
+    assert told["aliases"] == {"production": 1}
     (version,) = told["versions"]
     assert (run.id, 0, "no charge") == (version["run"], version["gate"]["gate"], version["cost"])
     assert told["moves"][0]["verdict_sha256"] == version["gate"]["verdict_sha256"]
@@ -63,11 +63,11 @@ def test_a_refused_promotion_exits_as_the_gate_does(
     assert code == refused.code
     assert "has not passed the gate of comparison c2" in " ".join(refused.err.split())
     assert "No registered models yet" in unitune("models").out
-    assert 2 == unitune("models", "promote", trained(job).id, "--as", "production").code
+    assert unitune("models", "promote", trained(job).id, "--as", "production").code == 2
 
 
 def test_a_registered_version_needs_no_alias(unitune: Command, run: Run) -> None:
-    assert f"triage:1 is the model of run {run.id}.\n" == unitune("models", "register", run.id).out
+    assert unitune("models", "register", run.id).out == f"triage:1 is the model of run {run.id}.\n"
     assert "triage     " in unitune("models").out
     assert run.id == json.loads(unitune("runs", "show", "triage:1", "--json").out)["id"]
 
@@ -78,18 +78,18 @@ def test_back_and_away(unitune: Command, run: Run) -> None:
     unitune("models", "promote", other.id, "--as", "production", "--without-gate", "ticket 812")
     done = unitune("models", "rollback", "triage@production", "--reason", "wrong tone")
     assert (
-        "triage@production points to version 1, no longer to 2 (rollback: wrong tone).\n"
-        == done.out
+        done.out
+        == "triage@production points to version 1, no longer to 2 (rollback: wrong tone).\n"
     )
     again = unitune("models", "rollback", "triage@production")
-    assert (2, True) == (again.code, "no former version" in again.err)
+    assert (again.code, "no former version" in again.err) == (2, True)
     moved = unitune("models", "triage").out
     assert "without a gate: ticket 812" in moved
     kept = unitune("runs", "delete", run.id, "--yes")
-    assert (2, True) == (kept.code, "while triage@production points" in " ".join(kept.err.split()))
+    assert (kept.code, "while triage@production points" in " ".join(kept.err.split())) == (2, True)
     assert "which pointed to version 1" in unitune("models", "unalias", "triage@production").out
     gone = unitune("runs", "show", "triage@production")
-    assert (2, True) == (gone.code, "no alias 'triage@production'" in gone.err)
+    assert (gone.code, "no alias 'triage@production'" in gone.err) == (2, True)
 
 
 def test_a_verification_exits_as_the_gate_does_and_says_what_was_lost(
@@ -97,15 +97,15 @@ def test_a_verification_exits_as_the_gate_does_and_says_what_was_lost(
 ) -> None:
     unitune("models", "promote", run.id, "--as", "production")
     same = unitune("models", "verify", "triage@production", "unitune.yaml", "--quiet")
-    assert 0 == same.code
+    assert same.code == 0
     assert "0 cases gained, 0 lost: not clearly different." in " ".join(same.out.split())
     change_answers(run, 10)
     drifted = unitune("models", "verify", "triage@production", "unitune.yaml", "--quiet")
-    assert 1 == drifted.code
+    assert drifted.code == 1
     assert "0 cases gained, 40 lost: worse." in " ".join(drifted.out.split())
     told = json.loads(unitune("models", "verify", "triage:1", "--json").out)
-    assert (1, "triage:1", 40) == (
+    assert (
         *(told["exit_code"], told["version"]),
         len(told["change"]["paired"]["lost"]),
-    )
+    ) == (1, "triage:1", 40)
     assert "cases" not in told["comparison"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
-from warm import warm_run
+from support.command_line import Command
+from support.warm import warm_run
 
 from unitune.cli.os_errors import explained, first
 from unitune.errors import LockTimeout
@@ -28,7 +28,7 @@ def bug_free(text: str) -> bool:
 def test_init_where_a_file_stands_names_it(unitune: Command, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     told = unitune("init", "taken")
-    assert 2 == told.code
+    assert told.code == 2
     assert "taken: File exists" in told.err
     assert bug_free(told.err)
 
@@ -51,7 +51,7 @@ def test_a_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
     gone.mkdir()
     code = f"import os, sys; os.rmdir({str(gone)!r}); sys.argv = ['unitune', *{command!r}]; "
     done = subprocess.run(
-        [sys.executable, "-c", code + "from unitune.cli.main import main; main()"],
+        [sys.executable, "-c", code + "from unitune.main import main; main()"],
         cwd=gone,
         capture_output=True,
         text=True,
@@ -63,7 +63,7 @@ def test_a_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
 
 def test_a_full_disk_is_4_and_names_the_place() -> None:
     told = explained(OSError(errno.ENOSPC, "No space left", "/full/report.html"), ["compare"])
-    assert 4 == told.exit_code
+    assert told.exit_code == 4
     assert "/full/report.html cannot be written" in str(told)
     assert "a file cannot be written" in str(explained(FULL, []))
 
@@ -72,14 +72,14 @@ def test_a_full_disk_at_the_users_own_path_is_4_too(unitune: Command, tmp_path: 
     row = '{"prompt": "a", "completion": "b"}\n'
     (tmp_path / "rows.jsonl").write_text(row)
     told = unitune("data", "convert", "rows.jsonl", "--to", "openai-chat", "-o", "/dev/full")
-    assert 4 == told.code
+    assert told.code == 4
     assert "/dev/full cannot be written: No space left on device" in told.err
 
 
 def test_a_path_that_the_user_gave_is_2_and_any_other_is_4(tmp_path: Path) -> None:
     refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a" / "b"))
-    assert 2 == explained(refused, ["plan", "-o", str(tmp_path / "a")]).exit_code
-    assert 4 == explained(refused, ["plan", "unitune.yaml"]).exit_code
+    assert explained(refused, ["plan", "-o", str(tmp_path / "a")]).exit_code == 2
+    assert explained(refused, ["plan", "unitune.yaml"]).exit_code == 4
 
 
 def test_of_tasks_that_ended_together_the_machines_error_is_told() -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 JOB = """
 name: demo
@@ -49,14 +49,14 @@ def test_nothing_else_is_written_over(
     before = {file: file.read_bytes() for file in job.parent.iterdir() if file.is_file()}
     for output in (place, "twin"):
         told = unitune(*COMMANDS[command], "-o", output)
-        assert 2 == told.code
+        assert told.code == 2
         assert Path(output).name in told.err
     assert before == {file: file.read_bytes() for file in job.parent.iterdir() if file.is_file()}
 
 
 def test_rows_are_not_written_over(unitune: Command, job: Path) -> None:
     before = (job.parent / "train.jsonl").read_bytes()
-    assert 2 == unitune(*COMMANDS["plan"], "-o", "train.jsonl").code
+    assert unitune(*COMMANDS["plan"], "-o", "train.jsonl").code == 2
     assert before == (job.parent / "train.jsonl").read_bytes()
 
 
@@ -67,14 +67,14 @@ def test_an_earlier_result_and_an_empty_file_are_replaced(
     (job.parent / "out").touch()
     for _ in range(2):
         told = unitune(*COMMANDS[command], "-o", "out")
-        assert 0 == told.code, told.err
+        assert told.code == 0, told.err
         assert (job.parent / "out").stat().st_size
         (job.parent / "out").write_bytes((job.parent / "out").read_bytes() + b"\n")
-    assert 0 == unitune(*COMMANDS[command], "-o", "/dev/null").code
+    assert unitune(*COMMANDS[command], "-o", "/dev/null").code == 0
 
 
 def test_no_error_tells_to_save_a_plan_over_the_job(unitune: Command, job: Path) -> None:
     told = unitune("apply", str(job))
-    assert 2 == told.code
+    assert told.code == 2
     assert f"`unitune plan {job} -o plan.json`" in " ".join(told.err.split())
     assert "-o unitune.yaml" not in told.err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.backends.offer import Offer
 from unitune.backends.registry import offer_names
@@ -62,7 +62,7 @@ def change(file: Path, old: str, new: str) -> None:
 
 def test_a_plan_tells_lines_sums_and_where_prices_come_from(unitune: Command, file: Path) -> None:
     told = unitune("plan", str(file))
-    assert 0 == told.code, told.err
+    assert told.code == 0, told.err
     for words in ("training", "30.00 / M", "hosting", "no charge", "2027-01-14", "rests on"):
         assert words in told.out
 
@@ -74,7 +74,7 @@ def test_all_vendors_stand_side_by_side_on_one_screen(
     monkeypatch.setenv("COLUMNS", width)
     output.console.cache_clear()
     shown = unitune("plan", str(file), "--all")
-    assert 0 == shown.code
+    assert shown.code == 0
     for name in offer_names():
         assert (name != "fake") == (name in shown.out)
     output.console.cache_clear()
@@ -86,7 +86,7 @@ def test_all_vendors_stand_side_by_side_on_one_screen(
 def test_the_cheapest_stands_first_and_the_unknown_last(unitune: Command, file: Path) -> None:
     shown = unitune("plan", str(file), "--backend", "azure", "--backend", "openai", "--json")
     plans = {plan["backend"]: plan for plan in json.loads(shown.out)["plans"]}
-    assert {"azure", "openai"} == set(plans)
+    assert set(plans) == {"azure", "openai"}
     table = unitune("plan", str(file), "--backend", "azure", "--backend", "openai").out
     assert table.index("openai") < table.index("azure")
 
@@ -97,14 +97,14 @@ def test_the_closest_base_is_proposed_and_priced_where_the_job_names_none(
     change(file, JOB.splitlines()[2], "model: Qwen/Qwen2.5-0.5B-Instruct")
     change(file, "backend: openai", "backend: local")
     shown = unitune("plan", str(file), "--all")
-    assert 0 == shown.code
+    assert shown.code == 0
     planned = {one["backend"]: one for one in json.loads(_json(unitune, file))["plans"]}
     together, fireworks, openai = (planned[name] for name in ("together", "fireworks", "openai"))
-    assert (False, True, True) == tuple(one["proposed"] for one in (together, fireworks, openai)), (
+    assert tuple(one["proposed"] for one in (together, fireworks, openai)) == (False, True, True), (
         "together takes models of the hub by their names"
     )
     assert fireworks["model"] == "accounts/fireworks/models/qwen3-0p6b", "the closest in size"
-    assert "estimated" == fireworks["charge"] == openai["charge"]
+    assert fireworks["charge"] == openai["charge"] == "estimated"
     assert "fireworks*" in shown.out
     assert f"openai: {openai['model']}" in " ".join(shown.out.split()), "the line to write"
     assert "names no base" not in shown.out.partition("Not available")[2]
@@ -138,7 +138,7 @@ def test_a_backend_that_cannot_be_used_is_one_line_with_those_that_can(
     change(file, "backend: openai", f"backend: {name}")
     change(file, JOB.splitlines()[2], "model: org/base")
     refused = unitune("plan", str(file))
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "together" in refused.out + refused.err
     assert "unknown" not in refused.out
 
@@ -146,7 +146,7 @@ def test_a_backend_that_cannot_be_used_is_one_line_with_those_that_can(
 def test_a_model_that_the_vendor_lacks_is_refused(unitune: Command, file: Path) -> None:
     change(file, JOB.splitlines()[2], "model: meta-llama/Llama-3.1-8B-Instruct")
     refused = unitune("plan", str(file))
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "openai cannot tune 'meta-llama/Llama-3.1-8B-Instruct'" in refused.out
     assert "unknown" not in refused.out
 
@@ -158,13 +158,13 @@ def test_an_unknown_price_names_the_option_that_gives_it(
     (file.parent / "prices.yaml").unlink()
     for more in ((), ("--budget", "20")):
         refused = unitune("run", str(file), *more)
-        assert 6 == refused.code
+        assert refused.code == 6
         assert "--price training=25" in refused.err
 
 
 def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -> None:
     saved = file.with_name("plan.json")
-    assert 0 == unitune("plan", str(file), "-o", str(saved)).code
+    assert unitune("plan", str(file), "-o", str(saved)).code == 0
     schema = json.loads(unitune("schema", "plan").out)
     jsonschema.validate(json.loads(saved.read_text(encoding="utf-8")), schema)
 
@@ -172,7 +172,7 @@ def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -
 def test_several_backends_make_no_plan_to_apply(unitune: Command, file: Path) -> None:
     saved = file.with_name("plan.json")
     refused = unitune("plan", str(file), "--all", "-o", str(saved))
-    assert (2, False) == (refused.code, saved.exists())
+    assert (refused.code, saved.exists()) == (2, False)
     assert "--output works with one backend" in refused.err
 
 
@@ -181,7 +181,7 @@ def test_a_plan_whose_data_changed_is_not_applied(unitune: Command, file: Path) 
     unitune("plan", str(file), "-o", str(saved))
     change(file.with_name("train.jsonl"), "answer 7", "another answer 7")
     refused = unitune("apply", str(saved))
-    assert 5 == refused.code
+    assert refused.code == 5
     assert "data: the rows in train.jsonl have changed" in refused.err
     assert "Nothing was launched" in refused.err
 
@@ -190,29 +190,29 @@ def test_a_plan_whose_data_changed_is_not_applied(unitune: Command, file: Path) 
 def test_a_file_that_is_no_plan_is_told(unitune: Command, tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content, encoding="utf-8")
     refused = unitune("apply", "plan.json")
-    assert (2, True) == (refused.code, "is not a plan" in refused.err)
+    assert (refused.code, "is not a plan" in refused.err) == (2, True)
 
 
 def test_over_the_budget_exits_6_and_says_which(unitune: Command, file: Path) -> None:
     over = unitune("plan", str(file), "--budget", "0.001")
-    assert 6 == over.code
+    assert over.code == 6
     assert "the job's budget is $0.001" in over.out
     file.with_name("budget.yaml").write_text("month_usd: 0.002\n", encoding="utf-8")
     month = unitune("plan", str(file))
-    assert (6, True) == (month.code, "the month's budget is $0.002" in month.out)
+    assert (month.code, "the month's budget is $0.002" in month.out) == (6, True)
 
 
 def test_a_budget_file_that_is_not_valid_names_line_and_key(unitune: Command, file: Path) -> None:
     file.with_name("budget.yaml").write_text("monthly: 3\n", encoding="utf-8")
     refused = unitune("plan", str(file))
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "budget.yaml" in refused.err
     assert "monthly" in refused.err
 
 
 def test_a_script_without_budget_or_plan_launches_nothing(unitune: Command, file: Path) -> None:
     refused = unitune("run", str(file))
-    assert 6 == refused.code
+    assert refused.code == 6
     assert "unitune apply plan.json" in refused.err
     assert "No runs in this project yet" in unitune("runs").out
 
@@ -221,7 +221,7 @@ def test_markdown_is_empty_when_the_base_says_the_same(unitune: Command, file: P
     base = file.with_name("base.json")
     unitune("plan", str(file), "-o", str(base))
     same = unitune("plan", str(file), "--markdown", "--against", str(base))
-    assert (0, "") == (same.code, same.out)
+    assert (same.code, same.out) == (0, "")
     change(file, "epochs: 2", "epochs: 4")
     told = unitune("plan", str(file), "--markdown", "--against", str(base)).out
     assert told.startswith("<!-- unitune plan: demo -->\n")
@@ -230,12 +230,12 @@ def test_markdown_is_empty_when_the_base_says_the_same(unitune: Command, file: P
 
 def test_the_mask_shows_answers_and_nothing_else_as_learnt(unitune: Command, file: Path) -> None:
     shown = unitune("plan", str(file), "--show-tokens", "--rows", "1")
-    assert 0 == shown.code, shown.err
+    assert shown.code == 0, shown.err
     row = shown.out.partition("\n\n")[0]
     learnt = row.partition("«")[2].partition("»")[0]
     assert learnt.replace("\u00b7", "").startswith("answer ")
     assert "\u00b7" in learnt, "tokens stand apart"
-    assert 1 == row.count("«"), "the question is not learnt"
+    assert row.count("«") == 1, "the question is not learnt"
 
 
 def test_an_answer_of_weight_0_is_not_learnt(unitune: Command, file: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
         text=True,
         check=False,
     )
-    assert (0, "[]") == (done.returncode, done.stdout.strip()), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_on_the_last_day_openai_is_refused_and_others_are_named(
@@ -295,7 +295,7 @@ def test_on_the_last_day_openai_is_refused_and_others_are_named(
     assert "2027-01-14" in today
     monkeypatch.setenv("UNITUNE_TODAY", "2027-01-06")
     refused = unitune("plan", str(file))
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "azure" in refused.out
 
 
@@ -321,9 +321,9 @@ def test_a_price_of_nothing_in_the_jobs_folder_is_a_warning(
     planned = unitune("plan", str(file), "--json")
     assert exit_code == planned.code
     (told,) = [one for one in json.loads(planned.out)["findings"] if one["code"] == code]
-    assert "warning" == told["severity"]
+    assert told["severity"] == "warning"
     flagged = unitune("plan", str(file), "--json", "--price", "training=0")
-    assert 0 == flagged.code
+    assert flagged.code == 0
     assert "own-price" not in flagged.out
     assert "lower-price" not in flagged.out
 
@@ -334,12 +334,12 @@ def test_a_saved_plan_carries_the_prices_and_the_budget_of_its_command_line(
     (file.parent / "prices.yaml").unlink()
     change(file, "tuning: {epochs: 2}", "tuning: {epochs: 2}\nprices: []")
     given = ("--price", "training=5", "--budget", "20")
-    assert 0 == unitune("plan", str(file), *given, "-o", "plan.json").code
+    assert unitune("plan", str(file), *given, "-o", "plan.json").code == 0
     kept = saved.read(Path("plan.json"))
     job = saved.job_of(kept, Path("plan.json"))
-    assert () == saved.changes(kept, make_plan(job))
+    assert saved.changes(kept, make_plan(job)) == ()
     assert job.budget is not None
-    assert 20 == job.budget.usd
+    assert job.budget.usd == 20
     change(file, "epochs: 2", "epochs: 3")
     assert saved.changes(kept, make_plan(saved.job_of(kept, Path("plan.json"))))
 
@@ -362,10 +362,10 @@ def test_a_job_that_trains_nothing_is_planned_as_its_comparison(
     job = file.with_name("compared.yaml")
     job.write_text(COMPARED, encoding="utf-8")
     told = unitune("plan", str(job))
-    assert (0, True) == (
+    assert (
         told.code,
         told.out.startswith("compared  2026-11-30\n\nA comparison may cost"),
-    )
+    ) == (0, True)
     for words in ("200 (zero-shot 100, big 100)", "big", "it is only compared"):
         assert words in told.out
     assert "training" not in told.out.partition("note")[0]
@@ -379,12 +379,12 @@ def test_the_plan_of_a_comparison_is_saved_for_what_changes_and_not_to_be_launch
     job, kept = file.with_name("compared.yaml"), file.with_name("plan.json")
     job.write_text(COMPARED, encoding="utf-8")
     told = unitune("plan", str(job), "-o", str(kept))
-    assert (0, True) == (told.code, f"Next: unitune compare {job}" in told.err)
+    assert (told.code, f"Next: unitune compare {job}" in told.err) == (0, True)
     launched = unitune("apply", str(kept))
-    assert (2, True) == (launched.code, "trains nothing. Run `unitune compare" in launched.err)
+    assert (launched.code, "trains nothing. Run `unitune compare" in launched.err) == (2, True)
     assert "needs --markdown" in unitune("plan", str(job), "--against", str(kept)).err
     since = ("plan", str(job), "--markdown", "--against", str(kept))
-    assert "" == unitune(*since).out
+    assert unitune(*since).out == ""
     cases = file.with_name("train.jsonl")
     cases.write_text("".join(cases.read_text().splitlines(keepends=True)[:90]))
     assert "| rows | 100 to test on | 90 to test on |" in unitune(*since).out

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 from vendors.prices import HardwareList
 
 from unitune.cli import output
@@ -64,7 +64,7 @@ def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_pat
         "prices: [{backend: openai, model: gpt-4o-mini-2024-07-18, training: 2.40}]\n"
     )
     found = json.loads(unitune("prices", "openai", "--json").out)
-    assert (1, "2026-11-25") == (found["schema_version"], found["day"])
+    assert (found["schema_version"], found["day"]) == (1, "2026-11-25")
     training = [
         view
         for view in found["backends"][0]["prices"]
@@ -74,7 +74,7 @@ def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_pat
         (view["price"]["origin"], view["price"]["usd"], view["freshness"], view["overridden"])
         for view in training
     ]
-    assert [("project", "2.40", "fresh", False), ("offer", "3.00", "old", True)] == told
+    assert told == [("project", "2.40", "fresh", False), ("offer", "3.00", "old", True)]
     assert all(view["price"]["id"].startswith(view["price"]["origin"]) for view in training)
 
 
@@ -89,12 +89,12 @@ def test_a_price_on_the_command_line_wins_in_a_plan(unitune: Command, tmp_path: 
     assert "1234.50" in out
     assert "given on the command line" in out
     wrong = unitune("plan", "unitune.yaml", "--price", "training=cheap")
-    assert (2, True) == (wrong.code, "Write KIND=USD" in wrong.err)
+    assert (wrong.code, "Write KIND=USD" in wrong.err) == (2, True)
 
 
 def test_an_unknown_backend_is_refused(unitune: Command) -> None:
     found = unitune("prices", "opnai")
-    assert 2 == found.code
+    assert found.code == 2
     assert "Did you mean 'openai'?" in found.err
 
 
@@ -103,12 +103,12 @@ def test_a_refresh_shows_the_difference_and_writes_nothing_unasked(
     unitune: Command, tmp_path: Path
 ) -> None:
     found = unitune("prices", "refresh", "huggingface")
-    assert 0 == found.code
+    assert found.code == 0
     assert "2 changed or new, 1 confirmed." in found.out
     assert "$5.00 an hour" in found.out
     assert "$4.50 an hour" in found.out
     assert "Nothing was written" in found.err
-    assert [] == list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("hub")
@@ -127,12 +127,12 @@ def test_a_refresh_that_is_agreed_to_writes_the_projects_file(
         for view in listed["backends"][0]["prices"]
         if view["price"]["tier"] == "h200" and not view["overridden"]
     )
-    assert ("project", "4.50", "2026-11-25") == (
+    assert (
         machine["origin"],
         machine["usd"],
         machine["as_of"],
-    )
-    assert ["prices.yaml"] == [one.name for one in tmp_path.iterdir()]
+    ) == ("project", "4.50", "2026-11-25")
+    assert [one.name for one in tmp_path.iterdir()] == ["prices.yaml"]
 
 
 @pytest.mark.usefixtures("hub")
@@ -153,7 +153,7 @@ def test_a_refresh_of_all_goes_on_past_who_cannot_be_asked(
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
     monkeypatch.setenv("AZURE_RETAIL_PRICES_URL", "http://127.0.0.1:1/api/retail/prices")
     found = unitune("prices", "refresh")
-    assert 0 == found.code
+    assert found.code == 0
     assert "azure could not be read" in found.out
     assert "OPENAI_API_KEY" in found.out or install_command("openai") in found.out
     assert "2 changed or new, 1 confirmed." in found.out
@@ -167,11 +167,11 @@ def test_a_refresh_in_which_nobody_answers_fails(
     monkeypatch.setenv("AZURE_RETAIL_PRICES_URL", "http://127.0.0.1:1/api/retail/prices")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     found = unitune("prices", "refresh")
-    assert 4 == found.code
+    assert found.code == 4
     assert "huggingface could not be read" in found.err
 
 
 def test_who_tells_nothing_by_machine_is_refused(unitune: Command) -> None:
     found = unitune("prices", "refresh", "vertex")
-    assert 2 == found.code
+    assert found.code == 2
     assert "azure, bedrock, huggingface, mantle, openai, together" in found.err

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command, Outcome
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from support.command_line import Command, Outcome
 
 import unitune
 from unitune.backends.protocol import Event
@@ -85,7 +85,7 @@ def test_a_base_model_of_any_name_is_planned_trained_listed_and_shown(
     is_harmless(unitune("run", "unitune.yaml"), name)
     is_harmless(unitune("runs"), name)
     run = json.loads(unitune("runs", "--json").out)["runs"][0]
-    assert f"m{name}" == run["base_model"]
+    assert run["base_model"] == f"m{name}"
     is_harmless(unitune("runs", "show", run["id"]), name)
     is_harmless(unitune("runs", "watch", run["id"]), name)
 
@@ -98,7 +98,7 @@ def test_an_answer_is_shown_on_a_terminal_and_kept_as_it_is_in_a_pipe(
     fake = {"states": [], "steps": 1, "tuned": {"otherwise": answer}}
     write_job(folder, options={"fake": fake})
     run = json.loads(unitune("run", "unitune.yaml", "--json").out)["id"]
-    assert f"{answer}\n" == unitune("chat", run, "-m", "hi").out
+    assert unitune("chat", run, "-m", "hi").out == f"{answer}\n"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     told = unitune("chat", run, "-m", "hi")
     assert set() == obeyed(told.out)
@@ -147,7 +147,7 @@ def test_usage_errors_repeat_what_was_given_as_text(
     unitune: Command, arguments: list[str], name: str
 ) -> None:
     told = unitune(*(argument.replace("{}", name) for argument in arguments))
-    assert 2 == told.code
+    assert told.code == 2
     assert set() == obeyed(told.err)
 
 
@@ -165,7 +165,7 @@ def test_what_a_vendor_says_of_a_training_is_text(
     watch._follow_plainly(Watched())  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(output.Terminal, "is_terminal", True)
     watch._follow_live(Watched())  # pyright: ignore[reportArgumentType]
-    assert 2 == seen(capsys.readouterr().err).count(f"row 7: {seen(name)}")
+    assert seen(capsys.readouterr().err).count(f"row 7: {seen(name)}") == 2
 
 
 @nasty
@@ -204,7 +204,7 @@ def test_json_means_the_same_in_any_encoding(name: str, monkeypatch: pytest.Monk
         monkeypatch.setattr("sys.stdout", io.TextIOWrapper(buffer, encoding=encoding))
         output.print_json({name: f"{name} é 日 \U0001f600 \x7f"})
         printed = buffer.getvalue().decode(encoding)
-        assert {name: f"{name} é 日 \U0001f600 \x7f"} == json.loads(printed)
+        assert json.loads(printed) == {name: f"{name} é 日 \U0001f600 \x7f"}
         assert set() == obeyed(printed)
 
 
@@ -220,7 +220,7 @@ def test_texts_in_every_place_of_a_table_are_text() -> None:
     table.add_row(escape)
     table.add_row(Text(escape, "red"))
     output.Terminal(file=file, width=80, markup=False, color_system=None).print(table, escape)
-    assert 6 == file.getvalue().count("[b]\ufffd[31m\ufffd")
+    assert file.getvalue().count("[b]\ufffd[31m\ufffd") == 6
     assert set() == obeyed(file.getvalue())
 
 
@@ -238,8 +238,8 @@ def test_nothing_is_printed_around_the_one_place(file: Path) -> None:
     place = str(file.relative_to(ROOT))
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            assert "rich.markup" != node.module, place
-            assert "rich.prompt" != node.module, place
+            assert node.module != "rich.markup", place
+            assert node.module != "rich.prompt", place
         if not isinstance(node, ast.Call):
             continue
         function = node.func
@@ -247,13 +247,13 @@ def test_nothing_is_printed_around_the_one_place(file: Path) -> None:
         assert called not in PRINTING or (place, called) in ALLOWED, f"{place}:{node.lineno}"
         if called == "TextColumn":
             markup = [one.value for one in node.keywords if one.arg == "markup"]
-            assert [False] == [value.value for value in markup if isinstance(value, ast.Constant)]
+            assert [value.value for value in markup if isinstance(value, ast.Constant)] == [False]
 
 
 def test_the_consoles_read_neither_markup_nor_emoji() -> None:
     for made in (output.console(), output.aside()):
         assert isinstance(made, Console)
-        assert "[b]:smile:[/b]" == made.render_str("[b]:smile:[/b]").plain
+        assert made.render_str("[b]:smile:[/b]").plain == "[b]:smile:[/b]"
 
 
 def test_in_a_log_a_finding_is_a_line_and_on_a_terminal_it_is_folded(
@@ -271,7 +271,7 @@ def test_in_a_log_a_finding_is_a_line_and_on_a_terminal_it_is_folded(
         f"error   {file}:1 the last message is from 'user', and the row has no answer. End " in line
     )
     assert line.endswith("or as `expected`.")
-    assert "" == "".join(line for line in logged.splitlines() if line != line.rstrip())
+    assert "".join(line for line in logged.splitlines() if line != line.rstrip()) == ""
     monkeypatch.setattr(output.Terminal, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "80")
     output.console.cache_clear()

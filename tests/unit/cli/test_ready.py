@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.job.job import Job
 
@@ -68,7 +68,7 @@ def test_what_compare_refuses_is_found_before(
     unitune: Command, tmp_path: Path, command: str, evaluate: str
 ) -> None:
     told = unitune(command, str(write(tmp_path, evaluate)))
-    assert 2 == told.code
+    assert told.code == 2
     assert BROKEN[evaluate] in " ".join((told.out + told.err).split())
     assert "No runs in this project yet" in unitune("runs").out
 
@@ -77,7 +77,7 @@ def test_the_scorers_own_code_does_not_run(unitune: Command, tmp_path: Path) -> 
     file = write(tmp_path, '{scorers: [{type: python, function: "checks.py:polite"}]}')
     for command in ("check", "plan"):
         told = unitune(command, str(file))
-        assert 0 == told.code, told.out + told.err
+        assert told.code == 0, told.out + told.err
 
 
 def test_a_baseline_that_is_still_to_be_written_is_a_warning(
@@ -85,7 +85,7 @@ def test_a_baseline_that_is_still_to_be_written_is_a_warning(
 ) -> None:
     file = write(tmp_path, "{gate: {mode: no-regress, baseline: baseline.jsonl}}")
     told = unitune("check", str(file))
-    assert 0 == told.code
+    assert told.code == 0
     assert "--update-baseline" in told.out
 
 
@@ -101,7 +101,7 @@ def test_what_may_still_be_put_right_is_a_warning(
     unitune: Command, tmp_path: Path, evaluate: str, said: str
 ) -> None:
     told = unitune("check", str(write(tmp_path, evaluate)))
-    assert 0 == told.code
+    assert told.code == 0
     assert said in " ".join(told.out.split())
 
 
@@ -122,7 +122,7 @@ def test_cases_with_another_system_prompt_than_the_training_are_found(
         )
         path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
     told = unitune("check", str(file))
-    assert 2 == told.code
+    assert told.code == 2
     assert "not trained with the system prompt of 30 test cases" in " ".join(told.out.split())
 
 
@@ -132,7 +132,7 @@ def test_required_cases_that_would_be_dropped_are_found(unitune: Command, tmp_pa
     with (tmp_path / "test.jsonl").open("a") as test:
         test.write(json.dumps({**first, "id": "same"}) + "\n")
     told = unitune("check", str(file))
-    assert 2 == told.code
+    assert told.code == 2
     assert "the case same is required but also occurs in training" in " ".join(told.out.split())
 
 
@@ -142,7 +142,7 @@ def test_a_job_without_test_cases_is_told_that_it_cannot_be_compared(
     file = write(tmp_path, "{}")
     file.write_text(file.read_text().replace("test: test.jsonl, ", ""))
     told = unitune("check", str(file))
-    assert 0 == told.code
+    assert told.code == 0
     assert "It can be trained, but `unitune compare` refuses it" in " ".join(told.out.split())
 
 
@@ -164,14 +164,14 @@ def test_check_finds_what_the_backend_cannot_do(
     file = write(tmp_path, "{}")
     file.write_text(file.read_text().replace(old, new))
     told = unitune("check", str(file))
-    assert 2 == told.code
+    assert told.code == 2
     assert said in " ".join((told.out + told.err).split())
 
 
 def test_a_job_that_is_ready_is_found_so(unitune: Command, tmp_path: Path) -> None:
     file = write(tmp_path, "{scorers: [choice], slices: [lang], clusters: who}")
     assert Job.load(file).evaluate.slices
-    assert 0 == unitune("check", str(file)).code
+    assert unitune("check", str(file)).code == 0
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_check_refuses_the_options_that_plan_would_refuse(
     text = file.read_text().replace("backend: fake", "backend: local").replace("any", "x/any")
     file.write_text(f"{text}{section}\n")
     shown = unitune("check", str(file))
-    assert 2 == shown.code
+    assert shown.code == 2
     assert said in " ".join(shown.out.split())
 
 
@@ -200,5 +200,5 @@ def test_check_refuses_a_model_folder_that_is_not_there(unitune: Command, tmp_pa
     text = file.read_text().replace("backend: fake", "backend: local")
     file.write_text(text.replace("model: any", "model: ./none.gguf"))
     shown = unitune("check", str(file))
-    assert 2 == shown.code
+    assert shown.code == 2
     assert "'./none.gguf'" in shown.out

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 JOB = """
 name: demo
@@ -47,7 +47,7 @@ def test_own_keys_shut_no_vendor(unitune: Command, job: Path, backend: str) -> N
     train(job, pmid=4711, language="cs")
     told = unitune("plan", str(job), "--backend", backend, "--json")
     found = json.loads(told.out)
-    assert [] == [each for each in found["findings"] if each["severity"] == "error"]
+    assert [each for each in found["findings"] if each["severity"] == "error"] == []
     (note,) = [each for each in found["findings"] if each["code"] == "own-keys"]
     assert "'pmid' (600 rows), 'language' (600 rows)" in note["message"]
 
@@ -55,7 +55,7 @@ def test_own_keys_shut_no_vendor(unitune: Command, job: Path, backend: str) -> N
 def test_check_says_which_keys_are_not_trained_on(unitune: Command, job: Path) -> None:
     train(job, pmid=4711)
     told = unitune("check", str(job))
-    assert 0 == told.code
+    assert told.code == 0
     assert "'pmid' (600 rows)" in told.out
 
 
@@ -70,7 +70,7 @@ def test_a_system_prompt_beside_the_messages_is_shown_as_it_is_sent(
 ) -> None:
     train(job, system="You are a pirate.")
     told = unitune("plan", str(job), "--show-tokens")
-    assert 0 == told.code, told.err
+    assert told.code == 0, told.err
     assert "You are a pirate." in told.out.replace("·", "")
 
 
@@ -79,7 +79,7 @@ def test_a_rated_answer_is_not_shown_as_one_to_learn(unitune: Command, job: Path
     (job.parent / "train.jsonl").write_text(json.dumps(row) + "\n")
     for command in (["check"], ["plan"], ["plan", "--show-tokens"]):
         told = unitune(command[0], str(job), *command[1:])
-        assert 2 == told.code
+        assert told.code == 2
         assert "train.jsonl:1" in told.out + told.err
         assert "rates its answer" in " ".join((told.out + told.err).split())
 
@@ -97,12 +97,12 @@ def test_refused_rows_are_told_once_and_no_line_is_an_emoji(unitune: Command, jo
         row["messages"][0]["name"] = f"Bob{number}"
     file.write_text("".join(json.dumps(row) + "\n" for row in named))
     refused = unitune("run", str(job), "--budget", "9999", "--allow-unpriced")
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "train.jsonl:100: vertex-sft cannot represent this row" in refused.err
     assert "more rows: lines " in " ".join(refused.err.split())
     assert "more; `unitune plan` on the job shows them." in " ".join(refused.err.split())
-    assert 1 == refused.err.count("'Ann'")
+    assert refused.err.count("'Ann'") == 1
     assert len(refused.err.splitlines()) < 40
     planned = unitune("plan", str(job))
-    assert 1 == planned.out.count("'Ann'")
+    assert planned.out.count("'Ann'") == 1
     assert "train.jsonl:100" in planned.out

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
 from sqlalchemy import Engine, event
+from support.command_line import Command
 
 from unitune.backends.launch_keys import run_id
 from unitune.backends.protocol import State
@@ -79,7 +79,7 @@ def test_a_page_asks_the_ledger_no_more_for_more_runs(unitune: Command, add_runs
 
     def statements() -> int:
         asked.clear()
-        assert 5 == len(json.loads(unitune("runs", "--limit", "5", "--json").out)["runs"])
+        assert len(json.loads(unitune("runs", "--limit", "5", "--json").out)["runs"]) == 5
         return len(asked)
 
     add_runs(10)
@@ -126,15 +126,15 @@ def test_runs_on_this_machine_stand_as_their_workers_say_and_no_vendor_is_called
 
 def test_limit_and_all_exclude_each_other(unitune: Command) -> None:
     outcome = unitune("runs", "--limit", "5", "--all")
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert "not both" in outcome.err
-    assert 2 == unitune("runs", "--limit", "0").code
+    assert unitune("runs", "--limit", "0").code == 2
 
 
 def test_a_beginning_of_many_runs_names_some_of_them(unitune: Command, add_runs: AddRuns) -> None:
     newest = add_runs(SHOWN_RUNS + 5)
     outcome = unitune("runs", "show", "r26")
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert newest[0] in outcome.err
     assert newest[-1] not in outcome.err
     assert "and 5 more" in outcome.err
@@ -151,7 +151,7 @@ def test_ids_of_runs_are_whole_at_any_width(
     words = told.replace(",", " ").split()
     assert newest == [word for word in words if word in newest]
     for value in ("demo", "fake", "tiny"):
-        assert 3 == words.count(value)
+        assert words.count(value) == 3
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_run_of_bytes_that_are_no_text_is_told_as_such(
 ) -> None:
     add_runs(1)
     told = unitune(*command, "a\udcff")  # as Python reads the byte FF of a command line
-    assert (2, True) == (told.code, "unpaired surrogate" in told.err)
+    assert (told.code, "unpaired surrogate" in told.err) == (2, True)
 
 
 def test_columns_without_end_take_no_memory(
@@ -171,5 +171,5 @@ def test_columns_without_end_take_no_memory(
     add_runs(1)
     monkeypatch.setenv("COLUMNS", "9" * 20)
     told = unitune("runs")
-    assert 0 == told.code
+    assert told.code == 0
     assert len(told.out) < 100_000

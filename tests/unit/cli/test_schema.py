@@ -9,7 +9,7 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 import yaml
-from command_line import Command
+from support.command_line import Command
 
 from unitune.cli.schema import BESIDE, DocumentName, document_schema
 from unitune.job.evaluate import Evaluate
@@ -37,19 +37,19 @@ def test_every_document_has_a_schema(name: DocumentName) -> None:
 def test_init_writes_a_job_that_names_the_schema_beside_it(
     unitune: Command, tmp_path: Path
 ) -> None:
-    assert 0 == unitune("init", "mine").code
+    assert unitune("init", "mine").code == 0
     text = (tmp_path / "mine" / "unitune.yaml").read_text()
     assert text.startswith(f"# yaml-language-server: $schema={BESIDE}\n")
     beside = json.loads((tmp_path / "mine" / BESIDE).read_text())
     assert document_schema("job") == beside
     jsonschema.validate(yaml.safe_load(text), beside)
-    assert "urn:unitune:job:1" == beside["$id"]
+    assert beside["$id"] == "urn:unitune:job:1"
 
 
 def test_a_schema_that_stands_there_is_kept(unitune: Command, tmp_path: Path) -> None:
     (tmp_path / BESIDE).write_text("{}")
-    assert 0 == unitune("init", ".").code
-    assert "{}" == (tmp_path / BESIDE).read_text()
+    assert unitune("init", ".").code == 0
+    assert (tmp_path / BESIDE).read_text() == "{}"
 
 
 def test_names_that_the_schema_completes_are_whole_entries() -> None:

@@ -16,10 +16,10 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `local`")
 
-from command_line import Command
-from served import wait_until
-from tiny_model import save_tiny_model
-from warm import WarmPopen
+from support.command_line import Command
+from support.served import wait_until
+from support.tiny_model import save_tiny_model
+from support.warm import WarmPopen
 
 from unitune.backends import registry
 from unitune.backends.capabilities import ServerSettings
@@ -68,11 +68,11 @@ def test_a_run_is_served_under_its_id_with_an_example_that_can_be_copied(
     ((model, settings),) = served
     assert isinstance(model, TunedModel)
     assert ServerSettings(run, "127.0.0.1", 8000) == settings
-    assert "http://127.0.0.1:8000/v1\n" == done.out
+    assert done.out == "http://127.0.0.1:8000/v1\n"
     (body,) = [line for line in done.err.splitlines() if line.startswith("  -d ")]
     sent = json.loads(shlex.split(body)[1])
     assert run == sent["model"]
-    assert "Answer in one word's length." == sent["messages"][0]["content"]
+    assert sent["messages"][0]["content"] == "Answer in one word's length."
     assert "send the same" in done.err
 
 
@@ -82,36 +82,36 @@ def test_a_registered_version_is_served_under_the_name_that_stays(
     promoted = unitune(
         "models", "promote", run, "--as", "production", "--without-gate", "a first try"
     )
-    assert 0 == promoted.code, promoted.err
+    assert promoted.code == 0, promoted.err
     unitune("serve", "demo@production")
     ((model, settings),) = served
     assert isinstance(model, TunedModel)
-    assert "demo@production" == settings.name
+    assert settings.name == "demo@production"
 
 
 def test_a_folder_is_served_under_its_name(unitune: Command, served: Any, tmp_path: Path) -> None:
     (tmp_path / "models" / "mine").mkdir(parents=True)
     unitune("serve", "models/mine/", "--port", "0", "--host", "::1")
-    assert [("models/mine/", ServerSettings("mine", "::1", 0))] == served
+    assert served == [("models/mine/", ServerSettings("mine", "::1", 0))]
 
 
 def test_a_model_that_is_not_here_is_named_with_what_is(unitune: Command, served: Any) -> None:
     failed = unitune("serve", "r1234")
-    assert (2, []) == (failed.code, served)
+    assert (failed.code, served) == (2, [])
     assert "no run or base model" in failed.err
     assert "unitune models pull" in failed.err
 
 
 def test_a_run_whose_backend_serves_itself_is_refused(unitune: Command, run: str) -> None:
     failed = unitune("serve", run)
-    assert 2 == failed.code
+    assert failed.code == 2
     assert "fake, which serves it" in failed.err
 
 
 @pytest.mark.parametrize("host", ["192.168.1.7", "::", "example.com"])
 def test_beyond_this_machine_there_must_be_a_key(unitune: Command, served: Any, host: str) -> None:
     failed = unitune("serve", "--host", host)
-    assert (2, []) == (failed.code, served)
+    assert (failed.code, served) == (2, [])
     assert "--key-env" in failed.err
 
 
@@ -121,7 +121,7 @@ def test_a_key_must_be_one(
 ) -> None:
     monkeypatch.setenv("SERVE_KEY", value)
     failed = unitune("serve", "--key-env", "SERVE_KEY")
-    assert (2, []) == (failed.code, served)
+    assert (failed.code, served) == (2, [])
     assert words in failed.err
 
 
@@ -131,7 +131,7 @@ def test_a_key_is_read_from_the_environment_and_never_printed(
     monkeypatch.setenv("SERVE_KEY", "sesame-open")
     done = unitune("serve", run, "--host", "::", "--key-env", "SERVE_KEY")
     ((_, settings),) = served
-    assert "sesame-open" == settings.key
+    assert settings.key == "sesame-open"
     assert "$SERVE_KEY" in done.err
     assert "sesame" not in done.out + done.err + repr(settings)
 
@@ -143,7 +143,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         failed = unitune("serve", str(model), "--port", port)
-    assert 2 == failed.code
+    assert failed.code == 2
     assert f"port {port}" in failed.err
     assert "--port" in failed.err
 
@@ -180,4 +180,4 @@ def test_a_signal_ends_the_server_and_no_stream_in_the_middle(
         else:
             with pytest.raises(openai.APIError, match="shutting down"):
                 parts += list(stream)
-    assert 0 == process.wait(timeout=30)
+    assert process.wait(timeout=30) == 0

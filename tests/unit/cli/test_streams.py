@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.cli import main as cli
+from unitune import main as cli
 from unitune.cli.streams import CLOSED_PIPE
 
 pytestmark = pytest.mark.heavy
@@ -78,14 +78,14 @@ def ended(folder: Path, command: list[str], **streams: int) -> subprocess.Comple
 @prints
 def test_a_closed_pipe_is_no_verdict(folder: Path, command: list[str]) -> None:
     done = ended(folder, command, stdout=closed_pipe(), stderr=subprocess.PIPE)
-    assert CLOSED_PIPE == done.returncode
+    assert done.returncode == CLOSED_PIPE
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 
 
 def test_a_comparison_that_nobody_reads_is_written_whole(folder: Path) -> None:
     ended(folder, COMPARE, stdout=closed_pipe(), stderr=closed_pipe())
-    assert "better" == json.loads((folder / "o" / "verdict.json").read_text())["verdict"]
+    assert json.loads((folder / "o" / "verdict.json").read_text())["verdict"] == "better"
     assert {"report.html", "summary.md", "junit.xml", "rows.jsonl"} <= {
         file.name for file in (folder / "o").iterdir()
     }
@@ -97,15 +97,15 @@ def test_a_plan_that_nobody_reads_is_saved(folder: Path) -> None:
     job = {"name": "d", "model": "x", "backend": "fake", "data": {"train": "train.jsonl"}}
     (folder / "t.yaml").write_text(json.dumps(job))
     ended(folder, ["plan", "t.yaml", "-o", "p.json"], stdout=closed_pipe(), stderr=closed_pipe())
-    assert "d" == json.loads((folder / "p.json").read_text())["job"]
+    assert json.loads((folder / "p.json").read_text())["job"] == "d"
 
 
 def test_a_result_goes_where_dev_stdout_leads(folder: Path) -> None:
     command = ["data", "convert", "test.jsonl", "--to", "openai-chat", "-o", "/dev/stdout"]
     piped = ended(folder, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (0, 30) == (piped.returncode, len(piped.stdout.splitlines()))
+    assert (piped.returncode, len(piped.stdout.splitlines())) == (0, 30)
     with (folder / "rows.jsonl").open("w") as file:
-        assert 0 == ended(folder, command, stdout=file.fileno()).returncode
+        assert ended(folder, command, stdout=file.fileno()).returncode == 0
     assert piped.stdout == (folder / "rows.jsonl").read_text()
 
 
@@ -114,7 +114,7 @@ def test_a_result_goes_where_dev_stdout_leads(folder: Path) -> None:
 def test_a_full_standard_output_is_4_and_names_it(folder: Path, command: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = ended(folder, command, stdout=full.fileno(), stderr=subprocess.PIPE)
-    assert 4 == done.returncode
+    assert done.returncode == 4
     assert "standard output cannot be written: No space left" in done.stderr
 
 
@@ -142,7 +142,7 @@ def test_streams_closed_from_the_start(folder: Path, command: list[str], closed:
         text=True,
         check=False,
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 
 def text(unitune: Command, *arguments: str) -> str:

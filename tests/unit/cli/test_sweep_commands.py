@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from colour_job import write_colour_job
-from command_line import Command
+from support.colour_job import write_colour_job
+from support.command_line import Command
 from vendors.serving import VENDORS
 
 from unitune.cli import output
@@ -30,19 +30,19 @@ def test_runs_here_are_trained_one_after_another_and_named(
 ) -> None:
     file = written(tmp_path, "fake", "seed: [1, 2]", "options: {fake: {steps_per_poll: 9}}\n")
     ended = unitune("run", str(file))
-    assert 0 == ended.code, ended.err
+    assert ended.code == 0, ended.err
     assert f"Next: unitune compare {file}" in ended.err
     for name in NAMES:
         assert name in ended.out
     listed = json.loads(unitune("runs", "--json").out)["runs"]
-    assert [*reversed(NAMES)] == [run["name"] for run in listed]
+    assert [run["name"] for run in listed] == [*reversed(NAMES)]
 
     again = json.loads(unitune("run", str(file), "--json").out)["runs"]
     assert [run["id"] for run in listed] == [run["id"] for run in reversed(again)]
-    assert 2 == json.loads(unitune("runs", "--json").out)["total"]
+    assert json.loads(unitune("runs", "--json").out)["total"] == 2
 
     compared = unitune("compare", str(file))
-    assert 0 == compared.code, compared.err
+    assert compared.code == 0, compared.err
     assert "Chosen among 2 runs by exact on 10 dev rows" in " ".join(compared.out.split())
 
 
@@ -50,9 +50,9 @@ def test_runs_that_train_one_after_another_cannot_be_detached(
     unitune: Command, tmp_path: Path
 ) -> None:
     refused = unitune("run", str(written(tmp_path, "fake", "seed: [1, 2]")), "--detach")
-    assert 2 == refused.code
+    assert refused.code == 2
     assert "Leave out --detach" in refused.err
-    assert 0 == json.loads(unitune("runs", "--json").out)["total"]
+    assert json.loads(unitune("runs", "--json").out)["total"] == 0
 
 
 def test_runs_that_failed_are_told_and_the_others_can_be_compared(
@@ -60,7 +60,7 @@ def test_runs_that_failed_are_told_and_the_others_can_be_compared(
 ) -> None:
     script = "options: {fake: {steps_per_poll: 9, fail_at_step: 2}}\n"
     ended = unitune("run", str(written(tmp_path, "fake", "seed: [1, 2]", script)))
-    assert 4 == ended.code
+    assert ended.code == 4
     assert "2 of 2 runs have no model." in ended.err
 
 
@@ -94,16 +94,16 @@ def test_a_vendor_gets_one_job_for_each_run_and_the_rows_once(
     monkeypatch.setattr("unitune.cli.sweep.watch_all", partial(watch_all, 0.01))
     file = written(tmp_path, "openai", "epochs: [1, 2, 3]", f"{PRICE}budget: {{usd: 5}}\n")
     ids = unitune("run", str(file), "--detach").out.split()
-    assert 3 == len(ids) == openai.state().jobs
-    assert 2 == openai.state().files
+    assert len(ids) == openai.state().jobs == 3
+    assert openai.state().files == 2
     ended = unitune("run", str(file))
-    assert 0 == ended.code, ended.err
-    assert 3 == openai.state().jobs
+    assert ended.code == 0, ended.err
+    assert openai.state().jobs == 3
     epochs = [
         job.request["method"]["supervised"]["hyperparameters"]["n_epochs"]
         for job in openai.server.vendor.jobs.values()
     ]
-    assert [1, 2, 3] == epochs
+    assert epochs == [1, 2, 3]
     for run_id in ids:
         assert run_id in ended.out
 
@@ -113,7 +113,7 @@ def test_a_saved_plan_of_a_sweep_is_applied(
 ) -> None:
     file = written(tmp_path, "openai", "epochs: [1, 2]", PRICE)
     plan = tmp_path / "plan.json"
-    assert 0 == unitune("plan", str(file), "-o", str(plan)).code
-    assert 2 == len(unitune("apply", str(plan), "--detach").out.split())
-    assert 2 == openai.state().jobs
-    assert 6 == unitune("run", str(file)).code  # no budget, and no one to ask
+    assert unitune("plan", str(file), "-o", str(plan)).code == 0
+    assert len(unitune("apply", str(plan), "--detach").out.split()) == 2
+    assert openai.state().jobs == 2
+    assert unitune("run", str(file)).code == 6  # no budget, and no one to ask

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import Command
+from support.command_line import Command
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
@@ -93,20 +93,20 @@ def test_a_model_that_thinks_is_judged_by_its_answers(
     thinker = {**_thinking(kind, vendor), "role": role}
     _job(tmp_path, {"scorers": ["exact"], "contenders": [half, thinker]})
     ended = unitune("compare", "unitune.yaml", "--output", "out")
-    assert 0 == ended.code, ended.err
+    assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
     scores = {one["name"]: (one["score"], one["errors"]) for one in found["contenders"]}
-    assert {"half": (0.5, 0), "thinker": (1.0, 0)} == scores
+    assert scores == {"half": (0.5, 0), "thinker": (1.0, 0)}
     assert ("worse" if role == "baseline" else "better") == found["verdict"]
     rows = _rows(tmp_path, "thinker")
-    assert {("red", "stop", 3000, ("temperature",))} == {
+    assert {
         (row["text"], row["finish_reason"], row["reasoning_tokens"], tuple(row["left_out"]))
         for row in rows
-    }
+    } == {("red", "stop", 3000, ("temperature",))}
     assert all(row["max_tokens"] > 25_000 for row in rows)
     assert "Its answers are not greedy." in " ".join(found["notes"])
     again = unitune("compare", "unitune.yaml", "--output", "out", "--replay")
-    assert 0 == again.code, again.err
+    assert again.code == 0, again.err
 
 
 @pytest.mark.parametrize("kind", ["server", "openai"])
@@ -116,7 +116,7 @@ def test_a_temperature_that_the_job_sets_and_a_model_refuses_is_an_error(
     contenders = [_colours(tmp_path), {**_thinking(kind, vendor), "role": "baseline"}]
     _job(tmp_path, {"scorers": ["exact"], "contenders": contenders, "temperature": 0})
     ended = unitune("compare", "unitune.yaml", "--output", "out")
-    assert 2 == ended.code
+    assert ended.code == 2
     assert "evaluate.temperature is 0" in ended.err
     assert "Remove evaluate.temperature" in " ".join(ended.err.split())
 
@@ -128,8 +128,8 @@ def test_a_limit_that_the_job_sets_is_kept_to(
     _job(tmp_path, {"scorers": ["exact"], "contenders": contenders, "max_tokens": 50})
     unitune("compare", "unitune.yaml", "--output", "out")
     rows = _rows(tmp_path, "thinker")
-    assert {("", "length", 50)} == {
-        (row["text"], row["finish_reason"], row["max_tokens"]) for row in rows
+    assert {(row["text"], row["finish_reason"], row["max_tokens"]) for row in rows} == {
+        ("", "length", 50)
     }
 
 
@@ -172,11 +172,11 @@ def test_a_server_that_makes_every_call_right_is_right_everywhere(
         ]
         _job(tmp_path, {"scorers": ["tool_calls"], "contenders": contenders})
         ended = unitune("compare", "unitune.yaml", "--output", "out")
-    assert 0 == ended.code, ended.err
+    assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
     scores = {one["name"]: one["score"] for one in found["contenders"]}
-    assert {"silent": 0.0, "caller": 1.0} == scores
-    assert "better" == found["verdict"]
+    assert scores == {"silent": 0.0, "caller": 1.0}
+    assert found["verdict"] == "better"
     assert all(row["tool_calls"] for row in _rows(tmp_path, "caller"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.backends import registry
 from unitune.backends.protocol import Guarantee, Launch
@@ -58,7 +58,7 @@ def test_a_run_whose_launch_is_uncertain_exits_with_4_and_says_what_to_do(
 ) -> None:
     outcome = unitune("run", str(make_job("lose request")), *options)
 
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert ([the_run().id] if options == ["--detach"] else []) == outcome.out.split()
     assert f"unitune runs resume {the_run().id} --adopt ITS_ID" in outcome.err
 
@@ -76,10 +76,10 @@ def test_watching_an_interrupted_launch_says_that_resume_goes_on_with_it(
     run = the_run()
     outcome = unitune("runs", "watch", run.id)
 
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert "Its launch was interrupted (uploading), and no process is working on it" in outcome.err
     assert f"unitune runs resume {run.id}" in outcome.err
-    assert 0 == unitune("runs", "resume", run.id, "--quiet").code
+    assert unitune("runs", "resume", run.id, "--quiet").code == 0
 
 
 def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
@@ -101,11 +101,11 @@ def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
     assert "".join(cancelling.split()) in "".join(started.err.split())
     shown = unitune("runs", "show", run.id).out
     assert cancelling.rsplit(maxsplit=1)[-1] in "".join(shown.split())
-    assert [second] == json.loads(unitune("runs", "show", run.id, "--json").out)["duplicate_jobs"]
+    assert json.loads(unitune("runs", "show", run.id, "--json").out)["duplicate_jobs"] == [second]
     assert f"{second} is cancelled" in unitune(
         "runs", "cancel", run.id, "--job", second
     ).out.replace("\n", "")
-    assert "cancelling" == FakeBackend().poll(second, "").raw
+    assert FakeBackend().poll(second, "").raw == "cancelling"
     watched = unitune("runs", "watch", run.id, "--quiet").err
     assert "".join(cancelling.split()) in "".join(watched.split())
 
@@ -116,6 +116,6 @@ def test_a_job_that_is_not_the_runs_second_one_is_not_cancelled(
     unitune("run", str(make_job()), "--detach")
     own = str(the_run().job_id)
 
-    assert 2 == unitune("runs", "cancel", the_run().id, "--job", own).code
-    assert 2 == unitune("runs", "cancel", the_run().id, "--job", "no-such-job").code
-    assert "queued" == FakeBackend().poll(own, "").raw
+    assert unitune("runs", "cancel", the_run().id, "--job", own).code == 2
+    assert unitune("runs", "cancel", the_run().id, "--job", "no-such-job").code == 2
+    assert FakeBackend().poll(own, "").raw == "queued"

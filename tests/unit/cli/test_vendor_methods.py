@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import Command
+from support.command_line import Command
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
@@ -94,22 +94,22 @@ def _job(folder: Path, backend: str, method: str, model: str) -> None:
 
 
 def _verdict(folder: Path) -> dict[str, Any]:
-    (path,) = folder.glob(".unitune/runs/*/evaluation/verdict.json")
+    (path,) = folder.glob(".unitune/run/*/evaluation/verdict.json")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[str, Any]:
     run = unitune("run", "unitune.yaml", "--allow-unpriced", "--budget", "20")
-    assert 0 == run.code, run.err
-    (name,) = (path.name for path in folder.glob(".unitune/runs/*"))
+    assert run.code == 0, run.err
+    (name,) = (path.name for path in folder.glob(".unitune/run/*"))
     if backend == "azure":
         deployed = unitune("deployments", "up", name, "--ttl", "1h", "--budget", "20")
-        assert 0 == deployed.code, deployed.err
+        assert deployed.code == 0, deployed.err
     compared = unitune("compare", "unitune.yaml")
-    assert 0 == compared.code, compared.err
+    assert compared.code == 0, compared.err
     if backend == "azure":
         undeployed = unitune("deployments", "down", name)
-        assert 0 == undeployed.code, undeployed.err
+        assert undeployed.code == 0, undeployed.err
     verdict = _verdict(folder)
     (tuned,) = (each for each in verdict["contenders"] if each["name"] == "tuned")
     return {
@@ -128,8 +128,8 @@ def test_a_training_with_losses_goes_from_launch_to_verdict(
     request.getfixturevalue(backend)
     _job(tmp_path, backend, method, CHATTY)
     found = _trained_and_compared(unitune, tmp_path, backend)
-    assert ("better", 40) == (found["verdict"], found["gained"])
-    assert "loss" == found["curve"]["figure"]
+    assert (found["verdict"], found["gained"]) == ("better", 40)
+    assert found["curve"]["figure"] == "loss"
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,17 @@ def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
     request.getfixturevalue(backend)
     _job(tmp_path, backend, "rft", model)
     found = _trained_and_compared(unitune, tmp_path, backend)
-    assert ("better", 40) == (found["verdict"], found["gained"])
-    assert {"figure": "reward", "values": [0.5, 0.666667, 0.75, 0.8]} == {
-        name: found["curve"][name] for name in ("figure", "values")
+    assert (found["verdict"], found["gained"]) == ("better", 40)
+    assert {name: found["curve"][name] for name in ("figure", "values")} == {
+        "figure": "reward",
+        "values": [0.5, 0.666667, 0.75, 0.8],
     }
     assert "reward 0.800" in found["followed"]
     assert "loss" not in found["followed"]
     assert re.search(r"Training reward +0.800 +0.500 at the first step", found["shown"])
-    page = next(tmp_path.glob(".unitune/runs/*/evaluation/report.html")).read_text(encoding="utf-8")
+    page = next(tmp_path.glob(".unitune/run/*/evaluation/report.html")).read_text(encoding="utf-8")
     assert "Mean reward (as the grader gives it) by optimiser step" in page
-    assert {0} == {one["errors"] for one in found["contenders"]}
+    assert {one["errors"] for one in found["contenders"]} == {0}
     assert "zero-shot: requested without temperature, which the model rejects." in " ".join(
         found["notes"]
     )

@@ -8,10 +8,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from command_line import Command
 from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
+from support.command_line import Command
 
 from unitune.backends.protocol import Event
 from unitune.cli import watch
@@ -76,11 +76,11 @@ def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
     job = "name: colours\nmodel: tiny\nbackend: fake\ndata: {train: train.jsonl}\n"
     (tmp_path / "unitune.yaml").write_text(job)
     ended = unitune("run", "unitune.yaml")
-    assert 0 == ended.code, ended.err
+    assert ended.code == 0, ended.err
     assert "loss" not in ended.err
     (run,) = (tmp_path / ".unitune" / "runs").iterdir()
     shown = unitune("runs", "show", run.name)
-    assert 0 == shown.code
+    assert shown.code == 0
     assert "4 of 4" in shown.out
     assert "loss" not in shown.out
 
@@ -91,7 +91,7 @@ def run(unitune: Command, tmp_path: Path) -> Run:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = "name: colours\nmodel: tiny\nbackend: fake\ndata: {train: train.jsonl}\n"
     (tmp_path / "unitune.yaml").write_text(job)
-    assert 0 == unitune("run", "unitune.yaml").code
+    assert unitune("run", "unitune.yaml").code == 0
     return runs()[0]
 
 
@@ -130,5 +130,5 @@ def test_a_run_is_told_why_it_ended_and_which_step_is_the_model(run: Run) -> Non
     figures = {
         fact.term: fact for fact in training_facts(run, [step, kept], curve_of([step, kept]))
     }
-    assert ("2", text) == figures["Step kept"][1:3]
+    assert figures["Step kept"][1:3] == ("2", text)
     assert text == event_line(kept)

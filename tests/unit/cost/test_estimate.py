@@ -162,7 +162,7 @@ def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published(
     work = measure(Splits(Dataset("t", rows), Dataset("v", ()), None), Cookbook())
     made = estimate(job(tuning=Tuning(epochs=20)), work, book_of(told), DAY)
     assert made.trained_tokens is not None
-    assert 8242 * 20 == made.trained_tokens.high
+    assert made.trained_tokens.high == 8242 * 20
     auto = estimate(job(), work, book_of(told), DAY)
     assert Count(2, 20, 21) == auto.epochs
 
@@ -177,14 +177,14 @@ def test_tokens_times_epochs_and_validation_once_as_ori_bills() -> None:
     # A word more in each answer makes 1,000 tokens a row.
     made = costs(wanted, told, examples(*[999] * 1000), examples(*[999] * 100))
     assert made.launch_usd is not None
-    assert (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION == made.launch_usd.expected
+    assert made.launch_usd.expected == (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION
 
 
 def test_high_is_an_upper_bound_with_all_framing() -> None:
     """qagentur/texttunnel #33: framing that was left out made the bill dearer than the estimate."""
     found = costs(job(tuning=Tuning(epochs=1)), offer(training="10"), examples(63)).launch_usd
     assert found is not None
-    assert (64 + 3) * Decimal(10) / MILLION == found.high
+    assert found.high == (64 + 3) * Decimal(10) / MILLION
 
 
 # Laws.
@@ -233,7 +233,7 @@ def test_each_line_and_each_sum_is_in_order_and_no_float_is_in_money(
 
 def test_without_a_price_the_line_and_the_sum_are_unknown_and_not_zero() -> None:
     made = costs(job(model="unpriced"), offer(training="3"), examples(10))
-    assert (None, "its price is unknown") == (made.lines[0].usd, made.lines[0].because)
+    assert (made.lines[0].usd, made.lines[0].because) == (None, "its price is unknown")
     assert made.launch_usd is None
 
 
@@ -303,7 +303,7 @@ def test_the_answers_of_each_contender_are_a_line() -> None:
     lines = {line.what: line.usd for line in made.of("evaluation")}
     assert lines["zero-shot"] is None, "its price is not known"
     assert lines["tuned"] is not None
-    assert (200 * 1 + 2 * 2) / MILLION == lines["tuned"].expected
+    assert lines["tuned"].expected == (200 * 1 + 2 * 2) / MILLION
 
 
 def test_a_search_on_dev_is_priced_by_all_its_rows() -> None:
@@ -348,7 +348,7 @@ def test_a_price_that_is_gone_makes_the_launch_unknown() -> None:
 def test_an_estimate_is_json_with_its_prices_and_assumptions() -> None:
     made = json.loads(costs(job(), offer(training="3.00"), examples(9)).model_dump_json())
     assert made["lines"][0]["price"] == made["prices"][0]["id"]
-    assert "3.00" == made["prices"][0]["usd"], "money is text, never a float"
+    assert made["prices"][0]["usd"] == "3.00", "money is text, never a float"
     assert any("a page" in line for line in made["assumptions"])
 
 

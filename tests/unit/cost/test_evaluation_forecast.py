@@ -63,23 +63,23 @@ def test_requests_are_the_cases_and_the_choice_on_dev(make: MakeJob) -> None:
     Two or three prompts of few-shot answer the test.
     """
     made = forecast(make(contenders=["zero-shot", "few-shot", "tuned"], repeats=2))
-    assert {
+    assert {each.name: each.requests for each in made.contenders} == {
         "zero-shot": Count(40, 50, 50),
         "few-shot": Count(110, 160, 180),
         "tuned": Count.of(40),
-    } == {each.name: each.requests for each in made.contenders}
+    }
     assert Count(190, 250, 270) == made.requests
 
 
 def test_time_at_a_vendor_is_assumed_and_says_so(make: MakeJob) -> None:
     (tuned,) = forecast(make(contenders=["tuned"], concurrency=4)).contenders
-    assert "assumed: 0.5 to 10 s per request, 4 at a time" == tuned.basis
-    assert (2.5, 10.0, 50.0) == (tuned.seconds.low, tuned.seconds.expected, tuned.seconds.high)
+    assert tuned.basis == "assumed: 0.5 to 10 s per request, 4 at a time"
+    assert (tuned.seconds.low, tuned.seconds.expected, tuned.seconds.high) == (2.5, 10.0, 50.0)
 
 
 def test_recorded_answers_take_nothing(make: MakeJob) -> None:
     recorded = {"type": "recorded", "answers": "answers.jsonl"}
-    assert [] == [*forecast(make(contenders=[recorded, "tuned"])).contenders][1:]
+    assert [*forecast(make(contenders=[recorded, "tuned"])).contenders][1:] == []
 
 
 class Here:
@@ -89,7 +89,7 @@ class Here:
         self.loads: list[AnswerLoad] = []
 
     def forecast_answers(self, model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
-        assert ("any", 20) == (model, len(cases))
+        assert (model, len(cases)) == ("any", 20)
         self.loads.append(load)
         return AnswerForecast(seconds=load.requests, low_share=0.5, high_share=2.0)
 
@@ -102,7 +102,7 @@ def test_time_here_is_what_the_backend_says(make: MakeJob, monkeypatch: pytest.M
     contenders = [few | {"choose": "random"}, few | {"choose": "nearest", "name": "near"}]
     contenders.append(few | {"choose": "auto", "name": "either"})
     random, nearest, _ = forecast(make("fake", "any", contenders=contenders)).contenders
-    assert "guessed from this machine's speed" == random.basis
+    assert random.basis == "guessed from this machine's speed"
     requests = random.requests
     assert (requests.low / 2, requests.expected, requests.high * 2) == (
         random.seconds.low,
@@ -128,8 +128,8 @@ def test_a_model_here_that_has_seen_no_answer_is_verbose(
         return [load.answer_tokens for load in here.loads]
 
     talking, shown, tuned = answers()
-    assert (VERBOSE_TOKENS, True) == (talking, shown == tuned < 10)
-    assert [12, shown, tuned] == answers(max_tokens=12)
+    assert (talking, shown == tuned < 10) == (VERBOSE_TOKENS, True)
+    assert answers(max_tokens=12) == [12, shown, tuned]
 
 
 def test_without_cases_there_is_nothing_to_forecast(make: MakeJob) -> None:

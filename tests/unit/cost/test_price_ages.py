@@ -42,15 +42,15 @@ def test_age_is_a_notice_then_a_warning_then_a_refusal(
 
 def test_a_row_past_its_last_day_is_refused_however_new() -> None:
     (row,) = rows({"training": 3}, valid_to=date(2026, 5, 10))
-    assert "fresh" == freshness(row, date(2026, 5, 10))
+    assert freshness(row, date(2026, 5, 10)) == "fresh"
     (finding,) = age_findings([row], date(2026, 5, 11))
-    assert ("error", "stale-price") == (finding.severity, finding.code)
+    assert (finding.severity, finding.code) == ("error", "stale-price")
     assert "valid until 2026-05-10" in finding.message
 
 
 def test_a_stale_price_that_the_user_allows_is_still_told() -> None:
     (finding,) = age_findings(rows({"training": 3}), date(2027, 1, 1), allow_stale=True)
-    assert ("warning", "stale-price") == (finding.severity, finding.code)
+    assert (finding.severity, finding.code) == ("warning", "stale-price")
 
 
 def test_rows_of_one_source_are_told_once() -> None:
@@ -65,7 +65,7 @@ def test_time_travel_a_third_party_price_is_too_old_today_and_was_not_in_june() 
     states = [
         freshness(row, day) for day in (date(2026, 6, 1), date(2026, 9, 1), date(2026, 11, 25))
     ]
-    assert ["fresh", "old", "stale"] == states
+    assert states == ["fresh", "old", "stale"]
 
 
 def test_what_no_price_list_can_mean_is_found_and_left_out() -> None:
@@ -76,5 +76,5 @@ def test_what_no_price_list_can_mean_is_found_and_left_out() -> None:
         {"model": "o", "training": 0},
     )
     wrong = contradictions(listed)
-    assert 2 == len(set(wrong.values()))
-    assert {"n"} == {row.model for row in listed if row.id not in wrong}
+    assert len(set(wrong.values())) == 2
+    assert {row.model for row in listed if row.id not in wrong} == {"n"}

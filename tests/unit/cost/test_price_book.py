@@ -122,7 +122,7 @@ def test_what_nobody_said_is_unknown_and_not_nothing(backend: str, model: str, k
 
 
 def test_the_order_is_flag_job_project_user_offer_genai_prices() -> None:
-    assert ("flag", "job", "project", "user", "offer", "genai-prices") == ORIGINS
+    assert ORIGINS == ("flag", "job", "project", "user", "offer", "genai-prices")
     rows = [row(origin=origin, usd=9 - number) for number, origin in enumerate(ORIGINS)]
     for number in range(len(ORIGINS)):
         found = book(*reversed(rows[number:])).find("vendor", "small-1", "training", on=DAY)
@@ -134,14 +134,14 @@ def test_a_folder_never_lowers_a_known_price(origin: Origin) -> None:
     """It may be a stranger's; only a flag and the user's own file lower a price."""
     of_folder = row(origin=origin, usd="0")
     alone = book(of_folder).find("vendor", "small-1", "training", on=DAY)
-    assert "0" == usd(alone), "no other price is known"
+    assert usd(alone) == "0", "no other price is known"
     for known in (row(origin="user", usd="2"), row(origin="offer", usd="2")):
-        assert "2" == usd(book(of_folder, known).find("vendor", "small-1", "training", on=DAY))
+        assert usd(book(of_folder, known).find("vendor", "small-1", "training", on=DAY)) == "2"
     given = row(origin="flag", usd="1")
-    assert "1" == usd(book(of_folder, given).find("vendor", "small-1", "training", on=DAY))
+    assert usd(book(of_folder, given).find("vendor", "small-1", "training", on=DAY)) == "1"
     other_unit = row(origin=origin, usd="5", per="hour")
     known = row(origin="offer", usd="2")
-    assert "2" == usd(book(other_unit, known).find("vendor", "small-1", "training", on=DAY))
+    assert usd(book(other_unit, known).find("vendor", "small-1", "training", on=DAY)) == "2"
 
 
 def test_a_folder_cannot_price_at_zero_what_is_priced_by_another_row() -> None:
@@ -156,9 +156,9 @@ def test_a_folder_cannot_price_at_zero_what_is_priced_by_another_row() -> None:
         row(kind="hosting", usd="0", per="hour", origin="job"),
     ]
     prices = PriceLookup(book(*known, *zero, offer=offer), "vendor", "small-1", DAY)
-    assert "2" == usd(prices.tokens("input", tuned=True))
-    assert "3" == usd(prices.validation())
-    assert ["4", "4"] == [usd(end) for end in prices.hosting() or ()]
+    assert usd(prices.tokens("input", tuned=True)) == "2"
+    assert usd(prices.validation()) == "3"
+    assert [usd(end) for end in prices.hosting() or ()] == ["4", "4"]
 
 
 def test_flag_job_project_and_user_file_are_read_in_that_order(
@@ -177,12 +177,12 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
         assert price is not None
         return f"{price.usd:f}", price.origin
 
-    assert ("31.00", "user") == found()
+    assert found() == ("31.00", "user")
     (tmp_path / "prices.yaml").write_text(prices % "32.00")
-    assert ("32.00", "project") == found()
+    assert found() == ("32.00", "project")
     mine = ({"backend": "openai", "training": "33.00"},)
-    assert ("33.00", "job") == found(prices=mine)
-    assert ("1.00", "flag") == found(parse_prices(["training=1.00"], "openai"), prices=mine)
+    assert found(prices=mine) == ("33.00", "job")
+    assert found(parse_prices(["training=1.00"], "openai"), prices=mine) == ("1.00", "flag")
 
 
 @given(
@@ -222,15 +222,15 @@ def test_a_row_that_holds_wins_over_one_whose_last_day_is_past() -> None:
             date(2026, 12, 1),
         )
     }
-    assert {date(2026, 11, 30): "1", date(2026, 12, 1): "2"} == on
-    assert "1" == usd(book(cheap).find("vendor", "small-1", "training", on=date(2027, 1, 1)))
+    assert on == {date(2026, 11, 30): "1", date(2026, 12, 1): "2"}
+    assert usd(book(cheap).find("vendor", "small-1", "training", on=date(2027, 1, 1))) == "1"
     assert book(dear).find("vendor", "small-1", "training", on=date(2026, 11, 30)) is None
 
 
 def test_a_model_is_found_by_any_name_and_a_pattern_stands_for_many() -> None:
     prices = book(row(usd="1"), row(model="small-*", usd="2"))
-    assert "1" == usd(prices.find("vendor", "org/small", "training", on=DAY))
-    assert "2" == usd(prices.find("vendor", "small-9", "training", on=DAY))
+    assert usd(prices.find("vendor", "org/small", "training", on=DAY)) == "1"
+    assert usd(prices.find("vendor", "small-9", "training", on=DAY)) == "2"
     assert prices.find("vendor", "large-1", "training", on=DAY) is None
 
 
@@ -238,10 +238,10 @@ def test_the_tier_is_the_jobs_or_else_the_vendors_usual_one() -> None:
     tiers = Tiers(usual="regional", option="training_type", chosen={"GlobalStandard": "global"})
     offer = Offer(name="vendor", summary="", as_of=DAY, methods=("sft",), tiers=tiers)
     prices = book(row(tier="regional", usd="3"), row(tier="global", usd="2"), offer=offer)
-    assert "3" == usd(prices.find("vendor", "small-1", "training", on=DAY))
+    assert usd(prices.find("vendor", "small-1", "training", on=DAY)) == "3"
     chosen = offer.tier({"training_type": "GlobalStandard"})
-    assert "2" == usd(prices.find("vendor", "small-1", "training", tier=chosen, on=DAY))
-    assert "regional" == offer.tier({})
+    assert usd(prices.find("vendor", "small-1", "training", tier=chosen, on=DAY)) == "2"
+    assert offer.tier({}) == "regional"
     assert prices.find("vendor", "small-1", "training", tier="developer", on=DAY) is None
 
 
@@ -251,21 +251,21 @@ def test_a_discount_is_taken_off_list_prices_alone() -> None:
     half = {"vendor": Decimal("0.5")}
     listed = book(offer=offer, discounts=half).find("vendor", "x", "training", on=DAY)
     assert listed is not None
-    assert ("5.000", "0.5 of the list price") == (usd(listed), listed.note)
+    assert (usd(listed), listed.note) == ("5.000", "0.5 of the list price")
     contract = book(row(model="*", origin="user", usd="8"), offer=offer, discounts=half)
-    assert "8" == usd(contract.find("vendor", "x", "training", on=DAY))
+    assert usd(contract.find("vendor", "x", "training", on=DAY)) == "8"
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("genai_prices"), reason="needs the extra `prices`")
 def test_answers_that_no_row_of_ours_prices_are_priced_by_genai_prices() -> None:
     found = PriceBook().find("vertex", "gemini-3.5-flash", "input", on=DAY)
     assert found is not None
-    assert ("genai-prices", "third-party") == (found.origin, found.source_kind)
+    assert (found.origin, found.source_kind) == ("genai-prices", "third-party")
     assert isinstance(found.usd, Decimal)
     assert found.as_of <= DAY
     ours = PriceBook().find("openai", "gpt-4o-mini", "input", on=DAY)
     assert ours is not None
-    assert "offer" == ours.origin
+    assert ours.origin == "offer"
     assert PriceBook().find("vertex", "gemini-2.5-flash", "input", tuned=True, on=DAY) is None
 
 

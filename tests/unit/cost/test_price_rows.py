@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from unitune.cost.prices.refresh import entries_of
+from unitune.files import yaml_file
 from unitune.job.prices import KINDS, OF_A_METHOD, OF_ANSWERS, UNITS, PriceEntry, PriceRow, rows_of
-from unitune.workspace import yaml_file
 
 DAY = date(2026, 11, 25)
 words = st.sampled_from(["gpt-4o-mini", "Qwen/Qwen3-8B", "gpt-*", "no", "1e3", "3.30", "ü: #"])
@@ -71,7 +71,7 @@ def test_a_row_written_as_json_is_read_back_the_same(row: PriceRow) -> None:
 
 def test_a_number_with_a_point_stays_text_in_offers_and_prices_files() -> None:
     read = yaml_file.parse("{usd: 3.30, small: 1e-3, count: 3, day: 2026-11-25}")
-    assert {"usd": "3.30", "small": "1e-3", "count": 3, "day": DAY} == read
+    assert read == {"usd": "3.30", "small": "1e-3", "count": 3, "day": DAY}
 
 
 def test_what_is_common_stands_once_and_a_line_may_say_otherwise() -> None:
@@ -89,13 +89,13 @@ def test_what_is_common_stands_once_and_a_line_may_say_otherwise() -> None:
     )
     rows = rows_of([entry], origin="project")
     told = [(row.model, row.kind, row.method, row.usd, row.per) for row in rows]
-    assert [
+    assert told == [
         ("small", "training", "sft", Decimal(3), "million-tokens"),
         ("small", "hosting", None, Decimal("1.70"), "hour"),
         ("large", "training", "sft", Decimal(3), "million-tokens"),
         ("large", "hosting", None, Decimal("1.70"), "hour"),
         ("o4", "training", "rft", Decimal(100), "hour"),
-    ] == told
+    ]
 
 
 @pytest.mark.parametrize("amount", ["-1", "3,00", "$3", "3 / hour", "3/fortnight", "nan", True, ""])
@@ -121,7 +121,7 @@ def test_the_same_facts_have_the_same_id_and_others_another() -> None:
         source="s",
         source_kind="own",
     )
-    assert "offer:a/m+tuned/input@2026-11-25" == row.id
+    assert row.id == "offer:a/m+tuned/input@2026-11-25"
     assert row.id != row.model_copy(update={"tuned": False}).id
 
 

@@ -55,17 +55,17 @@ def test_what_people_wrote_stays_word_for_word_however_often_it_is_refreshed(
         told = merged(read_prices(file).refreshed, (row(usd),), (STOPS,))
         write_refreshed(file, told)
     assert file.read_text().startswith(f"{MINE}\n{MARK}\n")
-    assert 1 == file.read_text().count(MARK)
+    assert file.read_text().count(MARK) == 1
     found = book_here(tmp_path)
     (machine,) = [one for one in found.own if one.kind == "machine"]
     assert (Decimal("4.50"), "project") == (machine.usd, machine.origin)
     contract = found.find("azure", "gpt-4.1", "training", tier="global", on=DAY)
     assert contract is not None
-    assert ("41.25", "contract 7", "own") == (
+    assert (
         f"{contract.usd}",
         contract.source,
         contract.source_kind,
-    )
+    ) == ("41.25", "contract 7", "own")
 
 
 def test_discounts_count_in_the_users_own_file_alone(
@@ -75,7 +75,7 @@ def test_discounts_count_in_the_users_own_file_alone(
     user = tmp_path / "home/unitune/prices.yaml"
     user.parent.mkdir(parents=True)
     user.write_text("discounts: {openai: 0.9}\n")
-    assert {"openai": Decimal("0.9")} == book_here(tmp_path).discounts
+    assert book_here(tmp_path).discounts == {"openai": Decimal("0.9")}
     (tmp_path / "prices.yaml").write_text("discounts: {openai: 0.0001}\n")
     with pytest.raises(JobError, match=f"Move them to {user}"):
         book_here(tmp_path)
@@ -94,8 +94,8 @@ def test_a_refresh_replaces_what_it_speaks_of_and_keeps_the_rest(tmp_path: Path)
     write_refreshed(tmp_path / "prices.yaml", new)
     again = read_prices(tmp_path / "prices.yaml")
     told = {(one.tier, f"{one.usd}", one.as_of) for one in again.rows("project")}
-    assert {("h200", "4.00", date(2026, 12, 1)), ("a10g-small", "1.00", DAY)} == told
-    assert (STOPS, limits) == again.refreshed.models
+    assert told == {("h200", "4.00", date(2026, 12, 1)), ("a10g-small", "1.00", DAY)}
+    assert again.refreshed.models == (STOPS, limits)
 
 
 def test_what_a_vendor_said_of_its_models_changes_the_offer(tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_what_a_vendor_said_of_its_models_changes_the_offer(tmp_path: Path) -> N
     assert stopping is not None
     assert (date(2027, 2, 1), "GET /v1/models") == (stopping.retires_on, stopping.retires_on_source)
     taken = found.offer("together").terms("Qwen/Qwen3-8B").limits
-    assert (7, 1) == (taken.epochs_most, taken.min_rows)
+    assert (taken.epochs_most, taken.min_rows) == (7, 1)
     assert registry.offer("vertex") is found.offer("vertex")
 
 
 def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
-    assert () == read_prices(tmp_path / "prices.yaml").rows("project")
+    assert read_prices(tmp_path / "prices.yaml").rows("project") == ()
 
 
 @pytest.mark.parametrize(
@@ -148,5 +148,5 @@ def test_a_file_that_could_not_be_read_back_is_left_as_it_was(tmp_path: Path) ->
     file.write_text("refreshed: {}\n")
     with pytest.raises(JobError, match="is a duplicate of line"):
         write_refreshed(file, merged(Refreshed(), (row("5.00"),), ()))
-    assert ["prices.yaml"] == [one.name for one in tmp_path.iterdir()]
-    assert "refreshed: {}\n" == file.read_text()
+    assert [one.name for one in tmp_path.iterdir()] == ["prices.yaml"]
+    assert file.read_text() == "refreshed: {}\n"

@@ -31,21 +31,22 @@ def test_a_real_file_is_read_whole_checked_and_split() -> None:
         folder=BANKING77,
     )
     report = read_job(job).report
-    assert {"leak"} == {found.code for found in report.errors}
+    assert {found.code for found in report.errors} == {"leak"}
     # Row counts as published with the files, by PolyAI: 10,003 and 3,080.
-    assert [("train", 10_003), ("test", 3_080)] == [
-        (file.purpose, file.rows) for file in report.files
+    assert [(file.purpose, file.rows) for file in report.files] == [
+        ("train", 10_003),
+        ("test", 3_080),
     ]
     # The published split leaks: some questions differ in case or white space alone.
     train = set(_plain_questions("train.csv"))
     shared = sum(question in train for question in _plain_questions("test.csv"))
-    assert 0 < shared
+    assert shared > 0
     kinds = report.files[1].shared
     assert shared == kinds["exact"]
     # Counted once with a comparison of all pairs; each of the 138 is a finding.
-    assert {"exact": 7, "near-duplicate": 129, "n-gram": 2} == kinds
-    assert 138 == sum(found.code == "leak" for found in report.findings)
+    assert kinds == {"exact": 7, "near-duplicate": 129, "n-gram": 2}
+    assert sum(found.code == "leak" for found in report.findings) == 138
     splits = read_job(job).splits
-    assert 1001 - 4 == len(splits.validation)  # those are nearly in the rows to train on
+    assert len(splits.validation) == 1001 - 4  # those are nearly in the rows to train on
     held = {example.input_key for example in splits.validation}
     assert held.isdisjoint(example.input_key for example in splits.train)

@@ -166,10 +166,10 @@ def test_two_columns_and_numbers_go_into_a_template() -> None:
     assert expected == guess.mapping
     mapping = mapping_of(Data(template=expected))
     assert mapping is not None
-    assert [
+    assert mapping.content(premises[4])["messages"] == [
         {"role": "user", "content": f"Premise: {text(4)}\n\nHypothesis: {text(4)}"},
         {"role": "assistant", "content": "1"},
-    ] == mapping.content(premises[4])["messages"]
+    ]
 
 
 def test_nested_values_are_written_as_json() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from chat_rows import chat_rows
+from support.chat_rows import chat_rows
 
 from unitune.data.example import Example
 from unitune.data.families import families
@@ -46,7 +46,7 @@ def copies(kind: str, text: str) -> list[str]:
 def test_forty_copies_of_four_questions_are_four_families(kind: str) -> None:
     """A run of words that a quarter of the rows have is no template: all have one answer."""
     rows = [(copy, f"answer {text}") for text in QUESTIONS for copy in copies(kind, text)]
-    assert [40, 40, 40, 40] == sizes(*rows)
+    assert sizes(*rows) == [40, 40, 40, 40]
 
 
 def test_wordings_of_a_question_are_one_family_whatever_the_words_of_their_answers() -> None:
@@ -62,15 +62,15 @@ def test_a_template_around_every_question_joins_none() -> None:
     template = "Read the message of a customer and answer with one label. Message: {} Label:"
     labels = ("fee", "card")
     rows = [(template.format(text), labels[at % 2]) for at, text in enumerate(QUESTIONS)]
-    assert [1, 1, 1, 1] == sizes(*rows)
+    assert sizes(*rows) == [1, 1, 1, 1]
     slots = [(f"What is the capital of {name}?", name[::-1]) for name in ("Peru", "Chile", "Mali")]
-    assert [1, 1, 1] == sizes(*slots)
+    assert sizes(*slots) == [1, 1, 1]
 
 
 def test_questions_that_differ_in_a_number_are_one_family_only_with_one_answer() -> None:
     text = "A shop had 1234 boxes of apples and got {} more of them. How many are there now?"
-    assert [1, 1] == sizes((text.format(5678), "6912"), (text.format(5679), "6913"))
-    assert [2] == sizes((text.format(5678), "sum"), (text.format(5679), "sum"))
+    assert sizes((text.format(5678), "6912"), (text.format(5679), "6913")) == [1, 1]
+    assert sizes((text.format(5678), "sum"), (text.format(5679), "sum")) == [2]
 
 
 def test_one_instruction_for_different_documents_joins_none() -> None:
@@ -83,11 +83,11 @@ def test_one_instruction_for_different_documents_joins_none() -> None:
         ]
         return Example.model_validate({"messages": turns})
 
-    assert 4 == len(set(families(map(row, QUESTIONS))))
+    assert len(set(families(map(row, QUESTIONS)))) == 4
 
 
 def test_families_are_joined_through_their_members() -> None:
     first = TEXTS[0]
     nearer, farther = f"{first} 12345678", f"{first} 12345678 87654321"
-    assert [1] * 31 == sizes((farther, "x"), *((text, "x") for text in TEXTS))
-    assert 3 == sizes((nearer, "x"), (farther, "x"), *((text, "x") for text in TEXTS))[0]
+    assert sizes((farther, "x"), *((text, "x") for text in TEXTS)) == [1] * 31
+    assert sizes((nearer, "x"), (farther, "x"), *((text, "x") for text in TEXTS))[0] == 3

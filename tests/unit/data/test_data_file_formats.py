@@ -103,9 +103,9 @@ def test_what_other_tools_write_is_the_same_rows(
     tmp_path: Path, name: str, data: Data | None
 ) -> None:
     WRITERS[name](tmp_path / name)
-    assert [["ä, 卡", 'a\n"b"'], ["r", "c"]] == texts(tmp_path / name, data)
+    assert texts(tmp_path / name, data) == [["ä, 卡", 'a\n"b"'], ["r", "c"]]
     (first, _) = load(tmp_path / name, data)
-    assert "1999" == str((first.model_extra or {})["year"])
+    assert str((first.model_extra or {})["year"]) == "1999"
 
 
 def _stream(table: pa.Table, path: Path) -> None:
@@ -127,17 +127,17 @@ def test_structs_hold_what_each_row_says_and_no_nulls(
     """A column of structs has the fields of all its rows, with nulls where a row has none."""
     path = tmp_path / "rows"
     write(pa.Table.from_pylist(CHAT), path)
-    assert CHAT == [example.content for example in load(path)]
+    assert [example.content for example in load(path)] == CHAT
 
 
 def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
     Dataset.from_list(CHAT * 3).save_to_disk(tmp_path / "saved", num_shards=2)
-    assert CHAT * 3 == [example.content for example in load(tmp_path / "saved")]
+    assert [example.content for example in load(tmp_path / "saved")] == CHAT * 3
 
 
 def test_a_saved_choice_of_rows_is_that_choice(tmp_path: Path) -> None:
     Dataset.from_pandas(TABLE).select([1]).save_to_disk(tmp_path / "saved")
-    assert [["r", "c"]] == texts(tmp_path / "saved")
+    assert texts(tmp_path / "saved") == [["r", "c"]]
 
 
 def test_of_several_splits_one_is_named(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_of_several_splits_one_is_named(tmp_path: Path) -> None:
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
     (found,) = findings(tmp_path / "saved")
     assert f"{tmp_path / 'saved' / 'train'} or" in found.fix
-    assert 2 == len(load(tmp_path / "saved" / "test"))
+    assert len(load(tmp_path / "saved" / "test")) == 2
 
 
 @pytest.mark.parametrize("name", ["saved", "rows.parquet"])
@@ -154,7 +154,7 @@ def test_labels_are_read_as_their_names(tmp_path: Path, name: str) -> None:
     made = Dataset.from_dict({"prompt": ["q", "r"], "completion": [1, 0]}, features=features)
     path = tmp_path / name
     made.save_to_disk(path) if name == "saved" else made.to_parquet(path)
-    assert [["q", "yes"], ["r", "no"]] == texts(path)
+    assert texts(path) == [["q", "yes"], ["r", "no"]]
 
 
 def test_values_that_json_has_not_are_texts(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_values_that_json_has_not_are_texts(tmp_path: Path) -> None:
     }
     parquet.write_table(pa.Table.from_pylist([row]), path)
     (example,) = load(path)
-    assert {"day": "2024-05-01", "score": None, "of": [{"y": 1}]} == example.model_extra
+    assert example.model_extra == {"day": "2024-05-01", "score": None, "of": [{"y": 1}]}
 
 
 def test_a_sheet_with_a_title_a_blank_column_and_a_total_is_read(tmp_path: Path) -> None:
@@ -186,9 +186,10 @@ def test_a_sheet_with_a_title_a_blank_column_and_a_total_is_read(tmp_path: Path)
     book.save(tmp_path / "rows.xlsx")
     items = list(read(tmp_path / "rows.xlsx"))
     assert list(range(4, 29)) == [item.line for item in items if isinstance(item, Row)]
-    assert [("title-lines", 3), ("total-lines", 29)] == [
-        (item.code, item.line) for item in items if isinstance(item, Finding)
-    ][:2]
+    assert [(item.code, item.line) for item in items if isinstance(item, Finding)][:2] == [
+        ("title-lines", 3),
+        ("total-lines", 29),
+    ]
 
 
 def test_a_sheet_is_read_as_it_shows(tmp_path: Path) -> None:
@@ -209,13 +210,16 @@ def test_a_sheet_is_read_as_it_shows(tmp_path: Path) -> None:
     book.save(tmp_path / "rows.xlsx")
     items = list(read(tmp_path / "rows.xlsx"))
     rows = [item for item in items if isinstance(item, Row)]
-    assert [(3, ["7", "TRUE"]), (5, ["q", "2.5"])] == [
-        (row.line, [turn.text for turn in row.example.messages]) for row in rows
+    assert [(row.line, [turn.text for turn in row.example.messages]) for row in rows] == [
+        (3, ["7", "TRUE"]),
+        (5, ["q", "2.5"]),
     ]
-    assert {"day": "2024-05-01"} == rows[0].example.model_extra
-    assert [("other-sheets", None), ("column-count", 6), ("empty-answer", 7)] == [
-        (item.code, item.line) for item in items if isinstance(item, Finding)
-    ][:3]
+    assert rows[0].example.model_extra == {"day": "2024-05-01"}
+    assert [(item.code, item.line) for item in items if isinstance(item, Finding)][:3] == [
+        ("other-sheets", None),
+        ("column-count", 6),
+        ("empty-answer", 7),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_a_file_that_only_begins_so_is_an_error(
     path = tmp_path_factory.getbasetemp() / "odd.json"
     path.write_bytes(head + b"\x08\x00 and nothing of it")
     (found,) = findings(path)
-    assert "error" == found.severity
+    assert found.severity == "error"
 
 
 def test_broken_utf_16_is_an_error_of_its_line(tmp_path: Path) -> None:
@@ -243,7 +247,7 @@ def test_broken_utf_16_is_an_error_of_its_line(tmp_path: Path) -> None:
     good = '{"prompt": "q", "completion": "a"}\n'
     path.write_bytes((good + good).encode("utf-16") + b"\x00\xd8\x0a")
     (found,) = findings(path)
-    assert ("encoding", 3) == (found.code, found.line)
+    assert (found.code, found.line) == ("encoding", 3)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +261,7 @@ def test_a_missing_package_gives_the_line_that_installs_it(
     for module in [module for module in sys.modules if module.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
     (found,) = findings(tmp_path / name)
-    assert ("missing-package", True) == (found.code, package in found.message)
+    assert (found.code, package in found.message) == ("missing-package", True)
     assert "pip install" in found.fix
     assert "[data]" in found.fix
 
@@ -273,19 +277,19 @@ def test_a_compressed_file_takes_the_memory_of_a_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wt") as file:
         file.writelines('{"prompt": "q", "completion": "a"}\n' for _ in range(2000))
-    assert 2000 == sum(isinstance(item, Row) for item in read(path))
+    assert sum(isinstance(item, Row) for item in read(path)) == 2000
 
 
 @pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.parquet", "rows.xlsx"])
 def test_json_is_json_whatever_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"prompt": "q", "completion": "a"}\n')
-    assert [["q", "a"]] == texts(tmp_path / name)
+    assert texts(tmp_path / name) == [["q", "a"]]
 
 
 def test_text_under_a_binary_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_text("question,answer\nq,a\n")
     (found,) = findings(tmp_path / "rows.xlsx")
-    assert "broken-file" == found.code
+    assert found.code == "broken-file"
 
 
 READ_AS = {

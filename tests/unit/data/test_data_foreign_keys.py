@@ -40,34 +40,34 @@ def test_system_beside_the_conversation_is_its_first_message(
     """As Anthropic writes it: https://docs.anthropic.com/en/api/messages, `system`."""
     read = load(_file(tmp_path, {"system": "You are a pirate.", **row}), use="any")
     messages = read.rows[0].example.messages
-    assert ["system", "user", "assistant"] == [turn.role for turn in messages]
-    assert "You are a pirate." == messages[0].text
+    assert [turn.role for turn in messages] == ["system", "user", "assistant"]
+    assert messages[0].text == "You are a pirate."
     assert not read.rows[0].example.model_extra
 
 
 def test_system_in_blocks_of_text_is_read_too(tmp_path: Path) -> None:
     blocks = [{"type": "text", "text": "You are "}, {"type": "text", "text": "a pirate."}]
     read = load(_file(tmp_path, {"system": blocks, "messages": TURNS}))
-    assert "You are a pirate." == read.rows[0].example.messages[0].text
+    assert read.rows[0].example.messages[0].text == "You are a pirate."
 
 
 @pytest.mark.parametrize("nothing", [None, "", []])
 def test_system_without_a_text_says_nothing(tmp_path: Path, nothing: object) -> None:
     read = load(_file(tmp_path, {"system": nothing, "messages": TURNS}))
-    assert 2 == len(read.rows[0].example.messages)
+    assert len(read.rows[0].example.messages) == 2
 
 
 def test_two_system_prompts_are_refused(tmp_path: Path) -> None:
     messages = [{"role": "system", "content": "Be brief."}, *TURNS]
     report = check_file(_file(tmp_path, {"system": "You are a pirate.", "messages": messages}))
     (finding,) = report.findings
-    assert ("error", "two-systems", 1) == (finding.severity, finding.code, finding.line)
+    assert (finding.severity, finding.code, finding.line) == ("error", "two-systems", 1)
 
 
 def test_a_wrong_system_is_told_in_its_own_place(tmp_path: Path) -> None:
     report = check_file(_file(tmp_path, {"system": 7, "messages": TURNS}))
     (finding,) = report.findings
-    assert "wrong-value" == finding.code
+    assert finding.code == "wrong-value"
 
 
 REFUSED: list[dict[str, Any]] = [
@@ -92,7 +92,7 @@ def test_what_would_train_something_else_is_refused_with_its_line(
 ) -> None:
     file = _file(tmp_path, {"messages": TURNS}, row)
     (finding,) = [each for each in check_file(file).findings if each.severity == "error"]
-    assert ("foreign-key", 2) == (finding.code, finding.line)
+    assert (finding.code, finding.line) == ("foreign-key", 2)
     with pytest.raises(DataError):
         load(file)
 
@@ -106,10 +106,10 @@ RATED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("row", RATED)
 def test_ratings_are_for_a_loss_that_learns_from_them(tmp_path: Path, row: dict[str, Any]) -> None:
     file = _file(tmp_path, row)
-    assert [False] == [each.example.kto_tag for each in load(file, use="kto").rows]
+    assert [each.example.kto_tag for each in load(file, use="kto").rows] == [False]
     assert "label" not in (load(file, use="kto").rows[0].example.model_extra or {})
     (finding,) = check_file(file).findings  # alone, it may be for any job
-    assert ("note", "rated-row", 1) == (finding.severity, finding.code, finding.line)
+    assert (finding.severity, finding.code, finding.line) == ("note", "rated-row", 1)
     for use in ("sft", "dpo", "case"):
         with pytest.raises(DataError, match=r"rates its answer .*\n?.*loss: kto"):
             load(file, use=use)
@@ -128,13 +128,13 @@ def test_a_table_says_its_system_prompt_in_a_column(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("system,prompt,completion\nYou are a pirate.,Ahoy?,Arr.\n")
     read = load(file)
-    assert "You are a pirate." == read.rows[0].example.messages[0].text
+    assert read.rows[0].example.messages[0].text == "You are a pirate."
 
 
 def test_a_table_rates_its_answers(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("prompt,completion,label\nAhoy?,Hello.,False\n")
-    assert [False] == [each.example.kto_tag for each in load(file, use="kto").rows]
+    assert [each.example.kto_tag for each in load(file, use="kto").rows] == [False]
     with pytest.raises(DataError, match="rates its answer"):
         load(file, use="sft")
 
@@ -144,6 +144,6 @@ def test_columns_that_the_job_names_decide(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("prompt,completion,label\nAhoy?,Arr.,True\n")
     data = Data(train="rows.csv", columns=Columns(user="prompt", assistant="completion"))
-    assert ["columns-left-out"] == [
-        item.code for item in read(file, data) if isinstance(item, Finding)
+    assert [item.code for item in read(file, data) if isinstance(item, Finding)] == [
+        "columns-left-out"
     ]

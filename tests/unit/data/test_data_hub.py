@@ -48,7 +48,7 @@ def test_a_name_says_split_configuration_and_revision(
     calls: list[tuple[Any, ...]], name: str, expected: tuple[Any, ...]
 ) -> None:
     list(read(name))  # which the hub has not
-    assert [expected] == calls
+    assert calls == [expected]
     assert name == source_name(Path(name))  # which has lost a slash
 
 
@@ -56,11 +56,12 @@ def test_a_job_reads_data_sets_by_their_names(calls: list[tuple[Any, ...]]) -> N
     data = {"train": "hf://owner/set", "test": "hf://owner/set/test"}
     job = Job.model_validate({"name": "j", "model": "m", "backend": "b", "data": data})
     report = read_job(job).report
-    assert [("hf://owner/set", 2), ("hf://owner/set/test", 1)] == [
-        (file.name, file.rows) for file in report.files
+    assert [(file.name, file.rows) for file in report.files] == [
+        ("hf://owner/set", 2),
+        ("hf://owner/set/test", 1),
     ]
-    assert "a data set of the Hub: pairs from question, answer" == report.files[0].read_as
-    assert ["test", "train"] == sorted(call[2] for call in calls)
+    assert report.files[0].read_as == "a data set of the Hub: pairs from question, answer"
+    assert sorted(call[2] for call in calls) == ["test", "train"]
 
 
 @pytest.mark.usefixtures("calls")
@@ -81,9 +82,9 @@ def test_what_cannot_be_loaded_is_one_error_with_its_name(name: str, code: str) 
 def test_a_folder_of_the_same_name_is_not_read_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "owner" / "set").mkdir(parents=True)
     (found,) = check_file("hf://owner/set").findings
-    assert "two-meanings" == found.code
+    assert found.code == "two-meanings"
 
 
 @pytest.mark.usefixtures("calls")
 def test_a_path_object_names_it_too() -> None:
-    assert 2 == len(load(Path("hf://owner/set")))
+    assert len(load(Path("hf://owner/set"))) == 2

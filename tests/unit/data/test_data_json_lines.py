@@ -125,9 +125,9 @@ def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
         says = f"{before}offset {int(offset) + len(GOOD) + 1}"
     found = list(read(path))
     errors = [item for item in found if isinstance(item, Finding)]
-    assert [1, 3] == [item.line for item in found if isinstance(item, Row)]
-    assert [("error", bad.code, str(path), 2)] == [
-        (item.severity, item.code, item.file, item.line) for item in errors
+    assert [item.line for item in found if isinstance(item, Row)] == [1, 3]
+    assert [(item.severity, item.code, item.file, item.line) for item in errors] == [
+        ("error", bad.code, str(path), 2)
     ]
     assert says in f"{errors[0].message} {errors[0].fix}"
     assert errors[0].fix
@@ -135,7 +135,7 @@ def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
 
 def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, chat('{"from": "human", "value": "a"}', '{"role": "bot", "content": 5}'))
-    assert [
+    assert [(found.code, found.message) for found in findings(path)] == [
         ("missing-key", "messages[0] has no 'role'."),
         ("unknown-key", "messages[0] has an unknown key 'from'. Did you mean 'role'?"),
         (
@@ -144,7 +144,7 @@ def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
         ),
         ("wrong-value", "messages[1].role is 'bot'. Did you mean 'assistant'?"),
         ("wrong-value", "messages[1].content is 5."),
-    ] == [(found.code, found.message) for found in findings(path)]
+    ]
 
 
 def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_a_repeated_key_is_a_warning_and_the_row_is_used(tmp_path: Path) -> None
     path = write(tmp_path, '{"prompt": "a", "prompt": "b", "completion": "c"}')
     repeated, row = read(path)
     assert isinstance(repeated, Finding)
-    assert ("warning", "repeated-key", 1) == (repeated.severity, repeated.code, repeated.line)
+    assert (repeated.severity, repeated.code, repeated.line) == ("warning", "repeated-key", 1)
     assert "'prompt'" in repeated.message
     assert isinstance(row, Row)
-    assert "b" == row.example.messages[0].text
+    assert row.example.messages[0].text == "b"
 
 
 def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
@@ -168,22 +168,23 @@ def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
     call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     result = '{"role": "tool", "content": "", "tool_call_id": "1"}'
     path = write(tmp_path, chat('{"role": "system", "content": ""}', USER, call, result, ANSWER))
-    assert [("warning", "empty-message"), ("warning", "no-tools")] == [
-        (found.severity, found.code) for found in findings(path)
+    assert [(found.severity, found.code) for found in findings(path)] == [
+        ("warning", "empty-message"),
+        ("warning", "no-tools"),
     ]
-    assert 1 == len(load(path))
+    assert len(load(path)) == 1
 
 
 def test_an_answer_may_be_a_tool_call_or_stand_in_expected(tmp_path: Path) -> None:
     call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     lines = [chat(USER, call), chat(USER)[:-1] + ', "expected": "hi"}']
     rows = load(write(tmp_path, "\n".join(lines))).rows
-    assert ["", "hi"] == [row.example.answer for row in rows]
+    assert [row.example.answer for row in rows] == ["", "hi"]
 
 
 def test_a_prompt_needs_no_completion_when_the_answer_is_expected(tmp_path: Path) -> None:
     (row,) = load(write(tmp_path, '{"prompt": "a", "expected": "b"}')).rows
-    assert ("user", "b") == (row.example.messages[-1].role, row.example.answer)
+    assert (row.example.messages[-1].role, row.example.answer) == ("user", "b")
 
 
 def test_prompt_and_completion_may_be_lists_of_messages_and_other_keys_are_kept(
@@ -191,28 +192,28 @@ def test_prompt_and_completion_may_be_lists_of_messages_and_other_keys_are_kept(
 ) -> None:
     pair = f'{{"prompt": [{USER}], "completion": [{ANSWER}], "grade": null, "copy": 1}}'
     (row,) = load(write(tmp_path, pair)).rows
-    assert ["user", "assistant"] == [message.role for message in row.example.messages]
-    assert {"grade": None, "copy": 1} == row.example.model_extra
+    assert [message.role for message in row.example.messages] == ["user", "assistant"]
+    assert row.example.model_extra == {"grade": None, "copy": 1}
 
 
 def test_blank_lines_are_one_note_with_their_count(tmp_path: Path) -> None:
     path = write(tmp_path, f"{GOOD}\n\n  \n{GOOD}\n\n")
     (found,) = findings(path)
-    assert ("note", "blank-lines", 2) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("note", "blank-lines", 2)
     assert "3 blank lines were skipped" in found.message
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
 def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
     errors = [found for found in findings(write(tmp_path, content)) if found.severity == "error"]
-    assert ["empty-file"] == [found.code for found in errors]
+    assert [found.code for found in errors] == ["empty-file"]
 
 
 def test_a_byte_order_mark_is_a_note_and_line_one_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\n\xff")
     mark, row, bad = read(path)
     assert isinstance(mark, Finding)
-    assert ("note", "byte-order-mark", 1) == (mark.severity, mark.code, mark.line)
+    assert (mark.severity, mark.code, mark.line) == ("note", "byte-order-mark", 1)
     assert isinstance(row, Row)
     assert isinstance(bad, Finding)
     assert f"offset {3 + len(GOOD) + 1} " in bad.message
@@ -223,39 +224,39 @@ def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
     tmp_path: Path, codec: str
 ) -> None:
     (found,) = findings(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
-    assert ("error", "encoding", 1) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("error", "encoding", 1)
     assert "iconv -f UTF-16" in found.fix
 
 
 def test_a_first_line_in_utf_16_hides_no_other_line(tmp_path: Path) -> None:
     lines = f"{GOOD}\n".encode("utf-16-le")[:-1] + f"{GOOD}\n".encode() * 40
     path = write(tmp_path, lines)
-    assert 40 == sum(isinstance(item, Row) for item in read(path))
-    assert ["nul-byte"] == [found.code for found in findings(path)]
+    assert sum(isinstance(item, Row) for item in read(path)) == 40
+    assert [found.code for found in findings(path)] == ["nul-byte"]
 
 
 def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:
     path = write(tmp_path, '{"prompt": "a\u2028b\x85c", "completion": "d"}\r\n')
-    assert ["a\u2028b\x85c"] == [example.messages[0].text for example in load(path)]
+    assert [example.messages[0].text for example in load(path)] == ["a\u2028b\x85c"]
 
 
 def test_a_missing_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "train.jsonl")
     (found,) = findings(tmp_path / "trian.jsonl")
-    assert ("error", "missing-file") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("error", "missing-file")
     assert "'train.jsonl'" in found.fix
 
 
 def test_a_directory_is_an_error_that_lists_its_data_files(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "train.jsonl")
     (found,) = findings(tmp_path)
-    assert ("error", "not-a-file") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("error", "not-a-file")
     assert "train.jsonl" in found.fix
 
 
 def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     (found,) = findings(write(tmp_path, "text,label", "rows.md"))
-    assert ("error", "unknown-format") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("error", "unknown-format")
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
 
 
@@ -270,14 +271,14 @@ def test_a_line_without_end_is_an_error_after_which_nothing_is_read(
         "rows.csv": "prompt,completion\na,b\n",
     }[name]
     found = list(read(write(tmp_path, f"{rows}{letter * 101}\n{rows}", name)))
-    assert 1 == sum(isinstance(item, Row) for item in found)
+    assert sum(isinstance(item, Row) for item in found) == 1
     told = [item for item in found if isinstance(item, Finding)]
-    assert [("line-too-long", rows.count("\n") + 1)] == [(one.code, one.line) for one in told]
+    assert [(one.code, one.line) for one in told] == [("line-too-long", rows.count("\n") + 1)]
 
 
 def test_a_file_that_the_system_refuses_is_an_error(tmp_path: Path) -> None:
     (found,) = findings(tmp_path / f"{'x' * 300}.jsonl")
-    assert ("error", "unreadable-file") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("error", "unreadable-file")
 
 
 def test_reading_needs_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_reading_needs_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
     path = write(tmp_path, f'{{"prompt": "{text}", "completion": "b"}}\n' * 2000)
     tracemalloc.start()
     try:
-        assert 2000 == sum(1 for _ in read(path))
+        assert sum(1 for _ in read(path)) == 2000
         assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 4
     finally:
         tracemalloc.stop()
@@ -297,12 +298,12 @@ def test_load_raises_all_findings_and_shows_the_first_five(tmp_path: Path) -> No
         load(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: 7 errors")
-    assert [3, 4, 5, 6, 7] == [line for line in range(1, 10) if f"rows.jsonl:{line}: " in text]
+    assert [line for line in range(1, 10) if f"rows.jsonl:{line}: " in text] == [3, 4, 5, 6, 7]
     assert f"and 2 more; run `unitune check` on {path}" in text
-    assert 8 == len(caught.value.findings)
+    assert len(caught.value.findings) == 8
 
 
 def test_load_goes_on_over_warnings_and_notes(tmp_path: Path) -> None:
     path = write(tmp_path, f'\n{{"prompt": "a", "prompt": "a", "completion": "b"}}\n{GOOD}')
     dataset = load(path)
-    assert ("rows.jsonl", [2, 3]) == (dataset.name, [row.line for row in dataset.rows])
+    assert (dataset.name, [row.line for row in dataset.rows]) == ("rows.jsonl", [2, 3])

@@ -61,14 +61,14 @@ def test_rows_of_a_list_without_line_breaks_are_counted(tmp_path: Path) -> None:
         path, orient="records"
     )
     rows, (found,) = items(path)
-    assert [1, 2] == [row.line for row in rows]
-    assert ("empty-message", 3) == (found.code, found.line)
+    assert [row.line for row in rows] == [1, 2]
+    assert (found.code, found.line) == ("empty-message", 3)
 
 
 def test_objects_over_several_lines_are_rows(tmp_path: Path) -> None:
     """As `jq .` writes them."""
     path = write(tmp_path, "\n".join(json.dumps(row, indent=2) for row in ROWS))
-    assert 3 == len(load(path, use="any"))
+    assert len(load(path, use="any")) == 3
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 64])
@@ -77,7 +77,7 @@ def test_rows_are_cut_wherever_the_buffer_ends(
 ) -> None:
     monkeypatch.setattr(json_values, "_CHUNK", chunk)
     path = write(tmp_path, "\ufeff" + json.dumps(ROWS, indent=1, ensure_ascii=False))
-    assert 3 == len(load(path, use="any"))
+    assert len(load(path, use="any")) == 3
 
 
 GOOD = '{"prompt": "q", "completion": "a"}'
@@ -119,7 +119,7 @@ def test_a_list_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
 
 def test_rows_under_a_key_are_an_error_that_says_how_to_take_them_out(tmp_path: Path) -> None:
     _, (found,) = items(write(tmp_path, json.dumps({"version": 1, "data": ROWS})))
-    assert "nested-rows" == found.code
+    assert found.code == "nested-rows"
     assert "jq '.[\"data\"]'" in found.fix
 
 
@@ -156,6 +156,6 @@ def test_a_long_list_takes_the_memory_of_a_row(tmp_path: Path) -> None:
         )
         json.dump(list(rows), file)
     tracemalloc.start()
-    assert 4000 == sum(isinstance(item, Row) for item in read(path))
+    assert sum(isinstance(item, Row) for item in read(path)) == 4000
     assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 3
     tracemalloc.stop()

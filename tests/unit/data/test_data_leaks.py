@@ -29,11 +29,11 @@ def shared(train: Dataset, test: Dataset) -> list[tuple[int, int, bool]]:
 
 
 def test_a_shared_system_prompt_alone_is_no_leak() -> None:
-    assert () == leaks((dataset(chat("a", "x")),), dataset(chat("b", "x")))
+    assert leaks((dataset(chat("a", "x")),), dataset(chat("b", "x"))) == ()
 
 
 def test_another_system_prompt_hides_no_leak() -> None:
-    assert [(1, 1, True)] == shared(dataset(chat("a", "x")), dataset(chat("a", "x", None)))
+    assert shared(dataset(chat("a", "x")), dataset(chat("a", "x", None))) == [(1, 1, True)]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_case_white_space_width_and_invisible_or_look_alike_letters_hide_no_leak
     question: str,
 ) -> None:
     train = dataset(chat("other", "x"), chat("Where is my card?", "Arrival"))
-    assert [(1, 2, True)] == shared(train, dataset(chat(question, "arrival ")))
+    assert shared(train, dataset(chat(question, "arrival "))) == [(1, 2, True)]
 
 
 QUIZ = "Which colour has the flag of Peru, in one word please?"
@@ -75,7 +75,7 @@ QUIZ = "Which colour has the flag of Peru, in one word please?"
 )
 def test_a_question_that_is_quoted_in_any_turn_leaks(row: tuple[Message, ...]) -> None:
     (found,) = leaks((dataset(row),), dataset(chat(QUIZ, "red")))
-    assert ("quoted", 1.0, "rows:1, quoted") == (found.kind, found.similarity, str(found))
+    assert (found.kind, found.similarity, str(found)) == ("quoted", 1.0, "rows:1, quoted")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_question_that_is_quoted_in_any_turn_leaks(row: tuple[Message, ...]) -
 def test_what_a_longer_line_of_a_user_holds_and_short_questions_are_no_quotation(
     question: str, row: str
 ) -> None:
-    assert () == leaks((dataset(chat(row, "x")),), dataset(chat(question, "x")))
+    assert leaks((dataset(chat(row, "x")),), dataset(chat(question, "x"))) == ()
 
 
 def calls(question: str, name: str, **arguments: int) -> tuple[Message, ...]:
@@ -101,27 +101,27 @@ def calls(question: str, name: str, **arguments: int) -> tuple[Message, ...]:
 def test_tool_calls_are_compared_by_name_and_arguments_and_numbers_tell_questions_apart() -> None:
     asked = "Please set the heating of the living room to {} degrees tonight"
     train = dataset(calls(asked.format(22), "set_heating", to=22))
-    assert [(1, 1, True)] == shared(train, dataset(calls(asked.format(22), "set_heating", to=22)))
-    assert [(1, 1, False)] == shared(train, dataset(calls(asked.format(22), "report", to=22)))
-    assert [] == shared(train, dataset(calls(asked.format(23), "set_heating", to=23)))
+    assert shared(train, dataset(calls(asked.format(22), "set_heating", to=22))) == [(1, 1, True)]
+    assert shared(train, dataset(calls(asked.format(22), "report", to=22))) == [(1, 1, False)]
+    assert shared(train, dataset(calls(asked.format(23), "set_heating", to=23))) == []
 
 
 def test_the_same_question_with_another_answer_leaks_the_input() -> None:
     train = dataset(chat("a", "x"), chat("a", "y"))
     test = dataset(chat("a", "z"), chat("a", "y"))
-    assert [(1, 1, False), (2, 2, True)] == shared(train, test)
+    assert shared(train, test) == [(1, 1, False), (2, 2, True)]
 
 
 def test_a_conversation_leaks_by_all_its_user_turns() -> None:
     longer = (*chat("a", "x"), *chat("b", "y", None))
-    assert () == leaks((dataset(chat("b", "y")),), dataset(longer))
-    assert [(1, 1, True)] == shared(dataset(longer), dataset(longer))
+    assert leaks((dataset(chat("b", "y")),), dataset(longer)) == ()
+    assert shared(dataset(longer), dataset(longer)) == [(1, 1, True)]
 
 
 def test_turns_cut_otherwise_are_no_equal_question_but_a_near_one() -> None:
     train = dataset((*chat("a b", "x"), *chat("c d e", "y", None)))
     (found,) = leaks((train,), dataset((*chat("a b c", "x"), *chat("d e", "y", None))))
-    assert ("near-duplicate", 1.0) == (found.kind, found.similarity)
+    assert (found.kind, found.similarity) == ("near-duplicate", 1.0)
 
 
 def test_rows_without_user_turns_are_told_apart_by_what_they_have() -> None:
@@ -132,14 +132,14 @@ def test_rows_without_user_turns_are_told_apart_by_what_they_have() -> None:
         )
 
     train = dataset(only_system("a"))
-    assert () == leaks((train,), dataset(only_system("b")))
-    assert [(1, 1, True)] == shared(train, dataset(only_system("a")))
+    assert leaks((train,), dataset(only_system("b"))) == ()
+    assert shared(train, dataset(only_system("a"))) == [(1, 1, True)]
 
 
 def test_a_leaking_case_goes_by_its_case_id() -> None:
     named = Example(messages=chat("a", "x"), id="case-7")
     test = Dataset("test", (Row(3, named),))
-    assert (
+    assert leaks((dataset(chat("a", "x")),), test) == (
         SharedCase(
             case="case-7",
             line=3,
@@ -149,7 +149,7 @@ def test_a_leaking_case_goes_by_its_case_id() -> None:
             train_line=1,
             same_answer=True,
         ),
-    ) == leaks((dataset(chat("a", "x")),), test)
+    )
 
 
 def test_a_double_is_looked_for_in_every_set_of_rows_and_the_nearest_is_told() -> None:
@@ -158,7 +158,7 @@ def test_a_double_is_looked_for_in_every_set_of_rows_and_the_nearest_is_told() -
     (found,) = leaks(
         (near, equal), dataset(chat("my card hasn't arrived yet. what shall i do?", "x"))
     )
-    assert ("exact", "dev") == (found.kind, found.train_file)
+    assert (found.kind, found.train_file) == ("exact", "dev")
 
 
 def test_a_refusal_names_kinds_places_and_what_may_be_done() -> None:

@@ -55,7 +55,7 @@ def test_rows_that_fit_the_method_are_used(tmp_path: Path, method: Method, kind:
     fitting = job(tmp_path, method, kind)
     assert set() == told(fitting)
     splits = read_job(fitting).splits
-    assert (3, 3) == (len(splits.train), len(splits.validation))
+    assert (len(splits.train), len(splits.validation)) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_rows_that_do_not_fit_are_errors_in_train_and_validation(
     tmp_path: Path, method: Method, kind: str, code: str
 ) -> None:
     misfit = job(tmp_path, method, kind)
-    assert {("train.jsonl", code), ("dev.jsonl", code)} == told(misfit)
-    assert 6 == len(read_job(misfit).report.errors)
+    assert told(misfit) == {("train.jsonl", code), ("dev.jsonl", code)}
+    assert len(read_job(misfit).report.errors) == 6
     with pytest.raises(DataError) as caught:
         _ = read_job(misfit).splits
     assert code in {finding.code for finding in caught.value.findings}
@@ -83,7 +83,7 @@ def test_rows_that_do_not_fit_are_errors_in_train_and_validation(
 def test_cases_need_an_answer_by_any_method(tmp_path: Path, method: Method) -> None:
     kind = {"sft": "answered", "dpo": "pair", "rft": "question"}[method]
     assert set() == told(job(tmp_path, method, kind, test="pair"))
-    assert {("test.jsonl", "missing-answer")} == told(job(tmp_path, method, kind, test="question"))
+    assert told(job(tmp_path, method, kind, test="question")) == {("test.jsonl", "missing-answer")}
 
 
 def test_the_error_about_a_preference_says_what_to_do(tmp_path: Path) -> None:

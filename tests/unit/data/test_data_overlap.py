@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chat_rows import chat_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from support.chat_rows import chat_rows
 
 from unitune.data.dataset import Row
 from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex
@@ -55,7 +55,7 @@ def kinds(train: list[Row], cases: list[Row]) -> list[tuple[int, str]]:
 def test_questions_that_differ_by_a_letter_marks_or_a_word_are_near_duplicates(
     one: str, other: str
 ) -> None:
-    assert [(1, "near-duplicate")] == kinds(rows(one), rows(other))
+    assert kinds(rows(one), rows(other)) == [(1, "near-duplicate")]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_questions_that_differ_by_a_letter_marks_or_a_word_are_near_duplicates(
     ],
 )
 def test_short_questions_about_other_things_are_none(one: str, other: str) -> None:
-    assert [] == kinds(rows(one), rows(other))
+    assert kinds(rows(one), rows(other)) == []
 
 
 def test_the_similarity_is_that_of_the_sets_of_five_letters() -> None:
@@ -83,7 +83,7 @@ def test_a_long_question_quoted_in_a_longer_row_is_found_by_its_runs_of_words() 
     asked = " ".join(f"word{at}" for at in range(20))
     more = " ".join(f"other{at}" for at in range(60))
     (shared,) = found(rows(f"{more} {asked} {more}"), rows(asked))
-    assert ("n-gram", 1.0) == (shared.kind, shared.similarity)
+    assert (shared.kind, shared.similarity) == ("n-gram", 1.0)
 
 
 @pytest.mark.parametrize(("quoted", "expected"), [(16, [(1, "n-gram")]), (15, [])])
@@ -93,7 +93,7 @@ def test_half_of_the_runs_must_stand_in_one_row(
     """20 words make 8 runs of 13; the first 16 words make 4 of them, the first 15 make 3."""
     words = [f"word{at}" for at in range(20)]
     more = " ".join(f"other{at}" for at in range(60))
-    assert 8 == len(words) - RUN_WORDS + 1
+    assert len(words) - RUN_WORDS + 1 == 8
     assert expected == kinds(rows(f"{' '.join(words[:quoted])} {more}"), rows(" ".join(words)))
 
 
@@ -101,7 +101,7 @@ def test_two_rows_that_have_half_each_are_no_leak() -> None:
     words = [f"word{at}" for at in range(30)]
     more = " ".join(f"other{at}" for at in range(60))
     halves = rows(f"{' '.join(words[:19])} {more}", f"{more} {' '.join(words[11:])}")
-    assert [] == kinds(halves, rows(" ".join(words)))
+    assert kinds(halves, rows(" ".join(words))) == []
 
 
 TEMPLATE = (
@@ -118,14 +118,14 @@ def test_a_template_around_every_question_makes_no_leak_and_hides_none() -> None
         )
     )
     cases = rows(*map(TEMPLATE.format, [*asked, "why was I charged twice for a taxi last nights"]))
-    assert [(5, "near-duplicate")] == kinds(train, cases)
+    assert kinds(train, cases) == [(5, "near-duplicate")]
 
 
 def test_two_sums_are_two_questions_unless_their_answers_are_equal() -> None:
     one = "A shop had 1234 boxes of apples and got 5678 more of them. How many are there now?"
     other = one.replace("5678", "5679")
-    assert [] == kinds(rows(one, answer="6912"), rows(other, answer="6913"))
-    assert [(1, "near-duplicate")] == kinds(rows(one, answer="sum"), rows(other, answer="sum"))
+    assert kinds(rows(one, answer="6912"), rows(other, answer="6913")) == []
+    assert kinds(rows(one, answer="sum"), rows(other, answer="sum")) == [(1, "near-duplicate")]
 
 
 def test_the_nearest_double_is_told_and_of_equals_the_one_with_the_same_answer() -> None:
@@ -134,16 +134,16 @@ def test_the_nearest_double_is_told_and_of_equals_the_one_with_the_same_answer()
     nearer = rows("Is there a fee for exchanging foreign currencies", answer="y")[0].example
     same = rows("Is there a fee, for exchanging foreign currencies?", answer="fee")[0].example
     (shared,) = found([Row(7, farther), Row(8, nearer), Row(9, same), Row(10, same)], case)
-    assert ("near-duplicate", 1.0, 9, True) == (
+    assert (
         shared.kind,
         shared.similarity,
         shared.train_line,
         shared.same_answer,
-    )
+    ) == ("near-duplicate", 1.0, 9, True)
 
 
 def test_cases_that_ask_the_same_are_all_found() -> None:
-    assert [(1, "exact"), (2, "exact")] == kinds(rows("a"), rows("a", "A"))
+    assert kinds(rows("a"), rows("a", "A")) == [(1, "exact"), (2, "exact")]
 
 
 SENTENCES = st.lists(
@@ -262,8 +262,8 @@ def test_a_pair_just_at_the_threshold_is_found_whatever_its_size() -> None:
     for fifths in (*range(1, 40), 100, 321):
         whole = "".join(chance.choices(letters, k=5 * fifths + 4))
         (double,) = NearIndex([whole]).doubles([whole[: 4 * fifths + 4]])
-        assert (0, 0, 0.8) == double
-        assert [] == list(NearIndex([whole[: 4 * fifths + 4]]).doubles([whole + letters]))
+        assert double == (0, 0, 0.8)
+        assert list(NearIndex([whole[: 4 * fifths + 4]]).doubles([whole + letters])) == []
 
 
 def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(

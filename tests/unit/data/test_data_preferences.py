@@ -39,11 +39,11 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 def test_a_triple_is_a_conversation_that_ends_with_the_preferred_output(tmp_path: Path) -> None:
     (example,) = load(write(tmp_path, {**TRIPLE, "id": "7", "grade": [1]}))
-    assert [("user", "a"), ("assistant", "b")] == [(m.role, m.text) for m in example.messages]
-    assert (1, "b") == (len(example.prompt), example.answer)
-    assert ["c"] == [message.text for message in example.non_preferred_output or ()]
-    assert ("7", {"grade": [1]}) == (example.id, example.model_extra)
-    assert ({"type": "function"},) == example.tools
+    assert [(m.role, m.text) for m in example.messages] == [("user", "a"), ("assistant", "b")]
+    assert (len(example.prompt), example.answer) == (1, "b")
+    assert [message.text for message in example.non_preferred_output or ()] == ["c"]
+    assert (example.id, example.model_extra) == ("7", {"grade": [1]})
+    assert example.tools == ({"type": "function"},)
 
 
 def test_a_preference_is_written_as_the_triple_and_read_back(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ PLAIN = {key: value for key, value in TRIPLE.items() if key != "input"} | {
     ],
 )
 def test_trls_columns_are_the_same_row(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert [PLAIN] == [example.content for example in load(write(tmp_path, row))]
+    assert [example.content for example in load(write(tmp_path, row))] == [PLAIN]
 
 
 def test_trls_columns_may_be_those_of_a_table(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_trls_columns_may_be_those_of_a_table(tmp_path: Path) -> None:
     path.write_text("prompt,chosen,rejected,score\na,b,c,9\n", encoding="utf-8")
     rows = [item for item in read(path) if isinstance(item, Row)]
     notes = [item.code for item in read(path) if isinstance(item, Finding)]
-    assert [{**PLAIN, "score": "9"}] == [row.example.content for row in rows]
-    assert ["columns-left-out"] == notes
+    assert [row.example.content for row in rows] == [{**PLAIN, "score": "9"}]
+    assert notes == ["columns-left-out"]
 
 
 def test_own_keys_and_tools_stand_beside_trls_columns(tmp_path: Path) -> None:
     row = {"prompt": "a", "chosen": "b", "rejected": "c", "tools": [{"type": "x"}], "score": 1}
     (example,) = load(write(tmp_path, row))
-    assert (({"type": "x"},), {"score": 1}) == (example.tools, example.model_extra)
+    assert (example.tools, example.model_extra) == (({"type": "x"},), {"score": 1})
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ BAD = [
 def test_a_bad_preference_is_one_error_with_its_line(tmp_path: Path, bad: Bad) -> None:
     found = list(read(write(tmp_path, TRIPLE, bad.row, TRIPLE)))
     errors = [item for item in found if isinstance(item, Finding)]
-    assert [1, 3] == [item.line for item in found if isinstance(item, Row)]
-    assert [("error", bad.code, 2)] == [(item.severity, item.code, item.line) for item in errors]
+    assert [item.line for item in found if isinstance(item, Row)] == [1, 3]
+    assert [(item.severity, item.code, item.line) for item in errors] == [("error", bad.code, 2)]
     assert bad.says in errors[0].message
     assert errors[0].fix
 
@@ -173,7 +173,7 @@ def test_a_chat_row_may_have_keys_that_are_called_like_trls(tmp_path: Path) -> N
         {"prompt": "a", "completion": "b", "rejected": 3},
     ]
     dataset = load(write(tmp_path, *rows))
-    assert [{"chosen": True}, {"rejected": 3}] == [example.model_extra for example in dataset]
+    assert [example.model_extra for example in dataset] == [{"chosen": True}, {"rejected": 3}]
 
 
 def test_several_pairs_of_one_question_are_no_contradiction_but_a_turned_one_is(
@@ -181,13 +181,13 @@ def test_several_pairs_of_one_question_are_no_contradiction_but_a_turned_one_is(
 ) -> None:
     rows = [TRL, {**TRL, "rejected": "d"}, {**TRL, "chosen": "c", "rejected": "b"}]
     found = check_file(write(tmp_path, *rows)).findings
-    assert [("contradiction", 3)] == [(finding.code, finding.line) for finding in found]
+    assert [(finding.code, finding.line) for finding in found] == [("contradiction", 3)]
     assert "on line 1, but another answer" in found[0].message
 
 
 def test_both_answers_are_counted(tmp_path: Path) -> None:
     (file,) = check_file(write(tmp_path, TRIPLE)).files
-    assert (3, {"user": 1, "assistant": 2}) == (file.messages, file.roles)
+    assert (file.messages, file.roles) == (3, {"user": 1, "assistant": 2})
 
 
 ORCA = Path(__file__).parents[4] / "shared" / "data" / "orca-dpo-pairs" / "validation.jsonl"

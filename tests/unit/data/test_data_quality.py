@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from chat_rows import chat_rows
+from support.chat_rows import chat_rows
 
 from unitune.data.files import Files
 from unitune.data.quality import look
@@ -54,9 +54,9 @@ def tickets(count: int = 60) -> list[tuple[str, str]]:
 def test_rows_that_say_what_others_do_not_are_worth_no_look() -> None:
     quality = look_at_rows(tickets())
 
-    assert {} == lines_by_cause(quality)
-    assert (60, True) == (quality.rows, quality.is_whole)
-    assert {"card": 20, "rate": 20, "pin": 20} == quality.answers
+    assert lines_by_cause(quality) == {}
+    assert (quality.rows, quality.is_whole) == (60, True)
+    assert quality.answers == {"card": 20, "rate": 20, "pin": 20}
 
 
 def test_a_wrong_label_comes_first_beside_rows_that_have_the_right_one() -> None:
@@ -64,9 +64,9 @@ def test_a_wrong_label_comes_first_beside_rows_that_have_the_right_one() -> None
     rows[7] = (rows[7][0], "pin")  # of the rate
     issue = cause_of(look_at_rows(rows), "label-errors").issues[0]
 
-    assert (8, "pin") == (issue.row.line, issue.row.answer)
+    assert (issue.row.line, issue.row.answer) == (8, "pin")
     assert "'rate'" in issue.why
-    assert ["rate", "rate"] == [beside.answer for beside in issue.beside]
+    assert [beside.answer for beside in issue.beside] == ["rate", "rate"]
 
 
 @pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
@@ -129,7 +129,7 @@ def test_near_duplicates_that_answer_alike_are_one_family() -> None:
     cause = cause_of(look_at_rows(rows), "near-duplicates")
 
     (family,) = cause.issues
-    assert (61, [62, 63]) == (family.row.line, [beside.line for beside in family.beside])
+    assert (family.row.line, [beside.line for beside in family.beside]) == (61, [62, 63])
     assert family.why.startswith("3 rows")
 
 
@@ -138,7 +138,7 @@ def test_a_template_around_each_question_makes_no_duplicates() -> None:
         (f"Sort this message of a customer of ours: {text}", label) for text, label in tickets()
     ]
 
-    assert {} == lines_by_cause(look_at_rows(rows))
+    assert lines_by_cause(look_at_rows(rows)) == {}
 
 
 def test_long_answers_contradict_each_other_only_where_they_say_something_else() -> None:
@@ -150,7 +150,7 @@ def test_long_answers_contradict_each_other_only_where_they_say_something_else()
 
     assert "contradictions" not in lines_by_cause(look_at_rows(first))
     contradicted = look_at_rows([*first, (f"{question}!!", other)])
-    assert [3] == lines_by_cause(contradicted)["contradictions"]
+    assert lines_by_cause(contradicted)["contradictions"] == [3]
 
 
 def broken(answers: Sequence[str], odd: str) -> Quality:
@@ -176,14 +176,14 @@ def test_an_answer_that_breaks_the_format_of_the_others_is_named(
 ) -> None:
     quality = broken([usual.format(number) for number in range(40)], odd)
 
-    assert {code: [41]} == lines_by_cause(quality)
-    assert 1 == cause_of(quality, code).issues[0].beside[0].line
+    assert lines_by_cause(quality) == {code: [41]}
+    assert cause_of(quality, code).issues[0].beside[0].line == 1
 
 
 def test_formats_that_are_both_usual_are_not_named() -> None:
     answers = [f"the town of {at}" if at % 3 else json.dumps({"town": at}) for at in range(40)]
 
-    assert {} == lines_by_cause(broken(answers, "the town"))
+    assert lines_by_cause(broken(answers, "the town")) == {}
 
 
 def test_a_label_in_two_spellings_is_named_once() -> None:
@@ -191,10 +191,11 @@ def test_a_label_in_two_spellings_is_named_once() -> None:
     quality = look_at_rows([*tickets(), *((text, "CARD") for text, _ in more), ("chip", "Card")])
     issues = cause_of(quality, "label-spellings").issues
 
-    assert [(61, "card"), (64, "card")] == [
-        (issue.row.line, issue.beside[0].answer) for issue in issues
+    assert [(issue.row.line, issue.beside[0].answer) for issue in issues] == [
+        (61, "card"),
+        (64, "card"),
     ]
-    assert "'CARD' is in 3 rows, 'card' in 20." == issues[0].why
+    assert issues[0].why == "'CARD' is in 3 rows, 'card' in 20."
 
 
 def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:
@@ -202,7 +203,7 @@ def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:
     quality = look_at_rows([*rows, *tickets(9)[2::3]])
     rare = cause_of(quality, "uneven-labels")
 
-    assert ["pin"] == [issue.row.answer for issue in rare.issues]
+    assert [issue.row.answer for issue in rare.issues] == ["pin"]
     assert "3 of 63 rows" in rare.issues[0].why
     mostly = [row for row in tickets(90) if row[1] == "card"]
     large = cause_of(look_at_rows([*mostly, *tickets(30)]), "uneven-labels")
@@ -212,7 +213,7 @@ def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:
 def test_few_rows_with_much_of_the_bill_are_named_by_their_length() -> None:
     quality = look_at_rows([*tickets(), ("card " * 900, "card")])
 
-    assert [61] == lines_by_cause(quality)["long-rows"]
+    assert lines_by_cause(quality)["long-rows"] == [61]
     assert "% of all" in cause_of(quality, "long-rows").issues[0].why
 
 
@@ -222,9 +223,9 @@ def test_only_the_beginning_of_a_large_file_is_looked_at_and_that_is_said(
     monkeypatch.setattr(look, "MOST_ROWS", 50)
 
     quality = look_at_rows(tickets(51))
-    assert (50, False) == (quality.rows, quality.is_whole)
+    assert (quality.rows, quality.is_whole) == (50, False)
     quality = look_at_rows(tickets(50))
-    assert (50, True) == (quality.rows, quality.is_whole)
+    assert (quality.rows, quality.is_whole) == (50, True)
 
 
 def test_of_very_many_rows_of_a_cause_the_first_are_listed_and_all_counted() -> None:
@@ -232,7 +233,7 @@ def test_of_very_many_rows_of_a_cause_the_first_are_listed_and_all_counted() -> 
     rows += [(text, "THE SUM") for text, _ in rows]
     cause = cause_of(look_at_rows(rows), "contradictions")
 
-    assert (1100, MOST_ISSUES) == (cause.total, len(cause.issues))
+    assert (cause.total, len(cause.issues)) == (1100, MOST_ISSUES)
 
 
 def test_rows_that_weigh_two_answers_do_not_contradict_each_other(tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_rows_that_weigh_two_answers_do_not_contradict_each_other(tmp_path: Path
     quality = quality_of(str(path))
 
     assert quality is not None
-    assert {} == lines_by_cause(quality)
+    assert lines_by_cause(quality) == {}
 
 
 def test_what_looks_like_a_secret_is_shown_by_its_kind() -> None:

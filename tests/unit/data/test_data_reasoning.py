@@ -41,7 +41,7 @@ def test_a_vendors_rows_have_no_reasoning(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", ASKED, REASONED)
     (finding,) = convert_file(file, to="openai-chat")
     assert isinstance(finding, Finding)
-    assert 1 == finding.line
+    assert finding.line == 1
     assert "data.reasoning: drop" in finding.message
 
 
@@ -62,7 +62,7 @@ def test_a_control_token_in_a_text_is_a_warning(
     turns[role] = {"role": role, "content": text}
     found = [*read(write(tmp_path / "rows.jsonl", *turns.values()), use="sft")]
     (finding,) = (item for item in found if isinstance(item, Finding))
-    assert ("warning", "control-token", 1) == (finding.severity, finding.code, finding.line)
+    assert (finding.severity, finding.code, finding.line) == ("warning", "control-token", 1)
     assert token in finding.message
     assert role in finding.message
 

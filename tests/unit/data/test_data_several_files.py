@@ -41,24 +41,34 @@ def job(folder: Path, **data: object) -> Job:
 def test_rows_of_all_files_are_read_in_order(tmp_path: Path) -> None:
     read = read_job(job(tmp_path))
     assert not read.report.errors
-    assert ["apple", "bread", "candle", "dragon", "elephant"] == [
-        example.answer for example in read.splits.train
+    assert [example.answer for example in read.splits.train] == [
+        "apple",
+        "bread",
+        "candle",
+        "dragon",
+        "elephant",
     ]
-    assert [5, 1, 3] == [file.rows for file in read.report.files]
-    assert f"{tmp_path / 'a.jsonl'} and 2 more" == read.report.files[0].name
-    assert "JSON Lines and a table separated by commas: pairs from prompt, completion" == (
+    assert [file.rows for file in read.report.files] == [5, 1, 3]
+    assert read.report.files[0].name == f"{tmp_path / 'a.jsonl'} and 2 more"
+    assert (
         read.report.files[0].read_as
-    )
+    ) == "JSON Lines and a table separated by commas: pairs from prompt, completion"
 
 
 def test_each_row_has_its_own_file_and_line(tmp_path: Path) -> None:
     splits = read_job(job(tmp_path)).splits
-    assert [("a.jsonl", 1), ("a.jsonl", 2), ("b.csv", 2), ("b.csv", 3), ("c.csv", 2)] == [
-        splits.train.place(row) for row in splits.train.rows
+    assert [splits.train.place(row) for row in splits.train.rows] == [
+        ("a.jsonl", 1),
+        ("a.jsonl", 2),
+        ("b.csv", 2),
+        ("b.csv", 3),
+        ("c.csv", 2),
     ]
     assert splits.test is not None
-    assert [("test-1.jsonl", 1), ("test-2.jsonl", 1), ("test-2.jsonl", 2)] == [
-        splits.test.place(row) for row in splits.test.rows
+    assert [splits.test.place(row) for row in splits.test.rows] == [
+        ("test-1.jsonl", 1),
+        ("test-2.jsonl", 1),
+        ("test-2.jsonl", 2),
     ]
 
 
@@ -77,12 +87,12 @@ def test_findings_name_the_file_and_the_line_there(tmp_path: Path) -> None:
     messages = "\n".join(str(each) for each in read.report.findings)
     assert "equals the one on line 2 of a.jsonl." in messages
     assert f"is in train, {tmp_path / 'more' / 'b.csv'}:2, with the same answer" in messages
-    assert [("b.csv", 2)] == [(leak.train_file, leak.train_line) for leak in read.leaks]
+    assert [(leak.train_file, leak.train_line) for leak in read.leaks] == [("b.csv", 2)]
 
 
 def test_a_pattern_that_fits_nothing_is_a_missing_file(tmp_path: Path) -> None:
     (found,) = read_job(job(tmp_path, train="no-*.jsonl")).report.errors
-    assert ("missing-file", "no-*.jsonl") == (found.code, Path(found.file or "").name)
+    assert (found.code, Path(found.file or "").name) == ("missing-file", "no-*.jsonl")
 
 
 def test_lists_are_saved_as_lists_that_mean_the_same_files(tmp_path: Path) -> None:
@@ -90,8 +100,8 @@ def test_lists_are_saved_as_lists_that_mean_the_same_files(tmp_path: Path) -> No
     (tmp_path / "sub").mkdir()
     wanted.save(tmp_path / "sub" / "job.yaml")
     again = Job.load(tmp_path / "sub" / "job.yaml")
-    assert ("../a.jsonl", "../more/*.csv") == again.data.train
-    assert 5 == len(read_job(again).splits.train)
+    assert again.data.train == ("../a.jsonl", "../more/*.csv")
+    assert len(read_job(again).splits.train) == 5
 
 
 def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
@@ -106,4 +116,4 @@ def test_an_error_in_the_last_rows_of_a_file_moves_no_row_of_the_next(tmp_path: 
     files = Files([str(tmp_path / name) for name in ("x.jsonl", "y.jsonl")])
     items = list(files.read(None, "case", Reading()))
     places = [files.place(item.line) for item in items if item.line and not hasattr(item, "code")]
-    assert [("x.jsonl", 2), ("y.jsonl", 2)] == [(Path(p.file).name, p.line) for p in places]
+    assert [(Path(p.file).name, p.line) for p in places] == [("x.jsonl", 2), ("y.jsonl", 2)]

@@ -79,7 +79,7 @@ def test_rows_of_other_tools_are_messages(
     tmp_path: Path, row: dict[str, Any], messages: list[dict[str, str]]
 ) -> None:
     content = _content(tmp_path, {**row, "id": 7, "language": "en"})
-    assert {"messages": messages, "id": "7", "language": "en"} == content
+    assert content == {"messages": messages, "id": "7", "language": "en"}
 
 
 def test_sharegpts_calls_are_tool_calls(tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ def test_sharegpts_calls_are_tool_calls(tmp_path: Path) -> None:
     }
     content = _content(tmp_path, row)
     _, calls, first, second, _ = content["messages"]
-    assert [{"type": "function", "function": SAIL}] == content["tools"]
-    assert ["call_0", "call_1"] == [call["id"] for call in calls["tool_calls"]]
-    assert '{"to": "ä"}' == calls["tool_calls"][0]["function"]["arguments"]
-    assert ["call_0", "call_1"] == [first["tool_call_id"], second["tool_call_id"]]
+    assert content["tools"] == [{"type": "function", "function": SAIL}]
+    assert [call["id"] for call in calls["tool_calls"]] == ["call_0", "call_1"]
+    assert calls["tool_calls"][0]["function"]["arguments"] == '{"to": "ä"}'
+    assert [first["tool_call_id"], second["tool_call_id"]] == ["call_0", "call_1"]
 
 
 PREFERENCE = {
@@ -125,7 +125,7 @@ PREFERENCE = {
     ],
 )
 def test_llama_factorys_preferences_are_read(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert PREFERENCE == _content(tmp_path, row)
+    assert _content(tmp_path, row) == PREFERENCE
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
@@ -219,7 +219,7 @@ def test_anthropics_blocks_are_turns_and_calls(tmp_path: Path) -> None:
     function = {"name": "get_weather", "arguments": '{"location": "San Francisco, CA"}'}
     call = {"id": "toolu_01A09q90qw90lq917835lq9", "type": "function", "function": function}
     declared = {key: WEATHER[key] for key in ("name", "description")}
-    assert {
+    assert content == {
         "messages": [
             SYSTEM,
             {"role": "user", "content": "What's the weather like in San Francisco?"},
@@ -233,7 +233,7 @@ def test_anthropics_blocks_are_turns_and_calls(tmp_path: Path) -> None:
         ],
         "id": "3",
         "model": "claude",
-    } == content
+    }
 
 
 GEMINI = {
@@ -257,7 +257,7 @@ NOVA = {
 def test_vendors_rows_are_seen(tmp_path: Path, row: dict[str, Any], name: str) -> None:
     file = _file(tmp_path, {**row, "language": "en"})
     (example,) = load(file)
-    assert {"messages": [SYSTEM, *_turns("q", "a")], "language": "en"} == example.content
+    assert example.content == {"messages": [SYSTEM, *_turns("q", "a")], "language": "en"}
     assert f"a JSON list: {name} rows from" in check_file(file).files[0].read_as
 
 
@@ -281,7 +281,7 @@ def test_what_a_vendor_means_and_rows_cannot_say_is_refused(
     tmp_path: Path, row: dict[str, Any], says: str
 ) -> None:
     (finding,) = check_file(_file(tmp_path, row)).findings
-    assert "error" == finding.severity
+    assert finding.severity == "error"
     assert says in finding.message
 
 
@@ -290,7 +290,7 @@ def test_an_answer_as_openais_package_dumps_it_is_a_turn(tmp_path: Path) -> None
     message = ChatCompletionMessage(role="assistant", content="a").model_dump()
     assert "refusal" in message
     row = {"messages": [{"role": "user", "content": "q"}, message]}
-    assert {"messages": _turns("q", "a")} == _content(tmp_path, row)
+    assert _content(tmp_path, row) == {"messages": _turns("q", "a")}
     report = check_file(_file(tmp_path, {"messages": [*_turns("q"), {**message, "refusal": "no"}]}))
     assert "'refusal'" in report.findings[0].message
 
@@ -298,7 +298,7 @@ def test_an_answer_as_openais_package_dumps_it_is_a_turn(tmp_path: Path) -> None
 def test_a_job_may_say_what_its_rows_are(tmp_path: Path) -> None:
     file = _file(tmp_path, {"instruction": "i", "context": "x", "prompt": "p", "output": "o"})
     (example,) = load(file, Data(format="alpaca"))
-    assert "i\nx" == example.messages[0].text
+    assert example.messages[0].text == "i\nx"
     with pytest.raises(DataError, match="Did you mean 'alpaca'"):
         load(file, Data(format="alpacka"))
 
@@ -307,15 +307,15 @@ def test_a_job_may_say_what_separates_columns(tmp_path: Path) -> None:
     file = tmp_path / "rows.txt"
     file.write_text("question^answer\nq^a\n")
     (example,) = load(file, Data(delimiter="^"))
-    assert "a" == example.answer
+    assert example.answer == "a"
 
 
 def test_a_table_is_read_by_the_names_of_other_tools(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("id;instruction;input;output;expected\n1;i;x;o;\n2;j;;p;e\n", encoding="utf-8")
     first, second = load(file)
-    assert {"messages": _turns("i\nx", "o"), "id": "1"} == first.content
-    assert {"messages": _turns("j", "p"), "id": "2", "expected": "e"} == second.content
+    assert first.content == {"messages": _turns("i\nx", "o"), "id": "1"}
+    assert second.content == {"messages": _turns("j", "p"), "id": "2", "expected": "e"}
 
 
 def test_a_format_that_a_package_has_no_more_is_named_with_what_to_do(

@@ -59,7 +59,7 @@ def test_the_test_is_the_share_of_the_file_and_validation_a_tenth_of_the_rest(
     tmp_path: Path,
 ) -> None:
     train, validation, test = sides(read(tmp_path, rows_of(INPUTS), 0.2).splits)
-    assert (130, 30, 40) == (len(train), len(validation), len(test))
+    assert (len(train), len(validation), len(test)) == (130, 30, 40)
     assert sorted(INPUTS) == sorted(train + validation + test)
 
 
@@ -102,7 +102,7 @@ def test_the_cut_for_validation_keeps_near_duplicates_together(tmp_path: Path) -
     job = job.model_copy(update={"data": job.data.model_copy(update={"test": None})})
     splits = read_job(job).splits
     held = set(asked(splits.validation))
-    assert 30 <= len(held)
+    assert len(held) >= 30
     assert not {
         text for text in texts if 0 < len(held & {text, f"{text} please", f"so {text}"}) < 3
     }
@@ -121,7 +121,7 @@ def test_what_the_cut_for_validation_shares_with_train_is_left_out_of_it(
     assert held
     assert not {text for text in held if {f"{text} please", text.removesuffix(" please")} & train}
     (left_out,) = rows.report.findings
-    assert ("note", "overlap") == (left_out.severity, left_out.code)
+    assert (left_out.severity, left_out.code) == ("note", "overlap")
     assert "of 30 rows held out for validation are also in the training rows" in (left_out.message)
 
 
@@ -135,10 +135,10 @@ def test_labels_that_the_test_lacks_are_named(tmp_path: Path) -> None:
     findings = read(tmp_path, rows).report.findings
     (missing,) = [each for each in findings if each.code == "missing-labels"]
     counts = Counter(row["completion"] for row in rows)
-    assert (
+    assert missing.message == (
         f"the test has no case of 2 of 3 labels: 'rare' ({counts['Rare']} rows), 'usual' "
         f"({counts['usual']} rows)."
-    ) == missing.message
+    )
 
 
 def test_neither_the_seed_nor_the_order_of_the_file_moves_a_test_row(tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_neither_the_seed_nor_the_order_of_the_file_moves_a_test_row(tmp_path: P
 
 def test_a_larger_share_keeps_the_rows_of_a_smaller_one(tmp_path: Path) -> None:
     tests = [set(asked(read(tmp_path, rows_of(INPUTS), s).splits.test)) for s in (0.1, 0.2, 0.4)]
-    assert [20, 40, 80] == [len(test) for test in tests]
+    assert [len(test) for test in tests] == [20, 40, 80]
     assert all(smaller < larger for smaller, larger in pairwise(tests))
 
 
 def test_a_validation_share_is_of_what_the_test_leaves(tmp_path: Path) -> None:
     splits = read(tmp_path, rows_of(INPUTS), 0.5, data={"validation": 0.1}).splits
-    assert [90, 10, 100] == [len(side) for side in sides(splits)]
+    assert [len(side) for side in sides(splits)] == [90, 10, 100]
 
 
 def test_what_is_uploaded_and_fingerprinted_are_the_rows_to_train_on_alone(tmp_path: Path) -> None:
@@ -230,14 +230,14 @@ def test_near_doubles_across_the_cut_are_found_on_their_lines(tmp_path: Path) ->
     }
     assert lines <= {leak.line for leak in found.leaks}
     errors = [each for each in found.report.errors if each.code == "leak"]
-    assert {str(tmp_path / "rows.jsonl")} == {each.file for each in errors}
+    assert {each.file for each in errors} == {str(tmp_path / "rows.jsonl")}
     assert "Remove one of the two rows" in errors[0].fix
     assert not read(tmp_path, rows_of(inputs), 0.3, evaluate={"leaks": "drop"}).report.errors
 
 
 def test_the_check_says_how_many_rows_are_for_what(tmp_path: Path) -> None:
     report = read(tmp_path, rows_of(INPUTS)).report
-    assert [("train", 200), ("test", 40)] == [(file.purpose, file.rows) for file in report.files]
+    assert [(file.purpose, file.rows) for file in report.files] == [("train", 200), ("test", 40)]
     (cut,) = [each for each in report.findings if each.code == "test-cut"]
     expected = "40 of 200 rows are reserved for the test (data.test: 0.2), 30 are held"
     assert cut.message.startswith(expected)
@@ -255,7 +255,7 @@ def test_a_row_that_cannot_be_judged_by_is_an_error_where_it_is_cut_for_the_test
     """A reinforcement learns from rows without an answer, and exact needs one."""
     rows = [{"messages": [{"role": "user", "content": text}]} for text in INPUTS]
     report = read(tmp_path, rows, method="rft").report
-    assert [40, "missing-answer"] == [len(report.errors), report.errors[0].code]
+    assert [len(report.errors), report.errors[0].code] == [40, "missing-answer"]
 
 
 def test_an_id_given_twice_is_an_error_among_the_cases_alone(tmp_path: Path) -> None:
@@ -277,4 +277,4 @@ def test_a_share_is_saved_as_one(tmp_path: Path) -> None:
     job = job_of(tmp_path, rows_of(INPUTS))
     (tmp_path / "elsewhere").mkdir()
     job.save(tmp_path / "elsewhere" / "unitune.yaml")
-    assert 0.2 == Job.load(tmp_path / "elsewhere" / "unitune.yaml").data.test
+    assert Job.load(tmp_path / "elsewhere" / "unitune.yaml").data.test == 0.2

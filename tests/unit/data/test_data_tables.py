@@ -39,19 +39,19 @@ def texts(row: Row) -> list[str]:
 def test_a_table_is_read_by_its_columns_in_any_order(tmp_path: Path) -> None:
     path = write(tmp_path, 'label,text\r\nbilling,"Where, please, is ""it""?"\r\n')
     (row,) = load(path, COLUMNS).rows
-    assert ['Where, please, is "it"?', "billing"] == texts(row)
-    assert ["user", "assistant"] == [message.role for message in row.example.messages]
+    assert texts(row) == ['Where, please, is "it"?', "billing"]
+    assert [message.role for message in row.example.messages] == ["user", "assistant"]
 
 
 def test_a_row_stands_on_the_line_where_it_begins(tmp_path: Path) -> None:
     path = write(tmp_path, 'text,label\n"one\ntwo\n\nthree",a\nfour,b\n')
-    assert [2, 6] == [row.line for row in rows(path)]
-    assert ["one\ntwo\n\nthree", "a"] == texts(rows(path)[0])
+    assert [row.line for row in rows(path)] == [2, 6]
+    assert texts(rows(path)[0]) == ["one\ntwo\n\nthree", "a"]
 
 
 def test_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
     path = write(tmp_path, "text\tlabel\none, two\ta\n", "rows.tsv")
-    assert [["one, two", "a"]] == [texts(row) for row in rows(path)]
+    assert [texts(row) for row in rows(path)] == [["one, two", "a"]]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -83,7 +83,7 @@ def test_the_header_and_the_rows_show_the_delimiter(
 
 def test_a_blank_system_cell_is_no_system_prompt(tmp_path: Path) -> None:
     path = write(tmp_path, "rule,text,label\nBe brief.,q,a\n ,q,a\n")
-    assert [["Be brief.", "q", "a"], ["q", "a"]] == [texts(row) for row in rows(path, WITH_SYSTEM)]
+    assert [texts(row) for row in rows(path, WITH_SYSTEM)] == [["Be brief.", "q", "a"], ["q", "a"]]
 
 
 def test_columns_that_are_not_mapped_are_own_keys_and_id_names_the_row(
@@ -91,9 +91,9 @@ def test_columns_that_are_not_mapped_are_own_keys_and_id_names_the_row(
 ) -> None:
     path = write(tmp_path, "id,text,label,email,day\n7,q,a,x@example.org,1\n8,r,b,,2\n")
     (found,) = findings(path)
-    assert ("note", "columns-left-out") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("note", "columns-left-out")
     assert "'email', 'day'" in found.message
-    assert ["7", "8"] == [row.example.case_id for row in rows(path)]
+    assert [row.example.case_id for row in rows(path)] == ["7", "8"]
     own = [{"email": "x@example.org", "day": "1"}, {"email": "", "day": "2"}]
     assert own == [row.example.model_extra for row in rows(path)]
 
@@ -112,26 +112,26 @@ def test_columns_that_are_not_mapped_are_said_once(tmp_path: Path) -> None:
         }
     )
     told = [each.code for each in read_job(job).report.findings if "email" in each.message]
-    assert ["columns-left-out"] == told
+    assert told == ["columns-left-out"]
 
 
 def test_columns_that_are_not_mapped_reach_no_grader(tmp_path: Path) -> None:
     """Graders run at the vendor: what the job does not name stays here."""
     path = write(tmp_path, "id,text,label,email\n7,q,a,x@example.org\n")
     (row,) = [item for item in read(path, COLUMNS, "rft") if isinstance(item, Row)]
-    assert ("7", {}) == (row.example.id, row.example.model_extra)
+    assert (row.example.id, row.example.model_extra) == ("7", {})
 
 
 def test_a_table_of_prompt_and_completion_needs_no_mapping(tmp_path: Path) -> None:
     path = write(tmp_path, "prompt,completion\nq,a\n")
-    assert [["q", "a"]] == [texts(row) for row in rows(path, None)]
+    assert [texts(row) for row in rows(path, None)] == [["q", "a"]]
 
 
 def test_another_table_without_a_mapping_is_one_error_that_shows_how_to_map(
     tmp_path: Path,
 ) -> None:
     (found,) = findings(write(tmp_path, "text,label\nq,a\nr,b\n"), None)
-    assert ("error", "missing-column", 1) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("error", "missing-column", 1)
     assert "'text', 'label'" in found.message
     assert "data: {columns:" in found.fix
 
@@ -140,7 +140,7 @@ def test_another_table_without_a_mapping_is_one_error_that_shows_how_to_map(
 def test_a_wrong_column_name_is_told_once_with_the_nearest(tmp_path: Path, data: Data) -> None:
     path = write(tmp_path, "txt,subject,bodi,lable\n" + "q,s,b,a\n" * 3)
     (found,) = findings(path, data)
-    assert ("error", "missing-column", 1) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("error", "missing-column", 1)
     nearest = "'txt'" if data is COLUMNS else "'bodi'"
     assert f"Did you mean {nearest}?" in found.message
 
@@ -168,7 +168,7 @@ def test_a_bad_row_is_one_error_and_the_next_row_is_read(
     (found,) = findings(path)
     assert ("error", code, line) == (found.severity, found.code, found.line)
     assert says in found.message
-    assert [["r", "b"]] == [texts(row) for row in rows(path)]
+    assert [texts(row) for row in rows(path)] == [["r", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -193,19 +193,19 @@ def test_a_quote_that_is_never_closed_hides_no_row_in_a_long_file(tmp_path: Path
     body = "".join(f"question {index},label {index}\n" for index in range(20_000))
     path = write(tmp_path, f'text,label\nbad,"a\n{body}')
     (found,) = findings(path)
-    assert ("broken-row", 2) == (found.code, found.line)
-    assert 20_000 == len(rows(path))
+    assert (found.code, found.line) == ("broken-row", 2)
+    assert len(rows(path)) == 20_000
 
 
 def test_blank_lines_of_a_table_are_one_note(tmp_path: Path) -> None:
     (found,) = findings(write(tmp_path, "\ntext,label\n\nq,a\n"))
-    assert ("note", "blank-lines", 1) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("note", "blank-lines", 1)
     assert "2 blank lines" in found.message
 
 
 def test_a_template_is_rendered_over_the_columns(tmp_path: Path) -> None:
     path = write(tmp_path, "subject,body,label\nLate,where is it,delivery\n")
-    assert [["Late: WHERE IS IT", "delivery"]] == [texts(row) for row in rows(path, TEMPLATE)]
+    assert [texts(row) for row in rows(path, TEMPLATE)] == [["Late: WHERE IS IT", "delivery"]]
 
 
 def test_a_template_may_do_without_a_column_when_it_says_so(tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_a_template_may_do_without_a_column_when_it_says_so(tmp_path: Path) -> N
         template=Template(user="{{ note | default('none') }} {{ text }}", assistant="{{ label }}"),
     )
     path = write(tmp_path, "text,label\nq,a\n")
-    assert [["none q", "a"]] == [texts(row) for row in rows(path, data)]
+    assert [texts(row) for row in rows(path, data)] == [["none q", "a"]]
 
 
 def test_a_template_that_is_no_template_is_one_error(tmp_path: Path) -> None:
     data = Data(train="t", template=Template(user="a\n{{ text", assistant="{{ label }}"))
     (found,) = findings(write(tmp_path, "text,label\nq,a\n"), data)
-    assert ("error", "broken-template") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("error", "broken-template")
     assert "data.template.user, line 2" in found.message
 
 
@@ -231,7 +231,7 @@ def test_a_template_that_is_no_template_is_one_error(tmp_path: Path) -> None:
 def test_whatever_a_template_does_is_an_error_of_its_row(tmp_path: Path, source: str) -> None:
     data = Data(train="t", template=Template(user=source, assistant="{{ label }}"))
     (found,) = findings(write(tmp_path, "text,label\n0,a\n"), data)
-    assert ("error", "template-failed", 2) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("error", "template-failed", 2)
 
 
 LOOPS = (
@@ -253,19 +253,19 @@ def test_a_template_has_a_limit_of_time_and_memory(tmp_path: Path, source: str, 
     data = Data(train="t", template=Template(user=source, assistant="{{ label }}"))
     path = write(tmp_path, "text,label\n" + "0,a\n" * 30)
     found = findings(path, data)
-    assert {"template-failed"} == {each.code for each in found}
+    assert {each.code for each in found} == {"template-failed"}
     assert words in found[0].message
 
 
 def test_flat_json_is_mapped_like_a_table(tmp_path: Path) -> None:
     lines = '{"text": "q", "label": "a", "day": 1}\n{"text": 5, "label": "a"}\n{"text": "q"}\n'
     path = write(tmp_path, lines, "rows.jsonl")
-    assert [["q", "a"]] == [texts(row) for row in rows(path)]
-    assert [
+    assert [texts(row) for row in rows(path)] == [["q", "a"]]
+    assert [(found.code, found.line) for found in findings(path)] == [
         ("not-a-text", 2),
         ("missing-column", 3),
         ("columns-left-out", None),
-    ] == [(found.code, found.line) for found in findings(path)]
+    ]
 
 
 def test_rows_with_messages_or_a_prompt_pass_a_mapping_by(tmp_path: Path) -> None:
@@ -274,14 +274,14 @@ def test_rows_with_messages_or_a_prompt_pass_a_mapping_by(tmp_path: Path) -> Non
         ' "label": "kept"}\n{"prompt": "r", "completion": "b"}\n'
     )
     path = write(tmp_path, lines, "rows.jsonl")
-    assert [["q", "a"], ["r", "b"]] == [texts(row) for row in rows(path)]
-    assert {"label": "kept"} == rows(path)[0].example.model_extra
-    assert [] == findings(path)
+    assert [texts(row) for row in rows(path)] == [["q", "a"], ["r", "b"]]
+    assert rows(path)[0].example.model_extra == {"label": "kept"}
+    assert findings(path) == []
 
 
 def test_a_template_takes_any_json_value(tmp_path: Path) -> None:
     path = write(tmp_path, '{"subject": 1, "body": ["x"], "label": true}', "rows.jsonl")
-    assert [["1: ['X']", "True"]] == [texts(row) for row in rows(path, TEMPLATE)]
+    assert [texts(row) for row in rows(path, TEMPLATE)] == [["1: ['X']", "True"]]
 
 
 def codes(path: Path, data: Data | None = COLUMNS) -> list[tuple[str, str, int | None]]:
@@ -294,29 +294,29 @@ def test_a_header_is_found_below_title_lines(tmp_path: Path, pad: str) -> None:
         f"Software catalogue{pad}\nas of 2026{pad}\n{pad}\ntext,label,size\nq,a,1\nr,b,2\ns,a,3\n"
     )
     path = write(tmp_path, content)
-    assert [["q", "a"], ["r", "b"], ["s", "a"]] == [texts(row) for row in rows(path)]
+    assert [texts(row) for row in rows(path)] == [["q", "a"], ["r", "b"], ["s", "a"]]
     assert ("note", "title-lines", 4) in codes(path)
 
 
 def test_an_index_without_a_name_is_no_title(tmp_path: Path) -> None:
     path = write(tmp_path, ",text,label\n0,q,a\n1,r,b\n")
-    assert [["q", "a"], ["r", "b"]] == [texts(row) for row in rows(path)]
-    assert [] == codes(path)
+    assert [texts(row) for row in rows(path)] == [["q", "a"], ["r", "b"]]
+    assert codes(path) == []
 
 
 @pytest.mark.parametrize("total", ["Total,,491", 'Summe:,,"12,5"', "Total,491,\nAverage,3,"])
 def test_totals_at_the_end_are_left_out_with_a_note(tmp_path: Path, total: str) -> None:
     path = write(tmp_path, f"text,label,size\nq,a,1\nTotal,b,2\n{total}\n")
-    assert [["q", "a"], ["Total", "b"]] == [texts(row) for row in rows(path)]
+    assert [texts(row) for row in rows(path)] == [["q", "a"], ["Total", "b"]]
     assert ("note", "total-lines", 4) in codes(path)
 
 
 def test_windows_1252_is_read_with_a_note_that_shows_a_word(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("sep=;\r\ntext;label\r\nzu klein für mich;Größe\r\n", encoding="cp1252")
-    assert [["zu klein für mich", "Größe"]] == [texts(row) for row in rows(path)]
+    assert [texts(row) for row in rows(path)] == [["zu klein für mich", "Größe"]]
     (found,) = findings(path)
-    assert ("note", "windows-1252", 3) == (found.severity, found.code, found.line)
+    assert (found.severity, found.code, found.line) == ("note", "windows-1252", 3)
     assert "'für'" in found.message
 
 
@@ -341,13 +341,13 @@ def test_another_encoding_is_not_taken_for_windows_1252(
 
 def test_a_damaged_character_in_utf_8_stays_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, "text,label\nGröße,a\n".encode() + b"kleine Gr\xf6sse hier,a\n")
-    assert [("error", "encoding", 3)] == codes(path)
+    assert codes(path) == [("error", "encoding", 3)]
 
 
 def test_a_file_that_is_not_text_is_one_error(tmp_path: Path) -> None:
     for content in (bytes(range(256)) * 8, b"\xd0\xcf\x11\xe0" + bytes(600)):
         (found,) = findings(write(tmp_path, content))
-        assert ("error", "not-text") == (found.severity, found.code)
+        assert (found.severity, found.code) == ("error", "not-text")
 
 
 def test_rows_that_cannot_be_used_are_left_out_and_counted_if_the_job_says_so(
@@ -355,16 +355,16 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted_if_the_job_says_so(
 ) -> None:
     path = write(tmp_path, "text,label\nq,a\nr,\n,b\ns,\n")
     data = COLUMNS.model_copy(update={"unusable": "drop"})
-    assert [["q", "a"]] == [texts(row) for row in rows(path, data)]
+    assert [texts(row) for row in rows(path, data)] == [["q", "a"]]
     (found,) = findings(path, data)
-    assert ("note", "rows-left-out") == (found.severity, found.code)
+    assert (found.severity, found.code) == ("note", "rows-left-out")
     assert "3 rows" in found.message
     assert "empty-answer (2, first in line 3)" in found.message
     nothing = write(tmp_path, "text,label\nr,\n")
-    assert [("error", "empty-answer", 2)] == codes(nothing, data)
+    assert codes(nothing, data) == [("error", "empty-answer", 2)]
 
 
 def test_an_answer_is_read_as_the_label_that_it_spells_otherwise(tmp_path: Path) -> None:
     path = write(tmp_path, "text,label\nq,Games\nr, GAMES \ns,n/a\n")
     data = COLUMNS.model_copy(update={"labels": ("games",)})
-    assert ["games", "games", "n/a"] == [texts(row)[1] for row in rows(path, data)]
+    assert [texts(row)[1] for row in rows(path, data)] == ["games", "games", "n/a"]

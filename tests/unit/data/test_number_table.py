@@ -49,7 +49,7 @@ def test_a_column_has_the_rows_that_come_after_it() -> None:
     column = table.column(1)
     for row in range(7):
         table.append(row, 2 * row)
-    assert (7, [0, 2, 4, 6, 8, 10, 12], 12) == (len(column), list(column), column[-1])
+    assert (len(column), list(column), column[-1]) == (7, [0, 2, 4, 6, 8, 10, 12], 12)
     with pytest.raises(IndexError):
         _ = column[7]
 

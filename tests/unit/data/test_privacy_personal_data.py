@@ -56,7 +56,7 @@ def test_the_check_digits_of_an_account_are_mod_97(iban: str) -> None:
     ],
 )
 def test_it_is_found_where_it_stands(text: str, kind: str, value: str) -> None:
-    assert [(kind, value)] == found(text)
+    assert found(text) == [(kind, value)]
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_it_is_found_where_it_stands(text: str, kind: str, value: str) -> None:
     ],
 )
 def test_what_looks_alike_is_none(text: str) -> None:
-    assert [] == found(text)
+    assert found(text) == []
 
 
 def test_phone_numbers_without_plus_are_those_of_the_region() -> None:
-    assert [] == found("030 1234567", "US")
-    assert [("PHONE", "030 1234567")] == found("030 1234567", "DE")
+    assert found("030 1234567", "US") == []
+    assert found("030 1234567", "DE") == [("PHONE", "030 1234567")]
 
 
 def test_without_phonenumbers_all_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(personal, "finds_phones", lambda: False)
-    assert [("EMAIL", "jane@firma.de")] == found("+49 30 123456, jane@firma.de")
+    assert found("+49 30 123456, jane@firma.de") == [("EMAIL", "jane@firma.de")]

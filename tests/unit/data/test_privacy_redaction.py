@@ -74,15 +74,15 @@ def test_what_is_found_is_in_no_copy(texts: list[str]) -> None:
 
 def test_one_value_has_one_placeholder_in_all_rows() -> None:
     redaction = Redaction()
-    assert "<EMAIL_1>, <EMAIL_2>" == redaction.redact("a@x.de, b@x.de")
-    assert "<EMAIL_2>, <EMAIL_3>" == redaction.redact("b@x.de, c@x.de")
-    assert {"EMAIL": 4} == redaction.replaced
+    assert redaction.redact("a@x.de, b@x.de") == "<EMAIL_1>, <EMAIL_2>"
+    assert redaction.redact("b@x.de, c@x.de") == "<EMAIL_2>, <EMAIL_3>"
+    assert redaction.replaced == {"EMAIL": 4}
 
 
 def test_arguments_of_tools_stay_json() -> None:
     arguments = json.dumps({"text": "write\njane@firma.de\n+49 30 123456"})
     redacted = Redaction().redact(arguments)
-    assert {"text": "write\n<EMAIL_1>\n<PHONE_1>"} == json.loads(redacted)
+    assert json.loads(redacted) == {"text": "write\n<EMAIL_1>\n<PHONE_1>"}
 
 
 def test_a_map_is_for_the_user_alone_and_is_gone_on_with(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_a_map_is_for_the_user_alone_and_is_gone_on_with(tmp_path: Path) -> None
     redaction = Redaction(region="DE")
     redaction.redact("a@x.de")
     redaction.save(path)
-    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = Redaction.load(path)
-    assert ("DE", "<EMAIL_2> <EMAIL_1>") == (again.region, again.redact("b@x.de a@x.de"))
+    assert (again.region, again.redact("b@x.de a@x.de")) == ("DE", "<EMAIL_2> <EMAIL_1>")
 
 
 @pytest.mark.parametrize("content", ["", "{}}", '{"values": {"<EMAIL_1>": 3}}', '{"other": 1}'])

@@ -93,7 +93,7 @@ def test_a_secret_is_looked_for_in_every_text_of_a_row(folder: Path) -> None:
         {"note": {"deep": [TOKEN]}},
     ):
         (folder / "row.jsonl").write_text(json.dumps(turns("Q") | places) + "\n", "utf-8")
-        assert ["secret"] == [each.code for each in check_file("row.jsonl").errors], places
+        assert [each.code for each in check_file("row.jsonl").errors] == ["secret"], places
 
 
 def test_policies_say_what_becomes_of_each(folder: Path) -> None:
@@ -115,23 +115,26 @@ def test_findings_of_one_cause_are_one_line(folder: Path) -> None:
     (folder / "train.jsonl").write_text(lines, encoding="utf-8")
     report = check_file("train.jsonl")
     groups = grouped(each for each in report.findings if each.code == "personal-data")
-    assert [(41, 1), (1, 42)] == [(group.size, group.finding.line) for group in groups]
+    assert [(group.size, group.finding.line) for group in groups] == [(41, 1), (1, 42)]
 
 
 def test_a_redacted_job_is_read_as_its_copy_with_one_map(folder: Path) -> None:
     before = (folder / "train.jsonl").read_bytes()
     read = read_job(job(personal_data="redact"))
     assert read.redaction is not None
-    assert ["Q 0", "Q 1 <EMAIL_1>", "Q 2 <PHONE_1> <EMAIL_1>", "Q 3 <EMAIL_2>"] == questions(
-        read.splits.train
-    )
+    assert questions(read.splits.train) == [
+        "Q 0",
+        "Q 1 <EMAIL_1>",
+        "Q 2 <PHONE_1> <EMAIL_1>",
+        "Q 3 <EMAIL_2>",
+    ]
     assert read.splits.test is not None
-    assert ["D 0 <EMAIL_2>", "D 1"] == questions(read.splits.validation)
-    assert ["T 0 <EMAIL_3>", "T 1 <EMAIL_1>"] == questions(read.splits.test)
-    assert {
+    assert questions(read.splits.validation) == ["D 0 <EMAIL_2>", "D 1"]
+    assert questions(read.splits.test) == ["T 0 <EMAIL_3>", "T 1 <EMAIL_1>"]
+    assert read.redaction.values == {
         "<EMAIL_1>": MAIL, "<PHONE_1>": PHONE, "<EMAIL_2>": "joe@firma.de",
         "<EMAIL_3>": "ann@firma.de",
-    } == read.redaction.values  # fmt: skip
+    }  # fmt: skip
     notes = [(each.file, each.message) for each in read.report.findings if each.code == "redacted"]
     assert (
         "train.jsonl",
@@ -155,8 +158,8 @@ def test_what_is_uploaded_is_the_copy_and_the_map_stays(folder: Path) -> None:
     assert MAIL.encode() not in sent
     assert b"<EMAIL_1>" in (run.folder / "train.jsonl").read_bytes()
     kept = run.folder / "redaction.json"
-    assert 0o600 == stat.S_IMODE(kept.stat().st_mode)
-    assert MAIL == json.loads(kept.read_text("utf-8"))["values"]["<EMAIL_1>"]
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert json.loads(kept.read_text("utf-8"))["values"]["<EMAIL_1>"] == MAIL
     assert not list((folder / "vendor").rglob("redaction.json"))
 
 
@@ -176,15 +179,15 @@ def test_a_redacted_job_is_judged_as_it_is_trained(folder: Path) -> None:
     ]
     evaluate = Evaluate(contenders=tuple(contenders), instructions="Ask ann1@firma.de.")
     resolved = preflight(job(personal_data="redact").model_copy(update={"evaluate": evaluate}))
-    assert "Ask <EMAIL_4>." == resolved.job.evaluate.instructions
-    assert "You are <EMAIL_1>." == resolved.job.evaluate.contenders[2].model_dump()["instructions"]
+    assert resolved.job.evaluate.instructions == "Ask <EMAIL_4>."
+    assert resolved.job.evaluate.contenders[2].model_dump()["instructions"] == "You are <EMAIL_1>."
     judged = evaluate.model_copy(update={"contenders": tuple(contenders[:2])})
     comparison = compare(
         job(train=None, validation=None, personal_data="redact").model_copy(
             update={"evaluate": judged}
         )
     )
-    assert [5 / 6, 5 / 6] == [each.score for each in comparison.contenders]
+    assert [each.score for each in comparison.contenders] == [5 / 6, 5 / 6]
     report = (folder / ".unitune").rglob("*")
     assert not [path for path in report if path.is_file() and b"ann1@firma" in path.read_bytes()]
 
@@ -197,7 +200,7 @@ def test_without_phonenumbers_a_copy_is_refused_and_a_look_says_what_it_left_out
     with pytest.raises(MissingExtra, match=r"redact` needs phonenumbers .* Install with: "):
         launch(job(personal_data="redact"))
     notes = [each for each in read_job(job()).report.findings if each.code == "missing-extra"]
-    assert [("note", "train.jsonl")] == [(each.severity, each.file) for each in notes]
+    assert [(each.severity, each.file) for each in notes] == [("note", "train.jsonl")]
     assert "1 rows have digits that may be some" in notes[0].message
 
 
@@ -252,7 +255,7 @@ def test_personal_data_in_names_and_nested_json_is_redacted(place: str) -> None:
     redacted = redaction.redact_row(row)
     assert MAIL not in redacted.line
     assert escaped("@")[1:] not in redacted.line
-    assert {"EMAIL": 1} == redaction.replaced
+    assert redaction.replaced == {"EMAIL": 1}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_every_rule_about_text_can_be_read_by_python_as_go_reads_it() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         patterns = [rule._pattern for rule in RULES.rules if not rule.path]  # pyright: ignore[reportPrivateUsage]
-    assert 217 == len(patterns) - OWN_RULES
+    assert len(patterns) - OWN_RULES == 217
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_flags_of_go_hold_to_the_end_of_their_group(
 
 def test_only_a_prefix_that_all_of_the_kind_share_is_shown() -> None:
     (token,) = find_secrets("use hf_" + "jCBaQngSHiHDRYOcsMcifUcysGyaiybUWz" + " here")
-    assert ("huggingface-access-token", 4, 41, "hf_") == token
+    assert token == ("huggingface-access-token", 4, 41, "hf_")
     (password,) = find_secrets('api_key = "' + "hV7xkP2qLw9zR4t" + '"')
-    assert ("generic-api-key", "") == (password.rule, password.prefix)
+    assert (password.rule, password.prefix) == ("generic-api-key", "")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_only_a_prefix_that_all_of_the_kind_share_is_shown() -> None:
     ],
 )
 def test_stand_ins_are_none(text: str) -> None:
-    assert [] == find_secrets(text)
+    assert find_secrets(text) == []
 
 
 @pytest.mark.parametrize("text", ["curl ", "curl\r", "okta", "key = ", "-----begin "])
@@ -139,9 +139,9 @@ def test_keys_of_model_vendors_are_found_in_prose(vendor: str, around: str) -> N
 
 def test_a_secret_is_found_behind_letters_of_full_width_and_in_json_within_json() -> None:
     wide = "".join(chr(ord(letter) + 0xFEE0) for letter in VENDOR_KEYS["Groq"])
-    assert ["groq-key"] == [secret.rule for secret in find_secrets(f"it is {wide} here")]
+    assert [secret.rule for secret in find_secrets(f"it is {wide} here")] == ["groq-key"]
     nested = json.dumps({"out": json.dumps({"key": VENDOR_KEYS["Hugging Face"]})})
-    assert 1 == len(find_secrets(nested))
+    assert len(find_secrets(nested)) == 1
 
 
 def decoys() -> list[str]:
@@ -191,4 +191,4 @@ def decoys() -> list[str]:
 
 def test_what_only_looks_like_a_secret_is_none() -> None:
     assert len(decoys()) > 200
-    assert [] == [text for text in decoys() if find_secrets(text)]
+    assert [text for text in decoys() if find_secrets(text)] == []

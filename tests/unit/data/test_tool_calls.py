@@ -30,13 +30,13 @@ def call(name: object = "f", **arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arguments", ["", "{}", '{"a": [1]}', {"a": 1}])
 def test_arguments_are_an_object_or_its_json(arguments: object) -> None:
-    assert [] == list(tool_findings(row(call(arguments=arguments), call())))
+    assert list(tool_findings(row(call(arguments=arguments), call()))) == []
 
 
 @pytest.mark.parametrize("arguments", ["{a: 1}", "[1]", "NaN", '{"a": 1', "[" * 10_000, 3, None])
 def test_other_arguments_are_errors(arguments: object) -> None:
     (finding,) = tool_findings(row(call(), call(arguments=arguments)))
-    assert ("error", "broken-call") == (finding.severity, finding.code)
+    assert (finding.severity, finding.code) == ("error", "broken-call")
     assert "messages[1].tool_calls[1], 'f'" in finding.message
     assert len(finding.message) < 200
 
@@ -49,12 +49,12 @@ def test_a_call_names_its_function(broken: dict[str, Any]) -> None:
 
 def test_a_call_of_another_tool_is_a_warning_where_tools_are_declared() -> None:
     (finding,) = tool_findings(row(call("g")))
-    assert ("warning", "undeclared-tool") == (finding.severity, finding.code)
+    assert (finding.severity, finding.code) == ("warning", "undeclared-tool")
 
 
 def test_calls_in_a_row_that_declares_no_tools_are_one_warning() -> None:
     (finding,) = tool_findings(row(call("g"), call("f"), tools=None))
-    assert ("warning", "no-tools") == (finding.severity, finding.code)
+    assert (finding.severity, finding.code) == ("warning", "no-tools")
     assert "messages[1].tool_calls[0] calls 'g', but the row declares no tools" in finding.message
 
 
@@ -69,7 +69,7 @@ def test_a_call_without_an_id_and_a_result_of_no_call_are_warnings() -> None:
         {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
     ]
     found = list(tool_findings(Example.model_validate({"messages": turns, "tools": TOOLS})))
-    assert ["unknown-call", "unknown-call", "call-without-id"] == [each.code for each in found]
+    assert [each.code for each in found] == ["unknown-call", "unknown-call", "call-without-id"]
     assert "messages[3] answers the call '2', which no earlier message makes" in found[0].message
 
 
@@ -82,8 +82,8 @@ def test_rows_of_which_nothing_is_learned_are_warned_of() -> None:
         found = [
             each for each in examples(Record(1, row), None, "sft") if isinstance(each, Finding)
         ]
-        assert ["no-weight"] == [each.code for each in found]
-        assert 1 == len(list(examples(Record(1, row), None, "case")))
+        assert [each.code for each in found] == ["no-weight"]
+        assert len(list(examples(Record(1, row), None, "case"))) == 1
 
 
 def test_calls_of_the_worse_answer_are_looked_at_too() -> None:

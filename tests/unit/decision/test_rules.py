@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from unitune.cost.spread import Spread
-from unitune.decision import rules
-from unitune.decision.evidence import Conclusion, Evidence, Gain, Score, TuningOption
-from unitune.evaluate.learning_curve_document import (
+from unitune.curve.documents import (
     CurvePoint,
     CurveRun,
     Figure,
@@ -19,7 +17,9 @@ from unitune.evaluate.learning_curve_document import (
     Prediction,
     RowsForGoal,
 )
-from unitune.evaluate.statistics.learning_curve import Form
+from unitune.curve.fit import Form
+from unitune.decision import rules
+from unitune.decision.evidence import Conclusion, Evidence, Gain, Score, TuningOption
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.tco.documents import TotalCost
 
@@ -222,30 +222,30 @@ class TestMoney:
         given = {"volume_given": True, "value_per_correct_usd": usd}
         conclusion = concluded(dear, **given)
         assert (rule, answer) == (conclusion.rule, conclusion.answer)
-        assert "validation" == (conclusion.kind or "validation")
+        assert (conclusion.kind or "validation") == "validation"
         if rule == "worth_its_cost" and answer != "collect":
             assert any("additional correct answer" in reason for reason in conclusion.reasons)
 
     def test_without_a_worth_the_price_of_a_right_answer_is_said(self) -> None:
         dear = option(tuned=TUNED, gain=BETTER, cost=total_cost(prompted=100, tuned=300_100))
         conclusion = concluded(dear, volume_given=True)
-        assert ("costs_far_more", "cannot tell") == (conclusion.rule, conclusion.answer)
+        assert (conclusion.rule, conclusion.answer) == ("costs_far_more", "cannot tell")
         assert "one additional correct answer costs about $10.00" in conclusion.headline
 
     @pytest.mark.parametrize(("prompted", "tuned"), [(100, 900), (1, 20_000), (0, 0)])
     def test_a_cost_that_is_alike_or_small_decides_nothing(self, prompted: int, tuned: int) -> None:
         made = option(tuned=TUNED, gain=BETTER, cost=total_cost(prompted=prompted, tuned=tuned))
-        assert "tuning_pays" == concluded(made, volume_given=True).rule
+        assert concluded(made, volume_given=True).rule == "tuning_pays"
 
     def test_a_saving_that_hangs_on_no_worse_wants_validation_rows(self) -> None:
         near = UNCLEAR.model_copy(update={"value": 0.0, "low": -0.08, "high": 0.08})
         cheaper = option(tuned=TUNED, gain=near, cost=total_cost(prompted=85_000, tuned=20))
         conclusion = concluded(cheaper, volume_given=True)
-        assert ("saving_unproven", "validation") == (conclusion.rule, conclusion.kind)
+        assert (conclusion.rule, conclusion.kind) == ("saving_unproven", "validation")
         assert "saves $84,980.00" in conclusion.reasons[0]
         worse = near.model_copy(update={"verdict": Verdict.WORSE, "high": -0.01})
         far = option(tuned=TUNED, gain=worse, cost=total_cost(prompted=85_000, tuned=20))
-        assert "unmeasured_curve" == concluded(far, volume_given=True).rule
+        assert concluded(far, volume_given=True).rule == "unmeasured_curve"
 
 
 def test_of_several_backends_the_best_model_is_recommended() -> None:
@@ -259,9 +259,9 @@ def test_of_several_backends_the_best_model_is_recommended() -> None:
         runs=("r2",),
     )
     conclusion = concluded(small, large)
-    assert "Tune at together: large on together" == conclusion.headline
-    assert "unitune compare --run r2" == conclusion.next.command
-    assert "Tune here: small on local" == concluded(small).headline
+    assert conclusion.headline == "Tune at together: large on together"
+    assert conclusion.next.command == "unitune compare --run r2"
+    assert concluded(small).headline == "Tune here: small on local"
 
 
 def test_a_base_that_ends_is_left_out_with_its_date() -> None:
@@ -269,49 +269,49 @@ def test_a_base_that_ends_is_left_out_with_its_date() -> None:
         backend="openai", base_model="nano", ends="2027-01-14", months_left=1.5, trains_here=False
     )
     conclusion = concluded(dying, option(tuned=TUNED, gain=BETTER))
-    assert ("tune", "local") == (conclusion.answer, conclusion.backend)
+    assert (conclusion.answer, conclusion.backend) == ("tune", "local")
     assert any(
         "Not at openai: nano and models tuned from it are switched off on 2027-01-14" in reason
         for reason in conclusion.reasons
     )
     alone = concluded(dying, elsewhere=("local", "azure"))
-    assert "unitune decide --backend local" == alone.next.command
+    assert alone.next.command == "unitune decide --backend local"
     assert "local, azure" in alone.next.why
 
 
 def test_the_next_command_says_what_this_one_did() -> None:
     two = (option(prompts=()), option(backend="together", prompts=()))
     again = concluded(*two, goal=0.9, file="jobs/a.yaml").next
-    assert "unitune decide jobs/a.yaml --backend local --backend together --goal 0.9" == (
+    assert (
         again.command
-    )
-    assert ("prompts", "local") == (again.measures, again.backend)
+    ) == "unitune decide jobs/a.yaml --backend local --backend together --goal 0.9"
+    assert (again.measures, again.backend) == ("prompts", "local")
 
 
 def test_what_is_to_be_collected() -> None:
     more = concluded(option(tuned=TUNED, gain=UNCLEAR, curve=curve(300), weakest=("refund",)))
-    assert (200, "training") == (more.rows, more.kind)
+    assert (more.rows, more.kind) == (200, "training")
     assert "refund" in more.reasons[1]
     assert "65.0 % takes 300 rows (150 to 600 in four curves of five)" in more.reasons[0]
     cases = concluded(option(tuned=TUNED, gain=BETTER), test_cases=20)
     # Connor's formula, raised to the exact power: 37 cases for 25 points at 30 % discordance.
     assert (cases.rows or 0) + 20 == pytest.approx(37, abs=4)
-    assert "test" == cases.kind
+    assert cases.kind == "test"
 
 
 def test_a_model_that_is_no_worse_and_cheaper_is_tuned_for_its_cost() -> None:
     cheaper = option(tuned=TUNED, gain=NONE, cost=total_cost(prompted=100, tuned=20))
-    assert "tuning_saves" == concluded(cheaper, volume_given=True).rule
-    assert "unmeasured_curve" == concluded(cheaper).rule
+    assert concluded(cheaper, volume_given=True).rule == "tuning_saves"
+    assert concluded(cheaper).rule == "unmeasured_curve"
     dearer = option(tuned=TUNED, gain=NONE, cost=total_cost(prompted=20, tuned=100))
-    assert "unmeasured_curve" == concluded(dearer, volume_given=True).rule
+    assert concluded(dearer, volume_given=True).rule == "unmeasured_curve"
     good = {"prompts": (PROMPT.model_copy(update={"value": 0.99}),)}
-    assert "prompt_suffices" == concluded(option(**good)).rule
+    assert concluded(option(**good)).rule == "prompt_suffices"
     saves = option(**good, cost=total_cost(prompted=100, tuned=20))
-    assert "unmeasured_training" == concluded(saves, volume_given=True).rule
+    assert concluded(saves, volume_given=True).rule == "unmeasured_training"
     worse = NONE.model_copy(update={"verdict": Verdict.WORSE})
     measured = option(**good, tuned=TUNED, gain=worse, cost=total_cost(prompted=100, tuned=20))
-    assert "prompt_suffices" == concluded(measured, volume_given=True).rule
+    assert concluded(measured, volume_given=True).rule == "prompt_suffices"
     (told,) = (r for r in concluded(cheaper, volume_given=True).reasons if "total cost" in r)
     assert "total cost of ownership is $20.00, compared with $100.00" in told
 

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from unitune.cli.main import app
 from unitune.data.example import Example
 from unitune.errors import (
     BackendError,
@@ -30,6 +29,7 @@ from unitune.evaluate.records import Answer
 from unitune.evaluate.results import Comparison, Regression
 from unitune.evaluate.scoring import build
 from unitune.job.job import Job
+from unitune.main import app
 from unitune.models import Request
 from unitune.report import words
 from unitune.scorers.text import Exact
@@ -64,7 +64,7 @@ def accepted(make_job: Make, backend_of: Any) -> Job:
     """A job of 200 cases whose candidate, wrong in every tenth, was accepted."""
     backend_of(wrong_every(10))
     job = make_job(evaluate(), test=ROWS)
-    assert 0 == compare(job, out=job.folder / "first", update_baseline=True).exit_code
+    assert compare(job, out=job.folder / "first", update_baseline=True).exit_code == 0
     return job
 
 
@@ -79,10 +79,10 @@ def lines(job: Job) -> list[str]:
 def test_the_file_has_a_header_and_one_sorted_line_a_case(accepted: Job) -> None:
     first, *rest = map(json.loads, lines(accepted))
 
-    assert {"schema_version", "metric", "scorers"} == first.keys()
-    assert (200, "exact") == (len(rest), first["metric"])
+    assert first.keys() == {"schema_version", "metric", "scorers"}
+    assert (len(rest), first["metric"]) == (200, "exact")
     assert sorted(case["id"] for case in rest) == [case["id"] for case in rest]
-    assert 20 == sum(case["scores"]["exact"] == 0 for case in rest)
+    assert sum(case["scores"]["exact"] == 0 for case in rest) == 20
 
 
 def test_writing_the_same_scores_again_changes_no_byte(accepted: Job) -> None:
@@ -100,7 +100,7 @@ def test_a_diff_shows_only_the_cases_whose_score_has_changed(
     again(accepted, update_baseline=True)
 
     changed = [pair for pair in zip(before, lines(accepted), strict=True) if pair[0] != pair[1]]
-    assert 10 == len(changed)
+    assert len(changed) == 10
     anchored = [old.replace("0}}", '1}, "anchor": 0}') for old, _ in changed]
     assert anchored == [new for _, new in changed]
 
@@ -115,7 +115,7 @@ def test_the_command_writes_it_and_asks_for_a_look_at_the_diff(
 
     found = CliRunner().invoke(app, [*command, "--update-baseline"])
 
-    assert (0, 201) == (found.exit_code, len(lines(job)))
+    assert (found.exit_code, len(lines(job))) == (0, 201)
     assert "Review its diff and commit it." in " ".join(found.output.split())
     assert "Review its diff" not in CliRunner().invoke(app, command).output
 
@@ -154,8 +154,8 @@ def test_cases_added_are_left_out_and_those_removed_count_as_wrong(
 
     assert found.gate is not None
     then = found.gate.regressions[0]
-    assert (200, 1, 5) == (then.n, len(then.added), len(then.removed))
-    assert (0, 4) == (then.gained, then.lost)
+    assert (then.n, len(then.added), len(then.removed)) == (200, 1, 5)
+    assert (then.gained, then.lost) == (0, 4)
     assert then.added == tuple(
         case.id for case in found.cases if case.messages[-1].text == "test 991"
     )
@@ -168,7 +168,7 @@ def test_taking_out_the_cases_that_broke_mends_nothing(make_job: Make, backend_o
     kept = [row for at, row in enumerate(ROWS) if at % 10 != 5]
     broken, cut = (again(make_job(evaluate(), test=rows)) for rows in (ROWS, kept))
 
-    assert [1, 1] == [broken.exit_code, cut.exit_code]
+    assert [broken.exit_code, cut.exit_code] == [1, 1]
     assert broken.gate is not None
     assert cut.gate is not None
     (first,), (second,) = broken.gate.regressions, cut.gate.regressions
@@ -179,7 +179,7 @@ def test_taking_out_the_cases_that_broke_mends_nothing(make_job: Make, backend_o
 def test_min_cases_does_not_count_cases_that_are_gone(make_job: Make, backend_of: Any) -> None:
     backend_of(wrong_every(10))
     gate = {**GATE, "min_cases": 200}
-    assert 3 == again(make_job(evaluate(gate), test=ROWS[1:])).exit_code
+    assert again(make_job(evaluate(gate), test=ROWS[1:])).exit_code == 3
 
 
 @pytest.mark.usefixtures("accepted")
@@ -193,7 +193,7 @@ def test_less_overlap_than_nine_tenths_of_either_side_is_an_integrity_error(
 
     with pytest.raises(IntegrityError, match="a comparison requires 90 % of each"):
         again(job)
-    assert [] == backend.requests, "refused before anything is paid for"
+    assert backend.requests == [], "refused before anything is paid for"
 
 
 def test_a_case_with_its_old_id_and_another_content_is_an_integrity_error(
@@ -230,7 +230,7 @@ def test_a_further_scorer_leaves_the_baseline_standing(make_job: Make, backend_o
     backend_of(wrong_every(10))
     job = make_job(evaluate(scorers=["exact", "contains"]), test=ROWS)
 
-    assert 0 == again(job).exit_code
+    assert again(job).exit_code == 0
 
 
 def test_a_job_whose_file_is_not_there_says_how_to_write_it(
@@ -256,7 +256,7 @@ def test_a_file_of_another_kind_is_not_written_over(make_job: Make, backend_of: 
 
     with pytest.raises(JobError, match="is not a baseline file and will not be overwritten"):
         compare(job, update_baseline=True)
-    assert ("mine\n", []) == ((job.folder / "baseline.jsonl").read_text(), backend.requests)
+    assert ((job.folder / "baseline.jsonl").read_text(), backend.requests) == ("mine\n", [])
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_file_with_errors_behind_it_is_never_written(make_job: Make, backend_o
     backend_of(down)
     job = make_job(evaluate(), test=ROWS)
 
-    assert 4 == compare(job, update_baseline=True).exit_code
+    assert compare(job, update_baseline=True).exit_code == 4
     assert not (job.folder / "baseline.jsonl").exists()
 
 
@@ -296,7 +296,7 @@ def test_a_pinned_row_that_comes_out_wrong_fails_the_gate_by_name(
 
     assert found.gate is not None
     assert (1, f"The required case {wrong} is not right.") == (found.exit_code, found.gate.reason)
-    assert [wrong] == [case.id for case in found.cases if case.required]
+    assert [case.id for case in found.cases if case.required] == [wrong]
 
 
 def test_a_row_can_pin_itself_and_stays_the_same_case() -> None:
@@ -316,7 +316,7 @@ def test_an_id_that_no_case_has_is_refused_before_anything_is_asked(
     with pytest.raises(NotFoundError, match="no case 'nobody'") as caught:
         compare(job)
     assert isinstance(caught.value, UserError)
-    assert [] == backend.requests
+    assert backend.requests == []
 
 
 def test_a_metric_over_all_cases_has_no_scores_to_keep(make_job: Make, backend_of: Any) -> None:
@@ -325,7 +325,7 @@ def test_a_metric_over_all_cases_has_no_scores_to_keep(make_job: Make, backend_o
 
     with pytest.raises(JobError, match="class_f1 is computed over all cases together"):
         compare(job, update_baseline=True)
-    assert [] == backend.requests
+    assert backend.requests == []
 
 
 def test_a_guard_may_look_at_a_measure(make_job: Make, backend_of: Any) -> None:
@@ -347,7 +347,7 @@ def test_a_guard_may_look_at_a_measure(make_job: Make, backend_of: Any) -> None:
         for seconds in (0.2, 0.25)
     ]
 
-    assert [1, 0] == codes
+    assert codes == [1, 0]
 
 
 def test_a_case_without_a_score_is_never_written(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_case_without_a_score_is_never_written(tmp_path: Path) -> None:
 
     with pytest.raises(BackendError, match="has no score by exact"):
         baseline.write(tmp_path / "b.jsonl", "exact", (build(Exact()),), [case], answers)
-    assert [] == list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=8), st.floats(0, 1), min_size=1))
@@ -418,12 +418,12 @@ def test_losses_within_the_margin_do_not_add_up_past_the_scores_accepted_first(
         backend_of(wrong_below(wrong))
         folder = job.folder / str(wrong)
         found = compare(job, out=folder, update_baseline=True)
-        assert 0 == found.exit_code
+        assert found.exit_code == 0
     anchors = [line.get("anchor") for line in map(json.loads, lines(job)[1:])]
-    assert (6, 194) == (anchors.count(1), anchors.count(None))
+    assert (anchors.count(1), anchors.count(None)) == (6, 194)
     backend_of(wrong_below(19))
     found = again(job)
-    assert 1 == found.exit_code
+    assert found.exit_code == 1
     assert found.gate is not None
     last, first = found.gate.regressions
     assert last.interval[0] > -0.05
@@ -431,7 +431,7 @@ def test_losses_within_the_margin_do_not_add_up_past_the_scores_accepted_first(
     assert "worse than when baseline.jsonl was first accepted" in found.gate.reason
     assert "as first accepted: -4.5 points" in words.regressions(found)
     backend_of(wrong_below(10))
-    assert 0 == compare(job, out=job.folder / "as at first").exit_code
+    assert compare(job, out=job.folder / "as at first").exit_code == 0
 
 
 def test_a_case_that_has_changed_gets_a_new_anchor(make_job: Make, backend_of: Any) -> None:
@@ -442,4 +442,4 @@ def test_a_case_that_has_changed_gets_a_new_anchor(make_job: Make, backend_of: A
     job = make_job(evaluate(), test=changed)
     compare(job, out=job.folder / "changed", update_baseline=True)
     anchors = [line.get("anchor") for line in map(json.loads, lines(job)[1:])]
-    assert (9, 191) == (anchors.count(1), anchors.count(None))
+    assert (anchors.count(1), anchors.count(None)) == (9, 191)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from own_rows import write_own
+from support.own_rows import write_own
 
 from unitune.backends import exactly_once, registry, retry
 from unitune.backends.capabilities import BatchStatus
@@ -182,11 +182,11 @@ def test_batched_answers_are_those_of_asking_one_by_one(
     three: Job, vendor: Vendor, out: Path, tmp_path: Path
 ) -> None:
     one_by_one = compare(three, out=tmp_path / "single")
-    assert 0 == vendor.asked("submit_batch")
+    assert vendor.asked("submit_batch") == 0
     batched = compare(three, out=out, batch=True)
     assert bare(one_by_one) == bare(batched)
     assert set(rows(tmp_path / "single")) == set(rows(out))
-    assert [60, 60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60, 60]
     assert {"better", 50} == {batched.verdict, batched.gained}
 
 
@@ -197,16 +197,16 @@ def test_all_batches_are_handed_in_before_any_is_waited_for(
     vendor.plays(polls=8)
     started = clock.now
     compare(three, out=out, batch=True)
-    assert ["submit_batch"] * 3 == [call for call in vendor.calls if call != "chat"][:3]
-    assert 3 * 9 == vendor.asked("poll_batch")
-    assert 1 + 2 + 4 + 8 + 16 + 32 + 60 + 60 == pytest.approx(clock.now - started)
+    assert [call for call in vendor.calls if call != "chat"][:3] == ["submit_batch"] * 3
+    assert vendor.asked("poll_batch") == 3 * 9
+    assert pytest.approx(clock.now - started) == 1 + 2 + 4 + 8 + 16 + 32 + 60 + 60
 
 
 def test_dev_is_asked_one_by_one(make_job: Any, vendor: Vendor, out: Path) -> None:
     job = make_job({"contenders": ["zero-shot", {"type": "few-shot", "role": "candidate"}]})
     compare(job, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
-    assert 6 * 20 == len((out / "dev.jsonl").read_text().splitlines())
+    assert vendor.sizes == [60, 60]
+    assert len((out / "dev.jsonl").read_text().splitlines()) == 6 * 20
 
 
 def test_recorded_contenders_answer_as_ever(
@@ -222,8 +222,8 @@ def test_recorded_contenders_answer_as_ever(
     ]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, cases)))
     found = compare(job, out=out, batch=True)
-    assert [60] == vendor.sizes
-    assert {"recorded": 1.0, "zero-shot": 0.0} == {one.name: one.score for one in found.contenders}
+    assert vendor.sizes == [60]
+    assert {one.name: one.score for one in found.contenders} == {"recorded": 1.0, "zero-shot": 0.0}
 
 
 def test_what_is_answered_is_in_no_batch_and_the_other_way_round(
@@ -232,13 +232,13 @@ def test_what_is_answered_is_in_no_batch_and_the_other_way_round(
     compare(two, out=out)
     first = rows(out)
     compare(two, out=out, batch=True)
-    assert [] == vendor.batches
+    assert vendor.batches == []
     kept = first[:50]
     write_own(out / "rows.jsonl", "".join(f"{line_of(row)}\n" for row in kept))
     compare(two, out=out, batch=True)
     assert sum(vendor.sizes) == 120 - 50
     compare(two, out=out)
-    assert 120 == len(rows(out))
+    assert len(rows(out)) == 120
 
 
 def test_requests_that_failed_or_were_not_reached_are_rows_and_alone_in_the_next_batch(
@@ -247,14 +247,14 @@ def test_requests_that_failed_or_were_not_reached_are_rows_and_alone_in_the_next
     vendor.answers(errors={"test 3": "content filter", "test 4": "too long"})
     vendor.plays(missing=["test 5"])
     found = compare(two, out=out, batch=True)
-    assert [3, 3] == [contender.errors for contender in found.contenders]
+    assert [contender.errors for contender in found.contenders] == [3, 3]
     wrong = {row.error for row in rows(out) if row.error}
     told = "the batch ended without an answer to this request"
-    assert {"content filter", "too long", told} == wrong
+    assert wrong == {"content filter", "too long", told}
     vendor.plays()
     found = compare(two, out=out, batch=True)
-    assert [2, 2] == [contender.errors for contender in found.contenders]
-    assert [3, 3, 60, 60] == vendor.sizes
+    assert [contender.errors for contender in found.contenders] == [2, 2]
+    assert vendor.sizes == [3, 3, 60, 60]
 
 
 @pytest.mark.usefixtures("vendor")
@@ -272,7 +272,7 @@ def test_request_ids_are_the_key_and_a_number_and_keys_fit_every_vendor(
 
     monkeypatch.setattr(FakeBackend, "submit_batch", watched)
     compare(two, out=out, batch=True)
-    assert 2 == len(seen)
+    assert len(seen) == 2
     for key, requests in seen.items():
         assert set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
         assert len(key) <= 26
@@ -289,11 +289,11 @@ def test_a_call_without_a_clear_answer_is_looked_for_and_makes_one_batch(
 ) -> None:
     vendor.plays(submits=[silence], shown_after_seconds=late_seconds)
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60]
     lost = silence == "lose request"
-    assert 2 + lost == vendor.asked("submit_batch")
-    assert 2 == sum(isinstance(line, Batch) for line in lines(out)), "the same key again"
-    assert ["collected"] * 2 == ends(out)
+    assert vendor.asked("submit_batch") == 2 + lost
+    assert sum(isinstance(line, Batch) for line in lines(out)) == 2, "the same key again"
+    assert ends(out) == ["collected"] * 2
 
 
 @pytest.mark.parametrize("silence", [Unreachable("gone."), BackendError("down.", status=503)])
@@ -304,11 +304,11 @@ def test_it_is_looked_for_no_longer_than_the_settle_time(
     started = clock.now
     with pytest.raises(Unreachable, match=r"(gone|down)\. Nothing is lost: run the same command"):
         compare(two, out=out, batch=True)
-    assert 2 * SETTLE_SECONDS == pytest.approx(clock.now - started)
-    assert 2 == vendor.asked("submit_batch")
+    assert pytest.approx(clock.now - started) == 2 * SETTLE_SECONDS
+    assert vendor.asked("submit_batch") == 2
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
-    assert 2 == sum(isinstance(line, Batch) for line in lines(out))
+    assert vendor.sizes == [60, 60]
+    assert sum(isinstance(line, Batch) for line in lines(out)) == 2
 
 
 def test_a_search_without_an_answer_is_no_search(two: Job, vendor: Vendor, out: Path) -> None:
@@ -317,10 +317,10 @@ def test_a_search_without_an_answer_is_no_search(two: Job, vendor: Vendor, out: 
     vendor.spoilt["find_batch"] = [Unreachable("gone.")] * 100
     with pytest.raises(Unreachable, match="Nothing is lost"):
         compare(two, out=out, batch=True)
-    assert 1 == vendor.asked("submit_batch")
+    assert vendor.asked("submit_batch") == 1
     vendor.spoilt.clear()
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60]
 
 
 @pytest.mark.parametrize(
@@ -337,10 +337,10 @@ def test_a_refusal_is_told_and_not_searched_for(
     vendor.spoilt["submit_batch"] = [refusal]
     with pytest.raises(type(refusal), match=str(refusal)):
         compare(two, out=out, batch=True)
-    assert 0 == vendor.asked("find_batch")
-    assert ["refused"] == ends(out)
+    assert vendor.asked("find_batch") == 0
+    assert ends(out) == ["refused"]
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60]
 
 
 def test_asked_too_often_it_waits_as_the_vendor_wishes(
@@ -349,9 +349,9 @@ def test_asked_too_often_it_waits_as_the_vendor_wishes(
     vendor.spoilt |= {"submit_batch": [TOO_OFTEN], "poll_batch": [TOO_OFTEN]}
     started = clock.now
     compare(two, out=out, batch=True)
-    assert 14 == pytest.approx(clock.now - started)
-    assert [60, 60] == vendor.sizes
-    assert 1 == vendor.calls[: vendor.calls.index("fetch_batch")].count("find_batch")
+    assert pytest.approx(clock.now - started) == 14
+    assert vendor.sizes == [60, 60]
+    assert vendor.calls[: vendor.calls.index("fetch_batch")].count("find_batch") == 1
 
 
 def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
@@ -362,7 +362,7 @@ def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
     with pytest.raises(Unreachable):
         compare(two, out=out, batch=True)
     clock.now += 1000
-    assert [60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60]
     with pytest.raises(UserError, match="several batches at fake may have the key") as caught:
         compare(two, out=out, batch=True)
     ids = [str(file.parent) for file in vendor.batches]
@@ -373,7 +373,7 @@ def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
     with Path(file).open("a") as growing:
         growing.write(line.replace("ITS_ID", ids[0]) + "\n")
     compare(two, out=out, batch=True)
-    assert [60, 60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60, 60]
 
 
 def test_a_batch_that_failed_is_told_and_made_anew_by_the_next_call(
@@ -385,10 +385,10 @@ def test_a_batch_that_failed_is_told_and_made_anew_by_the_next_call(
     assert "zero-shot at fake failed: the enqueued token limit is reached." in str(caught.value)
     assert "None of its 60 questions was answered" in str(caught.value)
     assert "without --batch, one by one" in str(caught.value)
-    assert ["failed", "failed"] == ends(out)
+    assert ends(out) == ["failed", "failed"]
     vendor.plays()
     compare(two, out=out, batch=True)
-    assert [60] * 4 == vendor.sizes
+    assert vendor.sizes == [60] * 4
 
 
 def test_when_one_has_failed_the_others_go_on_and_are_collected_by_the_next_call(
@@ -410,7 +410,7 @@ def test_when_one_has_failed_the_others_go_on_and_are_collected_by_the_next_call
     ):
         compare(two, out=out, batch=True)
     compare(two, out=out, batch=True)
-    assert [60] * 3 == vendor.sizes
+    assert vendor.sizes == [60] * 3
 
 
 def test_polling_bears_a_vendor_that_is_away_for_hours(
@@ -421,7 +421,7 @@ def test_polling_bears_a_vendor_that_is_away_for_hours(
     started = clock.now
     compare(two, out=out, batch=True)
     assert clock.now - started > 3 * 3600
-    assert [60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60]
 
 
 def test_a_batch_that_is_gone_is_the_users_to_give_up(two: Job, vendor: Vendor, out: Path) -> None:
@@ -434,7 +434,7 @@ def test_a_batch_that_is_gone_is_the_users_to_give_up(two: Job, vendor: Vendor, 
     with Path(file).open("a") as growing:
         growing.write(line + "\n")
     compare(two, out=out, batch=True)
-    assert [60, 60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60, 60]
 
 
 def test_progress_says_how_many_requests_are_done(two: Job, vendor: Vendor, out: Path) -> None:
@@ -444,9 +444,9 @@ def test_progress_says_how_many_requests_are_done(two: Job, vendor: Vendor, out:
     batched = [
         asked.done for asked in told if (asked.phase, asked.contender) == ("batch", "zero-shot")
     ]
-    assert [20, 40, 60] == sorted(set(batched))
+    assert sorted(set(batched)) == [20, 40, 60]
     assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) in told[-2:]
-    assert {60} == {asked.total for asked in told}
+    assert {asked.total for asked in told} == {60}
 
 
 def test_stopped_by_the_user_the_batches_go_on_and_are_collected_later(
@@ -458,8 +458,8 @@ def test_stopped_by_the_user_the_batches_go_on_and_are_collected_later(
         compare(two, out=out, batch=True)
     clock.asleep = lambda: None
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
-    assert 120 == len(rows(out))
+    assert vendor.sizes == [60, 60]
+    assert len(rows(out)) == 120
 
 
 def test_stopped_in_a_notebook_the_waiting_ends_within_a_breath(
@@ -494,9 +494,9 @@ def test_a_batch_whose_prompt_has_changed_is_cancelled(
     stopped(two, vendor, out, clock)
     changed = make_job(json.loads(json.dumps(TWO).replace("TOLD", "TOLD differently")))
     compare(changed, out=out, batch=True)
-    assert [60] * 3 == vendor.sizes
-    assert 1 == len(list(vendor.folder.glob("batches/*/cancelled")))
-    assert ["unwanted", "collected", "collected"] == ends(out)
+    assert vendor.sizes == [60] * 3
+    assert len(list(vendor.folder.glob("batches/*/cancelled"))) == 1
+    assert ends(out) == ["unwanted", "collected", "collected"]
 
 
 def test_a_batch_with_some_open_questions_is_collected_and_the_rest_handed_in(
@@ -505,9 +505,9 @@ def test_a_batch_with_some_open_questions_is_collected_and_the_rest_handed_in(
     stopped(two, vendor, out, clock)
     more = make_job(TWO, test=[(f"test {at}", "yes") for at in range(30, 70)])
     found = compare(more, out=out, batch=True)
-    assert [10, 10, 60, 60] == vendor.sizes
-    assert 40 == found.n
-    assert [0, 0] == [contender.errors for contender in found.contenders]
+    assert vendor.sizes == [10, 10, 60, 60]
+    assert found.n == 40
+    assert [contender.errors for contender in found.contenders] == [0, 0]
 
 
 def test_an_unwanted_batch_without_an_id_is_not_looked_for(
@@ -522,9 +522,9 @@ def test_an_unwanted_batch_without_an_id_is_not_looked_for(
     vendor.calls.clear()
     other = make_job(TWO, test=[(f"other {at}", "yes") for at in range(50)])
     compare(other, out=out, batch=True)
-    assert [50, 50, 60] == vendor.sizes
+    assert vendor.sizes == [50, 50, 60]
     assert "find_batch" not in vendor.calls[: vendor.calls.index("fetch_batch")]
-    assert 0 == vendor.asked("cancel_batch")
+    assert vendor.asked("cancel_batch") == 0
 
 
 @pytest.fixture
@@ -544,9 +544,9 @@ def test_what_carries_no_key_is_no_double_and_is_not_cancelled(
     compare(two, out=tmp_path / "others", batch=True)
     told: list[str] = []
     compare(two, out=out, batch=True, announce=told.append)
-    assert [60] * 4 == vendor.sizes
-    assert 0 == vendor.asked("cancel_batch")
-    assert [] == [line for line in told if "twice" in line]
+    assert vendor.sizes == [60] * 4
+    assert vendor.asked("cancel_batch") == 0
+    assert [line for line in told if "twice" in line] == []
 
 
 @pytest.mark.usefixtures("discreet")
@@ -555,8 +555,8 @@ def test_the_batch_of_another_contender_is_never_adopted(
 ) -> None:
     vendor.plays(submits=["none", "lose request"])
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
-    assert 3 == vendor.asked("submit_batch")
+    assert vendor.sizes == [60, 60]
+    assert vendor.asked("submit_batch") == 3
 
 
 @pytest.mark.usefixtures("discreet")
@@ -569,8 +569,8 @@ def test_the_batch_of_somebody_else_is_noticed_when_it_has_ended(
     with pytest.raises(BackendError, match="holds the requests of another batch"):
         compare(two, out=out, batch=True)
     compare(two, out=out, batch=True)
-    assert 0 == sum(row.error is not None for row in rows(out))
-    assert 1 + 2 == len(vendor.batches)
+    assert sum(row.error is not None for row in rows(out)) == 0
+    assert len(vendor.batches) == 1 + 2
 
 
 @pytest.mark.usefixtures("discreet")
@@ -590,8 +590,8 @@ def test_a_batch_that_was_listed_late_is_found_once_another_was_not_it(
     handed_in = vendor.asked("submit_batch")
     compare(two, out=out, batch=True)
     assert handed_in == vendor.asked("submit_batch")
-    assert 1 + 2 == len(vendor.batches)
-    assert 0 == sum(row.error is not None for row in rows(out))
+    assert len(vendor.batches) == 1 + 2
+    assert sum(row.error is not None for row in rows(out)) == 0
 
 
 def test_an_unwanted_batch_that_is_gone_is_forgotten(
@@ -600,7 +600,7 @@ def test_an_unwanted_batch_that_is_gone_is_forgotten(
     stopped(two, vendor, out, clock)
     vendor.spoilt["cancel_batch"] = [BackendError("there is no such batch.", status=404)] * 2
     compare(make_job(TWO, test=[("other", "yes")]), out=out, batch=True)
-    assert ["unwanted"] * 2 + ["collected"] * 2 == ends(out)
+    assert ends(out) == ["unwanted"] * 2 + ["collected"] * 2
 
 
 def test_answers_that_came_one_by_one_meanwhile_are_kept_and_the_batch_is_cancelled(
@@ -609,8 +609,8 @@ def test_answers_that_came_one_by_one_meanwhile_are_kept_and_the_batch_is_cancel
     stopped(two, vendor, out, clock)
     first = compare(two, out=out)
     assert bare(first) == bare(compare(two, out=out, batch=True))
-    assert ["unwanted", "unwanted"] == ends(out)
-    assert 120 == len(rows(out))
+    assert ends(out) == ["unwanted", "unwanted"]
+    assert len(rows(out)) == 120
 
 
 def test_answers_that_came_meanwhile_are_not_written_again_when_the_batch_is_collected(
@@ -621,9 +621,9 @@ def test_answers_that_came_meanwhile_are_not_written_again_when_the_batch_is_col
     kept = rows(out)[:50]
     write_own(out / "rows.jsonl", "".join(f"{line_of(row)}\n" for row in kept))
     compare(two, out=out, batch=True)
-    assert [60, 60] == vendor.sizes
+    assert vendor.sizes == [60, 60]
     assert kept == rows(out)[:50]
-    assert 120 == len(rows(out))
+    assert len(rows(out)) == 120
 
 
 def stopped(job: Job, vendor: Vendor, out: Path, clock: Clock) -> None:
@@ -651,8 +651,8 @@ def test_batches_of_another_backend_are_left_alone(two: Job, out: Path) -> None:
     write_own(out / "batches.jsonl", other.model_dump_json(exclude_none=True) + "\n")
     compare(two, out=out, batch=True)
     with open_batches(out / "batches.jsonl") as batches:
-        assert [other] == batches.open("elsewhere")
-        assert [] == batches.open("fake")
+        assert batches.open("elsewhere") == [other]
+        assert batches.open("fake") == []
 
 
 @pytest.mark.usefixtures("vendor")
@@ -687,7 +687,7 @@ def test_the_refusal_names_the_backends_that_can(two: Job, monkeypatch: pytest.M
 def test_a_deployment_is_not_paid_for_while_batches_last(two: Job, vendor: Vendor) -> None:
     with pytest.raises(UserError, match="--deploy and --batch cannot be combined"):
         compare(two, batch=True, deploy_seconds=3600)
-    assert [] == vendor.calls
+    assert vendor.calls == []
 
 
 @pytest.mark.parametrize(
@@ -701,7 +701,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
     with pytest.raises(Mismatch, match=r"batches\.jsonl has content that unitune did not write"):
         compare(two, out=out, batch=True)
     assert content == (out / "batches.jsonl").read_text()
-    assert 0 == vendor.asked("submit_batch")
+    assert vendor.asked("submit_batch") == 0
 
 
 @pytest.mark.heavy
@@ -719,5 +719,5 @@ def test_a_file_cut_anywhere_in_its_last_line_costs_no_second_batch(
     cut = data.draw(st.integers(1, last))
     (out / "batches.jsonl").write_bytes(whole[:-cut])
     compare(job, out=out, batch=True)
-    assert 2 == len(vendor.batches) - before
-    assert 120 == len(rows(out))
+    assert len(vendor.batches) - before == 2
+    assert len(rows(out)) == 120

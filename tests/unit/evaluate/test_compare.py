@@ -50,14 +50,15 @@ def told_is_better(_model: str, request: Request) -> str:
 def test_the_candidate_is_compared_case_by_case(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
     found = compare(make_job(PROMPTED))
-    assert ("better", "instructed", "zero-shot") == (found.verdict, found.candidate, found.baseline)
-    assert (60, 36, 2) == (found.n, found.gained, found.lost)
+    assert (found.verdict, found.candidate, found.baseline) == ("better", "instructed", "zero-shot")
+    assert (found.n, found.gained, found.lost) == (60, 36, 2)
     assert pytest.approx(54 / 60 - 20 / 60) == found.difference
     assert found.interval[0] < found.difference < found.interval[1]
-    assert {"zero-shot": 20 / 60, "instructed": 54 / 60} == {
-        result.name: result.score for result in found.contenders
+    assert {result.name: result.score for result in found.contenders} == {
+        "zero-shot": 20 / 60,
+        "instructed": 54 / 60,
     }
-    assert 0 == found.exit_code
+    assert found.exit_code == 0
 
 
 def test_exchanging_the_sides_flips_every_sign(make_job: Any, backend_of: Any) -> None:
@@ -74,7 +75,7 @@ def test_exchanging_the_sides_flips_every_sign(make_job: Any, backend_of: Any) -
     assert one.interval == (-other.interval[1], -other.interval[0])
     assert (one.gained, one.lost) == (other.lost, other.gained)
     assert one.p_value == other.p_value
-    assert ("better", "worse") == (one.verdict, other.verdict)
+    assert (one.verdict, other.verdict) == ("better", "worse")
 
 
 def three_prompts(rule_of_zero_shot: Any, rule_of_instructed: Any) -> Any:
@@ -106,18 +107,19 @@ def test_better_is_said_only_where_it_holds_against_each_baseline(
     """Dev names zero-shot as the best baseline; on test instructed is as good as the candidate."""
     backend_of(three_prompts(on_dev, lambda request: not on_dev(request)))
     found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
-    assert {"zero-shot": "better", "instructed": "equivalent"} == {
-        rival.name: rival.verdict for rival in found.baselines
+    assert {rival.name: rival.verdict for rival in found.baselines} == {
+        "zero-shot": "better",
+        "instructed": "equivalent",
     }
-    assert ["zero-shot"] == [rival.name for rival in found.baselines if rival.best_on_dev]
-    assert ("instructed", "inconclusive", 3) == (found.baseline, found.verdict, found.exit_code)
-    assert 0 == found.difference == found.gained
+    assert [rival.name for rival in found.baselines if rival.best_on_dev] == ["zero-shot"]
+    assert (found.baseline, found.verdict, found.exit_code) == ("instructed", "inconclusive", 3)
+    assert found.difference == found.gained == 0
 
 
 def test_better_than_each_baseline_is_better(make_job: Any, backend_of: Any) -> None:
     backend_of(three_prompts(on_dev, lambda request: number(request) % 3 == 0))
     found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
-    assert ("instructed", "better", 0) == (found.baseline, found.verdict, found.exit_code)
+    assert (found.baseline, found.verdict, found.exit_code) == ("instructed", "better", 0)
 
 
 def test_worse_is_said_only_of_the_baseline_that_dev_chose(make_job: Any, backend_of: Any) -> None:
@@ -129,10 +131,11 @@ def test_worse_is_said_only_of_the_baseline_that_dev_chose(make_job: Any, backen
 
     backend_of(rule)
     found = compare(make_job({**THREE, "gate": {"mode": "no-regress", "min_cases": 1}}))
-    assert {"zero-shot": "inconclusive", "instructed": "worse"} == {
-        rival.name: rival.verdict for rival in found.baselines
+    assert {rival.name: rival.verdict for rival in found.baselines} == {
+        "zero-shot": "inconclusive",
+        "instructed": "worse",
     }
-    assert ("instructed", "inconclusive", 3) == (found.baseline, found.verdict, found.exit_code)
+    assert (found.baseline, found.verdict, found.exit_code) == ("instructed", "inconclusive", 3)
 
 
 def test_errors_of_any_baseline_are_held_to_the_rule(make_job: Any, backend_of: Any) -> None:
@@ -145,7 +148,7 @@ def test_errors_of_any_baseline_are_held_to_the_rule(make_job: Any, backend_of: 
 
     backend_of(rule)
     found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
-    assert 4 == found.exit_code
+    assert found.exit_code == 4
     assert "2 of 60 cases ended in an error" in found.gate.reason
 
 
@@ -162,7 +165,7 @@ def test_of_equal_baselines_the_one_with_more_effort_is_to_be_beaten(
             ]
         }
     )
-    assert "instructed" == compare(job).baseline
+    assert compare(job).baseline == "instructed"
 
 
 def test_few_shot_goes_into_the_test_with_the_prompt_that_was_best_on_dev(
@@ -179,11 +182,11 @@ def test_few_shot_goes_into_the_test_with_the_prompt_that_was_best_on_dev(
     job = make_job({"contenders": ["zero-shot", {"type": "few-shot", "role": "candidate"}]})
     found = compare(job)
     few_shot = found.contenders[1]
-    assert 1.0 == few_shot.score
+    assert few_shot.score == 1.0
     assert "tried 6 prompts on 20 dev rows" in few_shot.effort
     assert "chose 8 shots without instructions, 100.0 % right" in few_shot.effort
     asked_test = [request for request in backend.requests if question(request).startswith("test")]
-    assert 2 * 60 == len(asked_test)
+    assert len(asked_test) == 2 * 60
 
 
 def test_no_text_of_dev_or_test_stands_in_any_prompt_but_the_cases_own_question(
@@ -219,8 +222,10 @@ def test_the_files_hold_what_machines_and_people_read(
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
     assert set(verdict) >= VERDICT_KEYS
     assert all(set(contender) >= CONTENDER_KEYS for contender in verdict["contenders"])
-    assert {"mode": "improve", "passed": True, "exit_code": 0} == {
-        key: verdict["gate"][key] for key in ("mode", "passed", "exit_code")
+    assert {key: verdict["gate"][key] for key in ("mode", "passed", "exit_code")} == {
+        "mode": "improve",
+        "passed": True,
+        "exit_code": 0,
     }
     assert found.difference == verdict["difference"]
     assert "cases" not in verdict
@@ -235,7 +240,7 @@ def test_files_of_somebody_else_are_not_written_over(
     (tmp_path / "summary.md").write_text("mine")
     with pytest.raises(UserError, match=r"summary\.md is not from a comparison"):
         compare(make_job(PROMPTED), out=tmp_path)
-    assert ("mine", []) == ((tmp_path / "summary.md").read_text(), backend.requests)
+    assert ((tmp_path / "summary.md").read_text(), backend.requests) == ("mine", [])
 
 
 def test_without_a_folder_files_go_into_the_home(make_job: Any, backend_of: Any) -> None:
@@ -271,7 +276,7 @@ def test_a_second_comparison_asks_nothing_and_says_the_same(
     again = compare(job, out=tmp_path / "out")
     assert asked == len(backend.requests)
     told, *notes = again.notes
-    assert "180 of 180 answers were recorded before this call." == told
+    assert told == "180 of 180 answers were recorded before this call."
     same = {"created": "", "id": None, "notes": tuple(notes)}
     assert first.model_copy(update=same) == again.model_copy(update=same)
 
@@ -286,7 +291,7 @@ def test_a_changed_prompt_is_asked_anew(make_job: Any, backend_of: Any, tmp_path
     before = len(backend.requests)
     changed = json.loads(json.dumps(PROMPTED).replace("TOLD", "TOLD differently"))
     compare(make_job(changed), out=tmp_path / "out")
-    assert 60 == len(backend.requests) - before
+    assert len(backend.requests) - before == 60
 
 
 def errors_in(count: int) -> Callable[[str, Request], str]:
@@ -306,21 +311,21 @@ def test_errors_score_nothing_are_counted_and_beyond_two_percent_stop_the_gate(
     found = compare(make_job({**PROMPTED, "gate": {"mode": "improve"}}))
     told_result = found.contenders[1]
     assert (errors, code) == (told_result.errors, found.exit_code)
-    assert 60 == found.n == told_result.n
+    assert found.n == told_result.n == 60
     case = next(case for case in found.cases if case.messages[-1].text == "test 0")
-    assert ({"exact": 0.0}, "ERROR 503") == (
+    assert (
         case.answers["instructed"].scores,
         case.answers["instructed"].error,
-    )
+    ) == ({"exact": 0.0}, "ERROR 503")
     assert "test 1" not in str(told_result)
 
 
 def test_errors_are_asked_again_next_time(make_job: Any, backend_of: Any, tmp_path: Path) -> None:
     backend_of(errors_in(6))
-    assert 6 == compare(make_job(PROMPTED), out=tmp_path / "out").contenders[1].errors
+    assert compare(make_job(PROMPTED), out=tmp_path / "out").contenders[1].errors == 6
     mended = backend_of(told_is_better)
-    assert 0 == compare(make_job(PROMPTED), out=tmp_path / "out").contenders[1].errors
-    assert 6 == len(mended.requests)
+    assert compare(make_job(PROMPTED), out=tmp_path / "out").contenders[1].errors == 0
+    assert len(mended.requests) == 6
 
 
 def test_a_side_without_any_answer_is_a_failure_of_the_vendor(
@@ -338,10 +343,10 @@ def test_test_cases_in_train_are_refused_with_their_lines(make_job: Any, backend
     backend = backend_of(told_is_better)
     with pytest.raises(Leak) as caught:
         compare(make_job(PROMPTED, test=LEAKING))
-    assert 5 == caught.value.exit_code
+    assert caught.value.exit_code == 5
     assert "2 of 20 test cases" in str(caught.value)
     assert "test.jsonl:1 (as train.jsonl:4), test.jsonl:2 (as train.jsonl:5)" in str(caught.value)
-    assert [] == backend.log
+    assert backend.log == []
 
 
 def test_test_cases_in_dev_are_leaks_too(make_job: Any, backend_of: Any) -> None:
@@ -368,8 +373,8 @@ def test_nothing_is_left_when_every_case_leaks(make_job: Any, backend_of: Any) -
 def test_a_shared_system_prompt_is_no_leak(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
     found = compare(make_job(PROMPTED))
-    assert () == found.leaks.cases
-    assert "You sort mail." == found.cases[0].messages[0].text
+    assert found.leaks.cases == ()
+    assert found.cases[0].messages[0].text == "You sort mail."
 
 
 def test_a_case_that_stands_twice_counts_once_and_a_note_says_so(
@@ -378,7 +383,7 @@ def test_a_case_that_stands_twice_counts_once_and_a_note_says_so(
     backend_of(told_is_better)
     cases = [(f"test {at}", "yes") for at in range(10)]
     found = compare(make_job(PROMPTED, test=[*cases, *cases[:3]]))
-    assert 10 == found.n
+    assert found.n == 10
     assert any("3 test rows are copies" in note for note in found.notes)
 
 
@@ -417,15 +422,15 @@ def test_the_longest_answer_of_train_sets_the_room(
 ) -> None:
     backend = backend_of(told_is_better)
     compare(make_job(PROMPTED, train=[("train 1", "x"), ("train 2", answer)]))
-    assert {tokens + LOCAL_ROOM} == {request.max_tokens for request in backend.requests}
+    assert {request.max_tokens for request in backend.requests} == {tokens + LOCAL_ROOM}
 
 
 def test_answers_are_greedy_and_room_can_be_set(make_job: Any, backend_of: Any) -> None:
     backend = backend_of(told_is_better)
     compare(make_job({**PROMPTED, "max_tokens": 7}))
-    assert {(0.0, (), 7)} == {
+    assert {
         (request.temperature, request.stop, request.max_tokens) for request in backend.requests
-    }
+    } == {(0.0, (), 7)}
 
 
 def test_every_contender_is_asked_for_answers_that_follow_the_schema(
@@ -446,7 +451,7 @@ def test_every_contender_is_asked_with_the_jobs_chat_template(
     changed = {"chat_template": "own.jinja", "chat_template_kwargs": kwargs}
     backend = backend_of(told_is_better)
     compare(job.model_copy(update={"data": job.data.model_copy(update=changed)}))
-    assert {"{{ messages }}"} == {request.chat_template for request in backend.requests}
+    assert {request.chat_template for request in backend.requests} == {"{{ messages }}"}
     assert all(request.chat_template_kwargs == kwargs for request in backend.requests)
 
 
@@ -455,7 +460,7 @@ def test_the_base_is_loaded_once_for_all_its_contenders_and_closed(
 ) -> None:
     backend = backend_of(told_is_better)
     compare(make_job({"contenders": ["zero-shot", "instructed", _candidate()]}))
-    assert ["load base", "close base"] == backend.log
+    assert backend.log == ["load base", "close base"]
 
 
 def test_progress_tells_contender_phase_and_prompt(make_job: Any, backend_of: Any) -> None:
@@ -464,7 +469,7 @@ def test_progress_tells_contender_phase_and_prompt(make_job: Any, backend_of: An
     compare(make_job(PROMPTED), progress=told_of.append)
     assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) in told_of
     assert EvaluationProgress("instructed", "test", "instructions", 0, 60) in told_of
-    assert {"test"} == {asked.phase for asked in told_of}
+    assert {asked.phase for asked in told_of} == {"test"}
 
 
 def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook(
@@ -476,7 +481,7 @@ def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook(
     async def cell() -> str:
         return compare(job).verdict
 
-    assert "better" == asyncio.run(cell())
+    assert asyncio.run(cell()) == "better"
 
 
 def test_stopped_by_the_user_it_keeps_what_was_answered(
@@ -494,13 +499,13 @@ def test_stopped_by_the_user_it_keeps_what_was_answered(
 
     with pytest.raises(Interrupted) as caught:
         compare(job, out=tmp_path / "out", progress=stop)
-    assert 130 == caught.value.exit_code
-    assert "stopping" == phases[-1], "it was heard at once"
+    assert caught.value.exit_code == 130
+    assert phases[-1] == "stopping", "it was heard at once"
     kept = len((tmp_path / "out" / "rows.jsonl").read_text().splitlines())
     assert kept >= 20
     backend.requests.clear()
     compare(job, out=tmp_path / "out")
-    assert 120 - kept == len(backend.requests)
+    assert len(backend.requests) == 120 - kept
 
 
 def test_stopped_in_a_notebook_the_asking_ends_too(
@@ -548,8 +553,8 @@ def test_a_first_look_is_no_verdict_and_passes_no_gate(
     gated = make_job(PROMPTED | {"gate": {"mode": "improve", "required_cases": []}})
     look = compare(gated, out=tmp_path / "out", limit=20)
     write_report(look)
-    assert (20, 40, "inconclusive", 3) == (look.n, look.omitted_cases, look.verdict, look.exit_code)
-    assert {"inconclusive"} == {each.verdict for each in look.baselines}
+    assert (look.n, look.omitted_cases, look.verdict, look.exit_code) == (20, 40, "inconclusive", 3)
+    assert {each.verdict for each in look.baselines} == {"inconclusive"}
     assert look.gate is not None
     assert ("all cases", 3) in [(check.name, check.exit_code) for check in look.gate.checks]
     assert str(look).startswith("preview on 20 of 60 cases, no verdict: ")
@@ -560,7 +565,7 @@ def test_a_first_look_is_no_verdict_and_passes_no_gate(
         assert not (tmp_path / "out" / name).exists()
     assert "First look, no verdict" in (folder / "summary.md").read_text()
     whole = compare(gated, out=tmp_path / "out")
-    assert (60, 0, "better", 0) == (whole.n, whole.omitted_cases, whole.verdict, whole.exit_code)
+    assert (whole.n, whole.omitted_cases, whole.verdict, whole.exit_code) == (60, 0, "better", 0)
 
 
 def test_a_first_look_has_the_same_cases_each_time_and_the_whole_goes_on_from_its_answers(
@@ -571,16 +576,16 @@ def test_a_first_look_has_the_same_cases_each_time_and_the_whole_goes_on_from_it
     small, large = (compare(job, out=tmp_path / "out", limit=n) for n in (5, 20))
     names = [{case.id for case in look.cases} for look in (small, large)]
     assert names[0] < names[1]
-    assert 2 * 20 == len(backend.requests)
-    assert 60 == compare(job, out=tmp_path / "out").n
-    assert 2 * 60 == len(backend.requests)
+    assert len(backend.requests) == 2 * 20
+    assert compare(job, out=tmp_path / "out").n == 60
+    assert len(backend.requests) == 2 * 60
     assert names[1] == {case.id for case in compare(job, out=tmp_path / "other", limit=20).cases}
 
 
 def test_a_first_look_chooses_prompts_on_few_rows(make_job: Any, backend_of: Any) -> None:
     two = {"contenders": [*PROMPTED["contenders"], {"type": "instructed", "name": "other"}]}
     backend_of(told_is_better)
-    assert [7, 20] == [compare(make_job(two), limit=limit).dev_rows for limit in (7, 60)]
+    assert [compare(make_job(two), limit=limit).dev_rows for limit in (7, 60)] == [7, 20]
 
 
 def test_a_first_look_updates_no_baseline(make_job: Any, backend_of: Any) -> None:

@@ -33,10 +33,10 @@ def job(folder: Path, evaluate: str, *, expected: str | None = "yes") -> Job:
 
 def test_a_recorded_score_is_the_one_beside_the_answer() -> None:
     scorer = build(RecordedScore(key="judge"))
-    assert 0.75 == scorer.score(Attempt(CASE, "x", given={"judge": 0.75})).value
+    assert scorer.score(Attempt(CASE, "x", given={"judge": 0.75})).value == 0.75
     missing = scorer.score(Attempt(CASE, "x", given={"match": 1.0}))
     assert missing.failed
-    assert "score 'judge' is missing with the recorded answer; available: match" == missing.reason
+    assert missing.reason == "score 'judge' is missing with the recorded answer; available: match"
     assert scorer.score(Attempt(CASE, "x", given={"judge": 7.0})).failed
     assert scorer.score(Attempt(CASE, "x", given={"judge": float("nan")})).failed
 
@@ -44,8 +44,8 @@ def test_a_recorded_score_is_the_one_beside_the_answer() -> None:
 def test_without_training_rows_the_cases_alone_are_read(tmp_path: Path) -> None:
     found = job(tmp_path, "{contenders: [zero-shot, {type: tuned}]}")
     splits = read_job(found).splits
-    assert (0, 0, 1) == (len(splits.train), len(splits.validation), len(splits.test or ()))
-    assert ["test"] == [Path(file.name).stem for file in read_job(found).report.files]
+    assert (len(splits.train), len(splits.validation), len(splits.test or ())) == (0, 0, 1)
+    assert [Path(file.name).stem for file in read_job(found).report.files] == ["test"]
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_what_is_made_from_training_rows_needs_some(
 
 def test_cases_need_no_expected_answer_where_no_scorer_looks_at_it(tmp_path: Path) -> None:
     scorers = "{scorers: [{type: regex, pattern: ye}, json_valid]}"
-    assert 1 == len(read_job(job(tmp_path, scorers, expected=None)).splits.test or ())
-    assert () == read_job(job(tmp_path, scorers, expected=None)).report.findings
+    assert len(read_job(job(tmp_path, scorers, expected=None)).splits.test or ()) == 1
+    assert read_job(job(tmp_path, scorers, expected=None)).report.findings == ()
     with pytest.raises(DataError, match="the row has no answer"):
         _ = read_job(job(tmp_path, "{scorers: [exact]}", expected=None)).splits
 
 
 def test_answers_get_room_for_the_longest_expected_one(tmp_path: Path) -> None:
     found = job(tmp_path, "{}", expected="x" * 100)
-    assert 50 == longest_expected(read_job(found).splits.test or ())
+    assert longest_expected(read_job(found).splits.test or ()) == 50

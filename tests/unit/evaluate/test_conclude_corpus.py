@@ -43,10 +43,10 @@ def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(
 
     assert pytest.approx(1 / 3) == baseline.score
     assert pytest.approx(candidate.score - baseline.score) == found.difference
-    assert "better" == found.verdict
+    assert found.verdict == "better"
     assert "jackknife" in found.method
     assert candidate.interval[0] < candidate.score < candidate.interval[1]
-    assert ["exact"] == [contrast.name for contrast in found.secondary]
+    assert [contrast.name for contrast in found.secondary] == ["exact"]
 
 
 @given(st.lists(st.integers(0, 100).map(lambda percent: percent / 100), min_size=2, max_size=40))

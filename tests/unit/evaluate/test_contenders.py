@@ -57,15 +57,15 @@ def test_a_tuned_model_is_asked_with_the_prompt_that_the_best_baseline_chose(
     assert run.tuned_model is not None
     backend = backend_of(by_being_told)
     found = compare(job, run)
-    assert "instructed" == found.baseline
+    assert found.baseline == "instructed"
     results = {result.name: result for result in found.contenders}
-    assert (0.5, 1.0) == (results["tuned"].score, results["with-prompt"].score)
+    assert (results["tuned"].score, results["with-prompt"].score) == (0.5, 1.0)
     assert results["with-prompt"].effort.endswith(
         "; prompted with the prompt of instructed: instructions"
     )
     assert "asked with" not in results["tuned"].effort
     tuned = run.tuned_model.name
-    assert [tuned, "base", tuned] == [line.split()[1] for line in backend.log if "load" in line]
+    assert [line.split()[1] for line in backend.log if "load" in line] == [tuned, "base", tuned]
 
 
 def test_a_borrowed_prompt_brings_its_shots(make_job: Any, backend_of: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_borrowed_prompt_brings_its_shots(make_job: Any, backend_of: Any) -> N
     backend = backend_of(lambda _name, _request: "yes")
     compare(job, run)
     lengths = {len(request.messages) for request in backend.requests}
-    assert {1 + 2 * 2 + 1} == lengths
+    assert lengths == {1 + 2 * 2 + 1}
 
 
 def test_a_replay_borrows_the_same_prompt(make_job: Any, backend_of: Any) -> None:
@@ -102,15 +102,18 @@ def test_other_models_compete_with_prompts_of_their_own(make_job: Any, backend_o
         }
     )
     found = compare(job)
-    assert ("gpt", None, "better") == (found.candidate, found.run, found.verdict)
-    assert {"zero-shot": 0.0, "gpt": 1.0, "bare": 0.0, "shown": 1.0} == {
-        result.name: result.score for result in found.contenders
+    assert (found.candidate, found.run, found.verdict) == ("gpt", None, "better")
+    assert {result.name: result.score for result in found.contenders} == {
+        "zero-shot": 0.0,
+        "gpt": 1.0,
+        "bare": 0.0,
+        "shown": 1.0,
     }
-    assert ["load gpt", "load base"] == [line for line in backend.log if line.startswith("load")]
+    assert [line for line in backend.log if line.startswith("load")] == ["load gpt", "load base"]
     shown = found.contenders[3]
-    assert ("model", "reference") == (shown.type, shown.role)
+    assert (shown.type, shown.role) == ("model", "reference")
     assert shown.effort.startswith("tried 4 prompts on 20 dev rows")
-    assert "rule:gpt" == found.provenance["Model of shown"]
+    assert found.provenance["Model of shown"] == "rule:gpt"
 
 
 def test_the_best_of_baselines_may_be_another_model(make_job: Any, backend_of: Any) -> None:
@@ -119,7 +122,7 @@ def test_the_best_of_baselines_may_be_another_model(make_job: Any, backend_of: A
     candidate = {"type": "instructed", "role": "candidate", "instructions": "TOLD"}
     contenders = ["zero-shot", {**other, "instructions": "x"}, candidate]
     found = compare(make_job({"contenders": contenders}))
-    assert ("gpt", "worse") == (found.baseline, found.verdict)
+    assert (found.baseline, found.verdict) == ("gpt", "worse")
 
 
 def test_a_backend_that_nobody_brings_is_told_before_anything_is_asked(make_job: Any) -> None:
@@ -175,11 +178,11 @@ def test_a_server_is_asked_with_the_key_from_the_environment(
     monkeypatch.setenv("UNITUNE_ALLOW_KEYS", "QWEN_KEY@http://127.0.0.1:8000")
     job = make_job({"contenders": ["zero-shot", {**SERVER, "api_key_variable": "QWEN_KEY"}]})
     found = compare(job)
-    assert ("qwen", "better") == (found.candidate, found.verdict)
-    assert [("http://127.0.0.1:8000/v1", "qwen", "very-secret")] == servers
+    assert (found.candidate, found.verdict) == ("qwen", "better")
+    assert servers == [("http://127.0.0.1:8000/v1", "qwen", "very-secret")]
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert written
-    assert [] == [file for file in written if b"very-secret" in file.read_bytes()]
+    assert [file for file in written if b"very-secret" in file.read_bytes()] == []
 
 
 def test_a_key_that_is_not_set_is_told_before_anything_is_asked(
@@ -191,7 +194,7 @@ def test_a_key_that_is_not_set_is_told_before_anything_is_asked(
     job = make_job({"contenders": ["zero-shot", {**SERVER, "api_key_variable": "QWEN_KEY"}]})
     with pytest.raises(UserError, match="variable QWEN_KEY is not set"):
         compare(job)
-    assert [] == backend.requests
+    assert backend.requests == []
 
 
 def test_names_default_to_those_of_the_models_and_survive_saving(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_names_default_to_those_of_the_models_and_survive_saving(tmp_path: Path)
         "zero-shot",
     ]
     evaluate = Evaluate.model_validate({"contenders": specs})
-    assert ["gpt", "qwen", "zero-shot"] == [spec.name for spec in evaluate.contenders]
+    assert [spec.name for spec in evaluate.contenders] == ["gpt", "qwen", "zero-shot"]
     job = Job(name="a", model="b", backend="fake", data={"train": "t.jsonl"}, evaluate=evaluate)  # pyright: ignore[reportArgumentType]
     job.save(tmp_path / "job.yaml")
     assert evaluate == Job.load(tmp_path / "job.yaml").evaluate
@@ -239,13 +242,15 @@ def test_in_batches_models_of_the_backend_are_batched_and_others_asked_one_by_on
     found = compare(
         make_job({"contenders": ["zero-shot", SERVER, other]}), out=tmp_path / "out", batch=True
     )
-    assert {"zero-shot": 0.0, "qwen": 1.0, "gpt": 0.0} == {
-        result.name: result.score for result in found.contenders
+    assert {result.name: result.score for result in found.contenders} == {
+        "zero-shot": 0.0,
+        "qwen": 1.0,
+        "gpt": 0.0,
     }
     batches = (tmp_path / "out" / "batches.jsonl").read_text()
-    assert {"zero-shot", "gpt"} == {
+    assert {
         json.loads(line)["contender"] for line in batches.splitlines() if "contender" in line
-    }
+    } == {"zero-shot", "gpt"}
 
 
 def test_a_case_with_another_system_prompt_than_training_is_a_mismatch(
@@ -260,7 +265,7 @@ def test_a_case_with_another_system_prompt_than_training_is_a_mismatch(
     ) as caught:
         compare(job, run)
     assert "have 'You sort mail.'" in str(caught.value)
-    assert 5 == caught.value.exit_code
+    assert caught.value.exit_code == 5
 
 
 def test_a_contender_that_names_another_prompt_takes_cases_as_they_are(
@@ -270,7 +275,7 @@ def test_a_contender_that_names_another_prompt_takes_cases_as_they_are(
     run = trained(job)
     file = tmp_path / "test.jsonl"
     file.write_text(file.read_text().replace("You sort mail.", "You answer."))
-    assert "with-prompt" == compare(job, run).candidate
+    assert compare(job, run).candidate == "with-prompt"
 
 
 def test_system_prompts_that_hold_content_bind_nothing(make_job: Any, tmp_path: Path) -> None:
@@ -282,7 +287,7 @@ def test_system_prompts_that_hold_content_bind_nothing(make_job: Any, tmp_path: 
         file.write_text(
             "".join(f"{line.replace('You sort mail.', f'{name} {at}')}\n" for at, line in lines)
         )
-    assert "tuned" == compare(job, trained(job)).candidate
+    assert compare(job, trained(job)).candidate == "tuned"
 
 
 def test_a_run_whose_rows_are_not_kept_binds_nothing(make_job: Any, tmp_path: Path) -> None:
@@ -315,13 +320,16 @@ def test_every_finalist_of_few_shot_has_to_be_beaten(make_job: Any, backend_of: 
     backend_of(dev_errs)
     found = compare(make_job(FINALISTS))
     hardest = "few-shot: 4 shots without instructions"
-    assert ["few-shot", hardest, "few-shot: 4 other shots with instructions", "instructed"] == [
-        each.name for each in found.contenders
+    assert [each.name for each in found.contenders] == [
+        "few-shot",
+        hardest,
+        "few-shot: 4 other shots with instructions",
+        "instructed",
     ]
     assert {"few-shot": "better", hardest: "equivalent"}.items() <= {
         each.name: each.verdict for each in found.baselines
     }.items()
-    assert ["few-shot"] == [each.name for each in found.baselines if each.best_on_dev]
+    assert [each.name for each in found.baselines if each.best_on_dev] == ["few-shot"]
     assert (hardest, "inconclusive", 3) == (found.baseline, found.verdict, found.exit_code)
     assert f"not shown to be better than {hardest}" in words.reason(found)
     assert {each.name for each in found.contenders} == set(found.cases[0].answers)
@@ -332,10 +340,10 @@ def test_finalists_are_replayed_and_cost_nothing_in_a_first_look(
 ) -> None:
     backend = backend_of(dev_errs)
     job = make_job(FINALISTS)
-    assert 2 == len(compare(job, limit=10).contenders)
+    assert len(compare(job, limit=10).contenders) == 2
     whole = compare(job)
     asked = len(backend.requests)
-    assert 4 == len(whole.contenders)
+    assert len(whole.contenders) == 4
     again = compare(job, replay=True)
     assert (whole.baseline, whole.interval) == (again.baseline, again.interval)
     assert asked == len(backend.requests)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
+from unitune.decision import page as report
 from unitune.decision.decide import decide, measure_and_conclude, resolve
 from unitune.decision.evidence import Decision
 from unitune.decision.measuring import Choices
@@ -20,7 +21,6 @@ from unitune.evaluate.inference.engine import AnswerOptions, ignore
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.planning.preflight import ResolvedJob
-from unitune.report import decision as report
 from unitune.run.handle import Run
 from unitune.run.run import runs
 from unitune.testing.fake import FakeBackend
@@ -119,39 +119,39 @@ class TestFiveJobs:
     def test_a_prompt_suffices(self, job: Job, answered: Put) -> None:
         answers = answered(Answers(prompted=60, tuned=RISING))
         decision = decide(job)
-        assert ("prompt", "prompt_suffices") == rule_of(decision)
-        assert [] == runs()
-        assert {"dev": DEV} == answers.asked
+        assert rule_of(decision) == ("prompt", "prompt_suffices")
+        assert runs() == []
+        assert answers.asked == {"dev": DEV}
 
     def test_tuning_pays(self, job: Job, answered: Put) -> None:
         answers = answered(Answers(prompted=30, tuned={100: 50}))
         decision = decide(job)
-        assert ("tune", "tuning_pays") == rule_of(decision)
+        assert rule_of(decision) == ("tune", "tuning_pays")
         (own,) = runs()
-        assert f"unitune compare --run {own.id}" == decision.conclusion.next.command
-        assert {"dev": 2 * DEV} == answers.asked  # prompt and one training; the test is unused
+        assert decision.conclusion.next.command == f"unitune compare --run {own.id}"
+        assert answers.asked == {"dev": 2 * DEV}  # prompt and one training; the test is unused
         option = decision.evidence.options[0]
         assert option.gain is not None
-        assert (49 - 30) / 60 == pytest.approx(option.gain.value)
+        assert pytest.approx(option.gain.value) == (49 - 30) / 60
 
     def test_too_few_rows(self, job: Job, answered: Put) -> None:
         answered(Answers(prompted=34, tuned=RISING))
         decision = decide(job)
-        assert ("collect", "more_rows_pay") == rule_of(decision)
+        assert rule_of(decision) == ("collect", "more_rows_pay")
         conclusion = decision.conclusion
-        assert "training" == conclusion.kind
+        assert conclusion.kind == "training"
         assert 0 < (conclusion.rows or 0) < 400
-        assert 9 == len(runs())
+        assert len(runs()) == 9
         curve = decision.evidence.options[0].curve
         assert curve is not None
         assert curve.goal is not None
-        assert 34 / 60 + 0.05 == pytest.approx(curve.goal.score)
+        assert pytest.approx(curve.goal.score) == 34 / 60 + 0.05
 
     def test_the_test_is_too_small(self, make_job: Any, answered: Put) -> None:
         answered(Answers(prompted=40, tuned={100: 50}))
         decision = decide(with_rows(make_job, test=20))
-        assert ("collect", "tuning_pays") == rule_of(decision)
-        assert "test" == decision.conclusion.kind
+        assert rule_of(decision) == ("collect", "tuning_pays")
+        assert decision.conclusion.kind == "test"
         assert (
             "With 20 test cases, a comparison detects differences of"
             in (decision.conclusion.reasons[0])
@@ -165,11 +165,11 @@ class TestFiveJobs:
         job = with_rows(make_job, backend="openai", model=models)
         answered(Answers(prompted=30, tuned={100: 50}))
         alone = decide(job)
-        assert ("cannot tell", "nowhere") == rule_of(alone)
-        assert [] == runs()
+        assert rule_of(alone) == ("cannot tell", "nowhere")
+        assert runs() == []
         both = decide(job, ["openai", "fake"])
-        assert ("tune", "tuning_pays") == rule_of(both)
-        assert "fake" == both.conclusion.backend
+        assert rule_of(both) == ("tune", "tuning_pays")
+        assert both.conclusion.backend == "fake"
 
 
 def rule_of(decision: Decision) -> tuple[str, str]:
@@ -203,8 +203,8 @@ def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> Non
             shown=lambda: nullcontext(ignore),
         ),
     )
-    assert ("cannot tell", "unmeasured_training") == rule_of(decision)
-    assert ("the training costs money: $3.",) == decision.notes
+    assert rule_of(decision) == ("cannot tell", "unmeasured_training")
+    assert decision.notes == ("the training costs money: $3.",)
     assert decision.evidence.best_prompt.value == 0.5
     written = (decision.folder / "decision.json").read_text(encoding="utf-8")
     assert decision.evidence == Decision.model_validate_json(written).evidence
@@ -215,7 +215,7 @@ def test_words_and_page(job: Job, answered: Put) -> None:
     decision = decide(job)
     (option,) = decision.evidence.options
     terms = [fact.term for fact in report.option_facts(option)]
-    assert ["Base", "Total cost", "Prompt", "Tuned", "200 rows", "400 rows"] == terms[:6]
+    assert terms[:6] == ["Base", "Total cost", "Prompt", "Tuned", "200 rows", "400 rows"]
     assert terms[6].startswith("For 61.7")
     page = report.write_page(decision).read_text(encoding="utf-8").replace("\u00a0", " ")
     for sentence in (decision.conclusion.headline, *decision.conclusion.changes):
@@ -227,7 +227,7 @@ def test_labels_that_are_missed_most_are_named(job: Job, answered: Put) -> None:
     answered(answers)
     answers.never = "fraud"
     decision = decide(job)
-    assert "fraud" == decision.evidence.options[0].weakest[0]
+    assert decision.evidence.options[0].weakest[0] == "fraud"
 
 
 def test_a_sweep_is_refused(job: Job) -> None:
@@ -259,7 +259,7 @@ def test_answers_of_prompts_are_part_of_the_budget(job: Job, answered: Put) -> N
     )
     priced = job.model_copy(update={"evaluate": evaluate})
     measure_and_conclude(resolve(priced, ()), choices)
-    assert {"prompts": Decimal(10), "training": Decimal("9.4")} == budgets
+    assert budgets == {"prompts": Decimal(10), "training": Decimal("9.4")}
 
 
 def test_each_backend_has_its_own_recorded_answers(job: Job, answered: Put) -> None:
@@ -279,9 +279,9 @@ def test_validation_rows_that_are_trained_on_come_first(make_job: Any, answered:
     with (job.folder / "train.jsonl").open("a") as train:
         train.write("".join(f"{line}\n" for line in lines))
     decision = decide(job)
-    assert ("cannot tell", "unusable") == rule_of(decision)
+    assert rule_of(decision) == ("cannot tell", "unusable")
     assert "(and 19 more rows: lines 2, 3, 4, …)" in decision.conclusion.reasons[0]
-    assert 0 == answers.asked.total()
+    assert answers.asked.total() == 0
 
 
 def test_wrong_labels_are_counted_before_a_goal_that_they_rule_out(
@@ -302,6 +302,6 @@ def test_wrong_labels_are_counted_before_a_goal_that_they_rule_out(
         test=[(f"test {at}", LABELS[at % 4]) for at in range(TEST)],
     )
     decision = decide(job, goal=0.9)
-    assert ("cannot tell", "labels_cap_scores") == rule_of(decision)
+    assert rule_of(decision) == ("cannot tell", "labels_cap_scores")
     assert 0.1 < decision.evidence.wrong_labels < 0.3
     assert any("look mislabelled" in reason for reason in decision.conclusion.reasons)

@@ -41,7 +41,7 @@ def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
     backend = backend_of(rule)
     job = make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)])
     found = compare(job)
-    assert ("inconclusive", 4) == (found.verdict, found.exit_code)
+    assert (found.verdict, found.exit_code) == ("inconclusive", 4)
     refusal = "instructed: 2 of 60 dev rows with instructions ended in an error, more than 2 %"
     assert found.doubt is not None
     assert found.doubt.startswith(refusal)
@@ -51,11 +51,11 @@ def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
     healthy = True
     backend.requests.clear()
     found = compare(job)
-    assert ["instructed"] == [rival.name for rival in found.baselines if rival.best_on_dev]
+    assert [rival.name for rival in found.baselines if rival.best_on_dev] == ["instructed"]
     again = [row for request in backend.requests if (row := dev_row(request)) is not None]
-    assert [7, 9] == sorted(again)
+    assert sorted(again) == [7, 9]
     checks = {check.name: check.reason for check in found.gate.checks}
-    assert "0 of 360 dev answers ended in an error." == checks["dev errors"]
+    assert checks["dev errors"] == "0 of 360 dev answers ended in an error."
 
 
 def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
@@ -67,7 +67,7 @@ def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
     )
     assert note in found.notes
     checks = {check.name: check.reason for check in found.gate.checks}
-    assert "6 of 360 dev answers ended in an error." == checks["dev errors"]
+    assert checks["dev errors"] == "6 of 360 dev answers ended in an error."
 
 
 def test_answers_that_were_cut_off_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
@@ -89,7 +89,7 @@ def test_errors_of_a_reference_on_dev_stop_nothing(make_job: Any, backend_of: An
     backend_of(lambda _model, request: "ERROR" if "shown" in request.messages[0].text else "yes")
     reference = {"type": "few-shot", "name": "shots", "role": "reference", "shots": 2}
     found = compare(make_job({**TWO, "contenders": [*TWO["contenders"], reference]}))
-    assert 4 == len(found.contenders)
+    assert len(found.contenders) == 4
 
 
 def test_all_dev_rows_count_and_the_search_asks_them_of_its_best_alone(
@@ -103,7 +103,7 @@ def test_all_dev_rows_count_and_the_search_asks_them_of_its_best_alone(
     )
     found = compare(job)
     dev = [request for request in backend.requests if dev_row(request) is not None]
-    assert 6 * 100 + 3 * 50 == len(dev)
+    assert len(dev) == 6 * 100 + 3 * 50
     assert "tried 6 prompts on 100 dev rows, the best 3 on all 150 (" in found.contenders[1].effort
 
 

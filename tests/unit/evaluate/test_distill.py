@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
+from support.command_line import Command
 
 from unitune.data.example import Example, Message
 from unitune.data.load import load
@@ -68,21 +68,24 @@ def test_whole_answers_of_the_right_form_become_rows(
     backend_of(lambda _, request: answers.get(asked(request), "yes"))
     made = distilled(job, write_questions(tmp_path, *answers))
     rows = load(made.path).rows
-    assert [("a", "label-1"), ("f", "label-3")] == [
-        (row.example.prompt[0].text, row.example.answer) for row in rows
+    assert [(row.example.prompt[0].text, row.example.answer) for row in rows] == [
+        ("a", "label-1"),
+        ("f", "label-3"),
     ]
-    assert {
+    assert made.reasons == {
         "not a label of the training rows": 1,
         "truncated at the maximum answer length": 1,
         "no answer was received": 1,
         "empty": 1,
-    } == made.reasons
-    assert [2, 3, 4, 5] == [each.line for each in made.rejected]
+    }
+    assert [each.line for each in made.rejected] == [2, 3, 4, 5]
     kept = (made.folder / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
-    assert "It is label-1." == json.loads(kept[0])["answer"]
+    assert json.loads(kept[0])["answer"] == "It is label-1."
     origin: Any = rows[0].example.model_extra
-    assert (NAME, "rule:big", "not on record") == tuple(
-        origin["distilled"][key] for key in ("teacher", "model", "terms")
+    assert tuple(origin["distilled"][key] for key in ("teacher", "model", "terms")) == (
+        NAME,
+        "rule:big",
+        "not on record",
     )
 
 
@@ -91,15 +94,15 @@ def test_the_teacher_is_scored_on_dev_and_shown_neighbours(
 ) -> None:
     backend = backend_of(lambda _, request: "yes" if "dev" in asked(request) else "label-0")
     made = distilled(job, write_questions(tmp_path, "train 7 again"), None)
-    assert (1.0, 20, "8 nearest shots with instructions") == (
+    assert (
         made.dev_score,
         made.dev_rows,
         made.prompt,
-    )
+    ) == (1.0, 20, "8 nearest shots with instructions")
     (last,) = (each for each in backend.requests if "again" in asked(each))
     assert "train 7" in [message.text for message in last.messages]
     (row,) = load(made.path).rows
-    assert ["user", "assistant"] == [message.role for message in row.example.messages]
+    assert [message.role for message in row.example.messages] == ["user", "assistant"]
 
 
 def test_questions_that_are_known_or_near_a_test_case_are_not_put(
@@ -114,13 +117,13 @@ def test_questions_that_are_known_or_near_a_test_case_are_not_put(
     known = [row("train 3"), row("dev 4"), row("test 5")]
     backend = backend_of(lambda _, __: "label-1")
     made = distilled(job, write_questions(tmp_path, "new", "new", answered, *known))
-    assert {
+    assert made.left_out == {
         "had an answer": 1,
         "repeated another row": 1,
         "were in the training or validation rows": 2,
         "were near a test case": 1,
-    } == made.left_out
-    assert ["new"] == [asked(each) for each in backend.requests if "dev" not in asked(each)]
+    }
+    assert [asked(each) for each in backend.requests if "dev" not in asked(each)] == ["new"]
 
 
 def test_questions_of_one_id_have_answers_of_their_own(
@@ -130,8 +133,8 @@ def test_questions_of_one_id_have_answers_of_their_own(
     backend_of(lambda _, request: answers.get(asked(request), "yes"))
     questions = ({"id": "same", "prompt": text} for text in answers)
     rows = load(distilled(job, write_questions(tmp_path, *questions)).path, use="any").rows
-    assert [*answers.items()] == [(row.example.prompt[0].text, row.example.answer) for row in rows]
-    assert ["same", "same"] == [row.example.id for row in rows]
+    assert [(row.example.prompt[0].text, row.example.answer) for row in rows] == [*answers.items()]
+    assert [row.example.id for row in rows] == ["same", "same"]
 
 
 def test_a_secret_is_not_sent_to_a_teacher(job: Job, backend_of: Any, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_a_secret_is_not_sent_to_a_teacher(job: Job, backend_of: Any, tmp_path: 
     questions = write_questions(tmp_path, "new", "My key is AKIAQWERTYUIOPASDFGH, is it valid?")
     with pytest.raises(DataError, match=r"questions\.jsonl:2: .*appears to hold a secret"):
         distilled(job, questions)
-    assert [] == backend.requests
+    assert backend.requests == []
 
 
 def test_personal_data_is_redacted_for_the_teacher_alone(
@@ -152,9 +155,9 @@ def test_personal_data_is_redacted_for_the_teacher_alone(
         job.model_copy(update={"data": data}),
         write_questions(tmp_path, "Who is jane@firma.de?"),
     )
-    assert "Who is <EMAIL_1>?" == asked(backend.requests[-1])
+    assert asked(backend.requests[-1]) == "Who is <EMAIL_1>?"
     (row,) = load(made.path).rows
-    assert "Who is jane@firma.de?" == row.example.prompt[0].text
+    assert row.example.prompt[0].text == "Who is jane@firma.de?"
 
 
 def test_no_question_left_is_refused_with_the_reason(
@@ -173,7 +176,7 @@ def test_without_an_accepted_answer_nothing_is_written(
     backend_of(lambda _, __: "I think it is label-1.")
     with pytest.raises(DataError, match="The first: not a label of the training rows"):
         distilled(job, write_questions(tmp_path, "new"))
-    assert "kept" == (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "kept"
 
 
 def test_what_was_answered_is_not_requested_again(
@@ -194,8 +197,8 @@ def test_what_was_answered_is_not_requested_again(
     with pytest.raises(BackendError, match="the same command"):
         distilled(job, questions)
     backend = backend_of(lambda _, __: "label-2")
-    assert 40 == distilled(job, questions).rows
-    assert 20 == len(backend.requests)
+    assert distilled(job, questions).rows == 40
+    assert len(backend.requests) == 20
 
 
 def test_a_scorer_that_needs_no_expected_answer_decides(
@@ -211,12 +214,12 @@ def test_a_scorer_that_needs_no_expected_answer_decides(
     }
     backend_of(lambda _, request: answers.get(asked(request), "yes"))
     made = distilled(job, write_questions(tmp_path, *answers))
-    assert 1 == made.rows
-    assert [
+    assert made.rows == 1
+    assert [each.reason for each in made.rejected] == [
         "JSON without the keys that all training rows have",
         "not JSON, unlike the answers of all training rows",
         "wrong by the scorer regex",
-    ] == [each.reason for each in made.rejected]
+    ]
 
 
 def test_a_budget_holds_and_the_most_is_known_before(
@@ -231,7 +234,7 @@ def test_a_budget_holds_and_the_most_is_known_before(
     assert planned.most_usd > 1
     with pytest.raises(OverBudget, match="The limit is"):
         distill(planned, tmp_path / "out.jsonl", AnswerOptions())
-    assert [] == backend.requests
+    assert backend.requests == []
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -239,7 +242,7 @@ def test_a_teacher_is_a_contender_or_a_model_of_a_backend(make_job: Any, backend
     backend_of(lambda _, __: "")
     server = {"type": "server", "url": "http://127.0.0.1:9/v1", "model": "big", "name": "mine"}
     job = make_job({"contenders": ["zero-shot", "tuned", server]})
-    assert "server" == teacher_of(job, None, "mine").contender.spec.type
+    assert teacher_of(job, None, "mine").contender.spec.type == "server"
     with pytest.raises(UserError, match="prompt instructed"):
         teacher_of(job, "few-shot", "mine")
     with pytest.raises(NotFoundError, match="BACKEND:MODEL"):
@@ -265,15 +268,15 @@ def test_a_teacher_writes_questions_like_those_of_the_rows(
     backend = backend_of(rule)
     planned = plan_variants(teacher_of(job), 12)
     written = write_variants(planned, AnswerOptions())
-    assert (3, 5) == (len(backend.requests), written.count)
-    assert 5 == asked(backend.requests[0]).count(". train ")
+    assert (len(backend.requests), written.count) == (3, 5)
+    assert asked(backend.requests[0]).count(". train ") == 5
     questions = plan_distillation(teacher_of(job), written)
     made = distill(questions, tmp_path / "out.jsonl", AnswerOptions())
     rows = [row.example for row in load(made.path).rows]
-    assert ["a new matter", "quite another thing"] == [row.prompt[-1].text for row in rows]
-    assert ["You sort mail."] * 2 == [row.prompt[0].text for row in rows]
+    assert [row.prompt[-1].text for row in rows] == ["a new matter", "quite another thing"]
+    assert [row.prompt[0].text for row in rows] == ["You sort mail."] * 2
     assert "repeated another row" in made.left_out
-    assert 12 == len(asked(backend.requests[0]).splitlines()) + 3
+    assert len(asked(backend.requests[0]).splitlines()) + 3 == 12
     assert written == write_variants(planned, AnswerOptions()), (
         "what was answered is not asked again"
     )
@@ -338,12 +341,12 @@ def test_the_command_says_what_became_of_each_answer(
         "out.jsonl",
     )
     done = unitune(*line)
-    assert (0, 1) == (done.code, len((tmp_path / "out.jsonl").read_text().splitlines()))
+    assert (done.code, len((tmp_path / "out.jsonl").read_text().splitlines())) == (0, 1)
     assert "3 questions for fake:big." in done.err
     for part in ("1 of 3 answers", "2 not a label of the training rows", "line 2: It is label-1."):
         assert part in done.out
     found = json.loads(unitune(*line, "--json").out)
-    assert (1, {"not a label of the training rows": 2}) == (found["rows"], found["rejected"])
+    assert (found["rows"], found["rejected"]) == (1, {"not a label of the training rows": 2})
 
 
 @pytest.mark.parametrize("given", [(), ("--questions", "q.jsonl", "--variants", "3")])
@@ -352,7 +355,7 @@ def test_questions_come_from_one_place(
 ) -> None:
     write_job(job, tmp_path)
     done = unitune("data", "distill", "--teacher", NAME, "-o", "out.jsonl", *given)
-    assert (2, True) == (done.code, "either --questions FILE" in done.err)
+    assert (done.code, "either --questions FILE" in done.err) == (2, True)
 
 
 def test_what_costs_money_needs_a_budget_where_no_one_can_say_yes(
@@ -363,8 +366,8 @@ def test_what_costs_money_needs_a_budget_where_no_one_can_say_yes(
     backend = backend_of(lambda _, __: "label-1")
     line = ("data", "distill", "--teacher", "openai:gpt-4.1", "--questions", "questions.jsonl")
     done = unitune(*line, "-o", "out.jsonl")
-    assert (6, []) == (done.code, backend.requests)
+    assert (done.code, backend.requests) == (6, [])
     assert "at most $" in done.err
     done = unitune(*line, "-o", "out.jsonl", "--budget", "5")
-    assert 0 == done.code
+    assert done.code == 0
     assert "The vendor's terms forbid" in " ".join(done.out.split())

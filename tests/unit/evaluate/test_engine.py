@@ -99,14 +99,17 @@ def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(tmp_path: Pat
     asked = questions(*"abcdefgh")
     with open_journal(path) as journal, pytest.raises(RuntimeError, match="killed"):
         asyncio.run(collect_answers(Slicing(breaks_after=4), asked, journal, "c", done.append))
-    assert [0, 2, 4] == done
-    assert ["h", "g", "f", "e"] == [
-        read_record(line).case for line in path.read_text().splitlines()
+    assert done == [0, 2, 4]
+    assert [read_record(line).case for line in path.read_text().splitlines()] == [
+        "h",
+        "g",
+        "f",
+        "e",
     ]
     again = Slicing()
     records = put(again, path, asked)
     assert list("abcdefgh") == [record.text for record in records]
-    assert ["d", "c", "b", "a"] == again.asked
+    assert again.asked == ["d", "c", "b", "a"]
 
 
 def put(model: Echo, path: Path, asked: Sequence[Question], contender: str = "c") -> list[Record]:
@@ -124,15 +127,15 @@ LETTERS = [f"q{number}" for number in range(10)]
 @pytest.mark.parametrize("model", [Echo(), BatchedEcho()])
 def test_every_question_gets_its_own_answer_in_order(model: Echo, tmp_path: Path) -> None:
     records = put(model, tmp_path / "rows.jsonl", questions(*LETTERS))
-    assert LETTERS == [record.text for record in records]
-    assert LETTERS == [record.case for record in records]
+    assert [record.text for record in records] == LETTERS
+    assert [record.case for record in records] == LETTERS
     assert Counter(records) == Counter(lines(tmp_path / "rows.jsonl"))
 
 
 def test_a_batched_model_gets_batches_of_its_size(tmp_path: Path) -> None:
     model = BatchedEcho(batch_size=4)
     put(model, tmp_path / "rows.jsonl", questions(*LETTERS))
-    assert [4, 4, 2] == model.batches
+    assert model.batches == [4, 4, 2]
 
 
 def test_another_model_gets_many_requests_at_once_but_not_more_than_the_limit(
@@ -140,7 +143,7 @@ def test_another_model_gets_many_requests_at_once_but_not_more_than_the_limit(
 ) -> None:
     model = Echo()
     put(model, tmp_path / "rows.jsonl", questions(*map(str, range(5 * LIMIT))))
-    assert LIMIT == model.most_in_flight
+    assert model.most_in_flight == LIMIT
 
 
 def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
@@ -156,12 +159,12 @@ def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
 def test_an_error_is_a_row_and_is_asked_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     failed = put(Echo(failing=frozenset({"q1"})), path, questions("q0", "q1"))
-    assert [None, "overloaded"] == [record.error for record in failed]
+    assert [record.error for record in failed] == [None, "overloaded"]
     again = Echo()
     mended = put(again, path, questions("q0", "q1"))
-    assert ["q1"] == again.asked
-    assert ["q0", "q1"] == [record.text for record in mended]
-    assert [None, "overloaded", None] == [record.error for record in lines(path)]
+    assert again.asked == ["q1"]
+    assert [record.text for record in mended] == ["q0", "q1"]
+    assert [record.error for record in lines(path)] == [None, "overloaded", None]
 
 
 def test_a_backend_that_raises_leaves_error_rows(tmp_path: Path) -> None:
@@ -170,7 +173,7 @@ def test_a_backend_that_raises_leaves_error_rows(tmp_path: Path) -> None:
             raise BackendError(f"503 for {request.messages[-1].text}")
 
     records = put(Down(), tmp_path / "rows.jsonl", questions("q0", "q1"))
-    assert ["503 for q0", "503 for q1"] == [record.error for record in records]
+    assert [record.error for record in records] == ["503 for q0", "503 for q1"]
 
 
 def test_another_models_answers_are_never_taken(tmp_path: Path) -> None:
@@ -178,14 +181,14 @@ def test_another_models_answers_are_never_taken(tmp_path: Path) -> None:
     put(Echo(fingerprint="base"), path, questions(*LETTERS))
     tuned = Echo(fingerprint="tuned")
     put(tuned, path, questions(*LETTERS))
-    assert LETTERS == tuned.asked
+    assert tuned.asked == LETTERS
 
 
 def test_another_contenders_answers_are_its_own_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     put(Echo(), path, questions("q0"), "one")
     put(Echo(), path, questions("q0"), "two")
-    assert ["one", "two"] == [record.contender for record in lines(path)]
+    assert [record.contender for record in lines(path)] == ["one", "two"]
 
 
 PLAIN = Request(messages=(Message(role="user", content="q"),))
@@ -231,8 +234,8 @@ def test_a_torn_last_line_is_healed_and_only_it_is_asked_again(cut: int, tmp_pat
     again = BatchedEcho()
     records = put(again, path, questions(*LETTERS))
     assert LETTERS[-1:] == again.asked
-    assert LETTERS == [record.text for record in records]
-    assert LETTERS == [record.case for record in lines(path)]
+    assert [record.text for record in records] == LETTERS
+    assert [record.case for record in lines(path)] == LETTERS
 
 
 def test_a_foreign_line_inside_the_file_is_refused(tmp_path: Path) -> None:
@@ -255,7 +258,7 @@ def test_progress_starts_with_what_was_found_and_ends_with_all(tmp_path: Path) -
     told: list[int] = []
     with open_journal(path) as journal:
         asyncio.run(collect_answers(BatchedEcho(), questions(*LETTERS), journal, "c", told.append))
-    assert [3, 7, 10] == told
+    assert told == [3, 7, 10]
 
 
 SLOW = """
@@ -308,12 +311,12 @@ def test_killed_in_the_middle_it_loses_no_row_and_repeats_at_most_what_was_in_fl
         assert time.monotonic() < deadline, "it never came so far"
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
-    assert -signal.SIGKILL == process.wait()
+    assert process.wait() == -signal.SIGKILL
     kept = lines_of(rows)
     assert 30 <= len(kept) < cases
 
     done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
-    assert f"{cases}\n" == done.stdout
+    assert done.stdout == f"{cases}\n"
     assert kept == lines_of(rows)[: len(kept)]
     assert cases == len(lines_of(rows))
     repeats = len(asked.read_text().split()) - cases
@@ -371,23 +374,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failure_that_passes_is_met_by_another_attempt(trouble: Reply, tmp_path: Path) -> None:
     model = Troubled(troubles=[trouble, trouble])
     (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
-    assert ("q0", None) == (record.text, record.error)
-    assert 3 == len(model.asked)
+    assert (record.text, record.error) == ("q0", None)
+    assert len(model.asked) == 3
 
 
 @pytest.mark.usefixtures("quick")
 def test_there_are_so_many_attempts_and_then_a_row_says_why(tmp_path: Path) -> None:
     model = Troubled(troubles=[BROKEN] * retry.ATTEMPTS)
     (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
-    assert "internal" == record.error
-    assert retry.ATTEMPTS == len(model.asked)
+    assert record.error == "internal"
+    assert len(model.asked) == retry.ATTEMPTS
 
 
 def test_a_refusal_of_one_question_is_a_row_and_not_asked_again(tmp_path: Path) -> None:
     model = Troubled(troubles=[WRONG])
     records = put(model, tmp_path / "rows.jsonl", questions("q0", "q1"))
-    assert 1 == sum(record.error == "too long" for record in records)
-    assert 2 == len(model.asked)
+    assert sum(record.error == "too long" for record in records) == 1
+    assert len(model.asked) == 2
 
 
 def test_a_pause_that_a_vendor_asks_for_is_kept_by_all(tmp_path: Path) -> None:
@@ -401,8 +404,8 @@ def test_a_vendor_that_wants_us_to_come_back_tomorrow_is_believed(tmp_path: Path
     tomorrow = Reply.failed(BackendError("quota", status=429, retry_after=86_400))
     model = Troubled(troubles=[tomorrow])
     (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
-    assert "quota" == record.error
-    assert 1 == len(model.asked)
+    assert record.error == "quota"
+    assert len(model.asked) == 1
 
 
 @pytest.mark.usefixtures("quick")
@@ -466,12 +469,12 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
             return asyncio.run(asking)
 
     asked, cached = compared(first, "one"), compared(again, "two")
-    assert [] == again.asked
-    assert {True} == {record.cached for record in cached}
+    assert again.asked == []
+    assert {record.cached for record in cached} == {True}
     assert asked == [replace(record, cached=None) for record in cached]
-    assert 10 == len(lines(tmp_path / "two" / "rows.jsonl"))
+    assert len(lines(tmp_path / "two" / "rows.jsonl")) == 10
     compared(other, "three")
-    assert LETTERS == other.asked
+    assert other.asked == LETTERS
 
 
 def replayed(asked: list[Question], journal: Journal, fingerprint: str) -> list[Record]:
@@ -500,6 +503,6 @@ def test_repeats_are_asked_and_written_one_by_one(tmp_path: Path) -> None:
         asking("c1", request.model_copy(update={"seed": repeat}), repeat) for repeat in range(3)
     ]
     records = put(model, path, asked)
-    assert [("c1", 0), ("c1", 1), ("c1", 2)] == [(one.case, one.repeat) for one in records]
-    assert 3 == len(model.asked)
+    assert [(one.case, one.repeat) for one in records] == [("c1", 0), ("c1", 1), ("c1", 2)]
+    assert len(model.asked) == 3
     assert records == put(Echo(), path, asked)

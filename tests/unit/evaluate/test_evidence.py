@@ -86,7 +86,7 @@ def test_copies_under_other_ids_are_no_further_evidence(
             {name: "Rome" if gone else "Paris" for name, gone in lost.items()},
         )
         found.append(compare(job, out=folder / "out"))
-    assert [3, 3] == [each.exit_code for each in found]
+    assert [each.exit_code for each in found] == [3, 3]
     assert found[1].clusters == (4 if own else None)
     told = "The 160 test cases ask 4 different questions" if own else "156 test rows are copies"
     assert any(note.startswith(told) for note in found[1].notes)
@@ -98,7 +98,7 @@ def test_a_copy_that_is_pinned_pins_the_case(tmp_path: Path) -> None:
     answers = {row["id"]: "Rome" for row in rows}
     gate = {"mode": "improve", "required_cases": ["3-1"]}
     found = compare(recorded_job(tmp_path, rows, answers, answers, gate=gate), out=tmp_path / "o")
-    assert ["0-0", "3-0"] == [case.id for case in found.cases if case.required]
+    assert [case.id for case in found.cases if case.required] == ["0-0", "3-0"]
 
 
 def row(text: str, **own: Any) -> Example:
@@ -108,7 +108,7 @@ def row(text: str, **own: Any) -> Example:
 def test_cases_that_ask_the_same_join_the_clusters_that_the_job_names() -> None:
     cases = [row("a", by="1"), row("b", by="2"), row(" A ", by="2"), row("c", by="3")]
     first, *rest = clusters_of(cases, Evaluate(clusters="by")) or []
-    assert [True, True, False] == [label == first for label in rest]
+    assert [label == first for label in rest] == [True, True, False]
     assert clusters_of([row("a"), row("b")], Evaluate()) is None
 
 

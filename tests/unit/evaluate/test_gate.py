@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 import pytest
-from sample_evidence import evidence
+from support.sample_evidence import evidence
 
 from unitune.evaluate.gate import apply
 from unitune.evaluate.results import Regression, VerdictName
@@ -30,8 +30,8 @@ def test_improve_names_a_gain_that_is_smaller_than_the_margin() -> None:
 
 def test_a_gate_asks_for_twenty_cases_unless_it_says_otherwise() -> None:
     few = evidence(verdict="better", n=19)
-    assert 3 == apply(Gate(mode="improve"), few).exit_code
-    assert 0 == apply(Gate(mode="improve", min_cases=19), few).exit_code
+    assert apply(Gate(mode="improve"), few).exit_code == 3
+    assert apply(Gate(mode="improve", min_cases=19), few).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_errors_and_too_few_cases_come_before_any_evidence(
 
 def test_the_reason_is_a_sentence_with_the_figures() -> None:
     result = apply(Gate(mode="no-regress"), evidence())
-    assert "These cases cannot rule out that it is worse by more than 5 points." == result.reason
+    assert result.reason == "These cases cannot rule out that it is worse by more than 5 points."
 
 
 def pinned_gate(**more: Any) -> Gate:
@@ -119,15 +119,15 @@ def test_a_pinned_case_goes_by_the_majority_of_its_repeats(
 def test_a_pinned_case_may_be_right_below_a_full_score() -> None:
     shown = evidence(verdict="better", required=(("a1", (0.8,)),))
 
-    assert 0 == apply(pinned_gate(required_score=0.8), shown).exit_code
-    assert 1 == apply(pinned_gate(required_score=0.81), shown).exit_code
+    assert apply(pinned_gate(required_score=0.8), shown).exit_code == 0
+    assert apply(pinned_gate(required_score=0.81), shown).exit_code == 1
 
 
 def test_a_broken_pinned_case_fails_also_with_too_few_cases_but_not_with_too_many_errors() -> None:
     broken: Any = {"verdict": "better", "required": (("a1", (0.0,)),)}
 
-    assert 1 == apply(pinned_gate(min_cases=101), evidence(**broken)).exit_code
-    assert 4 == apply(pinned_gate(), evidence(**broken, errors=3)).exit_code
+    assert apply(pinned_gate(min_cases=101), evidence(**broken)).exit_code == 1
+    assert apply(pinned_gate(), evidence(**broken, errors=3)).exit_code == 4
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_guard_on_a_metric_that_nobody_measured_never_passes() -> None:
         {"mode": "improve", "constraints": [{"metric": "other", "at_least": 0}]}
     )
 
-    assert 4 == apply(gate, evidence(verdict="better")).exit_code
+    assert apply(gate, evidence(verdict="better")).exit_code == 4
 
 
 @pytest.mark.parametrize("mode", ["improve", "no-regress", "absolute"])
@@ -165,7 +165,7 @@ def test_an_interval_without_a_value_never_passes(mode: Mode, field: str) -> Non
     passing: Any = {"verdict": "better", "interval": (0.1, 0.2), "own_interval": (0.6, 0.7)}
     blind = passing | {field: (math.nan, math.nan)}
 
-    assert 4 == apply(gate, evidence(**blind)).exit_code
+    assert apply(gate, evidence(**blind)).exit_code == 4
 
 
 def regression(interval: tuple[float, float], n: int = 100) -> Regression:
@@ -198,7 +198,7 @@ def test_min_cases_counts_those_that_the_baseline_file_has_too() -> None:
     gate = Gate(mode="no-regress", baseline="baseline.jsonl", min_cases=95)
     shown = evidence(regressions=(regression((-0.01, 0.01), n=94),))
 
-    assert 3 == apply(gate, shown).exit_code
+    assert apply(gate, shown).exit_code == 3
 
 
 @pytest.mark.parametrize(
@@ -225,23 +225,26 @@ def test_every_rule_and_every_pinned_case_is_a_check_of_its_own() -> None:
     )
     result = apply(gate, shown)
 
-    assert [
+    assert [(check.name, check.exit_code) for check in result.checks] == [
         ("errors", 0),
         ("required a1", 0),
         ("required b2", 1),
         ("min_cases", 0),
         ("improve", 3),
         ("json_valid at least 0.99", 0),
-    ] == [(check.name, check.exit_code) for check in result.checks]
-    assert "The required case b2 is not right." == result.reason
+    ]
+    assert result.reason == "The required case b2 is not right."
 
 
 def test_what_cannot_be_judged_is_not_said_to_have_failed() -> None:
     shown = evidence(errors=50, required=(("a1", (0.0,)),))
     checks = apply(pinned_gate(), shown).checks
 
-    assert [("errors", 4), ("required a1", None), ("min_cases", None), ("improve", None)] == [
-        (check.name, check.exit_code) for check in checks
+    assert [(check.name, check.exit_code) for check in checks] == [
+        ("errors", 4),
+        ("required a1", None),
+        ("min_cases", None),
+        ("improve", None),
     ]
 
 

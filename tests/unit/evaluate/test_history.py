@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_comparison import Counts, sample_comparison
 from scipy.stats import binom
+from support.sample_comparison import Counts, sample_comparison
 
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate import history
@@ -42,8 +42,8 @@ def test_each_comparison_of_a_job_is_kept_with_its_cases_and_report(
     second = compare(job, out=tmp_path / "elsewhere")
     page = write_report(second)
     assert tmp_path / "elsewhere" / "report.html" == page
-    assert [second.id, first.id] == [each.id for each in comparisons()]
-    assert [second.id] == [each.id for each in comparisons(1)]
+    assert [each.id for each in comparisons()] == [second.id, first.id]
+    assert [each.id for each in comparisons(1)] == [second.id]
     kept = find_comparison(second.id or "")
     assert kept.folder is not None
     assert page.read_bytes() == (kept.folder / "report.html").read_bytes()
@@ -77,10 +77,10 @@ def test_two_jobs_of_one_name_do_not_share_a_folder(
     job = make_job(PROMPTED)
     folders = [compare(in_folder(job, tmp_path / name)).folder for name in ("a", "b")]
     kept = tmp_path / ".unitune" / "evaluations"
-    assert [kept / "a" / "demo", kept / "b" / "demo"] == folders
+    assert folders == [kept / "a" / "demo", kept / "b" / "demo"]
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "away" / "home"))
     outside = [compare(job.model_copy(update={"folder": tmp_path / name})) for name in ("a", "b")]
-    assert 2 == len({each.folder for each in outside})
+    assert len({each.folder for each in outside}) == 2
 
 
 @pytest.fixture
@@ -110,19 +110,19 @@ def test_a_contender_is_paired_with_itself(two: tuple[Comparison, Comparison]) -
     tuned, base = paired["tuned"], paired["zero-shot"]
     assert tuned is not None
     assert base is not None
-    assert ((), 3, 180, 0) == (tuned.gained, len(tuned.lost), tuned.n, tuned.left_out)
+    assert (tuned.gained, len(tuned.lost), tuned.n, tuned.left_out) == ((), 3, 180, 0)
     assert pytest.approx(-3 / 180) == tuned.difference
     assert pytest.approx(float(binom.pmf(0, 3, 0.5))) == tuned.p_value
     assert pytest.approx(min(1, 4 * tuned.p_value)) == tuned.p_adjusted
     assert tuned.interval[0] < tuned.difference < tuned.interval[1]
-    assert (0.0, (), ()) == (base.difference, base.gained, base.lost)
+    assert (base.difference, base.gained, base.lost) == (0.0, (), ())
 
 
 def test_answers_in_error_are_neither_gained_nor_lost() -> None:
     then, now = sample_comparison(), sample_comparison(errors=5)
     few_shot = next(each.paired for each in diff(then, now).contenders if each.name == "few-shot")
     assert few_shot is not None
-    assert (5, 175, ()) == (few_shot.left_out, few_shot.n, few_shot.lost)
+    assert (few_shot.left_out, few_shot.n, few_shot.lost) == (5, 175, ())
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_what_only_one_comparison_has_is_shown_alone() -> None:
     then = sample_comparison()
     fewer = then.model_copy(update={"contenders": then.contenders[1:], "provenance": {"Seed": "1"}})
     made = diff(then, fewer)
-    assert [("zero-shot", 0.0, None)] == [
+    assert [
         (each.name, each.then, each.now) for each in made.contenders if each.paired is None
-    ]
+    ] == [("zero-shot", 0.0, None)]
     changes = {each.name: (each.then, each.now) for each in made.changes}
-    assert ("0", "1") == changes["Seed"]
+    assert changes["Seed"] == ("0", "1")
 
 
 def test_a_damaged_comparison_does_not_hide_the_others() -> None:
@@ -157,8 +157,8 @@ def test_a_damaged_comparison_does_not_hide_the_others() -> None:
     verdict = history.history_folder(kept[0].id or "") / "verdict.json"
     verdict.write_text("{")
     listing = history.comparison_listing()
-    assert [kept[1].id] == [each.id for each in listing.comparisons]
-    assert [f"the comparison {kept[0].id}"] == [each.what for each in listing.unreadable]
+    assert [each.id for each in listing.comparisons] == [kept[1].id]
+    assert [each.what for each in listing.unreadable] == [f"the comparison {kept[0].id}"]
     with pytest.raises(UnreadableRecord, match="in the history is wrong"):
         find_comparison(kept[0].id or "")
 
@@ -181,4 +181,4 @@ def test_nothing_half_written_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(history, "write_verdict", full)
     with pytest.raises(OSError, match="No space"):
         keep(sample_comparison())
-    assert [] == list((tmp_path / ".unitune" / "comparisons").iterdir())
+    assert list((tmp_path / ".unitune" / "comparisons").iterdir()) == []

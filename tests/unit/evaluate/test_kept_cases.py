@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sample_comparison import Counts, gated, measured, sample_comparison
+from support.sample_comparison import Counts, gated, measured, sample_comparison
 
 from unitune.evaluate.result_files import CASES, read_comparison, write_verdict
 from unitune.job.job import Gate
@@ -35,4 +35,4 @@ def test_a_reason_that_quotes_half_a_character_is_written_all_the_same(tmp_path:
     write_verdict(written.model_copy(update={"cases": (case,)}), tmp_path)
 
     (read,) = read_comparison(tmp_path).cases
-    assert {"json_equal": "it says \ufffd\u2028"} == read.answers["tuned"].reasons
+    assert read.answers["tuned"].reasons == {"json_equal": "it says \ufffd\u2028"}

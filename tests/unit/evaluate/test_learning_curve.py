@@ -13,17 +13,17 @@ from vendors.serving import VENDORS
 
 from unitune.backends import registry
 from unitune.backends.forecasts import Forecast
+from unitune.curve import page as report
+from unitune.curve.documents import FARTHEST, LearningCurve
+from unitune.curve.measuring import judge_curve, learning_curve, with_budget
+from unitune.curve.planning import curve_notes, learning_curve_of, nested_subsets
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, OverBudget, RunFailed, UserError
 from unitune.evaluate.inference.engine import AnswerOptions
-from unitune.evaluate.learning_curve import judge_curve, learning_curve, with_budget
-from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
 from unitune.job.job import Job
 from unitune.models import Request
-from unitune.planning.learning_curve import curve_notes, learning_curve_of, nested_subsets
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
-from unitune.report import learning_curve as report
 from unitune.run.run import Run, launch, runs
 from unitune.run.sweep import launch_sweep
 from unitune.testing.fake import FakeBackend
@@ -84,7 +84,7 @@ class TestRows:
     def test_each_size_is_half_of_the_next_and_inside_it(self, job: Job) -> None:
         train = preflight(job).splits.train
         subsets = nested_subsets(train, 4, seed=1)
-        assert [12, 25, 50, 100] == [len(subset) for subset in subsets]
+        assert [len(subset) for subset in subsets] == [12, 25, 50, 100]
         for small, large in pairwise(subsets):
             lines = {row.line for row in large.rows}
             assert {row.line for row in small.rows} < lines
@@ -124,7 +124,7 @@ class TestRuns:
         resolved, launched = trained(job)
         names = [f"demo rows={rows}, seed={seed}" for rows in RISING for seed in range(3)]
         assert names == [run.name for run in launched]
-        assert 12 == len({run.fingerprint for run in launched})
+        assert len({run.fingerprint for run in launched}) == 12
         for run, part in zip(launched, resolved.runs, strict=True):
             lines = (run.folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
             assert part.settings["rows"] == len(lines)
@@ -142,7 +142,7 @@ class TestRuns:
         asked = learner.kinds.total()
         again = judged(job, backend_of, learner)
         assert asked == learner.kinds.total() == 12 * 60
-        assert 12 == len(runs())
+        assert len(runs()) == 12
         assert first.points == again.points
         assert first.predictions == again.predictions
 
@@ -150,7 +150,7 @@ class TestRuns:
         own = launch(job)
         _, launched = trained(job, points=3, seeds=2)
         assert own.id == launched[-2].id
-        assert 6 == len(runs())
+        assert len(runs()) == 6
 
     def test_sizes_are_forecast_once_for_all_seeds(
         self, job: Job, monkeypatch: pytest.MonkeyPatch
@@ -170,13 +170,13 @@ class TestRuns:
 
         monkeypatch.setattr(registry, "backend", lambda _: Timed())
         planned = plan(learning_curve_of(preflight(job), 3, 3))
-        assert [25, 50, 100] == asked
+        assert asked == [25, 50, 100]
         steps = [run.forecast and run.forecast.steps for run in planned.runs]
-        assert [25] * 3 + [50] * 3 + [100] * 3 == steps
+        assert steps == [25] * 3 + [50] * 3 + [100] * 3
         seeds = [run.forecast and run.forecast.settings.get("seed") for run in planned.runs[:3]]
-        assert [None, 1, 2] == seeds
+        assert seeds == [None, 1, 2]
         assert planned.forecast is not None
-        assert 18 == planned.forecast.seconds_expected
+        assert planned.forecast.seconds_expected == 18
 
     def test_a_run_that_failed_is_named(self, job: Job) -> None:
         script = {"fake": {"steps": 2, "steps_per_poll": 9, "fail_at_step": 1}}
@@ -189,17 +189,20 @@ class TestJudging:
     def test_a_rising_curve_is_carried_on(self, job: Job, backend_of: BackendOf) -> None:
         learner = Learner()
         curve = judged(job, backend_of, learner)
-        assert [12, 25, 50, 100] == [point.rows for point in curve.points]
-        assert [20, 34, 42, 47] == pytest.approx(
-            [60 * (point.score.value or 0) for point in curve.points]
-        )
-        assert [19 / 60, 20 / 60, 21 / 60] == [run.score for run in curve.points[0].runs]
-        assert () == curve.doubts
-        assert [200, 400] == [each.rows for each in curve.predictions]
+        assert [point.rows for point in curve.points] == [12, 25, 50, 100]
+        assert pytest.approx([60 * (point.score.value or 0) for point in curve.points]) == [
+            20,
+            34,
+            42,
+            47,
+        ]
+        assert [run.score for run in curve.points[0].runs] == [19 / 60, 20 / 60, 21 / 60]
+        assert curve.doubts == ()
+        assert [each.rows for each in curve.predictions] == [200, 400]
         double = curve.predictions[0].score
         assert 47 / 60 < (double.value or 0) < 1
         assert curve.check is not None
-        assert (100, 47 / 60) == (curve.check.rows, pytest.approx(curve.check.measured))
+        assert (curve.check.rows, pytest.approx(curve.check.measured)) == (100, 47 / 60)
         assert curve.goal is not None
         assert curve.goal.rows is not None
         assert 100 < (curve.goal.rows.value or 0) < 100 * FARTHEST
@@ -212,11 +215,11 @@ class TestJudging:
         judge_curve(
             resolved, launched, options=AnswerOptions(progress=lambda at: phases.add(at.phase))
         )
-        assert {"dev"} == {*learner.kinds} == phases
+        assert {*learner.kinds} == phases == {"dev"}
 
     def test_without_a_gain_it_cannot_tell(self, job: Job, backend_of: BackendOf) -> None:
         curve = judged(job, backend_of, Learner({12: 20, 25: 34, 50: 42, 100: 42}))
-        assert () == curve.predictions
+        assert curve.predictions == ()
         assert curve.doubts[0].startswith("From 50 to 100 rows the score changed by +0.0 points")
         assert curve.goal is not None
         assert curve.goal.rows is None
@@ -237,7 +240,7 @@ class TestJudging:
         backend_of(failing)
         curve = judge_curve(resolved, launched)
         assert "24 of 720 answers ended in an error" in curve.doubts[0]
-        assert 2 == curve.points[0].runs[0].errors
+        assert curve.points[0].runs[0].errors == 2
 
     def test_a_goal_that_is_reached_or_out_of_reach(self, job: Job, backend_of: BackendOf) -> None:
         resolved, launched = trained(job)
@@ -250,24 +253,25 @@ class TestJudging:
                 if fact.term.startswith("For ")
             )
             said[goal] = fact
-        assert ("reached", "100 rows score 78.3 %") == (
+        assert (
             said[0.5].value,
             said[0.5].meaning.split(" (")[0],
-        )
+        ) == ("reached", "100 rows score 78.3 %")
         assert said[0.9].value.endswith(" rows")
         assert "more than 1,600" in said[0.9999].value
 
     def test_words_drawing_and_page(self, job: Job, backend_of: BackendOf) -> None:
         curve = judged(job, backend_of, Learner())
         drawing = report.drawn(curve)
-        assert [0, 100] == pytest.approx(
-            [drawing.x.position(12), drawing.x.position(400)], abs=0.01
-        )
+        assert pytest.approx([drawing.x.position(12), drawing.x.position(400)], abs=0.01) == [
+            0,
+            100,
+        ]
         distances = [drawing.x.position(rows) for rows in (100, 200, 400)]
         assert distances[1] - distances[0] == pytest.approx(distances[2] - distances[1], abs=0.02)
         page = report.write_page(curve).read_text(encoding="utf-8").replace("\u00a0", " ")
         assert report.headline(curve) in page
-        assert 6 == page.count('class="span"')
+        assert page.count('class="span"') == 6
         for run in curve.points[-1].runs:
             assert run.run in page
         written = (curve.folder / "learning-curve.json").read_text(encoding="utf-8")
@@ -328,13 +332,13 @@ class TestMoney:
 
     def test_the_plan_has_every_training_and_its_answers(self, hosted: Job) -> None:
         planned = plan(learning_curve_of(preflight(hosted), 3, 2))
-        assert 6 == len(planned.runs)
-        assert {"rows": 25, "seed": 0} == planned.runs[0].settings
+        assert len(planned.runs) == 6
+        assert planned.runs[0].settings == {"rows": 25, "seed": 0}
         estimate = planned.estimate
         assert estimate is not None
-        assert 6 == len(estimate.of("training")) == len(estimate.of("evaluation"))
+        assert len(estimate.of("training")) == len(estimate.of("evaluation")) == 6
         assert planned.evaluation is not None
-        assert 6 * 60 == planned.evaluation.requests.expected
+        assert planned.evaluation.requests.expected == 6 * 60
         smallest, largest = (estimate.of("training")[at].usd for at in (0, -1))
         assert smallest is not None
         assert largest is not None

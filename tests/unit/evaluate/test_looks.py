@@ -71,32 +71,32 @@ def test_the_first_comparison_is_as_if_nothing_were_counted(told: Any) -> None:
     first = told(9, 2)
     alone = paired()
     assert alone.interval.ends == first.interval
-    assert (1, 1, 1, 0.95) == (
+    assert (
         use(first).comparison,
         use(first).candidates,
         use(first).divisor,
         use(first).level,
-    )
+    ) == (1, 1, 1, 0.95)
     assert first.p_value == use(first).p_adjusted == alone.p_value
     assert "first comparison on these cases" in words.figures(first)
-    assert "First comparison on these cases in this ledger." == str(use(first))
+    assert str(use(first)) == "First comparison on these cases in this ledger."
 
 
 def test_the_best_of_several_candidates_is_corrected_for_all_of_them(told: Any) -> None:
     """9 gained and 2 lost are p = 0.039: enough for the first, not for the third."""
     for gained, lost in ((5, 5), (6, 5)):
-        assert "better" != told(gained, lost).verdict
+        assert told(gained, lost).verdict != "better"
     third = told(9, 2, gate={"mode": "improve"})
-    assert (3, 3, 3, 3) == (
+    assert (
         use(third).comparison,
         use(third).candidate,
         use(third).candidates,
         use(third).divisor,
-    )
+    ) == (3, 3, 3, 3)
     assert pytest.approx(3 * third.p_value) == use(third).p_adjusted
     alone = paired(use(third).level)
     assert (alone.interval.ends, alone.verdict.value) == (third.interval, third.verdict)
-    assert "better" != third.verdict
+    assert third.verdict != "better"
     assert third.interval[0] < 0
     assert third.gate is not None
     said = "Comparison 3 of 3 on these cases, candidate 3 of 3. Interval and p-value are adjusted"
@@ -111,9 +111,9 @@ def test_the_best_of_several_candidates_is_corrected_for_all_of_them(told: Any) 
 def test_candidates_that_are_better_take_nothing_from_the_next_one(told: Any) -> None:
     """Holm divides by the candidates that are not rejected yet."""
     for _ in range(3):
-        assert "better" == told(30, 1).verdict
+        assert told(30, 1).verdict == "better"
     last = told(20, 2)
-    assert (4, 1, "better") == (use(last).candidates, use(last).divisor, last.verdict)
+    assert (use(last).candidates, use(last).divisor, last.verdict) == (4, 1, "better")
 
 
 def test_recorded_and_greedy_answers_make_no_new_comparison(
@@ -132,8 +132,8 @@ def test_recorded_and_greedy_answers_make_no_new_comparison(
     greedy = make_job({**SAMPLED, "temperature": 0})
     compare(greedy)
     anew = compare(greedy, out=tmp_path / "greedy")
-    assert (2, 2, 2) == (use(anew).comparison, use(anew).comparisons, use(anew).candidate)
-    assert 5 == len(Ledger(home()).looks(first.provenance["Test cases"]))
+    assert (use(anew).comparison, use(anew).comparisons, use(anew).candidate) == (2, 2, 2)
+    assert len(Ledger(home()).looks(first.provenance["Test cases"])) == 5
 
 
 def test_sampling_a_known_candidate_again_takes_a_reason(
@@ -152,14 +152,14 @@ def test_sampling_a_known_candidate_again_takes_a_reason(
         compare(job, out=tmp_path / "again", use_cache=True)
     assert asked == len(backend.requests)
     second = compare(job, out=tmp_path / "again", new_answers="the server was misconfigured")
-    assert (2, 2, 1, 2) == (
+    assert (
         use(second).comparison,
         use(second).comparisons,
         use(second).candidates,
         use(second).divisor,
-    )
+    ) == (2, 2, 1, 2)
     assert "misconfigured" in words.reason(second)
-    assert "better" != second.verdict
+    assert second.verdict != "better"
     (entry,) = (e for e in Ledger(home()).audit_log() if e.action == "answers.renewed")
     assert (second.id, "the server was misconfigured") == (entry.subject, entry.data["reason"])
 
@@ -203,9 +203,9 @@ def test_another_order_of_the_rows_is_the_same_test(make_job: Any, backend_of: A
     rows = [(f"test {at}", "yes") for at in range(60)]
     one, other = (compare(make_job(SAMPLED, test=each)) for each in (rows, rows[::-1]))
     assert one.provenance["Test cases"] == other.provenance["Test cases"]
-    assert 1 == use(other).comparisons
+    assert use(other).comparisons == 1
     fewer = compare(make_job(SAMPLED, test=rows[1:]))
-    assert 1 == use(fewer).comparisons
+    assert use(fewer).comparisons == 1
 
 
 def test_a_growing_test_spends_its_error_rate_over_the_planned_looks(
@@ -219,11 +219,11 @@ def test_a_growing_test_spends_its_error_rate_over_the_planned_looks(
     )
     assert look_level([30], 2) == use(first).level
     assert look_level([30, 60], 2) == use(second).level
-    assert (30, 60) == use(second).sizes
-    assert "better" != first.verdict
+    assert use(second).sizes == (30, 60)
+    assert first.verdict != "better"
     assert "Look 1 of 2 planned, so the interval has the level 99.695 %." in words.reason(first)
     assert second.p_value < use(second).p_adjusted < 1.1 * second.p_value
-    assert ("inconclusive", 3) == (third.verdict, third.exit_code)
+    assert (third.verdict, third.exit_code) == ("inconclusive", 3)
     assert third.doubt is not None
     assert third.doubt.startswith("evaluate.gate.looks plans 2 comparisons")
 

@@ -52,7 +52,7 @@ def test_what_is_not_known_is_none_and_never_zero(spec: Measure) -> None:
 
 
 def test_repeats_have_their_mean() -> None:
-    assert 2 == measure(Length(), [record("a"), record("a b c"), record("", error="down")])
+    assert measure(Length(), [record("a"), record("a b c"), record("", error="down")]) == 2
 
 
 def test_consistency_is_the_share_of_pairs_that_agree() -> None:
@@ -75,7 +75,7 @@ def test_no_verdict_rests_on_a_measure() -> None:
         Evaluate.model_validate({"scorers": ["length", "latency"]})
     with pytest.raises(ValidationError, match="primary is 'length', but the scorers are exact"):
         Evaluate.model_validate({"scorers": ["length", "exact"], "primary": "length"})
-    assert "exact" == Evaluate.model_validate({"scorers": ["length", "exact"]}).primary_scorer
+    assert Evaluate.model_validate({"scorers": ["length", "exact"]}).primary_scorer == "exact"
 
 
 def test_measures_stand_beside_the_scores_and_not_among_them(
@@ -86,9 +86,9 @@ def test_measures_stand_beside_the_scores_and_not_among_them(
     scorers = ["exact", "length", {"type": "latency", "name": "seconds"}, "consistency"]
     found = compare(make_job({"scorers": scorers, "contenders": contenders}))
     for result in found.contenders:
-        assert {"exact": 0.0} == result.scores
-        assert {"length": 3.0, "seconds": 0.25} == result.measures
-    assert {"length": 3.0, "seconds": 0.25} == found.cases[0].answers["zero-shot"].measures
+        assert result.scores == {"exact": 0.0}
+        assert result.measures == {"length": 3.0, "seconds": 0.25}
+    assert found.cases[0].answers["zero-shot"].measures == {"length": 3.0, "seconds": 0.25}
 
 
 def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(
@@ -111,6 +111,6 @@ def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(
     assert pytest.approx({"cost": 30e-6, "consistency": 1 / 3}) == zero_shot.measures
     assert pytest.approx({"consistency": 1 / 3}) == instructed.measures
     assert pytest.approx(2 / 3) == zero_shot.score
-    assert (60, True) == (found.n, found.graded)
-    assert Decimal("0.0054") == zero_shot.usd
+    assert (found.n, found.graded) == (60, True)
+    assert zero_shot.usd == Decimal("0.0054")
     assert instructed.usd is None

@@ -34,13 +34,13 @@ def test_dearer_and_better_has_a_price_for_each_right_answer(
     found = judged(make_job, backend_of, prices=PRICES, economics=economics)
     money = found.economics
     assert money is not None
-    assert Decimal("0.00002") == money.extra_usd
-    assert "never by cost alone" == money.pay_back
-    assert Decimal("0.00008") == money.usd_per_extra_right
-    assert Decimal("0.00992") == money.net_usd
-    assert "worth it" == money.worth
+    assert money.extra_usd == Decimal("0.00002")
+    assert money.pay_back == "never by cost alone"
+    assert money.usd_per_extra_right == Decimal("0.00008")
+    assert money.net_usd == Decimal("0.00992")
+    assert money.worth == "worth it"
     assert "Is it worth the money?" in render(found)
-    assert [Decimal("0.0018"), Decimal("0.003")] == [one.usd for one in found.contenders]
+    assert [one.usd for one in found.contenders] == [Decimal("0.0018"), Decimal("0.003")]
 
 
 def test_without_a_price_nothing_is_said_of_money(make_job: Any, backend_of: Any) -> None:

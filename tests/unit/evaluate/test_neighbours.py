@@ -52,7 +52,7 @@ def test_more_neighbours_only_add_rows_at_the_beginning() -> None:
 
 
 def test_fewer_rows_than_wanted_are_all_shown() -> None:
-    assert 5 == len(Neighbours(TRAIN).nearest(row("anything"), 9))
+    assert len(Neighbours(TRAIN).nearest(row("anything"), 9)) == 5
 
 
 WORDS = st.lists(st.sampled_from(["card", "cards", "top", "up", "lost", "a", "ü"]), max_size=6)
@@ -82,10 +82,10 @@ def test_likeness_is_the_cosine_that_scikit_learn_finds(texts: list[str], questi
 
 
 def test_letters_meet_inside_words_and_never_across_them() -> None:
-    assert [" to", "top", "op ", " top", "top ", " top "] == list(prompts._letter_terms("top"))
+    assert list(prompts._letter_terms("top")) == [" to", "top", "op ", " top", "top ", " top "]
     assert "p u" not in set(prompts._letter_terms("top up"))
 
 
 def test_of_rows_with_one_question_one_is_shown() -> None:
     doubled = [*TRAIN, row("I lost my phone", "another answer")]
-    assert 5 == len(Neighbours(doubled).nearest(row("phone"), 9))
+    assert len(Neighbours(doubled).nearest(row("phone"), 9)) == 5

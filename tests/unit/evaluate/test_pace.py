@@ -31,14 +31,14 @@ async def rounds(limiter: AdaptiveLimiter, number: int, waiting: int) -> list[in
 
 def test_it_starts_small_and_grows_to_its_most() -> None:
     limiter = AdaptiveLimiter(most=32)
-    assert FIRST_LIMIT == limiter.limit
+    assert limiter.limit == FIRST_LIMIT
     most = asyncio.run(rounds(limiter, 3, 64))
-    assert 32 == most[-1]
-    assert 32 == limiter.limit
+    assert most[-1] == 32
+    assert limiter.limit == 32
 
 
 def test_no_more_are_in_flight_than_it_says() -> None:
-    assert [3] == asyncio.run(rounds(AdaptiveLimiter(most=3), 1, 20))
+    assert asyncio.run(rounds(AdaptiveLimiter(most=3), 1, 20)) == [3]
 
 
 def test_asked_too_often_halves_it_once_for_all_that_were_in_flight() -> None:
@@ -50,7 +50,7 @@ def test_asked_too_often_halves_it_once_for_all_that_were_in_flight() -> None:
                 limiter.refused(sent, 0)
         return limiter
 
-    assert 2 == asyncio.run(refuse()).limit
+    assert asyncio.run(refuse()).limit == 2
 
 
 def test_few_refusals_among_answers_slow_nobody_down() -> None:
@@ -59,7 +59,7 @@ def test_few_refusals_among_answers_slow_nobody_down() -> None:
         limiter.refused(time.monotonic(), 60)
         for _ in range(4):
             limiter.answered()
-    assert 36 == limiter.limit
+    assert limiter.limit == 36
     assert limiter._paused_until <= time.monotonic()
 
 
@@ -70,14 +70,14 @@ def test_after_that_it_grows_by_one_a_round() -> None:
     limiter.limit = 4
     for _ in range(4):
         limiter.answered()
-    assert 4.9 == pytest.approx(limiter.limit, abs=0.1)
+    assert pytest.approx(limiter.limit, abs=0.1) == 4.9
 
 
 def test_it_never_stops_altogether() -> None:
     limiter = AdaptiveLimiter(limit=1)
     for _ in range(9):
         limiter.refused(time.monotonic(), 0)
-    assert 1 == limiter.limit
+    assert limiter.limit == 1
 
 
 def test_a_pause_holds_for_those_that_wait_and_those_that_come() -> None:
@@ -106,4 +106,4 @@ def test_whoever_waits_goes_on_when_a_pause_comes_between() -> None:
 
         return len(await asyncio.wait_for(asyncio.gather(*map(one, range(10))), 5))
 
-    assert 10 == asyncio.run(work())
+    assert asyncio.run(work()) == 10

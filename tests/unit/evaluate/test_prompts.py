@@ -52,27 +52,27 @@ def test_own_messages_are_the_rows_without_its_answer() -> None:
 
 def test_instructions_stand_at_the_end_of_the_system_prompt() -> None:
     told = Prompt("told", "Say one word.").messages(CASE)
-    assert [
+    assert spoken(told) == [
         ("system", "You sort mail.\n\nSay one word."),
         ("user", "where is my parcel?"),
-    ] == spoken(told)
+    ]
 
 
 def test_instructions_make_a_system_prompt_where_there_is_none() -> None:
     told = Prompt("told", "Say one word.").messages(row("hello", "x", system=None))
-    assert [("system", "Say one word."), ("user", "hello")] == spoken(told)
+    assert spoken(told) == [("system", "Say one word."), ("user", "hello")]
 
 
 def test_shots_are_turns_between_the_cases_system_prompt_and_its_question() -> None:
     shots = (row("pay me back", "refund", system="Another."), row("stop it", "cancel", system=None))
-    assert [
+    assert spoken(Prompt("shown", shots=shots).messages(CASE)) == [
         ("system", "You sort mail."),
         ("user", "pay me back"),
         ("assistant", "refund"),
         ("user", "stop it"),
         ("assistant", "cancel"),
         ("user", "where is my parcel?"),
-    ] == spoken(Prompt("shown", shots=shots).messages(CASE))
+    ]
 
 
 def test_a_shot_of_many_turns_is_shown_with_all_of_them() -> None:
@@ -84,20 +84,20 @@ def test_a_shot_of_many_turns_is_shown_with_all_of_them() -> None:
         ),
         expected="refund",
     )
-    assert [
+    assert spoken(Prompt("shown", shots=(shot,)).messages(row("q", "a", system=None))) == [
         ("user", "hi"),
         ("assistant", "hello"),
         ("user", "refund!"),
         ("assistant", "refund"),
         ("user", "q"),
-    ] == spoken(Prompt("shown", shots=(shot,)).messages(row("q", "a", system=None)))
+    ]
 
 
 def test_labels_are_listed_the_commonest_first() -> None:
     train = [row(str(at), answer) for at, answer in enumerate(["b", "a", "a ", "c"])]
     assert (
-        "Answer with exactly one of these, and nothing else:\n- a\n- b\n- c"
-        == instructions_from(train)
+        instructions_from(train)
+        == "Answer with exactly one of these, and nothing else:\n- a\n- b\n- c"
     )
 
 
@@ -109,12 +109,12 @@ def test_json_answers_are_described_by_keys_and_values() -> None:
     text = instructions_from([row(str(at), json.dumps(a)) for at, a in enumerate(answers)])
     lines = text.splitlines()
     assert "Answer with one JSON object and nothing else" in lines[0]
-    assert [
+    assert lines[1:] == [
         '- "intent": one of "refund", "cancel"',
         '- "urgent": one of true, false',
         '- "note" (only where it applies): a text',
         '- "ticket" (only where it applies): one of 7',
-    ] == lines[1:]
+    ]
 
 
 @pytest.mark.parametrize(("values", "shown"), [(50, MOST_LISTED), (100, MOST_SAMPLES)])
@@ -158,8 +158,8 @@ def pool(count: int = 60, labels: int = 6) -> list[Example]:
 
 def test_shots_show_every_answer_before_any_twice() -> None:
     answers = [shot.answer for shot in draw(pool(), 12, seed=0)]
-    assert 6 == len(set(answers[:6]))
-    assert all(2 == answers.count(answer) for answer in answers)
+    assert len(set(answers[:6])) == 6
+    assert all(answers.count(answer) == 2 for answer in answers)
 
 
 def test_shots_of_json_answers_are_spread_over_the_values_of_keys() -> None:
@@ -170,7 +170,7 @@ def test_shots_of_json_answers_are_spread_over_the_values_of_keys() -> None:
         for c in range(4)
     ]
     shown = [json.loads(shot.answer or "") for shot in draw(train, 4, seed=3)]
-    assert {0, 1, 2, 3} == {value["a"] for value in shown} == {value["b"] for value in shown}
+    assert {value["a"] for value in shown} == {value["b"] for value in shown} == {0, 1, 2, 3}
 
 
 def test_more_shots_only_add_rows() -> None:
@@ -185,7 +185,7 @@ def test_the_seed_decides_and_the_order_of_the_file_does_not() -> None:
 def test_no_question_is_shown_twice() -> None:
     doubled = [*pool(5), *pool(5), row("question 0", "another answer")]
     shots = draw(doubled, 16, seed=0)
-    assert 5 == len(shots) == len({shot.input_key for shot in shots})
+    assert len(shots) == len({shot.input_key for shot in shots}) == 5
 
 
 def few_shot(train: list[Example], spec: FewShot | None = None, seed: int = 0) -> list[Prompt]:
@@ -196,11 +196,11 @@ def few_shot(train: list[Example], spec: FewShot | None = None, seed: int = 0) -
 
 def test_auto_tries_more_and_more_shots_then_variants_of_the_best() -> None:
     prompts = few_shot(pool())
-    assert [*LADDER, 16, 16, 16] == [prompt.shot_count for prompt in prompts]
-    assert [True] * 3 + [False, True, True] == [bool(prompt.instructions) for prompt in prompts]
+    assert [prompt.shot_count for prompt in prompts] == [*LADDER, 16, 16, 16]
+    assert [bool(prompt.instructions) for prompt in prompts] == [True] * 3 + [False, True, True]
     assert prompts[2].shots == prompts[3].shots
     assert prompts[2].shots != prompts[4].shots
-    assert [False] * 5 + [True] == [isinstance(prompt.shots, Nearest) for prompt in prompts]
+    assert [isinstance(prompt.shots, Nearest) for prompt in prompts] == [False] * 5 + [True]
     assert len(prompts) == len({prompt.label for prompt in prompts})
 
 
@@ -216,16 +216,16 @@ def test_shots_are_chosen_as_the_job_says(choose: ShotChoice, nearest: int) -> N
 def test_auto_stops_at_the_size_of_train(rows: int, counts: list[int], choose: ShotChoice) -> None:
     prompts = few_shot(pool(rows), FewShot(choose=choose))
     assert counts == [prompt.shot_count for prompt in prompts][: len(counts)]
-    assert {counts[-1]} == {prompt.shot_count for prompt in prompts[len(counts) :]}
+    assert {prompt.shot_count for prompt in prompts[len(counts) :]} == {counts[-1]}
 
 
 def test_auto_stops_before_prompts_grow_too_long() -> None:
     train = [row(f"{at} " + "x" * (MOST_SHOT_BYTES // 5), str(at)) for at in range(20)]
-    assert {4} == {prompt.shot_count for prompt in few_shot(train)}
+    assert {prompt.shot_count for prompt in few_shot(train)} == {4}
 
 
 def test_a_given_number_of_shots_is_kept() -> None:
-    assert [3] * 4 == [prompt.shot_count for prompt in few_shot(pool(), FewShot(shots=3))]
+    assert [prompt.shot_count for prompt in few_shot(pool(), FewShot(shots=3))] == [3] * 4
 
 
 def test_each_case_is_shown_its_own_nearest_rows_the_nearest_last() -> None:
@@ -235,13 +235,13 @@ def test_each_case_is_shown_its_own_nearest_rows_the_nearest_last() -> None:
         row("please close the account", "close"),
     ]
     prompt = few_shot(train, FewShot(shots=2, choose="nearest"))[0]
-    assert [
+    assert spoken(prompt.messages(row("where is my parcel now?", "x", system=None)))[1:] == [
         ("user", "my parcel has not arrived"),
         ("assistant", "parcel"),
         ("user", "where is my parcel"),
         ("assistant", "parcel"),
         ("user", "where is my parcel now?"),
-    ] == spoken(prompt.messages(row("where is my parcel now?", "x", system=None)))[1:]
+    ]
 
 
 def test_more_shots_than_rows_are_refused() -> None:
@@ -260,8 +260,8 @@ def test_the_contenders_own_instructions_come_before_the_jobs_and_those_before_m
         )
     )
     assert "label-0" in made.prompts[0].instructions
-    assert "For all." == general.prompts[0].instructions
-    assert "For me." == own.prompts[0].instructions
+    assert general.prompts[0].instructions == "For all."
+    assert own.prompts[0].instructions == "For me."
 
 
 def test_exactly_one_candidate_competes_with_at_least_one_baseline() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scoring import attempt
+from support.scoring import attempt
 from typer.testing import CliRunner
 
-from unitune.cli.main import app
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.scoring import build
+from unitune.main import app
 from unitune.models import Request
 from unitune.scorers.json_text import JsonEqual, JsonValid
 from unitune.scorers.text import Exact
@@ -70,24 +70,24 @@ MARGIN = 0.01
 def test_errors_of_the_baseline_alone_are_no_gain(judged: Any) -> None:
     """Both give the same answers; without the rule four errors are no difference of 2 points."""
     found = judged(failing(right, *BELOW_TWO_PERCENT), right, margin=MARGIN)
-    assert (4, 0) == (found.gained, found.lost)
+    assert (found.gained, found.lost) == (4, 0)
     assert found.interval[0] > -MARGIN
-    assert ("inconclusive", 4) == (found.verdict, found.exit_code)
+    assert (found.verdict, found.exit_code) == ("inconclusive", 4)
     assert "The verdict depends on 4 cases in error" in found.doubt
 
 
 def test_errors_of_the_candidate_alone_are_no_loss(judged: Any) -> None:
     found = judged(right, failing(right, *BELOW_TWO_PERCENT), "no-regress", margin=MARGIN)
     assert found.interval[1] < 0
-    assert ("inconclusive", 4) == (found.verdict, found.exit_code)
+    assert (found.verdict, found.exit_code) == ("inconclusive", 4)
 
 
 @pytest.mark.parametrize("at", range(0, 200, 40))
 def test_what_is_far_apart_stays_so_with_a_few_errors(judged: Any, at: int) -> None:
     found = judged(failing(lambda _: "no", at), right)
-    assert ("better", 0, None) == (found.verdict, found.exit_code, found.doubt)
+    assert (found.verdict, found.exit_code, found.doubt) == ("better", 0, None)
     lost = judged(failing(right, at), lambda n: "no" if n else "yes")
-    assert ("worse", 1) == (lost.verdict, lost.exit_code)
+    assert (lost.verdict, lost.exit_code) == ("worse", 1)
 
 
 def test_a_line_that_only_one_reading_reaches_is_not_missed_by_errors(judged: Any) -> None:
@@ -97,8 +97,8 @@ def test_a_line_that_only_one_reading_reaches_is_not_missed_by_errors(judged: An
         return "yes" if number < 42 else "no"
 
     gate = {"mode": "absolute", "threshold": 0.28}
-    assert 1 == judged(right, some, gate=gate).exit_code
-    assert 4 == judged(right, failing(some, 180, 181, 182, 183), gate=gate).exit_code
+    assert judged(right, some, gate=gate).exit_code == 1
+    assert judged(right, failing(some, 180, 181, 182, 183), gate=gate).exit_code == 4
 
 
 def test_a_line_of_a_metric_that_should_be_low_is_not_kept_by_errors(
@@ -109,7 +109,7 @@ def test_a_line_of_a_metric_that_should_be_low_is_not_kept_by_errors(
     gate = {"mode": "no-regress", "constraints": [{"metric": "bad", "at_most": 0.01}]}
     whole = judged(right, right, scorers=["exact", low], gate=gate)
     failed = judged(right, failing(right, *BELOW_TWO_PERCENT), scorers=["exact", low], gate=gate)
-    assert [0, 4] == [whole.exit_code, failed.exit_code]
+    assert [whole.exit_code, failed.exit_code] == [0, 4]
 
 
 CUT = "CUT"
@@ -120,17 +120,17 @@ CUT = "CUT"
 def test_cut_answers_of_a_baseline_are_no_victory(judged: Any, text: str, scorer: str) -> None:
     """All its answers are cut before they come to the point, as a reasoning model's are."""
     found = judged(lambda _: text, right, max_tokens=19, scorers=[scorer])
-    assert ("inconclusive", 3) == (found.verdict, found.exit_code)
+    assert (found.verdict, found.exit_code) == ("inconclusive", 3)
     told = "zero-shot: 200 of 200 answers were cut off at 19 tokens before they could be scored"
     assert told in found.doubt
-    assert [200, 0] == [result.cut for result in found.contenders]
+    assert [result.cut for result in found.contenders] == [200, 0]
 
 
 def test_what_no_further_word_could_have_mended_is_wrong(judged: Any) -> None:
     """A small model that goes on and on is wrong where the answer should have been one word."""
     found = judged(lambda _: "CUTYes, dear customer, and", right)
-    assert ("better", 0, None) == (found.verdict, found.exit_code, found.doubt)
-    assert [200, 0] == [result.cut for result in found.contenders]
+    assert (found.verdict, found.exit_code, found.doubt) == ("better", 0, None)
+    assert [result.cut for result in found.contenders] == [200, 0]
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_a_scorer_says_which_beginnings_are_wrong_already(
 
 
 def test_cut_answers_of_a_candidate_are_neither_a_defeat_nor_a_pass(judged: Any) -> None:
-    assert 3 == judged(right, lambda _: CUT).exit_code
-    assert 3 == judged(right, lambda _: CUT, "no-regress").exit_code
-    assert 3 == judged(right, lambda _: CUT, "absolute").exit_code
+    assert judged(right, lambda _: CUT).exit_code == 3
+    assert judged(right, lambda _: CUT, "no-regress").exit_code == 3
+    assert judged(right, lambda _: CUT, "absolute").exit_code == 3
     # Right before they were cut: what else they would have said is not known.
     naming = judged(lambda _: "no", lambda _: "CUTyes, and", scorers=["contains"])
-    assert (1.0, 0.0) == (naming.contenders[1].score, naming.contenders[0].score)
-    assert ("inconclusive", 3) == (naming.verdict, naming.exit_code)
+    assert (naming.contenders[1].score, naming.contenders[0].score) == (1.0, 0.0)
+    assert (naming.verdict, naming.exit_code) == ("inconclusive", 3)
 
 
 @pytest.mark.parametrize("mode", ["improve", "no-regress"])
@@ -183,12 +183,12 @@ def test_a_reference_that_is_cut_is_shown_and_decides_nothing(
     path = tmp_path / "unitune.yaml"
     path.write_text(json.dumps(job.model_dump(mode="json", exclude={"folder"}, exclude_none=True)))
     done = CliRunner().invoke(app, ["compare", str(path), "--output", str(tmp_path / "out")])
-    assert 0 == done.exit_code, done.output
+    assert done.exit_code == 0, done.output
     told = "Answers cut off at max_tokens: few-shot 200 of 200."
     assert told in " ".join(done.output.split())
     assert "| 0 | 200 |" in (tmp_path / "out" / "summary.md").read_text()
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
-    assert [0, 0, 200] == [result["cut"] for result in verdict["contenders"]]
+    assert [result["cut"] for result in verdict["contenders"]] == [0, 0, 200]
     page = (tmp_path / "out" / "report.html").read_text()
     assert 'data-label="Cut off">200</td>' in page
 
@@ -200,16 +200,16 @@ def test_a_pinned_case_that_is_cut_is_not_right(judged: Any) -> None:
     cases = judged(wrong, right).cases
     required = next(case.id for case in cases if case.messages[-1].text == "test 7")
     gate = {"mode": "improve", "required_cases": [required]}
-    assert 0 == judged(wrong, right, gate=gate).exit_code
+    assert judged(wrong, right, gate=gate).exit_code == 0
     found = judged(wrong, failing(right, 7, how="CUTyes"), gate=gate)
-    assert 3 == found.exit_code
+    assert found.exit_code == 3
     assert f"The answer to the required case {required} was cut off." in found.gate.reason
 
 
 @pytest.mark.parametrize("mode", ["improve", "no-regress", "absolute"])
 def test_where_nothing_is_right_no_gate_passes(judged: Any, mode: str) -> None:
     found = judged(lambda _: "no", lambda _: "never", mode)
-    assert ("inconclusive", 3) == (found.verdict, found.exit_code)
+    assert (found.verdict, found.exit_code) == ("inconclusive", 3)
     assert "Check scorer, template and labels" in found.doubt
     assert "Check scorer, template and labels" in found.gate.reason
 
@@ -220,7 +220,7 @@ def test_where_next_to_nothing_is_right_nobody_is_found_no_worse(judged: Any) ->
         found = judged(lambda n: "no" if n else "yes", lambda _: "no", mode)
         assert ("inconclusive", code) == (found.verdict, found.exit_code)
         assert "below the margin of 5 points" in found.doubt
-    assert 0 == judged(lambda n: "no" if n else "yes", right, "no-regress").exit_code
+    assert judged(lambda n: "no" if n else "yes", right, "no-regress").exit_code == 0
 
 
 def test_nothing_right_is_accepted_as_no_baseline(
@@ -229,7 +229,7 @@ def test_nothing_right_is_accepted_as_no_baseline(
     backend_of(rule(lambda _: "no", lambda _: "no"))
     gate = {"mode": "no-regress", "baseline": "baseline.jsonl"}
     job = make_job({"contenders": PAIR, "gate": gate}, test=ROWS)
-    assert 3 == compare(job, out=tmp_path / "out", update_baseline=True).exit_code
+    assert compare(job, out=tmp_path / "out", update_baseline=True).exit_code == 3
     assert not (tmp_path / "baseline.jsonl").exists()
 
 
@@ -240,8 +240,8 @@ def test_errors_and_cut_answers_are_not_accepted_into_a_baseline(
     backend_of(rule(right, failing(failing(right, 11), 12, how=CUT)))
     gate = {"mode": "no-regress", "baseline": "baseline.jsonl"}
     job = make_job({"contenders": PAIR, "gate": gate}, test=ROWS)
-    assert 0 == compare(job, out=tmp_path / "out", update_baseline=True).exit_code
-    assert 198 + 1 == len((tmp_path / "baseline.jsonl").read_text().splitlines())
+    assert compare(job, out=tmp_path / "out", update_baseline=True).exit_code == 0
+    assert len((tmp_path / "baseline.jsonl").read_text().splitlines()) == 198 + 1
 
 
 def test_no_missing_answer_can_turn_a_verdict(judged: Any) -> None:
@@ -250,7 +250,7 @@ def test_no_missing_answer_can_turn_a_verdict(judged: Any) -> None:
     names = [int(at) for at in random.choice(200, 4, replace=False)]
     wrong: Answer = lambda n: "no" if n % 3 else "yes"  # noqa: E731 - one line
     verdict = judged(failing(wrong, *names), right).verdict
-    assert "better" == verdict
+    assert verdict == "better"
     for filled in ("yes", "no"):
         assert verdict == judged(failing(wrong, *names, how=filled), right).verdict
 
@@ -266,7 +266,7 @@ def test_errors_of_a_reference_are_no_gain_of_the_candidate(make_job: Any, backe
     backend_of(answer)
     reference = {"type": "few-shot", "role": "reference", "shots": 2}
     (beside,) = compare(make_job({"contenders": [*PAIR, reference]}, test=ROWS)).references
-    assert (150, 0.0, 1.0) == (beside.n, beside.difference, beside.p_value)
+    assert (beside.n, beside.difference, beside.p_value) == (150, 0.0, 1.0)
 
 
 def test_the_interval_is_given_with_cut_answers_counted_both_ways(judged: Any) -> None:

@@ -36,8 +36,8 @@ def test_answers_are_found_by_case(tmp_path: Path) -> None:
     file.write_text("".join(answer_line(case, answer) for case, answer in lines), encoding="utf-8")
     model = RecordedModel(file, CASES)
     one, two = (asyncio.run(model.reply(Request(messages=case.prompt))) for case in CASES)
-    assert "sécond\n" == one.text
-    assert "no answer to this case was recorded" == two.error
+    assert one.text == "sécond\n"
+    assert two.error == "no answer to this case was recorded"
 
 
 def test_another_file_is_another_model(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_scores_of_another_tool_come_with_the_answer(tmp_path: Path) -> None:
     file.write_text(answer_line("one", "x", {"judge": 0.5}) + answer_line("two", "y"))
     model = RecordedModel(file, CASES)
     given = [asyncio.run(model.reply(Request(messages=case.prompt))).given for case in CASES]
-    assert [{"judge": 0.5}, None] == given
+    assert given == [{"judge": 0.5}, None]
     file.write_text(answer_line("one", "x", {"judge": 1.0}) + answer_line("two", "y"))
     assert model.fingerprint != RecordedModel(file, CASES).fingerprint
 

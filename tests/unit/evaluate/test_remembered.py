@@ -16,9 +16,9 @@ ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2, seconds=0.5)
 def test_an_answer_is_known_to_the_next_comparison(tmp_path: Path) -> None:
     with open_response_cache(tmp_path, use_cache=True) as remembered:
         remembered.put("h1", ANSWER)
-        assert ANSWER == remembered.get("h1")
+        assert remembered.get("h1") == ANSWER
     with open_response_cache(tmp_path, use_cache=True) as remembered:
-        assert ANSWER == remembered.get("h1")
+        assert remembered.get("h1") == ANSWER
         assert None is remembered.get("h2")
 
 
@@ -41,7 +41,7 @@ def test_a_file_that_is_none_of_ours_is_left_alone_and_everything_is_asked(tmp_p
     with open_response_cache(tmp_path, use_cache=True) as remembered:
         remembered.put("h", ANSWER)
         assert None is remembered.get("h")
-    assert "notes" == (tmp_path / CACHE).read_text()
+    assert (tmp_path / CACHE).read_text() == "notes"
 
 
 def test_an_answer_that_cannot_be_read_is_asked_again(tmp_path: Path) -> None:
@@ -77,4 +77,4 @@ def test_an_answer_is_kept_for_later_and_not_given_unasked(tmp_path: Path) -> No
         remembered.put("h", ANSWER)
         assert None is remembered.get("h")
     with open_response_cache(tmp_path, use_cache=True) as remembered:
-        assert ANSWER == remembered.get("h")
+        assert remembered.get("h") == ANSWER

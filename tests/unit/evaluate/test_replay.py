@@ -35,7 +35,7 @@ def test_a_replay_gives_the_same_verdict_and_asks_nobody(
     asked = compare(make_job(PROMPTED), out=tmp_path / "out")
     shut = backend_of(closed)
     again = compare(make_job(PROMPTED), out=tmp_path / "out", replay=True)
-    assert [] == shut.log
+    assert shut.log == []
     recorded = "120 of 120 answers were recorded before this call."
     same = {"created": again.created, "id": None, "notes": (recorded, *asked.notes)}
     assert asked.model_copy(update=same) == again
@@ -58,8 +58,8 @@ def test_a_replay_can_be_scored_and_gated_otherwise(
     compare(make_job(PROMPTED), out=tmp_path / "out")
     other = PROMPTED | {"scorers": ["contains"], "gate": {"mode": "improve"}}
     again = compare(make_job(other), out=tmp_path / "out", replay=True)
-    assert "contains" == again.metric
-    assert 0 == again.exit_code
+    assert again.metric == "contains"
+    assert again.exit_code == 0
 
 
 def test_a_replay_of_changed_cases_is_an_integrity_error(
@@ -98,7 +98,7 @@ def server_job(make_job: Any, backend_of: Any, tmp_path: Path) -> Iterator[Calla
             } | changed
             return make_job({"contenders": ["zero-shot", candidate], "gate": {"mode": "improve"}})
 
-        assert 0 == compare(job(), out=tmp_path / "out").exit_code
+        assert compare(job(), out=tmp_path / "out").exit_code == 0
         yield job
 
 
@@ -106,7 +106,7 @@ def server_job(make_job: Any, backend_of: Any, tmp_path: Path) -> Iterator[Calla
 def test_rows_of_another_model_than_the_job_names_are_refused(
     server_job: Any, tmp_path: Path, changed: dict[str, str]
 ) -> None:
-    assert 0 == compare(server_job(), out=tmp_path / "out", replay=True).exit_code
+    assert compare(server_job(), out=tmp_path / "out", replay=True).exit_code == 0
     with pytest.raises(
         Mismatch, match=r"The job's model is http.*but the rows are from http.*:good"
     ):
@@ -190,7 +190,7 @@ def test_with_enough_of_it_the_same_call_goes_on(
         compare(make_job(evaluate), out=tmp_path / "out")
     more = backend_of(rule)
     compare(make_job(evaluate | {"budget": {"usd": "1"}}), out=tmp_path / "out")
-    assert 120 == (tmp_path / "out" / "rows.jsonl").read_text().count("\n")
+    assert (tmp_path / "out" / "rows.jsonl").read_text().count("\n") == 120
     assert len(more.requests) <= 40
 
 
@@ -201,9 +201,9 @@ def test_an_answer_of_another_comparison_is_taken_when_it_is_to_be_recalled(
     compare(make_job(PROMPTED), out=tmp_path / "one")
     again = backend_of(rule)
     compare(make_job(PROMPTED), out=tmp_path / "two", use_cache=True)
-    assert [] == again.requests
+    assert again.requests == []
     compare(make_job(PROMPTED), out=tmp_path / "three")
-    assert 120 == len(again.requests)
+    assert len(again.requests) == 120
 
 
 def test_batches_that_might_pass_the_budget_are_not_handed_in(
@@ -216,4 +216,4 @@ def test_batches_that_might_pass_the_budget_are_not_handed_in(
         compare(make_job(evaluate), out=tmp_path / "out", batch=True)
     assert not (tmp_path / "out" / "batches.jsonl").exists()
     enough = evaluate | {"budget": {"usd": "5"}}
-    assert 60 == compare(make_job(enough), out=tmp_path / "out", batch=True).n
+    assert compare(make_job(enough), out=tmp_path / "out", batch=True).n == 60

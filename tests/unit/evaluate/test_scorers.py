@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import case, dataset, score
+from support.scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
 from unitune.evaluate.records import Record
@@ -121,7 +121,7 @@ def test_why_an_answer_ended_is_read_in_every_vendors_word(word: str, reason: An
     attempt = attempt_of(case("x"), record)
     other = "stop" if reason != "stop" else "length"
     judged = [FinishReason(reason=each).score(attempt).value for each in (reason, other)]
-    assert [1, 0] == judged
+    assert judged == [1, 0]
 
 
 def test_an_answer_of_which_no_end_is_known_cannot_be_scored_by_it() -> None:
@@ -139,7 +139,7 @@ def test_expected_json_is_checked_before_anybody_is_asked_naming_the_lines(
 ) -> None:
     with pytest.raises(DataError) as caught:
         check_expected((build(Exact()), build(spec)), dataset("{}", "refund", "[", "1"))
-    assert [2, 3] == [finding.line for finding in caught.value.findings]
+    assert [finding.line for finding in caught.value.findings] == [2, 3]
     assert "test.jsonl:2" in str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_a_json_schema_says_what_is_allowed(answer: str, right: float, reason: s
 def test_a_json_schema_may_stand_in_a_file_of_the_jobs_folder(tmp_path: Path) -> None:
     (tmp_path / "order.json").write_text(json.dumps(ORDER))
     spec = JsonSchema(definition="order.json")
-    assert 1 == score(spec, '{"item": "desk", "count": 2}', "", Setting(tmp_path)).value
+    assert score(spec, '{"item": "desk", "count": 2}', "", Setting(tmp_path)).value == 1
 
 
 @pytest.mark.parametrize(

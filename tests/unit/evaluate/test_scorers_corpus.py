@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import attempt, score
+from support.scoring import attempt, score
 
 from unitune.evaluate.scoring import build
 from unitune.scorers.formulas import Sums, bleu_of
@@ -89,17 +89,17 @@ def test_scores_of_all_cases_and_of_resamples_are_sacrebleus(
 def test_a_case_without_an_answer_counts_as_an_empty_one(spec: Scorer) -> None:
     some = sums_of(spec, [("the cat sat on the mat", "the cat sat on the mat"), ("", "a long dog")])
     assert 0 < some.statistic() < 1
-    assert 0 == sums_of(spec, [("", "a long dog")]).statistic()
+    assert sums_of(spec, [("", "a long dog")]).statistic() == 0
 
 
 @pytest.mark.parametrize("spec", [Bleu(), Chrf()])
 def test_the_score_of_a_single_case_is_for_reading(spec: Scorer) -> None:
     assert pytest.approx(1.0) == score(spec, "two words", "two words").value
-    assert 0 == score(spec, "", "two words").value
+    assert score(spec, "", "two words").value == 0
 
 
 def test_other_scorers_have_the_mean_of_their_cases() -> None:
     scorer = build(Exact())
     attempts: list[Attempt] = [attempt("a", "a"), attempt("b", "a")]
     scores = [scorer.score(each).value for each in attempts]
-    assert 0.5 == scorer.sums(attempts, scores).statistic()
+    assert scorer.sums(attempts, scores).statistic() == 0.5

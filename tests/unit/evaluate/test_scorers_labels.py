@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import attempt, dataset, score
 from sklearn.metrics import confusion_matrix, f1_score
+from support.scoring import attempt, dataset, score
 
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scoring import build, check_expected
@@ -47,7 +47,7 @@ def test_a_label_is_found_as_a_whole_word(
 
 def test_case_counts_where_it_is_wished() -> None:
     assert find_label("it is us", ("US", "UK"), ignore_case=False) is None
-    assert "US" == find_label("it is the US", ("US", "UK"), ignore_case=False)
+    assert find_label("it is the US", ("US", "UK"), ignore_case=False) == "US"
 
 
 @given(st.sampled_from(INTENTS), st.sampled_from(["", " ", "\n", "."]))
@@ -62,8 +62,8 @@ def test_choice_is_right_or_wrong_whatever_is_answered(answer: str, expected: st
 
 def test_labels_are_those_of_train_where_none_are_given() -> None:
     setting = Setting(labels=INTENTS)
-    assert 1 == score(Choice(), "a refund", "refund", setting).value
-    assert 0 == score(Choice(), "a refund, or card", "refund", setting).value
+    assert score(Choice(), "a refund", "refund", setting).value == 1
+    assert score(Choice(), "a refund, or card", "refund", setting).value == 0
 
 
 @pytest.mark.parametrize("spec", [Choice(), ClassF1()])
@@ -141,5 +141,5 @@ def test_any_resample_is_scored_as_if_its_cases_were_the_file(
 
 
 def test_the_score_of_a_case_is_that_of_choice() -> None:
-    assert 1 == score(ClassF1(options=LETTERS), "It is B.", "B").value
-    assert 0 == score(ClassF1(options=LETTERS), "It is B or C.", "B").value
+    assert score(ClassF1(options=LETTERS), "It is B.", "B").value == 1
+    assert score(ClassF1(options=LETTERS), "It is B or C.", "B").value == 0

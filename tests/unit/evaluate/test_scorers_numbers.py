@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import dataset, score
+from support.scoring import dataset, score
 
 from unitune.errors import DataError
 from unitune.evaluate.scoring import build, check_expected

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import dataset, score
+from support.scoring import dataset, score
 
 from unitune.errors import DataError
 from unitune.evaluate.scoring import build, check_expected
@@ -75,9 +75,9 @@ def test_rouge_of_rouge_scores_own_example() -> None:
 
 def test_rouge_of_rouge_scores_own_test() -> None:
     """google-research/rouge, rouge_scorer_test.py: precision 1 and recall 1/3."""
-    assert 0.5 == rouge_n("testing", "testing one two", 1)
-    assert 0.0 == rouge_n("testing", "testing one two", 2)
-    assert 0.5 == rouge_l("testing", "testing one two")
+    assert rouge_n("testing", "testing one two", 1) == 0.5
+    assert rouge_n("testing", "testing one two", 2) == 0.0
+    assert rouge_l("testing", "testing one two") == 0.5
 
 
 @given(words | st.text(), words | st.text())
@@ -114,7 +114,7 @@ def test_edit_similarity_of_known_pairs(answer: str, expected: str, similarity: 
 
 
 def test_edit_similarity_may_ignore_case() -> None:
-    assert 1 == score(EditDistance(ignore_case=True), "ABC", "abc").value
+    assert score(EditDistance(ignore_case=True), "ABC", "abc").value == 1
 
 
 @pytest.mark.parametrize(
@@ -182,4 +182,4 @@ def test_a_text_is_identical_to_itself(spec: Scorer, text: str) -> None:
 def test_case_is_the_only_thing_that_ignore_case_forgives(one: str, other: str) -> None:
     assert score(EditDistance(), one, other).value <= 1
     same = score(EditDistance(ignore_case=True), one.upper(), one.upper().casefold())
-    assert 1 == same.value
+    assert same.value == 1

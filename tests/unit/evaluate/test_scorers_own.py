@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from scoring import case, dataset, score
+from support.scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scoring import build, check_expected
@@ -67,8 +67,8 @@ def own(name: str) -> PythonFunction:
 
 
 def test_a_function_says_right_or_wrong(setting: Setting) -> None:
-    assert 1 == score(own("polite"), "please wait", "", setting).value
-    assert 0 == score(own("polite"), "wait", "", setting).value
+    assert score(own("polite"), "please wait", "", setting).value == 1
+    assert score(own("polite"), "wait", "", setting).value == 0
 
 
 def test_a_function_may_give_a_reason_and_sees_the_cases_own_keys(setting: Setting) -> None:
@@ -95,13 +95,13 @@ def test_what_goes_wrong_in_a_function_is_recorded_and_never_raised(
 
 def test_a_function_of_an_installed_module_will_do() -> None:
     spec = PythonFunction(function="operator:eq")
-    assert 0 == score(spec, "a", "a").value  # a text equals no case
+    assert score(spec, "a", "a").value == 0  # a text equals no case
 
 
 def test_a_function_may_stand_in_a_file_of_another_encoding(tmp_path: Path) -> None:
     text = "# coding: latin-1\ndef polite(answer, case):\n    return answer == 'caf\u00e9'\n"
     (tmp_path / "checks.py").write_text(text, encoding="latin-1")
-    assert 1 == score(own("polite"), "caf\u00e9", "", Setting(tmp_path)).value
+    assert score(own("polite"), "caf\u00e9", "", Setting(tmp_path)).value == 1
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_a_tool_call_is_graded_as_in_openais_guide() -> None:
     scorer, row = build(spec_of(grader)), case("", smiles="CCO")
     call = function_call("get_acceptors", {"smiles": "CCO"})
     other = function_call("get_acceptors", {"smiles": "C"})
-    assert 1.0 == scorer.score(Attempt(row, "", (call,))).value
-    assert 0.5 == scorer.score(Attempt(row, "", (other,))).value
-    assert 0.0 == scorer.score(Attempt(row, "no call")).value
+    assert scorer.score(Attempt(row, "", (call,))).value == 1.0
+    assert scorer.score(Attempt(row, "", (other,))).value == 0.5
+    assert scorer.score(Attempt(row, "no call")).value == 0.0
 
 
 FIELDS = {
@@ -240,7 +240,7 @@ def test_a_key_that_a_row_lacks_is_refused_before_anybody_is_asked() -> None:
 def test_the_expected_answer_is_a_key_of_every_row() -> None:
     grader = {**EQUAL, "reference": "{{ item.expected }}"}
     check_expected([build(spec_of(grader))], dataset("Paris"))
-    assert 1 == score(spec_of(grader), "Paris", "Paris").value
+    assert score(spec_of(grader), "Paris", "Paris").value == 1
 
 
 @pytest.mark.parametrize(
@@ -267,8 +267,8 @@ def test_a_threshold_makes_right_or_wrong_of_a_likeness() -> None:
         "evaluation_metric": "rouge_1",
         "pass_threshold": 0.5,
     }
-    assert 1 == score(spec_of(grader), "a b x y", "a b c d").value
-    assert 0 == score(spec_of(grader), "a w x y", "a b c d").value
+    assert score(spec_of(grader), "a b x y", "a b c d").value == 1
+    assert score(spec_of(grader), "a w x y", "a b c d").value == 0
 
 
 def test_a_grader_may_stand_in_a_file(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_grader_may_stand_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "judge.json").write_text('{"type": "score_model"}')
     setting = Setting(tmp_path)
     spec = OpenAIGrader(grader="grader.json")
-    assert 1 == score(spec, "Paris", "", setting, reference_answer="Paris").value
+    assert score(spec, "Paris", "", setting, reference_answer="Paris").value == 1
     for name, complaint in {
         "code.json": "name it in the scorer `python`",
         "judge.json": "needs a model as judge",
@@ -323,7 +323,7 @@ def test_graders_that_cannot_be_used_are_refused_with_the_reason(
 
 def test_graders_of_a_list_are_known_by_their_names() -> None:
     grader = {"type": "multi", "graders": [EQUAL], "calculate_output": "1 - equal"}
-    assert 0 == score(spec_of(grader), "Paris", "", reference_answer="Paris").value
+    assert score(spec_of(grader), "Paris", "", reference_answer="Paris").value == 0
 
 
 @pytest.mark.parametrize(

@@ -77,12 +77,12 @@ def test_a_scorer_is_added_by_one_file(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout
-    assert {
+    assert json.loads(told) == {
         "scores": [1.0, 0.0],
         "words": "the answer is the expected one in capitals",
         "schema": True,
         "saved": 1,
-    } == json.loads(told)
+    }
 
 
 def test_every_entry_says_what_it_is_and_is_named_like_its_type() -> None:
@@ -97,4 +97,4 @@ def test_jobs_are_read_without_numpy_and_without_an_extra() -> None:
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "[]\n" == told.stdout
+    assert told.stdout == "[]\n"

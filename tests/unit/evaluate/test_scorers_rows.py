@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from scoring import case, dataset
+from support.scoring import case, dataset
 
 from unitune.data.dataset import Dataset, Row
 from unitune.errors import DataError, JobError
@@ -65,36 +65,36 @@ def test_all_of_a_rows_scorers_hold_or_their_weighted_mean_does(
 def test_a_row_without_scorers_is_scored_by_the_jobs() -> None:
     spec = build(RowScorers(default=(Contains(), Exact(ignore_case=True))))
     scores = [spec.score(Attempt(case("yes"), text)).value for text in ("yes", "yes!", "YES")]
-    assert [1.0, 0.0, 0.0] == scores
-    assert 1.0 == build(RowScorers()).score(Attempt(case("yes"), " yes ")).value
+    assert scores == [1.0, 0.0, 0.0]
+    assert build(RowScorers()).score(Attempt(case("yes"), " yes ")).value == 1.0
 
 
 def test_the_rows_expected_answer_is_compared_with_by_default() -> None:
-    assert 1.0 == judged(["contains"], "yes!", "yes").value
+    assert judged(["contains"], "yes!", "yes").value == 1.0
 
 
 def test_the_reason_names_what_failed() -> None:
     nested = {"scorers": [HAS_B, {**NEAR, "weight": 2}], "at_least": 0.9}
     assert [
-        "failed: contains 'b'; not contains any of 'x', 'a'",
-        "failed: mean 0.50, below 0.9: contains 'b'; edit_distance 'abcd': scored 0.75",
-    ] == [
         judged(
             [HAS_A, HAS_B, {"type": "contains", "any_of": ["x", "a"], "negate": True}], "a"
         ).reason,
         judged(nested, "axcd").reason,
+    ] == [
+        "failed: contains 'b'; not contains any of 'x', 'a'",
+        "failed: mean 0.50, below 0.9: contains 'b'; edit_distance 'abcd': scored 0.75",
     ]
 
 
 def test_a_measure_holds_within_bounds_where_it_is_known() -> None:
     quick = [{"type": "latency", "at_most": 2}]
-    assert 1.0 == judged(quick, "a", measured=Measured("a", seconds=2.0)).value
-    assert 0.0 == judged(quick, "a", measured=Measured("a", seconds=2.1)).value
+    assert judged(quick, "a", measured=Measured("a", seconds=2.0)).value == 1.0
+    assert judged(quick, "a", measured=Measured("a", seconds=2.1)).value == 0.0
     unknown = judged(quick, "a", measured=Measured("a"))
-    assert (True, "latency at most 2: the answer's latency is unknown") == (
+    assert (
         unknown.failed,
         unknown.reason,
-    )
+    ) == (True, "latency at most 2: the answer's latency is unknown")
 
 
 REFUSED: list[tuple[Any, str]] = [
@@ -130,7 +130,7 @@ def test_a_bad_specification_is_named_by_file_and_line(scorers: Any, reason: str
     with pytest.raises(DataError) as refusal:
         check_expected([build(RowScorers())], rows)
     assert reason in str(refusal.value)
-    assert ("test.jsonl", 7) == (refusal.value.findings[0].file, refusal.value.findings[0].line)
+    assert (refusal.value.findings[0].file, refusal.value.findings[0].line) == ("test.jsonl", 7)
 
 
 def test_scorers_that_no_answer_could_fail_are_refused() -> None:
@@ -157,12 +157,12 @@ def test_code_is_named_in_the_job_and_runs_only_when_an_answer_is_scored(tmp_pat
     )
     named = {"type": "python", "name": "short", "function": "checks.py:short"}
     job = _job(tmp_path, {"type": "row_scorers", "named": [named]})
-    assert () == check(job).errors
+    assert check(job).errors == ()
     assert not (tmp_path / "ran").exists()
     (spec,) = job.evaluate.scorers
     assert isinstance(spec, RowScorers)
     ready, row = build(spec, Setting(tmp_path)), case(None, scorers=["short"], most=3)
-    assert [1.0, 0.0] == [ready.score(Attempt(row, text)).value for text in ("ab", "abc")]
+    assert [ready.score(Attempt(row, text)).value for text in ("ab", "abc")] == [1.0, 0.0]
     (tmp_path / "checks.py").write_text("")
     assert ["no function 'short'" in str(error) for error in check(job).errors] == [True]
 
@@ -177,7 +177,7 @@ def test_its_fingerprint_follows_the_jobs_scorers_and_their_code(tmp_path: Path)
         build(RowScorers()),
         build(RowScorers(default=(Contains(),))),
     ]
-    assert 4 == len({before, *(other.fingerprint for other in others)})
+    assert len({before, *(other.fingerprint for other in others)}) == 4
 
 
 def test_a_rows_scorers_are_part_of_what_its_score_depends_on() -> None:
@@ -198,15 +198,17 @@ def test_an_answer_that_was_cut_may_be_wrong_already() -> None:
     spec = build(RowScorers())
     exact = {"type": "exact", "any_of": ["no", "yes"]}
     cut = [Attempt(case(None, scorers=[exact]), text) for text in ("ye", "maybe")]
-    assert [False, True] == [spec.wrong_already(attempt) for attempt in cut]
+    assert [spec.wrong_already(attempt) for attempt in cut] == [False, True]
     loose = case(None, scorers={"scorers": [exact, HAS_A], "at_least": 0.5})
     assert not spec.wrong_already(Attempt(loose, "maybe"))
 
 
 def test_a_rows_scorers_are_not_sent_to_a_vendor() -> None:
-    assert {"messages", "expected", "topic"} == set(
-        encode_rft(case("a", scorers=["exact"], topic="b"))
-    )
+    assert set(encode_rft(case("a", scorers=["exact"], topic="b"))) == {
+        "messages",
+        "expected",
+        "topic",
+    }
 
 
 def test_a_report_shows_what_was_asserted_and_what_failed(tmp_path: Path) -> None:
@@ -223,10 +225,10 @@ def test_a_report_shows_what_was_asserted_and_what_failed(tmp_path: Path) -> Non
     for name, text in answers.items():
         _write(tmp_path / f"{name}.jsonl", [{"case": row["id"], "answer": text} for row in rows])
     comparison = compare(_job(tmp_path, "row_scorers"), out=tmp_path / "out")
-    assert ("row_scorers", 12) == (comparison.metric, comparison.gained)
+    assert (comparison.metric, comparison.gained) == ("row_scorers", 12)
     (gained,) = (group.cases for group in grouped(comparison) if group.cases)
-    assert "contains '3'" == gained[3].expected.pieces[0].text
-    assert "failed: contains '3'" == gained[3].baseline.note
+    assert gained[3].expected.pieces[0].text == "contains '3'"
+    assert gained[3].baseline.note == "failed: contains '3'"
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

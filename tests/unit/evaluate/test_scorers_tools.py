@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import case
+from support.scoring import case
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -36,7 +36,7 @@ def right(spec: ToolCalls, expected: Example, *given_: dict[str, Any]) -> float:
 
 def test_ids_key_order_and_the_way_of_writing_numbers_do_not_matter() -> None:
     other = function_call("play", '{"minutes": 20.0, "artist": "Abba"}', "another_id")
-    assert 1 == right(ToolCalls(), expecting(PLAY), other)
+    assert right(ToolCalls(), expecting(PLAY), other) == 1
 
 
 @pytest.mark.parametrize(
@@ -52,33 +52,33 @@ def test_ids_key_order_and_the_way_of_writing_numbers_do_not_matter() -> None:
     ],
 )
 def test_another_call_is_wrong(calls: tuple[dict[str, Any], ...]) -> None:
-    assert 0 == right(ToolCalls(), expecting(PLAY), *calls)
+    assert right(ToolCalls(), expecting(PLAY), *calls) == 0
 
 
 def test_no_arguments_may_be_written_in_two_ways() -> None:
-    assert 1 == right(ToolCalls(), expecting(STOP), function_call("stop", ""))
+    assert right(ToolCalls(), expecting(STOP), function_call("stop", "")) == 1
 
 
 def test_names_alone_may_count() -> None:
     other = function_call("play", "{broken")
-    assert 1 == right(ToolCalls(arguments=False), expecting(PLAY), other)
+    assert right(ToolCalls(arguments=False), expecting(PLAY), other) == 1
 
 
 def test_where_no_call_is_expected_none_is_right() -> None:
-    assert 1 == right(ToolCalls(), expecting())
-    assert 0 == right(ToolCalls(), expecting(), STOP)
+    assert right(ToolCalls(), expecting()) == 1
+    assert right(ToolCalls(), expecting(), STOP) == 0
 
 
 @given(st.permutations([PLAY, PLAY, STOP]))
 def test_order_counts_only_where_it_is_wished(calls: list[dict[str, Any]]) -> None:
     expected = expecting(PLAY, PLAY, STOP)
-    assert 1 == right(ToolCalls(), expected, *calls)
+    assert right(ToolCalls(), expected, *calls) == 1
     assert (calls == [PLAY, PLAY, STOP]) == right(ToolCalls(ordered=True), expected, *calls)
 
 
 def test_a_multiset_is_compared_and_not_a_set() -> None:
     for calls in permutations([PLAY, STOP, STOP]):
-        assert 0 == right(ToolCalls(), expecting(PLAY, PLAY, STOP), *calls)
+        assert right(ToolCalls(), expecting(PLAY, PLAY, STOP), *calls) == 0
 
 
 def test_expected_arguments_that_are_not_json_are_refused() -> None:

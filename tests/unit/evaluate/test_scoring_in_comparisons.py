@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from scoring import case
+from support.scoring import case
 
 from unitune.errors import DataError, JobError, MissingExtra
 from unitune.evaluate.compare import compare
@@ -57,10 +57,10 @@ def test_other_scorers_rescore_what_is_recorded_and_ask_nothing(
     other = compare(make_job({"scorers": scorers, "contenders": CONTENDERS}))
 
     assert asked == len(backend.requests)
-    assert [0.0, 0.5] == [result.scores["exact"] for result in one.contenders]
+    assert [result.scores["exact"] for result in one.contenders] == [0.0, 0.5]
     zero_shot, instructed = (result.scores for result in other.contenders)
-    assert {"contains": 1.0, "token_f1": 0.5, "choice": 1.0} == zero_shot
-    assert {"contains": 1.0, "token_f1": 0.75, "choice": 1.0} == instructed
+    assert zero_shot == {"contains": 1.0, "token_f1": 0.5, "choice": 1.0}
+    assert instructed == {"contains": 1.0, "token_f1": 0.75, "choice": 1.0}
 
 
 def test_the_same_records_give_the_same_scores_again(make_job: Any, backend_of: Any) -> None:
@@ -79,8 +79,8 @@ def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> N
     ]
     job = make_job({"scorers": scorers, "contenders": CONTENDERS, "primary": "lenient"})
     found = compare(job)
-    assert "lenient" == found.metric
-    assert {"strict", "lenient"} == set(found.contenders[0].scores)
+    assert found.metric == "lenient"
+    assert set(found.contenders[0].scores) == {"strict", "lenient"}
     with pytest.raises(ValueError, match="scorers names must be unique; repeated: contains"):
         Evaluate.model_validate({"scorers": ["contains", "contains"]})
 
@@ -93,7 +93,7 @@ def test_a_score_over_all_cases_is_no_mean_over_cases(make_job: Any, backend_of:
     # Always yes: 40 of 60 right; F1 of yes is 80 / 100, of no 0.
     assert pytest.approx(0.4) == found.contenders[0].scores["class_f1"]
     confusion = found.contenders[0].confusion["class_f1"]
-    assert {"yes": {"yes": 40}, "no": {"yes": 20}} == confusion.counts
+    assert confusion.counts == {"yes": {"yes": 40}, "no": {"yes": 20}}
     assert "exact" not in found.contenders[0].confusion
 
 
@@ -118,7 +118,7 @@ def test_a_scorer_that_fails_is_told_and_never_silently_a_zero(
     )
     assert told in found.notes
     failed = found.cases[1].answers["instructed"]
-    assert (("own",), 0.0, None) == (failed.failed, failed.scores["own"], failed.error)
+    assert (failed.failed, failed.scores["own"], failed.error) == (("own",), 0.0, None)
 
 
 def test_a_case_that_the_primary_scorer_cannot_score_is_a_case_in_error(
@@ -126,8 +126,8 @@ def test_a_case_that_the_primary_scorer_cannot_score_is_a_case_in_error(
 ) -> None:
     backend_of(rule)
     found = compare(broken(make_job, [{"type": "python", "name": "own", "function": "f.py:f"}]))
-    assert [0, 30] == [result.errors for result in found.contenders]
-    assert "ZeroDivisionError: division by zero" == found.cases[1].answers["instructed"].error
+    assert [result.errors for result in found.contenders] == [0, 30]
+    assert found.cases[1].answers["instructed"].error == "ZeroDivisionError: division by zero"
 
 
 def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
@@ -137,7 +137,7 @@ def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
     job = make_job({"scorers": ["numeric"], "contenders": CONTENDERS}, test=[("test 1", "yes")])
     with pytest.raises(DataError, match=r"test\.jsonl:1: the expected answer 'yes' has no num"):
         compare(job)
-    assert [] == backend.requests
+    assert backend.requests == []
 
 
 def test_tool_calls_are_recorded_and_scored() -> None:
@@ -152,9 +152,9 @@ def test_tool_calls_are_recorded_and_scored() -> None:
     line = Record(contender="c", case="1", request_hash="h", tool_calls=(call,))
     read = read_record(line_of(line))
     scorer = build(ToolCalls())
-    assert 1 == scorer.score(attempt_of(row, read)).value
+    assert scorer.score(attempt_of(row, read)).value == 1
     failed = replace(read, error="down")
-    assert 0 == scorer.score(attempt_of(row, failed)).value
+    assert scorer.score(attempt_of(row, failed)).value == 0
 
 
 @pytest.mark.parametrize(
@@ -279,11 +279,11 @@ def test_a_job_saved_elsewhere_still_names_its_scorers_files(make_job: Any, tmp_
     assert isinstance(own, PythonFunction)
     assert isinstance(schema, JsonSchema)
     assert isinstance(grader, OpenAIGrader)
-    assert ("../f.py:f", "../s.json", "../g.json") == (
+    assert (
         own.function,
         schema.definition,
         grader.grader,
-    )
+    ) == ("../f.py:f", "../s.json", "../g.json")
 
 
 def test_the_jobs_schema_names_every_scorer_with_its_options() -> None:
@@ -317,11 +317,11 @@ def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(
         "JSON": json.loads((made.folder / "verdict.json").read_text())["caution"],
         **{name: html.unescape((made.folder / name).read_text()) for name in REPORTS},
     }
-    assert [] == [
+    assert [
         name
         for name, text in renderings.items()
         if WORDING not in text.replace("\\", "").replace("\u2019", "'").replace("\u00a0", " ")
-    ]
+    ] == []
     assert "CLOSER" in renderings["terminal"]
     assert "better by closeness to the reference's wording: instructed" in made.summary
 
@@ -332,7 +332,7 @@ def test_a_verdict_by_a_scorer_of_right_and_wrong_says_nothing_of_wording(
     backend_of(rule)
     made = compare(make_job({"scorers": ["exact", "token_f1"], "contenders": CONTENDERS}))
     assert "better than" in words.headline(made)
-    assert "" == made.caution == made.closeness
+    assert made.caution == made.closeness == ""
 
 
 @pytest.mark.parametrize("kind", leaves(Scorer), ids=lambda kind: kind.__name__)
@@ -344,7 +344,7 @@ def test_the_scorers_that_compare_wording_are_those_of_overlap(kind: type[Scorer
 def test_a_grader_of_text_similarity_compares_wording() -> None:
     grader = {"type": "text_similarity", "input": "{{sample.output_text}}", "reference": "x"}
     made = OpenAIGrader.model_validate({"grader": {**grader, "evaluation_metric": "gleu"}})
-    assert "the reference's wording" == made.ready(Setting(), "").closeness
+    assert made.ready(Setting(), "").closeness == "the reference's wording"
 
 
 def test_scores_in_a_file_judge_answers_of_models_that_answer_afresh(
@@ -365,7 +365,7 @@ def test_scores_in_a_file_judge_answers_of_models_that_answer_afresh(
     made = compare(make_job({"scorers": [scorer], "contenders": contenders}))
     assert asked == len(backend.requests)
     scores = {each.name: each.score for each in made.contenders}
-    assert (0.3, 0.55) == pytest.approx((scores["zero-shot"], scores["instructed"]))
+    assert pytest.approx((scores["zero-shot"], scores["instructed"])) == (0.3, 0.55)
     assert "few-shot" in scores
     assert not any(each.errors for each in made.contenders)
 
@@ -380,7 +380,7 @@ def test_a_score_counts_for_the_answer_that_it_was_given_for(tmp_path: Path) -> 
                                                request_hash="h")))
         for text in ("yes", "no")
     )  # fmt: skip
-    assert (0.8, False) == (same.value, same.failed)
+    assert (same.value, same.failed) == (0.8, False)
     assert other.failed
     with pytest.raises(JobError, match=r"none\.jsonl: the scorer"):
         build(RecordedScore(key="judge", file="none.jsonl"), Setting(tmp_path))

@@ -40,8 +40,8 @@ def ask(stage: Stage, request: Request = ASKED, name: str = MODEL) -> Reply:
 
 def test_an_answer_comes_with_what_it_used(stage: Stage) -> None:
     reply = ask(stage)
-    assert ("I do not know.", "stop", None) == (reply.text, reply.finish_reason, reply.error)
-    assert (3, 4) == (reply.prompt_tokens, reply.completion_tokens)
+    assert (reply.text, reply.finish_reason, reply.error) == ("I do not know.", "stop", None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (3, 4)
     assert reply.seconds is not None
     assert 0 < reply.seconds < 10
 
@@ -58,8 +58,8 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
     )
     ask(stage, asked)
     (sent,) = stage.server.received("POST", CHAT)
-    assert f"Bearer {KEY}" == sent.headers["authorization"]
-    assert {
+    assert sent.headers["authorization"] == f"Bearer {KEY}"
+    assert sent.json == {
         "model": MODEL,
         "messages": [
             {"role": "assistant", "content": "Hm"},
@@ -70,7 +70,7 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
         "temperature": 0.5,
         "seed": 3,
         "stop": ["END"],
-    } == sent.json
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_fault_is_in_the_reply_and_the_request_is_sent_once(
     assert KEY not in (reply.error or "")
     assert (fault is not Fault.EXPIRED_KEY) == reply.retryable
     assert (1.0 if fault is Fault.RATE_LIMITED else None) == reply.retry_after_seconds
-    assert 1 == len(stage.server.received("POST", CHAT))
+    assert len(stage.server.received("POST", CHAT)) == 1
 
 
 def test_every_fault_is_tried() -> None:
@@ -127,7 +127,7 @@ def test_a_smaller_servers_answer_is_enough(stage: Stage, monkeypatch: pytest.Mo
     bare = VendorResponse({"choices": [{"message": {"content": "white"}}]})
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: bare)
     reply = ask(stage)
-    assert ("white", "stop", None) == (reply.text, reply.finish_reason, reply.prompt_tokens)
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens) == ("white", "stop", None)
 
 
 def test_limits_are_told_beside_the_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +138,12 @@ def test_limits_are_told_beside_the_answer(stage: Stage, monkeypatch: pytest.Mon
     }
     last = VendorResponse({"choices": [{"message": {"content": "white"}}]}, headers=left)
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: last)
-    assert 1.0 == ask(stage).retry_after_seconds
+    assert ask(stage).retry_after_seconds == 1.0
 
 
 def test_a_missing_model_is_in_the_reply(stage: Stage) -> None:
     reply = ask(stage, name="ft:none")
-    assert (404, False) == (reply.status, reply.retryable)
+    assert (reply.status, reply.retryable) == (404, False)
     assert "does not exist" in (reply.error or "")
 
 
@@ -158,7 +158,7 @@ def test_connections_are_shared_within_a_loop_and_closed_with_the_model(stage: S
         return replies
 
     for _ in range(2):
-        assert 20 == len([reply for reply in asyncio.run(ask_many()) if reply.error is None])
+        assert len([reply for reply in asyncio.run(ask_many()) if reply.error is None]) == 20
 
 
 def test_a_call_of_a_tool_is_kept_with_its_arguments(

@@ -60,7 +60,7 @@ def pay(spending: Budget, *replies: Reply) -> Outcome:
 
 
 def test_the_most_is_bytes_and_the_longest_answer() -> None:
-    assert MOST == most_usd(PRICE, QUESTION)
+    assert most_usd(PRICE, QUESTION) == MOST
 
 
 def test_an_answer_costs_what_the_vendor_counted() -> None:
@@ -72,7 +72,7 @@ def test_an_answer_costs_what_the_vendor_counted() -> None:
 def test_an_answer_of_unknown_length_counts_as_the_longest() -> None:
     spending = Budget(Decimal(1))
     pay(spending, Reply(text="yes"))
-    assert MOST == spending.spent
+    assert spending.spent == MOST
 
 
 def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
@@ -82,7 +82,7 @@ def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
     refused, silent = BackendError("too many", status=429), Unreachable("no answer")
     spending = Budget(Decimal(1))
     outcome = pay(spending, Reply.failed(refused), Reply.failed(silent), ANSWER)
-    assert MOST + Decimal("0.000025") == spending.spent
+    assert spending.spent == MOST + Decimal("0.000025")
     kept = Record(
         contender="c",
         case="a",
@@ -102,7 +102,7 @@ def test_a_count_that_cannot_be_true_is_not_believed(prompt: int, completion: in
     told = Reply(text="yes", prompt_tokens=prompt, completion_tokens=completion)
     outcome = pay(spending, told)
     assert (MOST, Decimal(0)) == (spending.spent, spending.reserved)
-    assert (None, "yes") == (outcome.reply.prompt_tokens, outcome.reply.text)
+    assert (outcome.reply.prompt_tokens, outcome.reply.text) == (None, "yes")
     assert most_tokens(QUESTION) == outcome.uncounted
 
 
@@ -110,7 +110,7 @@ def test_a_count_above_the_most_that_was_reckoned_with_is_paid_as_counted() -> N
     """A vendor may put more around a request than is known of any."""
     spending = Budget(Decimal(1))
     pay(spending, Reply(text="yes", prompt_tokens=500, completion_tokens=2))
-    assert Decimal("0.00052") == spending.spent
+    assert spending.spent == Decimal("0.00052")
 
 
 def test_calls_and_tools_are_in_what_a_request_may_cost() -> None:
@@ -121,10 +121,10 @@ def test_calls_and_tools_are_in_what_a_request_may_cost() -> None:
         "function": {"name": "f", "arguments": arguments},
     }
     called = Message(role="assistant", tool_calls=(call,))
-    assert 40_000 < most_tokens(Request(messages=(called,))).prompt_tokens
+    assert most_tokens(Request(messages=(called,))).prompt_tokens > 40_000
     tool: dict[str, JsonValue] = {"type": "function", "function": {"name": "y" * 40_000}}
     told = Request(messages=QUESTION.messages, tools=(tool,))
-    assert 40_000 < most_tokens(told).prompt_tokens
+    assert most_tokens(told).prompt_tokens > 40_000
 
 
 def test_the_request_that_might_break_the_cap_is_not_sent() -> None:
@@ -136,7 +136,7 @@ def test_the_request_that_might_break_the_cap_is_not_sent() -> None:
         asyncio.run(
             request_with_retry(model, QUESTION, AdaptiveLimiter(), spending.guard("c", PRICE))
         )
-    assert 1 == len(model.replies)
+    assert len(model.replies) == 1
 
 
 def test_what_was_answered_before_counts() -> None:
@@ -147,7 +147,7 @@ def test_what_was_answered_before_counts() -> None:
     records += [replace(records[0], case="b", cached=True), replace(records[0], error="down")]
     spending = Budget(Decimal(1))
     spending.charge(records, {"c": PRICE})
-    assert Decimal("0.00005") == spending.spent
+    assert spending.spent == Decimal("0.00005")
 
 
 def test_a_contender_whose_name_has_a_colon_is_charged() -> None:
@@ -157,7 +157,7 @@ def test_a_contender_whose_name_has_a_colon_is_charged() -> None:
     ]
     spending = Budget(Decimal(1))
     spending.charge(records, {"a: b": PRICE})
-    assert Decimal("0.00005") == spending.spent
+    assert spending.spent == Decimal("0.00005")
 
 
 def test_unknown_tokens_have_no_price() -> None:
@@ -184,9 +184,9 @@ BOTH = {**BASE, "tuned": {"input": 2, "output": 20}}
 
 def test_prices_go_by_contender_or_by_the_base_they_ask() -> None:
     found = prices(job(prices=BOTH))
-    assert PRICE == found.contenders["zero-shot"] == found.contenders["few-shot"]
-    assert Decimal(20) == found.contenders["tuned"].output
-    assert (True, ()) == (found.charged, found.unpriced)
+    assert found.contenders["zero-shot"] == found.contenders["few-shot"] == PRICE
+    assert found.contenders["tuned"].output == Decimal(20)
+    assert (found.charged, found.unpriced) == (True, ())
 
 
 def test_a_vendors_price_is_known_without_the_job_saying_it() -> None:
@@ -217,7 +217,7 @@ def test_a_budget_without_a_price_is_refused_with_what_to_write() -> None:
     wanted = job(budget={"usd": "1"}, prices=BASE)
     with pytest.raises(OverBudget, match=r"the price of tuned is unknown\. .* \{tuned: \{input"):
         prices(wanted)
-    assert ("tuned",) == prices(wanted, allow_unpriced=True).unpriced
+    assert prices(wanted, allow_unpriced=True).unpriced == ("tuned",)
 
 
 @pytest.mark.parametrize(

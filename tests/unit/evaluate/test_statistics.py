@@ -84,54 +84,54 @@ class TestBinary:
         0.1 higher. The p of 9e-32 there is the exact one; the mid-p is 4.9e-32.
         """
         actual = compare_paired(*scores(both=749, gained=151, lost=12, neither=88))
-        assert (1000, 151, 12, 0.139) == (actual.n, actual.gained, actual.lost, actual.difference)
+        assert (actual.n, actual.gained, actual.lost, actual.difference) == (1000, 151, 12, 0.139)
         assert pytest.approx((0.761, 0.900)) == (actual.baseline, actual.candidate)
         interval = actual.interval.low, actual.interval.high
         assert pytest.approx((0.116, 0.164), abs=5e-4) == interval
         assert pytest.approx(0.0120, abs=5e-5) == (interval[1] - interval[0]) / 2 / 1.96
         assert pytest.approx(9e-32, abs=5e-33, rel=0) == actual.p_exact
         assert pytest.approx(4.9e-32, abs=5e-34, rel=0) == actual.p_value
-        assert Verdict.BETTER == actual.verdict
-        assert "Tango score interval, McNemar mid-p test" == actual.method
+        assert actual.verdict == Verdict.BETTER
+        assert actual.method == "Tango score interval, McNemar mid-p test"
         assert not actual.graded
 
     def test_few_cases_that_all_gain_are_not_better(self) -> None:
         """Four gains in four cases come up by chance in 6 % of such tests, p = 0.0625."""
         for lost, gained in (([0] * 4, [1] * 4), ([0] * 4 + [1] * 16, [1] * 20)):
             actual = compare_paired(lost, gained)
-            assert (0.0625, Verdict.NON_INFERIOR) == (actual.p_value, actual.verdict)
+            assert (actual.p_value, actual.verdict) == (0.0625, Verdict.NON_INFERIOR)
             assert actual.interval.low > 0
             assert "too few to show a difference" in actual.warnings[0]
-            assert Verdict.WORSE != compare_paired(gained, lost).verdict
+            assert compare_paired(gained, lost).verdict != Verdict.WORSE
 
     def test_few_clusters_that_all_gain_are_not_better(self) -> None:
         """The exact sign-flip p of four clusters is 2 / 2^4, however many cases they hold."""
         clusters = [at // 30 for at in range(120)]
         actual = compare_paired([0] * 120, [1] * 120, clusters=clusters)
-        assert (4, 0.125) == (actual.clusters, actual.p_value)
-        assert Verdict.BETTER != actual.verdict
+        assert (actual.clusters, actual.p_value) == (4, 0.125)
+        assert actual.verdict != Verdict.BETTER
         six = compare_paired([0] * 120, [1] * 120, clusters=[at // 20 for at in range(120)])
-        assert (0.03125, Verdict.BETTER) == (six.p_value, six.verdict)
+        assert (six.p_value, six.verdict) == (0.03125, Verdict.BETTER)
 
     def test_what_the_cases_could_have_shown_comes_from_the_discordance(self) -> None:
         actual = compare_paired(*scores(53, 16, 8, 9))
-        assert Verdict.NON_INFERIOR == actual.verdict
-        assert 0.90 == actual.interval90.level
+        assert actual.verdict == Verdict.NON_INFERIOR
+        assert actual.interval90.level == 0.90
         assert cases_needed_for_margin(24 / 86, 0.05) == actual.cases_needed
         assert pytest.approx(smallest_detectable(86, 24 / 86)) == actual.smallest_detectable
 
     def test_margin_and_level_reach_the_verdict(self) -> None:
         baseline, candidate = scores(53, 16, 8, 9)
-        assert Verdict.BETTER == compare_paired(baseline, candidate, level=0.80).verdict
-        assert Verdict.INCONCLUSIVE == compare_paired(baseline, candidate, margin=0.01).verdict
+        assert compare_paired(baseline, candidate, level=0.80).verdict == Verdict.BETTER
+        assert compare_paired(baseline, candidate, margin=0.01).verdict == Verdict.INCONCLUSIVE
 
     def test_the_same_answers_are_equivalent_once_there_are_enough(self) -> None:
-        assert Verdict.EQUIVALENT == compare_paired([1] * 300, [1] * 300).verdict
-        assert Verdict.INCONCLUSIVE == compare_paired([1] * 10, [1] * 10).verdict
+        assert compare_paired([1] * 300, [1] * 300).verdict == Verdict.EQUIVALENT
+        assert compare_paired([1] * 10, [1] * 10).verdict == Verdict.INCONCLUSIVE
 
     def test_bools_and_whole_floats_count_as_zero_and_one(self) -> None:
         actual = compare_paired([True, False, True], [1.0, 1.0, 0.0])
-        assert (1, 1) == (actual.gained, actual.lost)
+        assert (actual.gained, actual.lost) == (1, 1)
         assert mcnemar_mid_p(1, 1) == actual.p_value
         assert mcnemar_exact(1, 1) == actual.p_exact
 
@@ -160,13 +160,13 @@ class TestGraded:
         actual = compare_paired(old, new)
         expected = compare_paired(old.mean(1), new.mean(1))
         assert expected == actual
-        assert 40 == actual.n
+        assert actual.n == 40
         assert actual.graded
         assert actual.p_exact is None
         assert sign_flip_p(new.mean(1) - old.mean(1)) == actual.p_value
         assert (
-            "score interval of graded differences, sign-flip test (10,000 draws, seed 0)"
-            == actual.method
+            actual.method
+            == "score interval of graded differences, sign-flip test (10,000 draws, seed 0)"
         )
 
     def test_one_repeat_is_no_repeat(self) -> None:
@@ -178,14 +178,14 @@ class TestGraded:
         """16 of 20 cases gain .0625: a loss of all in one case of 20 would undo that."""
         old, new = [0.5] * 20, [0.5625] * 16 + [0.5] * 4
         actual = compare_paired(old, new)
-        assert Verdict.INCONCLUSIVE == actual.verdict
+        assert actual.verdict == Verdict.INCONCLUSIVE
         assert actual.interval.low < -0.05
         assert actual.warnings[0] == (
             "20 cases are few. Up to 16.8 % of all cases could be total losses of one side without "
             "any in this sample, so the interval allows for them. From the observed scores alone "
             "the verdict would be better."
         )
-        assert () == compare_paired(old * 20, new * 20).warnings
+        assert compare_paired(old * 20, new * 20).warnings == ()
 
     def test_the_cases_own_scores_do_not_rule_it_out_either(self) -> None:
         """Scores that are .9 in 95 % of cases and 0 in 5 %: true mean .855."""
@@ -222,8 +222,8 @@ class TestClusters:
         assert pytest.approx(10) == together.design_effect
         assert pytest.approx(once.smallest_detectable, rel=0.1) == together.smallest_detectable
         assert pytest.approx(mcnemar_exact(9, 3), abs=0.01) == together.p_value
-        assert 50 == together.clusters
-        assert "score interval over 50 clusters, sign-flip test (in full)" == together.method
+        assert together.clusters == 50
+        assert together.method == "score interval over 50 clusters, sign-flip test (in full)"
 
     def test_clusters_of_one_case_are_none(self) -> None:
         old, new = scores(30, 9, 3, 8)
@@ -249,19 +249,19 @@ class TestClusters:
         old = [0.0 if place < 18 else 0.5 for place in range(n)]
         new = [0.85 if place < 18 else 0.5 for place in range(n)]
         nine = compare_paired(old, new, clusters=clusters)
-        assert Verdict.BETTER == compare_paired(old, new).verdict
-        assert Verdict.INCONCLUSIVE == nine.verdict
+        assert compare_paired(old, new).verdict == Verdict.BETTER
+        assert nine.verdict == Verdict.INCONCLUSIVE
         assert nine.warnings[0].startswith(
             "9 clusters (of 90 cases) are few. Up to 33.6 % of all clusters could be total losses"
         )
         assert nine.method.startswith("score interval over 9 clusters")
         whole = compare_paired([0] * n, [1] * n, clusters=clusters)
-        assert Verdict.BETTER == whole.verdict
+        assert whole.verdict == Verdict.BETTER
 
     def test_labels_may_be_anything_and_must_be_as_many_as_cases(self) -> None:
         old, new = scores(5, 3, 2, 2)
         labels = ["a", "b", ("c", 1)] * 4
-        assert 3 == compare_paired(old, new, clusters=labels).clusters
+        assert compare_paired(old, new, clusters=labels).clusters == 3
         with pytest.raises(ValueError, match="11 cluster labels for 12 cases"):
             compare_paired(old, new, clusters=labels[1:])
 

@@ -57,7 +57,7 @@ def test_claims_hold_against_each_and_a_loss_against_the_chosen_one(
 
 
 def test_the_chosen_one_wins_ties() -> None:
-    assert "b" == against_best({"a": EQUAL, "b": EQUAL, "c": EQUAL}, "b").hardest
+    assert against_best({"a": EQUAL, "b": EQUAL, "c": EQUAL}, "b").hardest == "b"
 
 
 def normal_pair(candidate: np.ndarray, baseline: np.ndarray) -> PairedResult:

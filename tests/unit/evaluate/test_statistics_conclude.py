@@ -52,7 +52,7 @@ def test_clusters_widen_the_intervals(keyed_job: Any, backend_of: Any) -> None:
 
     alone = compare(keyed_job({}, of_customer))
     together = compare(keyed_job({"clusters": "customer"}, of_customer))
-    assert (None, 30) == (alone.clusters, together.clusters)
+    assert (alone.clusters, together.clusters) == (None, 30)
     assert alone.difference == together.difference
     assert pytest.approx(2) == together.design_effect
     assert together.interval[0] < alone.interval[0]
@@ -66,7 +66,7 @@ def test_few_clusters_are_told(keyed_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
     found = compare(keyed_job({"clusters": "customer"}, lambda at: {"customer": at % 4}))
     assert any(note.startswith("4 clusters (of 60 cases)") for note in found.notes)
-    assert "inconclusive" == found.verdict
+    assert found.verdict == "inconclusive"
 
 
 def test_a_row_without_a_cluster_is_refused_before_anything_is_asked(
@@ -78,7 +78,7 @@ def test_a_row_without_a_cluster_is_refused_before_anything_is_asked(
     )
     with pytest.raises(JobError, match=r"has no such key \(its own keys: client\)"):
         compare(job)
-    assert [] == backend.log
+    assert backend.log == []
 
 
 def test_slices_are_adjusted_together_and_small_ones_left_out(
@@ -91,9 +91,9 @@ def test_slices_are_adjusted_together_and_small_ones_left_out(
 
     found = compare(keyed_job({"slices": ["language", "long"]}, of_row))
     names = [each.name for each in found.slices]
-    assert ["language = de", "language = fr", "long = false", "long = true"] == names
+    assert names == ["language = de", "language = fr", "long = false", "long = true"]
     sizes = [each.n for each in found.slices]
-    assert [40, 15, 30, 30] == sizes
+    assert sizes == [40, 15, 30, 30]
     assert sizes == [sum(name in case.slices for case in found.cases) for name in names]
     assert pytest.approx(benjamini_hochberg([each.p_value for each in found.slices])) == [
         each.p_adjusted for each in found.slices
@@ -113,9 +113,9 @@ def test_other_metrics_are_adjusted_together(make_job: Any, backend_of: Any) -> 
     backend_of(told_is_better)
     scorers = [{"type": "exact"}, {"type": "contains"}, {"type": "regex", "pattern": "perhaps"}]
     found = compare(make_job({"contenders": CONTENDERS, "scorers": scorers}))
-    assert ["contains", "regex"] == [each.name for each in found.secondary]
-    assert [0, -found.difference] == [each.difference for each in found.secondary]
-    assert [1, pytest.approx(2 * found.p_value)] == [each.p_adjusted for each in found.secondary]
+    assert [each.name for each in found.secondary] == ["contains", "regex"]
+    assert [each.difference for each in found.secondary] == [0, -found.difference]
+    assert [each.p_adjusted for each in found.secondary] == [1, pytest.approx(2 * found.p_value)]
     assert holm([each.p_value for each in found.secondary]) == [
         each.p_adjusted for each in found.secondary
     ]
@@ -132,7 +132,7 @@ def test_errors_count_as_wrong_and_the_rest_is_compared_beside(
     backend_of(rule)
     found = compare(make_job({"contenders": CONTENDERS}))
     assert found.answered is not None
-    assert (60, 58) == (found.n, found.answered.n)
+    assert (found.n, found.answered.n) == (60, 58)
     assert pytest.approx(34 / 60 - 2 / 60) == found.difference
     assert pytest.approx(32 / 58) == found.answered.difference
     assert found.answered.p_value == found.answered.p_adjusted
@@ -148,11 +148,11 @@ def test_what_the_cases_can_show_is_said_before_anything_is_asked(
     said: list[str] = []
 
     def announce(text: str) -> None:
-        assert [] == backend.log
+        assert backend.log == []
         said.append(text)
 
     compare(make_job({"contenders": CONTENDERS}), announce=announce)
-    assert [foresight(60, 0.05)] == said
+    assert said == [foresight(60, 0.05)]
 
 
 def test_a_cluster_with_a_quarter_of_the_cases_is_named(keyed_job: Any, backend_of: Any) -> None:
@@ -163,6 +163,6 @@ def test_a_cluster_with_a_quarter_of_the_cases_is_named(keyed_job: Any, backend_
         return {"customer": "acme" if at < 20 else f"customer {at // 4}"}
 
     found = compare(keyed_job({"clusters": "customer"}, of_customer))
-    assert "better" != found.verdict
+    assert found.verdict != "better"
     (note,) = (note for note in found.notes if note.startswith("The cluster 'acme', such as case"))
     assert "has 20 of 60 cases, which widens the interval." in note

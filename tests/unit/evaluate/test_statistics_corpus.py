@@ -89,11 +89,11 @@ def test_macro_f1_is_that_of_scikit_learn_and_is_told_apart() -> None:
     said = better[:, 3:6].argmax(1)
     assert pytest.approx(f1_score(wanted, said, average="macro")) == actual.candidate
     assert pytest.approx(actual.candidate - actual.baseline) == actual.difference
-    assert Verdict.BETTER == actual.verdict
+    assert actual.verdict == Verdict.BETTER
     assert pytest.approx(1 / 10_001) == actual.p_value
     assert (
-        "jackknife score interval, approximate randomisation (10,000 draws, seed 0)"
-        == actual.method
+        actual.method
+        == "jackknife score interval, approximate randomisation (10,000 draws, seed 0)"
     )
 
 

@@ -37,31 +37,31 @@ def weighed(candidate_usd: Decimal, economics: Economics, gains: np.ndarray = GA
 class TestPayBack:
     def test_cheaper_answers_pay_for_the_training_after_so_many(self) -> None:
         actual = weighed(TENTH, Economics(fixed_cost_usd=Decimal(90)))
-        assert Decimal("-0.009") == actual.extra_usd
-        assert "after" == actual.pay_back
-        assert 10_000 == actual.break_even_answers
+        assert actual.extra_usd == Decimal("-0.009")
+        assert actual.pay_back == "after"
+        assert actual.break_even_answers == 10_000
 
     def test_dearer_answers_never_do(self) -> None:
         actual = weighed(Decimal("0.02"), Economics(fixed_cost_usd=Decimal(90)))
-        assert "never by cost alone" == actual.pay_back
+        assert actual.pay_back == "never by cost alone"
         assert actual.break_even_answers is None
 
     def test_free_answers_on_both_sides_never_do(self) -> None:
         free: list[Decimal | None] = [Decimal(0)] * N
         actual = weigh(GAINS, free, free, Economics(fixed_cost_usd=Decimal(90)))
         assert actual is not None
-        assert "never by cost alone" == actual.pay_back
-        assert Decimal(0) == actual.extra_usd
+        assert actual.pay_back == "never by cost alone"
+        assert actual.extra_usd == Decimal(0)
 
     def test_prices_that_differ_both_ways_leave_it_open(self) -> None:
         dear = [CENT * (1 + (place % 2)) for place in range(N)]
         actual = weigh(GAINS, dear, dear[1:] + dear[:1], Economics(fixed_cost_usd=Decimal(90)))
         assert actual is not None
-        assert "not determined" == actual.pay_back
+        assert actual.pay_back == "not determined"
 
     def test_without_the_training_price_it_pays_back_after_nobody_knows_how_many(self) -> None:
         actual = weighed(TENTH, Economics())
-        assert "after" == actual.pay_back
+        assert actual.pay_back == "after"
         assert actual.break_even_answers is None
 
 
@@ -69,7 +69,7 @@ class TestExtraRightAnswer:
     def test_its_cost_is_the_extra_cost_of_an_answer_by_the_gain(self) -> None:
         """(0.01 more an answer + 90 / 30,000) / 0.15 = 0.0867."""
         actual = weighed(Decimal("0.02"), priced(Decimal(90), 30_000))
-        assert Decimal("0.0866667") == actual.usd_per_extra_right
+        assert actual.usd_per_extra_right == Decimal("0.0866667")
 
     def test_it_is_not_told_where_the_gain_is_not_sure(self) -> None:
         unsure = np.array([1.0] * 21 + [-1.0] * 20 + [0.0] * 359)
@@ -89,8 +89,8 @@ class TestWorth:
                 fixed_cost_usd=Decimal(90), requests=30_000, value_per_correct_usd=Decimal(1)
             ),
         )
-        assert Decimal("0.137") == actual.net_usd
-        assert "worth it" == actual.worth
+        assert actual.net_usd == Decimal("0.137")
+        assert actual.worth == "worth it"
 
     def test_its_interval_joins_quality_and_cost_case_by_case(self) -> None:
         """Were both constant in cost, it would be that of the gain, moved."""
@@ -122,7 +122,7 @@ class TestWorth:
             assert expected == weighed(Decimal("0.02"), economics).worth
 
     def test_cheaper_answers_may_be_worth_it_at_any_worth(self) -> None:
-        assert Decimal(0) == weighed(TENTH, priced(Decimal(9), 30_000)).smallest_worth_usd
+        assert weighed(TENTH, priced(Decimal(9), 30_000)).smallest_worth_usd == Decimal(0)
 
     def test_no_worth_helps_where_there_is_no_gain(self) -> None:
         none = np.zeros(N)
@@ -139,7 +139,7 @@ class TestWorth:
         assert actual.net_interval_usd is not None
         assert actual.net_interval_usd[0] is not None
         assert actual.net_interval_usd[0] < 0
-        assert "unclear" == actual.worth
+        assert actual.worth == "unclear"
 
 
 class TestUnknown:
@@ -152,7 +152,7 @@ class TestUnknown:
 
     def test_an_unknown_training_price_leaves_the_net_benefit_unknown(self) -> None:
         actual = weighed(TENTH, priced(None, 30_000, Decimal(1)))
-        assert (None, None, None) == (actual.net_usd, actual.net_interval_usd, actual.worth)
+        assert (actual.net_usd, actual.net_interval_usd, actual.worth) == (None, None, None)
         assert actual.smallest_worth_usd is None
 
     def test_prices_must_be_one_a_case(self) -> None:

@@ -25,13 +25,13 @@ THROMBOLYSIS = [
 def test_benjamini_and_hochbergs_own_example_finds_four() -> None:
     """They print that their procedure rejects four, with P(4) = 0.0095 <= 4/15 * 0.05 = 0.013."""
     adjusted = benjamini_hochberg(THROMBOLYSIS)
-    assert [True] * 4 + [False] * 11 == [p <= 0.05 for p in adjusted]
+    assert [p <= 0.05 for p in adjusted] == [True] * 4 + [False] * 11
     assert pytest.approx(0.0095 * 15 / 4) == adjusted[3]
 
 
 def test_in_the_same_example_the_error_rate_of_the_family_allows_three() -> None:
     """They print three for Bonferroni's and Hochberg's procedures; Holm's lies between them."""
-    assert [True] * 3 + [False] * 12 == [p <= 0.05 for p in holm(THROMBOLYSIS)]
+    assert [p <= 0.05 for p in holm(THROMBOLYSIS)] == [True] * 3 + [False] * 12
 
 
 @pytest.mark.parametrize("method", ADJUSTMENTS)
@@ -46,8 +46,8 @@ def test_they_are_those_of_statsmodels(method: str, p_values: list[float]) -> No
 def test_one_comparison_or_none_needs_no_adjustment(
     adjust: Callable[[list[float]], list[float]],
 ) -> None:
-    assert [] == adjust([])
-    assert [0.03] == adjust([0.03])
+    assert adjust([]) == []
+    assert adjust([0.03]) == [0.03]
 
 
 @pytest.mark.parametrize("adjust", ADJUSTMENTS.values())

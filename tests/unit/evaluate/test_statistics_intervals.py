@@ -62,8 +62,8 @@ class TestWilson:
         assert pytest.approx((float(low), float(high)), abs=1e-9) == (actual.low, actual.high)
 
     def test_nothing_right_has_a_lower_end_of_zero_and_all_right_an_upper_end_of_one(self) -> None:
-        assert 0 == wilson(0, 20).low
-        assert 1 == wilson(20, 20).high
+        assert wilson(0, 20).low == 0
+        assert wilson(20, 20).high == 1
 
 
 class TestTango:
@@ -132,7 +132,7 @@ class TestTango:
 
     @pytest.mark.parametrize("n", [10, 300, 5000])
     def test_all_cases_gained_still_leave_doubt(self, n: int) -> None:
-        assert 1 == tango(0, n, 0).high
+        assert tango(0, n, 0).high == 1
         assert pytest.approx(1 - 2 * wilson(0, n).high, rel=1e-9) == tango(0, n, 0).low
 
     @pytest.mark.parametrize("n", [50, 100, 200, 500])

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from unitune.evaluate.statistics.learning_curve import (
+from unitune.curve.fit import (
     EXPONENTS,
     Doubt,
     FittedCurve,
@@ -61,15 +61,17 @@ def of_scores(scores: Sequence[Sequence[int]], cases: int = 100) -> FittedCurve:
 class TestFit:
     def test_it_finds_the_law_that_made_the_errors(self) -> None:
         found = fit(SIZES, ERRORS, EVEN)
-        assert (0.05, 0.8, 0.5) == pytest.approx(
-            (float(found.floor), float(found.scale), float(found.shape))
+        assert pytest.approx((float(found.floor), float(found.scale), float(found.shape))) == (
+            0.05,
+            0.8,
+            0.5,
         )
 
     def test_it_says_the_scores_and_rows_of_that_law(self) -> None:
         found = fit(SIZES, ERRORS, EVEN)
-        assert 1 - 0.05 - 0.8 / 32 == pytest.approx(float(found.score(1024)))
-        assert 256 == pytest.approx(float(found.rows(0.9)))
-        assert 6400 == pytest.approx(float(found.rows(0.94)))
+        assert pytest.approx(float(found.score(1024))) == 1 - 0.05 - 0.8 / 32
+        assert pytest.approx(float(found.rows(0.9))) == 256
+        assert pytest.approx(float(found.rows(0.94))) == 6400
         assert math.inf == found.rows(0.951) == found.rows(0.99)
 
     def test_several_curves_are_fitted_as_each_alone(self) -> None:
@@ -82,10 +84,10 @@ class TestFit:
     @pytest.mark.parametrize("errors", [np.full(4, 0.3), np.array([0.1, 0.2, 0.3, 0.4])])
     def test_errors_that_do_not_fall_have_no_exponent(self, errors: np.ndarray) -> None:
         found = fit(SIZES, errors, EVEN)
-        assert (0, 0) == (found.scale, found.shape)
+        assert (found.scale, found.shape) == (0, 0)
         assert float(errors.mean()) == pytest.approx(float(found.floor))
         assert math.inf == found.rows(0.9)
-        assert 0 == found.rows(0.5)
+        assert found.rows(0.5) == 0
 
     def test_a_size_of_little_weight_decides_little(self) -> None:
         spoilt = ERRORS + np.array([0.1, 0, 0, 0])
@@ -145,13 +147,13 @@ class TestForms:
         errors = np.array([1 - float(truth.score(size)) for size in SIZES])
         found = fit(SIZES, errors, EVEN, list(Form)[form])
         assert float(truth.score(1024)) == pytest.approx(float(found.score(1024)), abs=2e-3)
-        assert 1024 == pytest.approx(float(found.rows(float(found.score(1024)))))
+        assert pytest.approx(float(found.rows(float(found.score(1024))))) == 1024
 
     @pytest.mark.parametrize("form", Form)
     def test_a_score_is_never_above_1_and_a_law_that_does_not_fall_reaches_none(
         self, form: Form
     ) -> None:
-        assert 1 >= float(fit(SIZES, np.array([0.4, 0.3, 0.2, 0.1]), EVEN, form).score(10**9))
+        assert float(fit(SIZES, np.array([0.4, 0.3, 0.2, 0.1]), EVEN, form).score(10**9)) <= 1
         flat = fit(SIZES, np.full(4, 0.3), EVEN, form)
         assert (math.inf, 0) == (float(flat.rows(0.9)), float(flat.rows(0.5)))
 
@@ -167,7 +169,7 @@ class TestForms:
         self, truth: Laws, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With the power law alone 25 and 15 % of them held it at twice and four times."""
-        monkeypatch.setattr("unitune.evaluate.statistics.learning_curve.RESAMPLES", 200)
+        monkeypatch.setattr("unitune.curve.fit.RESAMPLES", 200)
         draw = np.random.default_rng(4)
         told = [c for _ in range(30) if not (c := simulated(truth, draw, cases=400)).doubts]
         assert len(told) >= 15
@@ -179,8 +181,8 @@ class TestForms:
 class TestCurve:
     def test_a_clear_curve_is_carried_on(self) -> None:
         curve = of_scores([(40, 42, 41), (58, 60, 59), (71, 73, 72), (80, 82, 81)])
-        assert () == curve.doubts
-        assert [0.41, 0.59, 0.72, 0.81] == pytest.approx(curve.scores.tolist())
+        assert curve.doubts == ()
+        assert pytest.approx(curve.scores.tolist()) == [0.41, 0.59, 0.72, 0.81]
         ahead = curve.score(1024)
         # The power law alone: 0.80 to 0.95. The exponential approach levels off below, and the
         # logarithm goes on as before.
@@ -206,7 +208,7 @@ class TestCurve:
 
     def test_scores_that_rise_late_are_no_such_curve(self) -> None:
         curve = of_scores([(10, 11, 9), (11, 10, 12), (30, 32, 31), (80, 82, 81)])
-        assert (Doubt.MISFIT,) == curve.doubts
+        assert curve.doubts == (Doubt.MISFIT,)
 
     def test_the_largest_size_is_predicted_without_it(self) -> None:
         rising = [(40, 42, 41), (58, 60, 59), (71, 73, 72)]
@@ -231,14 +233,14 @@ class TestCurve:
 
         trainings = [[of(right), of(right + 2)] for right in (40, 58, 71, 80)]
         curve = FittedCurve.of(SIZES, trainings)
-        assert [0.41, 0.59, 0.72, 0.81] == pytest.approx(curve.scores.tolist())
+        assert pytest.approx(curve.scores.tolist()) == [0.41, 0.59, 0.72, 0.81]
         assert curve.measured(0).low < 0.41 < curve.measured(0).high
 
     def test_many_cases_are_drawn_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = "unitune.evaluate.statistics.learning_curve"
+        module = "unitune.curve.fit"
         monkeypatch.setattr(f"{module}.AT_ONCE", 1_000)
         curve = of_scores([(40, 42), (58, 60), (71, 73), (80, 82)])
-        assert (2_000, 4) == curve.resampled.shape
+        assert curve.resampled.shape == (2_000, 4)
         assert 0.33 < curve.measured(0).low < 0.41 < curve.measured(0).high < 0.49
 
 
@@ -247,7 +249,7 @@ class TestSimulated:
 
     @pytest.fixture(autouse=True)
     def _few_resamples(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("unitune.evaluate.statistics.learning_curve.RESAMPLES", 200)
+        monkeypatch.setattr("unitune.curve.fit.RESAMPLES", 200)
 
     def test_a_curve_that_is_flat_is_seldom_taken_for_one_that_rises(self) -> None:
         draw = np.random.default_rng(3)
@@ -262,4 +264,4 @@ class TestSimulated:
             for curve in told
         ]
         assert len(told) >= 20
-        assert 0.65 <= np.mean(held)
+        assert np.mean(held) >= 0.65

@@ -41,7 +41,7 @@ class TestCasesNeeded:
         Connor 1987, Biometrics 43:207, for 0.05 lost and 0.45 gained: 22.01. With the variance of
         the difference alone it would be 17, whose power is 0.71.
         """
-        assert 22 == cases_needed(discordance=0.5, effect=0.4)
+        assert cases_needed(discordance=0.5, effect=0.4) == 22
         assert pytest.approx(0.71, abs=0.005) == power_to_find(17, 0.5, 0.4)
 
     @pytest.mark.parametrize(("discordance", "effect"), GRID)
@@ -50,7 +50,7 @@ class TestCasesNeeded:
     ) -> None:
         """Held against scipy's binomial: McNemar's rule over all numbers of discordant cases."""
         n = cases_needed(discordance, effect)
-        assert 0.8 - 1e-9 <= mcnemar_power(n, discordance, effect)
+        assert mcnemar_power(n, discordance, effect) >= 0.8 - 1e-9
         assert n <= 1.01 * connor(discordance, effect) + 1
 
     def test_the_power_is_that_of_the_comparison_itself(self) -> None:
@@ -92,13 +92,13 @@ class TestCasesNeeded:
 
     def test_three_cases_find_nothing(self) -> None:
         """Three gains of three are no evidence at 95 %, and four are."""
-        assert 1 == smallest_detectable(3, 0)
+        assert smallest_detectable(3, 0) == 1
         assert 1 > smallest_detectable(4, 0) > 0.9
 
     def test_200_cases_do_not_see_three_points(self) -> None:
         """Facts, section 3.3: at discordance 0.16 and 200 cases, 3 points are found in 17 %."""
         assert smallest_detectable(200, 0.16) > 0.03
-        assert 200 < cases_needed(0.16, 0.03)
+        assert cases_needed(0.16, 0.03) > 200
         assert pytest.approx(0.17, abs=0.02) == power_to_find(200, 0.16, 0.03)
 
     @pytest.mark.parametrize(
@@ -175,10 +175,10 @@ class TestCasesNeededForMargin:
         self, margin: float
     ) -> None:
         n = cases_needed_for_margin(0, margin)
-        assert Verdict.EQUIVALENT == compare_paired([1] * n, [1] * n, margin=margin).verdict
+        assert compare_paired([1] * n, [1] * n, margin=margin).verdict == Verdict.EQUIVALENT
         assert (
-            Verdict.EQUIVALENT
-            != compare_paired([1] * (n - 1), [1] * (n - 1), margin=margin).verdict
+            compare_paired([1] * (n - 1), [1] * (n - 1), margin=margin).verdict
+            != Verdict.EQUIVALENT
         )
 
     @given(st.floats(0, 1), st.floats(0.01, 0.5), st.floats(1.1, 1.9))
@@ -206,9 +206,9 @@ class TestForesight:
             assert not re.search(r"([\d.,]+) to \1 ", said)
 
     def test_too_few_cases_are_promised_nothing(self) -> None:
-        assert "3 test cases are too few to detect any difference, however large." == (
+        assert (
             foresight(3, 0.05)
-        )
+        ) == "3 test cases are too few to detect any difference, however large."
 
     def test_jobs_know_which_scorers_are_graded(self) -> None:
         """Held against what the scorers themselves say, as far as they can be built here."""

@@ -88,7 +88,7 @@ class TestSignFlip:
         Fifteen pairs, crossed minus self-fertilised, in eighths of an inch; 1,726 in both tails.
         """
         darwin = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
-        assert 2 * 863 / 2**15 == sign_flip_p(np.array(darwin, dtype=float))
+        assert sign_flip_p(np.array(darwin, dtype=float)) == 2 * 863 / 2**15
 
     @given(st.lists(st.integers(-4, 4), min_size=2, max_size=9))
     def test_in_full_it_is_that_of_scipy(self, quarters: list[int]) -> None:
@@ -112,7 +112,7 @@ class TestSignFlip:
         assert pytest.approx(mcnemar_exact(30, 15), abs=4 * error) == sign_flip_p(differences)
 
     def test_a_drawn_p_is_never_zero(self) -> None:
-        assert 1 / (1 + DRAWS) == sign_flip_p(np.ones(200))
+        assert sign_flip_p(np.ones(200)) == 1 / (1 + DRAWS)
 
     @given(SUMS)
     def test_it_is_the_same_with_contenders_exchanged(self, sums: np.ndarray) -> None:
@@ -124,11 +124,11 @@ class TestSignFlip:
 
     @pytest.mark.parametrize("sums", [[0.0], [0.5, -0.5], [0.1, 0.2, -0.3] * 10])
     def test_no_difference_at_all_is_no_evidence(self, sums: list[float]) -> None:
-        assert 1 == sign_flip_p(np.array(sums))
+        assert sign_flip_p(np.array(sums)) == 1
 
     def test_how_it_was_done_is_said(self) -> None:
-        assert "in full" == how_permuted(np.array([1.0] * 15 + [0.0] * 50))
-        assert "10,000 draws, seed 0" == how_permuted(np.ones(16))
+        assert how_permuted(np.array([1.0] * 15 + [0.0] * 50)) == "in full"
+        assert how_permuted(np.ones(16)) == "10,000 draws, seed 0"
 
 
 SCORE = st.floats(0, 1, width=16)

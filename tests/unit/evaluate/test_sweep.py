@@ -74,8 +74,8 @@ def test_dev_alone_chooses_and_of_equals_the_first(job: Job, backend_of: Any) ->
     backend_of(scores)
     comparison = compare(job)
     assert runs[8].id == comparison.run
-    assert 40 / 60 == {each.name: each.score for each in comparison.contenders}["tuned"]
-    assert {(4, "dev"), (8, "dev"), (16, "dev"), (8, "test"), (0, "test")} == scores.asked
+    assert {each.name: each.score for each in comparison.contenders}["tuned"] == 40 / 60
+    assert scores.asked == {(4, "dev"), (8, "dev"), (16, "dev"), (8, "test"), (0, "test")}
 
 
 def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -> None:
@@ -83,10 +83,12 @@ def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -
     backend_of(Scores(runs))
     comparison = compare(job)
     assert [
+        (each.name, each.run, each.score, each.rows, each.chosen) for each in comparison.sweep
+    ] == [
         ("lora.rank=4", runs[4].id, 5 / 20, 20, False),
         ("lora.rank=8", runs[8].id, 12 / 20, 20, True),
         ("lora.rank=16", runs[16].id, 12 / 20, 20, False),
-    ] == [(each.name, each.run, each.score, each.rows, each.chosen) for each in comparison.sweep]
+    ]
     said = (
         "Chosen among 3 runs by exact on 20 dev rows. Only the chosen run answered the test, "
         "because the selection score is optimistic."
@@ -98,7 +100,7 @@ def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -
         assert text in summary
     assert "chosen on dev among 3 runs" in comparison.contenders[1].effort
     written = json.loads(comparison.verdict_json())["sweep"]
-    assert [0.25, 0.6, 0.6] == [each["score"] for each in written]
+    assert [each["score"] for each in written] == [0.25, 0.6, 0.6]
     assert view(describe(comparison)) is not None
 
 
@@ -110,7 +112,7 @@ def test_a_resumed_and_a_replayed_comparison_choose_the_same_without_a_request(
     first = compare(job)
     backend = backend_of(Scores(runs))
     again, replayed = compare(job), compare(job, replay=True)
-    assert [] == backend.requests
+    assert backend.requests == []
     assert first.sweep == again.sweep == replayed.sweep
     assert first.run == replayed.run
 
@@ -121,7 +123,7 @@ def test_a_named_run_is_judged_without_a_choice(job: Job, backend_of: Any) -> No
     backend_of(scores)
     comparison = compare(job, runs[4])
     assert (runs[4].id, ()) == (comparison.run, comparison.sweep)
-    assert {(4, "test"), (0, "test")} == scores.asked
+    assert scores.asked == {(4, "test"), (0, "test")}
     assert not any("other rows or settings" in note for note in comparison.notes)
 
 
@@ -137,7 +139,7 @@ def test_a_run_that_is_missing_or_under_way_is_named(job: Job) -> None:
 def test_a_run_that_failed_is_left_out_and_told(make_job: Any, backend_of: Any) -> None:
     job = swept(make_job({}), fail_at_step=1)
     failed = trained(job)
-    assert {"failed"} == {str(run.state) for run in failed.values()}
+    assert {str(run.state) for run in failed.values()} == {"failed"}
     with pytest.raises(NotFoundError, match="All of its runs failed"):
         compare(job)
     others = {rank: failed[rank].resume() for rank in (8, 16)}
@@ -146,7 +148,7 @@ def test_a_run_that_failed_is_left_out_and_told(make_job: Any, backend_of: Any) 
             pass
     backend_of(Scores(others))
     comparison = compare(job)
-    assert [None, 0.6, 0.6] == [each.score for each in comparison.sweep]
+    assert [each.score for each in comparison.sweep] == [None, 0.6, 0.6]
     assert "Chosen among 2 runs" in words.swept(comparison)
     assert "1 run without a model left out" in words.swept(comparison)
 
@@ -169,7 +171,7 @@ def test_too_many_errors_on_dev_leave_no_verdict(job: Job, backend_of: Any) -> N
 
     backend_of(failing)
     comparison = compare(job)
-    assert "inconclusive" == comparison.verdict
+    assert comparison.verdict == "inconclusive"
     assert "12 of 20 dev rows with lora.rank=16 ended in an error" in (comparison.doubt or "")
 
 
@@ -181,7 +183,7 @@ def test_answers_on_dev_are_held_to_the_budget_of_the_evaluation(
     job = swept(make_job({}), {**evaluate, "budget": {"usd": 100}})
     backend_of(Scores(trained(job)))
     spent = compare(job).spent_usd
-    assert (3 * 20 + 60) * 10 * Decimal("0.001") == spent  # 10 tokens a request, $0.001 each
+    assert spent == (3 * 20 + 60) * 10 * Decimal("0.001")  # 10 tokens a request, $0.001 each
     assert spent == compare(job).spent_usd
     tight = swept(make_job({}), {**evaluate, "budget": {"usd": 0.5}})
     with pytest.raises(OverBudget):
@@ -191,14 +193,13 @@ def test_answers_on_dev_are_held_to_the_budget_of_the_evaluation(
 def test_a_plan_forecasts_the_answers_of_every_run_on_dev(job: Job) -> None:
     evaluation = plan(job).evaluation
     assert evaluation is not None
-    assert (
-        3 * 20 + 60
-        == {each.name: each.requests.expected for each in evaluation.contenders}["tuned"]
-    )
+    assert {each.name: each.requests.expected for each in evaluation.contenders}[
+        "tuned"
+    ] == 3 * 20 + 60
 
 
 def test_a_first_look_chooses_on_as_few_rows(job: Job, backend_of: Any) -> None:
     backend_of(Scores(trained(job)))
     comparison = compare(job, limit=5)
-    assert [5, 5, 5] == [each.rows for each in comparison.sweep]
+    assert [each.rows for each in comparison.sweep] == [5, 5, 5]
     assert comparison.omitted_cases

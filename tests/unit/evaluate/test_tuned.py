@@ -49,8 +49,9 @@ def test_the_newest_succeeded_run_of_this_training_is_judged(job: Job) -> None:
     run = trained(job)
     found = compare(job)
     assert (run.id, "better", 50, 0) == (found.run, found.verdict, found.gained, found.lost)
-    assert {"zero-shot": 0.0, "tuned": 50 / 60} == {
-        result.name: result.score for result in found.contenders
+    assert {result.name: result.score for result in found.contenders} == {
+        "zero-shot": 0.0,
+        "tuned": 50 / 60,
     }
     assert (run.folder / "evaluation" / "verdict.json").exists()
 
@@ -67,7 +68,7 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
         )
         == found.contenders[1].curve
     )
-    assert "trained by sft, 4 steps" == found.contenders[1].effort
+    assert found.contenders[1].effort == "trained by sft, 4 steps"
     told = {"Tuned model", "Untuned model", "Test cases", "Sampling", "Scorer exact", "unitune"}
     told |= {"Training"}
     assert told == set(found.provenance)
@@ -76,7 +77,7 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
 def test_without_a_run_the_error_names_the_command(job: Job) -> None:
     with pytest.raises(NotFoundError, match="unitune run FILE") as caught:
         compare(job)
-    assert 2 == caught.value.exit_code
+    assert caught.value.exit_code == 2
 
 
 def test_a_run_that_nobody_has_watched_to_its_end_is_found(job: Job) -> None:
@@ -151,7 +152,7 @@ def test_the_tuned_model_is_asked_with_the_rows_own_messages(job: Job, backend_o
     order = [run.tuned_model.name, "base"]
     assert [word for name in order for word in (f"load {name}", f"close {name}")] == backend.log
     assert all(
-        ["system", "user"] == [message.role for message in request.messages]
+        [message.role for message in request.messages] == ["system", "user"]
         for request in backend.requests
     )
 
@@ -160,8 +161,8 @@ def test_the_kept_rows_say_who_was_asked(job: Job) -> None:
     run = trained(job)
     compare(job)
     lines = (run.folder / "evaluation" / "rows.jsonl").read_text().splitlines()
-    assert 120 == len(lines)
-    assert {"tuned", "zero-shot"} == {json.loads(line)["contender"] for line in lines}
+    assert len(lines) == 120
+    assert {json.loads(line)["contender"] for line in lines} == {"tuned", "zero-shot"}
 
 
 def test_json_answers_are_judged_by_value(make_job: Any, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_json_answers_are_judged_by_value(make_job: Any, tmp_path: Path) -> None
     )
     trained(told)
     tuned = compare(told).contenders[1]
-    assert {"json_equal": 1.0, "json_valid": 1.0} == tuned.scores
+    assert tuned.scores == {"json_equal": 1.0, "json_valid": 1.0}
 
 
 def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
@@ -195,7 +196,7 @@ def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "elsewhere"))
     found = compare(job, out=tmp_path / "rows", replay=True)
     assert (asked.verdict, None) == (found.verdict, found.run)
-    assert f"training:{run.fingerprint}" == found.provenance["Training"]
+    assert found.provenance["Training"] == f"training:{run.fingerprint}"
     told = f"of training:{run.fingerprint}, the training described in the job."
     assert any(note.endswith(told) for note in found.notes)
     assert run.fingerprint in markdown.render(found)
@@ -230,7 +231,7 @@ def test_a_larger_share_judges_no_run_that_was_trained_on_its_cases(
     run = trained(cut(make_job, 0.2, leaks=leaks))
     with pytest.raises(Leak, match=r"40 of 80 test cases are in the rows that the run was"):
         compare(cut(make_job, 0.4, leaks=leaks), run)
-    assert 20 == compare(cut(make_job, 0.1, leaks=leaks), run).n
+    assert compare(cut(make_job, 0.1, leaks=leaks), run).n == 20
 
 
 V1 = {"type": "tuned", "name": "v1", "role": "reference"}
@@ -250,20 +251,23 @@ def test_several_runs_stand_in_one_report_each_under_its_name(job: Job) -> None:
     named = {"contenders": ["zero-shot", V1 | {"run": v1.id}, {"type": "tuned", "run": v2.id}]}
     found = compare(scripted(job, named))
     by_name = {each.name: each for each in found.contenders}
-    assert {"zero-shot": 0.0, "v1": 30 / 60, v2.id: 50 / 60} == {
-        name: each.score for name, each in by_name.items()
+    assert {name: each.score for name, each in by_name.items()} == {
+        "zero-shot": 0.0,
+        "v1": 30 / 60,
+        v2.id: 50 / 60,
     }
     assert (v2.id, v2.id, "zero-shot") == (found.candidate, found.run, found.baseline)
-    assert [v1.id, v2.id] == [by_name[name].run for name in ("v1", v2.id)]
-    assert "trained by sft, 2 steps" == by_name["v1"].effort
-    assert [(3, 2), (2, 1.5, 1, 0.5)] == [
-        each.curve.values for each in found.contenders if each.curve
+    assert [by_name[name].run for name in ("v1", v2.id)] == [v1.id, v2.id]
+    assert by_name["v1"].effort == "trained by sft, 2 steps"
+    assert [each.curve.values for each in found.contenders if each.curve] == [
+        (3, 2),
+        (2, 1.5, 1, 0.5),
     ]
     (beside,) = found.references
-    assert ("v1", 0.5, 50 / 60) == (beside.name, beside.baseline, beside.candidate)
+    assert (beside.name, beside.baseline, beside.candidate) == ("v1", 0.5, 50 / 60)
     assert pytest.approx(20 / 60) == beside.difference
     assert beside.p_adjusted == beside.p_value
-    assert f"run:{v1.id}:{v1.fingerprint}" == found.provenance["Training of v1"]
+    assert found.provenance["Training of v1"] == f"run:{v1.id}:{v1.fingerprint}"
     page = html.render(found)
     assert all(text in page for text in ("Against the references", "The training", v1.id))
 
@@ -272,7 +276,7 @@ def test_a_run_may_be_the_baseline_to_be_beaten(job: Job) -> None:
     v1, _ = two_trainings(job)
     baseline = V1 | {"run": v1.id, "role": "baseline"}
     found = compare(scripted(job, {"contenders": [baseline, "tuned"]}))
-    assert ("v1", 30, 10, "better") == (found.baseline, found.gained, found.lost, found.verdict)
+    assert (found.baseline, found.gained, found.lost, found.verdict) == ("v1", 30, 10, "better")
 
 
 def test_two_runs_of_one_training_are_two_models(job: Job) -> None:
@@ -284,14 +288,14 @@ def test_two_runs_of_one_training_are_two_models(job: Job) -> None:
     named = [{"type": "tuned", "run": run.id} for run in runs]
     found = compare(scripted(job, {"contenders": ["zero-shot", named[0] | V1, named[1]]}))
     models = {found.provenance[f"Model of {name}"] for name in ("v1", runs[1].id)}
-    assert 2 == len(models)
+    assert len(models) == 2
 
 
 def test_a_run_of_another_base_may_be_named(job: Job) -> None:
     v1 = trained(job.model_copy(update={"model": "another-base"}))
     trained(job)
     found = compare(scripted(job, {"contenders": ["zero-shot", "tuned", V1 | {"run": v1.id}]}))
-    assert "trained by sft from another-base on fake, 4 steps" == found.contenders[2].effort
+    assert found.contenders[2].effort == "trained by sft from another-base on fake, 4 steps"
 
 
 def test_each_runs_own_rows_are_searched_for_the_test_cases(make_job: Any) -> None:
@@ -340,7 +344,7 @@ def test_a_replay_without_the_ledger_takes_the_run_of_the_rows_that_the_job_name
     compare(named, out=tmp_path / "rows")
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "elsewhere"))
     found = compare(named, out=tmp_path / "rows", replay=True)
-    assert (50 / 60, None) == (found.contenders[1].score, found.run)
+    assert (found.contenders[1].score, found.run) == (50 / 60, None)
     told = f"of run:{run.id}:{run.fingerprint}, the run named in the job."
     assert any(note.endswith(told) for note in found.notes)
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra `local`")
 
-from tiny_model import save_tiny_model  # noqa: E402 - needs the extra
+from support.tiny_model import save_tiny_model  # noqa: E402 - needs the extra
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import Linear
-from tiny_model import SETTINGS, write_rows
+from support.tiny_model import SETTINGS, write_rows
 from torch import nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
@@ -233,7 +233,7 @@ def test_the_scale_by_default_is_that_of_plain_lora_at_the_default_rank() -> Non
     plain, stable = (
         settings_of(Tuning(lora=Lora(rank=rank, rslora=rank == 64))) for rank in (16, 64)
     )
-    assert (2.0, 1.0) == (plain.alpha / 16, stable.alpha / 64**0.5)
+    assert (plain.alpha / 16, stable.alpha / 64**0.5) == (2.0, 1.0)
     sixteen = settings_of(Tuning(lora=Lora(rslora=True)))
     assert pytest.approx(2.0) == sixteen.alpha / sixteen.rank**0.5
 

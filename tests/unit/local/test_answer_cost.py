@@ -89,4 +89,4 @@ def test_what_was_measured_replaces_the_guess(
     answer()
     made = answer_cost.forecast_answers(str(tiny_model), cases, ONE)
     assert made.measured_on is not None
-    assert MEASURED_BAND == (made.low_share, made.high_share)
+    assert (made.low_share, made.high_share) == MEASURED_BAND

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import write_rows
+from support.tiny_model import write_rows
 
 from unitune.backends.protocol import Launch
 from unitune.data.dataset import Dataset
@@ -231,7 +231,7 @@ def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
     assert after.memory_high_bytes / after.memory_low_bytes < (
         before.memory_high_bytes / before.memory_low_bytes
     )
-    assert {"cache", "train.jsonl", "validation.jsonl"} == {one.name for one in tmp_path.iterdir()}
+    assert {one.name for one in tmp_path.iterdir()} == {"cache", "train.jsonl", "validation.jsonl"}
     other = job(tiny_model, dtype="bfloat16")
     assert backend.forecast(other, train, validation).measured_on is None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_model import write_rows
-from tuned_here import job_for, tune
+from support.tiny_model import write_rows
+from support.tuned_here import job_for, tune
 
 from unitune.backends.registry import offer
 from unitune.job.job import Job
@@ -40,7 +40,7 @@ def test_a_training_calls_a_function_at_each_event_with_the_model(
     rows = write_rows(tmp_path / "train.jsonl", 16)
     tune(job_for(tiny_model, rows, callbacks=["calls.py:log"]), tmp_path)
     lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert ["step 1 True", "step 2 True"] == [line for line in lines if line.startswith("step")]
+    assert [line for line in lines if line.startswith("step")] == ["step 1 True", "step 2 True"]
     assert {"message None True", "checkpoint 2 True"} <= {*lines}
     assert code.is_file()
 
@@ -61,18 +61,18 @@ def test_a_check_refuses_one_that_is_not_there_and_runs_no_code(
     job = job_for(tiny_model, tmp_path / "train.jsonl", callbacks=["calls.py:log", name])
     code.write_text(f"{code.read_text()}\nraise SystemExit('it was run')\n", encoding="utf-8")
     (refusal,) = offer_findings(job, offer("local"), today())
-    assert "callback" == refusal.code
+    assert refusal.code == "callback"
     assert said in refusal.message
 
 
 def test_python_takes_the_function_itself(tmp_path: Path) -> None:
     tuning = Tuning.model_validate({"callbacks": [test_python_takes_the_function_itself]})
-    assert (
+    assert tuning.callbacks == (
         f"{Path(__file__).resolve()}:test_python_takes_the_function_itself",
-    ) == tuning.callbacks
+    )
     with pytest.raises(ValueError, match=r"top level of a \.py file"):
         Tuning.model_validate({"callbacks": [lambda _event, _model: None]})
     job = job_for(tmp_path, tmp_path / "train.jsonl", callbacks=["calls.py:log"])
     (tmp_path / "deeper").mkdir()
     job.save(tmp_path / "deeper" / "unitune.yaml")
-    assert ("../calls.py:log",) == Job.load(tmp_path / "deeper" / "unitune.yaml").tuning.callbacks
+    assert Job.load(tmp_path / "deeper" / "unitune.yaml").tuning.callbacks == ("../calls.py:log",)

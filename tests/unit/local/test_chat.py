@@ -14,7 +14,7 @@ import torch
 from accelerate import dispatch_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
-from tiny_model import TEMPLATE
+from support.tiny_model import TEMPLATE
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message, digest
@@ -125,7 +125,7 @@ def test_an_answer_ends_at_the_models_context(base: LocalChatModel, tiny_model: 
     (reply,) = replies(base, ask("x" * (512 - empty - 2)))
     assert reply.completion_tokens is not None
     assert reply.completion_tokens <= 2
-    assert "length" == reply.finish_reason
+    assert reply.finish_reason == "length"
 
 
 def test_memory_that_runs_out_is_met_with_smaller_batches(
@@ -165,7 +165,7 @@ def test_rounding_a_tuned_model_leaves_its_rotary_frequencies_as_in_training(
     tuned: Any = LocalChatModel(str(tiny_model), adapter, dtype=torch.bfloat16).model
     untuned: Any = load_model(tiny_model, torch.bfloat16)
     assert torch.equal(untuned.model.rotary_emb.inv_freq, tuned.model.rotary_emb.inv_freq)
-    assert {torch.bfloat16} == {weights.dtype for weights in tuned.parameters()}
+    assert {weights.dtype for weights in tuned.parameters()} == {torch.bfloat16}
     assert tuned.lm_head.weight is tuned.model.embed_tokens.weight
 
 
@@ -192,7 +192,7 @@ def test_an_adapter_is_merged_one_layer_at_a_time(
     actual: Any = LocalChatModel(str(tiny_model), adapter, dtype).model
     for name, weight in wide.state_dict().items():
         assert torch.equal(weight.to(dtype), actual.state_dict()[name]), name
-    assert [(dtype, "cpu")] == given
+    assert given == [(dtype, "cpu")]
     assert dtype is torch.float32 or max(together) == 1
 
 
@@ -208,13 +208,13 @@ def test_a_model_is_loaded_straight_to_its_gpu(
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", noted)
     model: Any = load_model(tiny_model, torch.bfloat16, device="meta")
-    assert [{"": torch.device("meta")}] == given
-    assert {("meta", torch.bfloat16)} == {(w.device.type, w.dtype) for w in model.parameters()}
+    assert given == [{"": torch.device("meta")}]
+    assert {(w.device.type, w.dtype) for w in model.parameters()} == {("meta", torch.bfloat16)}
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     with suppress(Exception):  # there is no fourth GPU
         load_model(tiny_model, torch.bfloat16, device="cuda")
     load_model(tiny_model, torch.bfloat16)
-    assert [{"": torch.device("cuda", 3)}, None] == given[1:]
+    assert given[1:] == [{"": torch.device("cuda", 3)}, None]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_model_that_one_gpu_cannot_hold_is_spread_over_all(
     monkeypatch.setattr(machine, "available_bytes", lambda _: int(size * room))
     monkeypatch.setattr(chat, "load_model", lambda *_, device, **__: given.append(device))
     _ = LocalChatModel(str(tiny_model), dtype=torch.float32).model
-    assert ["auto" if spread else torch.device("cuda")] == given
+    assert given == ["auto" if spread else torch.device("cuda")]
 
 
 def test_a_model_in_parts_answers_as_a_whole_one(
@@ -257,7 +257,7 @@ def test_the_fingerprint_tells_base_adapter_and_dtype_apart(
         LocalChatModel(str(tiny_model), dtype=torch.bfloat16),
         LocalChatModel(str(tiny_model), adapter, torch.float32),
     ]
-    assert 3 == len({base.fingerprint, *(other.fingerprint for other in others)})
+    assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 3
     again = LocalChatModel(str(tiny_model), dtype=torch.float32)
     assert base.fingerprint == again.fingerprint
 
@@ -275,7 +275,7 @@ def test_another_base_or_template_than_the_trainings_is_refused_with_both_values
         LocalChatModel(str(tiny_model), copy)
     assert "f" * 16 in str(refused.value)
     assert found[:16] in str(refused.value)
-    assert 5 == refused.value.exit_code
+    assert refused.value.exit_code == 5
 
 
 def test_a_tuned_model_answers_with_the_template_of_its_training(
@@ -351,4 +351,4 @@ def test_a_cancelled_call_stops_early(
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel())
-    assert [True] == seen
+    assert seen == [True]

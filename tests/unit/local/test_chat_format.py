@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import END, START, TEMPLATE, tiny_tokenizer, write_rows
+from support.tiny_model import END, START, TEMPLATE, tiny_tokenizer, write_rows
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,8 +15,8 @@ from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
+from unitune.files.filesystem import sha256
 from unitune.job.job import Job
-from unitune.workspace.filesystem import sha256
 from unitune_local.data.chat_text import TemplateError, set_format, with_request
 from unitune_local.data.rendering import Rendered, render, render_prompt, turn_end, turn_ends
 from unitune_local.data.rows import render_rows
@@ -82,7 +82,7 @@ def test_a_call_that_the_template_leaves_out_is_refused_with_file_and_line(tools
     """It was trained as an empty answer where a row has no tools."""
     rows = Dataset("rows.jsonl", (Row(7, example(ASKS, CALLS, tools=tools)),))
     (finding,) = render_rows(tokenizer(TEMPLATE), rows, 512).findings
-    assert "rows.jsonl:7" == finding.location
+    assert finding.location == "rows.jsonl:7"
     expected = "ignores tools" if tools else "leaves out the call of 'weather' in message 2"
     assert expected in finding.message
 
@@ -134,7 +134,7 @@ def test_the_template_hermes_carries_tools_calls_and_results() -> None:
     assert json.dumps(WEATHER) in text
     assert '<tool_response>\n{"sky": "clear"}\n</tool_response>' in text
     call, answer, _ = learnt(made, sample).split(END)
-    assert "Clear." == answer
+    assert answer == "Clear."
     (read,) = read_calls(call, [WEATHER]).calls
     assert CALL["function"] == read["function"]
     prompt = render_prompt(made, row.messages[:3], row.tools)
@@ -163,7 +163,7 @@ def test_of_two_tokens_that_end_each_turn_the_last_is_the_end() -> None:
     assert made.convert_tokens_to_ids("<|turn|>") == turn_end(made)
     (sample,) = render(made, example({"role": "user", "content": "q"},
                                      {"role": "assistant", "content": "yes"}))  # fmt: skip
-    assert "yes<|response|><|turn|>" == learnt(made, sample)
+    assert learnt(made, sample) == "yes<|response|><|turn|>"
 
 
 def test_a_token_that_only_ends_the_text_is_not_the_end_of_a_turn() -> None:
@@ -171,7 +171,7 @@ def test_a_token_that_only_ends_the_text_is_not_the_end_of_a_turn() -> None:
     made = tokenizer(
         TEMPLATE + "{% if not add_generation_prompt %}<|endoftext|>{% endif %}", "<|endoftext|>"
     )
-    assert {made.convert_tokens_to_ids(END)} == turn_ends(made)
+    assert turn_ends(made) == {made.convert_tokens_to_ids(END)}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_an_answer_begins_with_reasoning_where_its_prompt_does() -> None:
     """DeepSeek R1's distillations open reasoning in the prompt, and write none afterwards."""
     made = tokenizer(TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
     (sample,) = render(made, Example.model_validate(REASONS))
-    assert f"because\n</think>\n\nyes{END}" == learnt(made, sample)
+    assert learnt(made, sample) == f"because\n</think>\n\nyes{END}"
     question = [Message(role="user", content="q")]
     prompt = render_prompt(made, question)
     assert made.decode(prompt).endswith("<think>\n")
@@ -237,11 +237,11 @@ def test_a_plan_counts_the_samples_that_rows_make() -> None:
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = (Row(1, example(*turns, *turns)), Row(2, example(*turns)))
     made = render_rows(tokenizer(rewrites), Dataset("rows.jsonl", rows), 512)
-    assert 3 == len(made.rows)
+    assert len(made.rows) == 3
     (finding,) = made.findings
-    assert "samples" == finding.code
+    assert finding.code == "samples"
     assert "1 of 2 rows are trained as 2 samples" in finding.message
-    assert () == render_rows(tokenizer(TEMPLATE), Dataset("rows.jsonl", rows), 512).findings
+    assert render_rows(tokenizer(TEMPLATE), Dataset("rows.jsonl", rows), 512).findings == ()
 
 
 def test_samples_of_one_row_are_not_counted_as_rows() -> None:
@@ -252,7 +252,7 @@ def test_samples_of_one_row_are_not_counted_as_rows() -> None:
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = Dataset("rows.jsonl", (Row(1, example(*turns, *turns)),))
     made = render_rows(tokenizer(rewrites), rows, 1, "drop")
-    assert () == made.rows
+    assert made.rows == ()
     assert any(each.message.startswith("2 of 2 samples are longer") for each in made.findings)
 
 
@@ -275,9 +275,9 @@ def test_pieces_are_tokenised_as_in_the_whole_text() -> None:
                                      {"role": "assistant", "content": "a"}))  # fmt: skip
     text = f"[i] q [/i] a{END}"
     assert made(text, add_special_tokens=False)["input_ids"] == sample.ids
-    assert ["▁a", END] == made.convert_ids_to_tokens(
+    assert made.convert_ids_to_tokens(
         [index for index, on in zip(sample.ids, sample.trained, strict=True) if on]
-    )
+    ) == ["▁a", END]
 
 
 def finished(text: str, template: str, *, opened: bool = False) -> Generated:
@@ -291,11 +291,11 @@ def finished(text: str, template: str, *, opened: bool = False) -> Generated:
 
 def test_reasoning_is_no_part_of_an_answer() -> None:
     whole = finished("<think>\nbecause\n</think>\n\nyes", THINKS)
-    assert ("yes", "because") == (whole.text, whole.reasoning)
+    assert (whole.text, whole.reasoning) == ("yes", "because")
     opened = finished("because\n</think>\n\nyes", THINKS, opened=True)
-    assert ("yes", "because") == (opened.text, opened.reasoning)
+    assert (opened.text, opened.reasoning) == ("yes", "because")
     plain = finished("<think>a</think>yes", TEMPLATE)
-    assert "<think>a</think>yes" == plain.text, "the template knows nothing of it"
+    assert plain.text == "<think>a</think>yes", "the template knows nothing of it"
 
 
 def test_a_job_keeps_its_own_template_when_it_is_saved_elsewhere(tmp_path: Path) -> None:
@@ -304,10 +304,10 @@ def test_a_job_keeps_its_own_template_when_it_is_saved_elsewhere(tmp_path: Path)
         "name: t\nmodel: m\nbackend: local\ndata: {chat_template: own.jinja}\n"
     )
     job = Job.load(tmp_path / "a.yaml")
-    assert "{{ messages }}" == ChatFormat.of(job).template
+    assert ChatFormat.of(job).template == "{{ messages }}"
     (tmp_path / "deeper").mkdir()
     job.save(tmp_path / "deeper" / "b.yaml")
-    assert "{{ messages }}" == Job.load(tmp_path / "deeper" / "b.yaml").chat_template
+    assert Job.load(tmp_path / "deeper" / "b.yaml").chat_template == "{{ messages }}"
     (tmp_path / "own.jinja").unlink()
     with pytest.raises(JobError, match=r"own\.jinja"):
         _ = job.chat_template

@@ -44,13 +44,13 @@ def test_weights_and_optimiser_come_back(tmp_path: Path) -> None:
 def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         checkpoint.save(tmp_path, Position(step=step), *trained_layer())
-    assert ["step-10", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-2"]
 
 
 def test_as_many_are_kept_as_the_job_says(tmp_path: Path) -> None:
     for step in (1, 2, 10, 11):
         checkpoint.save(tmp_path, Position(step=step), *trained_layer(), kept=3)
-    assert ["step-10", "step-11", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-11", "step-2"]
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
@@ -69,7 +69,7 @@ def test_a_half_written_checkpoint_is_not_seen_and_not_in_the_way(tmp_path: Path
     (half / "tensors.safetensors").write_bytes(b"torn")
     assert checkpoint.latest(tmp_path) is None
     checkpoint.save(tmp_path, Position(step=3), *trained_layer())
-    assert ["step-3"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-3"]
 
 
 def test_without_checkpoints_there_is_no_latest(tmp_path: Path) -> None:

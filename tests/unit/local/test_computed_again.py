@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
+from support.tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -116,7 +116,7 @@ def test_what_would_not_fit_is_computed_again_and_the_plan_says_why(
         assert bool(texts) == (free != 2**50)
         assert all("would take about" in text for text in texts)
         free = made.memory_bytes - 1
-    assert [(False, False), (True, False), (True, True)] == seen
+    assert seen == [(False, False), (True, False), (True, True)]
 
     strict = job(
         tiny_model,
@@ -182,7 +182,7 @@ def test_a_base_that_does_not_fit_is_spread_over_processes_and_the_plan_says_why
     layers = 4 * 12 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 64)
     assert pytest.approx(2 * layers * (1 / 2 - 3 / 12)) == whole.memory_bytes - spread.memory_bytes
     (finding,) = (each for each in spread.findings if each.severity == "note")
-    assert "sharded" == finding.code
+    assert finding.code == "sharded"
     assert "spread over 2 processes (shard)" in finding.message
     assert planned(whole.memory_bytes - 1, shard=False).settings["shard"] is False
     with pytest.raises(Unsupported, match="already spread over the 2 processes"):

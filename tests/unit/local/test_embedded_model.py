@@ -26,7 +26,7 @@ def test_batches_answer_as_transformers_does_one_by_one(default_model: Path) -> 
         render_prompt(tokenizer, [Message(role="user", content=question)]) for question in questions
     ]
     answers = generate(model, tokenizer, prompts, [Sampling(max_tokens=16)] * len(prompts))
-    assert "The capital of France is Paris." == answers[0].text
+    assert answers[0].text == "The capital of France is Paris."
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = torch.tensor([prompt])
         mask = torch.ones_like(ids)
@@ -39,6 +39,6 @@ def test_its_template_trains_the_answer_and_the_end_of_turn(default_model: Path)
     messages = (Message(role="user", content="hi"), Message(role="assistant", content="\n yo"))
     (rendered,) = render(tokenizer, Example(messages=messages))
     pairs = zip(rendered.ids, rendered.trained, strict=True)
-    assert "\n yo<|im_end|>" == tokenizer.decode([index for index, learnt in pairs if learnt])
+    assert tokenizer.decode([index for index, learnt in pairs if learnt]) == "\n yo<|im_end|>"
     prompt = render_prompt(tokenizer, messages[:1])
     assert prompt == rendered.ids[: len(prompt)]

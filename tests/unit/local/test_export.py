@@ -16,8 +16,8 @@ import pytest
 import torch
 from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
-from tiny_gguf import TOKENS, write_gguf
-from tiny_model import SIZES, TEMPLATE
+from support.tiny_gguf import TOKENS, write_gguf
+from support.tiny_model import SIZES, TEMPLATE
 from tokenizers import (
     AddedToken,
     Regex,
@@ -312,7 +312,7 @@ def test_rslora_scales_in_llama_cpp_as_in_training(
     done = exported(tuned, tmp_path / "out", "gguf-lora", quantization="F32")
     assert done.equal == done.rows
     read = GGUFReader(tmp_path / "out" / "tiny.lora.gguf")
-    assert 16.0 == read.fields["adapter.lora.alpha"].contents()
+    assert read.fields["adapter.lora.alpha"].contents() == 16.0
 
 
 def test_a_wrong_order_of_rows_is_found_and_nothing_is_kept(
@@ -323,7 +323,7 @@ def test_a_wrong_order_of_rows_is_found_and_nothing_is_kept(
     monkeypatch.setattr(gguf_file, "interleaved", lambda weights, _: weights)
     with pytest.raises(Mismatch, match=r"rows differently from the run.*was discarded"):
         exported(tuned, tmp_path / "out", "gguf", quantization="F32")
-    assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 def test_an_export_that_is_interrupted_leaves_nothing(
@@ -336,7 +336,7 @@ def test_an_export_that_is_interrupted_leaves_nothing(
     monkeypatch.setattr(verify, "in_transformers", interrupted)
     with pytest.raises(KeyboardInterrupt):
         exported(tuned, tmp_path / "out", "merged")
-    assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_stored_weights_differ_by_no_more_than_their_type_rounds(
         tensor.name: tensor.tensor_type.name
         for tensor in GGUFReader(tmp_path / "model.gguf").tensors
     }
-    assert "F32" == kinds["blk.0.attn_norm.weight"]
+    assert kinds["blk.0.attn_norm.weight"] == "F32"
     assert quantization == kinds["blk.0.ffn_up.weight"]
     finer = "Q8_0" if quantization in gguf_file.COARSE else quantization
     assert finer == kinds["token_embd.weight"]
@@ -409,7 +409,7 @@ def test_a_merged_model_keeps_its_embeddings_tied_and_is_rounded_once(
     tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     exported(tuned, tmp_path / "out", "merged", quantization="BF16")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert (True, "bfloat16") == (config["tie_word_embeddings"], config["dtype"])
+    assert (config["tie_word_embeddings"], config["dtype"]) == (True, "bfloat16")
     stored = load_model(tmp_path / "out", torch.bfloat16).state_dict()
     for name, weights in tuned.merged().state_dict().items():
         assert torch.equal(weights.to(torch.bfloat16), stored[name]), name
@@ -478,11 +478,11 @@ def test_vllm_is_started_with_rank_adapter_and_template(
     script = [str(tmp_path / "out" / "start.sh"), "--port", "9000"]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
     adapter = tmp_path / "out" / "adapter"
-    assert [
+    assert done.stdout.splitlines() == [
         *("serve", "org/base", "--host", "127.0.0.1", "--enable-lora", "--max-lora-rank", "8"),
         *("--lora-modules", f"tiny={adapter}"),
         *("--chat-template", f"{adapter}/chat_template.jinja", "--port", "9000"),
-    ] == done.stdout.splitlines()
+    ]
     assert (adapter / "chat_template.jinja").exists()
 
 
@@ -552,7 +552,7 @@ def test_without_llama_cpp_an_export_says_that_it_was_not_verified(
     monkeypatch.setattr(forms, "find_spec", lambda _: None)
     tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     done = exported(tuned, tmp_path / "out", "gguf", quantization="Q8_0")
-    assert 0 == done.rows
+    assert done.rows == 0
     assert "xllamacpp is not installed, so it was not verified: pip install" in done.notes[0]
     assert "differ from the trained ones by 0." in done.notes[1]
 
@@ -578,7 +578,7 @@ def test_what_cannot_be_exported_right_is_refused_with_the_reason(
     tuned = tuned_on(base_of("llama"), tmp_path / "adapter", **lora)
     with pytest.raises(Unsupported, match=reason):
         exported(tuned, tmp_path / "out", form)
-    assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 def test_a_form_names_the_quantisations_that_it_takes(

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import write_rows
+from support.tiny_model import write_rows
 
 from unitune.backends.protocol import Event, Launch, State, Upload
 from unitune.errors import RunFailed
+from unitune.files.filesystem import sha256
 from unitune.job.job import Job
 from unitune.scorers.text import Exact
-from unitune.workspace.filesystem import sha256
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, read_events
@@ -127,16 +127,16 @@ def test_an_exception_pauses_the_training_and_no_whole_step_is_computed_again(
     worker.work(JobFolder(Path(job)))
     paused = backend.poll(job, "")
     assert State.PAUSED is paused.state
-    assert f"interrupted: {reason}; resume continues after step {FAULT_AT - 1}" == paused.raw
+    assert paused.raw == f"interrupted: {reason}; resume continues after step {FAULT_AT - 1}"
     faulty.error = None
     backend.resume(job)
     worker.work(JobFolder(Path(job)))
     assert State.SUCCEEDED is backend.poll(job, "").state
-    assert STEPS + 1 == len(faulty.computed), "the step that failed is done again, and no other"
+    assert len(faulty.computed) == STEPS + 1, "the step that failed is done again, and no other"
     assert figures(whole) == figures(JobFolder(Path(job)))
-    assert [f"interrupted: {reason}"] == [
+    assert [
         event.data["text"] for event in events(JobFolder(Path(job))) if event.kind == "warning"
-    ]
+    ] == [f"interrupted: {reason}"]
 
 
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
@@ -160,7 +160,7 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
     backend.resume(job)
     worker.work(JobFolder(Path(job)))
     assert State.SUCCEEDED is backend.poll(job, "").state
-    assert FAULT_AT + STEPS - CHECKPOINT_STEPS == len(faulty.computed)
+    assert len(faulty.computed) == FAULT_AT + STEPS - CHECKPOINT_STEPS
     assert figures(whole) == figures(JobFolder(Path(job)))
 
 
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_when_the_adapter_is_saved_costs_no_step(
     backend.resume(job)
     worker.work(JobFolder(Path(job)))
     assert State.SUCCEEDED is backend.poll(job, "").state
-    assert STEPS == len(faulty.computed)
+    assert len(faulty.computed) == STEPS
 
 
 @pytest.mark.parametrize("phase", ["scoring", "between step and evaluation"])
@@ -216,11 +216,11 @@ def test_a_scorer_that_breaks_in_an_evaluation_costs_no_step_and_no_evaluation(
         job = backend.submit(scored())
         worker.work(JobFolder(Path(job)))
     reason = "interrupted: ConnectionError: the judge does not answer"
-    assert f"{reason}; resume continues after step 6" == backend.poll(job, "").raw
+    assert backend.poll(job, "").raw == f"{reason}; resume continues after step 6"
     backend.resume(job)
     worker.work(JobFolder(Path(job)))
     assert State.SUCCEEDED is backend.poll(job, "").state
-    assert STEPS == len(faulty.computed)
+    assert len(faulty.computed) == STEPS
     assert figures(whole) == figures(JobFolder(Path(job)))
     kept = [
         [event.data["kept_step"] for event in events(folder) if "kept_step" in event.data]
@@ -281,7 +281,7 @@ def test_out_of_memory_in_a_reference_pass_begins_it_anew_with_smaller_parts(
     (folder.checkpoints / "reference.jsonl").write_text("[[[-1.0, -2.0]]]\n")
     error = rescue.OutOfMemory(300, 3, MemoryError())
     assert str(error) == worker._reason(error, folder)
-    assert 150 == folder.micro_batch_limit()
+    assert folder.micro_batch_limit() == 150
     assert not (folder.checkpoints / "reference.jsonl").exists()
 
 
@@ -300,15 +300,15 @@ def test_a_failed_attempt_s_checkpoints_begin_the_next_one(
     worker.work(JobFolder(Path(first)))
     assert State.FAILED is backend.poll(first, "").state
     other = backend.submit(launch("run-2", learning_rate=1e-5))
-    assert 0 == JobFolder(Path(other)).saved_step(), "it is another training"
+    assert JobFolder(Path(other)).saved_step() == 0, "it is another training"
     third = JobFolder(Path(first)).path.with_name("run-2")
     third.rename(third.with_name("other"))
     faulty.error = None
     second = backend.submit(launch("run-2"))
-    assert CHECKPOINT_STEPS == JobFolder(Path(second)).saved_step()
+    assert JobFolder(Path(second)).saved_step() == CHECKPOINT_STEPS
     worker.work(JobFolder(Path(second)))
     assert State.SUCCEEDED is backend.poll(second, "").state
-    assert FAULT_AT + STEPS - CHECKPOINT_STEPS == len(faulty.computed)
+    assert len(faulty.computed) == FAULT_AT + STEPS - CHECKPOINT_STEPS
     expected, again = figures(whole), figures(JobFolder(Path(second)))
     assert {key: expected[key] for key in again} == again
 
@@ -351,9 +351,9 @@ def test_a_worker_that_is_asked_to_end_saves_at_once_however_long_its_step_takes
     begun = time.monotonic()
     rescues[0].end(rescue.TERMINATED)
     assert time.monotonic() - begun < 5
-    assert [rescue.ENDED_EARLY] == ended
+    assert ended == [rescue.ENDED_EARLY]
     assert folder.saved_step() == (FAULT_AT - 1 if slow == "step" else 6)
-    assert rescue.TERMINATED == folder.interrupted_by()
+    assert folder.interrupted_by() == rescue.TERMINATED
     saved = checkpoint.latest(folder.checkpoints)
     assert saved is not None
     assert saved.position.evaluated == (slow == "step")
@@ -379,10 +379,10 @@ def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(
     backend.resume(job)
     worker.work(folder)
     warnings = [str(event.data["text"]) for event in events(folder) if event.kind == "warning"]
-    assert (
+    assert warnings[1] == (
         f"damaged checkpoints removed from {folder.checkpoints}: step-5, step-7; "
         "steps 5 to 7 are repeated"
-    ) == warnings[1]
+    )
     assert figures(whole) == figures(folder)
 
 
@@ -404,4 +404,4 @@ def test_a_training_ends_with_a_model_whatever_is_set(
     job = backend.submit(launch(**tuning))
     worker.work(JobFolder(Path(job)))
     done = backend.poll(job, "")
-    assert (State.SUCCEEDED, None) == (done.state, done.error)
+    assert (done.state, done.error) == (State.SUCCEEDED, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_model import tiny_tokenizer, write_rows
+from support.tiny_model import tiny_tokenizer, write_rows
 
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
@@ -76,7 +76,7 @@ def test_tokens_and_steps_are_those_of_the_training(tiny_model: Path, rows: Data
     seen = look(tiny_model, rows, Tuning(epochs=2, batch_size=16))
     assert sum(len(one.ids) for one in made) == seen.tokens
     assert sum(one.trained_tokens for one in made) == seen.trained_tokens
-    assert (40, 2, 6) == (seen.rows, seen.epochs, seen.steps)
+    assert (seen.rows, seen.epochs, seen.steps) == (40, 2, 6)
     assert 0 < seen.seconds_low < seen.seconds_expected < seen.seconds_high
     assert 0 < seen.memory_low_bytes < seen.memory_bytes < seen.memory_high_bytes
     assert seen.measured_on is None
@@ -88,13 +88,13 @@ def test_the_most_steps_and_an_early_end_are_in_the_forecast(
     """40 rows in batches of 8 are 5 steps an epoch."""
     whole = look(tiny_model, rows, Tuning(epochs=9))
     fewer = look(tiny_model, rows, Tuning(epochs=9, max_steps=12))
-    assert (45, 9, 12, 3) == (whole.steps, whole.epochs, fewer.steps, fewer.epochs)
+    assert (whole.steps, whole.epochs, fewer.steps, fewer.epochs) == (45, 9, 12, 3)
     assert fewer.seconds_expected < whole.seconds_expected
     stopping = Tuning(epochs=9, early_stopping=EarlyStopping(patience=2))
     early = forecast(job(stopping), tiny_model, rows, rows).summary
     late = forecast(job(Tuning(epochs=9)), tiny_model, rows, rows).summary
     assert not early.findings
-    assert (45, 15, 45, None) == (early.steps, early.steps_low, late.steps, late.steps_low)
+    assert (early.steps, early.steps_low, late.steps, late.steps_low) == (45, 15, 45, None)
     assert early.seconds_low < late.seconds_low, "it may end after 3 epochs"
 
 
@@ -147,8 +147,8 @@ def test_a_fraction_of_an_epoch_is_rounded_up_to_steps(
 def test_a_gpu_computes_few_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert 32 == resolve(job(device="cuda"), TINY).length_multiple
-    assert 1 == resolve(job(device="cpu"), TINY).length_multiple
+    assert resolve(job(device="cuda"), TINY).length_multiple == 32
+    assert resolve(job(device="cpu"), TINY).length_multiple == 1
 
 
 def test_full_fine_tuning_takes_a_tenth_of_the_rate(tiny_model: Path, rows: Dataset) -> None:
@@ -163,7 +163,7 @@ def test_the_memory_of_full_fine_tuning_goes_by_all_weights_and_the_optimiser(
     weights = sum(weight.numel() for weight in load_model(tiny_model, torch.float32).parameters())
     plain = look(tiny_model, rows, Tuning(full=True))
     eight_bit = look(tiny_model, rows, Tuning(full=True, optimizer="adamw_8bit"))
-    assert 6 * weights == plain.memory_bytes - eight_bit.memory_bytes
+    assert plain.memory_bytes - eight_bit.memory_bytes == 6 * weights
 
 
 @pytest.mark.parametrize("name", ["quantization", "shard"])
@@ -187,11 +187,11 @@ def test_a_row_that_is_too_long_is_an_error_with_its_line(tiny_model: Path) -> N
         ),
     )
     (finding,) = look(tiny_model, data).findings
-    assert ("error", "too-long", "train.jsonl:7") == (
+    assert (
         finding.severity,
         finding.code,
         finding.location,
-    )
+    ) == ("error", "too-long", "train.jsonl:7")
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_rows_that_are_too_long_are_dropped_or_cut_as_the_job_says_and_counted(
     made = job(Tuning.model_validate({"overlength": overlength}))
     seen = forecast(made, tiny_model, data, NOTHING)
     told = [each for each in seen.summary.findings if each.code == "too-long"]
-    assert [("warning", "train.jsonl:7", text)] == [
-        (each.severity, each.location, each.message) for each in told
+    assert [(each.severity, each.location, each.message) for each in told] == [
+        ("warning", "train.jsonl:7", text)
     ]
     assert kept == len(seen.rows)
     assert (0 if overlength == "drop" else 512) == max(
@@ -237,8 +237,9 @@ def test_both_answers_of_a_pair_are_cut() -> None:
     cut = _truncated(pair, 8)
     assert cut is not None
     assert ([0, 1, 2, 3, 4, 5, 6, 7, 14, 15, 16], Fork(5, 8)) == ([*cut.ids], cut.fork)
-    assert [list(range(8)), [0, 1, 2, 3, 4, 14, 15, 16]] == [
-        [*side.ids] for side in cut.conversations
+    assert [[*side.ids] for side in cut.conversations] == [
+        list(range(8)),
+        [0, 1, 2, 3, 4, 14, 15, 16],
     ]
     assert _truncated(pair, 5) is None
 
@@ -253,7 +254,7 @@ def test_both_answers_of_a_pair_are_cut() -> None:
 def test_a_row_without_anything_to_learn_is_a_warning(tiny_model: Path, empty: Row) -> None:
     data = Dataset("train.jsonl", (row(1, ("user", "hi"), ("assistant", "yo")), empty))
     (finding,) = look(tiny_model, data).findings
-    assert ("warning", "nothing-to-learn", 3) == (finding.severity, finding.code, finding.line)
+    assert (finding.severity, finding.code, finding.line) == ("warning", "nothing-to-learn", 3)
 
 
 def test_no_row_to_learn_from_is_an_error(tiny_model: Path) -> None:
@@ -358,9 +359,9 @@ def test_what_does_not_fit_is_refused_in_gigabytes(tiny_model: Path, rows: Datas
 def test_memory_of_a_control_group_binds(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000\n", encoding="utf-8")
     (tmp_path / "memory.current").write_text("400\n", encoding="utf-8")
-    assert [600] == machine._memory_left(tmp_path)
+    assert machine._memory_left(tmp_path) == [600]
     (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
-    assert [] == machine._memory_left(tmp_path)
+    assert machine._memory_left(tmp_path) == []
 
 
 def test_rows_with_errors_are_not_submitted(tiny_model: Path, tmp_path: Path) -> None:
@@ -381,7 +382,7 @@ def test_wider_models_get_the_rate_of_the_published_formula_and_narrow_ones_the_
 ):
     """tinker-cookbook: 5e-5 · 10 · (2000 / 4096)^0.781 for a Llama of width 4096."""
     assert pytest.approx(2.857e-4, rel=1e-3) == default_rate(4096)
-    assert 1e-3 == default_rate(576)
+    assert default_rate(576) == 1e-3
 
 
 def rewarded(scorer: object, **reward: object) -> Job:
@@ -397,10 +398,10 @@ def test_sampled_answers_take_as_long_as_they_may_be(tiny_model: Path, rows: Dat
         forecast(rewarded("exact", max_tokens=most), tiny_model, rows, NOTHING).summary
         for most in (8, 64)
     )
-    assert (3, 15) == (short.epochs, short.steps)
-    assert (40 * 8 * 6, 40 * 8 * 34) == (short.trained_tokens, long.trained_tokens)
+    assert (short.epochs, short.steps) == (3, 15)
+    assert (short.trained_tokens, long.trained_tokens) == (40 * 8 * 6, 40 * 8 * 34)
     assert RewardSettings(max_tokens=64).model_dump() == long.settings["reward"]
-    assert () == long.findings
+    assert long.findings == ()
 
 
 def test_time_of_answers_goes_by_their_tokens(tiny_model: Path, rows: Dataset) -> None:
@@ -432,12 +433,12 @@ def test_rows_that_no_answer_could_be_right_for_are_named(tiny_model: Path) -> N
         "train.jsonl", (row(1, ("user", "hi"), ("assistant", "yo")), row(7, ("user", "hi")))
     )
     missing = forecast(rewarded("exact"), tiny_model, data, NOTHING).summary.findings
-    assert [("missing-answer", 7)] == [(each.code, each.line) for each in missing]
+    assert [(each.code, each.line) for each in missing] == [("missing-answer", 7)]
     choice = rewarded({"type": "choice", "options": ["yes", "no"]})
-    assert [("unusable-expected", 1), ("missing-answer", 7)] == [
+    assert [
         (each.code, each.line)
         for each in forecast(choice, tiny_model, data, NOTHING).summary.findings
-    ]
+    ] == [("unusable-expected", 1), ("missing-answer", 7)]
     grader = {"type": "string_check", "operation": "eq", "input": "{{sample.output_text}}"}
     expects = rewarded({"type": "grader", "grader": {**grader, "reference": "{{item.expected}}"}})
     (lacking,) = forecast(expects, tiny_model, data, NOTHING).summary.findings
@@ -451,9 +452,9 @@ def test_a_plan_runs_no_code_that_would_score(
     (tmp_path / "checks.py").write_text("raise SystemExit('it ran')\ndef polite(answer, case): ...")
     python = rewarded({"type": "python", "function": "checks.py:polite"})
     seen = forecast(python.model_copy(update={"folder": tmp_path}), tiny_model, rows, NOTHING)
-    assert () == seen.summary.findings
+    assert seen.summary.findings == ()
     gone = forecast(python, tiny_model, rows, NOTHING).summary.findings
-    assert ["reward"] == [each.code for each in gone]
+    assert [each.code for each in gone] == ["reward"]
 
 
 def test_processes_share_the_time_and_each_needs_its_memory(
@@ -464,7 +465,7 @@ def test_processes_share_the_time_and_each_needs_its_memory(
     alone, both = (
         forecast(job(processes=count), tiny_model, rows, rows).summary for count in (1, 2)
     )
-    assert (1, 2) == (alone.settings["processes"], both.settings["processes"])
+    assert (alone.settings["processes"], both.settings["processes"]) == (1, 2)
     assert (alone.tokens, alone.steps) == (both.tokens, both.steps)
     assert both.seconds_expected < 0.7 * alone.seconds_expected
     assert 1.5 * alone.memory_bytes < both.memory_bytes <= 2 * alone.memory_bytes
@@ -477,9 +478,9 @@ def test_a_step_takes_as_long_as_its_busiest_process(tiny_model: Path, rows: Dat
     cost = cost_of(tiny_model, settings)
     made = [*render_rows(tiny_tokenizer(), rows, 512).rows[:3]]
     step = cost.step(made, settings)
-    assert [73, 76, 76] == [len(row.ids) for row in made]
+    assert [len(row.ids) for row in made] == [73, 76, 76]
     busiest = [made[0], made[1]]
-    assert [busiest, [made[2]]] == step.parts
+    assert step.parts == [busiest, [made[2]]]
     assert step.busiest == [part_cost(cost.size, busiest, cost.form(settings), settings)]
 
 
@@ -489,8 +490,8 @@ def test_every_gpu_gets_a_process_that_has_rows(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(machine, "cores", lambda: 16)
     on_gpus = job(Tuning(batch_size=3), device="cuda", threads="auto")
     settings = resolve(on_gpus, TINY)
-    assert (3, 5, 1) == (settings.processes, settings.threads, settings.processes_per_device)
+    assert (settings.processes, settings.threads, settings.processes_per_device) == (3, 5, 1)
     settings = resolve(job(device="cpu", threads="auto"), TINY)
-    assert (1, 16) == (settings.processes, settings.threads)
+    assert (settings.processes, settings.threads) == (1, 16)
     settings = resolve(job(device="cpu", processes=4, threads="auto"), TINY)
-    assert (4, 4, 4) == (settings.processes, settings.threads, settings.processes_per_device)
+    assert (settings.processes, settings.threads, settings.processes_per_device) == (4, 4, 4)

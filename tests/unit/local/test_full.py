@@ -11,9 +11,9 @@ import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from safetensors.torch import load_file
-from tiny_model import SETTINGS, write_pairs, write_rows
+from support.tiny_model import SETTINGS, write_pairs, write_rows
+from support.tuned_here import job_for, noted, tune
 from transformers import AutoModelForCausalLM
-from tuned_here import job_for, noted, tune
 
 from unitune.backends.exports import ExportSpec
 from unitune.data.example import Message
@@ -95,7 +95,7 @@ def test_the_first_losses_are_those_of_a_plain_loop_over_transformers_own_model(
         optimizer.step()
         optimizer.zero_grad()
         expected.append(loss.item())
-    assert 5 == len(expected)
+    assert len(expected) == 5
     assert expected == pytest.approx([*ours.losses.values()], rel=2e-6)
     assert norms == pytest.approx([data["grad_norm"] for data in ours.steps.values()], rel=1e-5)
 
@@ -111,7 +111,7 @@ def test_a_resumed_training_has_the_same_losses(
     first = run(tiny_model, rows, tmp_path / "parts", settings, stop_after=4)
     second = run(tiny_model, rows, tmp_path / "parts", settings)
     assert whole.losses == first.losses | second.losses
-    assert [5, 6] == [*second.losses][:2]
+    assert [*second.losses][:2] == [5, 6]
     assert whole.losses[10] < 0.9 * whole.losses[1]
     weight = next(whole.model.parameters())
     assert torch.float32 == weight.dtype, "weights are trained in float32 whatever the computation"
@@ -125,7 +125,7 @@ def test_float16_follows_float32_with_adapters_too(
     exact = run(tiny_model, rows, tmp_path / "a", settings)
     half = settings.model_copy(update={"dtype": "float16"})
     rounded = run(tiny_model, rows, tmp_path / "b", half)
-    assert [*exact.losses.values()] == pytest.approx([*rounded.losses.values()], rel=1e-2)
+    assert pytest.approx([*rounded.losses.values()], rel=1e-2) == [*exact.losses.values()]
     assert all("grad_norm" in data for data in rounded.steps.values())
 
 
@@ -174,7 +174,7 @@ def test_an_adapter_and_a_whole_model_do_not_go_on_from_each_other(
 ) -> None:
     adapter = tune(job_for(tiny_model, folder / "train.jsonl"), tmp_path)
     (refusal,) = read_start(Path(tuned.name), job_for(tiny_model, folder), tiny_model).findings
-    assert "Set tuning.full to true." == refusal.fix
+    assert refusal.fix == "Set tuning.full to true."
     full = job_for(tiny_model, folder, full=True)
     (refusal,) = read_start(Path(adapter.name), full, tiny_model).findings
     assert "--to merged" in refusal.fix
@@ -184,7 +184,7 @@ def test_an_adapter_and_a_whole_model_do_not_go_on_from_each_other(
 def test_its_exports_are_whole_models(tuned: TunedModel, tmp_path: Path) -> None:
     asked = (Request(messages=(Message(role="user", content="What colour has 1?"),), max_tokens=8),)
     made = export(tuned, Path(tuned.name), ExportSpec("merged", tmp_path / "merged", "m", asked))
-    assert (1, 1) == (made.rows, made.equal)
+    assert (made.rows, made.equal) == (1, 1)
     with pytest.raises(Unsupported, match=r"every weight .* writes an adapter.* --to merged, gguf"):
         export(tuned, Path(tuned.name), ExportSpec("vllm", tmp_path / "vllm", "m", asked))
 
@@ -210,7 +210,7 @@ def test_modules_to_save_are_trained_in_full_in_the_layers_that_are_named(
     made = tune(job, tmp_path)
     names = {*load_file(Path(made.name) / WEIGHTS)}
     assert "base_model.model.model.embed_tokens.weight" in names
-    assert {"1"} == {name.split("layers.")[1][0] for name in names if ".lora_" in name}
+    assert {name.split("layers.")[1][0] for name in names if ".lora_" in name} == {"1"}
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     plain = load_adapter(base, Path(made.name), rounds_once=False)
     chat = LocalChatModel(str(tiny_model), Path(made.name), torch.float32)
@@ -220,6 +220,6 @@ def test_modules_to_save_are_trained_in_full_in_the_layers_that_are_named(
         torch.testing.assert_close(expected, cast("Any", chat.model)(ids).logits)
     shape = read_start(Path(made.name), job_for(tiny_model, data), tiny_model).shape
     assert shape is not None
-    assert ((1,), ("embed_tokens",)) == (shape.layers_to_transform, shape.modules_to_save)
+    assert (shape.layers_to_transform, shape.modules_to_save) == ((1,), ("embed_tokens",))
     again = tune(job_for(tiny_model, data), tmp_path / "again", made.name)
     assert names == {*load_file(Path(again.name) / WEIGHTS)}, "a training goes on from it"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import sliding_model, tiny_tokenizer
+from support.tiny_model import sliding_model, tiny_tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
@@ -99,7 +99,7 @@ def test_rows_that_finish_early_leave_the_others_unchanged(model: PreTrainedMode
     assert lengths == [len(one.ids) for one in actual]
     for prompt, one in zip(prompts, actual, strict=True):
         assert greedy_after(model, prompt, len(one.ids)) == one.ids
-    assert {"length"} == {one.finish_reason for one in actual}
+    assert {one.finish_reason for one in actual} == {"length"}
 
 
 def test_a_sliding_window_model_answers_as_alone() -> None:
@@ -134,7 +134,7 @@ def test_a_memory_budget_makes_smaller_batches(
     monkeypatch.setattr(generate, "MEMORY_BYTES", 256 * 24 * 3)
     assert expected == answer(model, prompts, Sampling(max_tokens=4))
     assert max(sizes[1:]) < 8, "the first is the common beginning"
-    assert 8 == sum(sizes[1:])
+    assert sum(sizes[1:]) == 8
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_batches_use_the_free_memory_of_a_gpu(
     large: Any = SimpleNamespace(device=gpu, dtype=torch.bfloat16, config=config)
     ending = answers.Ending(frozenset(), TOKENIZER)
     waiting = [answers.Answer(n, [0] * 1024, Sampling(512), ending) for n in range(64)]
-    assert [64] == [len(batch) for batch in generate._batches(waiting, 256, large)]
+    assert [len(batch) for batch in generate._batches(waiting, 256, large)] == [64]
 
 
 def test_the_end_of_turn_token_ends_the_answer_and_is_no_text(tiny_model: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_end_of_turn_token_ends_the_answer_and_is_no_text(tiny_model: Path) 
     (actual,) = answer(model, [prompt], Sampling(max_tokens=6))
     expected = ids[: ids.index(ids[3]) + 1]
     assert expected == actual.ids
-    assert "stop" == actual.finish_reason
+    assert actual.finish_reason == "stop"
     assert TOKENIZER.decode(expected[:-1]) == actual.text
 
 
@@ -178,7 +178,7 @@ def test_a_stop_string_is_found_across_tokens_and_cut_away(model: PreTrainedMode
     assert len(stop) == 3
     (actual,) = answer(model, [prompt], Sampling(max_tokens=20, stop=("never", stop)))
     assert free.text[: free.text.index(stop)] == actual.text
-    assert "stop" == actual.finish_reason
+    assert actual.finish_reason == "stop"
     assert len(actual.ids) < len(free.ids)
 
 
@@ -192,7 +192,7 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(model: PreTrainedMode
     ]
     assert alone == together
     assert together[:3] == together[3:]
-    assert 3 == len({one.text for one in together})
+    assert len({one.text for one in together}) == 3
 
 
 def test_sampled_tokens_follow_the_models_distribution(model: PreTrainedModel) -> None:
@@ -231,7 +231,7 @@ def test_sampling_moves_no_logits_to_the_host(monkeypatch: pytest.MonkeyPatch) -
     ending = answers.Ending(frozenset(), TOKENIZER)
     step = [(row, answers.Answer(row, [1], each, ending)) for row, each in enumerate(settings)]
     chosen = answers.chosen_tokens(torch.empty(3, 50_000, device="meta"), step)
-    assert ("meta", (3,)) == (chosen.device.type, chosen.shape)
+    assert (chosen.device.type, chosen.shape) == ("meta", (3,))
 
 
 def test_greedy_and_sampled_rows_share_a_batch(model: PreTrainedModel) -> None:
@@ -250,7 +250,7 @@ def test_an_interrupt_stops_before_the_next_token(model: PreTrainedModel) -> Non
 
 
 def test_no_prompts_give_no_answers(model: PreTrainedModel) -> None:
-    assert [] == answer(model, [], Sampling())
+    assert answer(model, [], Sampling()) == []
 
 
 def test_plain_attention_is_recognised(model: LlamaForCausalLM) -> None:
@@ -384,7 +384,7 @@ def test_padding_that_no_row_needs_any_more_is_dropped(model: PreTrainedModel) -
         rows = decoding.PrefixCachedRows(model)
         rows.begin(prompts)
         rows.keep(torch.tensor([1]))
-        assert 5 == rows.cache.used
+        assert rows.cache.used == 5
         logits = rows.add(torch.tensor([7]))
     expected = model(torch.tensor([[*prompts[1], 7]])).logits[0, -1]
     assert torch.allclose(expected, logits[0], atol=1e-4)
@@ -408,5 +408,5 @@ def test_one_bfloat16_token_on_a_cpu_is_multiplied_without_onednn(
         rows.begin([[1, 2, 3 + n] for n in range(count)])
         rows.add(torch.tensor([5] * count))
     hook.remove()
-    assert [True, expected] == used
+    assert used == [True, expected]
     assert torch.backends.mkldnn.enabled

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_gguf import TOKENS, write_gguf
-from tiny_model import SIZES
+from support.tiny_gguf import TOKENS, write_gguf
+from support.tiny_model import SIZES
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -58,16 +58,16 @@ def test_tokens_survive_a_round_trip(converted: Path) -> None:
 
 def test_digits_stand_alone_even_after_spaces(converted: Path) -> None:
     core = Tokenizer.from_file(str(converted / "tokenizer.json"))
-    assert ["ab", "ĠĠ", "1", "2"] == core.encode("ab  12").tokens
+    assert core.encode("ab  12").tokens == ["ab", "ĠĠ", "1", "2"]
 
 
 def test_special_tokens_and_template_come_along(converted: Path) -> None:
     tokenizer = load_tokenizer(converted)
-    assert ("<|im_end|>", "<|im_end|>") == (tokenizer.eos_token, tokenizer.pad_token)
-    assert 2 == load_model(converted, torch.float32).generation_config.eos_token_id
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
+    assert load_model(converted, torch.float32).generation_config.eos_token_id == 2
     turn = [{"role": "user", "content": "hi"}]
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    assert "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n" == text
+    assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_an_unknown_tokenizer_is_refused_by_name(

@@ -77,13 +77,13 @@ def scores_of(scorer: Scorer, *texts: str) -> list[Score]:
 
 def test_a_reward_function_sees_the_group_and_returns_any_number(tmp_path: Path) -> None:
     scores = scores_of(function(tmp_path, "shortest"), "yes", "no", "perhaps")
-    assert [Score(-1.0, "prime"), Score(0.0, "prime"), Score(-5.0, "prime")] == scores
+    assert scores == [Score(-1.0, "prime"), Score(0.0, "prime"), Score(-5.0, "prime")]
 
 
 def test_an_answer_without_a_usable_score_is_not_scored(tmp_path: Path) -> None:
     scores = scores_of(function(tmp_path, "odd"), *"abcd")
-    assert [True, True, True, False] == [score.failed for score in scores]
-    assert "it returned 'much', which is not a number" == scores[2].reason
+    assert [score.failed for score in scores] == [True, True, True, False]
+    assert scores[2].reason == "it returned 'much', which is not a number"
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_an_answer_without_a_usable_score_is_not_scored(tmp_path: Path) -> None:
 def test_a_function_that_fails_leaves_its_group_without_scores(
     tmp_path: Path, name: str, why: str
 ) -> None:
-    assert [Score(0.0, why, failed=True)] * 2 == scores_of(function(tmp_path, name), "a", "b")
+    assert scores_of(function(tmp_path, name), "a", "b") == [Score(0.0, why, failed=True)] * 2
 
 
 def test_plain_functions_run_in_the_main_thread(tmp_path: Path) -> None:
     """Many verifiers limit their time by SIGALRM, which other threads cannot set."""
-    assert [Score(1.0)] == scores_of(function(tmp_path, "timed"), "a")
+    assert scores_of(function(tmp_path, "timed"), "a") == [Score(1.0)]
 
 
 def test_asynchronous_functions_grade_groups_at_the_same_time(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_asynchronous_functions_grade_groups_at_the_same_time(tmp_path: Path) ->
     assert [[3.0, float(at)] for at in range(1, 11)] == [
         [score.value for score in group[0]] for group in graded
     ]
-    assert [[1.0, 0.0]] * 10 == [[score.value for score in group[1]] for group in graded]
+    assert [[score.value for score in group[1]] for group in graded] == [[1.0, 0.0]] * 10
 
 
 def test_a_function_that_has_changed_since_the_submit_is_refused(tmp_path: Path) -> None:
@@ -162,14 +162,14 @@ def test_an_http_grader_gets_a_group_and_its_row(
     grading: tuple[GradingServer, Server],
 ) -> None:
     vendor, server = grading
-    assert [3.0, 2.0] == [score.value for score in scores_of(http(server), "yes", "no")]
+    assert [score.value for score in scores_of(http(server), "yes", "no")] == [3.0, 2.0]
     expected = {
         "messages": [{"role": "user", "content": "Is 7 a prime?"}],
         "expected": "yes",
         "row": {"kind": "prime"},
         "answers": ["yes", "no"],
     }
-    assert [expected] == vendor.requests
+    assert vendor.requests == [expected]
 
 
 def test_an_http_grader_that_fails_for_a_while_is_asked_again(
@@ -178,9 +178,9 @@ def test_an_http_grader_that_fails_for_a_while_is_asked_again(
     vendor, server = grading
     busy = VendorResponse({}, 429, {"retry-after": "7"})
     vendor.before += [VendorResponse({}, 503), busy, VendorResponse(b"<html>", 200)]
-    assert [1.0] == [score.value for score in scores_of(http(server), "a")]
-    assert 4 == len(vendor.requests)
-    assert [1.0, 7.0, 4.0] == waits
+    assert [score.value for score in scores_of(http(server), "a")] == [1.0]
+    assert len(vendor.requests) == 4
+    assert waits == [1.0, 7.0, 4.0]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_http_grader_that_is_gone_is_unreachable(waits: list[float]) -> None:
         gone = http(server)
     with pytest.raises(Unreachable, match="the HTTP grader 'http' could not grade answers"):
         scores_of(gone, "a")
-    assert 5 == len(waits)
+    assert len(waits) == 5
 
 
 def test_requests_beyond_the_maximum_are_not_sent(
@@ -223,7 +223,7 @@ def test_requests_beyond_the_maximum_are_not_sent(
     reward = Reward.of(http(server, max_requests=3))
     with pytest.raises(BackendError, match=r"has been sent 3 requests \(max_requests\)"):
         grader_of(reward).grade([Group(CASE, ("a",))] * 40)
-    assert 3 == len(vendor.requests)
+    assert len(vendor.requests) == 3
 
 
 def test_several_groups_are_sent_at_the_same_time() -> None:
@@ -235,7 +235,7 @@ def test_several_groups_are_sent_at_the_same_time() -> None:
         return [Score(1.0)]
 
     reward = Reward("meeting", grade, waits=True)
-    assert [[[Score(1.0)]]] * 4 == grader_of(reward).grade([Group(CASE, ("a",))] * 4)
+    assert grader_of(reward).grade([Group(CASE, ("a",))] * 4) == [[[Score(1.0)]]] * 4
 
 
 @pytest.mark.parametrize(
@@ -257,14 +257,14 @@ def test_rewards_that_make_no_sense_are_refused(options: dict[str, Any], words: 
 
 def test_one_reward_may_stand_alone_and_several_have_weights() -> None:
     alone = RewardOptions.model_validate({"scorers": "exact"})
-    assert (Exact(),) == alone.scorers
+    assert alone.scorers == (Exact(),)
     several = RewardOptions.model_validate(
         {
             "scorers": ["exact", {"type": "reward_function", "function": "a.py:f"}],
             "weights": {"reward_function": -0.1},
         }
     )
-    assert ["exact", "reward_function"] == [each.name for each in several.scorers or ()]
+    assert [each.name for each in several.scorers or ()] == ["exact", "reward_function"]
 
 
 def test_a_group_reward_is_no_scorer_of_an_evaluation() -> None:

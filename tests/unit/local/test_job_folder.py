@@ -20,8 +20,8 @@ def test_events_are_read_from_cursor_to_cursor(tmp_path: Path) -> None:
     first = read_events(tmp_path / "events.jsonl", "")
     log.write("message", {"text": "hello"})
     second = read_events(tmp_path / "events.jsonl", first.cursor)
-    assert ["step-1"] == [event.key for event in first.events]
-    assert ["message-1"] == [event.key for event in second.events]
+    assert [event.key for event in first.events] == ["step-1"]
+    assert [event.key for event in second.events] == ["message-1"]
     assert read_events(tmp_path / "events.jsonl", second.cursor).events == ()
 
 
@@ -32,8 +32,8 @@ def test_a_torn_last_line_is_not_read_and_is_healed(tmp_path: Path) -> None:
         file.write('{"key": "step-2", "ki')
     torn = read_events(path, "")
     EventLog(path).write("step", {"step": 2, "loss": 0.25})
-    assert ["step-1"] == [event.key for event in torn.events]
-    assert ["step-2"] == [event.key for event in read_events(path, torn.cursor).events]
+    assert [event.key for event in torn.events] == ["step-1"]
+    assert [event.key for event in read_events(path, torn.cursor).events] == ["step-2"]
 
 
 def test_a_step_done_again_is_not_written_again(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_result_comes_back_as_written(tmp_path: Path) -> None:
     assert folder.result() is None
     folder.finish(Result(state="failed", error="no"))
     assert Result(state="failed", error="no") == folder.result()
-    assert ["result.json"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_polling_needs_no_torch() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import SETTINGS
+from support.tiny_model import SETTINGS
 
 from unitune.errors import JobError
 from unitune_local import machine
@@ -36,7 +36,7 @@ def test_a_version_2_quota_counts_in_cores_on_every_level(tmp_path: Path) -> Non
     group(root, "pod", cpu_max="150000 100000\n")
     group(root, "pod/container", cpu_max="max 100000\n")
     own = membership(tmp_path, "0::/pod/container\n")
-    assert [1.5] == machine._quotas(root, own)
+    assert machine._quotas(root, own) == [1.5]
 
 
 def test_a_version_1_quota_counts_in_cores(tmp_path: Path) -> None:
@@ -44,22 +44,22 @@ def test_a_version_1_quota_counts_in_cores(tmp_path: Path) -> None:
     group(root, "cpu,cpuacct/box", cpu_cfs_quota_us="200000\n", cpu_cfs_period_us="100000\n")
     group(root, "cpu,cpuacct", cpu_cfs_quota_us="-1\n", cpu_cfs_period_us="100000\n")
     own = membership(tmp_path, "5:memory:/box\n4:cpu,cpuacct:/box\n")
-    assert [2.0] == machine._quotas(root, own)
+    assert machine._quotas(root, own) == [2.0]
 
 
 def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
-    assert [] == machine._quotas(tmp_path, tmp_path / "none")
+    assert machine._quotas(tmp_path, tmp_path / "none") == []
 
 
 def test_the_least_of_affinity_quota_and_wish_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(machine, "_affinity", lambda: 8)
     monkeypatch.setattr(machine, "_quotas", lambda: [2.5])
-    assert 2 == machine.cores()
+    assert machine.cores() == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert 1 == machine.cores()
+    assert machine.cores() == 1
     monkeypatch.setattr(machine, "_quotas", lambda: [0.5])
-    assert 1 == machine.cores(), "less than a core still runs one thread"
+    assert machine.cores() == 1, "less than a core still runs one thread"
 
 
 def test_cores_are_never_more_than_the_process_may_use() -> None:
@@ -133,9 +133,9 @@ def test_memory_of_a_gpu_grows_in_segments_unless_the_user_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
-    assert "expandable_segments:True" == environment(1)["PYTORCH_ALLOC_CONF"]
+    assert environment(1)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
-    assert "max_split_size_mb:64" == environment(1)["PYTORCH_ALLOC_CONF"]
+    assert environment(1)["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
 
 
 def test_the_probe_measures_both_dtypes() -> None:
@@ -189,4 +189,4 @@ def test_gpu_kernels_are_deterministic_where_a_job_asks_for_it(
     monkeypatch.setattr(run, "trained_model", lambda *_: None)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", note)
     run.trainable_model(Path("base"), SETTINGS.model_copy(update=changes))
-    assert [expected] == modes
+    assert modes == [expected]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from model_families import COLUMNS, FAMILIES, TABLE, make, measure
 from peft import LoraConfig, get_peft_model
 from safetensors import torch as safetensors
-from tiny_model import SETTINGS, save_model
+from support.model_families import COLUMNS, FAMILIES, TABLE, make, measure
+from support.tiny_model import SETTINGS, save_model
 
 from unitune.errors import Unsupported, UserError
 from unitune.job.job import Job
@@ -67,7 +67,7 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
 )
 def test_a_family_goes_as_far_as_the_documentation_says(name: str, tmp_path: Path) -> None:
-    """``python tests/model_families.py NAME`` writes the row anew."""
+    """``python tests/support/model_families.py NAME`` writes the row anew."""
     pytest.importorskip("xllamacpp", reason="needs the extra `export`")
     row = json.loads(TABLE.read_text(encoding="utf-8"))[name]
     assert row == {"models": FAMILIES[name].models, **measure(name, tmp_path)}
@@ -76,7 +76,7 @@ def test_a_family_goes_as_far_as_the_documentation_says(name: str, tmp_path: Pat
 def test_the_table_has_each_family_once() -> None:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     assert [*table] == [*FAMILIES]
-    assert {"models", *COLUMNS} == {column for row in table.values() for column in row}
+    assert {column for row in table.values() for column in row} == {"models", *COLUMNS}
 
 
 def adapted(base: Path, **settings: Any) -> Any:
@@ -106,15 +106,15 @@ def test_routers_get_no_adapter_and_experts_and_shared_layers_do(
     names = {".".join(name.split(".")[-2:]) for name in names_of(model)}
     assert not [name for name in names if name.endswith("gate")]
     assert {"shared_experts.gate_proj", "shared_experts.down_proj", "mlp.up_proj"} <= names
-    assert [] == list(reach_findings(model, SETTINGS))
+    assert list(reach_findings(model, SETTINGS)) == []
     (config,) = model.peft_config.values()
     assert {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"} <= {*config.target_parameters}
-    assert {} == config.rank_pattern
+    assert config.rank_pattern == {}
 
 
 def test_experts_can_be_named_by_their_layers(base_of: Callable[[str], Path]) -> None:
     (config,) = adapted(base_of("mixtral"), targets=("q_proj", "w1", "w3")).peft_config.values()
-    assert {"q_proj"} == config.target_modules
+    assert config.target_modules == {"q_proj"}
     assert {"mlp.experts.gate_up_proj"} == {*config.target_parameters}
 
 
@@ -124,11 +124,11 @@ def test_a_plan_names_the_share_of_the_weights_that_adapters_reach(
     dropout = SETTINGS.model_copy(update={"dropout": 0.1})
     model = adapted(base_of("granitemoe"), dropout=0.1)
     (finding,) = reach_findings(model, dropout)
-    assert "adapter-reach" == finding.code
+    assert finding.code == "adapter-reach"
     assert "the adapters reach 2" in finding.message
     assert "block_sparse_moe.router, experts.down_proj, experts.gate_up_proj" in finding.message
     named = dropout.model_copy(update={"targets": ("q_proj",)})
-    assert [] == list(reach_findings(model, named))
+    assert list(reach_findings(model, named)) == []
 
 
 def test_targets_that_a_model_lacks_are_named_with_those_that_it_has(
@@ -159,7 +159,7 @@ def test_a_model_that_hands_no_keywords_on_shares_no_prefix(base_of: Callable[[s
 
 
 def test_a_state_space_model_has_no_keys_to_count(base_of: Callable[[str], Path]) -> None:
-    assert 1 == bytes_per_token(empty_model(base_of("mamba2")))
+    assert bytes_per_token(empty_model(base_of("mamba2"))) == 1
 
 
 def test_a_type_that_transformers_lacks_is_refused_by_name(
@@ -197,7 +197,7 @@ def test_a_training_starts_from_peft_s_own_adapter_of_a_mixture(
     folder = peft_adapter(base, tmp_path / "adapter", target_modules="all-linear")
     shape = read_shape(folder)
     assert {"down_proj", "gate.weight", "gate_up_proj"} == {*(shape.target_parameters or ())}
-    assert {r".*\.gate_up_proj": 8} == shape.rank_pattern
+    assert shape.rank_pattern == {r".*\.gate_up_proj": 8}
     job = Job.model_validate(
         {
             "name": "go-on",
@@ -209,7 +209,7 @@ def test_a_training_starts_from_peft_s_own_adapter_of_a_mixture(
     )
     read = read_start(folder, job, base)
     assert shape == read.shape
-    assert [] == [each for each in read.findings if each.severity == "error"]
+    assert [each for each in read.findings if each.severity == "error"] == []
     same = {"target_parameters": shape.target_parameters, "targets": shape.target_modules}
     patterns = {"rank_pattern": shape.rank_pattern, "alpha_pattern": shape.alpha_pattern}
     settings: Settings = SETTINGS.model_copy(update={**same, **patterns})
@@ -221,7 +221,7 @@ def test_a_training_starts_from_peft_s_own_adapter_of_a_mixture(
         torch.testing.assert_close(plain(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
 
     tuned = Tuned(TunedModel(backend="local", name=str(folder), base=str(base)), folder)
-    assert 8 == tuned.shape.largest_rank
+    assert tuned.shape.largest_rank == 8
     for form in ("mlx", "gguf-lora"):
         with pytest.raises(Unsupported, match="changes experts or has several ranks"):
             FORMS[form].write(tuned, tmp_path, None)  # type: ignore[arg-type]
@@ -241,5 +241,5 @@ def test_an_adapter_whose_named_base_is_here_is_held_against_it(tmp_path: Path) 
         job = Job.model_validate({**config, "model": str(base), "start": str(folder)})
         return [each.code for each in read_start(folder, job, base).findings]
 
-    assert ["start-base-unknown"] == findings(own)
-    assert [OTHER_BASE] == findings(other)
+    assert findings(own) == ["start-base-unknown"]
+    assert findings(other) == [OTHER_BASE]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import SETTINGS
+from support.tiny_model import SETTINGS
 from torch import nn
 from transformers import get_cosine_with_min_lr_schedule_with_warmup, get_wsd_schedule
 
@@ -48,7 +48,7 @@ def test_wsd_is_that_of_transformers_without_its_step_at_zero(decay: float, lowe
         min_lr_ratio=lowest,
     )
     assert pytest.approx(expected[4:]) == rates[4:]
-    assert [1.0] * 36 == rates[4:40], "stable until the decay"
+    assert rates[4:40] == [1.0] * 36, "stable until the decay"
     if not lowest:  # transformers' warmup begins at the lowest rate
         assert pytest.approx(expected) == rates
 
@@ -117,7 +117,7 @@ def test_muon_is_torchs_own_for_matrices_and_adamw_for_the_rest(
 def test_betas_reach_adamw(tiny_model: Path) -> None:
     model = trained_model(load_model(tiny_model, torch.float32), SETTINGS)
     optimizer = optimizer_of(model, changed(beta1=0.8, beta2=0.95))
-    assert {(0.8, 0.95)} == {group["betas"] for group in optimizer.param_groups}
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.95)}
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
@@ -155,18 +155,18 @@ def test_a_step_that_overflows_is_left_out_and_halves_the_scale(
     before = [weight.detach().clone() for weight in optimizer.weights]
     loss = torch.stack([weight.sum() for weight in optimizer.weights]).sum()
     torch.autograd.backward(optimizer.scaler.scale(loss))
-    assert 65536.0 == _gradient(optimizer.weights[0]).flatten()[0]
+    assert _gradient(optimizer.weights[0]).flatten()[0] == 65536.0
     _gradient(optimizer.weights[0]).fill_(math.inf)
     norm = optimizer.clip_gradients(1.0)
     assert optimizer.may_skip(norm)
     optimizer.step()
     assert all(map(torch.equal, before, optimizer.weights))
-    assert 32768.0 == optimizer.scaler.get_scale()
+    assert optimizer.scaler.get_scale() == 32768.0
     checkpoint.save(tmp_path, Position(step=1), dict(model.named_parameters()), optimizer)
     saved, again = checkpoint.latest(tmp_path), optimizer_of(model, changed(dtype="float16"))
     assert saved is not None
     checkpoint.restore(saved, dict(model.named_parameters()), again)
-    assert 32768.0 == again.scaler.get_scale()
+    assert again.scaler.get_scale() == 32768.0
 
 
 def _gradient(weight: nn.Parameter) -> torch.Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
-from tiny_model import SETTINGS
+from support.tiny_model import SETTINGS
 from torch import Tensor
 
 from unitune.data.dataset import Dataset, Row
@@ -67,14 +67,14 @@ def test_losses_against_a_reference(
 def test_simpo_of_the_means() -> None:
     """torchtune asserts these for beta 2 and gamma 0.5."""
     losses = pair_losses(Answers(POLICY, ONE_TOKEN), REFERENCE, settings("simpo", 2.0, margin=0.5))
-    assert [1.5410085, 0.0, 0.0] == pytest.approx(losses.tolist(), abs=1e-6)
+    assert pytest.approx(losses.tolist(), abs=1e-6) == [1.5410085, 0.0, 0.0]
 
 
 def test_orpo_of_the_means() -> None:
     means = torch.tensor([[-0.5, -1.0], [-0.1, -2.0], [-1.0, -0.5]])
     losses = pair_losses(Answers(means, ONE_TOKEN), REFERENCE, settings("orpo", 1.0))
     odds = [loss + mean for loss, mean in zip(losses.tolist(), means[:, 0].tolist(), strict=True)]
-    assert [0.3202998, 0.0163271, 1.2943768] == pytest.approx(odds, abs=1e-6)
+    assert pytest.approx(odds, abs=1e-6) == [0.3202998, 0.0163271, 1.2943768]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_nll_weight_adds_the_better_answers_loss_per_token() -> None:
     without, with_it = (
         pair_losses(policy, REFERENCE, settings(nll_weight=weight)) for weight in (0.0, 0.5)
     )
-    assert [0.05, 1.0, 0.1] == pytest.approx((with_it - without).tolist(), abs=1e-6)
+    assert pytest.approx((with_it - without).tolist(), abs=1e-6) == [0.05, 1.0, 0.1]
 
 
 def test_swapped_answers_turn_the_gain_round() -> None:
@@ -177,7 +177,7 @@ def test_sharing_changes_no_sum_and_no_gradient(
     sides = [side for row in rows for side in row.conversations]
     alone = [answers(model, plain, [row]) for row in rows]
     expected = torch.cat([each.sums for each in alone])
-    assert [len(PAIRS[0][1]) + 1, len(PAIRS[0][2]) + 1] == alone[0].tokens[0].tolist()
+    assert alone[0].tokens[0].tolist() == [len(PAIRS[0][1]) + 1, len(PAIRS[0][2]) + 1]
     expected.square().sum().backward()
     gradients = gradients_of(model)
 
@@ -202,7 +202,7 @@ def gradients_of(model: PeftModel) -> dict[str, Tensor]:
 
 
 def test_the_form_is_checked_on_pairs(tiny_model: Path, rows: Sequence[TrainingRow]) -> None:
-    assert "packed" == choose_form(model_of(tiny_model, trained=True), rows, share=True).kind
+    assert choose_form(model_of(tiny_model, trained=True), rows, share=True).kind == "packed"
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,9 @@ def test_a_new_adapter_has_gained_nothing(
     weight = objective.weight(ready)
 
     assert first == pytest.approx(sums.loss.item() / weight, rel=1e-6)
-    assert {"accuracy": 0.5, "margin": 0.0} == {
-        name: value / weight for name, value in sums.figures.items()
+    assert {name: value / weight for name, value in sums.figures.items()} == {
+        "accuracy": 0.5,
+        "margin": 0.0,
     }
 
 
@@ -252,7 +253,7 @@ def test_an_interrupted_pass_goes_on(
     file = tmp_path / "cut"
     assert ReferencePass(model, form, file, lambda: True).run(parts) is None
     kept = file.read_text()
-    assert 1 == len(kept.splitlines())
+    assert len(kept.splitlines()) == 1
     file.write_text(kept + json.dumps([[1.0, 2.0]])[:7])  # the process died while it wrote
 
     messages, done_rows = list[str](), (2, 4, len(rows))
@@ -318,7 +319,7 @@ def test_a_rated_row_holds_the_next_rows_answer(rated: Sequence[TrainingRow]) ->
     length = len(PAIRS[0][2]) + 1
     assert following.ids[-length:] == other.ids[-length:]
     assert own.ids[: -len(PAIRS[0][1]) - 1] == other.ids[:-length]
-    assert [True, False] * 3 == [row.is_good for row in rated]
+    assert [row.is_good for row in rated] == [True, False] * 3
 
 
 def test_the_shift_of_rated_answers_is_the_whole_steps(
@@ -347,7 +348,7 @@ def test_training_on_ratings_tells_good_from_bad(
     tiny_model: Path, tmp_path: Path, rated: Sequence[TrainingRow]
 ) -> None:
     done = run(tiny_model, rated, tmp_path, "kto")
-    assert 0.5 == pytest.approx(done.losses[1], rel=1e-6)
+    assert pytest.approx(done.losses[1], rel=1e-6) == 0.5
     assert done.validations[-1]["loss"] < done.validations[0]["loss"]
 
 
@@ -364,18 +365,18 @@ def test_a_resumed_training_has_the_same_losses_value_for_value(
     first = run(tiny_model, rows, tmp_path / "parts", loss, stop_after=5)
     second = run(tiny_model, rows, tmp_path / "parts", loss)
 
-    assert (True, False, True) == (whole.finished, first.finished, second.finished)
+    assert (whole.finished, first.finished, second.finished) == (True, False, True)
     assert whole.losses == first.losses | second.losses
-    assert [6, 7] == list(second.losses)[:2]
+    assert list(second.losses)[:2] == [6, 7]
     if loss == "dpo":
-        assert 1.0 == whole.validations[-1]["accuracy"]
+        assert whole.validations[-1]["accuracy"] == 1.0
         assert math.log(2) == pytest.approx(whole.losses[1], rel=1e-6)
-        assert 0.5 == whole.validations[0]["accuracy"]
+        assert whole.validations[0]["accuracy"] == 0.5
 
 
 def test_the_base_models_pass_can_be_paused(
     tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
 ) -> None:
     paused = run(tiny_model, rows, tmp_path, "dpo", stop_after=0)
-    assert (False, {}) == (paused.finished, paused.losses)
+    assert (paused.finished, paused.losses) == (False, {})
     assert run(tiny_model, rows, tmp_path, "dpo").finished

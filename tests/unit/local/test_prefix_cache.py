@@ -44,7 +44,7 @@ def test_a_row_that_joins_in_place_of_an_ended_one_copies_no_others(
             rows = [[*ids, token] for ids in rows]
             grown.append((rows, running.add(torch.tensor([token] * 6))))
         running.join([late.row(0), late.row(0)])
-        assert (8, 2) == (running.cache.rows, running.cache.spare)
+        assert (running.cache.rows, running.cache.spare) == (8, 2)
     for rows, logits in grown[::13]:
         check_rows(model, rows, logits)
 
@@ -54,8 +54,8 @@ def test_rows_that_most_have_left_give_their_memory_back(model: PreTrainedModel)
         rows = decoding.PrefixCachedRows(model)
         rows.begin([[place, 1, 2] for place in range(8)])
         rows.keep(torch.tensor([1, 2, 3, 4, 5]))
-        assert (5, 3) == (rows.cache.rows, rows.cache.spare)
+        assert (rows.cache.rows, rows.cache.spare) == (5, 3)
         rows.keep(torch.tensor([0, 4]))
-        assert (2, 0) == (rows.cache.rows, rows.cache.spare)
+        assert (rows.cache.rows, rows.cache.spare) == (2, 0)
         logits = rows.add(torch.tensor([3, 3]))
     check_rows(model, [[1, 1, 2, 3], [5, 1, 2, 3]], logits)

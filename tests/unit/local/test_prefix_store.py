@@ -30,7 +30,7 @@ def test_a_beginning_comes_back_as_it_was_kept() -> None:
     store.add(first, seen(first))
     kept = store.longest(prompt(8))
     assert kept is not None
-    assert 2 * BLOCK_TOKENS == kept.used == store.length(prompt(8))
+    assert kept.used == store.length(prompt(8)) == 2 * BLOCK_TOKENS
     expected = seen(first[: kept.used])
     for layer in range(LAYERS):
         assert torch.equal(expected.layers[layer].keys, kept.layers[layer].keys)
@@ -42,8 +42,8 @@ def test_at_least_one_token_is_left_to_read() -> None:
     store = PrefixStore(10 * BLOCK_BYTES)
     whole = prompt(7)
     store.add(whole, seen(whole))
-    assert 2 * BLOCK_TOKENS == store.length(whole)
-    assert 3 * BLOCK_TOKENS == store.length([*whole, 5])
+    assert store.length(whole) == 2 * BLOCK_TOKENS
+    assert store.length([*whole, 5]) == 3 * BLOCK_TOKENS
 
 
 def test_the_same_tokens_after_others_are_not_the_same() -> None:
@@ -59,7 +59,7 @@ def test_what_many_begin_with_is_kept_once() -> None:
     store = PrefixStore(10 * BLOCK_BYTES)
     for own in range(3):
         store.add(prompt(own), seen(prompt(own)))
-    assert (2 + 3) * BLOCK_BYTES == store.bytes
+    assert store.bytes == (2 + 3) * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("used", ["first", "second"])
@@ -68,10 +68,10 @@ def test_what_was_used_least_lately_goes_and_ends_before_beginnings(used: str) -
     prompts = {name: prompt(own, common=0) for name, own in (("first", 3), ("second", 4))}
     store.add(prompts["first"], seen(prompts["first"]))
     store.add(prompts["second"][:64], seen(prompts["second"][:64]))
-    assert 5 * BLOCK_BYTES == store.bytes
+    assert store.bytes == 5 * BLOCK_BYTES
     assert store.longest([*prompts[used], 9])
     store.add(prompt(5, 32, 0), seen(prompt(5, 32, 0)))
-    assert 5 * BLOCK_BYTES == store.bytes
+    assert store.bytes == 5 * BLOCK_BYTES
     lengths = {name: store.length([*ids, 9]) for name, ids in prompts.items()}
     expected = {"first": {"first": 96, "second": 32}, "second": {"first": 64, "second": 64}}
     assert expected[used] == lengths
@@ -85,4 +85,4 @@ def test_kept_blocks_hold_no_larger_tensors() -> None:
         for block in store._blocks.values()
         for places in block.values()
     }
-    assert {BLOCK_BYTES // LAYERS // 2} == held
+    assert held == {BLOCK_BYTES // LAYERS // 2}

@@ -75,11 +75,11 @@ def test_a_lost_process_ends_the_worker_which_saves_its_last_step(
     ending.ready(lambda: saved.append("the last whole step"))
     ending.end("process 2 of 2 is gone")
     assert folder.result() is None
-    assert "process 2 of 2 is gone" == folder.interrupted_by()
+    assert folder.interrupted_by() == "process 2 of 2 is gone"
     told = [event.data["text"] for event in read_events(folder.events, "").events]
-    assert ["interrupted: process 2 of 2 is gone"] == told
-    assert ["the last whole step"] == saved
-    assert [1] == codes
+    assert told == ["interrupted: process 2 of 2 is gone"]
+    assert saved == ["the last whole step"]
+    assert codes == [1]
 
 
 def test_a_training_that_was_to_be_cancelled_is_cancelled_by_an_interruption(
@@ -97,7 +97,7 @@ def test_a_worker_that_cannot_save_says_why_it_ends(folder: JobFolder) -> None:
     ending = Rescue(folder, EventLog(folder.events))
     ending.ready(full)
     ending.interrupt("no space left")
-    assert "no space left" == folder.interrupted_by()
+    assert folder.interrupted_by() == "no space left"
 
 
 def test_a_process_ends_when_its_parent_was_killed() -> None:
@@ -107,7 +107,7 @@ def test_a_process_ends_when_its_parent_was_killed() -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    assert -signal.SIGKILL == parent.returncode
+    assert parent.returncode == -signal.SIGKILL
     end = time.monotonic() + PATIENCE_SECONDS
     while is_running(child):
         assert time.monotonic() < end, "it is left behind"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import SETTINGS, write_rows
+from support.tiny_model import SETTINGS, write_rows
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message
@@ -126,7 +126,7 @@ def test_what_cannot_be_quantized_is_refused_with_the_way_out(
     monkeypatch.setattr(local_forecast, "find_spec", lambda _: None)
     settings = SETTINGS.model_copy(update={"quantization": "4bit", "device": device})
     (finding,) = local_forecast.quantization_findings(settings)
-    assert "error" == finding.severity
+    assert finding.severity == "error"
     assert said in finding.message
 
 

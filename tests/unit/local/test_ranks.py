@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tiny_model import SETTINGS, write_rows
-from trained_ranks import in_ranks, rows_of, run, run_sharded
+from support.tiny_model import SETTINGS, write_rows
+from support.trained_ranks import in_ranks, rows_of, run, run_sharded
 
 from unitune.errors import RunFailed
 from unitune.scorers.interface import Setting
@@ -61,7 +61,7 @@ def test_two_ranks_train_as_one(tiny_model: Path, tmp_path: Path, settings: Sett
     (alone,) = run(tiny_model, tmp_path / "alone", 1, settings)
     first, second = run(tiny_model, tmp_path / "both", 2, settings)
     assert first.figures() == close(alone.figures())
-    assert [] == second.events
+    assert second.events == []
     own, other = dict(first.model.named_parameters()), second.model.named_parameters()
     for name, weight in other:
         assert torch.equal(weight, own[name]), name
@@ -98,7 +98,7 @@ def test_ranks_that_stopped_go_on_to_the_same_figures(
     (whole, _) = run(tiny_model, tmp_path / "whole", 2, settings)
     (first, other) = run(tiny_model, tmp_path / "parts", 2, settings, stop_after=2)
     (second, _) = run(tiny_model, tmp_path / "parts", 2, settings)
-    assert [False, False, True] == [first.finished, other.finished, second.finished]
+    assert [first.finished, other.finished, second.finished] == [False, False, True]
     assert "step 3" in second.figures()
     assert whole.figures() == first.figures() | second.figures()
 
@@ -109,9 +109,9 @@ def test_an_interrupted_reference_pass_of_two_ranks_goes_on(
     settings = by_preference("dpo")
     run(tiny_model, tmp_path / "whole", 2, settings)
     first, _ = run(tiny_model, tmp_path / "parts", 2, settings, stop_after=0)
-    assert (False, {}) == (first.finished, first.figures())
+    assert (first.finished, first.figures()) == (False, {})
     whole, kept = (tmp_path / folder / "reference.jsonl" for folder in ("whole", "parts"))
-    assert 1 == len(kept.read_text().splitlines())
+    assert len(kept.read_text().splitlines()) == 1
     run(tiny_model, tmp_path / "parts", 2, settings)
     assert whole.read_text() == kept.read_text()
 
@@ -181,7 +181,7 @@ def test_ranks_know_what_each_of_them_has(tmp_path: Path) -> None:
 
     total = {"of 0": 1.5, "both": 0.1 + 0.1 + 0.1, "of 1": 1.5, "of 2": 1.5}
     expected = [["", "é", "éé"], 0, total, [2.0, 1.1, 0.2]]
-    assert [expected] * 3 == in_ranks(3, tmp_path, act)
+    assert in_ranks(3, tmp_path, act) == [expected] * 3
 
 
 def test_gradients_are_added_whoever_has_one(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_gradients_are_added_whoever_has_one(tmp_path: Path) -> None:
         own.add_gradients(weights)
         return [cast("Any", weight.grad).tolist() for weight in weights]
 
-    assert [[[1.0, 1.0], [2.0]]] * 2 == in_ranks(2, tmp_path, act)
+    assert in_ranks(2, tmp_path, act) == [[[1.0, 1.0], [2.0]]] * 2
 
 
 def test_a_rank_that_is_gone_is_noticed(tmp_path: Path) -> None:
@@ -223,4 +223,4 @@ def test_the_first_rank_scores_what_all_have_answered(tiny_model: Path, tmp_path
     def act(own: Ranks) -> float:
         return dev_score(grader, 4, models[own.rank], validation, own)
 
-    assert [alone, alone] == in_ranks(2, tmp_path, act)
+    assert in_ranks(2, tmp_path, act) == [alone, alone]

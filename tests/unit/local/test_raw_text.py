@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import tiny_tokenizer
-from tuned_here import job_for as local_job
-from tuned_here import tune
+from support.tiny_model import tiny_tokenizer
+from support.tuned_here import job_for as local_job
+from support.tuned_here import tune
 
 from unitune.backends import event_loop, registry
 from unitune.data.check import read_job
@@ -45,14 +45,16 @@ def test_each_token_is_learnt_and_a_long_text_is_cut(tmp_path: Path) -> None:
     assert [list(row.ids) for row in rows] == expected
     expected_mask = [[0, 1, 1, 1, 1], [0, 1, 1], [0, 1]]
     assert [list(row.trained) for row in rows] == expected_mask
-    assert [(1.0, 1), (1.0, 1), (2.0, 2)] == [(row.weight, row.line) for row in rows]
+    assert [(row.weight, row.line) for row in rows] == [(1.0, 1), (1.0, 1), (2.0, 2)]
 
 
 def test_the_mask_shows_all_tokens(tmp_path: Path) -> None:
     (row,) = load(write(tmp_path / "raw.jsonl", [{"text": "ab"}]), use="cpt").rows
     shown = masked(tiny_tokenizer(), row.example, raw_text=True)
-    assert [("a", False), ("b", True), ("<|im_end|>", True)] == [
-        (each.text, each.trained) for each in shown
+    assert [(each.text, each.trained) for each in shown] == [
+        ("a", False),
+        ("b", True),
+        ("<|im_end|>", True),
     ]
 
 
@@ -69,7 +71,7 @@ def test_other_rows_are_refused_by_line(tmp_path: Path, row: dict[str, Any], sai
     file = write(tmp_path / "raw.jsonl", [{"text": "fine"}, row])
     with pytest.raises(DataError, match=said) as refused:
         load(file, use="cpt")
-    assert 2 == refused.value.findings[0].line
+    assert refused.value.findings[0].line == 2
 
 
 def test_for_other_methods_a_raw_text_names_the_method(tmp_path: Path) -> None:
@@ -80,10 +82,10 @@ def test_for_other_methods_a_raw_text_names_the_method(tmp_path: Path) -> None:
 def test_texts_are_held_out_and_equal_ones_found(tmp_path: Path) -> None:
     rows = [{"text": f"Document {at} is about number {at}."} for at in range(60)]
     report = read_job(job_for(write(tmp_path / "raw.jsonl", [*rows, rows[0]])))
-    assert {"duplicate"} == {
-        each.code for each in report.report.findings if each.severity == "warning"
+    assert {each.code for each in report.report.findings if each.severity == "warning"} == {
+        "duplicate"
     }
-    assert 30 == len(report.splits.validation)
+    assert len(report.splits.validation) == 30
 
 
 def test_a_vendor_without_the_method_refuses_it(tmp_path: Path) -> None:
@@ -109,8 +111,8 @@ def test_a_plan_needs_no_chat_template(bare_model: Path, tmp_path: Path) -> None
     rows = load(file, use="cpt")
     made = LocalBackend().forecast(job, rows, rows)
     assert not made.findings
-    assert 3 == made.steps, "half of 5 steps, rounded up as transformers does"
-    assert 2048 == resolve(job, Dimensions(context=8192, hidden=32)).sequence_length
+    assert made.steps == 3, "half of 5 steps, rounded up as transformers does"
+    assert resolve(job, Dimensions(context=8192, hidden=32)).sequence_length == 2048
 
 
 def test_a_model_without_a_chat_template_is_trained_and_completes_texts(

@@ -17,7 +17,7 @@ import fsspec
 import pytest
 import torch
 from pydantic import JsonValue
-from tiny_model import write_rows
+from support.tiny_model import write_rows
 from vendors import ray as double
 
 from unitune.backends.protocol import Event, Launch, Upload
@@ -111,14 +111,14 @@ def test_a_worker_on_another_node_goes_on_from_what_is_stored(
     monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", fail_at_the_fourth)
     with pytest.raises(ConnectionError):
         run(launch(stored("torn")))
-    assert b"" == Storage(stored("torn")).read(f"jobs/{KEY}/result.json")
+    assert Storage(stored("torn")).read(f"jobs/{KEY}/result.json") == b""
     monkeypatch.undo()
     run(launch(stored("torn")))
     texts = [event.data.get("text") for event in events(stored("torn"))]
     assert "resuming at step 4/9" in texts
     assert [*range(1, 10)] == [*losses(stored("torn"))]
     assert losses(stored("whole")) == losses(stored("torn"))
-    assert {"step-8", "step-9"} == Storage(stored("torn")).names(f"jobs/{KEY}/checkpoints")
+    assert Storage(stored("torn")).names(f"jobs/{KEY}/checkpoints") == {"step-8", "step-9"}
     assert [result(stored(name)).state for name in ("whole", "torn")] == ["succeeded"] * 2
 
 
@@ -148,9 +148,9 @@ def test_a_chain_goes_on_from_an_adapter_in_the_storage_as_on_one_machine(
     run(first)
     start = StartFolder(ref=f"jobs/{KEY}/adapter", run="r1")
     run(first.model_copy(update={"key": NEXT, "start": start}))
-    assert "succeeded" == result(storage, NEXT).state, result(storage, NEXT).error
+    assert result(storage, NEXT).state == "succeeded", result(storage, NEXT).error
     spec = Spec.model_validate_json(Storage(storage).read(f"jobs/{NEXT}/spec.json"))
-    assert "r1" == (spec.start and spec.start.run)
+    assert (spec.start and spec.start.run) == "r1"
 
     here = JobFolder(tmp_path / "here")
     here.path.mkdir()
@@ -191,18 +191,18 @@ def test_threads_are_the_cores_that_ray_sets_aside(
     options: JsonValue = {"ray": {"cpus_per_worker": 2, "checkpoint_every_steps": 1}}
     run(launch(str(tmp_path), options=options))
     spec = json.loads(Storage(str(tmp_path)).read(f"jobs/{KEY}/spec.json"))
-    assert (2, "cpu") == (spec["settings"]["threads"], spec["settings"]["device"])
+    assert (spec["settings"]["threads"], spec["settings"]["device"]) == (2, "cpu")
 
 
 def test_rows_are_read_from_an_offset_and_a_missing_file_is_empty() -> None:
     storage = Storage("memory://offsets")
     fsspec.filesystem("memory").pipe_file("/offsets/a", b"0123")
-    assert [b"0123", b"23", b"", b""] == [
+    assert [
         storage.read("a"),
         storage.read("a", 2),
         storage.read("a", 9),
         storage.read("b"),
-    ]
+    ] == [b"0123", b"23", b"", b""]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_name_that_leads_out_of_the_folder_is_not_fetched(
     monkeypatch.setattr(fsspec.filesystem("memory").__class__, "find", lambda *_: names)
     fsspec.filesystem("memory").pipe(dict.fromkeys(names, b"x"))
     storage.fetch("a", tmp_path / "d" / "e")
-    assert [tmp_path / "d" / "e" / "b"] == [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "d" / "e" / "b"]
 
 
 @pytest.mark.parametrize("linked", ["adapter/tokenizer.json", "adapter"])
@@ -234,7 +234,7 @@ def test_a_file_of_this_machine_is_not_read_through_a_link(tmp_path: Path, linke
     place.symlink_to(tmp_path / "home" / "keys" / ("id" if "/" in linked else ""))
     with pytest.raises(UserError, match="is a link"):
         Storage(str(tmp_path / "storage")).fetch("jobs", tmp_path / "copy")
-    assert [] == [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert [path for path in (tmp_path / "copy").rglob("*") if path.is_file()] == []
 
 
 def test_of_an_adapter_only_its_own_files_are_taken(
@@ -352,7 +352,7 @@ def test_a_storage_that_fails_for_a_moment_is_asked_again(
     ):
         broken.fails = 4
         act()
-    assert [0.5, 1.0, 2.0, 4.0] * 5 == pauses
+    assert pauses == [0.5, 1.0, 2.0, 4.0] * 5
     assert (tmp_path / "copy" / "b").read_text() == "content"
     broken.fails = 5
     with pytest.raises(Unreachable, match=r"could not list .*ConnectionResetError: reset by peer"):
@@ -367,7 +367,7 @@ def test_a_storage_that_refuses_is_not_asked_again(
     broken.fails = 1
     with pytest.raises(Unreachable, match="PermissionError: not yours"):
         storage.names("a")
-    assert 1 == broken.calls
+    assert broken.calls == 1
 
 
 def test_events_are_stored_in_parts_of_which_the_last_alone_is_sent_again(
@@ -420,7 +420,7 @@ def test_a_slow_storage_does_not_hold_up_a_step(
         assert asked.wait(60)
         go_on.set()
         folder.send_events()
-    assert 5 == len(events(str(tmp_path)))
+    assert len(events(str(tmp_path))) == 5
 
 
 def test_failures_are_counted_from_the_last_checkpoint_on(
@@ -444,7 +444,7 @@ def test_failures_are_counted_from_the_last_checkpoint_on(
         return Trainer()
 
     monkeypatch.setattr(driver, "trainer", trainer)
-    assert 1 == driver.main(made)
+    assert driver.main(made) == 1
     assert [f"start-{number}" for number in range(1, 8)] == names
     text = "it failed 3 times without a new checkpoint; the last error: a node is lost"
     assert text == result(str(tmp_path)).error
@@ -468,6 +468,6 @@ def test_after_out_of_memory_all_workers_compute_half_as_much_at_a_time(
         assert tries < 5
         with suppress(OutOfMemory):  # upon which Ray starts them anew
             run(made)
-    assert "succeeded" == result(str(tmp_path)).state
+    assert result(str(tmp_path)).state == "succeeded"
     assert tries > 1
     assert [*range(1, 10)] == [*losses(str(tmp_path))]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import END, START, TEMPLATE, tiny_tokenizer
+from support.tiny_model import END, START, TEMPLATE, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -68,7 +68,7 @@ def trained_text(rendered: Rendered) -> str:
 
 def test_the_answer_and_its_stop_token_are_trained_and_nothing_else() -> None:
     rendered = render_one(TINY, conversation(("system", "s"), ("user", "q"), ("assistant", "yes")))
-    assert f"yes{END}" == trained_text(rendered)
+    assert trained_text(rendered) == f"yes{END}"
     expected = f"{START}system\ns{END}\n{START}user\nq{END}\n{START}assistant\nyes{END}\n"
     assert expected == TINY.decode(rendered.ids)
 
@@ -76,16 +76,16 @@ def test_the_answer_and_its_stop_token_are_trained_and_nothing_else() -> None:
 def test_every_assistant_turn_is_trained_but_those_of_weight_zero() -> None:
     turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
     example = conversation(*turns)
-    assert f"one{END}two{END}" == trained_text(render_one(TINY, example))
+    assert trained_text(render_one(TINY, example)) == f"one{END}two{END}"
     muted = replace(example.messages[1], weight=0)
     messages = (example.messages[0], muted, *example.messages[2:])
     silent = example.model_copy(update={"messages": messages})
-    assert f"two{END}" == trained_text(render_one(TINY, silent))
+    assert trained_text(render_one(TINY, silent)) == f"two{END}"
 
 
 def test_a_stop_token_inside_an_answer_does_not_end_the_loss() -> None:
     rendered = render_one(TINY, conversation(("user", "q"), ("assistant", f"a{END}b")))
-    assert f"a{END}b{END}" == trained_text(rendered)
+    assert trained_text(rendered) == f"a{END}b{END}"
 
 
 def test_a_conversation_that_ends_with_the_user_trains_nothing() -> None:
@@ -129,7 +129,7 @@ def test_a_prompt_needs_no_template_that_leaves_earlier_answers_as_they_are() ->
     tokenizer = with_template(REWRITES)
     turns = conversation(("user", "a"), ("assistant", "thought one"), ("user", "b")).messages
     text = f"{START}user\na{END}\n{START}assistant\nearlier{END}\n{START}user\nb{END}\n"
-    assert f"{text}{START}assistant\n" == tokenizer.decode(render_prompt(tokenizer, turns))
+    assert tokenizer.decode(render_prompt(tokenizer, turns)) == f"{text}{START}assistant\n"
 
 
 def test_a_prompt_is_rendered_once_whatever_the_number_of_turns(
@@ -145,7 +145,7 @@ def test_a_prompt_is_rendered_once_whatever_the_number_of_turns(
     monkeypatch.setattr(chat_text, "apply", counted)
     turns = conversation(*[("user", "a"), ("assistant", "b")] * 50, ("user", "c")).messages
     render_prompt(TINY, turns)
-    assert [101] == [count for count in calls if count > 1]
+    assert [count for count in calls if count > 1] == [101]
 
 
 @pytest.mark.parametrize("role", ["user", "tool"])
@@ -167,8 +167,8 @@ def test_a_template_that_takes_too_long_is_rendered_once_for_all_rows() -> None:
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     slow = with_template(f"{TEMPLATE}{{% if messages[0].content == 'row' %}}{loops}{{% endif %}}")
     made = render_all(slow, [conversation(("user", "row"), ("assistant", "a"))] * 30)
-    assert 30 == sum(isinstance(each, TemplateError) for each in made)
-    assert 1 == len(set(map(id, made)))
+    assert sum(isinstance(each, TemplateError) for each in made) == 30
+    assert len(set(map(id, made))) == 1
 
 
 def test_turns_that_the_template_rewrites_later_are_trained_in_samples_of_their_own() -> None:
@@ -199,7 +199,7 @@ def test_a_turn_of_weight_zero_may_be_rewritten_later() -> None:
         render_one(tokenizer, turns.model_copy(update={"messages": messages}))
     tokenizer = with_template(REWRITES.replace("'earlier'", "message['content'] ~ '!'"))
     rendered = render_one(tokenizer, turns.model_copy(update={"messages": messages}))
-    assert f"two{END}" == trained_text(rendered)
+    assert trained_text(rendered) == f"two{END}"
 
 
 def test_a_template_that_drops_a_turn_is_refused() -> None:
@@ -220,7 +220,7 @@ def test_rows_rendered_together_are_what_each_is_by_itself() -> None:
     first, none, *rest = render_all(tokenizer, rows)
     assert isinstance(none, TemplateError)
     assert "ignores tools" in none.problem
-    assert [first, *rest] == [render(tokenizer, row) for row in rows if row is not refused]
+    assert [render(tokenizer, row) for row in rows if row is not refused] == [first, *rest]
     assert isinstance(first, list)
     question, answer = f"{START}user\na{END}\n{START}assistant\n", f"a\n\n{END}\n"
     assert first[0].ids == [
@@ -228,7 +228,7 @@ def test_rows_rendered_together_are_what_each_is_by_itself() -> None:
         for piece in (question, answer)
         for index in tokenizer.encode(piece, add_special_tokens=False)
     ]
-    assert [] == render_all(tokenizer, [])
+    assert render_all(tokenizer, []) == []
 
 
 def test_a_template_that_ignores_tools_is_refused() -> None:
@@ -270,7 +270,7 @@ def test_arguments_of_tool_calls_reach_the_template_as_objects() -> None:
         Message(role="assistant", tool_calls=(call,)),
     ]
     rendered = render_one(with_template(template), Example(messages=tuple(messages)))
-    assert f'f{{"x": 1}}{END}' == trained_text(rendered)
+    assert trained_text(rendered) == f'f{{"x": 1}}{END}'
 
 
 def test_a_template_that_refuses_the_roles_is_reported_with_its_words() -> None:
@@ -310,7 +310,7 @@ def test_a_turn_that_the_template_does_not_end_ends_with_the_next_roles_token() 
     """As in GLM's templates, where nothing follows the last turn."""
     tokenizer = with_template(TEMPLATE.replace(END + "\n", "\n"))
     rendered = render_one(tokenizer, conversation(("user", "q"), ("assistant", "yes")))
-    assert f"yes\n{START}" == trained_text(rendered)
+    assert trained_text(rendered) == f"yes\n{START}"
     assert tokenizer.convert_tokens_to_ids(START) == turn_end(tokenizer)
 
 
@@ -321,7 +321,7 @@ def test_a_turn_without_any_token_behind_it_ends_with_the_tokenizers_own_end() -
     )
     tokenizer = with_template(template)
     rendered = render_one(tokenizer, conversation(("user", "q"), ("assistant", "yes")))
-    assert f"yes{END}" == trained_text(rendered)
+    assert trained_text(rendered) == f"yes{END}"
     tokenizer = with_template(template)
     tokenizer.eos_token = None
     with pytest.raises(TemplateError, match="without a special token"):

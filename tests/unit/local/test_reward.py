@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from pydantic import JsonValue
-from rewarded_rows import REWARD, SCORER, loss_of, model_of, prompts_of
-from tiny_model import SETTINGS
+from support.rewarded_rows import REWARD, SCORER, loss_of, model_of, prompts_of
+from support.tiny_model import SETTINGS
 
 from unitune.data.example import Example
 from unitune.errors import BackendError, RunFailed
@@ -38,16 +38,19 @@ def test_an_advantage_is_what_an_answer_earns_above_its_group() -> None:
     expected = [[0.5, -0.5, -0.5, 0.5], [0.75, -0.25, -0.25, -0.25], [0.0] * 4]
     assert expected == gains.tolist()
     scaled = gains[0] / (rewards[0].std() + 1e-4)
-    assert [0.8658754, -0.8658754, -0.8658754, 0.8658754] == pytest.approx(
-        scaled.tolist(), abs=1e-7
-    )
+    assert pytest.approx(scaled.tolist(), abs=1e-7) == [
+        0.8658754,
+        -0.8658754,
+        -0.8658754,
+        0.8658754,
+    ]
 
 
 def test_an_answer_that_could_not_be_scored_counts_in_no_mean_and_has_no_advantage() -> None:
     nan = math.nan
     rewards = torch.tensor([[1, nan, 0, nan], [nan] * 4, [1, 1, nan, 1]], dtype=torch.float64)
-    assert [[0.5, 0, -0.5, 0], [0] * 4, [0] * 4] == advantages(rewards).tolist()
-    assert [True, False, False] == has_signal(rewards).tolist()
+    assert advantages(rewards).tolist() == [[0.5, 0, -0.5, 0], [0] * 4, [0] * 4]
+    assert has_signal(rewards).tolist() == [True, False, False]
 
 
 def test_the_estimate_of_the_divergence_is_k3() -> None:
@@ -212,9 +215,9 @@ def test_a_resumed_training_has_the_same_answers_value_for_value(
     first = run(tiny_model, tmp_path / "parts", stop_after=3, **settings)
     second = run(tiny_model, tmp_path / "parts", **settings)
 
-    assert (True, False, True) == (whole.finished, first.finished, second.finished)
+    assert (whole.finished, first.finished, second.finished) == (True, False, True)
     assert whole.steps == first.steps | second.steps
-    assert [4, 5] == list(second.steps)[:2]
+    assert list(second.steps)[:2] == [4, 5]
     if updates == 1:
         assert whole.steps[1]["kl"] == pytest.approx(0.0, abs=1e-9)
     assert float(str(whole.steps[8]["kl"])) > 0

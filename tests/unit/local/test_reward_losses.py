@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from rewarded_rows import gradients_of, loss_of, model_of, moved, prompts_of, use_plain
+from support.rewarded_rows import gradients_of, loss_of, model_of, moved, prompts_of, use_plain
 from torch import Tensor
 
 from unitune_local.objectives.rollout import Sample

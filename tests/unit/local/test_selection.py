@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from pydantic import JsonValue
 from safetensors.torch import load_file
-from tiny_model import SETTINGS, write_rows
+from support.tiny_model import SETTINGS, write_rows
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from unitune.backends.protocol import WORSE, Launch, Upload
@@ -95,13 +95,13 @@ def test_small_gains_add_up_to_a_gain() -> None:
     settings = SelectionSettings(patience=3, min_delta=0.1)
     steady = [1.0, 0.94, 0.88, 0.82, 0.76]
     at, selection = ended_at(steady, settings)
-    assert (0, 5, 0.76) == (at, selection.best_step, selection.last_gain)
+    assert (at, selection.best_step, selection.last_gain) == (0, 5, 0.76)
     assert ended_at([1.0, 0.95, 0.92, 0.91], settings)[0] == 4
 
 
 def test_a_loss_that_is_no_number_is_never_best() -> None:
     at, selection = ended_at([float("nan"), 2.0, float("inf"), float("nan")], EARLY)
-    assert (4, 2, 2.0) == (at, selection.best_step, selection.best)
+    assert (at, selection.best_step, selection.best) == (4, 2, 2.0)
 
 
 # --- in a training
@@ -186,8 +186,10 @@ def test_a_job_that_overfits_ends_early_with_its_best_step(
     assert (best + 4, best + 4) == (last, max(losses)), "two evaluations of two steps each"
     assert best == done.conclusion["kept_step"]
     assert (
-        f"ended early, at step {last} of 40, after 2 evaluations without a gain; kept step {best}, "
-        f"which has the lowest validation loss, {losses[best]:.4f}" == done.conclusion["text"]
+        done.conclusion["text"]
+        == f"ended early, at step {last} of 40, after 2 evaluations without a gain; kept step "
+        f"{best}, "
+        f"which has the lowest validation loss, {losses[best]:.4f}"
     )
     cut = partial(micro_batches, most_tokens=10_000, share=True)
     use_attention(done.model, attention.NAME)
@@ -220,7 +222,7 @@ def test_one_killed_after_its_end_makes_no_step_more(
 ) -> None:
     whole = run(tiny_model, rows, tmp_path)
     again = run(tiny_model, rows, tmp_path)
-    assert {} == again.figures("step")
+    assert again.figures("step") == {}
     assert whole.conclusion == again.conclusion
 
 
@@ -230,7 +232,7 @@ def test_the_best_checkpoint_outlives_newer_ones_and_is_checked(
     settings = OVERFITTING.model_copy(update={"selection": SelectionSettings(keep="best")})
     done = run(tiny_model, rows, tmp_path, settings)
     best = done.conclusion["kept_step"]
-    assert {f"step-{best}", "step-39", "step-40"} == {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {f"step-{best}", "step-39", "step-40"}
     assert f"all 40 steps are done; kept step {best}" in str(done.conclusion["text"])
     saved = load_file(tmp_path / f"step-{best}" / checkpoint.TENSORS)
     for name, weight in done.model.named_parameters():
@@ -284,7 +286,7 @@ def test_of_rated_answers_the_good_are_scored_alone(tiny_model: Path, tmp_path: 
     for name, kept in (("t", lines), ("v", lines[2:6]), ("bad", lines[:6:2])):
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
     train, dev, bad = (read_rows(tmp_path / name) for name in ("t", "v", "bad"))
-    assert ["red", "red"] == [case.answer for case in scored_cases(dev)]
+    assert [case.answer for case in scored_cases(dev)] == ["red", "red"]
 
     always = Regex(pattern="").ready(Setting(), "")
     scored: list[Attempt] = []
@@ -298,7 +300,7 @@ def test_of_rated_answers_the_good_are_scored_alone(tiny_model: Path, tmp_path: 
 
     model = add_adapter(load_model(tiny_model, torch.float32), SETTINGS)
     grader: Any = Grader(load_tokenizer(tiny_model), Noting())  # pyright: ignore[reportArgumentType] - of a scorer what is used
-    assert 1.0 == dev_score(grader, 2, model, dev)
+    assert dev_score(grader, 2, model, dev) == 1.0
     assert scored_cases(dev) == [attempt.case for attempt in scored]
 
     good, none = (forecast(job, tiny_model, train, rows).summary for rows in (dev, bad))
@@ -329,10 +331,10 @@ def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(
     spec = prepare(Launch("run-1", job, *uploads, tmp_path))
     assert spec == Spec.model_validate_json(spec.model_dump_json())
     assert spec.dev_scorer is not None
-    assert ("class_f1", 4) == (spec.dev_scorer.grading.scorer.name, spec.dev_scorer.max_tokens)
+    assert (spec.dev_scorer.grading.scorer.name, spec.dev_scorer.max_tokens) == ("class_f1", 4)
     examples = [row.example for row in read_rows(files[0]).rows]
     scorer = spec.dev_scorer.grading.grader(load_tokenizer(tiny_model), examples).scorer
-    assert {"red", "green", "blue"} == {example.answer for example in examples}
+    assert {example.answer for example in examples} == {"red", "green", "blue"}
     assert not any(map(scorer.refusal, examples)), "its labels are the answers of train"
     folder = JobFolder(tmp_path / "run-1")
     folder.path.mkdir()
@@ -355,7 +357,7 @@ def test_most_steps_end_within_an_epoch_and_the_last_is_evaluated(
     settings = SETTINGS.model_copy(update={"max_steps": 7})
     done = run(tiny_model, rows, tmp_path, settings)
     assert list(range(1, 8)) == list(done.figures("step"))
-    assert [0, 5, 7] == list(done.figures("validation"))
+    assert list(done.figures("validation")) == [0, 5, 7]
     assert done.figures("step", "learning_rate")[7] < 0.1 * SETTINGS.learning_rate
 
 

@@ -48,7 +48,7 @@ def test_a_body_is_read_or_refused(changes: dict[str, Any]) -> None:
         assert 1 <= outcome.sampling(room=9).max_tokens <= 9
         return
     error: Any = outcome.body["error"]
-    assert (400, "invalid_request_error") == (outcome.status, error["type"])
+    assert (outcome.status, error["type"]) == (400, "invalid_request_error")
     assert error["message"].endswith((".", "?"))
 
 
@@ -61,7 +61,7 @@ def test_what_changes_no_answer_is_taken() -> None:
 
 def test_an_unnamed_temperature_is_greedy_and_an_unnamed_seed_is_new() -> None:
     first, second = (read().sampling(5) for _ in range(2))
-    assert 0 == first.temperature
+    assert first.temperature == 0
     assert first.seed != second.seed
 
 
@@ -76,7 +76,7 @@ def test_answers_of_openai_are_taken_back_as_turns() -> None:
         "function_call": None,
         "tool_calls": None,
     }
-    assert "hi" == read(messages=[*BODY["messages"], said]).messages[1].text
+    assert read(messages=[*BODY["messages"], said]).messages[1].text == "hi"
     with pytest.raises(ServerError, match="refusal"):
         read(messages=[{**said, "refusal": "no"}])
 
@@ -84,17 +84,17 @@ def test_answers_of_openai_are_taken_back_as_turns() -> None:
 def test_reasoning_is_taken_back_and_goes_out_with_the_answer() -> None:
     said = {"role": "assistant", "content": "hi", "reasoning_content": "because"}
     wanted = read(messages=[*BODY["messages"], said], stream=True)
-    assert "because" == wanted.messages[1].reasoning_content
+    assert wanted.messages[1].reasoning_content == "because"
     piece = Piece("yes", finish_reason="stop", reasoning="because")
     completion = Completion("m", "fp", wanted, 1)
-    assert "because" == completion.whole(piece)["choices"][0]["message"]["reasoning_content"]
+    assert completion.whole(piece)["choices"][0]["message"]["reasoning_content"] == "because"
     deltas = [chunk["choices"][0]["delta"] for chunk in completion.chunks(piece)]
-    assert [{"reasoning_content": "because"}, {"content": "yes"}, {}] == deltas
+    assert deltas == [{"reasoning_content": "because"}, {"content": "yes"}, {}]
 
 
 def test_variables_of_the_chat_template_are_taken() -> None:
-    assert {"enable_thinking": False} == read(
-        chat_template_kwargs={"enable_thinking": False}
-    ).chat_template_kwargs
+    assert read(chat_template_kwargs={"enable_thinking": False}).chat_template_kwargs == {
+        "enable_thinking": False
+    }
     with pytest.raises(ServerError, match="chat_template_kwargs"):
         read(chat_template_kwargs="x")

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
-from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
+from support.tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
 
 from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch
@@ -158,7 +158,7 @@ def test_preferences_are_held_against_the_adapter_and_not_the_base(
     alone = run(tiny_model, pairs, tmp_path / "alone", DPO)
     for trained in (done, alone):
         assert math.log(2) == pytest.approx(trained.losses[1], rel=1e-6)
-        assert (0.5, 0.0) == (trained.steps[1]["accuracy"], trained.steps[1]["margin"])
+        assert (trained.steps[1]["accuracy"], trained.steps[1]["margin"]) == (0.5, 0.0)
     kept, of_base = ((tmp_path / name / "reference.jsonl") for name in ("chain", "alone"))
     assert kept.read_text() != of_base.read_text(), "the adapter has other log-probabilities"
     assert list(done.losses.values())[-1] < 0.6
@@ -170,7 +170,7 @@ def test_a_chain_that_was_stopped_has_the_same_losses_value_for_value(
     whole = run(tiny_model, pairs, tmp_path / "whole", DPO, start=adapter)
     part = run(tiny_model, pairs, tmp_path / "parts", DPO, start=adapter, stop_after=3)
     rest = run(tiny_model, pairs, tmp_path / "parts", DPO, start=adapter)
-    assert [4, 5] == list(rest.losses)[:2]
+    assert list(rest.losses)[:2] == [4, 5]
     assert whole.losses == part.losses | rest.losses
 
 
@@ -215,7 +215,7 @@ def test_rank_alpha_and_targets_are_the_adapters_own(tiny_model: Path, adapter: 
     names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
     assert shape is not None
     assert (4, 8.0, names) == (shape.r, shape.lora_alpha, shape.target_modules)
-    assert [] == codes(adapter, tiny_model, rank=4, alpha=8, targets=names, dropout=0.1)
+    assert codes(adapter, tiny_model, rank=4, alpha=8, targets=names, dropout=0.1) == []
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_rank_alpha_and_targets_are_the_adapters_own(tiny_model: Path, adapter: 
 def test_another_explicit_setting_is_an_error(
     tiny_model: Path, adapter: Path, lora: dict[str, object]
 ) -> None:
-    assert ["start-setting"] == codes(adapter, tiny_model, **lora)
+    assert codes(adapter, tiny_model, **lora) == ["start-setting"]
 
 
 @pytest.mark.parametrize(
@@ -256,13 +256,13 @@ def test_what_is_not_trained_here_is_refused(
     given = json.loads((changed / CONFIG).read_text())
     (changed / CONFIG).write_text(json.dumps(given | changes))
     (finding,) = read_start(changed, job(tiny_model), tiny_model).findings
-    assert "start-adapter" == finding.code
+    assert finding.code == "start-adapter"
     assert next(iter(changes)) in finding.message
 
 
 def test_a_folder_that_holds_no_adapter_is_refused(tiny_model: Path) -> None:
     (finding,) = read_start(tiny_model, job(tiny_model), tiny_model).findings
-    assert "start-files" == finding.code
+    assert finding.code == "start-files"
     assert "adapter_config.json and adapter_model.safetensors" in finding.message
 
 
@@ -272,22 +272,22 @@ def test_another_base_is_an_error_and_an_unknown_one_a_warning(
     other = save_tiny_model(tmp_path / "other")
     config = json.loads((other / "config.json").read_text()) | {"rope_theta": 5000.0}
     (other / "config.json").write_text(json.dumps(config))
-    assert [OTHER_BASE] == codes(adapter, other)
+    assert codes(adapter, other) == [OTHER_BASE]
     quantized = job(tiny_model).model_copy(update={"options": {"local": {"quantization": "4bit"}}})
     (finding,) = read_start(adapter, quantized, tiny_model).findings
-    assert OTHER_BASE == finding.code
+    assert finding.code == OTHER_BASE
     assert "trained with none" in finding.message
     foreign = shutil.copytree(adapter, tmp_path / "foreign")
     (foreign / "unitune.json").unlink()
     (finding,) = read_start(foreign, job(tiny_model), tiny_model).findings
-    assert ("start-base-unknown", "warning") == (finding.code, finding.severity)
+    assert (finding.code, finding.severity) == ("start-base-unknown", "warning")
 
 
 def test_tensors_of_another_shape_are_not_loaded(
     tiny_model: Path, adapter: Path, tmp_path: Path
 ) -> None:
     model = add_adapter(load_model(tiny_model, torch.float32), SETTINGS)
-    assert "" == misfit(model, adapter)
+    assert misfit(model, adapter) == ""
     changed = shutil.copytree(adapter, tmp_path / "a")
     tensors = load_file(changed / WEIGHTS)
     name = min(tensors)
@@ -318,12 +318,12 @@ def test_a_plan_forecasts_the_adapters_own_shape_and_refuses_one_that_does_not_f
     rows = read_rows(write_rows(tmp_path / "train.jsonl", 12))
     start = Start(model=TunedModel(backend="local", name=str(adapter), base="tiny"))
     made = LocalBackend().forecast(job(tiny_model), rows, Dataset("held", ()), start)
-    assert (4, 8.0) == (made.settings["rank"], made.settings["alpha"])
-    assert [] == [finding.code for finding in made.findings]
+    assert (made.settings["rank"], made.settings["alpha"]) == (4, 8.0)
+    assert [finding.code for finding in made.findings] == []
     shutil.copytree(adapter, tmp_path / "a")
     config = json.loads((adapter / CONFIG).read_text()) | {"r": 16}
     (tmp_path / "a" / CONFIG).write_text(json.dumps(config))
     start = Start(model=TunedModel(backend="local", name=str(tmp_path / "a"), base="tiny"))
     made = LocalBackend().forecast(job(tiny_model), rows, Dataset("held", ()), start)
-    assert ["start-adapter"] == [finding.code for finding in made.findings]
+    assert [finding.code for finding in made.findings] == ["start-adapter"]
     assert "does not fit the base model" in made.findings[0].message

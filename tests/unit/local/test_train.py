@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
-from tiny_model import SETTINGS, write_rows
+from support.tiny_model import SETTINGS, write_rows
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     get_constant_schedule_with_warmup,
@@ -85,7 +85,7 @@ def test_loss_falls_and_validation_follows(
     measured = [data["loss"] for data in done.told("validation")]
     assert done.finished
     assert list(range(1, 13)) == list(done.losses)
-    assert [0, 4, 8, 12] == [data["step"] for data in done.told("validation")]
+    assert [data["step"] for data in done.told("validation")] == [0, 4, 8, 12]
     assert measured[-1] < 0.7 * measured[0]
 
 
@@ -108,7 +108,7 @@ def test_a_resumed_training_has_the_same_losses_value_for_value(
     second = run(tiny_model, rows, tmp_path / "parts", settings)
     assert not first.finished
     assert whole.losses == first.losses | second.losses
-    assert [6, 7] == list(second.losses)[:2]
+    assert list(second.losses)[:2] == [6, 7]
     assert whole.told("validation") == first.told("validation") + second.told("validation")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from crash.forks import Fork, Gate
-from trained_runs import trained, triage_job
+from support.trained_runs import trained, triage_job
 
 from unitune.ledger import Ledger, RunRecord
 from unitune.model_registry import mirroring, versions
@@ -31,7 +31,7 @@ pytestmark = [
     # SQLAlchemy 2.1 has deprecated what MLflow 3.17 still says of its tables.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
 ]
-RUN_TAG = "unitune.run"
+RUN_TAG = "unitune.runs"
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,11 @@ def test_versions_and_aliases_are_those_of_the_ledger(store: str) -> None:
     """The first run has no tracker: its version is there, so that numbers are the same."""
     old = tracked(40)
     promote(old, "production", without_gate="a test")
-    assert [] == runs_at(store)
+    assert runs_at(store) == []
     new = tracked(50, "mlflow")
     promote(new, "production", without_gate="a test")
-    assert {"production": 2} == aliases_at(store)
-    assert [(1, old.id), (2, new.id)] == runs_at(store)
+    assert aliases_at(store) == {"production": 2}
+    assert runs_at(store) == [(1, old.id), (2, new.id)]
     client = mlflow_client(store)
     untracked, version = (client.get_model_version("triage", number) for number in ("1", "2"))
     assert (None, f"unitune://runs/{old.id}") == (untracked.run_id, untracked.source)
@@ -112,10 +112,10 @@ def test_versions_and_aliases_are_those_of_the_ledger(store: str) -> None:
     }.items() <= version.tags.items()
 
     rollback("triage@production")
-    assert {"production": 1} == aliases_at(store)
+    assert aliases_at(store) == {"production": 1}
     remove_alias("triage@production")
-    assert {} == aliases_at(store)
-    assert [(1, old.id), (2, new.id)] == runs_at(store)
+    assert aliases_at(store) == {}
+    assert runs_at(store) == [(1, old.id), (2, new.id)]
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -126,8 +126,8 @@ def test_what_others_have_in_the_registry_stays(store: str) -> None:
     client.set_registered_model_alias("triage", "champion", "1")
     run = tracked(40, "mlflow")
     promote(run, "production", without_gate="a test")
-    assert {"champion": 1, "production": 2} == aliases_at(store)
-    assert "triage:1" == client.get_model_version("triage", "2").tags["unitune.version"]
+    assert aliases_at(store) == {"champion": 1, "production": 2}
+    assert client.get_model_version("triage", "2").tags["unitune.version"] == "triage:1"
 
 
 @pytest.mark.slow
@@ -137,12 +137,12 @@ def test_a_mirror_that_fails_is_told_with_the_command_that_repeats_it(
     run = tracked(40, "mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://server")
     with caplog.at_level(logging.WARNING, "unitune"):
-        assert 1 == promote(run, "production", without_gate="a test").number
+        assert promote(run, "production", without_gate="a test").number == 1
     assert f"Update it later: unitune runs track {run.id} --to mlflow" in caplog.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     (outcome,) = track(run, ["mlflow"])
-    assert "" == outcome.problem
-    assert {"production": 1} == aliases_at(store)
+    assert outcome.problem == ""
+    assert aliases_at(store) == {"production": 1}
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -157,10 +157,10 @@ def test_a_process_killed_between_both_is_made_good_by_the_next_move(
 
         patch.setattr(versions, "mirror", killed)
         Fork(lambda: promote(run, "production", without_gate="a test")).result()
-    assert [1] == [move.number for move in Ledger(home()).alias_moves("triage")]
+    assert [move.number for move in Ledger(home()).alias_moves("triage")] == [1]
     register(other)
-    assert {"production": 1} == aliases_at(store)
-    assert [(1, run.id), (2, other.id)] == runs_at(store)
+    assert aliases_at(store) == {"production": 1}
+    assert runs_at(store) == [(1, run.id), (2, other.id)]
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -173,7 +173,7 @@ def test_of_two_at_once_the_last_move_is_what_the_mirror_shows(store: str) -> No
 
     forks = [Fork(lambda run=run: once_open(run)) for run in runs]
     gate.open(len(forks))
-    assert {"1", "2"} == {fork.result() for fork in forks}
+    assert {fork.result() for fork in forks} == {"1", "2"}
     last = Ledger(home()).alias_moves("triage")[-1]
-    assert {"production": last.number} == aliases_at(store)
-    assert [1, 2] == [number for number, _ in runs_at(store)]
+    assert aliases_at(store) == {"production": last.number}
+    assert [number for number, _ in runs_at(store)] == [1, 2]

@@ -14,9 +14,9 @@ import pytest
 
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from command_line import Command
 from crash.forks import Fork
-from served import trained
+from support.command_line import Command
+from support.served import trained
 from vendors.bedrock.vendor import BedrockVendor
 from vendors.fireworks import FireworksVendor
 from vendors.serving import VENDORS, ServedVendor, serve_vendor
@@ -186,13 +186,13 @@ def test_a_promotion_moves_the_deployment_and_a_rollback_moves_it_back(
     log = Ledger(home()).audit_log()
     swapped, alias, ready = [each for each in log if each.action in MOVES][-3:]
     assert ("deployment.swapping", old.id) == (swapped.action, swapped.data["run_id"])
-    assert ("alias.promote", 2) == (alias.action, alias.data["number"])
+    assert (alias.action, alias.data["number"]) == ("alias.promote", 2)
     assert ("deployment.ready", new.id) == (ready.action, ready.data["run_id"])
 
     assert rollback("served@production", deploy=UNPRICED).number == 1
     assert served_model(vendor) == model_of(old)
-    assert [old.id] == [each.run_id for each in deployments(standing=True)]
-    assert [] == [*mismatches(Ledger(home()), "served")]
+    assert [each.run_id for each in deployments(standing=True)] == [old.id]
+    assert [*mismatches(Ledger(home()), "served")] == []
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT, Fault.RATE_LIMITED])
@@ -211,7 +211,7 @@ def test_a_refusal_changes_nothing(vendor: ServedVendor, pair: tuple[Run, Run]) 
         moved(new)
     assert served_model(vendor) == model_of(old)
     assert find_run("served@production").id == old.id
-    assert [(old.id, "ready")] == [(each.run_id, each.state) for each in deployments(standing=True)]
+    assert [(each.run_id, each.state) for each in deployments(standing=True)] == [(old.id, "ready")]
 
 
 def test_an_update_that_fails_at_the_vendor_leaves_the_alias(
@@ -223,7 +223,7 @@ def test_an_update_that_fails_at_the_vendor_leaves_the_alias(
         moved(new)
     assert served_model(vendor) == model_of(old)
     assert find_run("served@production").id == old.id
-    assert [(old.id, "ready")] == [(each.run_id, each.state) for each in deployments(standing=True)]
+    assert [(each.run_id, each.state) for each in deployments(standing=True)] == [(old.id, "ready")]
 
 
 def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
@@ -243,13 +243,13 @@ def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
 
     while deployments(standing=True)[0].refresh().state == "swapping":
         pass
-    assert [new.id] == [each.run_id for each in deployments(standing=True)]
+    assert [each.run_id for each in deployments(standing=True)] == [new.id]
     (text,) = mismatches(Ledger(home()), "served")
     assert "serves served:2, but served@production points to version 1" in text
 
     assert moved(new) == 2
     assert before + 1 == switches(vendor)
-    assert [] == [*mismatches(Ledger(home()), "served")]
+    assert [*mismatches(Ledger(home()), "served")] == []
 
 
 @pytest.mark.parametrize("killed_at", ["the vendor's switch", "the alias", "the last write"])
@@ -277,7 +277,7 @@ def test_the_same_command_ends_what_a_killed_process_began(
     assert moved(new) == 2
     assert find_run("served@production").id == new.id
     assert served_model(vendor) == model_of(new)
-    assert [] == [*mismatches(Ledger(home()), "served")]
+    assert [*mismatches(Ledger(home()), "served")] == []
 
 
 @AT_ONE_VENDOR
@@ -287,7 +287,7 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     """In a warning at once, and in `unitune models` until it is mended."""
     _, new = pair
     done = unitune("models", "promote", new.id, "--as", "production", "--without-gate", "a test")
-    assert 0 == done.code
+    assert done.code == 0
     shown = unitune("models", "served").out
     assert "serves served:1, but served@production points to version 2" in shown
     words = ("models", "promote", "served:2", "--as", "production", "--without-gate", "a test")
@@ -295,7 +295,7 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     assert "serves served" not in unitune("models", "served").out
     assert f"now serves run {new.id}" in unitune("deployments").out
     wrong = unitune("models", "promote", "served:2", "--as", "production", "--budget", "5")
-    assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)
+    assert (wrong.code, "Add --deploy" in wrong.err) == (2, True)
 
 
 @AT_ONE_VENDOR

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from trained_runs import IMPROVE, change_answers, trained, triage_job
+from support.trained_runs import IMPROVE, change_answers, trained, triage_job
 
 from unitune.errors import (
     GateNotPassed,
@@ -20,6 +20,7 @@ from unitune.errors import (
 )
 from unitune.evaluate.compare import compare
 from unitune.evaluate.history import comparisons, find_comparison, history_folder
+from unitune.files.filesystem import sha256
 from unitune.job.evaluate import Evaluate
 from unitune.job.job import Job
 from unitune.ledger import Ledger
@@ -37,7 +38,6 @@ from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
 from unitune.planning.start import model_fingerprint
 from unitune.run.run import Run, find_run, launch
-from unitune.workspace.filesystem import sha256
 from unitune.workspace.home import home
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -68,28 +68,28 @@ def test_a_model_lives_from_promotion_to_rollback_and_verification(store: str) -
             move.reason,
         )
         assert production() == run.id
-    assert (1, 2) == (move.previous, move.number)
+    assert (move.previous, move.number) == (1, 2)
 
     refused = compare(triage_job(21, IMPROVE), bad)
     with pytest.raises(GateNotPassed, match=f"{refused.id}.*--without-gate") as error:
         promote(bad, "production")
     assert (refused.exit_code, 3) == (error.value.exit_code, 3)
     assert production() == better.id
-    assert [1, 2] == [each.number for each in find_registered_model("triage").versions]
+    assert [each.number for each in find_registered_model("triage").versions] == [1, 2]
 
-    assert "rollback" == rollback("triage@production", "wrong tone").kind
+    assert rollback("triage@production", "wrong tone").kind == "rollback"
     assert production() == good.id
 
     change_answers(good, 15)
     verified = verify("triage@production", triage_job(40, IMPROVE))
-    assert (1, "triage:1") == (verified.exit_code, verified.version)
+    assert (verified.exit_code, verified.version) == (1, "triage:1")
     assert verified.change is not None
     assert verified.change.paired is not None
-    assert 25 == len(verified.change.paired.lost)
+    assert len(verified.change.paired.lost) == 25
     with pytest.raises(GateNotPassed):
         promote(good, "production")
     moves = find_registered_model("triage").moves
-    assert [(None, 1), (1, 2), (2, 1)] == [(each.previous, each.number) for each in moves]
+    assert [(each.previous, each.number) for each in moves] == [(None, 1), (1, 2), (2, 1)]
     assert all(before.time <= after.time for before, after in pairwise(moves))
 
 
@@ -100,12 +100,12 @@ def test_promotion_needs_a_gate_that_has_judged_this_very_run() -> None:
     compare(triage_job(50), run)
     with pytest.raises(UserError, match="has no gate result"):
         promote(run, "production")
-    assert [] == registered_models()
+    assert registered_models() == []
     compare(triage_job(50, IMPROVE), run)
     other = trained(triage_job(49))
     with pytest.raises(UserError, match="has no gate result"):
         promote(other, "production")
-    assert 1 == promote(run, "production").number
+    assert promote(run, "production").number == 1
 
 
 def test_a_first_look_and_a_replay_promote_nothing() -> None:
@@ -125,7 +125,7 @@ def test_the_newest_gate_decides() -> None:
     compare(triage_job(50, {"mode": "absolute", "threshold": 0.99}), run)
     with pytest.raises(GateNotPassed) as error:
         promote(run, "production")
-    assert 1 == error.value.exit_code
+    assert error.value.exit_code == 1
 
 
 @pytest.mark.parametrize("name", ["verdict.json", "cases.jsonl"])
@@ -166,10 +166,10 @@ def test_another_machine_that_shares_the_ledger_promotes_on_what_it_says(
     (workplace / "elsewhere").mkdir()
     monkeypatch.chdir(workplace / "elsewhere")
     (workplace / ".unitune").rename(workplace / "gone")
-    assert 1 == promote(find_run(run.id), "production").number
+    assert promote(find_run(run.id), "production").number == 1
     verified = verify("triage@production", job.model_copy(update={"evaluate": allowed(job)}))
-    assert (0, None) == (verified.exit_code, verified.since)
-    assert [verified.comparison.id] == [each.id for each in comparisons()], "the home is marked"
+    assert (verified.exit_code, verified.since) == (0, None)
+    assert [each.id for each in comparisons()] == [verified.comparison.id], "the home is marked"
 
 
 def allowed(job: Job) -> Evaluate:
@@ -182,7 +182,7 @@ def test_without_a_gate_a_reason_is_recorded() -> None:
     with pytest.raises(UserError, match="needs a reason"):
         promote(run, "production", without_gate=" ")
     move = promote(run, "production", without_gate="ticket 812")
-    assert ("ticket 812", None, None) == (move.reason, move.comparison, move.verdict_sha256)
+    assert (move.reason, move.comparison, move.verdict_sha256) == ("ticket 812", None, None)
 
 
 def test_a_version_is_the_model_of_one_run_and_keeps_its_number() -> None:
@@ -192,7 +192,7 @@ def test_a_version_is_the_model_of_one_run_and_keeps_its_number() -> None:
     assert run.tuned_model is not None
     assert model_fingerprint(run.tuned_model) == version.fingerprint
     assert version == register(run)
-    assert "triage:2" == str(register(other, "triage"))
+    assert str(register(other, "triage")) == "triage:2"
     with pytest.raises(UserError, match="registered as triage:2"):
         register(other, "second")
     with pytest.raises(UserError, match="lower-case letters"):
@@ -249,8 +249,8 @@ def test_a_rollback_takes_back_promotions_and_never_a_rollback(
 def test_rollbacks_lead_back_one_by_one_and_pass_over_what_is_deleted() -> None:
     runs = promoted(40, 41, 42, 43)
     runs[2].delete(force=True)
-    assert 2 == rollback("triage@production").number
-    assert 1 == rollback("triage@production").number
+    assert rollback("triage@production").number == 2
+    assert rollback("triage@production").number == 1
     with pytest.raises(UserError, match="no former version"):
         rollback("triage@production")
     assert production() == runs[0].id
@@ -263,7 +263,7 @@ def test_who_rolls_back_from_where_an_alias_no_longer_is_changes_nothing() -> No
     back = replace(seen, kind="rollback", number=1, previous=2)
     with ledger.acting(runs[0].id) as record, pytest.raises(LockTimeout, match="moved triage@pro"):
         ledger.move_alias(record, back)
-    assert 3 == find_registered_model("triage").aliases["production"].number
+    assert find_registered_model("triage").aliases["production"].number == 3
 
 
 def test_a_run_that_an_alias_points_to_is_not_deleted() -> None:
@@ -277,7 +277,7 @@ def test_a_run_that_an_alias_points_to_is_not_deleted() -> None:
     second.delete(force=True)
     with pytest.raises(NotFoundError, match="deleted"):
         find_run("triage:2")
-    assert "triage:3" == str(register(trained(triage_job(42)))), "no number is used twice"
+    assert str(register(trained(triage_job(42)))) == "triage:3", "no number is used twice"
 
 
 @pytest.mark.parametrize("name", ["triage@production", "triage:1"])
@@ -289,7 +289,7 @@ def test_a_version_stands_wherever_a_run_does(name: str) -> None:
     job["evaluate"] = {"contenders": contenders, "gate": IMPROVE}
     judged = compare(Job.model_validate(job), new)
     assert (name, run.id) == (judged.baseline, judged.contenders[1].run)
-    assert ("better", 2) == (judged.verdict, promote(new, "production").number)
+    assert (judged.verdict, promote(new, "production").number) == ("better", 2)
 
     going_on = triage_job(50).model_copy(update={"start": name})
     start = preflight(going_on).start
@@ -319,14 +319,14 @@ def test_a_verification_asks_again_and_leaves_its_answers_to_the_history() -> No
     promote(run, "production")
     verified = verify("triage@production", triage_job(50, IMPROVE))
     assert (0, judged.id) == (verified.exit_code, verified.since)
-    assert [] == list((home() / "verifications").iterdir())
+    assert list((home() / "verifications").iterdir()) == []
     assert find_comparison(verified.comparison.id or "").cases
     change_answers(run, 45)
     again = verify("triage:1", triage_job(50, IMPROVE))
-    assert (0, 45 / 60) == (again.exit_code, again.comparison.contenders[1].score)
+    assert (again.exit_code, again.comparison.contenders[1].score) == (0, 45 / 60)
     assert again.change is not None
     assert again.change.paired is not None
-    assert 5 == len(again.change.paired.lost), "seen, although the gate still passes"
+    assert len(again.change.paired.lost) == 5, "seen, although the gate still passes"
 
 
 def test_a_verification_needs_a_gate_and_a_candidate_whose_place_the_version_takes() -> None:
@@ -375,20 +375,20 @@ def with_gate(job: Job, gate: Mapping[str, object]) -> Job:
 def test_another_gate_than_that_of_the_launched_job_promotes_nothing() -> None:
     job = triage_job(15, IMPROVE)
     run = trained(job)
-    assert 1 == compare(job, run).exit_code
-    assert 0 == compare(with_gate(job, EASY), run).exit_code
+    assert compare(job, run).exit_code == 1
+    assert compare(with_gate(job, EASY), run).exit_code == 0
     with pytest.raises(
         UserError, match=r"on 60 cases passed a different gate from that of the run's job"
     ):
         promote(run, "production")
-    assert "a test" == promote(run, "production", without_gate="a test").reason
+    assert promote(run, "production", without_gate="a test").reason == "a test"
 
 
 def test_a_job_launched_without_a_gate_goes_by_the_last_promotion_to_the_alias() -> None:
     first, second = (trained(triage_job(right)) for right in (40, 41))
-    assert 0 == compare(with_gate(triage_job(40), IMPROVE), first).exit_code
+    assert compare(with_gate(triage_job(40), IMPROVE), first).exit_code == 0
     promote(first, "production")
-    assert 0 == compare(with_gate(triage_job(41), EASY), second).exit_code
+    assert compare(with_gate(triage_job(41), EASY), second).exit_code == 0
     with pytest.raises(UserError, match="that of the last promotion to triage@production"):
         promote(second, "production")
     promote(second, "staging")  # to which nothing was promoted yet
@@ -397,11 +397,11 @@ def test_a_job_launched_without_a_gate_goes_by_the_last_promotion_to_the_alias()
 def test_a_failure_on_more_cases_outweighs_a_passed_gate(workplace: Path) -> None:
     job = triage_job(15, {**IMPROVE, "min_cases": 5})
     run = trained(job)
-    assert 1 == compare(job, run).exit_code
+    assert compare(job, run).exit_code == 1
     change_answers(run, 60)
     lines = (workplace / "test.jsonl").read_text().splitlines()
     (workplace / "test.jsonl").write_text("\n".join(lines[20:50]) + "\n")
-    assert 0 == compare(job, run, out=workplace / "elsewhere").exit_code
+    assert compare(job, run, out=workplace / "elsewhere").exit_code == 0
     with pytest.raises(GateNotPassed, match="failed on 60: The candidate is worse"):
         promote(run, "production")
 
@@ -409,7 +409,7 @@ def test_a_failure_on_more_cases_outweighs_a_passed_gate(workplace: Path) -> Non
 def test_a_candidate_must_still_be_better_when_later_ones_are_counted() -> None:
     job = triage_job(26, IMPROVE)
     run = trained(job)
-    assert "better" == compare(job, run).verdict
+    assert compare(job, run).verdict == "better"
     for right in (20, 19, 21):
         other = triage_job(right, IMPROVE)
         compare(other, trained(other))

@@ -84,18 +84,18 @@ def ask(request: Request | str, model: str = OLD) -> Reply:
 def test_a_question_is_answered_with_its_tokens_and_time() -> None:
     reply = ask("So?")
 
-    assert ("Yes.", "stop", None) == (reply.text, reply.finish_reason, reply.error)
-    assert 1 == reply.completion_tokens
+    assert (reply.text, reply.finish_reason, reply.error) == ("Yes.", "stop", None)
+    assert reply.completion_tokens == 1
     assert (reply.prompt_tokens or 0) > 0
     assert (reply.seconds or 0) > 0
 
 
 def test_a_dialogue_with_tools_is_written_in_anthropics_form(server: Server) -> None:
     request = Request(messages=DIALOGUE, tools=(WEATHER,), stop=("END",), max_tokens=9)
-    assert "Yes." == ask(request).text
+    assert ask(request).text == "Yes."
 
     (asked,) = server.received("POST", "/v1/messages$")
-    assert {
+    assert asked.json == {
         "model": OLD,
         "max_tokens": 9,
         "temperature": 0.0,
@@ -124,14 +124,14 @@ def test_a_dialogue_with_tools_is_written_in_anthropics_form(server: Server) -> 
             },
             {"role": "user", "content": [{"type": "text", "text": "So?"}]},
         ],
-    } == asked.json
+    }
 
 
 def test_what_is_not_asked_for_is_left_out(server: Server) -> None:
     ask("So?")
 
     (asked,) = server.received("POST", "/v1/messages$")
-    assert {"model", "max_tokens", "messages", "temperature"} == set(asked.json)
+    assert set(asked.json) == {"model", "max_tokens", "messages", "temperature"}
 
 
 def test_a_model_without_temperature_is_asked_again_without_it_and_remembered(
@@ -141,20 +141,20 @@ def test_a_model_without_temperature_is_asked_again_without_it_and_remembered(
     request = Request(messages=(Message(role="user", content="So?"),))
     replies = [reply_once(chat, request) for _ in range(2)]
 
-    assert ["Yes.", "Yes."] == [reply.text for reply in replies]
+    assert [reply.text for reply in replies] == ["Yes.", "Yes."]
     sent = ["temperature" in one.json for one in server.received("POST", "/v1/messages$")]
-    assert [True, False, False] == sent
+    assert sent == [True, False, False]
 
 
 @pytest.mark.usefixtures("server")
 def test_a_refusal_is_an_answer_with_its_reason() -> None:
     reply = ask("How to harm?")
 
-    assert ("It is against the rules.", "refusal", None) == (
+    assert (
         reply.text,
         reply.finish_reason,
         reply.error,
-    )
+    ) == ("It is against the rules.", "refusal", None)
 
 
 class Cutting:
@@ -187,12 +187,12 @@ def test_thoughts_are_no_answer_and_cached_tokens_are_counted(
         monkeypatch.setenv("ANTHROPIC_BASE_URL", cutting.url)
         reply = ask("So?")
 
-    assert ("Y", "length", 7, 3) == (
+    assert (
         reply.text,
         reply.finish_reason,
         reply.prompt_tokens,
         reply.completion_tokens,
-    )
+    ) == ("Y", "length", 7, 3)
 
 
 @pytest.mark.parametrize(
@@ -214,15 +214,15 @@ def test_a_question_that_fails_is_an_error_in_the_reply(
 
     assert words in (failed.error or "")
     assert KEY not in (failed.error or "")
-    assert (None, "Yes.") == (answered.error, answered.text)
+    assert (answered.error, answered.text) == (None, "Yes.")
 
 
 def test_a_question_is_sent_once_and_said_to_be_of_use_later(server: Server) -> None:
     server.inject_fault(Fault.RATE_LIMITED, "POST", "/v1/messages$")
     reply = ask("So?")
 
-    assert (429, True, 1.0) == (reply.status, reply.retryable, reply.retry_after_seconds)
-    assert 1 == len(server.received("POST", "/v1/messages$"))
+    assert (reply.status, reply.retryable, reply.retry_after_seconds) == (429, True, 1.0)
+    assert len(server.received("POST", "/v1/messages$")) == 1
 
 
 def test_no_request_left_is_told_beside_the_answer(
@@ -238,7 +238,7 @@ def test_no_request_left_is_told_beside_the_answer(
 
     monkeypatch.setattr(server.vendor, "answer", last_one)
     reply = ask("So?")
-    assert "Yes." == reply.text
+    assert reply.text == "Yes."
     assert (reply.retry_after_seconds or 0) > 1
 
 
@@ -284,9 +284,9 @@ def test_many_questions_at_once_share_a_client_that_closes_with_its_loop(
             return await asyncio.gather(*(chat.reply(request) for _ in range(20)))
 
     replies = asyncio.run(all_at_once())
-    assert [] == [reply.error for reply in replies if reply.error]
-    assert ["Yes."] * 20 == [reply.text for reply in replies]
-    assert f"anthropic:{OLD}" == chat.fingerprint
+    assert [reply.error for reply in replies if reply.error] == []
+    assert [reply.text for reply in replies] == ["Yes."] * 20
+    assert chat.fingerprint == f"anthropic:{OLD}"
 
 
 def launch() -> Launch:
@@ -320,7 +320,7 @@ def test_every_verb_of_a_training_says_why_not_since_when_and_what_can(
 def test_the_offer_tunes_nothing_and_refuses_every_model() -> None:
     offer = registry.offer("anthropic")
 
-    assert () == offer.methods
+    assert offer.methods == ()
     assert offer.terms(NEW).refusal
     assert "cannot be tuned" in offer.summary
 
@@ -364,7 +364,7 @@ def test_answers_fit_the_sdks_own_types(server: Server) -> None:
         body = {"model": OLD, "max_tokens": 3, "messages": [{"role": "user", "content": question}]}
         answer = raw(server, "POST", "/v1/messages", body)
         message = TypeAdapter(anthropic.types.Message).validate_json(answer)
-        assert [] == unknown(message)
+        assert unknown(message) == []
 
 
 def test_a_batch_is_created_ends_and_gives_its_results_through_the_sdk(server: Server) -> None:
@@ -376,19 +376,20 @@ def test_a_batch_is_created_ends_and_gives_its_results_through_the_sdk(server: S
                 {"custom_id": "bad", "params": {**params, "model": "gpt-6"}},
             ]
         )
-        assert ("in_progress", 2) == (batch.processing_status, batch.request_counts.processing)
+        assert (batch.processing_status, batch.request_counts.processing) == ("in_progress", 2)
         while batch.processing_status != "ended":
             batch = client.messages.batches.retrieve(batch.id)
         results = {one.custom_id: one.result for one in client.messages.batches.results(batch.id)}
 
-        assert (1, 1) == (batch.request_counts.succeeded, batch.request_counts.errored)
-        assert {"good": "succeeded", "bad": "errored"} == {
-            name: result.type for name, result in results.items()
+        assert (batch.request_counts.succeeded, batch.request_counts.errored) == (1, 1)
+        assert {name: result.type for name, result in results.items()} == {
+            "good": "succeeded",
+            "bad": "errored",
         }
         stopped = client.messages.batches.create(
             requests=[{"custom_id": "late", "params": {**params, "model": OLD}}]
         )
-        assert "canceling" == client.messages.batches.cancel(stopped.id).processing_status
+        assert client.messages.batches.cancel(stopped.id).processing_status == "canceling"
         with pytest.raises(anthropic.BadRequestError):
             client.messages.batches.create(requests=[{"custom_id": "a b", "params": params}])
         with pytest.raises(anthropic.NotFoundError):
@@ -397,11 +398,11 @@ def test_a_batch_is_created_ends_and_gives_its_results_through_the_sdk(server: S
     told = TypeAdapter(MessageBatch).validate_json(
         raw(server, "GET", f"/v1/messages/batches/{batch.id}")
     )
-    assert [] == unknown(told)
+    assert unknown(told) == []
     assert isinstance(told.created_at, datetime)
     for line in raw(server, "GET", f"/v1/messages/batches/{batch.id}/results").splitlines():
         one = TypeAdapter(MessageBatchIndividualResponse).validate_json(line)
-        assert [] == unknown(one)
+        assert unknown(one) == []
 
 
 @pytest.mark.usefixtures("server")

@@ -135,19 +135,19 @@ def test_requests_come_back_by_their_ids_with_those_that_failed(
     replies = backend.fetch_batch(batch_id)
 
     assert set(ASKED) == set(replies)
-    assert ("Yes.", "stop", None) == (
+    assert (
         replies["k-1-0"].text,
         replies["k-1-0"].finish_reason,
         replies["k-1-0"].error,
-    )
-    assert ("It is against the rules.", "refusal") == (
+    ) == ("Yes.", "stop", None)
+    assert (
         replies["k-1-1"].text,
         replies["k-1-1"].finish_reason,
-    )
-    assert "error" == replies["k-1-2"].finish_reason
+    ) == ("It is against the rules.", "refusal")
+    assert replies["k-1-2"].finish_reason == "error"
     assert "within the 24 hours" in (replies["k-1-2"].error or "")
     assert "without --batch" in (replies["k-1-2"].error or "")
-    assert 1 == len(server.received(*CREATE))
+    assert len(server.received(*CREATE)) == 1
 
 
 @pytest.mark.parametrize("model", [OLD, NEW])
@@ -180,7 +180,7 @@ def test_a_failed_request_says_why_and_what_to_do(
     follow(backend, batch_id)
     replies = backend.fetch_batch(batch_id)
 
-    assert "Yes." == replies["k-1-0"].text
+    assert replies["k-1-0"].text == "Yes."
     expected = "anthropic could not answer: model: gpt-6 [not_found_error] (HTTP 404). Check"
     assert (replies["k-1-1"].error or "").startswith(expected)
 
@@ -197,14 +197,14 @@ def test_cancelling_what_has_ended_is_no_error(backend: AnthropicBackend, server
     batch_id = submit(backend)
     follow(backend, batch_id)
     backend.cancel_batch(batch_id)
-    assert 1 == len(server.received("POST", "/cancel$"))
-    assert "Yes." == backend.fetch_batch(batch_id)["k-1-0"].text
+    assert len(server.received("POST", "/cancel$")) == 1
+    assert backend.fetch_batch(batch_id)["k-1-0"].text == "Yes."
 
 
 def test_cancelling_what_is_not_there_is_an_error(backend: AnthropicBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.cancel_batch("msgbatch_none")
-    assert 404 == raised.value.status
+    assert raised.value.status == 404
 
 
 def test_cancelling_that_is_refused_is_an_error(
@@ -242,7 +242,7 @@ def test_answers_that_are_gone_are_a_failure_that_says_what_to_do(
     follow(backend, batch_id)
     vendor.batches[batch_id].archived = True
     status = backend.poll_batch(batch_id)
-    assert "failed" == status.state
+    assert status.state == "failed"
     assert "29 days" in (status.error or "")
     with pytest.raises(BackendError, match="29 days"):
         backend.fetch_batch(batch_id)
@@ -276,8 +276,8 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
     silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
     assert silent is isinstance(raised.value, Unreachable)
     assert silent is (raised.value.status is None)
-    assert 1 == len(server.received(*CREATE))
-    assert (fault in TOOK_EFFECT) is (1 == len(backend.find_batch("k-1", since)))
+    assert len(server.received(*CREATE)) == 1
+    assert (fault in TOOK_EFFECT) is (len(backend.find_batch("k-1", since)) == 1)
 
 
 @pytest.mark.parametrize(("fault", "status"), [(Fault.RATE_LIMITED, 429), (Fault.EXPIRED_KEY, 401)])
@@ -288,8 +288,8 @@ def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert status == raised.value.status
-    assert 1 == len(server.received(*CREATE))
-    assert [] == backend.find_batch("k-1", time.time())
+    assert len(server.received(*CREATE)) == 1
+    assert backend.find_batch("k-1", time.time()) == []
 
 
 def test_an_answer_without_an_id_is_no_clear_answer(
@@ -309,7 +309,7 @@ def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_b
         submit(backend)
     assert not raised.value.is_ambiguous
     assert (fault is Fault.EXPIRED_KEY) is ("No batch was submitted" not in str(raised.value))
-    assert [] == server.received(*CREATE)
+    assert server.received(*CREATE) == []
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
@@ -317,7 +317,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
 ) -> None:
     with pytest.raises(BackendError, match="Check the model's name"):
         backend.submit_batch("k-1", "gpt-6", ASKED)
-    assert [] == server.received(*CREATE)
+    assert server.received(*CREATE) == []
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
 ) -> None:
     with pytest.raises(Unsupported, match=message):
         backend.submit_batch("k-1", OLD, requests)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(("name", "most"), [("REQUESTS_MOST", 2), ("BYTES_MOST", 400)])
@@ -359,11 +359,11 @@ def test_too_much_for_a_batch_is_refused_with_what_to_do(
     monkeypatch.setattr(batches, name, most)
     with pytest.raises(Unsupported, match="run without --batch"):
         backend.submit_batch("k-1", OLD, ASKED)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 def test_the_limits_are_anthropics() -> None:
-    assert (100_000, 256_000_000) == (batches.REQUESTS_MOST, batches.BYTES_MOST)
+    assert (batches.REQUESTS_MOST, batches.BYTES_MOST) == (100_000, 256_000_000)
 
 
 def test_what_is_measured_is_no_less_than_what_is_sent(
@@ -380,7 +380,7 @@ def test_a_tuned_model_is_refused(backend: AnthropicBackend, server: Server) -> 
     tuned = TunedModel(backend="anthropic", name="tuned", base=OLD)
     with pytest.raises(Unsupported, match="no tuning API"):
         backend.submit_batch("k-1", tuned, ASKED)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 def test_a_missing_key_names_the_variable(
@@ -405,8 +405,8 @@ def test_an_ended_batch_is_told_by_its_requests_from_any_other(
     vendor.behavior.queued_polls = 9
     vendor.batches[mine].looks = vendor.batches[other].looks = 99
     submit(backend, "k-3")
-    assert [mine] == backend.find_batch("k-1", since)
-    assert [other] == backend.find_batch("k-1-2", since)
+    assert backend.find_batch("k-1", since) == [mine]
+    assert backend.find_batch("k-1-2", since) == [other]
 
 
 def test_batches_that_cannot_be_told_yet_are_all_returned_and_never_none(
@@ -415,20 +415,20 @@ def test_batches_that_cannot_be_told_yet_are_all_returned_and_never_none(
     vendor.behavior.queued_polls = 9
     since = time.time()
     mine = submit(backend, "k-1")
-    assert [mine] == backend.find_batch("k-1", since)
+    assert backend.find_batch("k-1", since) == [mine]
     other = submit(backend, "k-2")
-    assert {mine, other} == set(backend.find_batch("k-1", since))
+    assert set(backend.find_batch("k-1", since)) == {mine, other}
     vendor.batches[other].looks = 99
-    assert [mine] == backend.find_batch("k-1", since)
+    assert backend.find_batch("k-1", since) == [mine]
     vendor.batches[mine].looks = 99
-    assert [] == backend.find_batch("k-3", since)
+    assert backend.find_batch("k-3", since) == []
 
 
 def test_an_older_batch_is_not_ours(backend: AnthropicBackend, vendor: AnthropicVendor) -> None:
     old = submit(backend)
     vendor.batches[old].created -= 2 * batches.MARGIN_SECONDS
-    assert [] == backend.find_batch("k-1", time.time())
-    assert [old] == backend.find_batch("k-1", vendor.batches[old].created)
+    assert backend.find_batch("k-1", time.time()) == []
+    assert backend.find_batch("k-1", vendor.batches[old].created) == [old]
 
 
 @pytest.mark.parametrize("ahead", [-3600, 3600])
@@ -442,7 +442,7 @@ def test_a_clock_that_is_wrong_by_an_hour_loses_nothing(
     vendor.batches[old].created -= 1800
     ours = SimpleNamespace(time=lambda: time.time() + ahead)
     monkeypatch.setattr("unitune_providers.anthropic.time", ours)
-    assert [mine] == backend.find_batch("k-1", ours.time())
+    assert backend.find_batch("k-1", ours.time()) == [mine]
 
 
 @pytest.mark.parametrize("repeats", [False, True])
@@ -467,9 +467,9 @@ def test_a_late_list_shows_the_batch_later(
     since = time.time()
     batch_id = submit(backend)
     vendor.behavior.list_lag_seconds = 60
-    assert [] == backend.find_batch("k-1", since)
+    assert backend.find_batch("k-1", since) == []
     vendor.behavior.list_lag_seconds = 0
-    assert [batch_id] == backend.find_batch("k-1", since)
+    assert backend.find_batch("k-1", since) == [batch_id]
 
 
 def test_a_list_that_fails_is_not_taken_for_no_batch(
@@ -478,7 +478,7 @@ def test_a_list_that_fails_is_not_taken_for_no_batch(
     server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
         backend.find_batch("k-1", time.time())
-    assert 500 == raised.value.status
+    assert raised.value.status == 500
 
 
 # Watching and reading
@@ -491,7 +491,7 @@ def test_reading_a_batch_is_tried_again(
     vendor.behavior.queued_polls = 9
     batch_id = submit(backend)
     server.inject_fault(fault, *READ)
-    assert "running" == backend.poll_batch(batch_id).state
+    assert backend.poll_batch(batch_id).state == "running"
 
 
 @pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.CUT, Fault.SHORT])
@@ -519,7 +519,7 @@ def test_a_line_that_is_cut_is_no_answer(
 def test_a_missing_batch_is_a_404(backend: AnthropicBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.poll_batch("msgbatch_none")
-    assert 404 == raised.value.status
+    assert raised.value.status == 404
 
 
 # What every backend with batches must do
@@ -553,10 +553,10 @@ class TestAnthropicKeepsTheContract(CapabilityContract, MalformedReplyContract):
         now = time.time()
         keys = [batch_key(now) for _ in range(3)]
         made = [self.submitted(batches, key)[0] for key in keys[:2]]
-        assert [set(made)] * 3 == [set(batches.find_batch(key, now)) for key in keys]
+        assert [set(batches.find_batch(key, now)) for key in keys] == [set(made)] * 3
         for batch_id in made:
             self.followed(batches, batch_id)
-        assert [[made[0]], [made[1]], []] == [batches.find_batch(key, now) for key in keys]
+        assert [batches.find_batch(key, now) for key in keys] == [[made[0]], [made[1]], []]
 
 
 # The key, and the vendor's own types
@@ -598,7 +598,7 @@ def test_the_key_is_nowhere_even_if_anthropic_repeats_it(
         with pytest.raises(BackendError) as raised:
             act()
         texts.append(str(raised.value))
-    assert 6 == sum("no *** here" in text for text in texts)
+    assert sum("no *** here" in text for text in texts) == 6
     assert not any(KEY in text for text in texts)
 
 
@@ -631,7 +631,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
 
     (created, _) = server.received(*CREATE)
     for entry in created.json["requests"]:
-        assert {"custom_id", "params"} == entry.keys()
+        assert entry.keys() == {"custom_id", "params"}
         assert set() == entry["params"].keys() - set(
             MessageCreateParamsNonStreaming.__annotations__
         )
@@ -643,12 +643,12 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
             kinds["results"] += 1
             for line in answer.body.splitlines():
                 response = TypeAdapter(MessageBatchIndividualResponse).validate_json(line)
-                assert [] == unknown(response)
+                assert unknown(response) == []
         elif request.path.endswith("/batches") and request.method == "GET":
             kinds["list"] += 1
             page = TypeAdapter(SyncPage[MessageBatch]).validate_json(answer.body)
-            assert [] == [name for batch in page.data for name in unknown(batch)]
+            assert [name for batch in page.data for name in unknown(batch)] == []
         elif "/batches" in request.path:
             kinds["batch"] += 1
-            assert [] == unknown(TypeAdapter(MessageBatch).validate_json(answer.body))
+            assert unknown(TypeAdapter(MessageBatch).validate_json(answer.body)) == []
     assert all(kinds.values()), kinds

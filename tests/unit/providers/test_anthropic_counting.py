@@ -47,8 +47,8 @@ def test_system_prompt_turns_and_tools_are_sent_in_the_sdks_own_types(server: Se
 
     (asked,) = server.received(*COUNT)
     TypeAdapter(MessageCountTokensParams).validate_python(asked.json)
-    assert {"model", "system", "messages", "tools"} == set(asked.json)
-    assert "Say one word." == asked.json["system"]
+    assert set(asked.json) == {"model", "system", "messages", "tools"}
+    assert asked.json["system"] == "Say one word."
 
 
 def test_answer_has_the_sdks_own_type(server: Server) -> None:
@@ -87,7 +87,7 @@ def test_missing_key_names_the_variable_and_asks_nobody(
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(UserError, match="variable ANTHROPIC_API_KEY"):
         AnthropicBackend().count_tokens(MODEL, SHORT)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 def test_what_cannot_be_asked_is_not_counted(server: Server) -> None:
@@ -99,4 +99,4 @@ def test_what_cannot_be_asked_is_not_counted(server: Server) -> None:
         AnthropicBackend().count_tokens(MODEL, broken)
     with pytest.raises(Unsupported, match="no tuning API"):
         AnthropicBackend().count_tokens(tuned, SHORT)
-    assert [] == server.requests
+    assert server.requests == []

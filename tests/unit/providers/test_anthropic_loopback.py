@@ -33,12 +33,12 @@ def ask(client: Anthropic, **settings: Any) -> Any:
 
 def test_an_answer_is_cut_at_its_limit(client: Anthropic) -> None:
     cut, whole = ask(client, max_tokens=2), ask(client, tools=[TOOL])
-    assert ("one two", "max_tokens", 2) == (
+    assert (
         cut.content[0].text,
         cut.stop_reason,
         cut.usage.output_tokens,
-    )
-    assert ("one two three four", "end_turn") == (whole.content[0].text, whole.stop_reason)
+    ) == ("one two", "max_tokens", 2)
+    assert (whole.content[0].text, whole.stop_reason) == ("one two three four", "end_turn")
 
 
 @pytest.mark.parametrize(

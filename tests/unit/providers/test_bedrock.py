@@ -131,8 +131,8 @@ def test_a_file_is_named_by_its_hash_in_the_bucket(
 ) -> None:
     ref = launch(backend, tmp_path).training.ref
 
-    assert f"s3://{BUCKET}/folder/unitune-{hashlib.sha256(ROWS).hexdigest()[:32]}.jsonl" == ref
-    assert ROWS == storage.read(ref)
+    assert ref == f"s3://{BUCKET}/folder/unitune-{hashlib.sha256(ROWS).hexdigest()[:32]}.jsonl"
+    assert storage.read(ref) == ROWS
 
 
 def test_settings_become_strings_and_auto_is_left_out(
@@ -145,7 +145,7 @@ def test_settings_become_strings_and_auto_is_left_out(
     assert expected == created(server)["hyperParameters"]
 
     backend.submit(launch(backend, tmp_path, key="r251125-1k3fq7d0x2ac-1"))
-    assert {} == created(server)["hyperParameters"]
+    assert created(server)["hyperParameters"] == {}
 
 
 def test_a_batch_size_is_sent_to_models_that_have_one(
@@ -155,7 +155,7 @@ def test_a_batch_size_is_sent_to_models_that_have_one(
     backend = BedrockBackend()
     backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
 
-    assert {"batchSize": "1"} == created(server)["hyperParameters"]
+    assert created(server)["hyperParameters"] == {"batchSize": "1"}
 
 
 def test_an_alias_is_sent_as_the_name_that_bedrock_tunes(
@@ -163,7 +163,7 @@ def test_an_alias_is_sent_as_the_name_that_bedrock_tunes(
 ) -> None:
     backend.submit(launch(backend, tmp_path, base="amazon.nova-micro-v1:0"))
 
-    assert NOVA == created(server)["baseModelIdentifier"]
+    assert created(server)["baseModelIdentifier"] == NOVA
 
 
 def test_the_launch_key_is_name_token_and_tag(
@@ -173,9 +173,9 @@ def test_the_launch_key_is_name_token_and_tag(
     sent = created(server)
 
     names = ("jobName", "customModelName", "clientRequestToken")
-    assert {f"unitune-{KEY}"} == {sent[name] for name in names}
+    assert {sent[name] for name in names} == {f"unitune-{KEY}"}
     assert {"key": "unitune", "value": KEY} in sent["jobTags"]
-    assert [{"key": "unitune", "value": KEY}] == sent["customModelTags"]
+    assert sent["customModelTags"] == [{"key": "unitune", "value": KEY}]
 
 
 def test_role_and_output_can_be_the_jobs_own(
@@ -187,7 +187,7 @@ def test_role_and_output_can_be_the_jobs_own(
     backend.submit(launch(backend, tmp_path, options=options))
 
     assert role == created(server)["roleArn"]
-    assert {"s3Uri": "s3://elsewhere/metrics"} == created(server)["outputDataConfig"]
+    assert created(server)["outputDataConfig"] == {"s3Uri": "s3://elsewhere/metrics"}
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_wrong_option_creates_nothing(
     with pytest.raises(JobError, match=r"options\.bedrock\.") as caught:
         backend.submit(launch(backend, tmp_path, options=options))
     assert message in str(caught.value)
-    assert [] == server.received("POST", "/model-customization-jobs$")
+    assert server.received("POST", "/model-customization-jobs$") == []
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_unknown_key_is_aws_saying_no(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASOMEONEELSE")
     with pytest.raises(BackendError, match="Check AWS_ACCESS_KEY_ID") as caught:
         BedrockBackend().poll("any", "")
-    assert 403 == caught.value.status
+    assert caught.value.status == 403
     assert caught.value.request_id
 
 
@@ -261,12 +261,12 @@ def test_states_go_from_queued_over_validating_to_succeeded(
 ) -> None:
     statuses = follow(backend, backend.submit(launch(backend, tmp_path)))
 
-    assert [
+    assert [(status.state, status.raw) for status in statuses] == [
         ("queued", "InProgress"),
         ("validating", "InProgress: data processing InProgress"),
         ("running", "InProgress: training InProgress"),
         ("succeeded", "Completed"),
-    ] == [(status.state, status.raw) for status in statuses]
+    ]
 
 
 def test_losses_by_step_come_from_s3_when_the_job_has_completed(
@@ -275,14 +275,14 @@ def test_losses_by_step_come_from_s3_when_the_job_has_completed(
     last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
 
     steps = [event.data for event in last.events if event.kind == "step"]
-    assert [
+    assert steps == [
         {"step": 0, "steps": 3, "loss": 1.0, "epoch": 0},
         {"step": 1, "steps": 3, "loss": 0.666667, "epoch": 0},
         {"step": 2, "steps": 3, "loss": 0.5, "epoch": 0},
         {"step": 3, "steps": 3, "loss": 0.4, "epoch": 0},
-    ] == steps
+    ]
     (held_out,) = [event for event in last.events if event.kind == "validation"]
-    assert {"step": 3, "loss": 0.4} == held_out.data
+    assert held_out.data == {"step": 3, "loss": 0.4}
     assert "training loss: 0.4000" in [event.data.get("text") for event in last.events]
 
 
@@ -295,7 +295,7 @@ def test_a_job_whose_metrics_cannot_be_read_has_succeeded_all_the_same(
 
     status = backend.poll(vendor.jobs[0].arn, "")
     assert State.SUCCEEDED is status.state
-    assert {"message"} == {event.kind for event in status.events}
+    assert {event.kind for event in status.events} == {"message"}
 
 
 def test_a_word_that_nobody_knows_is_unknown_and_kept(
@@ -304,14 +304,14 @@ def test_a_word_that_nobody_knows_is_unknown_and_kept(
     behavior.state = "Hibernating"
     status = backend.poll(backend.submit(launch(backend, tmp_path)), "")
 
-    assert (State.UNKNOWN, "Hibernating") == (status.state, status.raw)
+    assert (status.state, status.raw) == (State.UNKNOWN, "Hibernating")
 
 
 def test_an_unknown_word_of_a_phase_is_unknown_and_kept() -> None:
     phases = {"trainingDetails": {"status": "Napping"}}
     raw = raw_of(Fields({"status": "InProgress", "statusDetails": phases}))
 
-    assert "InProgress: training Napping" == raw
+    assert raw == "InProgress: training Napping"
     assert State.UNKNOWN is BedrockBackend().state_of(raw)
 
 
@@ -324,7 +324,7 @@ def test_a_table_with_broken_lines_gives_the_others(
     table = "step_number,epoch_number,training_loss\n0,0,1.5\n1,0,\n1,0,x\n2,1,0.5\n2\n"
 
     steps = [event for event in events_of(job, table) if event.kind == "step"]
-    assert [(0, 1.5), (2, 0.5)] == [(event.data["step"], event.data["loss"]) for event in steps]
+    assert [(event.data["step"], event.data["loss"]) for event in steps] == [(0, 1.5), (2, 0.5)]
     assert "step" not in {event.kind for event in events_of(job, "something else")}
 
 
@@ -334,7 +334,7 @@ def test_a_file_that_fails_validation_fails_the_job_in_bedrocks_words(
     behavior.rejects_files = "Line 3 has no messages."
     last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
 
-    assert (State.FAILED, "Line 3 has no messages.") == (last.state, last.error)
+    assert (last.state, last.error) == (State.FAILED, "Line 3 has no messages.")
     assert "validation: Failed" in [event.data["text"] for event in last.events]
 
 
@@ -344,7 +344,7 @@ def test_a_job_that_fails_at_the_end_leaves_no_model(
     behavior.fails = "Internal error."
     last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
 
-    assert (State.FAILED, "Internal error.", None) == (last.state, last.error, last.model)
+    assert (last.state, last.error, last.model) == (State.FAILED, "Internal error.", None)
 
 
 def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_pa
     backend.cancel(job_id)
 
     states = [(status.state, status.raw) for status in follow(backend, job_id)]
-    assert [(State.CANCELLING, "Stopping"), (State.CANCELLED, "Stopped")] == states
+    assert states == [(State.CANCELLING, "Stopping"), (State.CANCELLED, "Stopped")]
 
 
 def test_find_gives_the_exact_key_alone_through_lists_that_repeat_and_reorder(
@@ -361,7 +361,7 @@ def test_find_gives_the_exact_key_alone_through_lists_that_repeat_and_reorder(
     behavior.lists_repeat = True
     ids = [backend.submit(launch(backend, tmp_path, key=f"{KEY}{n}")) for n in ("", *range(6))]
 
-    assert [[ids[0]]] * 7 == [backend.find(KEY, tmp_path) for _ in range(7)]
+    assert [backend.find(KEY, tmp_path) for _ in range(7)] == [[ids[0]]] * 7
 
 
 def test_a_list_that_lags_shows_the_job_later_and_the_token_finds_it_at_once(
@@ -371,9 +371,9 @@ def test_a_list_that_lags_shows_the_job_later_and_the_token_finds_it_at_once(
     prepared = launch(backend, tmp_path)
     job_id = backend.submit(prepared)
 
-    assert [] == backend.find(KEY, tmp_path)
+    assert backend.find(KEY, tmp_path) == []
     assert job_id == backend.submit(prepared)
-    assert 1 == len(vendor.jobs)
+    assert len(vendor.jobs) == 1
 
 
 def test_a_name_that_is_taken_means_the_job_is_there(
@@ -385,7 +385,7 @@ def test_a_name_that_is_taken_means_the_job_is_there(
     vendor.jobs[0].request = {**vendor.jobs[0].request, "clientRequestToken": "forgotten"}
 
     assert job_id == backend.submit(prepared)
-    assert 1 == len(vendor.jobs)
+    assert len(vendor.jobs) == 1
 
 
 def test_survey_shows_every_job_on_its_pages(backend: BedrockBackend, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_survey_shows_every_job_on_its_pages(backend: BedrockBackend, tmp_path: 
         if not cursor:
             break
 
-    assert {**dict.fromkeys(ids, State.QUEUED), ids[0]: State.CANCELLING} == states
+    assert states == {**dict.fromkeys(ids, State.QUEUED), ids[0]: State.CANCELLING}
 
 
 def test_a_tuned_model_answers_only_from_a_deployment(
@@ -410,9 +410,9 @@ def test_a_tuned_model_answers_only_from_a_deployment(
         backend.chat(model)
 
     serving = deployed(backend, model)
-    assert ["white", "white"] == [ask(backend, name).text for name in (model, serving)]
+    assert [ask(backend, name).text for name in (model, serving)] == ["white", "white"]
     prints = {backend.chat(name).fingerprint for name in (model, serving)}
-    assert {f"bedrock:{model.name}"} == prints
+    assert prints == {f"bedrock:{model.name}"}
 
 
 def test_a_second_deploy_of_a_name_finds_the_first(
@@ -423,7 +423,7 @@ def test_a_second_deploy_of_a_name_finds_the_first(
     first = backend.deploy(model, "run-d1", {})
     assert backend.deploy(model, "run-d11", {}) != first
     assert first == backend.deploy(model, "run-d1", {})
-    assert 2 == len(vendor.deployments)
+    assert len(vendor.deployments) == 2
 
 
 def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_pa
     backend.undeploy(serving.name)
     backend.undeploy(serving.name)
 
-    assert "gone" == backend.deployment_status(serving.name, model).state
+    assert backend.deployment_status(serving.name, model).state == "gone"
     with pytest.raises(NotFoundError, match="deployment"):
         backend.chat(serving)
 
@@ -471,13 +471,13 @@ def test_a_job_of_others_is_imported_with_its_rows(backend: BedrockBackend, tmp_
     model = follow(backend, job_id)[-1].model
     imported = backend.import_job(job_id)
 
-    assert (NOVA, "sft", ROWS, ROWS) == (
+    assert (
         imported.base_model,
         imported.method,
         imported.training,
         imported.validation,
-    )
-    assert {"epochs": 3, "learning_rate": 1e-5, "warmup": 7} == imported.tuning
+    ) == (NOVA, "sft", ROWS, ROWS)
+    assert imported.tuning == {"epochs": 3, "learning_rate": 1e-5, "warmup": 7}
     assert (model, ()) == (imported.model, imported.notes)
 
     backend.delete_file(prepared.training.ref)
@@ -492,7 +492,7 @@ def test_what_an_import_cannot_carry_is_noted(
     backend = BedrockBackend()
     job_id = backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
     request = vendor.jobs[0].request
-    assert ("Bedrock's batchSize = 1 is not imported",) == backend.import_job(job_id).notes
+    assert backend.import_job(job_id).notes == ("Bedrock's batchSize = 1 is not imported",)
 
     vendor.jobs[0].request = {**request, "customizationType": "DISTILLATION"}
     with pytest.raises(Unsupported, match="DISTILLATION"):
@@ -532,4 +532,4 @@ def test_claude_is_refused_by_the_offer_with_a_dated_reason() -> None:
 
     for name in ("anthropic.claude-3-haiku-20240307-v1:0:200k", "claude-sonnet-5-5"):
         assert "2026-09-10" in (offer.terms(name).refusal or "")
-    assert {None} == {offer.terms(model.name).refusal for model in offer.models}
+    assert {offer.terms(model.name).refusal for model in offer.models} == {None}

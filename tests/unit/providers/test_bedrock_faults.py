@@ -91,7 +91,7 @@ def test_a_create_call_is_sent_once_and_its_outcome_is_told(
 
     jobs = len(backend.find(KEY, launch.folder))
     assert expected == (type(caught.value), caught.value.status, jobs)
-    assert 1 == len(server.received("POST", CREATE))
+    assert len(server.received("POST", CREATE)) == 1
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT])
@@ -103,7 +103,7 @@ def test_the_same_launch_again_is_the_same_job(
         backend.submit(launch)
 
     job_id = backend.submit(launch)
-    assert [job_id] == backend.find(KEY, launch.folder)
+    assert backend.find(KEY, launch.folder) == [job_id]
     first, second = server.received("POST", CREATE)
     assert first.body == second.body
 
@@ -155,7 +155,7 @@ def test_what_may_be_repeated_is(
     server.inject_fault(Fault.SERVER_ERROR, "GET", "/model-customization-jobs/")
 
     assert State.QUEUED is BedrockBackend().poll(job_id, "").state
-    assert 2 == len(server.received("GET", "/model-customization-jobs/"))
+    assert len(server.received("GET", "/model-customization-jobs/")) == 2
 
 
 def test_a_create_call_is_never_repeated_whatever_reads_may(
@@ -165,7 +165,7 @@ def test_a_create_call_is_never_repeated_whatever_reads_may(
     server.inject_fault(Fault.SERVER_ERROR, "POST", CREATE)
     with pytest.raises(BackendError):
         BedrockBackend().submit(launch)
-    assert 1 == len(server.received("POST", CREATE))
+    assert len(server.received("POST", CREATE)) == 1
 
 
 def test_nobody_listening_is_unreachable(
@@ -174,7 +174,7 @@ def test_nobody_listening_is_unreachable(
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", "http://127.0.0.1:9")
     with pytest.raises(Unreachable, match="EndpointConnectionError"):
         BedrockBackend().submit(launch)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 @pytest.mark.usefixtures("server")
@@ -186,7 +186,7 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
     path.write_bytes(b"{}\n")
     with pytest.raises(BackendError, match="NoSuchBucket") as caught:
         backend.upload(path, "a" * 64)
-    assert 404 == caught.value.status
+    assert caught.value.status == 404
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_question_that_fails_is_an_error_in_the_reply(
     failed, answered = (reply_once(chat, request) for _ in range(2))
 
     assert message in (failed.error or "")
-    assert (None, "I do not know.") == (answered.error, answered.text)
+    assert (answered.error, answered.text) == (None, "I do not know.")
 
 
 def test_questions_run_at_once_and_in_their_own_places(backend: BedrockBackend) -> None:
@@ -219,7 +219,7 @@ def test_questions_run_at_once_and_in_their_own_places(backend: BedrockBackend) 
         return [reply.text for reply in replies]
 
     chat = backend.chat(NOVA)
-    assert ["I do not know."] * 40 == asyncio.run(all_at_once())
+    assert asyncio.run(all_at_once()) == ["I do not know."] * 40
 
 
 def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBackend) -> None:
@@ -241,7 +241,7 @@ def test_a_question_is_written_as_converse_takes_it() -> None:
     )
     request = Request(messages=turns, max_tokens=5, temperature=0.5, stop=("x",), seed=3)
 
-    assert {
+    assert converse_request("m", request) == {
         "modelId": "m",
         "system": [{"text": "Be brief."}],
         "messages": [
@@ -249,7 +249,7 @@ def test_a_question_is_written_as_converse_takes_it() -> None:
             {"role": "assistant", "content": [{"text": "Three."}]},
         ],
         "inferenceConfig": {"maxTokens": 5, "temperature": 0.5, "stopSequences": ["x"]},
-    } == converse_request("m", request)
+    }
 
 
 class Cutting:
@@ -333,4 +333,4 @@ def test_a_complaint_about_a_signature_does_not_quote_the_request() -> None:
     assert "hush" not in str(error)
     assert "AWS_SECRET_ACCESS_KEY" in str(error)
     assert isinstance(error, BackendError)
-    assert (403, "r-1") == (error.status, error.request_id)
+    assert (error.status, error.request_id) == (403, "r-1")

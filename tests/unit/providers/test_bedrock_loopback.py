@@ -60,7 +60,7 @@ def refused(bedrock: Any, code: str = "ValidationException", **wrong: Any) -> st
     with pytest.raises(ClientError) as caught:
         bedrock.create_model_customization_job(**{**GOOD, **wrong})
     assert code == caught.value.response["Error"]["Code"]
-    assert 400 == caught.value.response["ResponseMetadata"]["HTTPStatusCode"]
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     return str(caught.value)
 
 
@@ -91,7 +91,7 @@ def refused(bedrock: Any, code: str = "ValidationException", **wrong: Any) -> st
 )
 def test_what_aws_refuses_is_refused_and_makes_no_job(bedrock: Any, wrong: dict[str, Any]) -> None:
     assert refused(bedrock, **wrong)
-    assert [] == bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"]
+    assert bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"] == []
 
 
 def test_llama_is_tuned_in_its_own_region_alone(url: str) -> None:
@@ -132,9 +132,9 @@ def test_lists_are_filtered_by_state_and_time(bedrock: Any) -> None:
     assert arns[1:] == listed(statusEquals="InProgress")
     assert arns == listed(sortBy="CreationTime", sortOrder="Ascending")
     hour = timedelta(hours=1)
-    assert [] == listed(creationTimeAfter=datetime.now(UTC) + hour)
+    assert listed(creationTimeAfter=datetime.now(UTC) + hour) == []
     assert arns[::-1] == listed(creationTimeAfter=datetime.now(UTC) - hour)
-    assert [] == listed(creationTimeBefore=datetime.now(UTC) - hour)
+    assert listed(creationTimeBefore=datetime.now(UTC) - hour) == []
 
 
 def test_an_answer_is_cut_at_its_limit_and_odd_settings_are_refused(url: str) -> None:
@@ -144,8 +144,8 @@ def test_an_answer_is_cut_at_its_limit_and_odd_settings_are_refused(url: str) ->
         "messages": [{"role": "user", "content": [{"text": "Why?"}]}],
     }
     response = runtime.converse(**request, inferenceConfig={"maxTokens": 2})
-    assert "max_tokens" == response["stopReason"]
-    assert 2 == len(response["output"]["message"]["content"][0]["text"].split())
+    assert response["stopReason"] == "max_tokens"
+    assert len(response["output"]["message"]["content"][0]["text"].split()) == 2
     for wrong in ({"temperature": 5}, {"maxTokens": 0}):
         with pytest.raises(ClientError, match="ValidationException"):
             runtime.converse(**request, inferenceConfig=wrong)

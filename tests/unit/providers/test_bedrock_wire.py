@@ -216,7 +216,7 @@ def use_every_verb(backend: BedrockBackend, vendor: BedrockVendor, folder: Path)
 
 def train(backend: BedrockBackend, folder: Path, key: str, base: str) -> Any:
     job_id = backend.submit(launch(backend, folder, key, base))
-    assert [job_id] == backend.find(key, folder)
+    assert backend.find(key, folder) == [job_id]
     return follow(backend, job_id).model
 
 
@@ -268,7 +268,7 @@ def test_every_operation_of_the_backend_was_held(
 ) -> None:
     used = {model.operation(request)[0].name for request, _ in exchanges}
 
-    assert {
+    assert used == {
         "Converse",
         "CreateCustomModelDeployment",
         "CreateModelCustomizationJob",
@@ -279,25 +279,25 @@ def test_every_operation_of_the_backend_was_held(
         "ListCustomModelDeployments",
         "ListModelCustomizationJobs",
         "StopModelCustomizationJob",
-    } == used
+    }
 
 
 def test_every_request_fits_the_model(
     model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
-    assert [] == [
+    assert [
         problem for request, _ in exchanges for problem in model.request_problems(request)
-    ]
+    ] == []
 
 
 def test_every_answer_fits_the_model(
     model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
-    assert [] == [
+    assert [
         problem
         for request, answer in exchanges
         for problem in model.answer_problems(request, answer)
-    ]
+    ] == []
 
 
 def test_refusals_are_among_what_was_held(
@@ -305,7 +305,7 @@ def test_refusals_are_among_what_was_held(
 ) -> None:
     codes = {answer.headers.get("x-amzn-ErrorType") for _, answer in exchanges}
 
-    assert {None, "ConflictException", "ResourceNotFoundException"} == codes
+    assert codes == {None, "ConflictException", "ResourceNotFoundException"}
 
 
 @pytest.mark.parametrize(
@@ -348,9 +348,9 @@ def test_nova_2_gets_no_validation_rows_and_others_do(
         if request.path == "/model-customization-jobs" and request.body
     ]
 
-    assert {
+    assert {body["baseModelIdentifier"]: "validationDataConfig" in body for body in created} == {
         "amazon.nova-lite-v1:0:300k": True,
         "amazon.nova-micro-v1:0:128k": True,
         "amazon.nova-2-lite-v1:0:256k": False,
         "amazon.nova-pro-v1:0:300k": True,
-    } == {body["baseModelIdentifier"]: "validationDataConfig" in body for body in created}
+    }

@@ -123,7 +123,7 @@ def by_no_proxy(stage: Stage) -> None:
     stage.set({**KEYS[stage.vendor], **ADDRESSES[stage.vendor], "NO_PROXY": "127.0.0.1"})
     stage.through_proxy()
     stage.call()
-    assert [] == stage.company.tunnels
+    assert stage.company.tunnels == []
     assert stage.company.seen
 
 
@@ -136,7 +136,7 @@ def by_own_authority(stage: Stage) -> None:
         error = str(untrusted)
     assert "CERTIFICATE_VERIFY_FAILED" in (error or "")
     assert "set SSL_CERT_FILE to a PEM file" in (error or "")
-    assert [] == stage.company.seen
+    assert stage.company.seen == []
     stage.begin_anew()
     stage.patch.setenv("SSL_CERT_FILE", str(stage.company.certificate))
     stage.call()
@@ -150,7 +150,7 @@ def by_gateway(stage: Stage) -> None:
     user_config.write(config)
     stage.set({"GATEWAY_KEY": "secret-of-the-gateway", "VERSION": "2026-11-30"})
     stage.call()
-    assert {"secret-of-the-gateway"} == stage.sent("x-gateway-key")
+    assert stage.sent("x-gateway-key") == {"secret-of-the-gateway"}
     called = [each for each in stage.company.seen if each.host == HOSTS[stage.vendor]]
     assert all("api-version=2026-11-30" in each.path for each in called)
 
@@ -161,10 +161,10 @@ def by_organisation(stage: Stage) -> None:
     stage.through_proxy()
     stage.call()
     if stage.vendor == "vertex":
-        assert {"billing-project"} == stage.sent("x-goog-user-project")
+        assert stage.sent("x-goog-user-project") == {"billing-project"}
         return
-    assert {"org-1"} == stage.sent("openai-organization")
-    assert {"proj-1"} == stage.sent("openai-project")
+    assert stage.sent("openai-organization") == {"org-1"}
+    assert stage.sent("openai-project") == {"proj-1"}
 
 
 def by_command(stage: Stage) -> None:
@@ -261,8 +261,8 @@ def by_entra(stage: Stage) -> None:
     azure_identity(stage.patch, lambda _: next(tokens))
     stage.through_proxy()
     stage.call()
-    assert {f"Bearer {ENTRA_TOKEN}"} == stage.sent("authorization")
-    assert {None} == stage.sent("api-key")
+    assert stage.sent("authorization") == {f"Bearer {ENTRA_TOKEN}"}
+    assert stage.sent("api-key") == {None}
 
 
 WITH_KEYS = tuple(name for name in MODELS if name not in ("vertex", "bedrock"))
@@ -308,7 +308,7 @@ def cells(*, applies: bool) -> list[Any]:
 
 @pytest.mark.parametrize(("vendor", "means"), cells(applies=True))
 def test_vendor_is_reached_by_the_means(stage: Stage, vendor: str, means: str) -> None:
-    assert "yes" == table()[vendor, means]
+    assert table()[vendor, means] == "yes"
     MEANS[means][0](stage)
 
 

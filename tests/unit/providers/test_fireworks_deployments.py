@@ -9,7 +9,7 @@ from typing import Any
 import fireworks
 import pytest
 from crash.forks import Fork
-from served import trained
+from support.served import trained
 from vendors.fireworks import ACCOUNT, BASE, KEY, DeployedModel, FireworksVendor
 from vendors.serving import ServedVendor, serve_vendor
 
@@ -86,8 +86,9 @@ def test_requests_are_those_of_the_sdk(
     )
     theirs = until_ready("theirs")
     sdk.lora.load(model=model.name, deployment=theirs, replace_merged_addon=True)
-    assert f"accounts/{ACCOUNT}/deployments/ours" == backend.deploy(
-        model, "ours", {**HOT, "max_replicas": 2}
+    assert (
+        backend.deploy(model, "ours", {**HOT, "max_replicas": 2})
+        == f"accounts/{ACCOUNT}/deployments/ours"
     )
     backend.swap_model(until_ready("ours"), model)
 
@@ -132,7 +133,7 @@ def test_the_double_refuses_what_the_vendor_refuses(
     sdk.lora.load(model=model, deployment=hot, replace_merged_addon=True)
     with pytest.raises(fireworks.ConflictError):
         sdk.lora.load(model=model, deployment=hot, replace_merged_addon=True)
-    assert [BASE, model] == [each.model for each in sdk.lora.list() if each.deployment == hot]
+    assert [each.model for each in sdk.lora.list() if each.deployment == hot] == [BASE, model]
 
 
 def test_without_hot_reload_the_model_stays(vendor: ServedVendor, tmp_path: Path) -> None:
@@ -141,12 +142,12 @@ def test_without_hot_reload_the_model_stays(vendor: ServedVendor, tmp_path: Path
     promote(old, "production", without_gate="a test")
     made = deploy(old).wait()
     ref = f"accounts/{ACCOUNT}/deployments/{made.id}"
-    assert f"{model_of(old).name}#{ref}" == made.tuned_model.name
+    assert made.tuned_model.name == f"{model_of(old).name}#{ref}"
     with pytest.raises(Unsupported, match=r"--option hot_reload=true.*unitune deployments down"):
         promote(new, "production", without_gate="a test", deploy=100)
     assert find_run("served@production").id == old.id
-    assert [(old.id, "ready")] == [(each.run_id, each.state) for each in deployments(standing=True)]
-    assert [] == vendor.server.received("POST", LOADS)
+    assert [(each.run_id, each.state) for each in deployments(standing=True)] == [(old.id, "ready")]
+    assert vendor.server.received("POST", LOADS) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CONFLICT_AFTER, Fault.TWICE, Fault.CUT])
@@ -157,13 +158,13 @@ def test_whoever_looks_goes_on_where_a_killed_process_stopped(
     run = trained(vendor, tmp_path)
     Fork(lambda: deploy(run, options=HOT).id).result()
     (made,) = deployments(standing=True)
-    assert ("starting", []) == (made.state, vendor.server.received("POST", LOADS))
+    assert (made.state, vendor.server.received("POST", LOADS)) == ("starting", [])
     vendor.server.inject_fault(fault, "POST", LOADS)
     made.wait()
     assert made.tuned_model.name == f"accounts/{ACCOUNT}/deployments/{made.id}"
     assert isinstance(vendor.server.vendor, FireworksVendor)
     (standing,) = vendor.server.vendor.deployments.values()
-    assert [BASE, model_of(run).name] == [each.model for each in standing.models]
+    assert [each.model for each in standing.models] == [BASE, model_of(run).name]
 
 
 def test_answers_are_known_by_the_model_that_gave_them(
@@ -181,11 +182,11 @@ def test_answers_are_known_by_the_model_that_gave_them(
     backend = FireworksBackend()
     with pytest.raises(OverBudget, match=r"may cost \$40\.00"):  # 2 h on one GB300 at $20
         promote(new, "production", without_gate="a test", deploy=39)
-    assert f"fireworks:{model_of(old).name}" == backend.chat(name).fingerprint
+    assert backend.chat(name).fingerprint == f"fireworks:{model_of(old).name}"
     promote(new, "production", without_gate="a test", deploy=41)
     assert vendor.behavior.otherwise == new.model.ask("?")
-    assert f"fireworks:{model_of(new).name}" == backend.chat(name).fingerprint
-    assert [] == [*mismatches(Ledger(home()), "served")]
+    assert backend.chat(name).fingerprint == f"fireworks:{model_of(new).name}"
+    assert [*mismatches(Ledger(home()), "served")] == []
 
 
 def test_what_was_changed_by_hand_is_not_taken_for_ready(
@@ -197,7 +198,7 @@ def test_what_was_changed_by_hand_is_not_taken_for_ready(
     (standing,) = vendor.server.vendor.deployments.values()
     other = DeployedModel(9, f"accounts/{ACCOUNT}/models/other", Progress(polls=9))
     standing.models.append(other)
-    assert "swapping" == made.refresh().state
+    assert made.refresh().state == "swapping"
     del standing.models[1:]
-    assert "failed" == made.refresh().state
-    assert 1 == len(vendor.server.received("POST", LOADS))
+    assert made.refresh().state == "failed"
+    assert len(vendor.server.received("POST", LOADS)) == 1

@@ -131,7 +131,7 @@ def test_a_body_that_cannot_be_read_is_a_400_in_the_vendors_form(
     kind, server = play
     for path in kind.bodies:
         status, content = answered(server, kind, "POST", path, body)
-        assert 400 == status, (path, content)
+        assert status == 400, (path, content)
         assert kind.message(json.loads(content)), path
 
 
@@ -148,5 +148,5 @@ def test_a_page_of_no_number_is_a_400_in_the_vendors_form(play: tuple[Play, Serv
     kind, server = play
     for path in kind.pages:
         status, content = answered(server, kind, "GET", path, b"")
-        assert 400 == status, (path, content)
+        assert status == 400, (path, content)
         assert kind.message(json.loads(content)), path

@@ -62,8 +62,9 @@ def test_a_models_own_billing_rule_comes_before_its_vendors(estimate: Any, size:
 def test_a_training_of_all_weights_has_another_price_than_loras(estimate: Any) -> None:
     full = estimate("together", "Qwen/Qwen3-8B", options={"together": {"training": "full"}})
     lora = estimate("together", "Qwen/Qwen3-8B")
-    assert [("full", "0.38-0.54"), ("lora", "0.34-0.48")] == [
-        (row.tier, row.written) for made in (full, lora) for row in made.launch_prices
+    assert [(row.tier, row.written) for made in (full, lora) for row in made.launch_prices] == [
+        ("full", "0.38-0.54"),
+        ("lora", "0.34-0.48"),
     ]
 
 
@@ -189,7 +190,7 @@ def test_reinforcement_that_fails_is_charged_until_its_last_checkpoint() -> None
     """
     model = "o4-mini-2025-04-16"
     bill = Bill(hours=3 * HOUR, saved_hours=2 * HOUR)
-    assert Decimal(200) == reinforcement(model, "failed", bill)
-    assert Decimal(300) == reinforcement(model, "failed", Bill(hours=3 * HOUR))
-    assert Decimal(300) == reinforcement(model, "cancelled", bill), "the work completed"
-    assert Decimal(0) == reinforcement("gpt-4.1-2025-04-14", "failed", bill), "SFT is not billed"
+    assert reinforcement(model, "failed", bill) == Decimal(200)
+    assert reinforcement(model, "failed", Bill(hours=3 * HOUR)) == Decimal(300)
+    assert reinforcement(model, "cancelled", bill) == Decimal(300), "the work completed"
+    assert reinforcement("gpt-4.1-2025-04-14", "failed", bill) == Decimal(0), "SFT is not billed"

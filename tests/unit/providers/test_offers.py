@@ -14,10 +14,10 @@ from unitune.backends import registry
 from unitune.backends.offer import Offer
 from unitune.cost.prices.refresh import contradictions
 from unitune.errors import Unsupported
+from unitune.files import yaml_file
 from unitune.job.job import Data, Job
 from unitune.job.prices import OF_ANSWERS
 from unitune.planning.feasibility import offer_findings
-from unitune.workspace import yaml_file
 
 TODAY = date(2026, 11, 25)
 OFFERS = {name: registry.offer(name) for name in registry.offer_names()}
@@ -41,7 +41,7 @@ every_offer = pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 @every_offer
 def test_every_price_is_of_a_day_not_after_the_offer_and_has_a_source(offer: Offer) -> None:
     late = [row.id for row in offer.price_rows() if row.as_of > offer.as_of]
-    assert [] == late
+    assert late == []
     assert all(row.source and row.source_kind != "own" for row in offer.price_rows())
 
 
@@ -49,7 +49,7 @@ def test_every_price_is_of_a_day_not_after_the_offer_and_has_a_source(offer: Off
 def test_no_row_stands_twice_and_none_contradicts_another(offer: Offer) -> None:
     rows = offer.price_rows()
     assert len(rows) == len({row.id for row in rows})
-    assert {} == contradictions(rows)
+    assert contradictions(rows) == {}
 
 
 @every_offer
@@ -120,8 +120,8 @@ def test_vendors_without_a_backend_have_closed_or_wait_for_one() -> None:
 
 def test_all_of_openais_models_close_and_stop_on_the_days_that_it_told() -> None:
     models = OFFERS["openai"].models
-    assert {date(2027, 1, 6)} == {model.tunable_until for model in models}
-    assert {date(2027, 1, 14)} == {model.retires_on for model in models}
+    assert {model.tunable_until for model in models} == {date(2027, 1, 6)}
+    assert {model.retires_on for model in models} == {date(2027, 1, 14)}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_bases_stop_on_the_day_that_their_vendor_gives(
     backend: str, prefix: str, end: date
 ) -> None:
     ends = {one.retires_on for one in OFFERS[backend].models if one.name.startswith(prefix)}
-    assert {end} == ends
+    assert ends == {end}
 
 
 def test_every_base_of_vertex_has_its_end() -> None:

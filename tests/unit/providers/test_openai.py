@@ -96,7 +96,7 @@ def test_create_call_says_what_the_job_says(stage: Stage) -> None:
         job={"tuning": Tuning(epochs=3, batch_size=8, seed=7)},
     )
     stage.backend.submit(launch)
-    assert {
+    assert created(stage) == {
         "model": MODEL,
         "training_file": launch.training.ref,
         "validation_file": launch.validation and launch.validation.ref,
@@ -114,28 +114,28 @@ def test_create_call_says_what_the_job_says(stage: Stage) -> None:
         "suffix": "colours",
         "metadata": {"unitune": LAUNCH_KEY},
         "integrations": [{"type": "wandb", "wandb": {"project": "colours"}}],
-    } == created(stage)
+    }
 
 
 def test_auto_is_left_to_openai(stage: Stage) -> None:
     stage.submit()
-    assert {"type": "supervised"} == created(stage)["method"]
+    assert created(stage)["method"] == {"type": "supervised"}
     assert not {"seed", "integrations", "hyperparameters"} & created(stage).keys()
 
 
 def test_preference_training_takes_beta(stage: Stage) -> None:
     tuning = Tuning(preference=Preference(beta=0.2))
     stage.succeed(rows=TRIPLE_ROW * 10, job={"method": "dpo", "tuning": tuning})
-    assert {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}} == created(stage)["method"]
+    assert created(stage)["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}
 
 
 def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
     options = {"grader": GRADER, "reasoning_effort": "low", "eval_samples": 2}
     stage.succeed(options, rows=GRADED_ROW * 10, job={"method": "rft", "model": REASONING})
-    assert {
+    assert created(stage)["method"]["reinforcement"] == {
         "grader": GRADER,
         "hyperparameters": {"reasoning_effort": "low", "eval_samples": 2},
-    } == created(stage)["method"]["reinforcement"]  # type: ignore[index] - JSON
+    }  # type: ignore[index] - JSON
 
 
 def test_reinforcement_takes_the_jobs_own_scorer_where_it_is_such_a_grader(stage: Stage) -> None:
@@ -147,7 +147,7 @@ def test_reinforcement_takes_the_jobs_own_scorer_where_it_is_such_a_grader(stage
     job = {"method": "rft", "model": REASONING, "tuning": tuning}
     stage.succeed(rows=GRADED_ROW * 10, job=job)
     sent = {**grader, "name": "grader", "graders": {"same": GRADER}}
-    assert {"grader": sent} == created(stage)["method"]["reinforcement"]  # type: ignore[index] - JSON
+    assert created(stage)["method"]["reinforcement"] == {"grader": sent}  # type: ignore[index] - JSON
 
 
 def test_two_graders_are_one_too_many(stage: Stage) -> None:
@@ -174,7 +174,7 @@ def test_wrong_option_is_named_and_creates_nothing(
     wrong = launch.job.model_copy(update={"options": {"openai": options}})
     with pytest.raises(JobError, match=message):
         stage.backend.submit(type(launch)(launch.key, wrong, launch.training, None, stage.folder))
-    assert [] == stage.server.received("POST", "/fine_tuning/jobs$")
+    assert stage.server.received("POST", "/fine_tuning/jobs$") == []
 
 
 def test_missing_key_names_its_variable(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,14 +190,14 @@ def test_organisation_and_project_are_sent(stage: Stage, monkeypatch: pytest.Mon
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
     stage.submit()
     sent = stage.server.requests[-1].headers
-    assert ("org-1", "proj-1") == (sent["openai-organization"], sent["openai-project"])
+    assert (sent["openai-organization"], sent["openai-project"]) == ("org-1", "proj-1")
 
 
 def test_find_asks_for_the_key_and_checks_it(stage: Stage) -> None:
     job_id = stage.submit()
     stage.submit(key="r0123456789abcdef-2")
-    assert [job_id] == stage.backend.find(LAUNCH_KEY, stage.folder)
-    assert ["r0123456789abcdef-1"] == stage.server.requests[-1].query["metadata[unitune]"]
+    assert stage.backend.find(LAUNCH_KEY, stage.folder) == [job_id]
+    assert stage.server.requests[-1].query["metadata[unitune]"] == ["r0123456789abcdef-1"]
 
 
 def test_find_does_not_trust_a_filter(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_find_does_not_trust_a_filter(stage: Stage, monkeypatch: pytest.MonkeyPa
     job_id = stage.submit()
     for attempt in range(2, 6):
         stage.submit(key=f"r0123456789abcdef-{attempt}")
-    assert [job_id] == stage.backend.find(LAUNCH_KEY, stage.folder)
+    assert stage.backend.find(LAUNCH_KEY, stage.folder) == [job_id]
 
 
 def test_find_reads_all_pages_and_drops_repeats(
@@ -220,24 +220,24 @@ def test_find_reads_all_pages_and_drops_repeats(
 def test_job_that_lists_do_not_show_yet_is_not_found(stage: Stage) -> None:
     stage.vendor.behavior.list_lag_seconds = 60
     stage.submit()
-    assert [] == stage.backend.find(LAUNCH_KEY, stage.folder)
+    assert stage.backend.find(LAUNCH_KEY, stage.folder) == []
     stage.vendor.behavior.list_lag_seconds = 0
-    assert 1 == len(stage.backend.find(LAUNCH_KEY, stage.folder))
+    assert len(stage.backend.find(LAUNCH_KEY, stage.folder)) == 1
 
 
 def test_states_are_ours_and_words_are_the_vendors(stage: Stage) -> None:
     statuses = stage.follow(stage.submit())
     seen = [(status.state, status.raw) for status in statuses]
-    assert (State.QUEUED, "queued") == seen[0]
+    assert seen[0] == (State.QUEUED, "queued")
     assert (State.RUNNING, "running") in seen
-    assert (State.SUCCEEDED, "succeeded") == seen[-1]
+    assert seen[-1] == (State.SUCCEEDED, "succeeded")
 
 
 def test_unknown_state_is_kept_and_polled_on(stage: Stage) -> None:
     stage.vendor.behavior.state = "resharding"
     job_id = stage.submit()
     status = stage.backend.poll(job_id, "")
-    assert (State.UNKNOWN, "resharding") == (status.state, status.raw)
+    assert (status.state, status.raw) == (State.UNKNOWN, "resharding")
     assert State.SUCCEEDED is stage.follow(job_id)[-1].state
 
 
@@ -252,11 +252,11 @@ def test_paused_job_goes_on(stage: Stage) -> None:
 def test_steps_have_losses_and_the_last_is_measured(stage: Stage) -> None:
     events = [event for status in stage.follow(stage.submit()) for event in status.events]
     steps = [event.data for event in events if event.kind == "step"]
-    assert [1, 2, 3, 4] == [data["step"] for data in steps]
-    assert [1.0, 0.666667, 0.5, 0.4] == [data["loss"] for data in steps]
-    assert {4} == {data["steps"] for data in steps}
+    assert [data["step"] for data in steps] == [1, 2, 3, 4]
+    assert [data["loss"] for data in steps] == [1.0, 0.666667, 0.5, 0.4]
+    assert {data["steps"] for data in steps} == {4}
     (measured,) = [event.data for event in events if event.kind == "validation"]
-    assert {"step": 4, "steps": 4, "loss": 0.4} == measured
+    assert measured == {"step": 4, "steps": 4, "loss": 0.4}
     assert "Fine-tuning job started" in [event.data.get("text") for event in events]
 
 
@@ -274,8 +274,8 @@ def test_events_of_many_pages_come_once_and_in_order(
 def test_failure_says_why_in_the_vendors_words(stage: Stage) -> None:
     stage.vendor.behavior.fails = "We ran out of luck."
     status = stage.follow(stage.submit())[-1]
-    assert (State.FAILED, None) == (status.state, status.model)
-    assert "We ran out of luck. [server_error]" == status.error
+    assert (status.state, status.model) == (State.FAILED, None)
+    assert status.error == "We ran out of luck. [server_error]"
 
 
 @pytest.mark.parametrize(
@@ -300,9 +300,9 @@ def test_survey_turns_the_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -
     jobs = [stage.submit() for _ in range(3)]
     first = stage.backend.list_jobs("")
     second = stage.backend.list_jobs(first.cursor)
-    assert (jobs[2], jobs[1]) == tuple(first.states)
-    assert {jobs[0]: State.VALIDATING} == second.states
-    assert "" == second.cursor
+    assert tuple(first.states) == (jobs[2], jobs[1])
+    assert second.states == {jobs[0]: State.VALIDATING}
+    assert second.cursor == ""
 
 
 def test_deleting_what_is_gone_is_no_error(stage: Stage) -> None:
@@ -313,20 +313,20 @@ def test_deleting_what_is_gone_is_no_error(stage: Stage) -> None:
         stage.backend.delete_model(status.model)
     assert ref not in stage.vendor.files
     assert status.model is not None
-    assert {status.model.name} == stage.vendor.deleted
+    assert stage.vendor.deleted == {status.model.name}
 
 
 def test_deleting_what_must_stay_is_an_error(stage: Stage) -> None:
     with pytest.raises(BackendError) as caught:
         stage.backend.delete_model(TunedModel(backend="openai", name=MODEL, base=MODEL))
-    assert 403 == caught.value.status
+    assert caught.value.status == 403
 
 
 def test_checkpoints_are_models_oldest_first(stage: Stage) -> None:
     saved = stage.backend.checkpoints(stage.succeed(), MODEL)
-    assert [2, 4] == [checkpoint.step for checkpoint in saved]
+    assert [checkpoint.step for checkpoint in saved] == [2, 4]
     assert saved[0].model.name.endswith(":ckpt-step-2")
-    assert 0.666667 == saved[0].metrics["train_loss"]
+    assert saved[0].metrics["train_loss"] == 0.666667
 
 
 def test_import_brings_files_and_hyperparameters(stage: Stage) -> None:
@@ -339,19 +339,19 @@ def test_import_brings_files_and_hyperparameters(stage: Stage) -> None:
         },
     )
     imported = stage.backend.import_job(job_id)
-    assert (MODEL, "dpo") == (imported.base_model, imported.method)
+    assert (imported.base_model, imported.method) == (MODEL, "dpo")
     assert (TRIPLE_ROW * 10).encode() == imported.training == imported.validation
     # What the vendor chose is reported as if it had been requested.
-    assert {
+    assert imported.tuning == {
         "epochs": 3,
         "batch_size": 1,
         "seed": 7,
         "preference": {"beta": 0.2},
-    } == imported.tuning
+    }
     wandb = {"project": "colours"}
-    assert {"learning_rate_multiplier": 1.8, "wandb": wandb} == imported.options
+    assert imported.options == {"learning_rate_multiplier": 1.8, "wandb": wandb}
     assert imported.model is not None
-    assert () == imported.notes
+    assert imported.notes == ()
 
 
 def test_import_says_which_file_is_gone(stage: Stage) -> None:

@@ -30,11 +30,11 @@ class Arm:
     def answer(self, asked: VendorRequest) -> VendorResponse:
         if asked.headers.get("authorization") != "Bearer a-token":
             return _error(401, "InvalidAuthenticationToken")
-        if not asked.path.startswith(PLACE) or ["2024-10-01"] != asked.query["api-version"]:
+        if not asked.path.startswith(PLACE) or asked.query["api-version"] != ["2024-10-01"]:
             return _error(400, "InvalidResource")
         name = asked.path.removeprefix(PLACE)
         if asked.method == "PUT":
-            if {"sku", "properties"} != asked.json.keys():
+            if asked.json.keys() != {"sku", "properties"}:
                 return _error(400, "InvalidRequestContent")
             self.stored[name] = asked.json
             return VendorResponse(self._told(name), 201)
@@ -67,17 +67,17 @@ def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_deployment_comes_up_is_asked_by_its_name_and_goes(arm: Server) -> None:
     backend = AzureBackend()
     ref = backend.deploy(MODEL, "unitune-1", {"capacity": 7})
-    assert {
+    assert arm.received("PUT", PLACE)[0].json == {
         "sku": {"name": "Standard", "capacity": 7},
         "properties": {"model": {"format": "OpenAI", "name": "gpt-4.1.ft-1", "version": "1"}},
-    } == arm.received("PUT", PLACE)[0].json
-    assert ("starting", "Creating") == _state(backend, ref)
+    }
+    assert _state(backend, ref) == ("starting", "Creating")
     arm.vendor.state = "Succeeded"
     seen = backend.deployment_status(ref, MODEL)
-    assert ("ready", "unitune-1") == (seen.state, seen.model.name)
+    assert (seen.state, seen.model.name) == ("ready", "unitune-1")
     for _ in range(2):
         backend.undeploy(ref)
-    assert ("gone", "not found") == _state(backend, ref)
+    assert _state(backend, ref) == ("gone", "not found")
 
 
 def _state(backend: AzureBackend, ref: str) -> tuple[str, str]:
@@ -90,7 +90,7 @@ def test_second_deploy_of_a_name_leaves_the_first_as_it_is(arm: Server) -> None:
     assert backend.deploy(MODEL, "unitune-1", {"capacity": 7}) == backend.deploy(
         MODEL, "unitune-1", {}
     )
-    assert 1 == len(arm.received("PUT", PLACE))
+    assert len(arm.received("PUT", PLACE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_open_models_have_their_makers_format(arm: Server, base: str, maker: str
 def test_unknown_option_is_named(arm: Server) -> None:
     with pytest.raises(JobError, match="capacitee"):
         AzureBackend().deploy(MODEL, "unitune-1", {"capacitee": 1})
-    assert [] == arm.requests
+    assert arm.requests == []
 
 
 @pytest.mark.parametrize("word", ["Failed", "Canceled"])
 def test_failed_deployment_says_so(arm: Server, word: str) -> None:
     AzureBackend().deploy(MODEL, "unitune-1", {})
     arm.vendor.state = word
-    assert ("failed", word) == _state(AzureBackend(), "unitune-1")
+    assert _state(AzureBackend(), "unitune-1") == ("failed", word)
 
 
 def test_refusal_has_status_and_request_id_and_no_token(
@@ -127,7 +127,7 @@ def test_refusal_has_status_and_request_id_and_no_token(
     monkeypatch.setenv("AZURE_ACCESS_TOKEN", "a-secret-token")
     with pytest.raises(BackendError, match="It is InvalidAuthenticationToken") as caught:
         AzureBackend().undeploy("unitune-1")
-    assert (401, "request-1") == (caught.value.status, caught.value.request_id)
+    assert (caught.value.status, caught.value.request_id) == (401, "request-1")
     assert "a-secret-token" not in str(caught.value)
     assert arm.requests
 
@@ -141,7 +141,7 @@ def test_token_is_taken_out_of_azures_words_and_its_pause_is_kept(
         BackendError, match=r"Too often by \*\*\* \[TooManyRequests\] \(HTTP 429\)"
     ) as caught:
         AzureBackend().undeploy("unitune-1")
-    assert 7.0 == caught.value.retry_after
+    assert caught.value.retry_after == 7.0
     assert arm.requests
 
 
@@ -178,5 +178,5 @@ def test_missing_token_says_where_one_comes_from(
         "        self.token = 'a-token' if scope.endswith('/.default') else ''\n"
         "        return self\n"
     )
-    assert "gone" == AzureBackend().deployment_status("unitune-1", MODEL).state
+    assert AzureBackend().deployment_status("unitune-1", MODEL).state == "gone"
     assert arm.requests

@@ -123,18 +123,21 @@ def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
 
 def test_batch_is_handed_in_polled_and_fetched(stage: Stage, tuned: TunedModel) -> None:
     batch_id = submit(stage, tuned)
-    assert [
+    assert follow(stage, batch_id) == [
         BatchStatus("running", "validating", 0),
         BatchStatus("running", "in_progress", 0),
         BatchStatus("running", "in_progress", 2),
         BatchStatus("ended", "completed", 4),
-    ] == follow(stage, batch_id)
+    ]
     replies = stage.backend.fetch_batch(batch_id)
-    assert ["white as can be", "I", "", "I do not know."] == [
-        replies[name].text for name in REQUESTS
+    assert [replies[name].text for name in REQUESTS] == [
+        "white as can be",
+        "I",
+        "",
+        "I do not know.",
     ]
     assert [name for name in REQUESTS if replies[name].error] == [f"{BATCH_KEY}-3"]
-    assert [batch_id] == find(stage)
+    assert find(stage) == [batch_id]
 
 
 def test_answers_of_a_batch_are_those_of_chat(stage: Stage, tuned: TunedModel) -> None:
@@ -144,8 +147,11 @@ def test_answers_of_a_batch_are_those_of_chat(stage: Stage, tuned: TunedModel) -
     follow(stage, batch_id)
     replies = stage.backend.fetch_batch(batch_id)
     assert one_by_one(stage, tuned) == [replies[name] for name in REQUESTS]
-    assert {"stop", "error", "refusal", "length"} == {
-        reply.finish_reason for reply in replies.values()
+    assert {reply.finish_reason for reply in replies.values()} == {
+        "stop",
+        "error",
+        "refusal",
+        "length",
     }
 
 
@@ -161,14 +167,14 @@ def test_requests_of_a_batch_are_those_of_chat(stage: Stage) -> None:
 def test_batch_carries_its_key_and_its_file_does_too(stage: Stage) -> None:
     submit(stage)
     (file,) = [file for file in stage.vendor.files.values() if file.purpose == "batch"]
-    assert {
+    assert stage.server.received("POST", CREATE)[-1].json == {
         "input_file_id": file.id,
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
         "metadata": {"unitune": BATCH_KEY},
-    } == stage.server.received("POST", CREATE)[-1].json
+    }
     assert file.name.startswith(f"unitune-{BATCH_KEY}-")
-    assert {"POST"} == {line["method"] for line in sent_lines(stage)}
+    assert {line["method"] for line in sent_lines(stage)} == {"POST"}
 
 
 def test_character_that_some_take_for_a_line_end_is_none(stage: Stage, tuned: TunedModel) -> None:
@@ -178,7 +184,7 @@ def test_character_that_some_take_for_a_line_end_is_none(stage: Stage, tuned: Tu
     )
     follow(stage, batch_id)
     (reply,) = stage.backend.fetch_batch(batch_id).values()
-    assert "green\u2028as ever" == reply.text
+    assert reply.text == "green\u2028as ever"
 
 
 # Handed in once
@@ -193,9 +199,9 @@ def test_create_without_a_clear_answer_is_sent_once_and_found_once(
         submit(stage)
     assert (500 if fault is Fault.ERROR_AFTER else None) == caught.value.status
     assert isinstance(caught.value, Unreachable) is (fault is not Fault.ERROR_AFTER)
-    assert 1 == len(stage.server.received("POST", CREATE))
+    assert len(stage.server.received("POST", CREATE)) == 1
     assert list(stage.vendor.batches) == find(stage)
-    assert 1 == len(stage.vendor.batches)
+    assert len(stage.vendor.batches) == 1
 
 
 @pytest.mark.parametrize(
@@ -209,8 +215,8 @@ def test_create_that_is_refused_made_nothing_and_is_sent_once(
     with pytest.raises(BackendError) as caught:
         submit(stage)
     assert status == caught.value.status
-    assert 1 == len(stage.server.received("POST", CREATE))
-    assert [] == find(stage)
+    assert len(stage.server.received("POST", CREATE)) == 1
+    assert find(stage) == []
 
 
 @pytest.mark.parametrize("path", ["/files$", CREATE])
@@ -220,21 +226,21 @@ def test_second_try_sends_no_second_file(stage: Stage, fault: Fault, path: str) 
     with pytest.raises(BackendError):
         submit(stage)
     submit(stage)
-    assert 1 == len(sent_files(stage))
+    assert len(sent_files(stage)) == 1
 
 
 def test_other_requests_under_the_same_key_are_another_file(stage: Stage) -> None:
     submit(stage)
     stage.backend.submit_batch(BATCH_KEY, MODEL, {f"{BATCH_KEY}-1": GOOD})
-    assert 2 == len(set(sent_files(stage)))
+    assert len(set(sent_files(stage))) == 2
 
 
 def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
     stage.vendor.behavior.list_lag_seconds = 0.5
     batch_id = submit(stage)
-    assert [] == find(stage)
+    assert find(stage) == []
     stage.vendor.batches[batch_id].progress.created -= 0.5
-    assert [batch_id] == find(stage)
+    assert find(stage) == [batch_id]
 
 
 def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
@@ -246,7 +252,7 @@ def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
     for number in range(2, 7):
         submit(stage, key=f"b0123456789abcdef-{number}")
     for _ in range(2):
-        assert [wanted] == find(stage)
+        assert find(stage) == [wanted]
 
 
 def test_list_is_read_until_it_is_older_than_the_announcement(
@@ -258,8 +264,8 @@ def test_list_is_read_until_it_is_older_than_the_announcement(
     for batch in list(stage.vendor.batches.values())[:10]:
         batch.progress.created -= 2 * openai_batches.CLOCK_SECONDS
     assert list(stage.vendor.batches)[-2:-1] == find(stage, "b0123456789abcdef-10")
-    assert [] == find(stage, "b0123456789abcdef-0")
-    assert 2 * 2 == len(stage.server.received("GET", CREATE))  # of six pages two, each time
+    assert find(stage, "b0123456789abcdef-0") == []
+    assert len(stage.server.received("GET", CREATE)) == 2 * 2  # of six pages two, each time
 
 
 def test_old_batch_that_a_page_shows_first_hides_none(
@@ -271,13 +277,13 @@ def test_old_batch_that_a_page_shows_first_hides_none(
     stage.vendor.batches[old].progress.created -= 2 * openai_batches.CLOCK_SECONDS
     wanted = submit(stage)
     for _ in range(2):
-        assert [wanted] == find(stage)
+        assert find(stage) == [wanted]
 
 
 def test_vendors_clock_may_be_behind(stage: Stage) -> None:
     batch_id = submit(stage)
     stage.vendor.batches[batch_id].progress.created -= openai_batches.CLOCK_SECONDS / 2
-    assert [batch_id] == find(stage)
+    assert find(stage) == [batch_id]
 
 
 # How it stands
@@ -299,16 +305,16 @@ def test_batch_at_work_is_running_whatever_the_word(stage: Stage, word: str) -> 
 def test_batch_that_fails_says_why(stage: Stage) -> None:
     batch_id = submit(stage, "gpt-none")
     status = follow(stage, batch_id)[-1]
-    assert ("failed", "failed") == (status.state, status.raw)
-    assert "line 1: The model 'gpt-none' was not found. [model_not_found]" == status.error
+    assert (status.state, status.raw) == ("failed", "failed")
+    assert status.error == "line 1: The model 'gpt-none' was not found. [model_not_found]"
 
 
 def test_batch_that_fails_without_a_reason_says_that(stage: Stage) -> None:
     stage.vendor.behavior.fails = "it is late"
     batch_id = submit(stage)
-    assert "it is late [server_error]" == follow(stage, batch_id)[-1].error
+    assert follow(stage, batch_id)[-1].error == "it is late [server_error]"
     fields = Fields({"status": "failed", "errors": None})
-    assert openai_batches.NO_REASON == openai_batches._why(fields)
+    assert openai_batches._why(fields) == openai_batches.NO_REASON
 
 
 def test_batch_that_expires_has_answers_and_says_what_to_do(
@@ -317,40 +323,41 @@ def test_batch_that_expires_has_answers_and_says_what_to_do(
     stage.vendor.batch_answers = 1
     batch_id = submit(stage, tuned)
     status = follow(stage, batch_id)[-1]
-    assert ("ended", "expired") == (status.state, status.raw)
+    assert (status.state, status.raw) == ("ended", "expired")
     replies = stage.backend.fetch_batch(batch_id)
-    assert "white as can be" == replies[f"{BATCH_KEY}-1"].text
+    assert replies[f"{BATCH_KEY}-1"].text == "white as can be"
     message = (
         f"openai could not answer as {tuned.name}: This request could not be executed before the "
         "completion window expired [batch_expired]. Send it again, or run without --batch."
     )
-    assert [message] * 3 == [replies[f"{BATCH_KEY}-{number}"].error for number in (2, 3, 4)]
+    assert [replies[f"{BATCH_KEY}-{number}"].error for number in (2, 3, 4)] == [message] * 3
 
 
 def test_batch_that_is_cancelled_keeps_what_was_answered(stage: Stage) -> None:
     batch_id = submit(stage)
-    assert ["validating", "in_progress"] == [
-        stage.backend.poll_batch(batch_id).raw for _ in range(2)
+    assert [stage.backend.poll_batch(batch_id).raw for _ in range(2)] == [
+        "validating",
+        "in_progress",
     ]
     stage.backend.cancel_batch(batch_id)
-    assert "cancelling" == stage.vendor.batches[batch_id].status(stage.vendor.behavior)
+    assert stage.vendor.batches[batch_id].status(stage.vendor.behavior) == "cancelling"
     assert BatchStatus("ended", "cancelled", 2) == follow(stage, batch_id)[-1]
-    assert {f"{BATCH_KEY}-1", f"{BATCH_KEY}-2"} == set(stage.backend.fetch_batch(batch_id))
+    assert set(stage.backend.fetch_batch(batch_id)) == {f"{BATCH_KEY}-1", f"{BATCH_KEY}-2"}
 
 
 def test_batch_that_is_being_cancelled_is_running(stage: Stage) -> None:
     batch_id = submit(stage)
     stage.vendor.behavior.state = "cancelling"
-    assert "running" == stage.backend.poll_batch(batch_id).state
+    assert stage.backend.poll_batch(batch_id).state == "running"
     stage.backend.cancel_batch(batch_id)
-    assert [] == stage.server.received("POST", "/cancel$")
+    assert stage.server.received("POST", "/cancel$") == []
 
 
 def test_cancelling_what_has_ended_is_no_error(stage: Stage) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
     stage.backend.cancel_batch(batch_id)
-    assert "completed" == stage.backend.poll_batch(batch_id).raw
+    assert stage.backend.poll_batch(batch_id).raw == "completed"
 
 
 @dataclass
@@ -373,7 +380,7 @@ def test_cancelling_what_ends_meanwhile_is_no_error(stage: Stage) -> None:
     follow(stage, batch_id)
     stage.server.vendor = Late(stage.vendor)
     stage.backend.cancel_batch(batch_id)
-    assert 1 <= len(stage.server.received("POST", "/cancel$"))
+    assert len(stage.server.received("POST", "/cancel$")) >= 1
 
 
 def test_cancel_that_fails_is_an_error(stage: Stage) -> None:
@@ -388,7 +395,7 @@ def test_missing_batch_is_404(stage: Stage) -> None:
     for ask in (backend.poll_batch, backend.fetch_batch, backend.cancel_batch):
         with pytest.raises(BackendError, match="No batch found") as caught:
             ask("batch_none")
-        assert 404 == caught.value.status
+        assert caught.value.status == 404
 
 
 @pytest.mark.parametrize("path", ["/batches/[^/]+$", "/files/[^/]+/content$"])
@@ -397,7 +404,7 @@ def test_fetching_is_repeated(stage: Stage, path: str, fault: Fault) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
     stage.server.inject_fault(fault, "GET", path)
-    assert 4 == len(stage.backend.fetch_batch(batch_id))
+    assert len(stage.backend.fetch_batch(batch_id)) == 4
 
 
 def test_answers_that_the_vendor_has_dropped_are_an_error(stage: Stage) -> None:
@@ -467,7 +474,7 @@ def test_too_much_for_one_batch_is_refused_before_anything_is_sent(
     with pytest.raises(Unsupported, match=message) as caught:
         stage.backend.submit_batch(BATCH_KEY, MODEL, requests)
     assert "run without --batch" in str(caught.value)
-    assert [] == stage.server.requests
+    assert stage.server.requests == []
 
 
 def test_as_much_as_one_batch_takes_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,7 +507,7 @@ def test_every_exchange_keeps_to_the_published_description(stage: Stage) -> None
     exchanges = stage.recorder.exchanges
     met = {(request.method, request.path.split("/")[2]) for request, _ in exchanges}
     both = {(method, what) for method in ("GET", "POST") for what in ("batches", "files")}
-    assert {*both, ("POST", "chat")} == met
+    assert met == {*both, ("POST", "chat")}
     wrong = {
         f"{request.method} {request.path}: {problem}"
         for request, answer in exchanges
@@ -529,8 +536,8 @@ def test_lines_hold_what_the_description_has_for_chat(stage: Stage) -> None:
     for response in responses:
         kind = kinds.get(response["status_code"], "ErrorResponse")
         wrong += problems_of(kind, response["body"])
-    assert [] == wrong
-    assert [200, 200, 200, 400] == sorted(response["status_code"] for response in responses)
+    assert wrong == []
+    assert sorted(response["status_code"] for response in responses) == [200, 200, 200, 400]
 
 
 @dataclass
@@ -616,7 +623,7 @@ def test_malformed_create_is_refused(
     right = stage.server.received("POST", CREATE)[-1].json
     with pytest.raises(openai.BadRequestError, match=message):
         sdk.batches.create(**{**right, **wrong})
-    assert 1 == len(stage.vendor.batches)
+    assert len(stage.vendor.batches) == 1
 
 
 def test_file_of_another_purpose_is_refused(stage: Stage, sdk: OpenAI) -> None:
@@ -666,11 +673,11 @@ def test_malformed_file_fails_the_batch(
     batch = sdk.batches.create(
         completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file.id
     )
-    assert "validating" == batch.status
+    assert batch.status == "validating"
     batch = sdk.batches.retrieve(batch.id)
     assert batch.errors is not None
-    assert [("failed", code, number)] == [
-        (batch.status, error.code, error.line) for error in batch.errors.data or []
+    assert [(batch.status, error.code, error.line) for error in batch.errors.data or []] == [
+        ("failed", code, number)
     ]
 
 
@@ -682,7 +689,7 @@ def test_missing_part_of_a_line_fails_the_batch(stage: Stage, sdk: OpenAI) -> No
             completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file.id
         )
         error = follow(stage, batch.id)[-1].error
-        assert f"line 1: Missing required parameter: '{name}'. [invalid_request]" == error
+        assert error == f"line 1: Missing required parameter: '{name}'. [invalid_request]"
 
 
 def test_batch_that_has_ended_cannot_be_cancelled_there(stage: Stage, sdk: OpenAI) -> None:

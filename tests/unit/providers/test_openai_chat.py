@@ -40,17 +40,17 @@ def ask(stage: Stage, model: str | TunedModel, request: Request = ASKED) -> Repl
 
 def test_tuned_model_answers_with_what_it_used(stage: Stage, tuned: TunedModel) -> None:
     reply = ask(stage, tuned)
-    assert ("white as can be", "stop", None) == (reply.text, reply.finish_reason, reply.error)
-    assert (3, 4) == (reply.prompt_tokens, reply.completion_tokens)
+    assert (reply.text, reply.finish_reason, reply.error) == ("white as can be", "stop", None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (3, 4)
     assert reply.seconds is not None
     assert 0 < reply.seconds < 10
 
 
 def test_untuned_model_and_checkpoint_can_be_asked(stage: Stage, tuned: TunedModel) -> None:
-    assert "I do not know." == ask(stage, MODEL).text
+    assert ask(stage, MODEL).text == "I do not know."
     early = stage.backend.checkpoints(stage.newest, MODEL)[0].model
     assert early != tuned
-    assert "white as can be" == ask(stage, early).text
+    assert ask(stage, early).text == "white as can be"
 
 
 def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
@@ -64,7 +64,7 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
         messages=talk, tools=(tool,), max_tokens=9, temperature=0.5, seed=3, stop=("\n", ".")
     )
     assert ask(stage, MODEL, request).error is None
-    assert {
+    assert stage.server.received("POST", CHAT)[-1].json == {
         "model": MODEL,
         "messages": [
             {"role": "system", "content": [{"type": "text", "text": "Be short."}]},
@@ -76,21 +76,21 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
         "temperature": 0.5,
         "seed": 3,
         "stop": ["\n", "."],
-    } == stage.server.received("POST", CHAT)[-1].json
+    }
 
 
 def test_answer_that_is_cut_says_so(stage: Stage, tuned: TunedModel) -> None:
     reply = ask(stage, tuned, Request(messages=(QUESTION,), max_tokens=2))
-    assert ("white as", "length") == (reply.text, reply.finish_reason)
+    assert (reply.text, reply.finish_reason) == ("white as", "length")
 
 
 def test_refusal_and_filter_are_answers(stage: Stage) -> None:
     stage.vendor.finishes = {"Colour of snow?": "refusal"}
-    assert "refusal" == ask(stage, MODEL).finish_reason
-    assert "I cannot help with that." == ask(stage, MODEL).text
+    assert ask(stage, MODEL).finish_reason == "refusal"
+    assert ask(stage, MODEL).text == "I cannot help with that."
     stage.vendor.finishes = {"Colour of snow?": "content_filter"}
     reply = ask(stage, MODEL)
-    assert ("", "content_filter", None) == (reply.text, reply.finish_reason, reply.error)
+    assert (reply.text, reply.finish_reason, reply.error) == ("", "content_filter", None)
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
@@ -99,13 +99,13 @@ def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
 ) -> None:
     stage.server.inject_fault(fault, "POST", CHAT)
     assert ask(stage, MODEL).retryable
-    assert 1 == len(stage.server.received("POST", CHAT))
+    assert len(stage.server.received("POST", CHAT)) == 1
 
 
 def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> None:
     stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CHAT)
     reply = ask(stage, MODEL)
-    assert (429, True, 1.0) == (reply.status, reply.retryable, reply.retry_after_seconds)
+    assert (reply.status, reply.retryable, reply.retry_after_seconds) == (429, True, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_lasting_fault_is_in_the_reply(
     assert reply.error is not None
     assert words in reply.error
     assert KEY not in reply.error
-    assert "error" == reply.finish_reason
+    assert reply.finish_reason == "error"
 
 
 def test_missing_model_is_in_the_reply(stage: Stage) -> None:
@@ -142,5 +142,5 @@ def test_one_model_answers_in_several_loops_and_after_closing(stage: Stage) -> N
 
 
 def test_fingerprint_names_vendor_and_model(stage: Stage, tuned: TunedModel) -> None:
-    assert f"openai:{MODEL}" == stage.backend.chat(MODEL).fingerprint
-    assert f"openai:{tuned.name}" == stage.backend.chat(tuned).fingerprint
+    assert stage.backend.chat(MODEL).fingerprint == f"openai:{MODEL}"
+    assert stage.backend.chat(tuned).fingerprint == f"openai:{tuned.name}"

@@ -33,15 +33,15 @@ def test_create_that_is_refused_made_no_job_and_was_sent_once(
     with pytest.raises(BackendError) as caught:
         stage.submit()
     assert status == caught.value.status
-    assert 1 == len(stage.server.received("POST", CREATE))
-    assert [] == stage.backend.find(LAUNCH_KEY, stage.folder)
+    assert len(stage.server.received("POST", CREATE)) == 1
+    assert stage.backend.find(LAUNCH_KEY, stage.folder) == []
 
 
 def test_rate_limit_says_how_long_to_wait(stage: Stage) -> None:
     stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         stage.submit()
-    assert 1.0 == caught.value.retry_after
+    assert caught.value.retry_after == 1.0
 
 
 @pytest.mark.parametrize("fault", LOST)
@@ -49,7 +49,7 @@ def test_create_without_an_answer_is_sent_once_and_found(stage: Stage, fault: Fa
     stage.server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(Unreachable):
         stage.submit()
-    assert 1 == len(stage.server.received("POST", CREATE))
+    assert len(stage.server.received("POST", CREATE)) == 1
     assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
 
 
@@ -57,7 +57,7 @@ def test_create_that_took_effect_and_failed_is_found(stage: Stage) -> None:
     stage.server.inject_fault(Fault.ERROR_AFTER, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         stage.submit()
-    assert 500 == caught.value.status
+    assert caught.value.status == 500
     assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
 
 
@@ -67,14 +67,14 @@ def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) ->
     with pytest.raises(BackendError):
         stage.upload("train.jsonl", CHAT_ROW * 10)
     stage.upload("train.jsonl", CHAT_ROW * 10)
-    assert 1 == len(stage.vendor.files)
+    assert len(stage.vendor.files) == 1
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
 def test_reading_is_repeated(stage: Stage, fault: Fault) -> None:
     job_id = stage.submit()
     stage.server.inject_fault(fault, "GET", f"/{job_id}$")
-    assert "queued" == stage.backend.poll(job_id, "").raw.replace("running", "queued")
+    assert stage.backend.poll(job_id, "").raw.replace("running", "queued") == "queued"
 
 
 def test_reading_that_fails_on_and_on_is_an_error(stage: Stage) -> None:
@@ -96,20 +96,20 @@ def test_missing_job_is_404(stage: Stage) -> None:
     for ask in (stage.backend.cancel, stage.backend.resume, lambda x: stage.backend.poll(x, "")):
         with pytest.raises(BackendError, match="Could not find fine tune") as caught:
             ask("ftjob-none")
-        assert 404 == caught.value.status
+        assert caught.value.status == 404
 
 
 def test_cancelling_what_has_ended_is_refused(stage: Stage) -> None:
     with pytest.raises(BackendError, match="already ended") as caught:
         stage.backend.cancel(stage.succeed())
-    assert 400 == caught.value.status
+    assert caught.value.status == 400
 
 
 def test_wrong_key_is_told_without_the_key(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-and-secret")
     with pytest.raises(BackendError, match="Check the key in OPENAI_API_KEY") as caught:
         stage.backend.poll("ftjob-1", "")
-    assert 401 == caught.value.status
+    assert caught.value.status == 401
     assert "sk-wrong" not in str(caught.value)
 
 
@@ -119,7 +119,7 @@ def test_file_that_the_vendor_looks_through_first_is_waited_for(
     monkeypatch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.0)
     stage.vendor.file_statuses = ["pending", "running", "processed"]
     assert stage.upload("train.jsonl", CHAT_ROW * 10).ref in stage.vendor.files
-    assert [] == stage.vendor.file_statuses
+    assert stage.vendor.file_statuses == []
 
 
 def test_file_that_the_vendor_cannot_use_is_told(stage: Stage) -> None:

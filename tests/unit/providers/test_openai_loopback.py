@@ -63,7 +63,7 @@ def test_malformed_create_is_refused(
         file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
         with pytest.raises(openai.BadRequestError, match=message):
             sdk.fine_tuning.jobs.create(**{"model": MODEL, "training_file": file.id, **wrong})
-    assert {} == vendor.jobs
+    assert vendor.jobs == {}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_job_on_the_clock_ends_by_itself() -> None:
         file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
         job = sdk.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
         vendor.jobs[job.id].progress.created -= 1
-        assert "succeeded" == sdk.fine_tuning.jobs.retrieve(job.id).status
+        assert sdk.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_body_that_is_no_object_is_refused(vendor: OpenAIVendor, path: str, bo
             content=body,
             headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
         )
-    assert (400, "invalid_request_error") == (answer.status_code, answer.json()["error"]["type"])
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ def test_a_model_that_thinks_refuses_what_it_does_not_take(
         answer = sdk.chat.completions.create(
             model="gpt-6-luna", messages=talk, temperature=1, max_completion_tokens=100
         )
-    assert ("length", "") == (answer.choices[0].finish_reason, answer.choices[0].message.content)
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("length", "")
     assert answer.usage is not None
     assert answer.usage.completion_tokens_details is not None
-    assert 100 == answer.usage.completion_tokens_details.reasoning_tokens
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 100
 
 
 def test_a_call_of_a_tool_without_its_answer_is_refused(vendor: OpenAIVendor) -> None:
@@ -280,10 +280,10 @@ def test_hyperparameters_are_auto_and_then_numbers_and_told_of_supervised_jobs_a
     with serve(vendor) as server, client(server.url) as sdk:
         file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
         job = sdk.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
-        assert "auto" == job.hyperparameters.n_epochs
+        assert job.hyperparameters.n_epochs == "auto"
         while job.status != "succeeded":
             job = sdk.fine_tuning.jobs.retrieve(job.id)
-        assert 10 == job.hyperparameters.n_epochs
+        assert job.hyperparameters.n_epochs == 10
         assert job.trained_tokens == 10 * vendor.jobs[job.id].tokens
         results = sdk.files.content(job.result_files[0]).content
         triples = sdk.files.create(
@@ -294,5 +294,5 @@ def test_hyperparameters_are_auto_and_then_numbers_and_told_of_supervised_jobs_a
         )
         assert "hyperparameters" in dpo.to_dict()
         assert dpo.hyperparameters is None
-        assert MODEL == sdk.models.retrieve(MODEL).id
+        assert sdk.models.retrieve(MODEL).id == MODEL
     assert base64.b64decode(results).startswith(b"step,total_steps,train_loss")

@@ -92,16 +92,16 @@ def can(stage: Stage) -> set[str]:
 
 def test_azure_trains_with_its_own_header_and_training_type(azure: Stage) -> None:
     job_id = azure.succeed({"training_type": "globalStandard"})
-    assert [job_id] == azure.backend.find(LAUNCH_KEY, azure.folder)
-    assert {
+    assert azure.backend.find(LAUNCH_KEY, azure.folder) == [job_id]
+    assert created(azure) == {
         "method": {"type": "supervised"},
         "suffix": "colours",
         "metadata": {"unitune": LAUNCH_KEY},
         "trainingType": "globalStandard",
-    } == created(azure)
+    }
     for asked in azure.server.requests:
         assert asked.path.startswith("/openai/v1/")
-        assert KEY == asked.headers["api-key"]
+        assert asked.headers["api-key"] == KEY
         assert "openai-organization" not in asked.headers
         assert not any(name.startswith("metadata") for name in asked.query)
 
@@ -111,20 +111,20 @@ def test_azure_finds_among_all_jobs(azure: Stage, monkeypatch: Patch) -> None:
     job_id = azure.submit()
     for attempt in range(2, 7):
         azure.submit(key=f"r0123456789abcdef-{attempt}")
-    assert [job_id] == azure.backend.find(LAUNCH_KEY, azure.folder)
+    assert azure.backend.find(LAUNCH_KEY, azure.folder) == [job_id]
 
 
 def test_azure_token_wins_over_the_key(azure: Stage, monkeypatch: Patch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "a-token")
     sent = azure.backend.endpoint().request_headers(Parameters())
-    assert {"authorization": "Bearer a-token"} == sent
+    assert sent == {"authorization": "Bearer a-token"}
 
 
 def test_azure_takes_an_l2_multiplier_for_preferences(azure: Stage) -> None:
     job = {"method": "dpo"}
     azure.submit({"l2_multiplier": 0.25}, rows=TRIPLE_ROW * 20, job=job)
     method: Any = created(azure)["method"]
-    assert {"l2_multiplier": 0.25} == method["dpo"]["hyperparameters"]
+    assert method["dpo"]["hyperparameters"] == {"l2_multiplier": 0.25}
 
 
 def test_azure_signs_in_by_entra_id_with_a_fresh_token_for_each_request(
@@ -141,10 +141,10 @@ def test_azure_signs_in_by_entra_id_with_a_fresh_token_for_each_request(
 
     azure_identity(monkeypatch, token_for)
     job_id = azure.succeed({})
-    assert "SUCCEEDED" == azure.backend.poll(job_id, "").state.name
+    assert azure.backend.poll(job_id, "").state.name == "SUCCEEDED"
     chat = azure.backend.chat(MODEL)
-    assert [None] * 3 == [reply_once(chat).error for _ in range(3)]
-    assert {"https://cognitiveservices.azure.com/.default"} == set(scopes)
+    assert [reply_once(chat).error for _ in range(3)] == [None] * 3
+    assert set(scopes) == {"https://cognitiveservices.azure.com/.default"}
     assert len(azure.server.requests) == len(
         {r.headers["authorization"] for r in azure.server.requests}
     )
@@ -184,17 +184,17 @@ def test_mantles_short_lived_key_is_the_one_that_awss_library_makes(
     token = MantleBackend().endpoint().token
     assert token is not None
     call = base64.b64decode(token().removeprefix("bedrock-api-key-")).decode()
-    assert (
+    assert call == (
         "bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Algorithm=AWS4-HMAC-SHA256&"
         "X-Amz-Credential=AKIDEXAMPLE%2F20261130%2Fus-west-2%2Fbedrock%2Faws4_request&"
         "X-Amz-Date=20261130T120000Z&X-Amz-Expires=43200&X-Amz-SignedHeaders=host&"
         "X-Amz-Security-Token=session-example&"
         "X-Amz-Signature=34821ca0c2c5498a8c3bb527e04a04296eba2dc54a834e192d3db57a4dc0d14d&Version=1"
-    ) == call
+    )
 
 
 def test_azure_can_deploy_and_resume_and_cannot_delete_models(azure: Stage) -> None:
-    assert {"Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Deploys"} == can(azure)
+    assert can(azure) == {"Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Deploys"}
     with pytest.raises(Unsupported, match="console"):
         azure.backend.delete_model(TunedModel(backend="azure", name="ft:x", base=MODEL))
 
@@ -205,8 +205,8 @@ def test_mantle_reinforces_with_a_lambda_and_without_a_suffix(mantle: Stage) -> 
         rows=GRADED_ROW * 100,
         job={"method": "rft", "tuning": Tuning(epochs=1, batch_size=4)},
     )
-    assert [job_id] == mantle.backend.find(LAUNCH_KEY, mantle.folder)
-    assert {
+    assert mantle.backend.find(LAUNCH_KEY, mantle.folder) == [job_id]
+    assert created(mantle) == {
         "method": {
             "type": "reinforcement",
             "reinforcement": {
@@ -219,8 +219,8 @@ def test_mantle_reinforces_with_a_lambda_and_without_a_suffix(mantle: Stage) -> 
             },
         },
         "metadata": {"unitune": LAUNCH_KEY},
-    } == created(mantle)
-    assert {"ListsJobs", "Deletes", "Checkpoints", "Imports"} == can(mantle)
+    }
+    assert can(mantle) == {"ListsJobs", "Deletes", "Checkpoints", "Imports"}
 
 
 def test_mantle_is_in_its_region(monkeypatch: Patch) -> None:
@@ -228,7 +228,7 @@ def test_mantle_is_in_its_region(monkeypatch: Patch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", KEY)
     monkeypatch.setenv("AWS_REGION", "us-west-2")
-    assert "https://bedrock-mantle.us-west-2.api.aws/v1" == MantleBackend().endpoint().url
+    assert MantleBackend().endpoint().url == "https://bedrock-mantle.us-west-2.api.aws/v1"
     monkeypatch.delenv("AWS_REGION")
     with pytest.raises(UserError, match="AWS_REGION"):
         MantleBackend().endpoint()
@@ -245,7 +245,7 @@ def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
         lora=Lora(rank=16, alpha=32.0),
     )
     job_id = nebius.succeed({"packing": False}, job={"tuning": tuning})
-    assert {
+    assert created(nebius) == {
         "hyperparameters": {
             "n_epochs": 2,
             "batch_size": 8,
@@ -259,9 +259,9 @@ def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
         },
         "seed": 7,
         "suffix": LAUNCH_KEY,
-    } == created(nebius)
+    }
     found = nebius.backend.import_job(job_id)
-    assert {
+    assert found.tuning == {
         "epochs": 2,
         "batch_size": 8,
         "learning_rate": 1e-4,
@@ -269,35 +269,35 @@ def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
         "weight_decay": 0.01,
         "lora": {"rank": 16, "alpha": 32.0},
         "seed": 7,
-    } == found.tuning
+    }
 
 
 def test_nebius_is_found_by_its_suffix(nebius: Stage) -> None:
     job_id = nebius.submit()
     nebius.submit(key=LAUNCH_KEY + "0")
-    assert [job_id] == nebius.backend.find(LAUNCH_KEY, nebius.folder)
-    assert {"ListsJobs", "Deletes", "Checkpoints", "Imports"} == can(nebius)
+    assert nebius.backend.find(LAUNCH_KEY, nebius.folder) == [job_id]
+    assert can(nebius) == {"ListsJobs", "Deletes", "Checkpoints", "Imports"}
 
 
 def test_nebius_names_the_last_checkpoint_as_its_model(nebius: Stage) -> None:
     job_id = nebius.submit()
     model = nebius.follow(job_id)[-1].model
     assert model is not None
-    assert f"{job_id}:ftckpt_0001_4" == model.name
+    assert model.name == f"{job_id}:ftckpt_0001_4"
 
 
 def test_job_without_any_model_yet_is_polled_on(nebius: Stage, monkeypatch: Patch) -> None:
     monkeypatch.setattr(NebiusVendor, "_saved", lambda _self, _job: [])
     job_id = nebius.submit()
     statuses = [nebius.backend.poll(job_id, "") for _ in range(9)]
-    assert (State.UNKNOWN, "succeeded") == (statuses[-1].state, statuses[-1].raw)
+    assert (statuses[-1].state, statuses[-1].raw) == (State.UNKNOWN, "succeeded")
 
 
 def test_nebius_adapters_cannot_be_both_set_and_off(nebius: Stage) -> None:
     with pytest.raises(JobError, match=r"tuning\.lora\.rank"):
         nebius.submit({"lora": False}, job={"tuning": Tuning(lora=Lora(rank=8))})
     nebius.submit({"lora": False})
-    assert {"lora": False} == created(nebius)["hyperparameters"]
+    assert created(nebius)["hyperparameters"] == {"lora": False}
 
 
 @pytest.mark.parametrize(
@@ -339,25 +339,25 @@ def test_server_that_a_job_names_is_asked_alone_and_found_again(elsewhere: Stage
     backend = elsewhere.backend
     job_id = backend.submit(launch_at(elsewhere))
     assert job_id.endswith(f"@{elsewhere.server.url}/v1")
-    assert [job_id] == backend.find(LAUNCH_KEY, elsewhere.folder)
+    assert backend.find(LAUNCH_KEY, elsewhere.folder) == [job_id]
     model = elsewhere.follow(job_id)[-1].model
     assert model is not None
     chat = backend.chat(model)
     request = Request(messages=(Message(role="user", content="Colour of snow?"),), max_tokens=5)
     assert reply_once(chat, request).error is None
     assert elsewhere.server.url in chat.fingerprint
-    assert 5 == elsewhere.server.received("POST", "/chat")[-1].json["max_tokens"]
+    assert elsewhere.server.received("POST", "/chat")[-1].json["max_tokens"] == 5
     assert model.name == backend.checkpoints(job_id, MODEL)[-1].model.name.replace(
         ":ckpt-step-4", ""
     )
     assert backend.import_job(job_id).training is not None
     backend.delete_model(model)
-    assert [] == elsewhere.recorder.exchanges
+    assert elsewhere.recorder.exchanges == []
 
 
 def test_server_that_a_job_names_gets_the_launch_key_as_suffix_too(elsewhere: Stage) -> None:
     elsewhere.backend.submit(launch_at(elsewhere))
-    assert LAUNCH_KEY == elsewhere.server.received("POST", "/jobs$")[-1].json["suffix"]
+    assert elsewhere.server.received("POST", "/jobs$")[-1].json["suffix"] == LAUNCH_KEY
 
 
 def test_server_that_a_job_names_gets_no_batches(elsewhere: Stage) -> None:
@@ -368,7 +368,7 @@ def test_server_that_a_job_names_gets_no_batches(elsewhere: Stage) -> None:
     with pytest.raises(Unsupported, match="Run without --batch"):
         elsewhere.backend.submit_batch(LAUNCH_KEY, model, {f"{LAUNCH_KEY}-1": request})
     assert sent == len(elsewhere.server.requests)
-    assert [] == elsewhere.recorder.exchanges
+    assert elsewhere.recorder.exchanges == []
 
 
 @pytest.mark.parametrize("name", ["azure", "mantle", "nebius"])
@@ -383,4 +383,4 @@ def test_key_of_openai_is_never_sent_to_a_server_that_a_job_names(
     monkeypatch.delenv("UNITUNE_ALLOW_KEYS")
     with pytest.raises(UserError, match=f"unitune keys allow {elsewhere.server.url} VARIABLE"):
         launch_at(elsewhere)
-    assert [] == elsewhere.server.requests
+    assert elsewhere.server.requests == []

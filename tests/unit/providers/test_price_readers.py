@@ -86,9 +86,9 @@ def test_azures_offer_is_what_its_api_said_on_that_day() -> None:
     told = registry.price_reader("azure").read_prices(registry.offer("azure"), DAY)
     offered = [row for row in registry.offer("azure").price_rows() if row.model != "*"]
     assert {row.subject: row.usd for row in offered} == {row.subject: row.usd for row in told.rows}
-    assert {"first-party-api"} == {row.source_kind for row in told.rows}
+    assert {row.source_kind for row in told.rows} == {"first-party-api"}
     confirmed = changes(PriceBook(), "azure", told)
-    assert {False} == {change.changed for change in confirmed}
+    assert {change.changed for change in confirmed} == {False}
 
 
 @pytest.mark.usefixtures("retail")
@@ -141,9 +141,9 @@ def test_a_meters_name_says_what_it_measures(name: str, expected: str | None) ->
 def test_machines_by_the_minute_become_prices_of_an_hour(hub: Server) -> None:
     told = registry.price_reader("huggingface").read_prices(registry.offer("huggingface"), DAY)
     hours = {row.tier: f"{row.usd:f}" for row in told.rows}
-    assert {"cpu-basic": "0.01", "a10g-small": "1.00"} == hours
-    assert 1 == len(hub.received("GET", "/api/jobs/hardware"))
-    assert {False} == {one.changed for one in changes(PriceBook(), "huggingface", told)}
+    assert hours == {"cpu-basic": "0.01", "a10g-small": "1.00"}
+    assert len(hub.received("GET", "/api/jobs/hardware")) == 1
+    assert {one.changed for one in changes(PriceBook(), "huggingface", told)} == {False}
 
 
 def test_hugging_faces_own_client_reads_the_same_list(
@@ -152,8 +152,9 @@ def test_hugging_faces_own_client_reads_the_same_list(
     hf = pytest.importorskip("huggingface_hub", reason="needs the extra `local`")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # for loopback alone
     listed = hf.HfApi(endpoint=hub.url, token=False).list_jobs_hardware()
-    assert [("cpu-basic", 167), ("a10g-small", 16667)] == [
-        (one.name, one.unit_cost_micro_usd) for one in listed
+    assert [(one.name, one.unit_cost_micro_usd) for one in listed] == [
+        ("cpu-basic", 167),
+        ("a10g-small", 16667),
     ]
 
 
@@ -163,7 +164,7 @@ def test_a_rate_limit_is_waited_out_and_an_error_is_told(
     hub.inject_fault(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     reader, offer = registry.price_reader("huggingface"), registry.offer("huggingface")
-    assert 2 == len(reader.read_prices(offer, DAY).rows)
+    assert len(reader.read_prices(offer, DAY).rows) == 2
     hub.inject_fault(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware", times=3)
     with pytest.raises(BackendError, match="HTTP 500"):
         reader.read_prices(offer, DAY)
@@ -176,7 +177,7 @@ def test_no_float_comes_out_of_a_price_list(hub: Server) -> None:
     answer = reading.get("huggingface", f"{hub.url}/api/jobs/hardware")
     assert isinstance(answer, list)
     costs = [machine["unitCostUSD"] for machine in answer]
-    assert [Decimal("0.000167"), Decimal("0.016667")] == costs
+    assert costs == [Decimal("0.000167"), Decimal("0.016667")]
 
 
 def test_a_list_in_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +199,7 @@ def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> No
     (update,) = told.models
     assert (names[0], date(2027, 2, 28)) == (update.model, update.retires_on)
     (change,) = changes(PriceBook(), "openai", told)
-    assert ("2027-01-14", "2027-02-28") == (change.before, change.after)
+    assert (change.before, change.after) == ("2027-01-14", "2027-02-28")
     assert f"{names[1]}: no end date announced" in told.notes
     assert f"{names[-1]}: not in the list for this key" in told.notes
 
@@ -218,9 +219,9 @@ def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
         told = registry.price_reader("together").read_prices(registry.offer("together"), DAY)
     assert set(MODELS) == {update.model for update in told.models}
-    assert {(20, 32768)} == {
+    assert {
         (one.limits.epochs_most, one.limits.row_tokens) for one in told.models if one.limits
-    }
+    } == {(20, 32768)}
     assert any("Qwen/Qwen3-14B: not tuned by Together" in note for note in told.notes)
 
 
@@ -271,7 +272,7 @@ def price_list(monkeypatch: pytest.MonkeyPatch) -> Iterator[PriceList]:
 def test_bedrocks_prices_of_customization_are_read_from_awss_price_list() -> None:
     told = registry.price_reader("bedrock").read_prices(registry.offer("bedrock"), DAY)
     known = {(row.model, row.kind, row.method): (row.written, row.per) for row in told.rows}
-    assert {
+    assert known == {
         ("amazon.nova-2-lite-v1:0:256k", "training", None): ("3.78-4.16", "million-tokens"),
         ("amazon.nova-2-lite-v1:0:256k", "storage", None): ("1.95", "month"),
         ("amazon.nova-2-lite-v1:0:256k", "input", None): ("0.30", "million-tokens"),
@@ -279,8 +280,8 @@ def test_bedrocks_prices_of_customization_are_read_from_awss_price_list() -> Non
         ("amazon.nova-micro-v1:0:128k", "training", None): ("1.00", "million-tokens"),
         ("meta.llama3-3-70b-instruct-v1:0:128k", "training", None): ("7.99", "million-tokens"),
         ("meta.llama3-1-8b-instruct-v1:0:128k", "training", None): ("1.49", "million-tokens"),
-    } == known
-    assert {"first-party-api"} == {row.source_kind for row in told.rows}
+    }
+    assert {row.source_kind for row in told.rows} == {"first-party-api"}
     assert "amazon.nova-pro-v1:0:300k: no training price is listed" in told.notes
     assert any(note.startswith("end dates of models were not read") for note in told.notes)
 
@@ -289,12 +290,12 @@ def test_bedrocks_prices_of_customization_are_read_from_awss_price_list() -> Non
 def test_mantles_hours_of_training_are_read_from_the_same_list() -> None:
     told = registry.price_reader("mantle").read_prices(registry.offer("mantle"), DAY)
     (row,) = told.rows
-    assert ("openai.gpt-oss-20b", "rft", "80.00", "hour") == (
+    assert (
         row.model,
         row.method,
         row.written,
         row.per,
-    )
+    ) == ("openai.gpt-oss-20b", "rft", "80.00", "hour")
 
 
 def test_a_price_list_in_another_shape_is_refused(price_list: PriceList) -> None:
@@ -318,6 +319,6 @@ def test_bedrock_says_when_its_bases_stop(
         for variable, value in environment(server.url, server.url).items():
             monkeypatch.setenv(variable, value)
         told = registry.price_reader("bedrock").read_prices(registry.offer("bedrock"), DAY)
-    assert [(name, date(2027, 3, 30))] == [
-        (update.model, update.retires_on) for update in told.models
+    assert [(update.model, update.retires_on) for update in told.models] == [
+        (name, date(2027, 3, 30))
     ]

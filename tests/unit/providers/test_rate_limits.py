@@ -32,5 +32,5 @@ def test_a_refused_create_call_says_how_long_to_wait(name: str, tmp_path: Path) 
         served.server.inject_fault(Fault.RATE_LIMITED, "POST", served.setup.create)
         with pytest.raises(BackendError) as told:
             backend.submit(Launch("r251125-abc-1", job, uploaded, None, tmp_path))
-        assert (429, 1.0) == (told.value.status, told.value.retry_after)
-        assert 1 == len(served.server.received("POST", served.setup.create))
+        assert (told.value.status, told.value.retry_after) == (429, 1.0)
+        assert len(served.server.received("POST", served.setup.create)) == 1

@@ -10,7 +10,7 @@ def run(code: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=False
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_watching_loads_no_statistics() -> None:

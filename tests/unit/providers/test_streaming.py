@@ -91,12 +91,12 @@ def test_a_completion_is_read_as_openais_sdk_reads_it() -> None:
         texts, reply = split(stream_once(open_server(url, "m"), REQUEST))
     assert [text for text in expected if text] == texts
     assert len(texts) == 5
-    assert ("It is  sunny,\n18 °C.", "stop", 82, 17) == (
+    assert (
         "".join(texts),
         reply.finish_reason,
         reply.prompt_tokens,
         reply.completion_tokens,
-    )
+    ) == ("It is  sunny,\n18 °C.", "stop", 82, 17)
     assert reply.text == "".join(texts)
 
 
@@ -187,12 +187,12 @@ def test_claudes_call_of_a_tool_is_put_together(monkeypatch: pytest.MonkeyPatch)
     assert expected.type == "tool_use"
     assert (expected.name, expected.input) == (function["name"], json.loads(function["arguments"]))
     assert expected.input == {"location": "San Francisco, CA", "unit": "fahrenheit"}
-    assert ("Okay, let's check", "tool_use", 472, 89) == (
+    assert (
         "".join(texts),
         reply.finish_reason,
         reply.prompt_tokens,
         reply.completion_tokens,
-    )
+    ) == ("Okay, let's check", "tool_use", 472, 89)
 
 
 def test_openais_call_of_a_tool_is_put_together() -> None:
@@ -205,10 +205,10 @@ def test_openais_call_of_a_tool_is_put_together() -> None:
     chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
     texts, reply = streamed(lambda _: streams.server_sent([*chunks, end]))
-    assert [] == texts
+    assert texts == []
     function = {"name": "get_weather", "arguments": '{"location":"Paris, France"}'}
-    assert ({**first, "function": function},) == reply.tool_calls
-    assert ("tool_calls", None) == (reply.finish_reason, reply.error)
+    assert reply.tool_calls == ({**first, "function": function},)
+    assert (reply.finish_reason, reply.error) == ("tool_calls", None)
 
 
 def test_two_streamed_calls_that_both_say_index_0_are_two_calls() -> None:
@@ -220,7 +220,7 @@ def test_two_streamed_calls_that_both_say_index_0_are_two_calls() -> None:
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
     _, reply = streamed(lambda _: streams.server_sent([*chunks, end]))
     named = [cast("Mapping[str, str]", call["function"])["name"] for call in reply.tool_calls or ()]
-    assert ["f", "g"] == named
+    assert named == ["f", "g"]
 
 
 @pytest.mark.parametrize("end", [{"finish_reason": "error"}, {"error": {"message": "gone"}}])
@@ -229,7 +229,7 @@ def test_a_streamed_answer_whose_last_event_is_a_failure_is_an_error(end: dict[s
     other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "stop"}]}
     last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", **end}]}
     texts, reply = streamed(lambda _: streams.server_sent([text, other, last]))
-    assert (["whi"], "", True) == (texts, reply.text, reply.retryable)
+    assert (texts, reply.text, reply.retryable) == (["whi"], "", True)
     assert reply.error is not None
 
 
@@ -254,22 +254,22 @@ def test_a_server_that_cannot_stream_answers_at_once(*, refuses: bool) -> None:
         return VendorResponse(cast("Any", WHOLE))
 
     texts, reply = streamed(respond)
-    assert ["It is  sunny,\n18 °C."] == texts
+    assert texts == ["It is  sunny,\n18 °C."]
     assert (texts[0], 17) == (reply.text, reply.completion_tokens)
 
 
 def test_a_refused_request_says_why() -> None:
     texts, reply = streamed(lambda _: refusal("the context is too long"))
-    assert [] == texts
+    assert texts == []
     assert "the context is too long" in str(reply.error)
-    assert 400 == reply.status
+    assert reply.status == 400
 
 
 def test_an_answer_that_breaks_off_is_an_error() -> None:
     """A stream that ends before its last event was cut, whatever its transport says."""
     chunks = [{"choices": [{"index": 0, "delta": {"content": "It is "}}]}]
     texts, reply = streamed(lambda _: streams.server_sent(chunks))
-    assert ["It is "] == texts
+    assert texts == ["It is "]
     assert "its stream ended before the answer did" in str(reply.error)
 
 
@@ -277,7 +277,7 @@ def test_a_failure_in_the_middle_is_said_in_the_servers_words() -> None:
     chunks = [{"choices": [{"index": 0, "delta": {"content": "It is "}}]}]
     failure = {"error": {"message": "the engine died", "type": "server_error"}}
     texts, reply = streamed(lambda _: streams.server_sent([*chunks, failure]))
-    assert ["It is "] == texts
+    assert texts == ["It is "]
     assert "the engine died" in str(reply.error)
 
 
@@ -313,4 +313,4 @@ def test_events_are_read_however_they_are_cut(end: bytes, size: int) -> None:
     async def read() -> list[dict[str, Any]]:
         return [dict(event.all) async for event in json_events(pieces())]
 
-    assert [{"text": "sunny °C"}, {}, {"n": 2}] == asyncio.run(read())
+    assert asyncio.run(read()) == [{"text": "sunny °C"}, {}, {"n": 2}]

@@ -105,9 +105,9 @@ def test_file_is_named_by_its_hash_and_sent_once(
 ) -> None:
     again = launch_of(backend, tmp_path)
     assert launch.training == again.training
-    assert 1 == len(server.received("PUT", "/storage/"))
+    assert len(server.received("PUT", "/storage/")) == 1
     (stored,) = server.vendor.files.values()
-    assert f"unitune-{launch.training.sha256[:32]}.jsonl" == stored.name
+    assert stored.name == f"unitune-{launch.training.sha256[:32]}.jsonl"
 
 
 def test_file_whose_bytes_never_came_is_sent_again(
@@ -125,7 +125,7 @@ def test_file_that_together_refuses_brings_its_report(
     behavior.rejects_files = "Line 3 has no assistant turn"
     with pytest.raises(BackendError, match="Line 3 has no assistant turn") as caught:
         launch_of(backend, tmp_path)
-    assert 400 == caught.value.status
+    assert caught.value.status == 400
 
 
 def test_body_of_the_create_call_is_the_one_we_made(
@@ -134,7 +134,7 @@ def test_body_of_the_create_call_is_the_one_we_made(
     """The SDK's own `create` would add what nobody set, and ask for a price each time."""
     backend.submit(launch)
     (created,) = server.received("POST", "/fine-tunes$")
-    assert {
+    assert created.json == {
         "model": "Qwen/Qwen3-8B",
         "training_file": launch.training.ref,
         "suffix": launch.key,
@@ -148,8 +148,8 @@ def test_body_of_the_create_call_is_the_one_we_made(
             "lr_scheduler_type": "cosine",
             "lr_scheduler_args": {"min_lr_ratio": 0.0, "num_cycles": 0.5},
         },
-    } == created.json
-    assert [] == server.received("POST", "estimate-price")
+    }
+    assert server.received("POST", "estimate-price") == []
 
 
 def test_setting_beyond_the_limits_sends_nothing(
@@ -160,7 +160,7 @@ def test_setting_beyond_the_limits_sends_nothing(
         JobError, match=r"tuning\.epochs is 99; for this base model, together accepts at most 20"
     ):
         backend.submit(Launch(launch.key, job, launch.training, None, launch.folder))
-    assert [] == server.received("POST", "/fine-tunes$")
+    assert server.received("POST", "/fine-tunes$") == []
 
 
 def test_base_model_that_together_does_not_tune_is_refused(
@@ -175,9 +175,9 @@ def test_job_is_found_by_its_whole_key_alone(
 ) -> None:
     first = backend.submit(launch)
     second = backend.submit(launch_of(backend, tmp_path, key="r251125-abc-11"))
-    assert [first] == backend.find("r251125-abc-1", tmp_path)
-    assert [second] == backend.find("r251125-abc-11", tmp_path)
-    assert [] == backend.find("abc-1", tmp_path)
+    assert backend.find("r251125-abc-1", tmp_path) == [first]
+    assert backend.find("r251125-abc-11", tmp_path) == [second]
+    assert backend.find("abc-1", tmp_path) == []
 
 
 def test_job_is_found_by_its_models_name_where_the_list_has_no_suffix(
@@ -185,8 +185,8 @@ def test_job_is_found_by_its_models_name_where_the_list_has_no_suffix(
 ) -> None:
     job_id = backend.submit(launch)
     del server.vendor.jobs[job_id].body["suffix"]
-    assert [job_id] == backend.find("r251125-abc-1", tmp_path)
-    assert [] == backend.find("r251125-abc", tmp_path)
+    assert backend.find("r251125-abc-1", tmp_path) == [job_id]
+    assert backend.find("r251125-abc", tmp_path) == []
 
 
 def test_repeated_and_reordered_lists_give_each_job_once(
@@ -203,7 +203,7 @@ def test_job_that_the_list_shows_late_is_not_found_yet(
 ) -> None:
     behavior.list_lag_seconds = 60
     backend.submit(launch)
-    assert [] == backend.find(launch.key, tmp_path)
+    assert backend.find(launch.key, tmp_path) == []
 
 
 def test_survey_is_one_page_of_states(backend: TogetherBackend, launch: Launch) -> None:
@@ -218,7 +218,7 @@ def test_unknown_state_is_unknown_with_its_word(
     behavior.state = "rescheduling"
     behavior.steps = 100
     status = backend.poll(backend.submit(launch), "")
-    assert (State.UNKNOWN, "rescheduling") == (status.state, status.raw)
+    assert (status.state, status.raw) == (State.UNKNOWN, "rescheduling")
 
 
 def test_failed_job_says_why_in_togethers_words(
@@ -226,17 +226,17 @@ def test_failed_job_says_why_in_togethers_words(
 ) -> None:
     behavior.fails = "CUDA out of memory"
     status = ended(backend, backend.submit(launch))
-    assert (State.FAILED, "CUDA out of memory", None) == (status.state, status.error, status.model)
+    assert (status.state, status.error, status.model) == (State.FAILED, "CUDA out of memory", None)
 
 
 def test_losses_are_steps_and_evaluations(backend: TogetherBackend, launch: Launch) -> None:
     status = ended(backend, backend.submit(launch))
     losses = [event for event in status.events if event.kind in ("step", "validation")]
-    assert [
+    assert [(event.key, event.data) for event in losses] == [
         ("step-1", {"step": 1, "steps": 2, "loss": 1.0, "learning_rate": 1e-5}),
         ("step-2", {"step": 2, "steps": 2, "loss": 0.666667, "learning_rate": 1e-5}),
         ("validation-2", {"step": 2, "steps": 2, "loss": 0.766667}),
-    ] == [(event.key, event.data) for event in losses]
+    ]
 
 
 def test_the_step_that_early_stopping_keeps_is_told(
@@ -248,7 +248,7 @@ def test_the_step_that_early_stopping_keeps_is_told(
     launched = replace(launch, job=job, validation=launch.training)
     events = ended(backend, backend.submit(launched)).events
     (data,) = (event.data for event in events if "kept_step" in event.data)
-    assert (1, "Validation loss stopped improving") == (data["kept_step"], data["text"])
+    assert (data["kept_step"], data["text"]) == (1, "Validation loss stopped improving")
 
 
 def test_warnings_and_failures_are_told_as_such(
@@ -256,8 +256,8 @@ def test_warnings_and_failures_are_told_as_such(
 ) -> None:
     behavior.fails = "CUDA out of memory"
     events = ended(backend, backend.submit(launch)).events
-    assert ["CUDA out of memory"] == [
-        event.data["text"] for event in events if event.kind == "warning"
+    assert [event.data["text"] for event in events if event.kind == "warning"] == [
+        "CUDA out of memory"
     ]
 
 
@@ -271,7 +271,7 @@ def test_events_of_earlier_polls_are_not_told_again(
     seen += [event.key for event in status.events]
     assert sorted(event.key for event in backend.poll(job_id, "").events) == sorted(seen)
     assert len(set(seen)) == len(seen)
-    assert () == backend.poll(job_id, status.cursor).events
+    assert backend.poll(job_id, status.cursor).events == ()
 
 
 def test_quote_is_the_price_that_together_says(
@@ -310,7 +310,7 @@ def test_download_writes_the_adapter_whole(
     file = backend.download(model, tmp_path / "weights")
     assert model.name.replace("/", "--") + ".tar.zst" == file.name
     assert file.read_text().endswith("(adapter)")
-    assert [file] == list(file.parent.iterdir())
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_deleting_what_is_gone_is_no_error(backend: TogetherBackend, launch: Launch) -> None:
@@ -356,4 +356,4 @@ def test_without_a_key_nothing_is_asked(
         TogetherBackend().find("key-1", tmp_path)
     with pytest.raises(UserError, match="TOGETHER_API_KEY"):
         TogetherBackend().chat("Qwen/Qwen3-8B")
-    assert [] == server.requests
+    assert server.requests == []

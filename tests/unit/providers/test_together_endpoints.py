@@ -46,7 +46,7 @@ def backend(server: Server) -> TogetherBackend:  # noqa: ARG001 - it must be the
 def test_deploy_twice_is_one_endpoint(server: Server, backend: TogetherBackend) -> None:
     backend.deploy(MODEL, "tone-two", CONFIG)  # a name that a filter may mix up with the next
     refs = {backend.deploy(MODEL, "tone", CONFIG) for _ in range(2)}
-    assert (1, 2) == (len(refs), len(server.received("POST", "/deployments$")))
+    assert (len(refs), len(server.received("POST", "/deployments$"))) == (1, 2)
 
 
 def test_deploy_goes_on_where_a_killed_one_stopped(
@@ -57,16 +57,16 @@ def test_deploy_goes_on_where_a_killed_one_stopped(
     assert ref == backend.deploy(MODEL, "tone", {})
     server.vendor.endpoints[ref].deployments.clear()
     assert ref == backend.deploy(MODEL, "tone", CONFIG)
-    assert 1 == len(server.vendor.endpoints[ref].deployments)
+    assert len(server.vendor.endpoints[ref].deployments) == 1
 
 
 def test_endpoint_starts_answers_and_goes(backend: TogetherBackend) -> None:
     ref = backend.deploy(MODEL, "tone", CONFIG | {"inactive_timeout": 60})
     seen = backend.deployment_status(ref, MODEL)
-    assert ("ready", "loopback/tone") == (seen.state, seen.model.name)
+    assert (seen.state, seen.model.name) == ("ready", "loopback/tone")
     for _ in range(2):
         backend.undeploy(ref)
-    assert "gone" == backend.deployment_status(ref, MODEL).state
+    assert backend.deployment_status(ref, MODEL).state == "gone"
 
 
 def test_endpoint_that_stopped_by_itself_is_gone_and_can_be_woken(
@@ -75,16 +75,16 @@ def test_endpoint_that_stopped_by_itself_is_gone_and_can_be_woken(
     ref = backend.deploy(MODEL, "tone", CONFIG)
     (deployment,) = server.vendor.endpoints[ref].deployments.values()
     deployment.most = deployment.replicas = 0
-    assert "gone" == backend.deployment_status(ref, MODEL).state
+    assert backend.deployment_status(ref, MODEL).state == "gone"
     assert ref == backend.deploy(MODEL, "tone", {})
-    assert "ready" == backend.deployment_status(ref, MODEL).state
+    assert backend.deployment_status(ref, MODEL).state == "ready"
 
 
 def test_endpoint_that_fails_says_so(behavior: ServerBehavior, backend: TogetherBackend) -> None:
     ref = backend.deploy(MODEL, "tone", CONFIG)
     behavior.fails = "no capacity"
     seen = backend.deployment_status(ref, MODEL)
-    assert ("failed", "DEPLOYMENT_STATE_FAILED") == (seen.state, seen.raw)
+    assert (seen.state, seen.raw) == ("failed", "DEPLOYMENT_STATE_FAILED")
 
 
 def test_hardware_chooses_among_configurations(server: Server, backend: TogetherBackend) -> None:
@@ -94,7 +94,7 @@ def test_hardware_chooses_among_configurations(server: Server, backend: Together
         backend.deploy(MODEL, "tone", {"hardware": "8xnvidia-b200"})
     backend.deploy(MODEL, "tone", {"hardware": "2xnvidia-h100-80gb"})
     (created,) = server.received("POST", "/deployments$")
-    assert "projects/proj_platform/configs/cr_two" == created.json["config"]
+    assert created.json["config"] == "projects/proj_platform/configs/cr_two"
 
 
 def test_undeploy_that_takes_too_long_says_that_it_costs(
@@ -112,7 +112,7 @@ def test_project_of_the_environment_goes_before_the_keys(
     monkeypatch.setenv("TOGETHER_PROJECT_ID", "proj_other")
     with pytest.raises(BackendError):
         backend.deploy(MODEL, "tone", CONFIG)
-    assert [] == server.received("GET", "whoami")
+    assert server.received("GET", "whoami") == []
 
 
 def test_model_that_nobody_made_is_an_unknown_name(backend: TogetherBackend) -> None:
@@ -135,19 +135,19 @@ def test_answers_carry_tokens_and_time(server: Server, backend: TogetherBackend)
     question = Message(role="user", content="What is the colour of snow?", weight=0)
     request = Request(messages=(question,), max_tokens=3, stop=("\n",))
     replies = asked_of(backend, "Qwen/Qwen3-8B", request)
-    assert {("I do not", "length", 6, 3, None)} == {
+    assert {
         (one.text, one.finish_reason, one.prompt_tokens, one.completion_tokens, one.error)
         for one in replies
-    }
+    } == {("I do not", "length", 6, 3, None)}
     assert all(one.seconds for one in replies)
-    assert {
+    assert server.received("POST", "/chat/completions")[0].json == {
         "model": "Qwen/Qwen3-8B",
         "messages": [{"role": "user", "content": "What is the colour of snow?"}],
         "max_tokens": 3,
         "temperature": 0.0,
         "seed": 0,
         "stop": ["\n"],
-    } == server.received("POST", "/chat/completions")[0].json
+    }
 
 
 def test_model_without_an_endpoint_is_an_error_in_the_reply(backend: TogetherBackend) -> None:

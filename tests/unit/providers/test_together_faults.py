@@ -76,7 +76,7 @@ def test_create_call_is_sent_once_whatever_happens(
 ) -> None:
     server.inject_fault(fault, *CREATE)
     check(fault, lambda: backend.submit(launch))
-    assert 1 == len(server.received(*CREATE))
+    assert len(server.received(*CREATE)) == 1
     assert (fault in OPEN) == bool(backend.find(launch.key, launch.folder))
 
 
@@ -125,7 +125,7 @@ def test_a_failure_before_the_create_call_leaves_nothing_open(
         backend.submit(launch)
     assert not isinstance(caught.value, Unreachable)
     assert (caught.value.status or 0) < 500
-    assert [] == server.received(*CREATE)
+    assert server.received(*CREATE) == []
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))
@@ -136,7 +136,7 @@ def test_a_failed_answer_is_a_reply_with_an_error(
     chat = backend.chat("Qwen/Qwen3-8B")
     request = Request(messages=(Message(role="user", content="?"),))
     reply = reply_once(chat, request)
-    assert "error" == reply.finish_reason
+    assert reply.finish_reason == "error"
     assert reply.error
     assert KEY not in reply.error
 
@@ -151,7 +151,7 @@ def test_a_download_that_breaks_off_leaves_no_file(
     server.inject_fault(fault, "GET", "/finetune/download$")
     model, folder = status.model, tmp_path / "weights"
     check(fault, lambda: backend.download(model, folder))
-    assert [] == list(folder.iterdir())
+    assert list(folder.iterdir()) == []
 
 
 def test_reads_are_repeated(
@@ -159,8 +159,8 @@ def test_reads_are_repeated(
 ) -> None:
     monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
     server.inject_fault(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
-    assert [] == backend.find("key-1", tmp_path)
-    assert 2 == len(server.received("GET", "/fine-tunes$"))
+    assert backend.find("key-1", tmp_path) == []
+    assert len(server.received("GET", "/fine-tunes$")) == 2
 
 
 def test_upload_is_sent_without_the_key_and_adopted_by_its_content(

@@ -55,7 +55,7 @@ def test_the_quickstart_of_its_sdk_tunes(client: Together, tmp_path: Path) -> No
     job = client.fine_tuning.create(training_file=file, model=MODEL, lora=True, n_epochs=2)
     for _ in range(6):
         told = client.fine_tuning.retrieve(job.id)
-    assert "completed" == told.status
+    assert told.status == "completed"
     tokens = 2 * (len(json.dumps(CHAT)) + 1) * 10 // 4
     assert told.token_count == pytest.approx(tokens, abs=2)
     assert told.total_price == pytest.approx(tokens * 480, rel=0.01)
@@ -94,7 +94,7 @@ def test_what_together_refuses_is_refused_and_makes_no_job(
     file = uploaded(client, tmp_path, CHAT)
     with pytest.raises((BadRequestError, UnprocessableEntityError)):
         create(client, training_file=file, **wrong)
-    assert [] == client.fine_tuning.list().data
+    assert client.fine_tuning.list().data == []
 
 
 def test_rows_of_preferences_do_not_train_by_examples(client: Together, tmp_path: Path) -> None:

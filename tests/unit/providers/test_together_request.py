@@ -58,12 +58,12 @@ def body(
 
 
 def test_auto_is_left_out() -> None:
-    assert {
+    assert body() == {
         "model": "Qwen/Qwen3-8B",
         "training_file": "file-1",
         "suffix": "r251125-abc-1",
         "training_method": {"method": "sft", "train_on_inputs": "auto"},
-    } == body()
+    }
 
 
 def test_a_start_is_sent_in_place_of_the_base() -> None:
@@ -81,33 +81,35 @@ def test_explicit_settings_are_sent_as_they_are() -> None:
     sent = body(
         Tuning(epochs=3, batch_size=8, learning_rate=2e-4, sequence_length=4096, seed=7, lora=lora)
     )
-    assert (3, 8, 2e-4, 4096, 7) == tuple(
+    assert tuple(
         sent[name]
         for name in ("n_epochs", "batch_size", "learning_rate", "max_seq_length", "random_seed")
-    )
-    assert {
+    ) == (3, 8, 2e-4, 4096, 7)
+    assert sent["training_type"] == {
         "type": "Lora",
         "lora_r": 16,
         "lora_alpha": 24,
         "lora_dropout": 0.1,
         "lora_trainable_modules": "q_proj,v_proj",
-    } == sent["training_type"]
+    }
 
 
 def test_rank_alone_brings_the_alpha_that_together_would_take() -> None:
-    assert {"type": "Lora", "lora_r": 4, "lora_alpha": 8} == body(Tuning(lora=Lora(rank=4)))[
-        "training_type"
-    ]
+    assert body(Tuning(lora=Lora(rank=4)))["training_type"] == {
+        "type": "Lora",
+        "lora_r": 4,
+        "lora_alpha": 8,
+    }
 
 
 def test_dropout_alone_brings_the_rank_that_together_would_take() -> None:
     sent = body(Tuning(lora=Lora(dropout=0.2)))["training_type"]
-    assert {"type": "Lora", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.2} == sent
+    assert sent == {"type": "Lora", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.2}
 
 
 def test_options_are_sent_under_their_names() -> None:
     sent = body(options={"n_evals": 0, "packing": False})
-    assert (0, False) == (sent["n_evals"], sent["packing"])
+    assert (sent["n_evals"], sent["packing"]) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +126,8 @@ def test_the_schedule_is_said_in_together_s_words(
 ) -> None:
     tuning = Tuning(schedule=schedule, warmup=0.1, weight_decay=0.01)
     sent = body(tuning, options)
-    assert {"lr_scheduler_type": kind, "lr_scheduler_args": arguments} == sent["lr_scheduler"]
-    assert (0.1, 0.01) == (sent["warmup_ratio"], sent["weight_decay"])
+    assert sent["lr_scheduler"] == {"lr_scheduler_type": kind, "lr_scheduler_args": arguments}
+    assert (sent["warmup_ratio"], sent["weight_decay"]) == (0.1, 0.01)
     assert schedule == imported_tuning(Fields(sent))["schedule"]
 
 
@@ -133,14 +135,14 @@ def test_early_stopping_is_switched_on_with_what_was_set() -> None:
     tuning = Tuning(early_stopping=EarlyStopping(patience=3, min_delta=0.05))
     sent = body(tuning, {"n_evals": 5})
     early = {name: value for name, value in sent.items() if name.startswith("early_stopping")}
-    assert {
+    assert early == {
         "early_stopping_enabled": True,
         "early_stopping_patience": 3,
         "early_stopping_min_delta": 0.05,
-    } == early
-    assert {"patience": 3, "min_delta": 0.05} == imported_tuning(Fields(sent))["early_stopping"]
+    }
+    assert imported_tuning(Fields(sent))["early_stopping"] == {"patience": 3, "min_delta": 0.05}
     sent = body(Tuning(early_stopping=EarlyStopping()), {"n_evals": 4})
-    assert [] == [name for name in sent if name in ("early_stopping_patience", "lr_scheduler")]
+    assert [name for name in sent if name in ("early_stopping_patience", "lr_scheduler")] == []
     assert True is imported_tuning(Fields(sent))["early_stopping"]
 
 
@@ -165,9 +167,11 @@ def test_what_goes_together_is_wanted_together(tuning: Tuning, options: Options,
 
 def test_preference_tuning_says_what_was_set() -> None:
     tuning = Tuning(preference=Preference(beta=0.2, nll_weight=0.5))
-    assert {"method": "dpo", "dpo_beta": 0.2, "rpo_alpha": 0.5} == body(tuning, method="dpo")[
-        "training_method"
-    ]
+    assert body(tuning, method="dpo")["training_method"] == {
+        "method": "dpo",
+        "dpo_beta": 0.2,
+        "rpo_alpha": 0.5,
+    }
 
 
 def test_simpo_needs_no_reference_and_counts_by_token() -> None:
@@ -181,7 +185,7 @@ def test_simpo_needs_no_reference_and_counts_by_token() -> None:
         (Preference(loss="simpo"), 0.5),
     ):
         sent = body(Tuning(preference=preference), method="dpo")["training_method"]
-        assert {**method, "simpo_gamma": margin} == sent
+        assert sent == {**method, "simpo_gamma": margin}
 
 
 def test_simpo_without_a_margin_is_refused() -> None:
@@ -192,7 +196,7 @@ def test_simpo_without_a_margin_is_refused() -> None:
 
 
 def test_full_training_is_asked_for() -> None:
-    assert {"type": "Full"} == body(options={"training": "full"})["training_type"]
+    assert body(options={"training": "full"})["training_type"] == {"type": "Full"}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +234,7 @@ def test_a_setting_that_together_would_not_take_is_refused(
 
 
 def test_preference_tuning_has_limits_of_its_own() -> None:
-    assert 64 == body(Tuning(batch_size=64))["batch_size"]
+    assert body(Tuning(batch_size=64))["batch_size"] == 64
     with pytest.raises(JobError, match="at most 48"):
         body(Tuning(batch_size=64), method="dpo")
 
@@ -245,7 +249,7 @@ def test_limits_that_together_does_not_say_are_none() -> None:
     limits = Fields({**told, "lora_training": None})
     made = job(Tuning(sequence_length=1_000_000, lora=Lora(rank=999)))
     launch = Launch("key-1", made, Upload("file-1", ""), None, Path())
-    assert 1_000_000 == create_body(launch, together_options(made), limits)["max_seq_length"]
+    assert create_body(launch, together_options(made), limits)["max_seq_length"] == 1_000_000
     made = job(Tuning(lora=Lora(dropout=0.1)))
     launch = Launch("key-1", made, Upload("file-1", ""), None, Path())
     with pytest.raises(JobError, match=r"Set tuning\.lora\.rank"):

@@ -183,7 +183,7 @@ def test_the_life_asks_for_everything_once(
     paths = {
         re.sub(r"(file|ft|ep|dep|ml)[-_][0-9a-f]+(-\w+)?", "ID", name_of(one)) for one, _ in said
     }
-    assert 29 == len(paths), sorted(paths)
+    assert len(paths) == 29, sorted(paths)
     assert all(answer.status < 400 for _, answer in said)
 
 
@@ -207,7 +207,7 @@ def test_every_request_is_as_described(
         if found and asked.body and "requestBody" in found:
             schema = found["requestBody"]["content"]["application/json"]["schema"]
             check(described, schema, asked.json)
-            assert [] == unknown_keys(described, schema, asked.json), name_of(asked)
+            assert unknown_keys(described, schema, asked.json) == [], name_of(asked)
             checked += 1
     assert checked
 
@@ -223,7 +223,7 @@ def test_every_answer_is_as_described(
             schema, told = content["application/json"]["schema"], json.loads(answer.body)
             check(described, schema, told)
             unknown.update(unknown_keys(described, schema, told))
-    assert NEWER == unknown
+    assert unknown == NEWER
 
 
 def test_every_answer_is_of_the_type_that_the_sdk_has_for_it(
@@ -249,7 +249,7 @@ def test_a_misspelt_or_missing_key_is_noticed(
     assert found
     schema = found["requestBody"]["content"]["application/json"]["schema"]
     nested = {**asked.json, "training_type": {"type": "Lora", "lora_rang": 8}, "sufix": "x"}
-    assert ["sufix", "training_type.lora_rang"] == unknown_keys(described, schema, nested)
+    assert unknown_keys(described, schema, nested) == ["sufix", "training_type.lora_rang"]
     told = json.loads(answer.body)
     shown = found["responses"]["200"]["content"]["application/json"]["schema"]
     check(described, shown, told)
@@ -260,5 +260,5 @@ def test_a_misspelt_or_missing_key_is_noticed(
 def test_an_error_is_as_described(described: dict[str, Any]) -> None:
     asked = VendorRequest("GET", "/v1/files", {}, {}, b"")
     answer = TogetherVendor().answer(asked)
-    assert 401 == answer.status
+    assert answer.status == 401
     check(described, {"$ref": "#/components/schemas/ErrorData"}, json.loads(answer.body))

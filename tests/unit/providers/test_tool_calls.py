@@ -72,6 +72,6 @@ def _completion(message: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("vendor", [completions, anthropic, bedrock, vertex])
 def test_a_call_is_read_in_openais_form(vendor: Any) -> None:
     reply = vendor()
-    assert (function_call("weather", ARGUMENTS, "c1"),) == reply.tool_calls
+    assert reply.tool_calls == (function_call("weather", ARGUMENTS, "c1"),)
     assert not reply.text
     assert reply.error is None

@@ -115,8 +115,8 @@ def test_create_without_answer_is_unreachable_sent_once_and_found(
     server.inject_fault(fault, *CREATE)
     with pytest.raises(Unreachable):
         submit()
-    assert 1 == len(server.received(*CREATE))
-    assert 1 == len(backend.find("r-1", Path()))
+    assert len(server.received(*CREATE)) == 1
+    assert len(backend.find("r-1", Path())) == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_create_answered_with_an_error_keeps_its_status_and_is_sent_once(
     with pytest.raises(BackendError) as raised:
         submit()
     assert status == raised.value.status
-    assert 1 == len(server.received(*CREATE))
+    assert len(server.received(*CREATE)) == 1
     created = 1 if fault is Fault.ERROR_AFTER else 0
     assert created == len(backend.find("r-1", Path()))
 
@@ -147,7 +147,7 @@ def test_wrong_token_is_refused_by_both_services_and_not_shown(
     for ask in (lambda: upload(backend, training), lambda: backend.poll("1", "")):
         with pytest.raises(BackendError, match="gcloud auth application-default login") as raised:
             ask()
-        assert 401 == raised.value.status
+        assert raised.value.status == 401
         assert "loopback" not in str(raised.value)
 
 
@@ -157,28 +157,28 @@ def test_create_call_says_what_the_job_says(server: Server, submit: Submit) -> N
     }
     submit(tuning=Tuning(epochs=2, lora=Lora(rank=8)), options=options)
     body = server.received(*CREATE)[0].json
-    assert "gemini-3.5-flash" == body["baseModel"]
-    assert {"unitune": "r-1"} == body["labels"]
+    assert body["baseModel"] == "gemini-3.5-flash"
+    assert body["labels"] == {"unitune": "r-1"}
     spec = body["supervisedTuningSpec"]
     assert spec["exportLastCheckpointOnly"] is True
-    assert {
+    assert spec["hyperParameters"] == {
         "epochCount": 2,
         "adapterSize": "ADAPTER_SIZE_EIGHT",
         "learningRateMultiplier": 0.5,
-    } == spec["hyperParameters"]
+    }
 
 
 def test_auto_is_left_to_the_vendor(server: Server, submit: Submit) -> None:
     submit()
     (request,) = server.received(*CREATE)
-    assert {"trainingDatasetUri"} == request.json["supervisedTuningSpec"].keys()
+    assert request.json["supervisedTuningSpec"].keys() == {"trainingDatasetUri"}
 
 
 def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit) -> None:
     submit(method="dpo", tuning=Tuning(preference=Preference(beta=0.2)))
     body = server.received(*CREATE)[0].json
     assert "supervisedTuningSpec" not in body
-    assert {"beta": 0.2} == body["preferenceOptimizationSpec"]["hyperParameters"]
+    assert body["preferenceOptimizationSpec"]["hyperParameters"] == {"beta": 0.2}
 
 
 def test_reinforcement_says_what_answers_earn(
@@ -197,11 +197,11 @@ def test_reinforcement_says_what_answers_earn(
     options = {"vertex": {"thinking_level": "minimal"}}
     job_id = submit(method="rft", tuning=Tuning(reward=reward), options=options)
     spec = server.received(*CREATE)[0].json["reinforcementTuningSpec"]
-    assert {"samplesPerPrompt": 4, "thinkingLevel": "MINIMAL"} == spec["hyperParameters"]
+    assert spec["hyperParameters"] == {"samplesPerPrompt": 4, "thinkingLevel": "MINIMAL"}
     types.ReinforcementTuningSpec.model_validate(spec)
     assert State.SUCCEEDED is follow(backend, job_id).state
     taken = backend.import_job(job_id)
-    assert ("rft", {"reward": {"group_size": 4}}) == (taken.method, taken.tuning)
+    assert (taken.method, taken.tuning) == ("rft", {"reward": {"group_size": 4}})
     options = {"reward": spec["singleRewardConfig"], "thinking_level": "minimal"}
     assert options == taken.options
     with pytest.raises(JobError, match="reward has no effect with method sft"):
@@ -220,7 +220,7 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     assert "baseModel" not in body
     assert done.model is not None
     assert version == done.model.base
-    assert 2 == len(vendor.versions)
+    assert len(vendor.versions) == 2
 
 
 def test_a_start_is_the_model_behind_its_endpoint(
@@ -256,7 +256,7 @@ def test_setting_that_is_not_allowed_creates_nothing(
 ) -> None:
     with pytest.raises(JobError, match=message):
         submit(**changes)
-    assert [] == server.received(*CREATE)
+    assert server.received(*CREATE) == []
 
 
 # Finding
@@ -268,8 +268,8 @@ def test_job_is_found_whatever_the_vendor_makes_of_filters(
 ) -> None:
     vendor.filters = filters
     wanted, _ = submit("r-1"), submit("r-12")
-    assert [wanted] == backend.find("r-1", Path())
-    assert [] == backend.find("r-", Path())
+    assert backend.find("r-1", Path()) == [wanted]
+    assert backend.find("r-", Path()) == []
 
 
 def test_repeated_and_reordered_pages_give_each_job_once(
@@ -299,16 +299,16 @@ def test_late_list_shows_the_job_later(
 ) -> None:
     vendor.behavior.list_lag_seconds = 60
     job_id = submit()
-    assert [] == backend.find("r-1", Path())
+    assert backend.find("r-1", Path()) == []
     vendor.behavior.list_lag_seconds = 0
-    assert [job_id] == backend.find("r-1", Path())
+    assert backend.find("r-1", Path()) == [job_id]
 
 
 def test_list_that_fails_is_not_taken_for_no_job(server: Server, backend: VertexBackend) -> None:
     server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
         backend.find("r-1", Path())
-    assert 500 == raised.value.status
+    assert raised.value.status == 500
 
 
 # Watching
@@ -340,13 +340,13 @@ def test_key_that_expires_during_a_run_is_a_401(
     server.inject_fault(Fault.EXPIRED_KEY, *READ)
     with pytest.raises(BackendError) as raised:
         backend.poll(job_id, "")
-    assert 401 == raised.value.status
+    assert raised.value.status == 401
 
 
 def test_missing_job_is_a_404(backend: VertexBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.poll("projects/my-project/locations/us-central1/tuningJobs/1", "")
-    assert 404 == raised.value.status
+    assert raised.value.status == 404
 
 
 def test_new_word_for_a_state_is_unknown_and_kept(
@@ -355,7 +355,7 @@ def test_new_word_for_a_state_is_unknown_and_kept(
     job_id = submit()
     vendor.behavior.state = "JOB_STATE_BRAND_NEW"
     status = backend.poll(job_id, "")
-    assert (State.UNKNOWN, "JOB_STATE_BRAND_NEW") == (status.state, status.raw)
+    assert (status.state, status.raw) == (State.UNKNOWN, "JOB_STATE_BRAND_NEW")
     vendor.behavior.state = None
     assert State.SUCCEEDED is follow(backend, job_id).state
 
@@ -366,7 +366,7 @@ def test_failed_job_says_why(
 ) -> None:
     setattr(vendor.behavior, why, "row 3 has no contents")
     done = follow(backend, submit())
-    assert (State.FAILED, "row 3 has no contents") == (done.state, done.error)
+    assert (done.state, done.error) == (State.FAILED, "row 3 has no contents")
 
 
 def test_short_id_names_a_job_of_the_location(backend: VertexBackend, submit: Submit) -> None:
@@ -379,7 +379,7 @@ def test_ended_job_cannot_be_cancelled(backend: VertexBackend, submit: Submit) -
     follow(backend, job_id)
     with pytest.raises(BackendError) as raised:
         backend.cancel(job_id)
-    assert 400 == raised.value.status
+    assert raised.value.status == 400
 
 
 def test_each_checkpoint_can_be_asked_and_the_last_is_the_model(
@@ -388,7 +388,7 @@ def test_each_checkpoint_can_be_asked_and_the_last_is_the_model(
     job_id = submit(tuning=Tuning(epochs=2))
     done = follow(backend, job_id)
     checkpoints = backend.checkpoints(job_id, "gemini-3.5-flash")
-    assert [1, 2] == [checkpoint.step for checkpoint in checkpoints]
+    assert [checkpoint.step for checkpoint in checkpoints] == [1, 2]
     assert done.model == checkpoints[-1].model
     assert checkpoints[0].model != checkpoints[1].model
 
@@ -400,8 +400,8 @@ def test_upload_is_named_by_its_hash(
     backend: VertexBackend, vendor: VertexVendor, training: Path
 ) -> None:
     done = upload(backend, training)
-    assert f"gs://{BUCKET}/unitune-{done.sha256[:32]}.jsonl" == done.ref
-    assert ROWS == vendor.storage.objects[done.ref].content
+    assert done.ref == f"gs://{BUCKET}/unitune-{done.sha256[:32]}.jsonl"
+    assert vendor.storage.objects[done.ref].content == ROWS
 
 
 def test_upload_goes_to_the_folder_in_the_bucket(
@@ -415,7 +415,7 @@ def test_file_that_is_there_is_not_sent_again(
     server: Server, backend: VertexBackend, training: Path
 ) -> None:
     assert upload(backend, training) == upload(VertexBackend(), training)
-    assert 1 == len(server.received(*WRITE))
+    assert len(server.received(*WRITE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_upload_gets_through_one_fault_as_one_file(
 ) -> None:
     server.inject_fault(fault, *WRITE)
     done = upload(backend, training)
-    assert [done.ref] == list(vendor.storage.objects)
+    assert list(vendor.storage.objects) == [done.ref]
 
 
 def test_upload_that_never_gets_an_answer_is_unreachable(
@@ -444,7 +444,7 @@ def test_upload_that_always_fails_keeps_the_status(
     server.inject_fault(Fault.SERVER_ERROR, *WRITE, times=99)
     with pytest.raises(BackendError) as raised:
         upload(backend, training)
-    assert 500 == raised.value.status
+    assert raised.value.status == 500
 
 
 def test_missing_bucket_is_a_404(
@@ -453,7 +453,7 @@ def test_missing_bucket_is_a_404(
     monkeypatch.setenv("UNITUNE_VERTEX_BUCKET", "no-such-bucket")
     with pytest.raises(BackendError, match="bucket does not exist") as raised:
         upload(backend, training)
-    assert 404 == raised.value.status
+    assert raised.value.status == 404
 
 
 def test_deleted_file_is_gone_and_deleting_it_again_no_error(
@@ -462,7 +462,7 @@ def test_deleted_file_is_gone_and_deleting_it_again_no_error(
     done = upload(backend, training)
     backend.delete_file(done.ref)
     backend.delete_file(done.ref)
-    assert {} == vendor.storage.objects
+    assert vendor.storage.objects == {}
 
 
 # Importing
@@ -475,12 +475,12 @@ def test_imported_job_has_rows_and_settings(backend: VertexBackend, submit: Subm
     )
     done = follow(backend, job_id)
     imported = backend.import_job(job_id)
-    assert ("gemini-3.5-flash", "sft") == (imported.base_model, imported.method)
-    assert ROWS == imported.training
-    assert {"epochs": 2, "lora": {"rank": 4}} == imported.tuning
-    assert {"learning_rate_multiplier": 2.0} == imported.options
+    assert (imported.base_model, imported.method) == ("gemini-3.5-flash", "sft")
+    assert imported.training == ROWS
+    assert imported.tuning == {"epochs": 2, "lora": {"rank": 4}}
+    assert imported.options == {"learning_rate_multiplier": 2.0}
     assert done.model == imported.model
-    assert () == imported.notes
+    assert imported.notes == ()
 
 
 def test_training_file_that_is_cut_off_is_not_taken_for_an_empty_one(
@@ -516,8 +516,8 @@ def test_deleted_model_leaves_neither_endpoint_nor_model(
     model = _tuned(backend, submit)
     backend.delete_model(model)
     backend.delete_model(model)
-    assert {} == vendor.endpoints
-    assert {} == vendor.versions
+    assert vendor.endpoints == {}
+    assert vendor.versions == {}
 
 
 def test_of_a_model_with_versions_only_one_is_deleted(
@@ -527,8 +527,8 @@ def test_of_a_model_with_versions_only_one_is_deleted(
     (whole,) = vendor.versions
     vendor.add_model(whole.partition("/models/")[0], whole, 1)
     backend.delete_model(model)
-    assert {whole: [2]} == vendor.versions
-    assert [f"{whole}@2"] == list(vendor.endpoints.values())
+    assert vendor.versions == {whole: [2]}
+    assert list(vendor.endpoints.values()) == [f"{whole}@2"]
 
 
 def test_refused_deletion_keeps_its_status(
@@ -538,7 +538,7 @@ def test_refused_deletion_keeps_its_status(
     server.inject_fault(Fault.SERVER_ERROR, "POST", ":undeployModel")
     with pytest.raises(BackendError) as raised:
         backend.delete_model(model)
-    assert 500 == raised.value.status
+    assert raised.value.status == 500
 
 
 @pytest.mark.parametrize("fault", NO_ANSWER)
@@ -592,7 +592,7 @@ def test_server_on_this_machine_never_gets_real_credentials(
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     backend = VertexBackend()
     backend.submit(launch(upload(backend, training), tmp_path))
-    assert {"Bearer loopback"} == {request.headers["authorization"] for request in server.requests}
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer loopback"}
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_server_on_this_machine_never_gets_real_credentials(
 def test_models_are_at_the_host_that_the_sdk_asks(location: str, host: str) -> None:
     cloud = vertex_cloud.Cloud("p", location, vertex_cloud.stand_in())
     resource = f"projects/p/locations/{location}/models/1"
-    assert f"https://{host}/v1" == cloud.endpoint(resource, "v1").url
+    assert cloud.endpoint(resource, "v1").url == f"https://{host}/v1"
     options = HttpOptions(api_version="v1beta1")
     client: Any = genai.Client(
         vertexai=True,
@@ -615,7 +615,7 @@ def test_models_are_at_the_host_that_the_sdk_asks(location: str, host: str) -> N
         credentials=vertex_cloud.stand_in(),
         http_options=options,
     )
-    assert f"https://{host}/" == client._api_client._http_options.base_url
+    assert client._api_client._http_options.base_url == f"https://{host}/"
 
 
 @pytest.mark.parametrize("place", ["elsewhere.example#", "elsewhere.example:443?x=", "a.b", "@x"])
@@ -629,4 +629,4 @@ def test_no_name_of_a_model_leads_the_callers_token_to_another_host(
             backend.chat(name)
         with pytest.raises(UserError, match="has the location"):
             backend.chat(TunedModel(backend="vertex", name=name, base="gemini-3.5-flash-lite"))
-    assert [] == server.requests
+    assert server.requests == []

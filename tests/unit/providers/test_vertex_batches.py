@@ -146,18 +146,20 @@ def test_requests_come_back_by_their_ids_with_those_that_failed(
     replies = backend.fetch_batch(batch_id)
 
     assert set(ASKED) == set(replies)
-    assert ("white as", "length") == (replies["k-1-0"].text, replies["k-1-0"].finish_reason)
-    assert ("black", "stop", None) == (
+    assert (replies["k-1-0"].text, replies["k-1-0"].finish_reason) == ("white as", "length")
+    assert (
         replies["k-1-2"].text,
         replies["k-1-2"].finish_reason,
         replies["k-1-2"].error,
-    )
-    assert ("", "error") == (replies["k-1-1"].text, replies["k-1-1"].finish_reason)
+    ) == ("black", "stop", None)
+    assert (replies["k-1-1"].text, replies["k-1-1"].finish_reason) == ("", "error")
     assert (
-        "Gemini could not answer: Bad Request: Please ensure that the last turn of contents is not "
-        "of role model." == replies["k-1-1"].error
+        replies["k-1-1"].error
+        == "Gemini could not answer: Bad Request: Please ensure that the last turn of contents is "
+        "not "
+        "of role model."
     )
-    assert 1 == len(server.received(*CREATE))
+    assert len(server.received(*CREATE)) == 1
 
 
 @pytest.mark.parametrize("kind", ["base", "tuned"])
@@ -179,7 +181,7 @@ def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
         assert reply.error is None
         assert replace(reply, seconds=None) == batched[name]
         sent = server.received("POST", ":generateContent$")[-1].json
-        assert {"unitune": name} == row.pop("labels")
+        assert row.pop("labels") == {"unitune": name}
         assert camel(sent) == row
 
 
@@ -211,7 +213,7 @@ def test_answers_in_several_files_are_one_and_what_was_answered_counts(
     vendor.storage.put(f"{job.written}-of-others/part-1.jsonl", b"no rows")
     replies = backend.fetch_batch(batch_id)
     assert set(ASKED) == set(replies)
-    assert [None, None] == [replies[name].error for name in ("k-1-0", "k-1-2")]
+    assert [replies[name].error for name in ("k-1-0", "k-1-2")] == [None, None]
 
 
 def test_a_cancelled_job_ends_with_what_it_had_answered(
@@ -223,10 +225,10 @@ def test_a_cancelled_job_ends_with_what_it_had_answered(
     backend.cancel_batch(batch_id)
     assert BatchStatus("running", "JOB_STATE_CANCELLING") == backend.poll_batch(batch_id)
     status = follow(backend, batch_id)
-    assert ("ended", "JOB_STATE_CANCELLED") == (status.state, status.raw)
+    assert (status.state, status.raw) == ("ended", "JOB_STATE_CANCELLED")
     replies = backend.fetch_batch(batch_id)
     assert status.done == len(replies)
-    assert {"k-1-0", "k-1-1"} == set(replies)
+    assert set(replies) == {"k-1-0", "k-1-1"}
 
 
 def test_a_job_that_is_cancelled_before_it_began_has_no_answers(
@@ -236,15 +238,15 @@ def test_a_job_that_is_cancelled_before_it_began_has_no_answers(
     batch_id = submit(backend)
     backend.cancel_batch(batch_id)
     assert BatchStatus("ended", "JOB_STATE_CANCELLED") == follow(backend, batch_id)
-    assert {} == backend.fetch_batch(batch_id)
+    assert backend.fetch_batch(batch_id) == {}
 
 
 def test_cancelling_what_has_ended_is_no_error(backend: VertexBackend, server: Server) -> None:
     batch_id = submit(backend)
     follow(backend, batch_id)
     backend.cancel_batch(batch_id)
-    assert 1 == len(server.received("POST", ":cancel$"))
-    assert {"k-1-0"} == set(backend.fetch_batch(batch_id))
+    assert len(server.received("POST", ":cancel$")) == 1
+    assert set(backend.fetch_batch(batch_id)) == {"k-1-0"}
 
 
 def test_cancelling_that_is_refused_is_an_error(
@@ -268,7 +270,7 @@ def test_a_missing_batch_is_a_404(backend: VertexBackend, name: str) -> None:
     for act in (backend.poll_batch, backend.fetch_batch, backend.cancel_batch):
         with pytest.raises(BackendError, match="batchPredictionJobs") as raised:
             act(name)
-        assert 404 == raised.value.status
+        assert raised.value.status == 404
 
 
 # States
@@ -298,7 +300,7 @@ def test_a_job_that_expired_has_the_answers_that_it_wrote(
         backend.fetch_batch(batch_id)
     vendor.write_answers(vendor.batches[batch_id], 1)
     assert BatchStatus("ended", "JOB_STATE_EXPIRED", 1) == backend.poll_batch(batch_id)
-    assert {"k-1-0"} == set(backend.fetch_batch(batch_id))
+    assert set(backend.fetch_batch(batch_id)) == {"k-1-0"}
 
 
 def test_a_failed_job_says_why_and_has_no_answers(
@@ -329,8 +331,8 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_job_found(
         submit(backend)
     silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
     assert silent is isinstance(raised.value, Unreachable)
-    assert 1 == len(server.received(*CREATE))
-    assert (fault in TOOK_EFFECT) is (1 == len(backend.find_batch("k-1", time.time())))
+    assert len(server.received(*CREATE)) == 1
+    assert (fault in TOOK_EFFECT) is (len(backend.find_batch("k-1", time.time())) == 1)
 
 
 @pytest.mark.parametrize(("fault", "status"), [(Fault.RATE_LIMITED, 429), (Fault.EXPIRED_KEY, 401)])
@@ -341,8 +343,8 @@ def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert status == raised.value.status
-    assert 1 == len(server.received(*CREATE))
-    assert [] == backend.find_batch("k-1", time.time())
+    assert len(server.received(*CREATE)) == 1
+    assert backend.find_batch("k-1", time.time()) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.ERROR_AFTER, Fault.SHORT])
@@ -351,9 +353,9 @@ def test_writing_rows_is_tried_again(
 ) -> None:
     server.inject_fault(fault, *ROWS)
     batch_id = submit(backend)
-    assert 1 == len(vendor.storage.objects)
+    assert len(vendor.storage.objects) == 1
     follow(backend, batch_id)
-    assert {"k-1-0"} == set(backend.fetch_batch(batch_id))
+    assert set(backend.fetch_batch(batch_id)) == {"k-1-0"}
 
 
 def test_rows_of_an_attempt_before_are_taken(
@@ -361,16 +363,16 @@ def test_rows_of_an_attempt_before_are_taken(
 ) -> None:
     server.inject_fault(Fault.CUT, *ROWS)
     submit(backend)
-    assert 2 == len(server.received(*ROWS))
-    assert 1 == len(vendor.storage.objects)
-    assert 1 == len(server.received(*CREATE))
+    assert len(server.received(*ROWS)) == 2
+    assert len(vendor.storage.objects) == 1
+    assert len(server.received(*CREATE)) == 1
 
 
 def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, server: Server) -> None:
     server.inject_fault(Fault.EXPIRED_KEY, *ROWS)
     with pytest.raises(BackendError, match="write gs://"):
         submit(backend)
-    assert [] == server.received(*CREATE)
+    assert server.received(*CREATE) == []
 
 
 @pytest.mark.parametrize(
@@ -389,7 +391,7 @@ def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
 ) -> None:
     with pytest.raises(Unsupported, match=message):
         backend.submit_batch("k-1", BASE, requests)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(("name", "most"), [("REQUESTS_MOST", 2), ("BYTES_MOST", 400)])
@@ -403,17 +405,17 @@ def test_too_much_for_a_batch_is_refused_with_what_to_do(
     monkeypatch.setattr(batches, name, most)
     with pytest.raises(Unsupported, match="run without --batch"):
         backend.submit_batch("k-1", BASE, ASKED)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 def test_the_limits_are_googles() -> None:
-    assert (200_000, 1_000_000_000) == (batches.REQUESTS_MOST, batches.BYTES_MOST)
+    assert (batches.REQUESTS_MOST, batches.BYTES_MOST) == (200_000, 1_000_000_000)
 
 
 def test_a_model_that_is_not_there_is_a_404(backend: VertexBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.submit_batch("k-1", "no-such-model", ASKED)
-    assert 404 == raised.value.status
+    assert raised.value.status == 404
 
 
 def test_a_missing_bucket_names_the_variable(
@@ -442,7 +444,7 @@ def test_of_several_checkpoints_only_the_default_can_be_asked(
     version, (first, last) = vendor.add_model(PLACE, None, 2)
     with pytest.raises(Unsupported, match=r"serves checkpoint 1 of .* default checkpoint, 2"):
         backend.submit_batch("k-1", TunedModel(backend="vertex", name=first, base=BASE), ASKED)
-    assert [] == server.received(*CREATE)
+    assert server.received(*CREATE) == []
     backend.submit_batch("k-1", TunedModel(backend="vertex", name=last, base=BASE), ASKED)
     assert version == server.received(*CREATE)[0].json["model"]
 
@@ -481,9 +483,9 @@ def test_untuned_models_are_asked_and_found_in_another_location(
     other = backend.submit_batch("k-2", tuned, {"k-2-0": asking("What is coal?")})
     assert "/locations/global/" in batch_id
     assert "/locations/us-central1/" in other
-    assert [batch_id] == backend.find_batch("k-1", 0)
-    assert [other] == backend.find_batch("k-2", 0)
-    assert "running" == backend.poll_batch(batch_id).state
+    assert backend.find_batch("k-1", 0) == [batch_id]
+    assert backend.find_batch("k-2", 0) == [other]
+    assert backend.poll_batch(batch_id).state == "running"
     assert server.received("GET", "/locations/global/batchPredictionJobs/")
 
 
@@ -493,7 +495,7 @@ def test_a_model_elsewhere_is_refused_since_its_batch_would_not_be_found(
     name = PLACE.replace("us-central1", "europe-west4") + "/models/1"
     with pytest.raises(Unsupported, match="Set it to europe-west4"):
         backend.submit_batch("k-1", TunedModel(backend="vertex", name=name, base=BASE), ASKED)
-    assert [] == server.requests
+    assert server.requests == []
 
 
 # Finding
@@ -505,8 +507,8 @@ def test_a_job_is_found_whatever_the_vendor_makes_of_filters(
 ) -> None:
     vendor.filters = filters
     wanted, _ = submit(backend, "k-1"), submit(backend, "k-12")
-    assert [wanted] == backend.find_batch("k-1", time.time())
-    assert [] == backend.find_batch("k-", time.time())
+    assert backend.find_batch("k-1", time.time()) == [wanted]
+    assert backend.find_batch("k-", time.time()) == []
 
 
 def test_a_filter_that_is_honoured_spares_the_whole_list(
@@ -515,7 +517,7 @@ def test_a_filter_that_is_honoured_spares_the_whole_list(
     submit(backend)
     backend.find_batch("k-1", time.time())
     (request,) = server.received(*LIST)
-    assert 'display_name="k-1"' == request.first("filter")
+    assert request.first("filter") == 'display_name="k-1"'
 
 
 def test_long_repeating_and_reordered_lists_give_each_job_once(
@@ -531,16 +533,16 @@ def test_long_repeating_and_reordered_lists_give_each_job_once(
 def test_a_late_list_shows_the_job_later(backend: VertexBackend, vendor: VertexVendor) -> None:
     vendor.behavior.list_lag_seconds = 60
     batch_id = submit(backend)
-    assert [] == backend.find_batch("k-1", time.time())
+    assert backend.find_batch("k-1", time.time()) == []
     vendor.behavior.list_lag_seconds = 0
-    assert [batch_id] == backend.find_batch("k-1", time.time())
+    assert backend.find_batch("k-1", time.time()) == [batch_id]
 
 
 def test_a_list_that_fails_is_not_taken_for_no_job(backend: VertexBackend, server: Server) -> None:
     server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
         backend.find_batch("k-1", time.time())
-    assert 500 == raised.value.status
+    assert raised.value.status == 500
 
 
 # Reading
@@ -550,7 +552,7 @@ def test_a_list_that_fails_is_not_taken_for_no_job(backend: VertexBackend, serve
 def test_reading_a_job_is_tried_again(backend: VertexBackend, server: Server, fault: Fault) -> None:
     batch_id = submit(backend)
     server.inject_fault(fault, *READ)
-    assert "running" == backend.poll_batch(batch_id).state
+    assert backend.poll_batch(batch_id).state == "running"
 
 
 @pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.CUT, Fault.SHORT])
@@ -588,7 +590,7 @@ def test_a_blocked_question_is_an_empty_answer(
     row = {"status": "", "request": {"labels": {"unitune": "k-1-0"}}, "response": response}
     rewrite(vendor, batch_id, json.dumps(row).encode())
     reply = backend.fetch_batch(batch_id)["k-1-0"]
-    assert ("content_filter", None) == (reply.finish_reason, reply.error)
+    assert (reply.finish_reason, reply.error) == ("content_filter", None)
 
 
 @pytest.mark.parametrize(
@@ -608,7 +610,7 @@ def test_a_row_without_an_answer_says_why(
     row = {"status": "", "request": {"labels": {"unitune": "k-1-0"}}, "response": {}, **changes}
     rewrite(vendor, batch_id, json.dumps(row).encode())
     reply = backend.fetch_batch(batch_id)["k-1-0"]
-    assert "error" == reply.finish_reason
+    assert reply.finish_reason == "error"
     assert error in (reply.error or "")
 
 
@@ -621,7 +623,7 @@ def test_what_the_sdk_does_not_know_yet_spoils_no_answer(
     answer = {"candidates": [{"content": {"parts": [part]}, "mood": "dark"}], "weather": "dull"}
     row = {"status": "", "request": {"labels": {"unitune": "k-1-0"}}, "response": answer}
     rewrite(vendor, batch_id, json.dumps(row).encode())
-    assert "black" == backend.fetch_batch(batch_id)["k-1-0"].text
+    assert backend.fetch_batch(batch_id)["k-1-0"].text == "black"
 
 
 # The token, and the vendor's own types
@@ -667,10 +669,10 @@ def test_the_token_is_nowhere_even_if_google_repeats_it(
         with pytest.raises(BackendError) as raised:
             act()
         texts.append(str(raised.value))
-    assert 6 == sum("***" in text for text in texts), texts
+    assert sum("***" in text for text in texts) == 6, texts
     assert not any(Telltale.secret in text for text in texts)
     contents = [stored.content for stored in vendor.storage.objects.values()]
-    assert 2 == len(contents)
+    assert len(contents) == 2
     assert [row for row in contents if Telltale.secret.encode() in row] == contents[1:]
 
 
@@ -707,7 +709,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
         assert set() == job["outputConfig"].keys() - named
         types.BatchJob.model_validate(sdk._BatchJob_from_vertex(job))
     types.ListBatchJobsResponse.model_validate(sdk._ListBatchJobsResponse_from_vertex(lists[0]))
-    assert {"k-1", "k-2"} == {request.json["displayName"] for request in server.received(*CREATE)}
+    assert {request.json["displayName"] for request in server.received(*CREATE)} == {"k-1", "k-2"}
     rows = [
         stored.content for uri, stored in vendor.storage.objects.items() if "/prediction" not in uri
     ]
@@ -746,5 +748,5 @@ def test_a_malformed_create_call_is_refused(change: dict[str, Any], message: str
     answer = VertexVendor().answer(
         VendorRequest("POST", path, {}, headers, json.dumps(body).encode())
     )
-    assert 400 == answer.status
+    assert answer.status == 400
     assert message in str(answer.content)

@@ -60,15 +60,15 @@ def ask(chat: ChatModel, *messages: Message, **changes: object) -> Reply:
 
 def test_answer_comes_with_its_tokens_and_time(tuned: ChatModel) -> None:
     reply = ask(tuned)
-    assert ("white as ever", "stop", None) == (reply.text, reply.finish_reason, reply.error)
-    assert (7, 3) == (reply.prompt_tokens, reply.completion_tokens)
+    assert (reply.text, reply.finish_reason, reply.error) == ("white as ever", "stop", None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (7, 3)
     assert reply.seconds is not None
     assert reply.seconds > 0
 
 
 def test_answer_that_is_too_long_says_so(tuned: ChatModel) -> None:
     reply = ask(tuned, max_tokens=2)
-    assert ("white as", "length") == (reply.text, reply.finish_reason)
+    assert (reply.text, reply.finish_reason) == ("white as", "length")
 
 
 def test_question_is_written_as_the_training_rows_are(tuned: ChatModel, server: Server) -> None:
@@ -95,12 +95,12 @@ def test_sampling_is_as_asked(tuned: ChatModel, server: Server) -> None:
     ask(tuned, temperature=0.5, seed=7, stop=("\n",), max_tokens=9)
     sent = server.received(*GENERATE)[0].json["generationConfig"]
     settings = types.GenerationConfig.model_validate(sent)
-    assert (0.5, 7, ["\n"], 9) == (
+    assert (
         settings.temperature,
         settings.seed,
         settings.stop_sequences,
         settings.max_output_tokens,
-    )
+    ) == (0.5, 7, ["\n"], 9)
 
 
 def test_tools_are_declared(tuned: ChatModel, server: Server) -> None:
@@ -110,7 +110,7 @@ def test_tools_are_declared(tuned: ChatModel, server: Server) -> None:
     }
     assert ask(tuned, tools=({"type": "function", "function": function},)).error is None
     (tool,) = server.received(*GENERATE)[0].json["tools"]
-    assert "look_up" == tool["functionDeclarations"][0]["name"]
+    assert tool["functionDeclarations"][0]["name"] == "look_up"
 
 
 @pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
@@ -119,14 +119,14 @@ def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
 ) -> None:
     server.inject_fault(fault, *GENERATE)
     assert ask(tuned).retryable
-    assert 1 == len(server.received(*GENERATE))
+    assert len(server.received(*GENERATE)) == 1
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))
 def test_failure_is_a_reply_with_an_error(tuned: ChatModel, server: Server, fault: Fault) -> None:
     server.inject_fault(fault, *GENERATE, times=9)
     reply = ask(tuned)
-    assert ("", "error") == (reply.text, reply.finish_reason)
+    assert (reply.text, reply.finish_reason) == ("", "error")
     assert reply.error
     assert "loopback" not in reply.error
 
@@ -147,7 +147,7 @@ def test_what_rows_cannot_carry_is_a_reply_with_an_error(tuned: ChatModel) -> No
 
 
 def test_one_model_answers_in_several_loops_and_is_closed_outside(tuned: ChatModel) -> None:
-    assert ["white as ever"] * 3 == [ask(tuned).text for _ in range(3)]
+    assert [ask(tuned).text for _ in range(3)] == ["white as ever"] * 3
 
 
 def test_many_questions_at_once_share_a_client(tuned: ChatModel) -> None:
@@ -156,13 +156,13 @@ def test_many_questions_at_once_share_a_client(tuned: ChatModel) -> None:
         async with tuned:
             return await asyncio.gather(*(tuned.reply(request) for _ in range(8)))
 
-    assert ["white as ever"] * 8 == [reply.text for reply in asyncio.run(all_at_once())]
+    assert [reply.text for reply in asyncio.run(all_at_once())] == ["white as ever"] * 8
 
 
 def test_missing_model_is_a_reply_with_an_error(server: Server) -> None:
     chat = VertexBackend().chat("no-such-model")
     assert "404" in (ask(chat).error or "")
-    assert 1 == len(server.received(*GENERATE))
+    assert len(server.received(*GENERATE)) == 1
 
 
 def test_untuned_models_can_be_asked_in_another_location(
@@ -171,7 +171,7 @@ def test_untuned_models_can_be_asked_in_another_location(
     monkeypatch.setenv("UNITUNE_VERTEX_BASE_LOCATION", "global")
     chat = VertexBackend().chat(BASE)
     assert ask(chat).error is None
-    assert 1 == len(server.received("POST", "/locations/global/publishers/google/models/"))
+    assert len(server.received("POST", "/locations/global/publishers/google/models/")) == 1
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_thoughts_are_no_answer_but_are_paid_for() -> None:
         ),
     )
     reply = read(answer)
-    assert ("white", 6) == (reply.text, reply.completion_tokens)
+    assert (reply.text, reply.completion_tokens) == ("white", 6)
 
 
 def test_a_blocked_question_is_an_empty_answer_as_a_blocked_answer_is() -> None:
@@ -217,12 +217,12 @@ def test_a_blocked_question_is_an_empty_answer_as_a_blocked_answer_is() -> None:
         block_reason=types.BlockedReason.PROHIBITED_CONTENT
     )
     reply = read(types.GenerateContentResponse(prompt_feedback=feedback))
-    assert ("", "content_filter", None) == (reply.text, reply.finish_reason, reply.error)
+    assert (reply.text, reply.finish_reason, reply.error) == ("", "content_filter", None)
 
 
 def test_unknown_counts_stay_unknown() -> None:
     answer = types.GenerateContentResponse(candidates=[types.Candidate()])
-    assert (None, None) == (read(answer).prompt_tokens, None)
+    assert (read(answer).prompt_tokens, None) == (None, None)
     assert read(answer).completion_tokens is None
 
 

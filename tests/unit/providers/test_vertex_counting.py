@@ -46,8 +46,8 @@ def test_system_prompt_turns_and_tools_are_counted(server: Server) -> None:
     count = VertexBackend().count_tokens(MODEL, LONG.model_copy(update={"tools": (WEATHER,)}))
 
     (request,) = server.received(*COUNT)
-    assert f"/v1beta1/{PLACE}/publishers/google/models/{MODEL}:countTokens" == request.path
-    assert {"contents", "systemInstruction", "tools"} == set(request.json)
+    assert request.path == f"/v1beta1/{PLACE}/publishers/google/models/{MODEL}:countTokens"
+    assert set(request.json) == {"contents", "systemInstruction", "tools"}
     assert count > 0
 
 
@@ -92,7 +92,7 @@ def test_what_gemini_has_no_place_for_is_not_counted(server: Server) -> None:
     named = Request(messages=(Message(role="user", name="ada", content="Hello"),))
     with pytest.raises(Unsupported, match="cannot accept this request"):
         VertexBackend().count_tokens(MODEL, named)
-    assert [] == server.received(*COUNT)
+    assert server.received(*COUNT) == []
 
 
 def planned(folder: Path, rows: int) -> Job:
@@ -106,7 +106,7 @@ def planned(folder: Path, rows: int) -> Job:
 def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Server) -> None:
     job = planned(tmp_path, rows=500)
     ours = plan(job)
-    assert [] == server.received(*COUNT)
+    assert server.received(*COUNT) == []
     theirs = plan(job, vendor_counts=True)
 
     counted = {

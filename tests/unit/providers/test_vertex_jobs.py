@@ -58,20 +58,20 @@ def test_running_job_is_told_more_finely(finer: str, state: State) -> None:
 
 def test_finer_word_does_not_change_an_end() -> None:
     ended = job(state="JOB_STATE_FAILED", tuning_job_state="TUNING_JOB_STATE_WAITING_FOR_QUOTA")
-    assert (State.FAILED, "JOB_STATE_FAILED") == (state_of(ended), status_of(ended, "").raw)
+    assert (state_of(ended), status_of(ended, "").raw) == (State.FAILED, "JOB_STATE_FAILED")
 
 
 def test_job_without_a_word_is_unknown() -> None:
     seen = status_of(job(), "")
-    assert (State.UNKNOWN, "JOB_STATE_UNSPECIFIED") == (seen.state, seen.raw)
+    assert (seen.state, seen.raw) == (State.UNKNOWN, "JOB_STATE_UNSPECIFIED")
 
 
 def test_expired_job_failed_and_says_so_itself() -> None:
     seen = status_of(job(state="JOB_STATE_EXPIRED"), "")
-    assert (State.FAILED, "no reason given (JOB_STATE_EXPIRED)") == (
+    assert (
         seen.state,
         seen.error,
-    )
+    ) == (State.FAILED, "no reason given (JOB_STATE_EXPIRED)")
 
 
 def test_rows_that_were_left_out_are_a_warning() -> None:
@@ -84,10 +84,10 @@ def test_rows_that_were_left_out_are_a_warning() -> None:
     seen = job(state="JOB_STATE_RUNNING", tuning_data_stats={"supervised_tuning_data_stats": stats})
     _, counted, dropped = events_of(seen)
     assert {"rows": 8, "billable_tokens": 90, "steps": 4}.items() <= counted.data.items()
-    assert ("warning", "Vertex AI dropped rows: too long; empty") == (
+    assert (
         dropped.kind,
         dropped.data["text"],
-    )
+    ) == ("warning", "Vertex AI dropped rows: too long; empty")
 
 
 def test_cursor_brings_only_what_is_new_though_the_job_is_updated() -> None:
@@ -96,9 +96,9 @@ def test_cursor_brings_only_what_is_new_though_the_job_is_updated() -> None:
     moved = {"start_time": NOW, "update_time": LATER}
     more = job(state="JOB_STATE_RUNNING", tuning_job_metadata=epochs, **moved)
     second = status_of(more, first.cursor)
-    assert ["created", "epoch 1"] == [event.key for event in first.events]
-    assert ["started"] == [event.key for event in second.events]
-    assert () == status_of(more, second.cursor).events
+    assert [event.key for event in first.events] == ["created", "epoch 1"]
+    assert [event.key for event in second.events] == ["started"]
+    assert status_of(more, second.cursor).events == ()
 
 
 def test_published_name_of_a_base_is_shortened() -> None:
@@ -109,7 +109,7 @@ def test_published_name_of_a_base_is_shortened() -> None:
     )
     model = status_of(made, "").model
     assert model is not None
-    assert ("gemini-3.5-flash", "e") == (model.base, model.name)
+    assert (model.base, model.name) == ("gemini-3.5-flash", "e")
 
 
 def read_rows(uri: str) -> bytes | None:
@@ -121,11 +121,11 @@ def test_imported_preference_job_keeps_beta() -> None:
     training_job = imported(
         job(base_model="gemini-3.5-flash", preference_optimization_spec=spec), read_rows
     )
-    assert ("dpo", {"preference": {"beta": 0.3}}, b"rows") == (
+    assert (
         training_job.method,
         training_job.tuning,
         training_job.training,
-    )
+    ) == ("dpo", {"preference": {"beta": 0.3}}, b"rows")
 
 
 def test_imported_data_set_that_is_no_file_is_told() -> None:

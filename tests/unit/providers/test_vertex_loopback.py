@@ -68,7 +68,7 @@ def test_what_google_refuses_is_refused_and_makes_no_job(
 ) -> None:
     with pytest.raises(errors.ClientError, match="INVALID_ARGUMENT"):
         tune(client, **wrong)
-    assert [] == list(client.tunings.list())
+    assert list(client.tunings.list()) == []
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,9 @@ def test_a_check_is_a_string_match() -> None:
     )
     scorer = spec.single_reward_config.string_match_reward_scorer
     match = scorer.string_match_expression
-    assert (1.0, 0.0) == (scorer.correct_answer_reward, scorer.wrong_answer_reward)
-    assert ("EXACT_MATCH", "{{references.expected}}") == (match.match_operation, match.expression)
-    assert "grader" == spec.single_reward_config.reward_name
+    assert (scorer.correct_answer_reward, scorer.wrong_answer_reward) == (1.0, 0.0)
+    assert (match.match_operation, match.expression) == ("EXACT_MATCH", "{{references.expected}}")
+    assert spec.single_reward_config.reward_name == "grader"
 
 
 def test_a_weighted_mean_is_a_composite_reward(tmp_path: Path) -> None:
@@ -69,24 +69,24 @@ def test_a_weighted_mean_is_a_composite_reward(tmp_path: Path) -> None:
     job = rewarded(grader("grader.json"), tmp_path)
     spec = types.ReinforcementTuningSpec.model_validate(reward_settings(job, None))
     label, words = spec.composite_reward_config.weighted_reward_configs
-    assert (0.75, 0.25) == (label.weight, words.weight)
+    assert (label.weight, words.weight) == (0.75, 0.25)
     of_json = label.reward_config.string_match_reward_scorer.json_match_expression
-    assert ("label", "EXACT_MATCH") == (
+    assert (
         of_json.key_name,
         of_json.value_string_match_expression.match_operation,
-    )
+    ) == ("label", "EXACT_MATCH")
     of_text = words.reward_config.string_match_reward_scorer.string_match_expression
-    assert ("PARTIAL_MATCH", "in {{references.city}}") == (
+    assert (
         of_text.match_operation,
         of_text.expression,
-    )
+    ) == ("PARTIAL_MATCH", "in {{references.city}}")
 
 
 def test_a_reward_function_of_its_own_goes_as_it_is() -> None:
     single: dict[str, JsonValue] = {"rewardName": "r", "cloudRunRewardScorer": {"cloudRunUri": "u"}}
-    assert {"singleRewardConfig": single} == reward_settings(rewarded(None), single)
+    assert reward_settings(rewarded(None), single) == {"singleRewardConfig": single}
     composite: dict[str, JsonValue] = {"weightedRewardConfigs": [{"rewardConfig": single}]}
-    assert {"compositeRewardConfig": composite} == reward_settings(rewarded(None), composite)
+    assert reward_settings(rewarded(None), composite) == {"compositeRewardConfig": composite}
     with pytest.raises(JobError, match="both define the reward"):
         reward_settings(rewarded(grader(CHECK)), single)
 

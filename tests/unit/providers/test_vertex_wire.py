@@ -81,8 +81,8 @@ def _use(backend: VertexBackend, folder: Path) -> None:
     backend.cancel(third)
     for job_id in (first, second, third):
         _follow(backend, job_id)
-    assert [second] == backend.find("r-2", folder)
-    assert 3 == len(backend.list_jobs("").states)
+    assert backend.find("r-2", folder) == [second]
+    assert len(backend.list_jobs("").states) == 3
     for model in ("gemini-3.5-flash", backend.poll(first, "").model):
         assert model is not None
         chat = backend.chat(model)
@@ -125,14 +125,14 @@ def test_answers_are_of_the_types_that_the_sdk_declares(
     recorded = recording.kind(kind)
     assert recorded
     for request, answer in recorded:
-        assert 200 == answer.status, request
+        assert answer.status == 200, request
         assert isinstance(answer.content, dict)
         answered.model_validate(answer.content)
 
 
 def test_every_create_call_is_a_tuning_job(recording: Recording) -> None:
     bodies = [request.json for request, _ in recording.kind(("POST", "/tuningJobs"))]
-    assert 3 == len(bodies)
+    assert len(bodies) == 3
     for body in bodies:
         job = types.TuningJob.model_validate(body)
         assert job.labels
@@ -148,9 +148,9 @@ def test_every_question_is_of_the_sdks_types(recording: Recording) -> None:
         "generationConfig": types.GenerationConfig,
     }
     recorded = recording.kind(("POST", ":generateContent"))
-    assert 2 == len(recorded)
+    assert len(recorded) == 2
     for request, _ in recorded:
-        assert {"contents", *parts} == request.json.keys()
+        assert request.json.keys() == {"contents", *parts}
         for name, kind in parts.items():
             kind.model_validate(request.json[name])
         for turn in request.json["contents"]:
@@ -163,7 +163,7 @@ def test_nothing_that_the_backend_asked_was_refused(recording: Recording) -> Non
         for request, answer in recording.exchanges
         if answer.status >= 400
     ]
-    assert [] == [(path, content) for path, content in refused if "/storage/" not in path]
+    assert [(path, content) for path, content in refused if "/storage/" not in path] == []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_malformed_create_call_is_refused(change: dict[str, Any], message: str) 
         **change,
     }
     answer = _send({name: value for name, value in body.items() if value is not None})
-    assert 400 == answer.status
+    assert answer.status == 400
     assert message in str(answer.content)
 
 

@@ -107,7 +107,7 @@ def test_a_job_without_options_passes(backend: str, tmp_path: Path) -> None:
 
 def test_the_plan_shows_a_wrong_option_as_an_error(tmp_path: Path) -> None:
     found = plan(job("together", tmp_path, {"options": {"n_eval": 1}}))
-    assert ["refused-options"] == [finding.code for finding in found.errors]
+    assert [finding.code for finding in found.errors] == ["refused-options"]
 
 
 @pytest.mark.parametrize("backend", ["openai", "together", "vertex"])
@@ -118,5 +118,5 @@ def test_a_launch_with_a_wrong_option_sends_and_writes_nothing(
     with serve_vendor(backend) as served:
         with pytest.raises(JobError):
             launch(job(backend, tmp_path, {"options": MISSPELT[backend][1]}))
-        assert [] == served.server.requests
-    assert [] == runs()
+        assert served.server.requests == []
+    assert runs() == []

@@ -58,7 +58,7 @@ except MissingExtra as missing:
 TALK = """
 import contextlib, io, json
 from unitune.backends import registry
-from unitune.cli.main import main
+from unitune.main import main
 registry._is_installed = lambda package: False
 heard = []
 for sys.argv in json.loads(sys.argv[1]):
@@ -94,7 +94,7 @@ def blocked(code: str, folder: Path, *arguments: str, packages: tuple[str, ...] 
         cwd=folder,
         env={**os.environ, "UNITUNE_DIR": str(folder / "home"), "UNITUNE_TODAY": "2026-11-25"},
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -117,7 +117,7 @@ def test_a_package_that_is_imported_late_is_missed_at_once(
 
 @pytest.mark.parametrize("backend", ["azure", "fireworks", "mantle", "nebius", "openai"])
 def test_a_backend_without_a_package_of_its_own_opens(tmp_path: Path, backend: str) -> None:
-    assert "" == blocked(OPEN, tmp_path, backend)
+    assert blocked(OPEN, tmp_path, backend) == ""
 
 
 def test_every_offer_and_every_format_is_read(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_rows_are_checked_and_converted_to_every_vendors_format(tmp_path: Path) 
     converts = [f"data convert train.jsonl --to {name} -o {name}.jsonl" for name in FORMATS]
     said(tmp_path, "check train.jsonl", *converts)
     for name in FORMATS:
-        assert 200 == len((tmp_path / f"{name}.jsonl").read_text().splitlines()), name
+        assert len((tmp_path / f"{name}.jsonl").read_text().splitlines()) == 200, name
 
 
 def test_backends_are_listed_as_not_installed(tmp_path: Path) -> None:

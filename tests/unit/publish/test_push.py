@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Command
-from trained_runs import trained, triage_job
+from support.command_line import Command
+from support.trained_runs import trained, triage_job
 from vendors.hub import ACCOUNT, KEY, HubVendor
 
 from unitune.backends.exports import Exported, ExportForm, describe_export
@@ -81,19 +81,19 @@ def test_model_and_card_are_one_commit_in_a_private_repository(
     done = push(run, folder=export)
     repository = hub.repositories[f"{ACCOUNT}/triage"]
     assert (True, True, done.commit) == (done.is_new, repository.private, repository.head)
-    assert 2 == len(repository.commits), "the hub's own, and ours"
-    assert {"v1": done.commit} == repository.tags
-    assert f"v{version.number}" == done.tag
-    assert {
+    assert len(repository.commits) == 2, "the hub's own, and ours"
+    assert repository.tags == {"v1": done.commit}
+    assert done.tag == f"v{version.number}"
+    assert repository.files.keys() == {
         *("README.md", "croissant.json", "provenance.intoto.json", "training-summary.md"),
         *(WEIGHTS, "adapter_config.json", "unitune.json", ".gitattributes"),
-    } == repository.files.keys()
+    }
     assert (export / WEIGHTS).read_bytes() == hub.content(done.repository, WEIGHTS)
     assert b"triage" in hub.content(done.repository, "README.md")
     (event,) = (each for each in run.events() if each.key.startswith("run.pushed"))
     assert (
-        f"pushed to {hub.url}/{ACCOUNT}/triage (private), commit {done.commit[:8]}"
-        == (event.data["text"])
+        (event.data["text"])
+        == f"pushed to {hub.url}/{ACCOUNT}/triage (private), commit {done.commit[:8]}"
     )
 
 
@@ -103,7 +103,7 @@ def test_no_folder_of_this_machine_is_published(hub: HubVendor, run: Run, export
     for path in hub.repositories[done.repository].files:
         assert HERE.encode() not in hub.content(done.repository, path), path
     config = json.loads(hub.content(done.repository, "adapter_config.json"))
-    assert {"peft_type": "LORA", "base_model_name_or_path": "base"} == config
+    assert config == {"peft_type": "LORA", "base_model_name_or_path": "base"}
     assert HERE in (export / "adapter_config.json").read_text("utf-8")
     provenance = hub.content(done.repository, "provenance.intoto.json").decode()
     assert WEIGHTS in provenance
@@ -120,7 +120,7 @@ def test_files_that_the_export_did_not_write_are_left_out_and_named(
     assert any(".env, .git/config, train.jsonl" in note for note in done.notes)
     shutil.rmtree(export / ".git")  # which the hub refuses
     again = push(run, folder=export, all_files=True)
-    assert b"SECRET" == hub.content(again.repository, "train.jsonl")
+    assert hub.content(again.repository, "train.jsonl") == b"SECRET"
 
 
 def test_a_script_of_the_export_names_the_base_by_its_public_name(
@@ -130,8 +130,8 @@ def test_a_script_of_the_export_names_the_base_by_its_public_name(
     assert run.tuned_model is not None
     describe_export(export, run.tuned_model, "adapter")
     done = push(run, folder=export)
-    assert b"base=base\n" == hub.content(done.repository, "start.sh")
-    assert f"base={HERE}\n" == (export / "start.sh").read_text("utf-8"), "the export keeps it"
+    assert hub.content(done.repository, "start.sh") == b"base=base\n"
+    assert (export / "start.sh").read_text("utf-8") == f"base={HERE}\n", "the export keeps it"
 
 
 def test_the_same_files_make_no_second_commit(
@@ -139,11 +139,11 @@ def test_the_same_files_make_no_second_commit(
 ) -> None:
     first, second = push(run, "acme/triage", folder=export), push(run, "acme/triage", folder=export)
     assert (first.commit, False) == (second.commit, second.is_new)
-    assert 1 == len(server.received("POST", COMMIT))
-    assert 1 == len([each for each in run.events() if each.key.startswith("run.pushed")])
+    assert len(server.received("POST", COMMIT)) == 1
+    assert len([each for each in run.events() if each.key.startswith("run.pushed")]) == 1
     (export / WEIGHTS).write_bytes(b"others")
     assert push(run, "acme/triage", folder=export).is_new
-    assert b"others" == hub.content("acme/triage", WEIGHTS)
+    assert hub.content("acme/triage", WEIGHTS) == b"others"
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT])
@@ -165,10 +165,10 @@ def test_what_was_interrupted_goes_on(
     with pytest.raises(BackendError, match=r"Push again|refused the request"):
         push(run)
     done = push(run)
-    assert ["adapter"] == exports
-    assert 1 == len(server.received("PUT", ""))
+    assert exports == ["adapter"]
+    assert len(server.received("PUT", "")) == 1
     assert done.commit == hub.repositories[done.repository].head
-    assert 2 == len(hub.repositories[done.repository].commits)
+    assert len(hub.repositories[done.repository].commits) == 2
     assert not (home() / "pushes" / run.id).exists()
 
 
@@ -214,7 +214,7 @@ def test_a_folder_that_is_no_export_of_the_run_is_refused(
     Path("other/unitune.json").unlink()
     with pytest.raises(UserError, match="not an export of a run"):
         push(run, folder="other")
-    assert [] == server.received("PUT", "")
+    assert server.received("PUT", "") == []
 
 
 def test_without_the_right_to_write_nothing_is_sent(
@@ -231,7 +231,7 @@ def test_without_the_right_to_write_nothing_is_sent(
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match="hf auth login"):
         push(run, folder=export)
-    assert [] == server.received("PUT", "")
+    assert server.received("PUT", "") == []
 
 
 def test_a_hub_that_is_away_is_told(
@@ -246,7 +246,7 @@ def test_the_command_says_what_is_there_now(unitune: Command, run: Run, export: 
     done = unitune(
         "models", "push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export)
     )
-    assert 0 == done.code
+    assert done.code == 0
     assert "acme/triage  private" in done.out
     again = unitune(
         "models", "push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export)

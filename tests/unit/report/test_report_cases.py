@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_comparison import SYSTEM, Counts, sample_comparison
+from support.sample_comparison import SYSTEM, Counts, sample_comparison
 
 from unitune.data.example import Message
 from unitune.evaluate.records import CaseResult
@@ -36,13 +36,13 @@ def question(case: ShownCase) -> str:
 def test_groups_come_in_a_fixed_order_with_the_comparisons_counts() -> None:
     groups = cases.grouped(sample_comparison(Counts(5, 3, 2, 4)))
 
-    assert [
+    assert [(group.outcome, group.total) for group in groups] == [
         (Outcome.GAINED, 5),
         (Outcome.LOST, 3),
         (Outcome.BOTH_WRONG, 4),
         (Outcome.BOTH_RIGHT, 2),
-    ] == [(group.outcome, group.total) for group in groups]
-    assert [5, 3, 4, 2] == [len(group.cases) for group in groups]
+    ]
+    assert [len(group.cases) for group in groups] == [5, 3, 4, 2]
 
 
 def test_each_case_is_in_the_group_of_its_scores() -> None:
@@ -61,13 +61,13 @@ def test_only_the_metric_that_decides_makes_a_case_right() -> None:
 
     changed = replace(case, answers={**case.answers, "tuned": answer})
 
-    assert Outcome.BOTH_WRONG == cases.outcome(comparison, changed)
+    assert cases.outcome(comparison, changed) == Outcome.BOTH_WRONG
 
 
 def test_a_system_prompt_that_all_cases_share_stands_once_and_not_in_the_questions() -> None:
     comparison = sample_comparison()
 
-    assert SYSTEM == cases.shared_system_prompt(comparison.cases)
+    assert cases.shared_system_prompt(comparison.cases) == SYSTEM
     assert not any(SYSTEM in question(case) for case in all_shown(comparison))
 
 
@@ -77,9 +77,10 @@ def test_system_prompts_that_differ_stay_with_their_questions() -> None:
         (Message(role="system", content="Be kind."), Message(role="user", content="Hello?")),
     )
 
-    assert "" == cases.shared_system_prompt(comparison.cases)
-    assert {"system: Be brief.\n\nuser: Hello?", "system: Be kind.\n\nuser: Hello?"} == {
-        question(case) for case in all_shown(comparison)
+    assert cases.shared_system_prompt(comparison.cases) == ""
+    assert {question(case) for case in all_shown(comparison)} == {
+        "system: Be brief.\n\nuser: Hello?",
+        "system: Be kind.\n\nuser: Hello?",
     }
 
 
@@ -103,7 +104,7 @@ def test_an_answer_in_error_shows_its_error() -> None:
 
     errors = [case.baseline.error for case in all_shown(comparison) if case.baseline.error]
 
-    assert ["HTTP 503: overloaded"] == errors
+    assert errors == ["HTTP 503: overloaded"]
 
 
 def test_short_texts_stand_open_and_long_ones_are_folded() -> None:
@@ -114,7 +115,7 @@ def test_short_texts_stand_open_and_long_ones_are_folded() -> None:
 
     assert long[: cases.BEGINNING] == case.question.beginning
     assert (len(long), 0) == (case.question.characters, case.question.cut)
-    assert "" == case.expected.beginning
+    assert case.expected.beginning == ""
 
 
 def test_a_tight_budget_cuts_only_the_long_texts_and_says_how_much() -> None:
@@ -125,7 +126,7 @@ def test_a_tight_budget_cuts_only_the_long_texts_and_says_how_much() -> None:
     for case in all_shown(comparison, budget=10_000):
         assert len(question(case)) + case.question.cut == 5000
         assert case.question.cut > 0
-        assert (0, 0) == (case.expected.cut, case.baseline.cut)
+        assert (case.expected.cut, case.baseline.cut) == (0, 0)
 
 
 @given(st.lists(st.integers(0, 500), max_size=30), st.integers(0, 5000))
@@ -140,38 +141,38 @@ def test_a_fair_limit_keeps_within_the_budget_and_wastes_none(
 
 
 def test_words_that_differ_are_marked_and_the_rest_is_not() -> None:
-    assert (
+    assert marked('{"intent": "late_parcel"}', '{"intent": "wants_refund"}') == (
         Piece("same", '{"intent": "'),
         Piece("missing", "late_parcel"),
         Piece("extra", "wants_refund"),
         Piece("same", '"}'),
-    ) == marked('{"intent": "late_parcel"}', '{"intent": "wants_refund"}')
+    )
 
 
 def test_a_space_between_two_changes_does_not_tear_them_apart() -> None:
     pieces = marked("send it to Anna Smith today please", "send it to Bert Jones today please")
 
-    assert [
+    assert list(pieces) == [
         Piece("same", "send it to "),
         Piece("missing", "Anna Smith"),
         Piece("extra", "Bert Jones"),
         Piece("same", " today please"),
-    ] == list(pieces)
+    ]
 
 
 def test_texts_with_little_in_common_are_not_interleaved() -> None:
-    assert (Piece("extra", "I cannot help with that."),) == marked(
-        '{"intent": "late_parcel"}', "I cannot help with that."
+    assert marked('{"intent": "late_parcel"}', "I cannot help with that.") == (
+        Piece("extra", "I cannot help with that."),
     )
 
 
 def test_chinese_is_compared_character_by_character() -> None:
-    assert (
+    assert marked("交货延迟、请给出日期", "交货准时、请给出日期") == (
         Piece("same", "交货"),
         Piece("missing", "延迟"),
         Piece("extra", "准时"),
         Piece("same", "、请给出日期"),
-    ) == marked("交货延迟、请给出日期", "交货准时、请给出日期")
+    )
 
 
 @given(ALPHABET, ALPHABET)

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_comparison import VERDICTS, sample_comparison
+from support.sample_comparison import VERDICTS, sample_comparison
 
 from unitune.render.charts import (
     LABEL_GAP,
@@ -73,7 +73,7 @@ def test_only_the_candidate_is_drawn_in_the_accent_colour() -> None:
     shades = (Interval(50, 40, 60, "accent"), Interval(50, 40, 60))
     classes = [drawn("interval", PERCENT, each).attrib["class"].split() for each in shades]
 
-    assert [["interval", "accent"], ["interval"]] == classes
+    assert classes == [["interval", "accent"], ["interval"]]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -100,9 +100,9 @@ def test_the_difference_is_also_told_in_words() -> None:
     svg = drawn("difference", difference_chart(comparison))
     title, text = svg.attrib["aria-label"].split(": ")
 
-    assert "img" == svg.attrib["role"]
-    assert "Difference of tuned and few-shot, in points" == title
-    assert "+46.7 points, 95 % interval from 38.6 to 54.4, margin from -5.0 to 5.0." == text
+    assert svg.attrib["role"] == "img"
+    assert title == "Difference of tuned and few-shot, in points"
+    assert text == "+46.7 points, 95 % interval from 38.6 to 54.4, margin from -5.0 to 5.0."
 
 
 def test_the_loss_curve_draws_every_validation_loss_and_ends_at_the_last_loss() -> None:
@@ -114,11 +114,11 @@ def test_the_loss_curve_draws_every_validation_loss_and_ends_at_the_last_loss() 
     )
     svg = training_curve(curve)
 
-    assert [(25, 0), (50, 25), (75, 50), (100, 75)] == line(svg, "training")
-    assert [(50, 25), (100, 50)] == line(svg, "validation")
-    assert [(50, 25), (100, 50)] == [(percent(dot, "cx"), percent(dot, "cy")) for dot in dots(svg)]
+    assert line(svg, "training") == [(25, 0), (50, 25), (75, 50), (100, 75)]
+    assert line(svg, "validation") == [(50, 25), (100, 50)]
+    assert [(percent(dot, "cx"), percent(dot, "cy")) for dot in dots(svg)] == [(50, 25), (100, 50)]
     ends = [text.text for text in svg.iter("text") if "end" in text.attrib.get("class", "")]
-    assert ["validation 2", "training 1"] == ends
+    assert ends == ["validation 2", "training 1"]
 
 
 def test_lines_that_end_together_keep_their_names_apart() -> None:
@@ -135,13 +135,13 @@ def test_the_names_of_lines_stay_above_the_numbers_of_the_steps() -> None:
     flat = Curve(steps=(1, 150), values=(2, 0), validation_steps=(150,), validation_values=(0,))
     curve = drawn_curve(flat)
     assert curve is not None
-    assert [LOWEST_LABEL - LABEL_GAP, LOWEST_LABEL] == [label.y for label in curve.labels]
+    assert [label.y for label in curve.labels] == [LOWEST_LABEL - LABEL_GAP, LOWEST_LABEL]
 
 
 def test_lines_end_at_the_end_of_the_axis() -> None:
     curve = drawn_curve(Curve(steps=(1, 170), values=(2, 1)))
     assert curve is not None
-    assert (170, (0, 50, 100, 150)) == (curve.x.high, curve.x.ticks)
+    assert (curve.x.high, curve.x.ticks) == (170, (0, 50, 100, 150))
 
 
 def test_the_strip_has_a_line_for_each_case_that_was_gained_or_lost() -> None:
@@ -149,7 +149,7 @@ def test_the_strip_has_a_line_for_each_case_that_was_gained_or_lost() -> None:
     gained, lost = (Stroke(0.5, 1, 1), Stroke(4.5, 1, 1)), (Stroke(2.5, 1, 1),)
     assert strip == CaseStrip(5, 1, gained, lost)
     svg = drawn("case_strip", strip)
-    assert [2, 1] == [path.attrib["d"].count("M") for path in svg.iter("path")]
+    assert [path.attrib["d"].count("M") for path in svg.iter("path")] == [2, 1]
     assert case_strip(["both right", "both wrong"]) is None
 
 
@@ -184,13 +184,13 @@ def test_without_a_finite_loss_there_is_no_chart(curve: Curve) -> None:
 def test_a_single_loss_of_zero_can_be_drawn() -> None:
     svg = training_curve(Curve(steps=(1,), values=(0.0,)))
 
-    assert [(100, 100)] == line(svg, "training")
+    assert line(svg, "training") == [(100, 100)]
 
 
 def test_a_long_line_is_averaged_in_runs() -> None:
     points = [Point(step, 2.0 * step) for step in range(10)]
 
-    assert (Point(1, 2), Point(4, 8), Point(7, 14), Point(9, 18)) == thinned(points, 4)
+    assert thinned(points, 4) == (Point(1, 2), Point(4, 8), Point(7, 14), Point(9, 18))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
@@ -202,7 +202,7 @@ def test_an_axis_holds_its_values_between_few_round_ticks(values: list[float]) -
     assert axis.high >= max(values) - hair
     assert 2 <= len(axis.ticks) <= 6
     assert (axis.low, axis.high) == (axis.ticks[0], axis.ticks[-1])
-    assert (0, 100) == (axis.position(axis.low), axis.position(axis.high))
+    assert (axis.position(axis.low), axis.position(axis.high)) == (0, 100)
 
 
 EVALUATED = Curve(

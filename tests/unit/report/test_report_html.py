@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from sample_comparison import (
+from support.sample_comparison import (
     VERDICTS,
     Counts,
     contrast,
@@ -83,7 +83,7 @@ def test_each_case_stands_once() -> None:
     comparison = sample_comparison()
     page = render(comparison)
 
-    assert {1} == {page.count(f">{case.id}<") for case in comparison.cases}
+    assert {page.count(f">{case.id}<") for case in comparison.cases} == {1}
 
 
 def test_gained_and_lost_are_open_and_the_rest_is_folded() -> None:
@@ -93,8 +93,11 @@ def test_gained_and_lost_are_open_and_the_rest_is_folded() -> None:
         if attributes.get("class") == "group"
     ]
 
-    assert [("gained", True), ("lost", True), ("both-wrong", False), ("both-right", False)] == [
-        (group["id"], "open" in group) for group in groups
+    assert [(group["id"], "open" in group) for group in groups] == [
+        ("gained", True),
+        ("lost", True),
+        ("both-wrong", False),
+        ("both-right", False),
     ]
 
 
@@ -126,7 +129,7 @@ def test_nothing_on_the_page_points_outside() -> None:
         if name in ("src", "href", "srcset", "action", "data", "poster") and value
     ]
 
-    assert {"data:,"} == {value for value in pointing if not value.startswith("#")}
+    assert {value for value in pointing if not value.startswith("#")} == {"data:,"}
     assert "url(" not in render(sample_comparison())
     assert "@import" not in render(sample_comparison())
 
@@ -240,8 +243,8 @@ def test_the_policy_lets_only_our_own_style_and_script_run() -> None:
 def test_a_page_of_1000_cases_stays_below_a_megabyte_and_a_half(texts: dict[str, str]) -> None:
     page = render(sample_comparison(MANY, texts=texts))
 
-    assert 1000 == page.count('class="id"')
-    assert LIMIT > len(page.encode())
+    assert page.count('class="id"') == 1000
+    assert len(page.encode()) < LIMIT
 
 
 def test_the_same_comparison_gives_the_same_page() -> None:
@@ -302,9 +305,9 @@ def test_there_are_filters_for_errors_and_pinned_cases_only_where_there_are_any(
     assert not {"#only-error", "#only-required"} & set(plain)
     assert "Errors 3 Required 2" in page.text
     marks = [row.get("class") or "" for row in page.of("tr")]
-    assert (3, 2) == tuple(
+    assert tuple(
         sum(mark in found.split() for found in marks) for mark in ("error", "required")
-    )
+    ) == (3, 2)
 
 
 def test_cut_answers_have_a_column_a_filter_and_a_note() -> None:
@@ -320,7 +323,7 @@ def test_cut_answers_have_a_column_a_filter_and_a_note() -> None:
     page = render(comparison.model_copy(update={"cases": cases, "contenders": contenders}))
     assert "Cut off 1" in Page(page).text
     assert "cut off at its longest" in Page(page).text
-    assert [0, 1, 0, 0] == [int(n) for n in re.findall(r'data-label="Cut off">(\d+)<', page)]
+    assert [int(n) for n in re.findall(r'data-label="Cut off">(\d+)<', page)] == [0, 1, 0, 0]
     assert "Cut off" not in Page(render(comparison)).text
 
 
@@ -329,7 +332,7 @@ def test_contenders_are_sorted_by_score_and_long_groups_are_folded() -> None:
     names = re.findall(
         r'<th role="rowheader" scope="row"[^>]*>(?:<b>)?([\w-]+)(?:</b>)? <small>', page
     )
-    assert ["tuned", "few-shot", "zero-shot", "instructed"] == names
+    assert names == ["tuned", "few-shot", "zero-shot", "instructed"]
     assert "78 more" in Page(page).text
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from sample_comparison import (
+from support.sample_comparison import (
     VERDICTS,
     Counts,
     contrast,
@@ -30,8 +30,8 @@ def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
     first, _, second, *_ = render(comparison).splitlines()
 
-    assert "<!-- unitune compare: support-triage -->" == first
-    assert f"### {words.headline(comparison)}" == second
+    assert first == "<!-- unitune compare: support-triage -->"
+    assert second == f"### {words.headline(comparison)}"
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -71,7 +71,7 @@ def test_every_contender_has_a_row_with_its_interval() -> None:
 
     figures = "**11.7** 7.8\u201317.2 | **3** | 712 + 27 | 1.50 | 0.0312 |"
     assert f"| **few-shot** baseline | {figures}" in page
-    assert 4 == len(re.findall(r"^\| .*(?:baseline|candidate) \|", page, re.MULTILINE))
+    assert len(re.findall(r"^\| .*(?:baseline|candidate) \|", page, re.MULTILINE)) == 4
 
 
 def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_lacks() -> None:
@@ -96,7 +96,7 @@ def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
 
     lost, gained = page.index("Lost: 4 cases<"), page.index("Gained: 30 cases, the first 10<")
     assert lost < gained
-    assert 4 + MAX_CASES == page.count("<tr><td>")
+    assert page.count("<tr><td>") == 4 + MAX_CASES
 
 
 def test_without_its_cases_there_is_still_a_verdict() -> None:
@@ -115,7 +115,7 @@ def test_no_text_makes_markup_mentions_anybody_or_links_anywhere() -> None:
     tags = set(re.findall(r"</?([a-z]+)", page))
     outside = re.sub(r"<code>.*?</code>", "", page)
 
-    assert {"details", "summary", "table", "tr", "td", "th", "code", "br", "sub"} == tags
+    assert tags == {"details", "summary", "table", "tr", "td", "th", "code", "br", "sub"}
     assert not re.search(r"@\w|#\d|://\w", outside)
     assert "**b**" not in outside
     assert "[a](b)" not in outside
@@ -128,7 +128,7 @@ def test_no_text_breaks_out_of_its_table() -> None:
 
     assert all(line.endswith("</tr>") for line in page.splitlines() if line.startswith("<tr>"))
     rows = [line for line in page.splitlines() if re.search(r"(baseline|candidate) \|", line)]
-    assert {7} == {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_it_always_fits_into_a_comment(text: str) -> None:
     )
     page = render(many)
 
-    assert GITHUB_CHARACTERS > len(page.encode())
+    assert len(page.encode()) < GITHUB_CHARACTERS
     assert page.count("<details>") == page.count("</details>")

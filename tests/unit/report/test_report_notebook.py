@@ -9,7 +9,7 @@ import sys
 import jsonschema
 import pandas as pd
 import pytest
-from sample_comparison import Counts, gated, infested, sample_comparison
+from support.sample_comparison import Counts, gated, infested, sample_comparison
 
 from unitune.errors import MissingExtra
 from unitune.evaluate.results import Comparison
@@ -51,14 +51,14 @@ def test_rows_are_one_a_case_and_contender() -> None:
     assert {(case.id, name) for case in comparison.cases for name in case.answers} == {
         (row["case"], row["contender"]) for row in rows
     }
-    assert ["HTTP 503: overloaded"] == [row["error"] for row in rows if row["error"]]
+    assert [row["error"] for row in rows if row["error"]] == ["HTTP 503: overloaded"]
 
 
 def test_the_frames_means_are_the_contenders_scores() -> None:
     comparison = sample_comparison(Counts(5, 3, 2, 4))
     frame = comparison.to_frame()
 
-    assert ["case", "contender"] == list(frame.index.names)
+    assert list(frame.index.names) == ["case", "contender"]
     means = frame["score_json_equal"].groupby("contender").mean().to_dict()
     assert {result.name: pytest.approx(result.score) for result in comparison.contenders} == means
     assert isinstance(frame, pd.DataFrame)

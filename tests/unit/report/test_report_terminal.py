@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from sample_comparison import VERDICTS, contrast, infested, measured, sample_comparison
+from support.sample_comparison import VERDICTS, contrast, infested, measured, sample_comparison
 
 from unitune.evaluate.results import GateResult
 from unitune.render import terminal
@@ -32,7 +32,7 @@ def test_the_verdict_stands_first_with_scores_difference_and_interval() -> None:
     first = printed(terminal.view(describe(sample_comparison()))).splitlines()[0]
 
     assert (
-        "BETTER  tuned 0.583 vs few-shot 0.117: +46.7 points [38.6, 54.4] (95 %)" == first.rstrip()
+        first.rstrip() == "BETTER  tuned 0.583 vs few-shot 0.117: +46.7 points [38.6, 54.4] (95 %)"
     )
 
 
@@ -58,7 +58,7 @@ def test_everything_fits_80_columns(verdict: str, tmp_path: Path) -> None:
     comparison = sample_comparison(VERDICTS[verdict], errors=3)
     output = printed(terminal.view(describe(comparison), [tmp_path / "report.html"]))
 
-    assert 80 >= max(map(cell_len, output.splitlines()))
+    assert max(map(cell_len, output.splitlines())) <= 80
 
 
 def test_without_a_terminal_there_is_no_escape_sequence(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_each_contender_has_a_row_with_its_score_interval_errors_tokens_and_seco
     output = printed(terminal.view(describe(sample_comparison(errors=3))))
     (row,) = (line.split() for line in output.splitlines() if line.startswith("few-shot  "))
 
-    assert ["11.7", "3", "712", "+", "27", "1.50", "0.0312"] == row[2:]
+    assert row[2:] == ["11.7", "3", "712", "+", "27", "1.50", "0.0312"]
     assert "7.8\u201317.2" in output
 
 
@@ -108,7 +108,7 @@ def test_cut_answers_have_a_column_of_their_own_where_there_are_any() -> None:
     output = printed(terminal.view(describe(comparison.model_copy(update={"contenders": cut}))))
     (row,) = (line.split() for line in output.splitlines() if line.startswith("tuned"))
 
-    assert ["0", "7", "96"] == row[3:6]
+    assert row[3:6] == ["0", "7", "96"]
     assert "Cut" not in printed(terminal.view(describe(comparison)))
 
 
@@ -156,7 +156,7 @@ def test_files_below_the_current_folder_are_named_from_there(
 
     output = printed(terminal.view(describe(sample_comparison()), [tmp_path / "report.html"]))
 
-    assert "report.html" == output.splitlines()[-1].strip()
+    assert output.splitlines()[-1].strip() == "report.html"
 
 
 def test_texts_are_no_markup_and_control_the_terminal_in_nothing(tmp_path: Path) -> None:

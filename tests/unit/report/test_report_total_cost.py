@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from sample_total_cost import PRICES, book, example_cost, job
+from support.sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
 from unitune.cost.spread import Spread
@@ -46,11 +46,13 @@ def test_every_line_fits_the_terminal(width: int, alternative: object) -> None:
 
 
 def test_the_headline_follows_the_totals() -> None:
-    assert "Tuning does not pay at 1,000 requests a month" == words.headline(
-        example_cost(requests_month=1_000)
+    assert (
+        words.headline(example_cost(requests_month=1_000))
+        == "Tuning does not pay at 1,000 requests a month"
     )
-    assert "Tuning pays at 1,000,000 requests a month" == words.headline(
-        example_cost(requests_month=1_000_000)
+    assert (
+        words.headline(example_cost(requests_month=1_000_000))
+        == "Tuning pays at 1,000,000 requests a month"
     )
 
 
@@ -111,11 +113,11 @@ def test_money_is_shown_to_the_digits_that_matter(amount: str, expected: str) ->
 def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
     above, below = (Crossover(way, Decimal("10.5")) for way in (Range.ABOVE, Range.BELOW))
 
-    assert "from 11 a month" == words.volume_range(above)
-    assert "up to 10 a month" == words.volume_range(below)
+    assert words.volume_range(above) == "from 11 a month"
+    assert words.volume_range(below) == "up to 10 a month"
     above, below = (Crossover(way, Decimal(8364481)) for way in (Range.ABOVE, Range.BELOW))
-    assert "from 8,370,000 a month" == words.volume_range(above)
-    assert "up to 8,360,000 a month" == words.volume_range(below)
+    assert words.volume_range(above) == "from 8,370,000 a month"
+    assert words.volume_range(below) == "up to 8,360,000 a month"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
-from sample_comparison import VERDICTS, Counts, gated, sample_comparison
+from support.sample_comparison import VERDICTS, Counts, gated, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
 from unitune.evaluate.results import Comparison, Contrast, LeakResult, Money
@@ -49,7 +49,7 @@ def test_the_headline_says_the_verdict_in_plain_words(verdict: str, headline: st
 
 def test_a_gain_below_the_margin_is_called_small_in_headline_and_gate() -> None:
     small = sample_comparison(margin=0.9)
-    assert "better" == small.verdict
+    assert small.verdict == "better"
     assert words.headline(small).endswith(", by less than the 90 points that matter")
     assert "and below the margin of 90 points." in words.reason(small)
     assert "less than" not in words.headline(sample_comparison())
@@ -134,7 +134,7 @@ def test_no_number_of_cases_below_those_at_hand_is_promised_to_settle_it() -> No
 def test_a_single_baseline_is_not_called_the_best_prompt() -> None:
     only = with_contenders("few-shot", "tuned")
 
-    assert "The tuned model is better than the few-shot prompt" == words.headline(only)
+    assert words.headline(only) == "The tuned model is better than the few-shot prompt"
 
 
 def test_a_candidate_that_is_no_tune_goes_by_its_name() -> None:
@@ -164,14 +164,14 @@ def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
     shown = (*facts.evidence(comparison), *facts.judged_by(comparison))
     by_term = {fact.term: fact for fact in shown}
 
-    assert "38.6 to 54.4" == by_term["95 % interval"].value
-    assert "+46.7 points" == by_term["Difference"].value
-    assert "88 and 4" == by_term["Gained and lost"].value
-    assert "below 0.0001" == by_term["p-value"].value
-    assert "±5 points" == by_term["Margin"].value
+    assert by_term["95 % interval"].value == "38.6 to 54.4"
+    assert by_term["Difference"].value == "+46.7 points"
+    assert by_term["Gained and lost"].value == "88 and 4"
+    assert by_term["p-value"].value == "below 0.0001"
+    assert by_term["Margin"].value == "±5 points"
     assert f"{comparison.cases_needed:,} cases" in by_term["Margin"].meaning
     visible = by_term["Minimum detectable difference"].value
-    assert f"{100 * comparison.smallest_detectable:.1f} points" == visible
+    assert visible == f"{100 * comparison.smallest_detectable:.1f} points"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_gain_that_passes_no_gate_is_no_bad_figure() -> None:
 
 
 def test_nothing_right_looks_bad() -> None:
-    assert "bad" == words.mood(sample_comparison(Counts(0, 0, 0, 40)))
+    assert words.mood(sample_comparison(Counts(0, 0, 0, 40))) == "bad"
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ def test_nothing_right_looks_bad() -> None:
 def test_small_amounts_are_told_by_the_thousand(usd: str, text: str) -> None:
     money = Money(extra_usd=Decimal(usd), extra_interval_usd=(None, None))
     (fact,) = facts.economics(money)
-    assert f"An answer costs {'less' if usd[0] == '-' else 'more'} by" == fact.term
+    assert fact.term == f"An answer costs {'less' if usd[0] == '-' else 'more'} by"
 
-    assert f"{text} (unbounded to unbounded)" == fact.value
+    assert fact.value == f"{text} (unbounded to unbounded)"
 
 
 def test_judging_says_how_the_baseline_was_chosen() -> None:
@@ -287,7 +287,7 @@ def test_judging_says_how_the_baseline_was_chosen() -> None:
 
     assert by_term["Baseline"].startswith("few-shot, the hardest to beat of 3 on the test.")
     assert "few-shot is the best on 44 dev rows" in by_term["Baseline"]
-    assert "2026-11-25 09:41 UTC" == by_term["Date"]
+    assert by_term["Date"] == "2026-11-25 09:41 UTC"
     assert "Seed" not in by_term
 
 
@@ -306,30 +306,31 @@ def test_points_are_short_and_never_minus_zero(difference: float, sign: bool, te
 
 
 def test_print_has_minus_signs_but_leaves_names_alone() -> None:
-    assert "few-shot-2: \u22125.0 to 2.0, 95\u202f%" == typography.typeset(
-        "few-shot-2: -5.0 to 2.0, 95 %"
+    assert (
+        typography.typeset("few-shot-2: -5.0 to 2.0, 95 %")
+        == "few-shot-2: \u22125.0 to 2.0, 95\u202f%"
     )
 
 
 def test_a_date_that_is_none_is_shown_as_it_came() -> None:
-    assert "yesterday" == typography.moment("yesterday")
+    assert typography.moment("yesterday") == "yesterday"
 
 
 def test_what_is_not_known_is_a_dash_and_never_zero() -> None:
-    assert "\u2013" == typography.per_case(None, 180)
-    assert "0.50" == typography.per_case(90.0, 180, "{:.2f}".format)
+    assert typography.per_case(None, 180) == "\u2013"
+    assert typography.per_case(90.0, 180, "{:.2f}".format) == "0.50"
 
 
 def test_a_whole_number_of_cases_has_thousands_separators() -> None:
-    assert "1 case" == typography.counted(1, "case")
-    assert "1,200 cases" == typography.counted(1200, "case")
+    assert typography.counted(1, "case") == "1 case"
+    assert typography.counted(1200, "case") == "1,200 cases"
 
 
 def test_counts_are_those_of_the_comparison() -> None:
     comparison = sample_comparison(Counts(gained=3, lost=2, both_right=4, both_wrong=1))
 
-    assert "Of 10 test cases, tuned got 70.0 % right and few-shot 60.0 %." == words.scores(
-        comparison
+    assert (
+        words.scores(comparison) == "Of 10 test cases, tuned got 70.0 % right and few-shot 60.0 %."
     )
 
 
@@ -378,6 +379,6 @@ def test_a_reference_that_beats_the_candidate_is_named() -> None:
     weak = strong.model_copy(update={"name": "weak", "interval": (-0.1, 0.1), "p_adjusted": 1.0})
     found = sample_comparison().model_copy(update={"references": (strong, weak)})
     said = [caveat for caveat in words.caveats(found) if "reference" in caveat]
-    assert ["The reference strong is better than the candidate by 30 points"] == [
-        caveat.partition(";")[0] for caveat in said
+    assert [caveat.partition(";")[0] for caveat in said] == [
+        "The reference strong is better than the candidate by 30 points"
     ]

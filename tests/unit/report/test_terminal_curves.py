@@ -29,18 +29,18 @@ def lines_of(curve: Curve, width: int) -> list[str]:
 def test_it_fits_any_width(width: int) -> None:
     lines = lines_of(CURVE, width)
     assert max(map(len, lines)) <= min(width, 101)
-    assert "loss" == lines[0]
+    assert lines[0] == "loss"
     assert lines[-1].endswith("4 steps")
 
 
 def test_marks_stand_at_the_losses_of_the_validation_and_the_kept_one_is_another() -> None:
     """The loss is 4 to 0 over nine rows, so that each half is a row."""
     title, *rows, axis, _ = lines_of(CURVE, 80)
-    assert (9, "loss") == (len(rows), title)
+    assert (len(rows), title) == (9, "loss")
     start, end = axis.index("\u2514") + 1, len(axis) - 1
-    assert ("\u25cf", "\u25cf") == (rows[0][start], rows[2][end])
+    assert (rows[0][start], rows[2][end]) == ("\u25cf", "\u25cf")
     assert abs(rows[4].index("\u25c6") - (start + end) / 2) <= 0.5
-    assert ["4", "3", "2", "1", "0"] == [row[:1] for row in rows[::2]]
+    assert [row[:1] for row in rows[::2]] == ["4", "3", "2", "1", "0"]
     assert rows[2].endswith("validation 3")
     assert rows[8].endswith("training 0")
     assert any(row.endswith("\u25c6 step 2 kept, 2") for row in rows)
@@ -62,8 +62,8 @@ def test_a_constant_learning_rate_is_a_level_line() -> None:
     rates = drawn_rates(CURVE)
     assert rates is not None
     title, *rows, _, _ = curve_text(rates, 80, RATE_ROWS).plain.split("\n")
-    assert "learning rate" == title
-    assert 1 == sum(any(letter >= "\u2800" for letter in row) for row in rows)
+    assert title == "learning rate"
+    assert sum(any(letter >= "\u2800" for letter in row) for row in rows) == 1
     assert any(row.lstrip().startswith("1e-3 ") for row in rows)
 
 
@@ -77,8 +77,8 @@ def test_rates_are_none_where_one_is_unknown_and_the_last_kept_step_counts() -> 
     kept = [("message", {"kept_step": step}) for step in (1, 2)]
     curve = curve_of(events(first, second, *kept))
     assert curve is not None
-    assert ((1, 2), (), 2) == (curve.steps, curve.learning_rates, curve.kept_step)
+    assert (curve.steps, curve.learning_rates, curve.kept_step) == ((1, 2), (), 2)
     known = curve_of(events(first, ("step", {**second[1], "learning_rate": 0.2})))
     assert known is not None
-    assert ((0.1, 0.2), None) == (known.learning_rates, known.kept_step)
+    assert (known.learning_rates, known.kept_step) == ((0.1, 0.2), None)
     assert curve_of([]) is None

@@ -100,9 +100,9 @@ class TestKnownAnswers:
         tuned = request(100, 150, TUNED)
         prompted = request(1_200, 150, BASE, shared=1_152)
 
-        assert Decimal("0.00027") == expected_at(prompted, "0")
-        assert Decimal("0.0001836") == expected_at(prompted, "1")
-        assert Decimal("0.00021") == expected_at(tuned, "1")
+        assert expected_at(prompted, "0") == Decimal("0.00027")
+        assert expected_at(prompted, "1") == Decimal("0.0001836")
+        assert expected_at(tuned, "1") == Decimal("0.00021")
 
     def test_break_even_is_the_fixed_part_by_what_a_request_saves(self) -> None:
         """By hand: (1,200 / 12 + 1,241) / (0.003 - 0.001) = 670,500 requests a month."""
@@ -120,8 +120,8 @@ class TestKnownAnswers:
         found = payback(tuned, prompted, Decimal(1_000_000))
 
         assert found is not None
-        assert Range.ABOVE == found.expected.range
-        assert Decimal("1.58") == round(found.expected.at or Decimal(), 2)
+        assert found.expected.range == Range.ABOVE
+        assert round(found.expected.at or Decimal(), 2) == Decimal("1.58")
 
     @pytest.mark.parametrize(
         ("shared", "held"), [(0, 0), (1023, 0), (1024, 1024), (1151, 1024), (1152, 1152)]
@@ -149,7 +149,7 @@ class TestKnownAnswers:
         )
 
         assert asked.usd is not None
-        assert Decimal("0.00013824") == asked.usd.expected  # 2,048 * (0.005 + 0.0625) / 1 M
+        assert asked.usd.expected == Decimal("0.00013824")  # 2,048 * (0.005 + 0.0625) / 1 M
 
     def test_hidden_reasoning_lengthens_what_is_billed_as_answer(self) -> None:
         plain = request(0, 1_000, Rates(Decimal(0), Decimal(10)))
@@ -342,7 +342,7 @@ class TestProperties:
         even, back = break_even(one, other, months), payback(one, other, volume)
         for spread in (total, monthly):
             assert spread is not None
-            assert {Decimal} == {type(getattr(spread, end.name)) for end in fields(spread)}
+            assert {type(getattr(spread, end.name)) for end in fields(spread)} == {Decimal}
         for crossings in (even, back):
             assert crossings is not None
             ends = (crossings.best, crossings.expected, crossings.worst)

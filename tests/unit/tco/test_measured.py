@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from sample_comparison import sample_comparison
-from sample_total_cost import job
+from support.sample_comparison import sample_comparison
+from support.sample_total_cost import job
 
 from unitune.cost.tokens import Count
 from unitune.evaluate.history import keep

@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sample_total_cost import PRICES, TOKENS, book, example_cost, job
+from support.sample_total_cost import PRICES, TOKENS, book, example_cost, job
 
 from unitune.cost.spread import Spread
 from unitune.data.load import load
@@ -33,9 +33,9 @@ def test_every_column_is_priced_by_the_hand_reckoned_formula() -> None:
 
     assert prompted.request_usd is not None
     assert tuned.request_usd is not None
-    assert Decimal("0.00076") == prompted.request_usd.expected
-    assert Decimal("0.000076") == tuned.request_usd.expected
-    assert ("newest", "newcomer-1") == (newest.role, newest.model)
+    assert prompted.request_usd.expected == Decimal("0.00076")
+    assert tuned.request_usd.expected == Decimal("0.000076")
+    assert (newest.role, newest.model) == ("newest", "newcomer-1")
 
 
 def test_hosting_is_as_planned_and_always_at_the_high_end() -> None:
@@ -43,10 +43,10 @@ def test_hosting_is_as_planned_and_always_at_the_high_end() -> None:
     tuned = example_cost(hosting_hours_day=8).columns[1]
 
     assert tuned.month_usd is not None
-    assert ("12.17", "12.17", "36.50") == tuple(
+    assert tuple(
         f"{end:.2f}"
         for end in (tuned.month_usd.low, tuned.month_usd.expected, tuned.month_usd.high)
-    )
+    ) == ("12.17", "12.17", "36.50")
 
 
 def test_paid_once_are_trainings_with_their_judging_and_the_rows() -> None:
@@ -74,7 +74,7 @@ def test_the_totals_meet_where_it_says() -> None:
     assert at is not None
     costs = [one.monthly(at, found.horizon.months) for one in (prompted, tuned)]
 
-    assert 1 == len({f"{cost.expected:.2f}" for cost in costs if cost})
+    assert len({f"{cost.expected:.2f}" for cost in costs if cost}) == 1
 
 
 def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
@@ -84,7 +84,7 @@ def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
     prompted, tuned = found.columns[:2]
 
     assert prompted.request_usd is not None
-    assert (None, None, None) == (tuned.request_usd, tuned.month_usd, tuned.once_usd)
+    assert (tuned.request_usd, tuned.month_usd, tuned.once_usd) == (None, None, None)
     assert tuned.total_usd is None
     assert found.break_even is None
     assert found.pays_back is None
@@ -94,8 +94,8 @@ def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
 def test_a_shutdown_caps_the_horizon_and_the_notes_say_so() -> None:
     found = total_cost(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
 
-    assert "2027-01-14" == str(found.horizon.ends)
-    assert Decimal("1.6") == round(found.horizon.months, 1)
+    assert str(found.horizon.ends) == "2027-01-14"
+    assert round(found.horizon.months, 1) == Decimal("1.6")
     assert any(
         "retired on 2027-01-14, so only 1.6 of the 12 planned months are left" in n
         for n in found.notes
@@ -132,29 +132,29 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
 
     for column in unpriced.columns[:2]:
         assert column.month_usd is column.request_usd is column.total_usd is None
-        assert {None} == set(column.by_volume_usd.values())
+        assert set(column.by_volume_usd.values()) == {None}
     assert unpriced.columns[1].once_usd is None
     assert any("machine in prices.yaml" in note for note in unpriced.notes)
     assert "is not known" in headline(unpriced)
     for column in rented.columns[:2]:
         assert column.month_usd is not None
-        assert Decimal(365) == column.month_usd.expected
+        assert column.month_usd.expected == Decimal(365)
 
 
 def test_the_command_lines_volume_goes_before_the_jobs() -> None:
     found = total_cost(job(requests_month=5), book(), requests_month=7)
 
-    assert 7 == found.requests_month
-    assert "option" == origin_of(found, "requests a month")
+    assert found.requests_month == 7
+    assert origin_of(found, "requests a month") == "option"
 
 
 def test_each_figure_says_where_it_comes_from() -> None:
     found = example_cost(months=6)
 
-    assert "job" == origin_of(found, "months")
-    assert "job" == origin_of(found, "tuned prompt")
-    assert "assumed" == origin_of(found, "requests a month")
-    assert "assumed" == origin_of(found, "cache hit rate")
+    assert origin_of(found, "months") == "job"
+    assert origin_of(found, "tuned prompt") == "job"
+    assert origin_of(found, "requests a month") == "assumed"
+    assert origin_of(found, "cache hit rate") == "assumed"
 
 
 def test_what_the_job_does_not_say_is_counted_from_its_rows() -> None:
@@ -162,7 +162,7 @@ def test_what_the_job_does_not_say_is_counted_from_its_rows() -> None:
     usage = dict.fromkeys(TOKENS, "auto")
     found = example_cost(**usage)
 
-    assert "counted" == origin_of(found, "tuned prompt")
+    assert origin_of(found, "tuned prompt") == "counted"
     prompted, tuned = found.columns[:2]
     assert prompted.request_usd is not None
     assert tuned.request_usd is not None
@@ -180,7 +180,7 @@ def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
     month = found.columns[1].month_usd
 
     assert month is not None
-    assert ("1460.00", "1460.00") == (f"{month.low:.2f}", f"{month.expected:.2f}")
+    assert (f"{month.low:.2f}", f"{month.expected:.2f}") == ("1460.00", "1460.00")
     assert any("hosting depends on the machine: $2" in note for note in found.notes)
 
 
@@ -221,7 +221,7 @@ def test_a_model_that_reasons_is_billed_for_more_than_is_seen() -> None:
 def test_the_offer_names_the_newest_model_where_the_job_does_not() -> None:
     found = total_cost(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
 
-    assert "gpt-6-luna" == found.columns[2].model
+    assert found.columns[2].model == "gpt-6-luna"
 
 
 def test_old_prices_are_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_a_model_that_is_on_this_machine_is_counted_by_its_own_tokenizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch", reason="needs the extra `local`")
-    from tiny_model import tiny_tokenizer  # noqa: PLC0415 - imports torch
+    from support.tiny_model import tiny_tokenizer  # noqa: PLC0415 - imports torch
 
     name = "smollm2-135m-instruct"
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path))

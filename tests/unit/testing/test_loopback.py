@@ -43,19 +43,19 @@ def counted(server: Server) -> int:
 def test_a_request_arrives_whole(server: Server) -> None:
     answer = httpx.post(f"{server.url}/a%20b/c?x=1&x=2&y=", json={"k": "ü"}, headers={"X-A": "1"})
     (asked,) = server.requests
-    assert {"count": 1, "padding": "x" * 50} == answer.json()
-    assert ("POST", "/a b/c", {"x": ["1", "2"], "y": [""]}) == (
+    assert answer.json() == {"count": 1, "padding": "x" * 50}
+    assert (
         asked.method,
         asked.path,
         asked.query,
-    )
-    assert {"k": "ü"} == asked.json
-    assert "1" == asked.headers["x-a"]
+    ) == ("POST", "/a b/c", {"x": ["1", "2"], "y": [""]})
+    assert asked.json == {"k": "ü"}
+    assert asked.headers["x-a"] == "1"
 
 
 def test_a_chunked_body_arrives_whole(server: Server) -> None:
     httpx.post(server.url, content=iter([b"ab", b"", b"cd"]))
-    assert b"abcd" == server.requests[0].body
+    assert server.requests[0].body == b"abcd"
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_fault_with_a_status_spoils_one_request(
     server: Server, fault: Fault, status: int
 ) -> None:
     server.inject_fault(fault, "POST", "/jobs")
-    assert 200 == httpx.get(f"{server.url}/jobs").status_code
+    assert httpx.get(f"{server.url}/jobs").status_code == 200
     assert status == httpx.post(f"{server.url}/jobs").status_code
     assert 1 + (fault in TOOK_EFFECT) == counted(server)
-    assert 200 == httpx.post(f"{server.url}/jobs").status_code
+    assert httpx.post(f"{server.url}/jobs").status_code == 200
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.SHORT, Fault.SILENCE])
@@ -82,12 +82,12 @@ def test_a_fault_without_an_answer_comes_after_the_effect(server: Server, fault:
     server.inject_fault(fault, "POST", "/jobs")
     with pytest.raises(httpx.TransportError):
         httpx.post(f"{server.url}/jobs", timeout=0.5)
-    assert 1 == counted(server)
+    assert counted(server) == 1
 
 
 def test_a_rate_limit_says_when_to_come_again(server: Server) -> None:
     server.inject_fault(Fault.RATE_LIMITED, "GET", "/", times=2)
-    assert ["1", "1", None] == [httpx.get(server.url).headers.get("Retry-After") for _ in range(3)]
+    assert [httpx.get(server.url).headers.get("Retry-After") for _ in range(3)] == ["1", "1", None]
 
 
 def test_progress_goes_by_looks_or_by_time() -> None:
@@ -96,6 +96,6 @@ def test_progress_goes_by_looks_or_by_time() -> None:
     for _ in range(4):
         progress.look()
         seen.append((progress.started(behavior), progress.steps(behavior), progress.done(behavior)))
-    assert [(False, 0, False), (True, 0, False), (True, 2, False), (True, 4, True)] == seen
+    assert seen == [(False, 0, False), (True, 0, False), (True, 2, False), (True, 4, True)]
     timed = ServerBehavior(steps=4, seconds=0.0)
     assert progress.done(timed)

@@ -39,18 +39,18 @@ def thinned(omits: Omissions) -> Mapping[str, Any]:
 
 def test_required_fields_stay_and_optional_ones_may_go() -> None:
     kept = [thinned(Omissions(seed=seed, share=1.0)) for seed in range(20)]
-    assert {"id", "events", "labels"} == set(kept[0]) - {"model"}
-    assert {True, False} == {"model" in one for one in kept}, "gone in some, null in others"
-    assert {None} == {one.get("model") for one in kept}
+    assert set(kept[0]) - {"model"} == {"id", "events", "labels"}
+    assert {"model" in one for one in kept} == {True, False}, "gone in some, null in others"
+    assert {one.get("model") for one in kept} == {None}
 
 
 def test_a_required_field_that_may_be_null_is_null() -> None:
     events = thinned(Omissions(share=1.0))["events"]
-    assert [{"at": 1, "text": None}, {"at": 2, "text": None}] == events
+    assert events == [{"at": 1, "text": None}, {"at": 2, "text": None}]
 
 
 def test_entries_of_a_map_may_go() -> None:
-    assert {} == thinned(Omissions(share=1.0))["labels"]
+    assert thinned(Omissions(share=1.0))["labels"] == {}
 
 
 def test_required_fields_may_go_where_that_is_asked_for() -> None:
@@ -66,6 +66,6 @@ def test_the_same_seed_leaves_out_the_same(seed: int) -> None:
 
 def test_what_can_be_left_out_is_told() -> None:
     omits = Omissions(share=0.0)
-    assert WHOLE == thinned(omits)
-    assert {"model", "events[].text", "labels.a"} == omits.met
-    assert 0 == omits.omitted
+    assert thinned(omits) == WHOLE
+    assert omits.met == {"model", "events[].text", "labels.a"}
+    assert omits.omitted == 0

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import scipy.stats  # noqa: F401 - see below; the statistics import it late
-from sample_comparison import infested, sample_comparison
+from support.sample_comparison import infested, sample_comparison
 
 # pytester forgets what a run inside this process imports, and numpy cannot be imported twice.
 import unitune.evaluate.compare
@@ -91,8 +91,10 @@ def test_a_failure_shows_verdict_interval_lost_cases_and_report(
     shown = result.stdout.str()
     assert "worse: new minus old is -33.3 points, 95 % interval [-" in shown
     assert "gate improve: The candidate is worse than the best baseline." in shown
-    assert ["case-1", "case-3", "case-5"] == [
-        line.split()[-1] for line in shown.splitlines() if line.startswith("lost: case")
+    assert [line.split()[-1] for line in shown.splitlines() if line.startswith("lost: case")] == [
+        "case-1",
+        "case-3",
+        "case-5",
     ]
     assert "  question: Is case-1 odd?" in shown
     assert "  expected: yes" in shown
@@ -128,7 +130,7 @@ def test_what_infrastructure_failed_at_is_an_error_and_no_failure(
     write_job(pytester.path, gate=True, missing=missing)
     run(pytester, VERDICT).assert_outcomes(errors=1)
     suite = ET.parse(pytester.path / "junit.xml").getroot()[0]  # noqa: S314 - our own
-    assert ("1", "0") == (suite.get("errors"), suite.get("failures"))
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
 
 
 @pytest.mark.parametrize(("choice", "outcome"), [("skip", "skipped"), ("fail", "failed")])
@@ -191,7 +193,7 @@ def test_it_is_found_when_installed_loads_nothing_heavy_and_can_be_switched_off(
         )
 
     on, off = outcome(), outcome("-p", "no:unitune")
-    assert 0 == on.returncode, on.stdout + on.stderr
-    assert 1 == off.returncode
+    assert on.returncode == 0, on.stdout + on.stderr
+    assert off.returncode == 1
     assert "has_plugin" in off.stdout
     assert "unrecognized" not in off.stderr

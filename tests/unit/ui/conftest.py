@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
-from sample_ledger import SampleLedger, fill
+from support.sample_ledger import SampleLedger, fill
 
 from unitune.ledger import Ledger
 from unitune.ui.access import Access

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from aiohttp.test_utils import TestServer
-from command_line import Command
-from sample_ledger import SampleLedger
+from support.command_line import Command
+from support.sample_ledger import SampleLedger
 
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.notes import read_notes
@@ -26,13 +26,13 @@ PAGES = ("/runs", "/comparisons", "/deployments", "/style.css", "/script.js", "/
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_without_the_token_nothing_is_shown(visit: Visitor, path: str, token: str) -> None:
     answer = visit(path, token=token)
-    assert 403 == answer.status
+    assert answer.status == 403
     assert "bank-intents" not in answer.text
 
 
 def test_the_token_of_the_address_becomes_a_cookie_that_scripts_cannot_read(visit: Visitor) -> None:
     answer = visit(f"/?token={visit.access.token}", token="")
-    assert (303, "/runs") == (answer.status, answer.headers["Location"])
+    assert (answer.status, answer.headers["Location"]) == (303, "/runs")
     cookie = answer.headers["Set-Cookie"]
     assert all(part in cookie for part in ("HttpOnly", "SameSite=Lax", "unitune-8700="))
     assert visit.access.token not in cookie
@@ -48,7 +48,7 @@ def test_a_cookie_whose_bytes_are_no_text_is_refused(visit: Visitor) -> None:
             writer.close()
             return line
 
-    assert b"HTTP/1.1 403 Forbidden\r\n" == asyncio.run(answer())
+    assert asyncio.run(answer()) == b"HTTP/1.1 403 Forbidden\r\n"
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_a_cookie_whose_bytes_are_no_text_is_refused(visit: Visitor) -> None:
 def test_a_page_whose_own_name_leads_here_is_refused(visit: Visitor, host: str) -> None:
     """DNS rebinding: the browser takes what we serve for that page's own, but names its host."""
     answer = visit("/runs", headers={"Host": host})
-    assert 403 == answer.status
+    assert answer.status == 403
     assert "bank-intents" not in answer.text
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:9999", "127.0.0.1:9999"])
 def test_a_forwarded_port_may_be_another(visit: Visitor, host: str) -> None:
-    assert 200 == visit("/runs", headers={"Host": host}).status
+    assert visit("/runs", headers={"Host": host}).status == 200
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_no_other_page_writes_a_note(
     comparison = sample.comparison
     form = {"case": comparison.cases[0].id, "text": "forged"}
     answer = visit(f"/comparisons/{comparison.id}/notes", form=form, headers=headers)
-    assert 403 == answer.status
-    assert {} == read_notes(history_folder(comparison.id or ""))
+    assert answer.status == 403
+    assert read_notes(history_folder(comparison.id or "")) == {}
 
 
 @pytest.mark.parametrize("path", ["/runs", "/nowhere", "/runs/nope", "/style.css"])
@@ -99,10 +99,10 @@ def test_every_response_lets_no_script_but_ours_run_and_no_page_frame_it(
     assert policy.startswith("default-src 'none'")
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    assert ("nosniff", "no-store") == (
+    assert (
         headers["X-Content-Type-Options"],
         headers["Cache-Control"],
-    )
+    ) == ("nosniff", "no-store")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_every_response_lets_no_script_but_ours_run_and_no_page_frame_it(
     ],
 )
 def test_no_path_comes_out_of_an_address(visit: Visitor, path: str) -> None:
-    assert 404 == visit(path).status
+    assert visit(path).status == 404
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_the_command_listens_on_loopback_alone_and_prints_the_address(
 ) -> None:
     done = unitune("ui", "--no-browser")
     ((host, port),) = served
-    assert (0, "127.0.0.1") == (done.code, host)
+    assert (done.code, host) == (0, "127.0.0.1")
     assert done.out.startswith(f"http://127.0.0.1:{port}/?token=")
     assert "Ctrl-C" in done.err
 
@@ -161,7 +161,7 @@ def test_the_command_opens_a_browser_where_there_is_a_screen(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
     unitune("ui")
-    assert [] == opened, "it may be a text browser, which takes the terminal"
+    assert opened == [], "it may be a text browser, which takes the terminal"
     monkeypatch.setenv("DISPLAY", ":0")
     printed = unitune("ui").out.strip()
     (address,), ((page, mode),) = opened, pages
@@ -175,5 +175,5 @@ def test_a_port_that_is_taken_is_named(unitune: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = unitune("ui", "--no-browser", "--port", str(port))
-    assert 2 == done.code
+    assert done.code == 2
     assert f"port {port} of 127.0.0.1 cannot be used" in done.err

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from sample_comparison import infested, sample_comparison
-from sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
+from support.sample_comparison import infested, sample_comparison
+from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 
 from unitune.errors import Mismatch
 from unitune.evaluate.history import history_folder, keep
@@ -30,7 +30,7 @@ def test_runs_are_listed_with_state_and_cost_the_newest_first(visit: Visitor) ->
     words = visit("/runs").words
     assert "3 runs in" in words
     states = re.findall(r"(uncertain|failed|succeeded) ", words)
-    assert ["uncertain", "failed", "succeeded"] == states
+    assert states == ["uncertain", "failed", "succeeded"]
     assert "$0.02" in words
 
 
@@ -91,7 +91,7 @@ def test_an_unreadable_run_hides_no_other(tmp_path: Path, home_folder: Path) -> 
     words = visit("/runs").words
     assert f"run {sample.failed} cannot be read" in words
     assert "succeeded" in words
-    assert 503 == visit(f"/runs/{sample.failed}").status
+    assert visit(f"/runs/{sample.failed}").status == 503
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_cases_are_filtered_by_outcome_slice_and_text(
     visit: Visitor, sample: SampleLedger, query: str, count: int | None, first: str | None
 ) -> None:
     answer = visit(f"/comparisons/{sample.comparison.id}?{query}")
-    assert 200 == answer.status
+    assert answer.status == 200
     expected = count
     if expected is None:
         texts = (case.messages[-1].text.casefold() for case in sample.comparison.cases)
@@ -150,21 +150,21 @@ def test_a_note_is_kept_shown_changed_and_taken_back(visit: Visitor, sample: Sam
 
     def note(text: str, query: str = "") -> str:
         sent = visit(f"{address}/notes{query}", form={"case": case.id, "text": text})
-        assert 303 == sent.status, sent.words
+        assert sent.status == 303, sent.words
         return sent.headers["Location"]
 
-    assert f"{address}?show=gained&page=2#case-31" == note("  ask\r\nZoë ", "?show=gained&page=2")
-    assert {case.id: "ask\nZoë"} == read_notes(history_folder(comparison.id or ""))
+    assert note("  ask\r\nZoë ", "?show=gained&page=2") == f"{address}?show=gained&page=2#case-31"
+    assert read_notes(history_folder(comparison.id or "")) == {case.id: "ask\nZoë"}
     noted = visit(f"{address}?show=noted")
-    assert 1 == noted.text.count("<article")
+    assert noted.text.count("<article") == 1
     assert "Note ask Zoë" in noted.words
     assert "Note ask Zoë" in visit(f"{address}/report").words
-    assert 1 == visit(f"{address}?text=ZO%C3%8B").text.count("<article")
+    assert visit(f"{address}?text=ZO%C3%8B").text.count("<article") == 1
 
     note("it is settled")
     assert "Note it is settled" in visit(f"{address}?show=noted").words
     note("")
-    assert 0 == visit(f"{address}?show=noted").text.count("<article")
+    assert visit(f"{address}?show=noted").text.count("<article") == 0
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_a_torn_note_is_cut_off_and_a_strange_file_left_alone(tmp_path: Path) ->
     write_note(tmp_path, "a", "first")
     with (tmp_path / NOTES).open("a") as file:
         file.write('{"case":"b","te')
-    assert {"a": "first"} == read_notes(tmp_path)
+    assert read_notes(tmp_path) == {"a": "first"}
     write_note(tmp_path, "b", "second")
-    assert {"a": "first", "b": "second"} == read_notes(tmp_path)
+    assert read_notes(tmp_path) == {"a": "first", "b": "second"}
 
     (tmp_path / NOTES).write_text("to do: buy milk\n")
     with pytest.raises(Mismatch, match=r"notes\.jsonl:1 is not a note: b'to do"):
         write_note(tmp_path, "a", "x")
-    assert "to do: buy milk\n" == (tmp_path / NOTES).read_text()
+    assert (tmp_path / NOTES).read_text() == "to do: buy milk\n"
 
 
 def test_what_others_wrote_is_text_on_every_page(tmp_path: Path, home_folder: Path) -> None:
@@ -286,5 +286,5 @@ def test_no_page_waits_for_a_process_that_acts_for_a_run(tmp_path: Path, home_fo
     took = time.monotonic() - started
     done.set()
     holder.join()
-    assert [200, 200] == [answer.status for answer in answers]
+    assert [answer.status for answer in answers] == [200, 200]
     assert took < 10

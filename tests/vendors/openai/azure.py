@@ -113,7 +113,7 @@ class ResourceManager(RoutedVendor):
     def deploy(self, request: VendorRequest, name: str) -> VendorResponse:
         body = request.json
         model = body.get("properties", {}).get("model", {})
-        if not re.fullmatch(r"[A-Za-z0-9._-]{2,64}", name) or {"sku", "properties"} != body.keys():
+        if not re.fullmatch(r"[A-Za-z0-9._-]{2,64}", name) or body.keys() != {"sku", "properties"}:
             raise Refused(400, "InvalidRequestContent")
         if model.get("name") not in self.resource.tuned():
             raise Refused(400, "DeploymentModelNotSupported")

@@ -219,7 +219,7 @@ class Endpoints(Jobs):
     def answers(self, name: str) -> bool | None:
         """Return whether an endpoint of this name answers; None: there is none."""
         for endpoint in self.endpoints.values():
-            if f"{NAMESPACE}/{endpoint.name}" == name:
+            if name == f"{NAMESPACE}/{endpoint.name}":
                 ready = {
                     deployment.id
                     for deployment in endpoint.deployments.values()

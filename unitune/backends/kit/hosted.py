@@ -23,10 +23,10 @@ from unitune.backends.kit.chat_completions import Dialect
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, State, Status
+from unitune.documents import Frozen
 from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
-from unitune.security.spec import Frozen
 
 # Longest wait for the vendor to validate a file; the upload can be repeated after it
 FILE_SECONDS = 1800.0

@@ -26,11 +26,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from unitune.backends import registry
 from unitune.backends.offer import ModelUpdate, Offer
 from unitune.cost.prices import inference
+from unitune.documents import Spec
 from unitune.errors import JobError
+from unitune.files import yaml_file
 from unitune.job.job import Job
 from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, as_written, rows_of
-from unitune.security.spec import Spec
-from unitune.workspace import user_config, yaml_file
+from unitune.workspace import user_config
 from unitune.workspace.today import today
 
 NAME = "prices.yaml"

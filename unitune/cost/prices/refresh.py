@@ -9,6 +9,9 @@ from pathlib import Path
 
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.cost.prices.book import PriceBook, Refreshed, read_prices
+from unitune.documents import Frozen
+from unitune.files import yaml_file
+from unitune.files.filesystem import replacing
 from unitune.job.prices import (
     ANY_MODEL,
     OF_ANSWERS,
@@ -18,9 +21,6 @@ from unitune.job.prices import (
     PriceRow,
     rows_of,
 )
-from unitune.security.spec import Frozen
-from unitune.workspace import yaml_file
-from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 
 COMMON = {"backend", "as_of", "valid_from", "valid_to", "source", "source_kind"}

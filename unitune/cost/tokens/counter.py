@@ -17,7 +17,7 @@ from unitune.cost.tokens.approximate import ApproximateCounter
 from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.by_tokenizer import TokenizerCounter, find_tokenizer
 from unitune.cost.tokens.count import TokenCounter
-from unitune.security.spec import Spec
+from unitune.documents import Spec
 from unitune.workspace.install import install_command
 
 # Prefix before a vendor's name of a model. Another owner's model (``owner/gpt-4o-like``) is a

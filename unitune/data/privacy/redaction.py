@@ -22,7 +22,7 @@ from unitune.data.privacy.personal import Datum, find_personal_data
 from unitune.data.privacy.secrets import find_secrets
 from unitune.data.privacy.texts import changed
 from unitune.errors import DataError, MissingExtra
-from unitune.workspace.filesystem import content_of, replacing
+from unitune.files.filesystem import content_of, replacing
 from unitune.workspace.install import install_command
 
 _PLACEHOLDER = re.compile(rf"<({'|'.join(personal.NAMES)})_[0-9]+>")

@@ -17,8 +17,9 @@ from unitune.data.privacy import personal
 from unitune.data.privacy.redaction import Redaction, masked, replacements
 from unitune.data.privacy.secrets import find_secrets
 from unitune.data.privacy.texts import strings
-from unitune.findings import Finding, clip, error, note, warning
+from unitune.findings import Finding, error, note, warning
 from unitune.job.job import Data
+from unitune.text import clip
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:

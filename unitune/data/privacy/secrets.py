@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, TypeAdapter
 
 from unitune.data.privacy.texts import plain
-from unitune.security.spec import Closed
+from unitune.documents import Closed
 
 _LETTERS = r"[\w.+/=~:@$-]"
 _FEWEST_LETTERS = 8  # of the shortest secret of any rule

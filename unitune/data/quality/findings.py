@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unitune.data.privacy.redaction import without_secrets
 from unitune.data.questions import Turns
-from unitune.security.spec import Closed
+from unitune.documents import Closed
 
 MOST_ISSUES = 1000  # per cause, so that the page opens quickly; the total is reported
 MOST_LETTERS = 300  # of each text shown

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.backends.exactly_once import CreateCall, Uncertain, exactly_once, recover
+from unitune.documents import Closed
 from unitune.errors import (
     BackendError,
     Mismatch,
@@ -29,7 +30,6 @@ from unitune.errors import (
 )
 from unitune.evaluate.inference.journal import heal, write_whole
 from unitune.models import Request, TunedModel
-from unitune.security.spec import Closed
 from unitune.workspace.home import home
 from unitune.workspace.own_files import OwnFile, own_file
 

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 
 from unitune.errors import Mismatch
 from unitune.evaluate.records import Record
+from unitune.files.filesystem import no_link, private_file, private_folder
 from unitune.models import Reply
-from unitune.workspace.filesystem import no_link, private_file, private_folder
 from unitune.workspace.home import make_folder
 from unitune.workspace.locks import locked
 from unitune.workspace.own_files import own_file

@@ -15,11 +15,11 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.data.privacy.redaction import Redaction
 from unitune.errors import DataError
+from unitune.files.filesystem import content_of, no_link
 from unitune.job.contenders import Recorded
 from unitune.job.job import Job
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune.scorers.functions import RecordedScore
-from unitune.workspace.filesystem import content_of, no_link
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from unitune.data.example import Example, Message, digest
 from unitune.data.questions import question
 from unitune.errors import Mismatch
-from unitune.findings import clip
 from unitune.job.contenders import Tuned
 from unitune.scorers.json_text import read_json
+from unitune.text import clip
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array

@@ -37,9 +37,9 @@ import yaml
 from pydantic import JsonValue
 
 from unitune.errors import DataError
-from unitune.findings import clip
+from unitune.files.yaml_file import parse, parse_foreign
 from unitune.importers.foreign import plain_json, text_file
-from unitune.workspace.yaml_file import parse, parse_foreign
+from unitune.text import clip
 
 # Characters that ``\s`` matches in JavaScript; Python's sets differ slightly
 SPACES = r"\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"

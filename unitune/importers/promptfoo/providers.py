@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.findings import clip
 from unitune.importers.suite import Base, base_of
 from unitune.job.contenders import ContenderSpec, Model, Server
 from unitune.job.evaluate import Evaluate
+from unitune.text import clip
 
 ADDRESS = ("apiBaseUrl", "apiHost")
 # Settings of a provider by their keys in `evaluate`

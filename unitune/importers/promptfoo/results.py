@@ -17,7 +17,8 @@ from pydantic import JsonValue, ValidationError
 from unitune.data.example import Example
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
-from unitune.findings import SHOWN_LINES, Finding, clip
+from unitune.files.validation import first_problem
+from unitune.findings import SHOWN_LINES, Finding
 from unitune.importers.foreign import json_file, json_lines
 from unitune.importers.promptfoo.assertions import SuiteFiles
 from unitune.importers.promptfoo.providers import Providers, base_of_provider
@@ -34,7 +35,7 @@ from unitune.importers.promptfoo.tests import (
 from unitune.importers.suite import Answers, Suite
 from unitune.scorers.interface import Attempt, Measured, Scorer
 from unitune.scorers.row_scorers import RowScorers
-from unitune.workspace.validation import first_problem
+from unitune.text import clip
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"

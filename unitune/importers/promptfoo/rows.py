@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import MESSAGES, Message
+from unitune.files.validation import first_problem
+from unitune.files.yaml_file import parse_foreign
 from unitune.importers.foreign import plain_json
-from unitune.workspace.validation import first_problem
-from unitune.workspace.yaml_file import parse_foreign
 
 PROVIDER_FAILED = 2  # `failureReason` of a row without an answer
 

@@ -12,11 +12,12 @@ from typing import NamedTuple, TypeGuard
 
 from pydantic import JsonValue
 
-from unitune.findings import Finding, clip, error
+from unitune.findings import Finding, error
 from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, SuiteFiles, Translator
 from unitune.importers.promptfoo.rows import Row
 from unitune.scorers import ENTRIES
 from unitune.scorers.interface import Scorer
+from unitune.text import clip
 
 WRITE_ANEW = "Add a scorer of unitune to the row, or pass --drop to leave it out."
 LEAVE_OUT = "Add an assertion, or pass --drop to leave it out."

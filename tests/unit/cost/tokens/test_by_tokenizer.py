@@ -61,7 +61,7 @@ def test_a_row_is_exact_by_the_models_own_template(tmp_path: Path) -> None:
 
 def test_a_tokenizers_own_cutting_and_padding_do_not_count(tmp_path: Path) -> None:
     counter = counter_for(str(save(tmp_path)))
-    assert [Count.of(3), Count.of(500)] == [counter.text("x" * size) for size in (3, 500)]
+    assert [counter.text("x" * size) for size in (3, 500)] == [Count.of(3), Count.of(500)]
 
 
 def test_half_of_a_character_counts_as_its_replacement(tmp_path: Path) -> None:
@@ -168,16 +168,16 @@ def test_templates_have_what_those_of_transformers_have(monkeypatch: pytest.Monk
     marked = "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{% generation %}"
     source = f"{marked}{{{{ m.content }}}}{{% endgeneration %}}{{% endfor %}}"
 
-    assert "Snow?" == rendered(source, *ROW.messages)
-    assert '{"a": "<ü>"}' == rendered("{{ {'a': '<ü>'} | tojson }}")
-    assert "25 Nov 2026" == rendered("{{ strftime_now('%d %b %Y') }}")
+    assert rendered(source, *ROW.messages) == "Snow?"
+    assert rendered("{{ {'a': '<ü>'} | tojson }}") == '{"a": "<ü>"}'
+    assert rendered("{{ strftime_now('%d %b %Y') }}") == "25 Nov 2026"
 
 
 def test_arguments_of_calls_are_objects_for_a_template() -> None:
     call: dict[str, Any] = {"function": {"name": "look", "arguments": '{"at": "moon"}'}}
     turn = Message(role="assistant", tool_calls=(call,))
     source = "{{ messages[0].tool_calls[0].function.arguments.at }}"
-    assert "moon" == rendered(source, turn)
+    assert rendered(source, turn) == "moon"
 
 
 @pytest.mark.parametrize(
@@ -207,4 +207,4 @@ def test_a_template_that_takes_too_long_is_given_up_and_not_tried_again() -> Non
 def test_arguments_of_a_call_that_are_nested_too_deeply_stay_text() -> None:
     call: dict[str, Any] = {"function": {"name": "f", "arguments": "[" * 50_000}}
     turn = template_turn(Message(role="assistant", content="", tool_calls=(call,)))
-    assert [call] == turn["tool_calls"]
+    assert turn["tool_calls"] == [call]

@@ -22,7 +22,7 @@ class Vendor:
         self.requests: list[Request] = []
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
-        assert MODEL == model
+        assert model == MODEL
         self.requests.append(request)
         if self.failure:
             raise self.failure
@@ -53,8 +53,8 @@ def test_all_rows_are_scaled_by_what_the_vendor_said_of_a_sample() -> None:
     assert counted.prompt.expected < counted.total.expected
     assert f"{min(ratios):.2f} to {max(ratios):.2f} times" in counter.assumptions[0]
     assert (
-        "the vendor's own count of 3 prompts; o200k_base instead of an unpublished vocabulary"
-        == counter.basis
+        counter.basis
+        == "the vendor's own count of 3 prompts; o200k_base instead of an unpublished vocabulary"
     )
 
 
@@ -63,7 +63,7 @@ def test_where_the_vendor_always_counts_twice_as_many_so_do_we() -> None:
 
     class Twice:
         def count_tokens(self, model: str | TunedModel, request: Request) -> int:
-            assert MODEL == model
+            assert model == MODEL
             last = Message(role="assistant", content="")
             whole = Example(messages=(*request.messages, last))
             return 2 * plain.row(whole).prompt.expected
@@ -76,7 +76,7 @@ def test_a_row_that_the_vendor_cannot_count_is_left_out_of_the_sample() -> None:
     counter = VendorCounter.sampled(
         Vendor(refused=frozenset({2})), MODEL, counter_for(MODEL), map(row, range(3))
     )
-    assert 2 == counter.prompts
+    assert counter.prompts == 2
 
 
 @pytest.mark.parametrize("sample", [[], [row(0)]])

@@ -63,7 +63,7 @@ def test_counting_opens_no_connection_and_loads_tiktoken_only_then(
         check=True,
         env={**guarded_environment, "TIKTOKEN_CACHE_DIR": "/nowhere"},
     )
-    assert "6\n" == done.stdout
+    assert done.stdout == "6\n"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,7 +38,7 @@ def test_newer_models_have_o200k_base(model: str) -> None:
     """tiktoken's own table takes ft:gpt-4.1 for a gpt-4, and refuses ft:o4-mini."""
     family = family_of(model)
     assert family
-    assert ("o200k_base", "") == (family.encoding, family.assumed)
+    assert (family.encoding, family.assumed) == ("o200k_base", "")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_newer_models_have_o200k_base(model: str) -> None:
 def test_older_models_have_cl100k_base(model: str) -> None:
     family = family_of(model)
     assert family
-    assert "cl100k_base" == family.encoding
+    assert family.encoding == "cl100k_base"
 
 
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6.1-sol"])
@@ -137,7 +137,7 @@ def test_the_range_holds_what_was_measured_of_a_vocabulary(vocabulary: str) -> N
         for language, times in MEASURED[vocabulary].items()
         if not multiple(language).low <= times <= multiple(language).high * small
     }
-    assert {} == outside
+    assert outside == {}
 
 
 def test_qwens_own_count_of_plain_english_is_in_the_range() -> None:

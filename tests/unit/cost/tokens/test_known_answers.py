@@ -155,7 +155,7 @@ def test_cookbooks_toy_set_has_its_published_answers() -> None:
         for message in row.messages
         if message.role == "assistant"
     ]
-    assert 1610.2 * 5 == sum(said)
+    assert sum(said) == 1610.2 * 5
     assert Count.of(8000) == counter.row(toy_rows()[-1]).answer
 
 
@@ -165,17 +165,17 @@ def test_azures_tutorial_has_its_published_tokens() -> None:
     totals = [counter.row(row).total.high for row in clippy_rows()]
     answers = [counter.row(row).answer for row in clippy_rows()]
 
-    assert (46, 59, 498) == (min(totals), max(totals), sum(totals))
+    assert (min(totals), max(totals), sum(totals)) == (46, 59, 498)
     assert all(answer.exact for answer in answers)
     tokens = [answer.expected for answer in answers]
-    assert (13, 28, 165) == (min(tokens), max(tokens), sum(tokens))
+    assert (min(tokens), max(tokens), sum(tokens)) == (13, 28, 165)
 
 
 def test_azures_tutorial_is_not_ten_times_its_size() -> None:
     """The page's billing sentence says 48,000 tokens for 10 epochs; its own rows make 4,980."""
     counter = counter_for(O200K)
     rows = [counter.row(row).total for row in clippy_rows()]
-    assert (4680, 4980) == (10 * sum(row.low for row in rows), 10 * sum(row.high for row in rows))
+    assert (10 * sum(row.low for row in rows), 10 * sum(row.high for row in rows)) == (4680, 4980)
 
 
 @pytest.mark.parametrize(("model", "returned"), [("gpt-4", 129), (CL100K, 129), ("gpt-4o", 124)])
@@ -401,4 +401,4 @@ def test_another_tokenizer_agrees_on_every_assigned_character() -> None:
             for text in texts
             if len(encoding.encode_ordinary(text)) != counter.text(text).expected
         ]
-        assert [] == wrong
+        assert wrong == []

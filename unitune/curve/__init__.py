@@ -1,0 +1,1 @@
+"""Measure and show what more training rows bring."""
