@@ -226,7 +226,7 @@ def test_a_deployment_that_the_ledger_has_forgotten_is_taken_down_in_time(
 def test_a_ledger_that_vanishes_while_it_is_read_has_not_forgotten_the_deployment(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = deploy(run, ttl=0.5)
+    made = deploy(run, ttl=3)
     there, away = tmp_path / "home", tmp_path / "away"
     real, reads = Ledger.deployment, [made.id]
 

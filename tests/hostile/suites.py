@@ -16,7 +16,7 @@ from hostile.attempts import Attempt
 from hostile.values import as_json, damaged, edited, spoilt, spoilt_lines
 from hypothesis import strategies as st
 
-MADE = Path(__file__).parents[1] / "unit" / "suites" / "made"
+MADE = Path(__file__).parents[1] / "unit" / "importers" / "made"
 """Files that the tools themselves wrote."""
 
 

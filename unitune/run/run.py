@@ -1,7 +1,7 @@
 """Launch runs once and find them from any process.
 
 `launch` checks a job, records what it will do, and does it; `runs` and `find_run` read the ledger.
-The files of a run are in ``.unitune/run/RUN/``: the job and the rows exactly as uploaded. The
+The files of a run are in ``.unitune/runs/RUN/``: the job and the rows exactly as uploaded. The
 ledger has the job too, so other machines that share it can continue a run whose rows are uploaded.
 """
 

@@ -75,7 +75,7 @@ def test_the_validation_rows_verify_as_an_evaluation_asks_them(
     spec = ExportingFake.asked
     assert (spec.name, spec.form, spec.quantization) == ("demo", "ollama", "Q8_0")
     assert (Path("demo-ollama"), 0.5, "Be brief.") == (spec.folder, spec.temperature, spec.system)
-    (kept,) = tmp_path.glob(".unitune/run/*/validation.jsonl")
+    (kept,) = tmp_path.glob(".unitune/runs/*/validation.jsonl")
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
     expected = [[turn["content"] for turn in row["messages"][:-1]] for row in rows]
     assert expected == [[turn.text for turn in each.messages] for each in spec.requests]

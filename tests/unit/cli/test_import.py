@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Command
 
-MADE = Path(__file__).parents[1] / "suites" / "made" / "promptfoo"
+MADE = Path(__file__).parents[1] / "importers" / "made" / "promptfoo"
 
 
 @pytest.fixture(autouse=True)

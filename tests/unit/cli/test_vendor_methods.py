@@ -94,14 +94,14 @@ def _job(folder: Path, backend: str, method: str, model: str) -> None:
 
 
 def _verdict(folder: Path) -> dict[str, Any]:
-    (path,) = folder.glob(".unitune/run/*/evaluation/verdict.json")
+    (path,) = folder.glob(".unitune/runs/*/evaluation/verdict.json")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[str, Any]:
     run = unitune("run", "unitune.yaml", "--allow-unpriced", "--budget", "20")
     assert run.code == 0, run.err
-    (name,) = (path.name for path in folder.glob(".unitune/run/*"))
+    (name,) = (path.name for path in folder.glob(".unitune/runs/*"))
     if backend == "azure":
         deployed = unitune("deployments", "up", name, "--ttl", "1h", "--budget", "20")
         assert deployed.code == 0, deployed.err
@@ -149,7 +149,7 @@ def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
     assert "reward 0.800" in found["followed"]
     assert "loss" not in found["followed"]
     assert re.search(r"Training reward +0.800 +0.500 at the first step", found["shown"])
-    page = next(tmp_path.glob(".unitune/run/*/evaluation/report.html")).read_text(encoding="utf-8")
+    page = next(tmp_path.glob(".unitune/runs/*/evaluation/report.html")).read_text(encoding="utf-8")
     assert "Mean reward (as the grader gives it) by optimiser step" in page
     assert {one["errors"] for one in found["contenders"]} == {0}
     assert "zero-shot: requested without temperature, which the model rejects." in " ".join(

@@ -31,7 +31,7 @@ pytestmark = [
     # SQLAlchemy 2.1 has deprecated what MLflow 3.17 still says of its tables.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
 ]
-RUN_TAG = "unitune.runs"
+RUN_TAG = "unitune.run"
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ client = mlflow.MlflowClient()
 (run,) = client.search_runs([experiment.experiment_id])
 history = client.get_metric_history(run.info.run_id, "train/loss")
 print(json.dumps({
-    "run": run.data.tags["unitune.runs"], "status": run.info.status, "parameters": run.data.params,
+    "run": run.data.tags["unitune.run"], "status": run.info.status, "parameters": run.data.params,
     "loss": sorted([each.step, each.value] for each in history),
 }))
 """

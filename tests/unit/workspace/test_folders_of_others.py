@@ -462,7 +462,7 @@ def test_without_a_place_for_the_ledger_a_folder_must_be_named(
 
 
 def evaluation(project: Path) -> Path:
-    (rows,) = project.glob(".unitune/run/*/evaluation/rows.jsonl")
+    (rows,) = project.glob(".unitune/runs/*/evaluation/rows.jsonl")
     return rows.parent
 
 

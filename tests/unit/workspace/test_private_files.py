@@ -150,7 +150,7 @@ def launched(project: Path, **how: object) -> subprocess.CompletedProcess[str]:
 
 
 def left_behind(project: Path) -> list[str]:
-    return [str(path) for path in project.rglob(".unitune/run/*")]
+    return [str(path) for path in project.rglob(".unitune/runs/*")]
 
 
 def test_a_shared_ledger_that_does_not_answer_leaves_no_rows_behind(project: Path) -> None:
