@@ -17,8 +17,13 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from unitune.errors import LockTimeout, UnituneError, UserError
-from unitune.ledger.records import HEAD, VERSIONS
+from unitune.ledger.records import HEAD, METADATA, VERSIONS
 from unitune.workspace.install import upgrade_command
+
+# Alembic's table
+SCHEMA_VERSION = sa.Table(
+    "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
+)
 
 
 class Database(ABC):
@@ -98,10 +103,12 @@ class Database(ABC):
         if not self.exists or self._version() != HEAD:
             with self.upgrading() as connection:
                 version = _version(connection)  # another process may have upgraded it
-                if version not in (None, *VERSIONS):
+                if version is None:
+                    create(connection)
+                elif version not in VERSIONS:
                     raise self._unknown(version)
-                if version != HEAD:
-                    _migrate(connection)
+                elif version != HEAD:
+                    migrate(connection)
         return self.engine
 
     def _version(self) -> object:
@@ -141,7 +148,15 @@ class Database(ABC):
             raise self.explained(error) from error
 
 
-def _migrate(connection: sa.Connection) -> None:
+def create(connection: sa.Connection) -> None:
+    """Create the newest schema without alembic, whose import and migrations take longer."""
+    METADATA.create_all(connection, checkfirst=False)
+    SCHEMA_VERSION.create(connection)
+    connection.execute(SCHEMA_VERSION.insert().values(version_num=HEAD))
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Upgrade an older schema."""
     from alembic import command  # noqa: PLC0415 - needed only for an upgrade
     from alembic.config import Config  # noqa: PLC0415 - needed only for an upgrade
 

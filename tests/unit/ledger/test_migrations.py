@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from crash.postgres import new_database
 from unitune.backends.launch_keys import run_id
 from unitune.errors import UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.ledger.database import Database
+from unitune.ledger.database import Database, create, migrate
 from unitune.ledger.looks import Look
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.records import HEAD, METADATA
@@ -55,8 +55,13 @@ def config() -> Config:
     return made
 
 
-def test_migrations_from_empty_make_the_tables_that_the_code_uses(empty: Database) -> None:
-    with empty.writing() as connection:
+@pytest.mark.parametrize("make", [create, migrate])
+def test_an_empty_database_gets_the_tables_that_the_code_uses(
+    empty: Database, make: Callable[[sa.Connection], None]
+) -> None:
+    with empty.upgrading() as connection:
+        make(connection)
+    with empty.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
 
