@@ -56,6 +56,17 @@ def test_a_command_line_is_there_before_data_models_and_http() -> None:
     assert loaded_after(code, ["pydantic", "http.client", "yaml", "numpy", "sqlalchemy"]) == []
 
 
+def test_a_list_of_runs_is_printed_without_loading_jobs() -> None:
+    code = """
+import contextlib, io
+from unitune.cli.runs import runs
+with contextlib.redirect_stdout(io.StringIO()):
+    runs()
+"""
+    slow = ["unitune.job.job", "unitune.scorers", "unitune.planning", "yaml", "numpy"]
+    assert loaded_after(code, slow) == []
+
+
 def test_offers_are_read_without_their_backend() -> None:
     assert loaded_after("from unitune.backends import registry\nregistry.offer('local')") == []
 

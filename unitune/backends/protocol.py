@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import JsonValue
 
-from unitune.job.job import Job
 from unitune.models import ChatModel, Start, TunedModel
+
+if TYPE_CHECKING:
+    from unitune.job.job import Job
 
 # Beginning of the raw state of a job that stopped without being paused
 PUSHED = "run.pushed"  # key prefix of a run's event about an upload of its model

@@ -33,10 +33,11 @@ def _comparisons() -> Choices:
 
 
 def _runs() -> Choices:
-    from unitune.run.run import run_listing
+    from unitune.ledger import Ledger, RunRecord
+    from unitune.workspace.home import home
 
-    listed, _ = run_listing(MOST_RUNS)
-    return [(run.id, f"{run.name}, {run.state}") for run in listed]
+    listed = Ledger(home()).newest(MOST_RUNS)
+    return [(r.id, f"{r.name}, {r.state}") for r in listed if isinstance(r, RunRecord)]
 
 
 def _stored() -> Choices:

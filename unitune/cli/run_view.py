@@ -1,4 +1,4 @@
-"""Define the JSON of a run, and its state in a list."""
+"""Define the JSON of a run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel
-from rich.text import Text
 
-from unitune.backends.protocol import INTERRUPTED, State
+from unitune.backends.protocol import State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
-from unitune.render.terminal import STYLES
-from unitune.report.run_document import pushes_of, tone
-from unitune.report.runs import is_interrupted, registered_names
+from unitune.report.run_document import pushes_of
+from unitune.report.runs import registered_names
 from unitune.run.run import Run
 
 
@@ -87,10 +85,3 @@ class RunView(BaseModel):
             estimate=run.estimate,
             reconciliation=run.reconciliation,
         )
-
-
-def state_text(run: Run) -> Text:
-    """Return the state of a run in a word or two, coloured."""
-    worse = ", worse" if run.worse_than_start else ""
-    state = INTERRUPTED if is_interrupted(run) else f"{run.state}{worse}"
-    return Text(state, STYLES[tone(run)])

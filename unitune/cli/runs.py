@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,8 @@ from unitune.errors import UnreadableRecord, UserError
 
 if TYPE_CHECKING:
     from unitune.cli.run_view import RunView
-    from unitune.run.run import Run
+    from unitune.ledger import Ledger, RunRecord
+    from unitune.run.handle import Run
 
 All = Annotated[bool, typer.Option("--all", help="All runs of all projects.")]
 
@@ -43,28 +45,34 @@ def runs(
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
-    from unitune.run.run import SHOWN_RUNS, run_count, run_listing
-    from unitune.run.watching import refresh_local
+    from unitune.ledger import Ledger
+    from unitune.ledger.ledger import SHOWN_RUNS
+    from unitune.workspace.home import home
 
     if all_runs and limit is not None:
         raise UserError("give --limit N or --all, not both.")
     most = None if all_runs else limit or SHOWN_RUNS
-    listed, unreadable = run_listing(most, everywhere=all_runs)
-    refresh_local(listed)
-    shown = len(listed) + len(unreadable)
-    total = max(run_count(everywhere=all_runs), shown)
+    ledger = Ledger(home())
+    records, unreadable = _listing(ledger, most, everywhere=all_runs)
+    if any(not record.state.ended for record in records):
+        from unitune.run.watching import refresh_local
+
+        refresh_local(ledger, records)
+        records, unreadable = _listing(ledger, most, everywhere=all_runs)
+    shown = len(records) + len(unreadable)
+    total = max(ledger.run_count(everywhere=all_runs), shown)
     if json:
-        views, problems = _views(listed)
+        views, problems = _views(ledger, records)
         unreadable += problems
         counts = {"total": total, "left_out": total - shown}
         messages = list(map(str, unreadable))
         print_json({"schema_version": 1, "runs": views, "unreadable": messages, **counts})
     elif not shown:
-        others = run_count(everywhere=True)
+        others = ledger.run_count(everywhere=True)
         more = f" Of other projects: {others:,} (unitune runs --all)." if others else ""
         console().print(f"No runs in this project yet. Start one: unitune run unitune.yaml{more}")
     else:
-        _print_runs(listed, projects=all_runs)
+        _print_runs(ledger, records, projects=all_runs)
         if total > shown:
             console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N.")
     for problem in unreadable:
@@ -73,33 +81,53 @@ def runs(
         raise typer.Exit(UnreadableRecord.exit_code)
 
 
-def _views(runs: list[Run]) -> tuple[list[RunView], list[UnreadableRecord]]:
+def _listing(
+    ledger: Ledger, most: int | None, *, everywhere: bool
+) -> tuple[list[RunRecord], list[UnreadableRecord]]:
+    listed = ledger.newest(most, everywhere=everywhere)
+    unreadable = [each for each in listed if isinstance(each, UnreadableRecord)]
+    return [each for each in listed if not isinstance(each, UnreadableRecord)], unreadable
+
+
+def _views(
+    ledger: Ledger, records: list[RunRecord]
+) -> tuple[list[RunView], list[UnreadableRecord]]:
     from unitune.cli.run_view import RunView
+    from unitune.run.handle import Run
 
     views, problems = list[RunView](), list[UnreadableRecord]()
-    for run in runs:
+    for record in records:
         try:
-            views.append(RunView.of(run))
+            views.append(RunView.of(Run(ledger, record)))
         except UnreadableRecord as problem:
             problems.append(problem)
     return views, problems
 
 
-def _print_runs(runs: list[Run], *, projects: bool) -> None:
-    from unitune.cli.run_view import state_text
-
+def _print_runs(ledger: Ledger, records: list[RunRecord], *, projects: bool) -> None:
     table = new_table("run", "job", "state", "backend", "base model", "started")
     narrow = new_table("run", "job, base model", "state", "started", fold=("job, base model",))
-    for run in runs:
-        state, started = state_text(run), f"{run.created.astimezone():%Y-%m-%d %H:%M}"
+    for run in records:
+        state = state_text(run, worse=ledger.worse_than_start(run) is not None)
+        started = f"{datetime.fromtimestamp(run.created).astimezone():%Y-%m-%d %H:%M}"
         base = f"{run.base_model} after {run.start}" if run.start else run.base_model
         name = run.name
         if projects:
-            name += f"\n{run.folder.parents[1].parent}"
-        table.add_row(run.id, name, state, run.backend_name, base, started)
-        model = (f"\n{base}, {run.backend_name}", "dim")
+            name += f"\n{ledger.run_folder(run.id).parents[1].parent}"
+        table.add_row(run.id, name, state, run.backend, base, started)
+        model = (f"\n{base}, {run.backend}", "dim")
         narrow.add_row(run.id, Text.assemble(name, model), state, started[5:])
     print_table(table if fits(table) else narrow)
+
+
+def state_text(run: Run | RunRecord, *, worse: bool) -> Text:
+    """Return the state of a run in a word or two, coloured."""
+    from unitune.backends.protocol import INTERRUPTED
+    from unitune.render.terminal import STYLES
+    from unitune.report.run_state import is_interrupted, tone
+
+    words = f"{run.state}{', worse' if worse else ''}"
+    return Text(INTERRUPTED if is_interrupted(run) else words, STYLES[tone(run, worse=worse)])
 
 
 def show(run: RunId = NEWEST, *, json: Json = False) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from unitune.backends.protocol import State
 from unitune.cli.output import aside, new_table, print_json, print_raw, print_table
 from unitune.cli.progress import working
-from unitune.cli.run_view import RunView, state_text
+from unitune.cli.run_view import RunView
+from unitune.cli.runs import state_text
 from unitune.cli.watch import (
     follow,
     follow_launch,
@@ -110,7 +111,7 @@ def _conclude(runs: list[Run], next_command: str, *, json: bool) -> None:
     else:
         table = new_table("run", "state", "job", fold=("job",))
         for run in runs:
-            table.add_row(run.id, state_text(run), run.name)
+            table.add_row(run.id, state_text(run, worse=bool(run.worse_than_start)), run.name)
         print_table(table)
     for run in runs:
         warn_of_duplicates(run)

@@ -19,7 +19,8 @@ from unitune.render.charts import drawn_curve
 from unitune.render.terminal import view
 from unitune.render.terminal_curves import LEAST_WIDTH, curve_text
 from unitune.report.run_document import describe
-from unitune.report.runs import duplicate_lines, event_line, is_interrupted, step_facts
+from unitune.report.run_state import is_interrupted
+from unitune.report.runs import duplicate_lines, event_line, step_facts
 from unitune.run.curves import curve_of
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.job.contenders import NEWEST
-from unitune.ledger.ledger import Ledger
+from unitune.ledger.ledger import SHOWN_RUNS, Ledger
 from unitune.ledger.model_versions import ModelVersion, standing_aliases
 from unitune.ledger.records import RunRecord
 from unitune.models import VersionName
 
-SHOWN_RUNS = 50  # default length of a list of runs
 LIST_MODELS = "To list them: unitune models"
 
 

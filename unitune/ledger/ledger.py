@@ -12,15 +12,12 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-import yaml
 
-from unitune.backends.protocol import Event, State, Upload
+from unitune.backends.protocol import WORSE, Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
-from unitune.files.yaml_file import parse
-from unitune.job.job import Job
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
 from unitune.ledger.projects import PROJECTS, ProjectLedger, is_lost
@@ -43,12 +40,16 @@ from unitune.ledger.records import (
 )
 from unitune.security.redaction import redacted
 
+if TYPE_CHECKING:
+    from unitune.job.job import Job
+
+SHOWN_RUNS = 50  # default length of a list of runs
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
 # States after which the same training may be launched again
 TRAINED_NOTHING = (str(State.FAILED), str(State.CANCELLED))
-# Exceptions raised by an unreadable job file
-NO_JOB = (ValueError, TypeError, AttributeError, LookupError, RecursionError, yaml.YAMLError)
+# Exceptions raised by an unreadable job, besides YAML's
+NO_JOB = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 class Ledger(ProjectLedger):
@@ -210,12 +211,17 @@ class Ledger(ProjectLedger):
 
     def job(self, run_id: str) -> Job:
         """Return the job of a run at its launch; UnreadableRecord if it is not valid."""
+        import yaml  # noqa: PLC0415 - slow, and not needed by a list of runs
+
+        from unitune.files.yaml_file import parse  # noqa: PLC0415 - as above
+        from unitune.job.job import Job  # noqa: PLC0415 - as above
+
         rows = self._rows(sa.select(RUNS.c.job).where(RUNS.c.id == run_id))
         folder = self.run_folder(run_id)
         try:
             job = parse(rows[0]["job"], floats=True)
             return Job.model_validate({**job, "folder": folder})
-        except NO_JOB as error:
+        except (*NO_JOB, yaml.YAMLError) as error:
             raise UnreadableRecord(f"run {run_id}", "job", "it is not a job") from error
 
     def run_of_job(self, backend: str, job_id: str) -> str | None:
@@ -236,6 +242,12 @@ class Ledger(ProjectLedger):
             RecordedEvent(row["id"], read(Event, row, f"run {run_id}", f"event {row['id']}"))
             for row in self._rows(query.order_by(EVENTS.c.id))
         ]
+
+    def worse_than_start(self, record: RunRecord) -> str | None:
+        """Return why a run's model is known to be worse than before the training, or None."""
+        warnings = self.events(record.id, record.attempt, key="warning")
+        marked = (seen.event.data for seen in warnings if WORSE in seen.event.data)
+        return next((str(data["text"]) for data in marked), None)
 
     def transitions(self, run_id: str) -> list[Transition]:
         """Return the changes of a run's state, the oldest first."""

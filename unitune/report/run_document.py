@@ -18,15 +18,14 @@ from unitune.render.sections import (
     Folded,
     Part,
     Section,
-    Tone,
 )
 from unitune.render.typography import dollars, duration, usd_range
 from unitune.report.plan import cost_table
+from unitune.report.run_state import is_interrupted, tone
 from unitune.report.runs import (
     billed,
     differences,
     duplicate_lines,
-    is_interrupted,
     lineage_facts,
     registered_names,
     spent_so_far,
@@ -35,13 +34,6 @@ from unitune.report.runs import (
 from unitune.run.curves import Curve, curve_of
 from unitune.run.handle import Run
 from unitune.workspace.home import home
-
-TONES: dict[State, Tone] = {
-    State.SUCCEEDED: "good",
-    State.FAILED: "bad",
-    State.UNCERTAIN: "bad",
-    State.CANCELLED: "quiet",
-}
 
 
 def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "") -> Document:
@@ -60,7 +52,7 @@ def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "")
     return Document(
         title=f"{run.name}: {state_words(run)}",
         about=(run.id, f"{run.base_model} on {run.backend_name}", *attempt),
-        tone=tone(run),
+        tone=tone(run, worse=bool(run.worse_than_start)),
         state=error if run.error else None,
         notes=tuple(note for note in notes if note),
         sections=(
@@ -69,13 +61,6 @@ def describe(run: Run, events: Sequence[Event] | None = None, problem: str = "")
             Section("Settings and files", [Facts([*_settings(run, events)]), provenance]),
         ),
     )
-
-
-def tone(run: Run) -> Tone:
-    """Return the tone of a run's state."""
-    if is_interrupted(run):
-        return "bad"
-    return "doubtful" if run.worse_than_start else TONES.get(run.state, "")
 
 
 def state_words(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
+from unitune.backends.protocol import FIGURES, Event, State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
@@ -17,11 +17,6 @@ from unitune.run.curves import Curve
 from unitune.run.lineage import Link
 from unitune.run.run import Run
 from unitune.workspace.home import home
-
-
-def is_interrupted(run: Run) -> bool:
-    """Return whether a run was interrupted rather than paused."""
-    return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
 
 
 def duplicate_lines(run: Run) -> list[str]:

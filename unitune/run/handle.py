@@ -17,7 +17,7 @@ from pathlib import Path
 from unitune._shown import Shown
 from unitune.backends.capabilities import Checkpoint
 from unitune.backends.exports import Exported, ExportForm
-from unitune.backends.protocol import WORSE, Event, State
+from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
@@ -175,9 +175,7 @@ class Run(Shown):
     @property
     def worse_than_start(self) -> str | None:
         """Reason why the model is known to be worse than before the training."""
-        warnings = self._ledger.events(self.id, self.attempt, key="warning")
-        marked = (seen.event.data for seen in warnings if WORSE in seen.event.data)
-        return next((str(data["text"]) for data in marked), None)
+        return self._ledger.worse_than_start(self._record)
 
     def transitions(self) -> list[Transition]:
         """Return the state changes of all attempts, oldest first."""

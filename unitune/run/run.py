@@ -15,20 +15,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
-from typing import NamedTuple
 
 from unitune.backends.formats import wire_text
 from unitune.backends.launch_keys import run_id
 from unitune.errors import (
     UnituneError,
-    UnreadableRecord,
     UserError,
 )
 from unitune.files.filesystem import private_folder, replacing
 from unitune.job.contenders import NEWEST
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
-from unitune.ledger.finding import SHOWN_RUNS, find_record
+from unitune.ledger.finding import find_record
 from unitune.planning import saved
 from unitune.planning.money import Money, money_of
 from unitune.planning.plan import Plan, plan_of
@@ -38,7 +36,7 @@ from unitune.run.handle import Run
 from unitune.run.launching import WIRE
 from unitune.workspace.home import artifact_folder, home, make_home
 
-__all__ = ["SHOWN_RUNS", "Run", "find_run", "launch", "run_count", "runs"]
+__all__ = ["Run", "find_run", "launch", "runs"]
 
 
 def launch(
@@ -122,13 +120,6 @@ def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None
     ).model_dump_json()
 
 
-class RunListing(NamedTuple):
-    """Runs, newest first, and the errors of unreadable records."""
-
-    runs: list[Run]
-    unreadable: list[UnreadableRecord]
-
-
 def runs(limit: int | None = None, *, everywhere: bool = False) -> list[Run]:
     """Return the runs of the current project, the newest first; unreadable ones are logged.
 
@@ -136,25 +127,13 @@ def runs(limit: int | None = None, *, everywhere: bool = False) -> list[Run]:
         limit: Limit, beyond which nothing is read; None for all.
         everywhere: Include the runs of all other projects in the ledger.
     """
-    result = run_listing(limit, everywhere=everywhere)
-    for problem in result.unreadable:
-        logging.getLogger("unitune").warning("%s", problem)
-    return result.runs
-
-
-def run_listing(limit: int | None = None, *, everywhere: bool = False) -> RunListing:
-    """Return runs as `runs` does, and those that cannot be read."""
-    ledger = Ledger(home())
-    records = ledger.newest(limit, everywhere=everywhere)
-    return RunListing(
-        [Run(ledger, record) for record in records if isinstance(record, RunRecord)],
-        [problem for problem in records if isinstance(problem, UnreadableRecord)],
-    )
-
-
-def run_count(*, everywhere: bool = False) -> int:
-    """Return the number of runs of the current project, or of all projects."""
-    return Ledger(home()).run_count(everywhere=everywhere)
+    ledger, listed = Ledger(home()), list[Run]()
+    for record in ledger.newest(limit, everywhere=everywhere):
+        if isinstance(record, RunRecord):
+            listed.append(Run(ledger, record))
+        else:
+            logging.getLogger("unitune").warning("%s", record)
+    return listed
 
 
 def find_run(name: str = NEWEST) -> Run:

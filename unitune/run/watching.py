@@ -217,9 +217,9 @@ def goes_on(run: Run) -> bool:
     return not (run.state.ended or run.state in (*BEFORE_JOB, State.PAUSED, State.UNCERTAIN))
 
 
-def refresh_local(runs: Iterable[Run]) -> None:
+def refresh_local(ledger: Ledger, records: Iterable[RunRecord]) -> None:
     """Record the state of the runs that train on this machine, without calling vendors."""
-    for run in filter(goes_on, runs):
+    for run in filter(goes_on, (Run(ledger, record) for record in records)):
         with suppress(UnituneError, OSError):  # keep its last known state
             if registry.offer(run.backend_name).trains_here:
                 run.refresh()

@@ -14,7 +14,8 @@ from unitune.ledger import Ledger
 from unitune.render.charts import DrawnCurve, drawn_curve
 from unitune.render.sections import Cell, Section, Table
 from unitune.report.run_document import cost, progress
-from unitune.report.runs import event_line, is_interrupted
+from unitune.report.run_state import is_interrupted
+from unitune.report.runs import event_line
 from unitune.run.curves import curve_of
 from unitune.run.deployment import Deployment
 from unitune.run.handle import Run

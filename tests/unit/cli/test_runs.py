@@ -15,7 +15,7 @@ from support.command_line import Command
 from unitune.backends.launch_keys import run_id
 from unitune.backends.protocol import State
 from unitune.ledger import Ledger, RunRecord
-from unitune.run.run import SHOWN_RUNS
+from unitune.ledger.ledger import SHOWN_RUNS
 from unitune.workspace.home import home
 from unitune.workspace.locks import locked
 
