@@ -17,6 +17,7 @@ from unitune.backends.options import job_options
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
+from unitune.data.families import families
 from unitune.data.report import DataReport
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
@@ -31,7 +32,7 @@ from unitune.evaluate.scoring import (
     check_indulgence,
     check_row_scorers,
 )
-from unitune.evaluate.task import clusters_of, near_copies, once_each, slices_of, without_leaks
+from unitune.evaluate.task import named_clusters, near_copies, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned
 from unitune.job.job import Job
@@ -158,7 +159,7 @@ def readiness_findings(
             "cases, so the gate can only be inconclusive."
         )
         findings.append(warning("gate-out-of-reach", why))
-    if test is not None and (alike := near_copies(tuple(once_each(test)[0]))):
+    if test is not None and (alike := near_copies(families(once_each(test)[0]))):
         findings.append(note("near-copies", alike))
     return tuple(findings)
 
@@ -188,7 +189,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
         yield from _raised(check_indulgence, [scorer], test)
         if scorer.name == evaluate.primary_scorer and evaluate.gate and evaluate.gate.baseline:
             yield from _raised(check_kept, scorer)
-    yield from _raised(clusters_of, cases, evaluate)
+    yield from _raised(named_clusters, cases, evaluate.clusters)
     for key in evaluate.slices:
         yield from _raised(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
     yield from _raised(required_cases, evaluate.gate, cases, copies)

@@ -153,6 +153,7 @@ def prepare(
     leaking = _leaks(resolved, trained, test)
     whole = without_leaks(job, leaking.cases, test, copies)
     cases = _first_look(whole, limit)
+    heads = families(cases)
     longest = longest_expected(chain(splits.train, test))
     return Task(
         cases=cases,
@@ -162,9 +163,9 @@ def prepare(
             None if most == "auto" else most, longest, job.backend, backends or {}
         ),
         leaks=leaking,
-        clusters=clusters_of(cases, evaluate),
+        clusters=clusters_of(cases, heads, evaluate.clusters),
         slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),
-        notes=tuple(_notes(job, test, len(splits.test) - len(test), cases)),
+        notes=tuple(_notes(job, test, len(splits.test) - len(test), heads)),
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
@@ -269,7 +270,7 @@ def without_leaks(
     return kept
 
 
-def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> Iterator[str]:
+def _notes(job: Job, test: Dataset, copies: int, heads: Sequence[int]) -> Iterator[str]:
     if isinstance(share := job.data.test, float):
         groups = f" and equal {job.evaluate.clusters}" if job.evaluate.clusters else ""
         yield (
@@ -279,36 +280,41 @@ def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> It
     if copies:
         what = "1 test row is a copy" if copies == 1 else f"{copies} test rows are copies"
         yield f"{what} of another row, left out because a copy is not additional evidence."
-    if alike := near_copies(cases):
+    if alike := near_copies(heads):
         yield alike
 
 
-def near_copies(cases: Sequence[Example]) -> str | None:
-    """Return a sentence on the number of different questions, or None if all differ."""
-    asked = len(set(families(cases)))
-    if asked == len(cases):
+def near_copies(heads: Sequence[int]) -> str | None:
+    """Return a sentence on the number of families of cases, or None if all differ."""
+    asked = len(set(heads))
+    if asked == len(heads):
         return None
     questions = "1 question" if asked == 1 else f"{asked:,} different questions"
     return (
-        f"The {len(cases):,} test cases ask {questions}. Cases with the same or nearly the same "
+        f"The {len(heads):,} test cases ask {questions}. Cases with the same or nearly the same "
         "question form one cluster and count as one piece of evidence together."
     )
 
 
-def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
-    """Return the cluster of each case, or None without any. Raises JobError for a missing key."""
-    named = _named_clusters(cases, evaluate.clusters) if evaluate.clusters is not None else None
+def clusters_of(
+    cases: Sequence[Example], heads: Sequence[int], key: str | None
+) -> list[str] | None:
+    """Return the cluster of each case, by family and by the value of a key, or None without any."""
+    named = named_clusters(cases, key)
     groups, first = Groups(len(cases)), dict[str, int]()
-    for at, head in enumerate(families(cases)):
+    for at, head in enumerate(heads):
         groups.join(at, head)
         if named:
             groups.join(at, first.setdefault(named[at], at))
-    if named is None and len(set(groups.heads)) == len(cases):
+    if not named and len(set(groups.heads)) == len(cases):
         return None
     return [named[head] if named else cases[head].case_id for head in groups.heads]
 
 
-def _named_clusters(cases: Sequence[Example], key: str) -> list[str]:
+def named_clusters(cases: Sequence[Example], key: str | None) -> list[str]:
+    """Return each case's value of a key, or nothing. Raises JobError if a case lacks it."""
+    if key is None:
+        return []
     labels: list[str] = []
     for case in cases:
         if (value := (case.model_extra or {}).get(key)) is None:

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
+from unitune.data.families import families
 from unitune.errors import JobError, Leak
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.scoring import build, check_indulgence
 from unitune.evaluate.task import clusters_of
-from unitune.job.job import Evaluate, Gate, Job
+from unitune.job.job import Gate, Job
 from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.text import Regex
 
@@ -107,9 +108,10 @@ def row(text: str, **own: Any) -> Example:
 
 def test_cases_that_ask_the_same_join_the_clusters_that_the_job_names() -> None:
     cases = [row("a", by="1"), row("b", by="2"), row(" A ", by="2"), row("c", by="3")]
-    first, *rest = clusters_of(cases, Evaluate(clusters="by")) or []
+    first, *rest = clusters_of(cases, families(cases), "by") or []
     assert [label == first for label in rest] == [True, True, False]
-    assert clusters_of([row("a"), row("b")], Evaluate()) is None
+    other = [row("a"), row("b")]
+    assert clusters_of(other, families(other), None) is None
 
 
 @pytest.mark.parametrize("named", [True, False])
