@@ -24,9 +24,11 @@ from unitune.backends.credentials import gateway_for
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
 from unitune.backends.kit.connection import http_client
 from unitune.backends.kit.errors import (
+    BROKEN,
     UNAUTHORIZED,
     Endpoint,
     ErrorResponse,
+    ErrorTable,
     Vendor,
     complaint,
     vendor_errors,
@@ -45,6 +47,8 @@ MOST_EMPTY_PAGES = 100
 Body = Mapping[str, JsonValue]
 Query = Mapping[str, str | int | list[str]]
 Content = TypeVar("Content")
+# Failures without a complete response; `Api` reads an error status itself
+ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
 # Return the query parameters of the next page; None after the last page
 NextPage = Callable[[Fields], Query | None]
 
@@ -61,7 +65,7 @@ class Response(NamedTuple):
     @property
     def fields(self) -> Fields:
         """JSON of the response; empty content has no fields. `Unreachable` if it is not JSON."""
-        with vendor_errors(self.vendor, self.action):
+        with vendor_errors(self.vendor, self.action, ERRORS):
             return Fields(read_json(self.content) if self.content.strip() else {})
 
 
@@ -250,7 +254,7 @@ class Api:
         sent = self.endpoint.request_headers(gateway)
         seconds = UPLOAD_SECONDS if "content" in request else TIMEOUT_SECONDS
         request, client = {"timeout": seconds, **request}, http_client(url)
-        with vendor_errors(vendor, action), ExitStack() as sending:
+        with vendor_errors(vendor, action, ERRORS), ExitStack() as sending:
             send = partial(client.stream, method, url, **request)
             response = sending.enter_context(send(headers={**sent, **GZIP_ONLY}))
             is_refused = response.status_code == UNAUTHORIZED

@@ -76,7 +76,8 @@ class JsonChatModel(ChatModel):
         self._endpoint = endpoint
         self._url = f"{endpoint.url}{path}"
         self._gateway, self._proxy = gateway_for(endpoint.url), proxy_for(self._url)
-        self._tls = tls_context()
+        is_plain = self._proxy is None and self._url.lower().startswith("http:")
+        self._tls = is_plain or tls_context()  # reading the certificates takes a while
         self._model = model
         self._action = f"answer as {model}"
 

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-import httpx
-
 from unitune.backends.credentials import Parameters, forget_refused
 from unitune.backends.kit.bodies import BodyError
 from unitune.backends.kit.connection import certificate_advice
@@ -150,12 +148,10 @@ class ErrorTable:
 
 
 BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
-# `Api` reads an error status itself
-HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
 
 
 @contextmanager
-def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) -> Generator[None]:
+def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable) -> Generator[None]:
     """Map failures at a vendor to `BackendError`.
 
     Args:
