@@ -118,17 +118,21 @@ def compare(
     from unitune.render.terminal import view
     from unitune.report.comparison import describe
     from unitune.report.files import write_report
-    from unitune.report.tracking import track_comparison
-    from unitune.run.deploying import ttl_seconds
-    from unitune.run.run import find_run
 
     if option and deploy is None:
         raise UserError("--option configures the deployment of --deploy; pass both.")
     job = Job.load(file).with_backend(backend)
     if budget is not None:
         job = job.with_evaluation_budget(budget)
-    tuned_run = None if run is None else find_run(run)
-    seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
+    tuned_run = seconds = None
+    if run is not None:
+        from unitune.run.run import find_run
+
+        tuned_run = find_run(run)
+    if deploy is not None:
+        from unitune.run.deploying import ttl_seconds
+
+        seconds = ttl_seconds(deploy, "--deploy")
     with working("reading rows, looking for leaks", quiet=quiet or json):
         resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
@@ -150,14 +154,17 @@ def compare(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    page, outcomes = write_report(comparison), track_comparison(comparison, job.track)
+    page = write_report(comparison)
     if json:
         print_json_text(comparison.verdict_json())
     else:
         console().print(view(describe(comparison), [page]))
         if update_baseline:
             _print_baseline(resolved, passed=comparison.exit_code == 0)
-    print_outcomes(outcomes)
+    if job.track:
+        from unitune.report.tracking import track_comparison
+
+        print_outcomes(track_comparison(comparison, job.track))
     raise typer.Exit(comparison.exit_code)
 
 

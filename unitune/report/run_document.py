@@ -20,6 +20,7 @@ from unitune.render.sections import (
     Section,
 )
 from unitune.render.typography import dollars, duration, usd_range
+from unitune.report.curves import training_figures
 from unitune.report.plan import cost_table
 from unitune.report.run_state import is_interrupted, tone
 from unitune.report.runs import (
@@ -29,7 +30,6 @@ from unitune.report.runs import (
     lineage_facts,
     registered_names,
     spent_so_far,
-    training_figures,
 )
 from unitune.run.curves import Curve, curve_of
 from unitune.run.handle import Run

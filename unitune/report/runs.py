@@ -10,10 +10,8 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import standing_aliases
-from unitune.render.charts import drawn_curve, drawn_rates
-from unitune.render.sections import Fact, Figure
+from unitune.render.sections import Fact
 from unitune.render.typography import counted, dollars, duration
-from unitune.run.curves import Curve
 from unitune.run.lineage import Link
 from unitune.run.run import Run
 from unitune.workspace.home import home
@@ -135,25 +133,3 @@ def differences(bill: Reconciliation) -> str:
     if bill.price_drift is not None:
         parts.append(f"price {100 * bill.price_drift:+.1f} %")
     return ", ".join(parts)
-
-
-def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
-    """Yield the losses or rewards of a training, and its learning rates if they are known.
-
-    Args:
-        curve: Figures of a training.
-        of: Name of the model, for the beginning of the caption; may be empty.
-    """
-    if (drawn := drawn_curve(curve)) is None:
-        return
-    better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")
-    what = "Mean reward (as the grader gives it)" if curve.figure == "reward" else "Loss"
-    kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
-    yield Figure(
-        drawn,
-        f"{of}{what} by optimiser step; {better} is better. Where the "
-        f"validation {curve.figure} {other} although that of the training improves, rows are being "
-        f"memorised.{kept}",
-    )
-    if rates := drawn_rates(curve):
-        yield Figure(rates, "Learning rate by optimiser step.")
