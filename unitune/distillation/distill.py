@@ -86,13 +86,11 @@ class DistillationPlan:
     @property
     def most_usd(self) -> Decimal | None:
         """Maximum cost of the answers; None if the price is unknown."""
-        contender = self.teacher.contender
-        first = contender.prompts[0]
-        tried, spec = [*contender.prompts, *contender.refine(first)], contender.spec
-        on_dev = (
-            self.task.question(row, prompt, spec) for prompt in tried for row in self.task.dev
-        )
-        return self.teacher.most_usd(chain(on_dev, self.task.questions(first, spec)))
+        contender, task = self.teacher.contender, self.task
+        first, spec = contender.prompts[0], contender.spec
+        tried = [*contender.prompts, *contender.refine(first)]
+        on_dev = (task.questions(prompt, spec, task.dev) for prompt in tried)
+        return self.teacher.most_usd(chain(*on_dev, task.questions(first, spec)))
 
 
 def plan_distillation(

@@ -235,12 +235,13 @@ def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | Non
 
 
 def _announce(resolved: ResolvedJob, config: EvaluationConfig) -> None:
-    evaluate, task, announce = resolved.job.evaluate, config.task, config.options.announce
+    evaluate, task, options = resolved.job.evaluate, config.task, config.options
+    announce = options.announce
     if task.omitted:
         announce(first_look(task).reason)
     else:
         announce(foresight(len(task.cases), evaluate.margin, graded=evaluate.graded))
-    for sentence in without_batches(config.sources) if config.options.batch else ():
+    for sentence in without_batches(config.sources) if options.batch and not options.replay else ():
         announce(sentence)
 
 

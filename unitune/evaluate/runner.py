@@ -269,7 +269,7 @@ class EvaluationRunner:
 
     def _trial(self, model: ChatModel, contender: Contender, prompt: Prompt, rows: int) -> Trial:
         task = self.config.task
-        questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
+        questions = task.questions(prompt, contender.spec, task.dev[:rows])
         progress = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
         return Trial(prompt, dev_score(task, self._records(model, questions, progress)))
 

@@ -88,32 +88,30 @@ class Task:
         ]
         return digest([fingerprint, prompt.instructions, shown, settings])
 
-    def question(
-        self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
-    ) -> Question:
-        """Return a case as a question to a contender."""
-        return Question(
-            case=case.case_id,
-            request=Request(
-                messages=prompt.messages(case),
-                tools=case.tools,
-                max_tokens=self.output_limit.of(spec),
-                temperature=self.temperature,
-                seed=repeat,
-                fixed=self.fixed,
-                response_schema=self.response_schema,
-                chat_template=self.chat_template,
-                chat_template_kwargs=self.chat_template_kwargs,
-            ),
-            repeat=repeat,
-        )
-
-    def questions(self, prompt: Prompt, spec: ContenderSpec) -> list[Question]:
-        """Return all test cases as questions with their repeats, case by case."""
+    def questions(
+        self, prompt: Prompt, spec: ContenderSpec, rows: Sequence[Example] | None = None
+    ) -> list[Question]:
+        """Return the test cases, each with its repeats, or other rows as questions."""
+        limit = self.output_limit.of(spec)
+        cases, repeats = (self.cases, self.repeats) if rows is None else (rows, 1)
         return [
-            self.question(case, prompt, spec, repeat)
-            for case in self.cases
-            for repeat in range(self.repeats)
+            Question(
+                case=case.case_id,
+                request=Request(
+                    messages=prompt.messages(case),
+                    tools=case.tools,
+                    max_tokens=limit,
+                    temperature=self.temperature,
+                    seed=repeat,
+                    fixed=self.fixed,
+                    response_schema=self.response_schema,
+                    chat_template=self.chat_template,
+                    chat_template_kwargs=self.chat_template_kwargs,
+                ),
+                repeat=repeat,
+            )
+            for case in cases
+            for repeat in range(repeats)
         ]
 
     def attempts(self, records: Sequence[Record]) -> list[Attempt]:

@@ -97,10 +97,16 @@ class PriceBook:
     _listed: dict[str, tuple[PriceRow, ...]] = field(
         default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
     )
+    _offers: dict[str, Offer] = field(
+        default_factory=dict[str, Offer], init=False, repr=False, compare=False
+    )
 
     def offer(self, backend: str) -> Offer:
         """Return a backend's offer with later facts from its vendor. Raises NotFoundError."""
-        return (self.offers.get(backend) or registry.offer(backend)).updated(self.updates)
+        if backend not in self._offers:
+            offer = self.offers.get(backend) or registry.offer(backend)
+            self._offers[backend] = offer.updated(self.updates)
+        return self._offers[backend]
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
         """Return all rows of a backend in lookup order."""

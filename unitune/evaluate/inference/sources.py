@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitune.backends import registry
+from unitune.backends.capabilities import Batches
 from unitune.backends.credentials import check_allowed, key_for
+from unitune.backends.protocol import Backend
 from unitune.data.example import Example
 from unitune.data.privacy.redaction import Redaction
 from unitune.errors import UserError
@@ -37,11 +39,12 @@ class Source:
     model: str | TunedModel = ""
     price: TokenPrice | None = None
     redaction: Redaction | None = None  # replacements in the cases, if any
+    api: Backend | None = None  # None for servers, recorded answers and replays
 
     @property
     def answers_in_batches(self) -> bool:
         """True if the backend supports batches."""
-        return self.backend is not None and supports_batches(self.backend)
+        return isinstance(self.api, Batches)
 
     def open(self, cases: Sequence[Example]) -> ChatModel:
         """Open the model. Raises UserError (key), DataError (recorded answers) or MissingExtra."""
@@ -52,8 +55,8 @@ class Source:
             from unitune.backends.kit.chat import open_server  # noqa: PLC0415 - loads aiohttp
 
             return open_server(spec.url, spec.model, key=key_for(*_key_of(spec)))
-        assert self.backend is not None, "all others have a backend"
-        return registry.backend(self.backend).chat(self.model)
+        assert self.api is not None, "a replay opens no model"
+        return self.api.chat(self.model)
 
 
 def resolve_sources(
@@ -79,6 +82,8 @@ def resolve_sources(
                 backend = run.backend_name if run else backend
                 origin = _origin_of_tuned(spec, run, resolved)
             case Server():
+                if not options.replay:
+                    key_for(*_key_of(spec))
                 backend, origin = None, f"{spec.url.rstrip('/')}:{spec.model}"
             case Recorded():
                 backend = None
@@ -89,13 +94,9 @@ def resolve_sources(
                 origin = f"{backend}:{model}"
             case _:
                 origin = f"{backend}:{model}"
+        api = registry.backend(backend) if backend and not options.replay else None
         price = prices.get(spec.name)
-        sources[spec.name] = Source(spec, origin, job.folder, backend, model, price, redaction)
-    for source in () if options.replay else sources.values():
-        if isinstance(source.spec, Server):
-            key_for(*_key_of(source.spec))
-        elif isinstance(source.spec, Model | Tuned) and source.backend is not None:
-            registry.backend(source.backend)
+        sources[spec.name] = Source(spec, origin, job.folder, backend, model, price, redaction, api)
     return sources
 
 
