@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -44,7 +45,7 @@ class Slice(NamedTuple):
     members: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """Cases with scorers."""
 
@@ -67,7 +68,7 @@ class Task:
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
     omitted: int = 0  # number of cases left out by a preview (`--limit`)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of the cases in any order, which identifies uses of a test."""
         return digest(sorted(case.case_hash for case in self.cases))

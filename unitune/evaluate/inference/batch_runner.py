@@ -28,7 +28,7 @@ from unitune.evaluate.inference.batches import (
     batching_backend,
     decision_command,
 )
-from unitune.evaluate.inference.budget import uncounted, without_impossible_counts
+from unitune.evaluate.inference.budget import most_tokens, uncounted, without_impossible_counts
 from unitune.evaluate.inference.engine import (
     EvaluationProgress,
     Question,
@@ -79,9 +79,10 @@ class BatchJob:
     def record(self, pair: Pair, question: Question, reply: Reply) -> Record:
         """Return the record of a reply."""
         request = self.request(question)
-        reply = without_impossible_counts(request, replace(reply, max_tokens=request.max_tokens))
+        most = most_tokens(request)
+        reply = without_impossible_counts(most, replace(reply, max_tokens=request.max_tokens))
         record = record_of(self.contender, question, self.fingerprint, pair.request_hash, reply)
-        return replace(record, uncounted=uncounted(request, reply))
+        return replace(record, uncounted=uncounted(most, reply))
 
 
 def run_batches(

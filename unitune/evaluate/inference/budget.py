@@ -44,9 +44,11 @@ def most_tokens(request: Request) -> Uncounted:
     )
 
 
-def without_impossible_counts(request: Request, reply: Reply) -> Reply:
-    """Return a reply without the vendor's token counts if they are impossible."""
-    most = most_tokens(request)
+def without_impossible_counts(most: Uncounted, reply: Reply) -> Reply:
+    """Return a reply without the vendor's token counts if they are impossible.
+
+    `most` is the maximum of its request, as in the functions below.
+    """
     if 0 <= (reply.prompt_tokens or 0) <= IMPOSSIBLE * most.prompt_tokens and (
         0 <= (reply.completion_tokens or 0) <= IMPOSSIBLE * most.completion_tokens
     ):
@@ -54,13 +56,13 @@ def without_impossible_counts(request: Request, reply: Reply) -> Reply:
     return replace(reply, prompt_tokens=None, completion_tokens=None)
 
 
-def uncounted(request: Request, reply: Reply) -> Uncounted | None:
+def uncounted(most: Uncounted, reply: Reply) -> Uncounted | None:
     """Return the maximum tokens of a request whose vendor did not count them, else None."""
     if reply.error is None:
         counted = reply.prompt_tokens is not None and reply.completion_tokens is not None
-        return None if counted else most_tokens(request)
+        return None if counted else most
     # Without a reply, the vendor may still have generated an answer.
-    return most_tokens(request) if reply.retryable and reply.status is None else None
+    return most if reply.retryable and reply.status is None else None
 
 
 def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decimal | None:
@@ -239,9 +241,9 @@ class BudgetGuard:
     contender: str
     price: TokenPrice
 
-    async def reserve(self, request: Request) -> None:
+    async def reserve(self, tokens: Uncounted) -> None:
         """Reserve the maximum cost of a request. Raises OverBudget if it could exceed the limit."""
-        most = most_usd(self.price, request)
+        most = _usd_of(self.price, tokens)
         if not await self.budget.reserve(most):
             raise OverBudget(
                 f"{self.contender}: the next answer may cost up to ${most:.6f}. The limit is "
@@ -249,10 +251,10 @@ class BudgetGuard:
                 "kept. Raise --budget, or use fewer cases."
             )
 
-    def settle(self, request: Request, reply: Reply) -> Uncounted | None:
+    def settle(self, tokens: Uncounted, reply: Reply) -> Uncounted | None:
         """Pay for a reserved request; return the tokens charged without a count."""
-        most = uncounted(request, reply)
+        most = uncounted(tokens, reply)
         counted = usd(self.price, reply.prompt_tokens, reply.completion_tokens)
         cost = _usd_of(self.price, most) if most else counted or Decimal(0)
-        self.budget.settle(most_usd(self.price, request), cost)
+        self.budget.settle(_usd_of(self.price, tokens), cost)
         return most

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from unitune.backends.retry import MAX_RETRY_AFTER_SECONDS, reply_delay, retry_reply
 from unitune.errors import BackendError, UnituneError
-from unitune.evaluate.inference.budget import BudgetGuard, without_impossible_counts
+from unitune.evaluate.inference.budget import BudgetGuard, most_tokens, without_impossible_counts
 from unitune.evaluate.records import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
@@ -135,8 +135,9 @@ async def request_with_retry(
 async def _attempt(
     model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None
 ) -> Outcome:
+    most = most_tokens(request)
     if guard is not None:
-        await guard.reserve(request)
+        await guard.reserve(most)
     sent = time.monotonic()
     try:
         reply = await model.reply(request)
@@ -147,8 +148,8 @@ async def _attempt(
     except Exception as error:  # noqa: BLE001 - one odd answer must not end the comparison
         words = whole_text(f"the answer could not be read ({type(error).__name__}: {error})")
         reply = Reply(finish_reason="error", error=words[:SHOWN])
-    reply = without_impossible_counts(request, reply)
-    uncounted = None if guard is None else guard.settle(request, reply)
+    reply = without_impossible_counts(most, reply)
+    uncounted = None if guard is None else guard.settle(most, reply)
     pause = min(reply_delay(reply), MAX_RETRY_AFTER_SECONDS)
     if reply.status in OVERLOADED:
         limiter.refused(sent, pause)
