@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from urllib.request import getproxies
 
 import aiohttp
 
 from unitune.backends.credentials import gateway_for
 from unitune.backends.kit.bodies import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.chat_completions import Dialect, Refusal
-from unitune.backends.kit.connection import proxy_for, tls_context
 from unitune.backends.kit.errors import (
     TEXT_BYTES,
     UNAUTHORIZED,
@@ -75,9 +76,14 @@ class JsonChatModel(ChatModel):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._endpoint = endpoint
         self._url = f"{endpoint.url}{path}"
-        self._gateway, self._proxy = gateway_for(endpoint.url), proxy_for(self._url)
-        is_plain = self._proxy is None and self._url.lower().startswith("http:")
-        self._tls = is_plain or tls_context()  # reading the certificates takes a while
+        self._gateway = gateway_for(endpoint.url)
+        self._proxy: str | None = None
+        self._tls: ssl.SSLContext | bool = True
+        if getproxies() or not self._url.lower().startswith("http:"):
+            # httpx and certificates are slow to load
+            from unitune.backends.kit.connection import proxy_for, tls_context  # noqa: PLC0415
+
+            self._proxy, self._tls = proxy_for(self._url), tls_context()
         self._model = model
         self._action = f"answer as {model}"
 

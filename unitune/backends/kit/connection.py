@@ -12,13 +12,11 @@ import os
 import ssl
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
-from unitune.errors import UserError
+import httpx
 
-if TYPE_CHECKING:
-    import httpx
+from unitune.errors import UserError
 
 CERTIFICATES = "SSL_CERT_FILE"
 
@@ -31,11 +29,7 @@ def proxy_for(url: str) -> str | None:
 
     Source: httpx 0.28.1, ``_utils.get_environment_proxies`` and ``_utils.URLPattern``.
     """
-    if not (proxies := getproxies()):
-        return None
-    import httpx  # noqa: PLC0415 - slow, and not needed for requests over aiohttp
-
-    address = httpx.URL(url)
+    proxies, address = getproxies(), httpx.URL(url)
     if any(_exempts(entry.strip(), address) for entry in proxies.get("no", "").split(",")):
         return None
     scheme = next((name for name in (address.scheme, "all") if proxies.get(name)), None)
@@ -57,8 +51,6 @@ def proxy_for(url: str) -> str | None:
 def _exempts(entry: str, address: httpx.URL) -> bool:
     if entry in ("", "*"):
         return entry == "*"
-    import httpx  # noqa: PLC0415 - see `proxy_for`
-
     pattern = entry if "://" in entry else f"all://{_host_pattern(entry)}"
     try:
         named = httpx.URL(pattern)
@@ -89,8 +81,6 @@ def http_client(url: str) -> httpx.Client:
 
 @lru_cache(maxsize=8)
 def _client(proxy: str | None, context: ssl.SSLContext) -> httpx.Client:
-    import httpx  # noqa: PLC0415 - see `proxy_for`
-
     secure = proxy is not None and proxy.startswith("https:")
     through = httpx.Proxy(proxy, ssl_context=context if secure else None) if proxy else None
     transport = httpx.HTTPTransport(verify=context, proxy=through)
@@ -107,8 +97,6 @@ def tls_context() -> ssl.SSLContext:
 
 @lru_cache(maxsize=4)
 def _context(file: str | None, folder: str | None) -> ssl.SSLContext:
-    import httpx  # noqa: PLC0415 - see `proxy_for`
-
     try:
         context = httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, cast
 
 from unitune.backends.credentials import Parameters, forget_refused
 from unitune.backends.kit.bodies import BodyError
-from unitune.backends.kit.connection import certificate_advice
 from unitune.backends.retry import parse_retry_after
 from unitune.errors import BackendError, Unreachable
 from unitune.security.addresses import is_redirect, redirected
@@ -69,6 +68,8 @@ class Vendor:
 
     def unreachable(self, doing: str, error: BaseException) -> Unreachable:
         """Return the error for an incomplete or unreadable answer."""
+        from unitune.backends.kit.connection import certificate_advice  # noqa: PLC0415 - slow
+
         cause = error.__cause__ or error
         reason = self.safe(f"{type(cause).__name__}: {cause}".rstrip(": "))
         where = f" from {self.url}" if self.url else ""
