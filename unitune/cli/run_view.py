@@ -60,28 +60,17 @@ class RunView(BaseModel):
     def of(cls, run: Run) -> Self:
         """Return the view of a run."""
         names = registered_names(run)
+        same = cls.model_fields.keys() & set(dir(Run)) - {"model"}
         return cls(
-            id=run.id,
-            name=run.name,
-            state=run.state,
-            raw=run.raw,
-            error=run.error,
+            **{name: getattr(run, name) for name in same},
             warning=run.worse_than_start,
             backend=run.backend_name,
-            base_model=run.base_model,
             started_from=tuple(link.name for link in run.lineage.ancestors),
             continued_by=tuple(link.name for link in run.lineage.continuations),
             version=next(iter(names), None),
             aliases=tuple(names[1:]),
             pushed=tuple(pushes_of(run.events())),
             training_fingerprint=run.fingerprint,
-            launch_key=run.launch_key,
-            job_id=run.job_id,
             duplicate_jobs=tuple(run.duplicates),
-            created=run.created,
-            updated=run.updated,
-            folder=run.folder,
             model=run.tuned_model,
-            estimate=run.estimate,
-            reconciliation=run.reconciliation,
         )

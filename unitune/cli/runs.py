@@ -45,7 +45,7 @@ def runs(
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
-    from unitune.ledger import Ledger
+    from unitune.ledger import Ledger, RunRecord
     from unitune.ledger.ledger import SHOWN_RUNS
     from unitune.workspace.home import home
 
@@ -53,13 +53,15 @@ def runs(
         raise UserError("give --limit N or --all, not both.")
     most = None if all_runs else limit or SHOWN_RUNS
     ledger = Ledger(home())
-    records, unreadable = _listing(ledger, most, everywhere=all_runs)
-    if any(not record.state.ended for record in records):
+    listed = ledger.newest(most, everywhere=all_runs)
+    if active := [e for e in listed if isinstance(e, RunRecord) and not e.state.ended]:
         from unitune.run.watching import refresh_local
 
-        refresh_local(ledger, records)
-        records, unreadable = _listing(ledger, most, everywhere=all_runs)
-    shown = len(records) + len(unreadable)
+        refresh_local(ledger, active)
+        listed = ledger.newest(most, everywhere=all_runs)
+    records = [each for each in listed if isinstance(each, RunRecord)]
+    unreadable = [each for each in listed if isinstance(each, UnreadableRecord)]
+    shown = len(listed)
     total = max(ledger.run_count(everywhere=all_runs), shown)
     if json:
         views, problems = _views(ledger, records)
@@ -79,14 +81,6 @@ def runs(
         aside().print(str(problem))
     if unreadable:
         raise typer.Exit(UnreadableRecord.exit_code)
-
-
-def _listing(
-    ledger: Ledger, most: int | None, *, everywhere: bool
-) -> tuple[list[RunRecord], list[UnreadableRecord]]:
-    listed = ledger.newest(most, everywhere=everywhere)
-    unreadable = [each for each in listed if isinstance(each, UnreadableRecord)]
-    return [each for each in listed if not isinstance(each, UnreadableRecord)], unreadable
 
 
 def _views(

@@ -6,9 +6,9 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import JsonValue
 
@@ -32,6 +32,8 @@ NO_MONEY = 402  # no credits left (OpenRouter, DeepSeek), for any question
 # "credit balance is too low" or LiteLLM's "Budget has been exceeded"
 INVALID = (400, 422)
 HASH_DIGITS = 16
+# Fields of a record that are a reply's
+OF_REPLY = {each.name for each in fields(Record)} & {each.name for each in fields(Reply)}
 
 # dev: choosing prompts; test: answering test cases; batch: waiting for batches; probe: general
 # questions; stopping: after Ctrl-C
@@ -121,23 +123,11 @@ def wants_more_room(record: Record, question: Question) -> bool:
 
 def record_of(contender: str, question: Question, model: str, hashed: str, reply: Reply) -> Record:
     """Return the record of a reply, redacting keys that an error may quote."""
+    same: dict[str, Any] = {name: getattr(reply, name) for name in OF_REPLY}
+    same |= {"left_out": reply.left_out or None, "error": reply.error and redacted(reply.error)}
+    case, repeat = question.case, question.repeat
     return Record(
-        contender=contender,
-        case=question.case,
-        repeat=question.repeat,
-        model=model,
-        request_hash=hashed,
-        text=reply.text,
-        finish_reason=reply.finish_reason,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-        reasoning_tokens=reply.reasoning_tokens,
-        max_tokens=reply.max_tokens,
-        left_out=reply.left_out or None,
-        seconds=reply.seconds,
-        tool_calls=reply.tool_calls,
-        given=reply.given,
-        error=reply.error and redacted(reply.error),
+        contender=contender, case=case, repeat=repeat, model=model, request_hash=hashed, **same
     )
 
 
