@@ -5,14 +5,18 @@ import json
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from unitune.backends import registry
 from unitune.backends.output_limit import LOCAL_ROOM
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak, UserError
+from unitune.evaluate import task
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import read_record
@@ -45,6 +49,40 @@ def told_is_better(_model: str, request: Request) -> str:
     """Zero-shot is right in a third of the cases, instructed in all but every tenth."""
     right = number(request) % 10 > 0 if told(request) else number(request) % 3 == 0
     return "yes" if right else "no"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the searches for offers and for families of cases."""
+    counted = Counter[str]()
+
+    def count(name: str, search: Callable[..., Any], *arguments: Any) -> Any:
+        counted[name] += 1
+        return search(*arguments)
+
+    for owner, name in ((registry, "offer"), (task, "families")):
+        monkeypatch.setattr(owner, name, partial(count, name, getattr(owner, name)))
+    return counted
+
+
+def test_more_cases_need_no_more_searches_in_the_registry(
+    make_job: Any, backend_of: Any, calls: Counter[str]
+) -> None:
+    backend_of(told_is_better)
+    counts: list[int] = []
+    for size in (20, 60):
+        compare(make_job(PROMPTED, test=[(f"test {at}", "yes") for at in range(size)]))
+        counts.append(calls["offer"])
+        calls.clear()
+    assert counts[0] == counts[1]
+
+
+def test_cases_are_grouped_into_families_once(
+    make_job: Any, backend_of: Any, calls: Counter[str]
+) -> None:
+    backend_of(told_is_better)
+    compare(make_job(PROMPTED))
+    assert calls["families"] == 1
 
 
 def test_the_candidate_is_compared_case_by_case(make_job: Any, backend_of: Any) -> None:
