@@ -134,7 +134,8 @@ def answer_prices(
         if isinstance(spec, Model):
             lookup = replace(lookup, backend=spec.backend, model=spec.model, tier=None)
         price = job.evaluate.price_of(spec, job.base_model)
-        if not isinstance(spec, Server):
+        is_uncharged = isinstance(spec, Recorded) or book.offer(lookup.backend).is_own
+        if not (is_uncharged or isinstance(spec, Server)):
             # Stale prices are not used, but a job may not lower them either.
             stale = allow_unpriced or budget is None or price is not None
             known = _price_of_vendor(spec, lookup, stale=stale)
@@ -143,7 +144,7 @@ def answer_prices(
             prices[spec.name] = price
         elif isinstance(spec, Server):
             unknown.append(spec.name)
-        elif not _is_free(spec, lookup):
+        elif not (is_uncharged or _is_hosted(spec, lookup)):
             unpriced.append(spec.name)
     unknown = [*unpriced, *unknown]
     if budget is not None and unknown and not allow_unpriced:
@@ -157,28 +158,20 @@ def answer_prices(
 
 
 def _price_of_vendor(spec: ContenderSpec, lookup: PriceLookup, *, stale: bool) -> TokenPrice | None:
-    if _is_uncharged(spec, lookup):
-        return None
     tuned = isinstance(spec, Tuned)
     read, written = lookup.tokens("input", tuned=tuned), lookup.tokens("output", tuned=tuned)
     if read is None or written is None:
         return None
     if not stale and "stale" in (freshness(read, lookup.day), freshness(written, lookup.day)):
         return None
-    if not read.usd and not written.usd and _is_free(spec, lookup):
+    if not read.usd and not written.usd and _is_hosted(spec, lookup):
         return None  # only the deployment costs money
     return TokenPrice(input=read.usd, output=written.usd)
 
 
-def _is_free(spec: ContenderSpec, lookup: PriceLookup) -> bool:
-    if _is_uncharged(spec, lookup):
-        return True
+def _is_hosted(spec: ContenderSpec, lookup: PriceLookup) -> bool:
     hosting = lookup.hosting() if isinstance(spec, Tuned) else None
     return hosting is not None and bool(hosting[1].usd) and hosting[1].per in ("hour", "gpu-hour")
-
-
-def _is_uncharged(spec: ContenderSpec, lookup: PriceLookup) -> bool:
-    return isinstance(spec, Recorded) or lookup.book.offer(lookup.backend).is_own
 
 
 @dataclass(slots=True)
