@@ -51,6 +51,7 @@ class FireworksDeployments(HostedBackend[Options]):
     """Deployments and resources of an account at Fireworks AI."""
 
     name: ClassVar[str] = "fireworks"
+    capabilities = ("Deploys", "SwapsModel")
     address = "https://api.fireworks.ai"
     address_variable = "FIREWORKS_BASE_URL"
     key_variable = "FIREWORKS_API_KEY"

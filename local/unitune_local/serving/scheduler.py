@@ -318,7 +318,7 @@ class PrefixStore:
     """Keys and values of the beginnings of recent prompts, in at most `max_bytes`.
 
     They are stored in blocks, each under a hash of all tokens up to its end. The least recently
-    used blocks are dropped; of one prompt, the last ones first, since a block needs those before it.
+    used blocks are dropped; of one prompt, the last ones first, as a block needs those before it.
     """
 
     def __init__(self, max_bytes: int) -> None:

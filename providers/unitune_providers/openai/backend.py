@@ -88,6 +88,7 @@ class AzureResource:
     (api-version 2024-10-01).
     """
 
+    capabilities = ("Deploys",)
     sign_in_advice = ENTRA_ADVICE
 
     def sign_in(self) -> Callable[[], str] | None:
@@ -191,6 +192,7 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
     """
 
     name: ClassVar[str] = "openai"
+    capabilities = ("GuaranteesByServer",)
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
     address = OPENAI_URL
     address_variable = "OPENAI_BASE_URL"
