@@ -65,7 +65,10 @@ class DeploymentContract(ContractBase):
     def ready(self, deploys: Deploys, ref: str, model: TunedModel) -> DeploymentStatus:
         """Poll a deployment until it is ready."""
         until = time.monotonic() + self.timeout_seconds
-        while (seen := deploys.deployment_status(ref, model)).state in ("starting", "swapping"):
+        moving = ("starting", "empty", "swapping")
+        while (seen := deploys.deployment_status(ref, model)).state in moving:
+            if seen.state == "empty" and isinstance(deploys, SwapsModel):
+                deploys.swap_model(ref, model)
             assert time.monotonic() < until, f"still {seen.state}, {seen.raw!r}"
             time.sleep(self.poll_seconds)
         assert seen.state == "ready", seen.raw
