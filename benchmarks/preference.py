@@ -31,7 +31,7 @@ from unitune_local.models import store
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objectives.loss import choose_form
 from unitune_local.objectives.objective import PreferenceLoss
-from unitune_local.objectives.reference import ReferencePass
+from unitune_local.objectives.preference import ReferencePass
 from unitune_local.settings import PreferenceSettings, Settings
 
 LOSS = PreferenceSettings(loss="dpo", beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0)

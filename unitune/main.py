@@ -35,21 +35,20 @@ from unitune.cli.comparisons import comparisons
 from unitune.cli.convert import convert
 from unitune.cli.deployments import deploy, deployments, undeploy
 from unitune.cli.export import card, export, push, track
-from unitune.cli.groups import HELP, command_group
 from unitune.cli.imports import import_sources
 from unitune.cli.init import init
 from unitune.cli.jobs import quickstart, run
 from unitune.cli.machine import doctor, keys, notify
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.models import base_models, checkpoints, download, pull
-from unitune.cli.os_errors import explained, first
+from unitune.cli.options import HELP, command_group
 from unitune.cli.output import aside
 from unitune.cli.plan import apply, cost, plan
 from unitune.cli.prices import prices
 from unitune.cli.runs import cancel, delete, pause, resume, runs, show, watch
 from unitune.cli.schema import schema
 from unitune.cli.serve import serve, ui
-from unitune.cli.streams import guarded_streams
+from unitune.cli.streams import explained, first, guarded_streams
 from unitune.curve.command import curve
 from unitune.decision.command import decide
 from unitune.distillation.command import distill

@@ -49,6 +49,18 @@ class LocalBackend:
     """Backend that trains and answers on this machine."""
 
     name: ClassVar[str] = "local"
+    capabilities = (
+        "Pauses",
+        "TrainsInRanks",
+        "ShowsLossMask",
+        "Stores",
+        "Serves",
+        "ReportsEnvironment",
+        "Exports",
+        "Forecasts",
+        "ForecastsAnswers",
+        "Calibrates",
+    )
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
     def upload(self, path: Path, sha256: str) -> Upload:

@@ -35,7 +35,7 @@ from unitune.files.filesystem import replacing
 from unitune.models import TunedModel
 
 EVENT = TypeAdapter(Event)
-# In the folder of the checkpoints; see `unitune_local.objectives.reference`
+# In the folder of the checkpoints; see `unitune_local.objectives.preference`
 REFERENCE_FILE = "reference.jsonl"
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
 Note = Callable[[Kind, dict[str, JsonValue]], None]  # receives an event of a training

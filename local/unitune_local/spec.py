@@ -12,7 +12,7 @@ from unitune_local.settings import Settings
 
 
 class DevScorer(Closed):
-    """Scorer of answers to the validation rows; see `unitune_local.training.dev_score`."""
+    """Scorer of answers to the validation rows; see `unitune_local.training.selection`."""
 
     grading: Grading
     max_tokens: int

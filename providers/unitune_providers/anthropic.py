@@ -66,6 +66,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     """Backend that only answers."""
 
     name: ClassVar[str] = "anthropic"
+    capabilities = ("CountsTokens", "Batches")
     address = "https://api.anthropic.com"
     address_variable = "ANTHROPIC_BASE_URL"
     key_variable = "ANTHROPIC_API_KEY"

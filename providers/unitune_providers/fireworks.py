@@ -55,6 +55,7 @@ class FireworksOptions(Spec):
 class FireworksBackend(FireworksDeployments[FireworksOptions]):
     """Backend that tunes and serves models at Fireworks AI."""
 
+    capabilities = ("DescribesJobs", "ListsJobs", "Deletes", "Quotes")
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
     options = FireworksOptions
     states: ClassVar[Mapping[str, State]] = {

@@ -24,7 +24,6 @@ from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.kit.api import Api, Query, ResourceApi, by_token
 from unitune.backends.kit.hosted import HostedBackend, Options, create_named, required
 from unitune.backends.options import validated
-from unitune.backends.retry import retry_read
 from unitune.documents import Spec
 from unitune.errors import CONFLICT, BackendError, Unsupported
 from unitune.models import TunedModel
@@ -51,6 +50,7 @@ class FireworksDeployments(HostedBackend[Options]):
     """Deployments and resources of an account at Fireworks AI."""
 
     name: ClassVar[str] = "fireworks"
+    capabilities = ("Deploys", "SwapsModel")
     address = "https://api.fireworks.ai"
     address_variable = "FIREWORKS_BASE_URL"
     key_variable = "FIREWORKS_API_KEY"
@@ -80,7 +80,6 @@ class FireworksDeployments(HostedBackend[Options]):
         return ref if self._find(ref) else None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return the status of a deployment; the first poll that sees it ready loads the model."""
         if (deployment := self._find(ref)) is None:
             return DeploymentStatus("gone", model, "no such deployment")
         word = deployment.text("state") or "no state"
@@ -121,8 +120,7 @@ class FireworksDeployments(HostedBackend[Options]):
         """Return the status with hot reload; a model that is ready has the deployment's name."""
         has_answered, models = model.name == ref, self._models(ref, deployment)
         if word == READY and not models and not has_answered:
-            retry_read(lambda: self._load(ref, model, deployment))
-            return DeploymentStatus("starting", model, f"{word}, {model.name} is sent")
+            return DeploymentStatus("empty", model, word)
         raw = ", ".join([word, *map(_shown, models)])
         merged = [each for each in models if each.text("state") == "DEPLOYED"]
         on_their_way = [each for each in models if each not in merged and not _has_failed(each)]

@@ -13,7 +13,7 @@ from support.chat_rows import chat_rows
 from unitune.data.files import Files
 from unitune.data.quality.look import look_at
 from unitune.data.report import DataReport, FileReport
-from unitune.report.quality import render
+from unitune.report.checked import render
 
 SIZES = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
 HOSTILE = "</style></script><script>window.hit=1</script><img src=x onerror=window.hit=1>"

@@ -173,8 +173,8 @@ class Deletes(Protocol):
 class DeploymentStatus:
     """State of a deployment as defined by unitune and, in `raw`, by the backend."""
 
-    # swapping: the model is being replaced by another one
-    state: Literal["starting", "ready", "swapping", "failed", "gone"]
+    # empty: started, but `SwapsModel.swap_model` must load its model; swapping: loading another one
+    state: Literal["starting", "empty", "ready", "swapping", "failed", "gone"]
     model: TunedModel  # model to send requests to once ready; its name is the endpoint's
     raw: str = ""
     # Name of the tuned model that is served; None if the backend does not report it
@@ -201,9 +201,7 @@ class Deploys(Protocol):
         ...
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return the status of a deployment; a missing one is gone.
-
-        If it starts in several steps, this call takes the next one, in whichever process.
+        """Return the status of a deployment; a missing one is gone. Changes nothing at the vendor.
 
         Args:
             ref: Id returned by `deploy`.

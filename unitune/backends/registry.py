@@ -127,7 +127,37 @@ def backend(name: str) -> Backend:
     """
     if name not in backend_names() and name in offer_names():
         raise Unsupported(offer(name).unavailable)
-    return _made(entry("backends", name), name)
+    made: Backend = _made(entry("backends", name), name)
+    check_capabilities(type(made))
+    return made
+
+
+@cache
+def protocols() -> dict[str, tuple[str, ...]]:
+    """Return the methods of each optional capability of a backend, by the name of its protocol."""
+    return {
+        name: tuple(each for each in kind.__dict__ if not each.startswith("_"))
+        for module in ("capabilities", "exports", "forecasts")
+        for name, kind in vars(importlib.import_module(f"unitune.backends.{module}")).items()
+        if getattr(kind, "_is_protocol", False) and kind.__module__.startswith("unitune.")
+    }
+
+
+def check_capabilities(kind: type) -> None:
+    """Raise TypeError if a backend's methods differ from the `capabilities` that it declares."""
+    declared = {each for base in kind.__mro__ for each in vars(base).get("capabilities", ())}
+    if unknown := declared - protocols().keys():
+        raise TypeError(
+            f"{kind.__name__} declares {', '.join(sorted(unknown))}, which is not a capability. "
+            f"Known: {', '.join(protocols())}."
+        )
+    for name, methods in protocols().items():
+        missing = [each for each in methods if not callable(getattr(kind, each, None))]
+        if name in declared and missing:
+            raise TypeError(f"{kind.__name__} declares {name} without {', '.join(missing)}.")
+        if name not in declared and len(missing) < len(methods):
+            found = ", ".join(each for each in methods if each not in missing)
+            raise TypeError(f"{kind.__name__} has {found} of {name}, but does not declare {name}.")
 
 
 def refreshable_names() -> list[str]:

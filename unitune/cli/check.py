@@ -8,8 +8,15 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import JOB_FILE, Json
-from unitune.cli.output import aside, console, exit_for_errors, print_json
-from unitune.cli.output_files import Kind, check_output, replacing
+from unitune.cli.output import (
+    Kind,
+    aside,
+    check_output,
+    console,
+    exit_for_errors,
+    print_json,
+    replacing,
+)
 
 
 def check(
@@ -44,7 +51,7 @@ def check(
         more = "" if html else f"All of them: unitune check {file} --html check.html"
         console().print(view(describe(report, file.name, more)))
     if html:
-        from unitune.report.quality import render
+        from unitune.report.checked import render
 
         with replacing(html) as page:
             page.write(render(report, file.name).encode())

@@ -19,8 +19,16 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from unitune.cli.output import aside, console, facts, print_finding_lines, print_json_text
-from unitune.cli.output_files import Kind, check_output, replacing
+from unitune.cli.output import (
+    Kind,
+    aside,
+    check_output,
+    console,
+    facts,
+    print_finding_lines,
+    print_json_text,
+    replacing,
+)
 from unitune.cli.streams import output_failed
 from unitune.errors import DataError, NotFoundError, UserError
 

@@ -10,8 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.cli.options import JOB_FILE, Json, backend_option
-from unitune.cli.output import console, exit_for_errors, facts, print_findings, print_json
-from unitune.cli.output_files import replacing
+from unitune.cli.output import (
+    console,
+    exit_for_errors,
+    facts,
+    print_findings,
+    print_json,
+    replacing,
+)
 from unitune.cli.schema import BESIDE, EDITOR_LINE, write_beside
 from unitune.errors import UserError
 

@@ -22,8 +22,16 @@ from unitune.cli.options import (
     backend_option,
     parse_prices,
 )
-from unitune.cli.output import aside, console, exit_for_errors, print_json, print_raw
-from unitune.cli.output_files import Kind, check_output, replacing
+from unitune.cli.output import (
+    Kind,
+    aside,
+    check_output,
+    console,
+    exit_for_errors,
+    print_json,
+    print_raw,
+    replacing,
+)
 from unitune.errors import OverBudget, UserError
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from unitune.cli.groups import CommandGroup
-from unitune.cli.options import Json
+from unitune.cli.options import CommandGroup, Json
 from unitune.cli.output import aside, confirmed, console, new_table, print_json
 from unitune.errors import BackendError, UnituneError
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unitune.cli.output import print_json
-from unitune.cli.output_files import replacing
+from unitune.cli.output import print_json, replacing
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -11,7 +11,7 @@ from unitune.files.filesystem import replacing
 from unitune.render.charts import Axis, DrawnCurve, LogAxis, Point, Span
 from unitune.render.html import render
 from unitune.render.sections import Cell, Document, Fact, Facts, Figure, Section, Table
-from unitune.render.typography import counted, decimal, moment, percent, points
+from unitune.render.typography import counted, decimal, moment, percent, points, two_digits
 
 PAGE = "learning-curve.html"
 FITTED_POINTS = 60  # points of the drawn line
@@ -85,7 +85,7 @@ def _rows(curve: LearningCurve, rows: float | None) -> str:
     """Return a number of rows with two significant digits."""
     if rows is None:
         return f"more than {FARTHEST * curve.rows:,}"
-    return f"{float(f'{rows:.2g}'):,.0f}"
+    return two_digits(rows)
 
 
 def _score(figure: document.Figure) -> str:

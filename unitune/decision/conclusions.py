@@ -14,6 +14,7 @@ from unitune.decision.evidence import (
     TuningOption,
 )
 from unitune.evaluate.statistics.sample_size import cases_needed, smallest_detectable
+from unitune.render.typography import percent, two_digits
 
 ROWS: dict[Rows, tuple[str, str]] = {
     "training": (
@@ -212,16 +213,6 @@ def command(evidence: Evidence, name: str, *options: str) -> str:
     return " ".join(filter(None, ("unitune", name, evidence.file, *options)))
 
 
-def percent(share: float) -> str:
-    """Format a fraction in percent."""
-    return f"{100 * share:.1f} %"
-
-
 def points(share: float, *, sign: bool = False) -> str:
     """Format a difference in percentage points."""
     return f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
-
-
-def two_digits(number: float) -> str:
-    """Format a number with two significant digits."""
-    return f"{float(f'{number:.2g}'):,.0f}"

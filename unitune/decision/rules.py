@@ -20,11 +20,9 @@ from unitune.decision.conclusions import (
     keep_prompting,
     measure,
     more_rows,
-    percent,
     points,
     tune,
     tune_if_it_shows,
-    two_digits,
 )
 from unitune.decision.evidence import Conclusion, Evidence, NextStep, TuningOption
 from unitune.evaluate.statistics.paired import Verdict
@@ -33,6 +31,7 @@ from unitune.evaluate.statistics.sample_size import (
     cases_needed,
     smallest_detectable,
 )
+from unitune.render.typography import percent, two_digits
 
 NO_WORSE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
 # If tuning costs this multiple of prompting, and at least this much per additional correct answer,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from unitune.cli.options import JOB_FILE, AllowUnpriced, BudgetUsd, JobFile, Json, Quiet
-from unitune.cli.output import aside, console, facts, print_json
-from unitune.cli.output_files import Kind, check_output
+from unitune.cli.output import Kind, aside, check_output, console, facts, print_json
 from unitune.errors import UserError
 
 if TYPE_CHECKING:

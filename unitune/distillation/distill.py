@@ -20,9 +20,13 @@ from pydantic import JsonValue
 
 from unitune.backends.offer import OutputTerms
 from unitune.backends.output_limit import OutputLimit, longest_expected
+from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
+from unitune.data.files import Files
+from unitune.data.load import Reading, usable_rows
+from unitune.data.overlap import leaks
+from unitune.data.privacy.screen import Screen
 from unitune.distillation.acceptance import Acceptance, AnswerForm
-from unitune.distillation.questions import Questions, read_questions
 from unitune.distillation.teacher import Teacher
 from unitune.distillation.variants import WrittenQuestions
 from unitune.errors import DataError, UserError
@@ -33,6 +37,7 @@ from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of
 from unitune.evaluate.task import Task, dev_rows
 from unitune.files.filesystem import replacing
+from unitune.planning.preflight import ResolvedJob
 from unitune.workspace.today import today
 
 # Custom key for the origin of a row's answer; neither trained on nor sent
@@ -207,3 +212,59 @@ def _row(planned: DistillationPlan, question: Example, record: Record, prompt: s
         "terms": planned.teacher.terms.training if planned.teacher.terms else "not on record",
     }
     return question.model_copy(update={"messages": (*question.messages, answer), KEY: origin})
+
+
+ANSWERED = "had an answer"
+REPEATED = "repeated another row"
+KNOWN = "were in the training or validation rows"
+NEAR = "were near a training row"
+NEAR_TEST = "were near a test case"
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Rows to answer."""
+
+    rows: Dataset
+    left_out: Counter[str]
+
+
+def read_questions(
+    resolved: ResolvedJob,
+    path: str | os.PathLike[str],
+    limit: int | None = None,
+    *,
+    is_written: bool = False,
+) -> Questions:
+    """Read questions that repeat no row of the job; raises `DataError` for an unusable row.
+
+    Questions that a teacher wrote (`is_written`) must not be near a training row either.
+    """
+    splits = resolved.splits
+    data, files = resolved.job.data, Files([str(path)])
+    screen = Screen(data, resolved.rows.read.redaction)
+    items = screen.rows(files.read(data, "any", Reading()), files)
+    read = Dataset(Path(path).name, usable_rows(items, str(path), str(path)))
+    seen = {row.input_key for part in (splits.train, splits.validation) for row in part}
+    taken: set[str] = set()
+    left_out: Counter[str] = Counter()
+    kept: list[Row] = []
+    for row in read.rows:
+        key = row.example.input_key
+        if row.example.answer is not None:
+            left_out[ANSWERED] += 1
+        elif key in seen:
+            left_out[KNOWN] += 1
+        elif key in taken:
+            left_out[REPEATED] += 1
+        else:
+            taken.add(key)
+            kept.append(row)
+    for other, reason in ((splits.test, NEAR_TEST), (splits.train if is_written else None, NEAR)):
+        if not other:
+            continue
+        near = {shared.line for shared in leaks([other], replace(read, rows=tuple(kept)))}
+        if near:
+            left_out[reason] += sum(row.line in near for row in kept)
+        kept = [row for row in kept if row.line not in near]
+    return Questions(replace(read, rows=tuple(kept[:limit])), left_out)

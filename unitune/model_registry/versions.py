@@ -30,11 +30,12 @@ from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
 from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
 from unitune.model_registry.deployments import move_deployment, warn_of_mismatches
-from unitune.model_registry.mirroring import mirror
 from unitune.models import VersionName
 from unitune.planning.start import model_fingerprint
 from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
+from unitune.tracking.feed import feeding
+from unitune.tracking.interface import WITH_REGISTRY
 from unitune.workspace.home import home
 
 # Words that look like a number or the newest run. Source: MLflow also reserves `latest` and v with
@@ -345,3 +346,36 @@ def _check_alias(alias: str) -> None:
             f"{alias!r} is not a valid alias. Use a letter, then letters, digits, - and _, at "
             "most 40, and not latest, newest, or v with a number. Example: production."
         )
+
+
+log = logging.getLogger(__name__)
+
+
+def mirror(ledger: Ledger, model: str) -> None:
+    """Send a registered model's versions and aliases to its trackers; failures are warnings.
+
+    Nothing is read back. A missed mirror is updated at the next change or by `unitune runs track`.
+    """
+    names, record = _mirrored(ledger, model)
+    if record is None:
+        return
+    with feeding(ledger, record, names) as outcomes:
+        pass
+    for outcome in outcomes:
+        if outcome.problem:
+            log.warning(
+                "the registry of %s was not updated with %s: %s. Update it later: unitune "
+                "runs track %s --to %s",
+                *(outcome.tracker, model, outcome.problem.rstrip("."), record.id, outcome.tracker),
+            )
+
+
+def _mirrored(ledger: Ledger, model: str) -> tuple[list[str], RunRecord | None]:
+    for version in reversed(ledger.versions(model)):
+        try:
+            names = sorted(WITH_REGISTRY.intersection(ledger.job(version.run_id).track))
+            if names:
+                return names, ledger.record(version.run_id)
+        except (NotFoundError, UnreadableRecord):  # the run is deleted, or was launched by others
+            continue
+    return [], None

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from unitune.backends.capabilities import MaskedToken, ShowsLossMask
+from unitune.cost.tokens.by_encoding import tiktoken_encoding
 from unitune.cost.tokens.counter import family_of
-from unitune.cost.tokens.encoding import tiktoken_encoding
 from unitune.data.example import Example, Message
 from unitune.errors import DataError
 from unitune.job.job import Job

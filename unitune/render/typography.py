@@ -30,6 +30,11 @@ def decimal(value: float) -> str:
     return f"{round(value, 1) + 0.0:.1f}"
 
 
+def two_digits(number: float) -> str:
+    """Return a number with two significant digits, without decimals: ``1,200``."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
 def interval(ends: tuple[float, float], between: str = " to ") -> str:
     """Return an interval of shares in percent or points, without a unit: ``-1.2 to 4.0``."""
     return between.join(decimal(100 * end) for end in ends)

@@ -10,6 +10,7 @@ from unitune.data.overlap import by_kind
 from unitune.data.quality.findings import Cause, Quality, ShownRow
 from unitune.data.report import DataReport, FileReport, Purpose
 from unitune.render.charts import Axis
+from unitune.render.html import environment, page, resource
 from unitune.render.sections import (
     Bullets,
     Cell,
@@ -24,6 +25,7 @@ from unitune.render.sections import (
     Tone,
 )
 from unitune.render.typography import counted
+from unitune.report.html import PACKAGE
 
 # Causes to review, with the code of the findings that they repeat
 LISTED_AS = {"near-duplicates": "duplicate", "contradictions": "contradiction"}
@@ -147,4 +149,24 @@ def _answers(rows: dict[str, int]) -> Table:
         [[answer, f"{count:,}", Interval(count, 0, count)] for answer, count in listed],
         f"{counted(len(rows), 'different answer')}{left_out}.",
         name="balance",
+    )
+
+
+OPEN_ISSUES = 10  # open issues per cause; the others are folded
+
+
+def render(report: DataReport, name: str) -> str:
+    """Return the rows to review as one HTML page that needs no other files and no network.
+
+    It blocks scripts and escapes all texts of rows.
+    """
+    document = describe(report, name)
+    return page(
+        environment(PACKAGE).get_template("quality.html.j2"),
+        resource("style.css") + resource("quality.css", PACKAGE),
+        document=document,
+        answers=[each for each in document.sections if each.on_page],
+        report=report,
+        causes=report.quality.causes if report.quality else (),
+        open_issues=OPEN_ISSUES,
     )

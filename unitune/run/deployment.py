@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Self
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deploys
+from unitune.backends.capabilities import Deploys, SwapsModel
+from unitune.backends.retry import retry_read
 from unitune.errors import (
     BackendError,
     NotFoundError,
@@ -140,6 +143,9 @@ class Deployment:
         if self.stands and record.ref is not None:
             host = host_of(record.backend)
             status, run_id = host.deployment_status(record.ref, record.model), record.run_id
+            if status.state == "empty" and isinstance(host, SwapsModel):
+                retry_read(partial(host.swap_model, record.ref, record.model))  # repeatable
+                status = replace(status, state="starting")
             answering = status.tuned and _run_of(self._ledger, record, status.tuned)
             if answering and answering.id != run_id:  # another model has been swapped in
                 run_id, served = answering.id, answering.model or record.model

@@ -23,8 +23,7 @@ from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.planning.rows import Rows
 from unitune.tco.documents import Column, Horizon, TotalCost, TotalCostList
 from unitune.tco.serving import Serving, serving
-from unitune.tco.tokens import Tokens, count, measured
-from unitune.tco.usage import says_all_tokens, use_of
+from unitune.tco.tokens import Tokens, count, measured, says_all_tokens, use_of
 from unitune.workspace.today import today
 
 # Requests per month that are shown in addition to the planned ones

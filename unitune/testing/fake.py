@@ -52,6 +52,7 @@ class FakeBackend(FakeBatches):
     """Backend with scripted jobs and answers."""
 
     name: ClassVar[str] = "fake"
+    capabilities = ("Pauses", "DescribesJobs")
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
     def upload(self, path: Path, sha256: str) -> Upload:

@@ -93,6 +93,8 @@ class _Chats(Protocol):
 class FakeBatches:
     """Methods of `Batches` for a backend whose models answer."""
 
+    capabilities = ("Batches",)
+
     def submit_batch(
         self: _Chats, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,23 +19,35 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unitune.backends.protocol import INTERRUPTED, Event
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.files import yaml_file
 from unitune.ledger import Ledger, RunRecord
+from unitune.render.charts import DrawnCurve, drawn_curve
 from unitune.render.html import environment
+from unitune.render.sections import Cell, Section, Table
 from unitune.render.typography import dollars
 from unitune.report import html
 from unitune.report.cases import shared_system_prompt
 from unitune.report.comparison import describe as describe_comparison
-from unitune.report.run_document import describe
+from unitune.report.run_document import cost, describe, progress
+from unitune.report.run_state import is_interrupted
+from unitune.report.runs import event_line
+from unitune.run.curves import curve_of
+from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 from unitune.run.watching import goes_on
 from unitune.security.json_fields import whole_text
-from unitune.ui import queries
-from unitune.ui.cases import PAGE_CASES, Chosen, browse
-from unitune.ui.comparisons import kept_comparison, kept_comparisons, under_way
+from unitune.ui.comparisons import (
+    PAGE_CASES,
+    Chosen,
+    browse,
+    kept_comparison,
+    kept_comparisons,
+    under_way,
+)
 from unitune.workspace.home import artifacts
 
 INTERVAL_SECONDS = 3.0  # minimum time between two polls of a run
@@ -100,7 +112,7 @@ class Pages:
             "runs.html.j2",
             "Runs",
             live=not all(run.state.ended for run in runs),
-            shown=[queries.shown_run(run) for run in runs],
+            shown=[shown_run(run) for run in runs],
             unreadable=[each for each in listed if isinstance(each, UnreadableRecord)],
             total=total,
             folder=self._ledger.folder,
@@ -121,16 +133,16 @@ class Pages:
             here=False,
             live=not run.state.ended,
             document=describe(run, events, problem),
-            deployments=queries.deployments_of(self._ledger, run.id),
+            deployments=deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
             under_way=under_way(artifacts(), run.id),
             job=job,
-            events=queries.events_section(run, events),
+            events=events_section(run, events),
         )
 
     def deployments(self, _visit: Visit) -> str:
         """Return the deployments: active ones with their cost and end, then the others."""
-        listed = queries.deployments_of(self._ledger)
+        listed = deployments_of(self._ledger)
         prices = [each.usd_per_hour for each in listed if each.stands]
         known = [price for price in prices if price is not None]
         unknown = " and what has no known price" if len(known) < len(prices) else ""
@@ -216,3 +228,57 @@ def _render(
 
 def _seconds_until(time: datetime) -> float:
     return max(0.0, (time - datetime.now(UTC)).total_seconds())
+
+
+SHOWN_EVENTS = 200
+END_OF_TIME = 253_402_300_800  # seconds since 1970 until the year 10000
+
+
+class ShownRun(NamedTuple):
+    """Run in a list."""
+
+    run: Run
+    state: str
+    progress: str  # empty if unknown
+    cost: str
+    drawing: DrawnCurve | None  # losses or rewards of an active run
+
+
+def shown_run(run: Run) -> ShownRun:
+    """Return a run for a list."""
+    events = () if run.state.ended else run.events()
+    done, left = progress(run, events)
+    steps = ", ".join(filter(None, [f"step {done}" if done else "", left]))
+    curve = curve_of(events)
+    state = INTERRUPTED if is_interrupted(run) else str(run.state)
+    return ShownRun(run, state, steps, cost(run), drawn_curve(curve) if curve else None)
+
+
+def events_section(run: Run, events: Sequence[Event]) -> Section:
+    """Return the newest state changes and events other than steps, the newest first."""
+    listed: list[tuple[float, str, bool]] = []
+    for each in run.transitions():
+        raw = f" ({each.raw})" if each.raw not in ("", each.state) else ""
+        listed.append((each.time, f"{each.state}{raw}", True))
+    for event in events:
+        if text := event_line(event):
+            warning = "Warning: " if event.kind == "warning" else ""
+            listed.append((event.time, f"{warning}{text}", False))
+    rows = [
+        [f"{_time(seconds):%Y-%m-%d %H:%M:%S}", Cell(text, strong=is_state)]
+        for seconds, text, is_state in sorted(listed, reverse=True)[:SHOWN_EVENTS]
+    ]
+    about = "Changes of state and messages, the newest first; the curve has the steps"
+    return Section("Events", [Table(["When", "What"], rows, about, name="list events")])
+
+
+def _time(seconds: float) -> datetime:
+    """Return local time for seconds since 1970; the earliest time for an impossible value."""
+    return datetime.fromtimestamp(seconds if 0 <= seconds < END_OF_TIME else 0, UTC).astimezone()
+
+
+def deployments_of(ledger: Ledger, run_id: str | None = None) -> list[Deployment]:
+    """Return all deployments, or those of one run: active ones first, then the newest."""
+    records = [each for each in ledger.deployments() if run_id in (None, each.run_id)]
+    listed = [Deployment(ledger, record) for record in records]
+    return sorted(listed, key=lambda each: not each.stands)

@@ -57,6 +57,7 @@ class RayBackend(HostedBackend[RayOptions]):
     """Backend that trains on a Ray cluster and answers on this machine."""
 
     name: ClassVar[str] = "ray"
+    capabilities = ("Serves", "Deletes", "Exports", "ForecastsAnswers")
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
     address = "http://127.0.0.1:8265"  # Ray's default, also with port-forwarding
     address_variable = "RAY_API_SERVER_ADDRESS"

@@ -29,7 +29,7 @@ from unitune_local.grading import RewardGrader
 from unitune_local.job_folder import REFERENCE_FILE, Note, drop_note
 from unitune_local.objectives.loss import Form, form_of
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
-from unitune_local.objectives.reference import ReferencePass
+from unitune_local.objectives.preference import ReferencePass
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts, seed_of
 from unitune_local.parallel.ranks import ALONE, Ranks

@@ -39,8 +39,8 @@ from unitune_local.parallel.ranks import ALONE, Ranks, joined, launched_store, n
 from unitune_local.parallel.sharding import shard
 from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec, StartFiles
-from unitune_local.training.dev_score import dev_score, dev_scorer
 from unitune_local.training.loop import Save, TrainingContext, train
+from unitune_local.training.selection import dev_score, dev_scorer
 
 
 def prepare(launch: Launch) -> Spec:

@@ -61,6 +61,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
     """Backend that tunes Nova and Llama models at Amazon Bedrock."""
 
     name: ClassVar[str] = NAME
+    capabilities = ("DescribesJobs", "ListsJobs", "Deletes", "Deploys", "SwapsModel", "Imports")
     guarantee: ClassVar[Guarantee] = Guarantee.TOKEN
     states = STATES
     options = BedrockOptions

@@ -71,6 +71,8 @@ OK = 200
 class BatchingBackend(WireBackend[Options]):
     """A vendor with batches; methods of `unitune.backends.capabilities.Batches`."""
 
+    capabilities = ("Batches",)
+
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:

@@ -121,6 +121,8 @@ class Server(Api):
 class WireBackend(HostedBackend[Options]):
     """Methods of all backends with this API."""
 
+    capabilities = ("DescribesJobs", "ListsJobs", "Deletes", "Imports", "Checkpoints")
+
     chat_path = ""
     states: ClassVar[Mapping[str, State]] = STATES
     # First name of the output limit in chat: OpenAI has deprecated `max_tokens`, but other servers
@@ -322,6 +324,8 @@ class WireBackend(HostedBackend[Options]):
 
 class PausingBackend(WireBackend[Options]):
     """A vendor that can pause and resume jobs."""
+
+    capabilities = ("Pauses",)
 
     def pause(self, job_id: str) -> None:
         self._tell(job_id, "pause")

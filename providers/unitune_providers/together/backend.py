@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import quote
 
 from pydantic import JsonValue
@@ -46,6 +46,9 @@ NEXT_PAGE = by_token("after", "next_cursor")
 
 class TogetherBackend(TogetherTrainings):
     """Backend that tunes and serves models at Together AI."""
+
+    name: ClassVar[str] = "together"
+    capabilities = ("Deletes", "Deploys", "Downloads")
 
     def download(self, model: TunedModel, folder: Path) -> Path:
         """Download a tuned model's weights into a folder and return the file.

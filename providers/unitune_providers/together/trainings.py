@@ -58,7 +58,7 @@ FAILURES = ("job_error", "billing_limit")
 class TogetherTrainings(HostedBackend[TogetherOptions]):
     """Files and trainings of an account at Together AI."""
 
-    name: ClassVar[str] = "together"
+    capabilities = ("DescribesJobs", "ListsJobs", "Imports", "Checkpoints", "Quotes")
     address = "https://api.together.ai"
     address_variable = "TOGETHER_BASE_URL"
     key_variable = "TOGETHER_API_KEY"

@@ -42,6 +42,14 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
     """Backend that tunes Gemini models at Vertex AI."""
 
     name: ClassVar[str] = jobs.NAME
+    capabilities = (
+        "DescribesJobs",
+        "ListsJobs",
+        "Deletes",
+        "Imports",
+        "Checkpoints",
+        "CountsTokens",
+    )
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
     states: ClassVar[Mapping[str, State]] = jobs.STATES
     options = VertexOptions

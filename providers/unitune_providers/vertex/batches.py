@@ -62,6 +62,8 @@ SHOWN_CHARACTERS = 1000
 class VertexBatches:
     """Methods of `unitune.backends.capabilities.Batches`."""
 
+    capabilities = ("Batches",)
+
     @cached_property
     def cloud(self) -> Cloud:
         """Project and location in the environment."""

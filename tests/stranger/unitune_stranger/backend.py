@@ -29,6 +29,7 @@ class StrangerBackend(HostedBackend[NoOptions]):
     """Backend of the example vendor."""
 
     name: ClassVar[str] = "stranger"
+    capabilities = ("Deletes", "Deploys")
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
     address = "https://api.stranger.example"
     address_variable = "STRANGER_URL"

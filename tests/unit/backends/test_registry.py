@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from unitune.backends import registry
+from unitune.backends.kit.hosted import HostedBackend
 from unitune.errors import MissingExtra, NotFoundError, UserError
+from unitune.testing.fake import FakeBackend
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
@@ -89,3 +91,54 @@ def test_two_offers_without_a_backend_are_told_too(site: Path) -> None:
     installed(site, "strangers-offers", {"offers": "strangers_offers"})
     with pytest.raises(UserError, match="offer 'cohere' is provided by strangers-offers and"):
         registry.offer("cohere")
+
+
+def hosted(**attributes: object) -> type:
+    """Create a hosted backend as its author would, with some attributes more or less."""
+    usual = {
+        "name": "vendor",
+        "address": "https://api.example.com",
+        "address_variable": "VENDOR_URL",
+        "key_variable": "VENDOR_API_KEY",
+    }
+    given = {key: value for key, value in {**usual, **attributes}.items() if value is not None}
+    return type("VendorBackend", (HostedBackend,), given)
+
+
+def no_op(*_: object) -> None:
+    """Stand in for any method."""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (
+            {"capabilities": ("Deletes",), "delete_file": no_op, "delete_modle": no_op},
+            "VendorBackend declares Deletes without delete_model",
+        ),
+        ({"delete_file": no_op, "delete_model": no_op}, "does not declare Deletes"),
+        ({"delete_file": no_op}, "has delete_file of Deletes, but does not declare Deletes"),
+        (
+            {"capabilities": ("Delets",)},
+            "declares Delets, which is not a capability",
+        ),
+        ({"key_variable": None}, "VendorBackend does not set key_variable"),
+        ({"address": None, "address_variable": None}, "not set address and address_variable"),
+    ],
+)
+def test_a_mistake_in_a_backend_fails_when_its_class_is_created(
+    attributes: dict[str, object], message: str
+) -> None:
+    hosted(capabilities=("Deletes",), delete_file=no_op, delete_model=no_op)
+    with pytest.raises(TypeError, match=message):
+        hosted(**attributes)
+
+
+def test_a_backend_without_the_kit_is_checked_when_it_is_first_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FakeBackend, "capabilities", ("Pauses", "DescribesJobs", "Quotes"))
+    registry.backend.cache_clear()
+    with pytest.raises(TypeError, match="FakeBackend declares Quotes without quote"):
+        registry.backend("fake")
+    registry.backend.cache_clear()

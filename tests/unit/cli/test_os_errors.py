@@ -15,7 +15,7 @@ import pytest
 from support.command_line import Command
 from support.warm import warm_run
 
-from unitune.cli.os_errors import explained, first
+from unitune.cli.streams import explained, first
 from unitune.errors import LockTimeout
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

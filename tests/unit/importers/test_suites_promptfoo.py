@@ -27,7 +27,7 @@ from unitune.importers.promptfoo.assertions import (
     python_pattern,
 )
 from unitune.importers.promptfoo.results import read_results
-from unitune.importers.promptfoo.rows import messages_of
+from unitune.importers.promptfoo.tests import messages_of
 from unitune.importers.suite import Suite
 from unitune.job.contenders import Server
 from unitune.scorers.interface import Attempt, Measured, Scorer, Setting

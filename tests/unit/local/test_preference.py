@@ -21,11 +21,16 @@ from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import render_rows
 from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
-from unitune_local.objectives import reference
+from unitune_local.objectives import preference
 from unitune_local.objectives.loss import Form, choose_form
 from unitune_local.objectives.objective import PreferenceLoss, RatedLoss
-from unitune_local.objectives.preference import Answers, answers, pair_losses, rated_losses
-from unitune_local.objectives.reference import ReferencePass
+from unitune_local.objectives.preference import (
+    Answers,
+    ReferencePass,
+    answers,
+    pair_losses,
+    rated_losses,
+)
 from unitune_local.settings import Loss, PreferenceSettings
 from unitune_local.training.loop import TrainingContext, train
 
@@ -245,7 +250,7 @@ def test_an_interrupted_pass_goes_on(
     rows: Sequence[TrainingRow],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reference, "PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(preference, "PROGRESS_SECONDS", 0)
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
     parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unitune_local.inference.prefix_cache import KeysValues, PrefixCache
-from unitune_local.serving.prefix_store import BLOCK_TOKENS, PrefixStore
+from unitune_local.serving.scheduler import BLOCK_TOKENS, PrefixStore
 
 LAYERS, GROUPS, WIDTH = 3, 2, 4
 BLOCK_BYTES = LAYERS * 2 * GROUPS * BLOCK_TOKENS * WIDTH * 4

@@ -24,8 +24,8 @@ from unitune_local.parallel import ranks
 from unitune_local.parallel.processes import RankLost
 from unitune_local.parallel.ranks import Ranks, noticing_loss
 from unitune_local.settings import Loss, PreferenceSettings, RewardSettings, Settings
-from unitune_local.training.dev_score import dev_score
 from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.selection import dev_score
 
 BY_SFT = SETTINGS.model_copy(update={"epochs": 2, "weight_decay": 0.1})
 BY_REWARD = SETTINGS.model_copy(

@@ -39,10 +39,9 @@ from unitune_local.objectives.objective import CrossEntropy
 from unitune_local.settings import SelectionSettings, Settings
 from unitune_local.spec import Spec
 from unitune_local.training import checkpoint
-from unitune_local.training.dev_score import dev_score
 from unitune_local.training.loop import TrainingContext, train, validation_figures
 from unitune_local.training.run import prepare, run_training
-from unitune_local.training.selection import NONE_YET, Evaluations, Selection
+from unitune_local.training.selection import NONE_YET, Evaluations, Selection, dev_score
 
 EARLY = SelectionSettings(keep="best", patience=2)
 OVERFITTING = SETTINGS.model_copy(

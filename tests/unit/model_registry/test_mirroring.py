@@ -16,7 +16,7 @@ from crash.forks import Fork, Gate
 from support.trained_runs import trained, triage_job
 
 from unitune.ledger import Ledger, RunRecord
-from unitune.model_registry import mirroring, versions
+from unitune.model_registry import versions
 from unitune.model_registry.versions import promote, register, remove_alias, rollback
 from unitune.report.tracking import track
 from unitune.run import handle
@@ -65,7 +65,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
             outcomes = [follow(ledger, record.id, name, ended.fileno()) for name in names]
         assert all(not outcome.problem for outcome in outcomes), outcomes
 
-    for module in (mirroring, handle):
+    for module in (versions, handle):
         monkeypatch.setattr(module, "feeding", feeding)
 
 

@@ -31,7 +31,6 @@ from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_malformed import MalformedReplyContract
 from unitune.testing.loopback import (
     OF_VENDORS,
-    TOOK_EFFECT,
     Fault,
     Server,
     VendorRequest,
@@ -44,9 +43,6 @@ from unitune_providers.anthropic import AnthropicBackend
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CREATE = ("POST", r"/v1/messages/batches$")
-LIST = ("GET", r"/v1/messages/batches$")
-READ = ("GET", r"/v1/messages/batches/[^/]+$")
-RESULTS = ("GET", r"/results$")
 CALL: dict[str, Any] = {
     "id": "call-1",
     "type": "function",
@@ -193,37 +189,6 @@ def test_a_cancelled_batch_ends_and_says_so_of_each_request(backend: AnthropicBa
     assert "was cancelled before" in (backend.fetch_batch(batch_id)["k-1-0"].error or "")
 
 
-def test_cancelling_what_has_ended_is_no_error(backend: AnthropicBackend, server: Server) -> None:
-    batch_id = submit(backend)
-    follow(backend, batch_id)
-    backend.cancel_batch(batch_id)
-    assert len(server.received("POST", "/cancel$")) == 1
-    assert backend.fetch_batch(batch_id)["k-1-0"].text == "Yes."
-
-
-def test_cancelling_what_is_not_there_is_an_error(backend: AnthropicBackend) -> None:
-    with pytest.raises(BackendError) as raised:
-        backend.cancel_batch("msgbatch_none")
-    assert raised.value.status == 404
-
-
-def test_cancelling_that_is_refused_is_an_error(
-    backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vendor.behavior.queued_polls = 9
-    batch_id, answer = submit(backend), vendor.answer
-    no = VendorResponse(
-        {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}, 400
-    )
-    monkeypatch.setattr(
-        vendor,
-        "answer",
-        lambda request: no if request.path.endswith("/cancel") else answer(request),
-    )
-    with pytest.raises(BackendError, match="no"):
-        backend.cancel_batch(batch_id)
-
-
 # States
 
 
@@ -248,11 +213,6 @@ def test_answers_that_are_gone_are_a_failure_that_says_what_to_do(
         backend.fetch_batch(batch_id)
 
 
-def test_answers_of_a_batch_that_goes_on_are_refused(backend: AnthropicBackend) -> None:
-    with pytest.raises(BackendError, match="is in_progress"):
-        backend.fetch_batch(submit(backend))
-
-
 def test_a_kind_of_result_that_is_not_known_is_an_error_in_the_reply(
     backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,33 +223,6 @@ def test_a_kind_of_result_that_is_not_known_is_an_error_in_the_reply(
 
 
 # Creating
-
-
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
-def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
-    backend: AnthropicBackend, server: Server, fault: Fault
-) -> None:
-    since = time.time()
-    server.inject_fault(fault, *CREATE)
-    with pytest.raises(BackendError) as raised:
-        submit(backend)
-    silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
-    assert silent is isinstance(raised.value, Unreachable)
-    assert silent is (raised.value.status is None)
-    assert len(server.received(*CREATE)) == 1
-    assert (fault in TOOK_EFFECT) is (len(backend.find_batch("k-1", since)) == 1)
-
-
-@pytest.mark.parametrize(("fault", "status"), [(Fault.RATE_LIMITED, 429), (Fault.EXPIRED_KEY, 401)])
-def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
-    backend: AnthropicBackend, server: Server, fault: Fault, status: int
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    with pytest.raises(BackendError) as raised:
-        submit(backend)
-    assert status == raised.value.status
-    assert len(server.received(*CREATE)) == 1
-    assert backend.find_batch("k-1", time.time()) == []
 
 
 def test_an_answer_without_an_id_is_no_clear_answer(
@@ -345,20 +278,6 @@ def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
 ) -> None:
     with pytest.raises(Unsupported, match=message):
         backend.submit_batch("k-1", OLD, requests)
-    assert server.requests == []
-
-
-@pytest.mark.parametrize(("name", "most"), [("REQUESTS_MOST", 2), ("BYTES_MOST", 400)])
-def test_too_much_for_a_batch_is_refused_with_what_to_do(
-    backend: AnthropicBackend,
-    server: Server,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    most: int,
-) -> None:
-    monkeypatch.setattr(batches, name, most)
-    with pytest.raises(Unsupported, match="run without --batch"):
-        backend.submit_batch("k-1", OLD, ASKED)
     assert server.requests == []
 
 
@@ -445,64 +364,7 @@ def test_a_clock_that_is_wrong_by_an_hour_loses_nothing(
     assert backend.find_batch("k-1", ours.time()) == [mine]
 
 
-@pytest.mark.parametrize("repeats", [False, True])
-def test_long_and_repeating_lists_give_each_batch_once(
-    backend: AnthropicBackend,
-    vendor: AnthropicVendor,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    repeats: bool,
-) -> None:
-    monkeypatch.setattr(batches, "PAGE_SIZE", 2)
-    vendor.behavior.lists_repeat = repeats
-    since = time.time()
-    made = [submit(backend) for _ in range(5)]
-    listed = backend.find_batch("k-1", since)
-    assert sorted(made) == sorted(listed)
-
-
-def test_a_late_list_shows_the_batch_later(
-    backend: AnthropicBackend, vendor: AnthropicVendor
-) -> None:
-    since = time.time()
-    batch_id = submit(backend)
-    vendor.behavior.list_lag_seconds = 60
-    assert backend.find_batch("k-1", since) == []
-    vendor.behavior.list_lag_seconds = 0
-    assert backend.find_batch("k-1", since) == [batch_id]
-
-
-def test_a_list_that_fails_is_not_taken_for_no_batch(
-    backend: AnthropicBackend, server: Server
-) -> None:
-    server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
-    with pytest.raises(BackendError) as raised:
-        backend.find_batch("k-1", time.time())
-    assert raised.value.status == 500
-
-
 # Watching and reading
-
-
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
-def test_reading_a_batch_is_tried_again(
-    backend: AnthropicBackend, server: Server, vendor: AnthropicVendor, fault: Fault
-) -> None:
-    vendor.behavior.queued_polls = 9
-    batch_id = submit(backend)
-    server.inject_fault(fault, *READ)
-    assert backend.poll_batch(batch_id).state == "running"
-
-
-@pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.CUT, Fault.SHORT])
-def test_answers_that_do_not_come_whole_are_no_answers(
-    backend: AnthropicBackend, server: Server, fault: Fault
-) -> None:
-    batch_id = submit(backend)
-    follow(backend, batch_id)
-    server.inject_fault(fault, *RESULTS, times=2)
-    with pytest.raises(Unreachable):
-        backend.fetch_batch(batch_id)
 
 
 def test_a_line_that_is_cut_is_no_answer(
@@ -514,12 +376,6 @@ def test_a_line_that_is_cut_is_no_answer(
     monkeypatch.setattr(vendor, "batch_results", lambda *_, **__: line)
     with pytest.raises(Unreachable):
         backend.fetch_batch(batch_id)
-
-
-def test_a_missing_batch_is_a_404(backend: AnthropicBackend) -> None:
-    with pytest.raises(BackendError) as raised:
-        backend.poll_batch("msgbatch_none")
-    assert raised.value.status == 404
 
 
 # What every backend with batches must do

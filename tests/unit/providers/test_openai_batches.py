@@ -27,10 +27,10 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.backends.capabilities import BatchStatus
 from unitune.data.example import Message
-from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.errors import BackendError
 from unitune.models import Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
-from unitune.testing.loopback import TOOK_EFFECT, Fault, Vendor, VendorRequest, VendorResponse
+from unitune.testing.loopback import Fault, Vendor, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.openai import batches as openai_batches
 
@@ -190,35 +190,6 @@ def test_character_that_some_take_for_a_line_end_is_none(stage: Stage, tuned: Tu
 # Handed in once
 
 
-@pytest.mark.parametrize("fault", sorted(TOOK_EFFECT))
-def test_create_without_a_clear_answer_is_sent_once_and_found_once(
-    stage: Stage, fault: Fault
-) -> None:
-    stage.server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError) as caught:
-        submit(stage)
-    assert (500 if fault is Fault.ERROR_AFTER else None) == caught.value.status
-    assert isinstance(caught.value, Unreachable) is (fault is not Fault.ERROR_AFTER)
-    assert len(stage.server.received("POST", CREATE)) == 1
-    assert list(stage.vendor.batches) == find(stage)
-    assert len(stage.vendor.batches) == 1
-
-
-@pytest.mark.parametrize(
-    ("fault", "status"),
-    [(Fault.RATE_LIMITED, 429), (Fault.SERVER_ERROR, 500), (Fault.EXPIRED_KEY, 401)],
-)
-def test_create_that_is_refused_made_nothing_and_is_sent_once(
-    stage: Stage, fault: Fault, status: int
-) -> None:
-    stage.server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError) as caught:
-        submit(stage)
-    assert status == caught.value.status
-    assert len(stage.server.received("POST", CREATE)) == 1
-    assert find(stage) == []
-
-
 @pytest.mark.parametrize("path", ["/files$", CREATE])
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT])
 def test_second_try_sends_no_second_file(stage: Stage, fault: Fault, path: str) -> None:
@@ -233,26 +204,6 @@ def test_other_requests_under_the_same_key_are_another_file(stage: Stage) -> Non
     submit(stage)
     stage.backend.submit_batch(BATCH_KEY, MODEL, {f"{BATCH_KEY}-1": GOOD})
     assert len(set(sent_files(stage))) == 2
-
-
-def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
-    stage.vendor.behavior.list_lag_seconds = 0.5
-    batch_id = submit(stage)
-    assert find(stage) == []
-    stage.vendor.batches[batch_id].progress.created -= 0.5
-    assert find(stage) == [batch_id]
-
-
-def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
-    stage.vendor.behavior.lists_repeat = True
-    wanted = submit(stage)
-    for number in range(2, 7):
-        submit(stage, key=f"b0123456789abcdef-{number}")
-    for _ in range(2):
-        assert find(stage) == [wanted]
 
 
 def test_list_is_read_until_it_is_older_than_the_announcement(
@@ -353,13 +304,6 @@ def test_batch_that_is_being_cancelled_is_running(stage: Stage) -> None:
     assert stage.server.received("POST", "/cancel$") == []
 
 
-def test_cancelling_what_has_ended_is_no_error(stage: Stage) -> None:
-    batch_id = submit(stage)
-    follow(stage, batch_id)
-    stage.backend.cancel_batch(batch_id)
-    assert stage.backend.poll_batch(batch_id).raw == "completed"
-
-
 @dataclass
 class Late:
     """A vendor whose first look at a batch shows it at work, whatever it does."""
@@ -381,21 +325,6 @@ def test_cancelling_what_ends_meanwhile_is_no_error(stage: Stage) -> None:
     stage.server.vendor = Late(stage.vendor)
     stage.backend.cancel_batch(batch_id)
     assert len(stage.server.received("POST", "/cancel$")) >= 1
-
-
-def test_cancel_that_fails_is_an_error(stage: Stage) -> None:
-    batch_id = submit(stage)
-    stage.server.inject_fault(Fault.EXPIRED_KEY, "POST", "/cancel$")
-    with pytest.raises(BackendError, match="cancel batch"):
-        stage.backend.cancel_batch(batch_id)
-
-
-def test_missing_batch_is_404(stage: Stage) -> None:
-    backend = stage.backend
-    for ask in (backend.poll_batch, backend.fetch_batch, backend.cancel_batch):
-        with pytest.raises(BackendError, match="No batch found") as caught:
-            ask("batch_none")
-        assert caught.value.status == 404
 
 
 @pytest.mark.parametrize("path", ["/batches/[^/]+$", "/files/[^/]+/content$"])
@@ -453,28 +382,6 @@ def test_answer_that_says_little_is_an_error_of_its_request(
 
 
 # Limits
-
-
-@pytest.mark.parametrize(
-    ("most", "requests", "message"),
-    [
-        ("MOST_REQUESTS", REQUESTS, "this one has 4 with"),
-        ("MOST_REQUESTS", {}, "this one has 0 with"),
-        ("MOST_BYTES", REQUESTS, "this one has 4 with"),
-    ],
-)
-def test_too_much_for_one_batch_is_refused_before_anything_is_sent(
-    stage: Stage,
-    monkeypatch: pytest.MonkeyPatch,
-    most: str,
-    requests: Mapping[str, Request],
-    message: str,
-) -> None:
-    monkeypatch.setattr(openai_batches, most, 3)
-    with pytest.raises(Unsupported, match=message) as caught:
-        stage.backend.submit_batch(BATCH_KEY, MODEL, requests)
-    assert "run without --batch" in str(caught.value)
-    assert stage.server.requests == []
 
 
 def test_as_much_as_one_batch_takes_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,10 @@ from vendors.vertex.vendor import BUCKET, VertexVendor, environment
 
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
-from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.errors import BackendError, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
-    OF_VENDORS,
-    TOOK_EFFECT,
     Fault,
     Server,
     VendorRequest,
@@ -39,9 +37,7 @@ PLACE = "projects/my-project/locations/us-central1"
 BASE = "gemini-3.5-flash"
 CREATE = ("POST", r"/batchPredictionJobs$")
 LIST = ("GET", r"/batchPredictionJobs$")
-READ = ("GET", r"/batchPredictionJobs/\d+$")
 ROWS = ("POST", r"/upload/storage/")
-ANSWERS = ("GET", r"/storage/v1/b/[^/]+/o/.+")
 CALL: dict[str, Any] = {
     "id": "call-1",
     "type": "function",
@@ -241,38 +237,6 @@ def test_a_job_that_is_cancelled_before_it_began_has_no_answers(
     assert backend.fetch_batch(batch_id) == {}
 
 
-def test_cancelling_what_has_ended_is_no_error(backend: VertexBackend, server: Server) -> None:
-    batch_id = submit(backend)
-    follow(backend, batch_id)
-    backend.cancel_batch(batch_id)
-    assert len(server.received("POST", ":cancel$")) == 1
-    assert set(backend.fetch_batch(batch_id)) == {"k-1-0"}
-
-
-def test_cancelling_that_is_refused_is_an_error(
-    backend: VertexBackend, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch_id, answer = submit(backend), vendor.answer
-    no = VendorResponse(
-        {"error": {"code": 400, "message": "no", "status": "FAILED_PRECONDITION"}}, 400
-    )
-    monkeypatch.setattr(
-        vendor,
-        "answer",
-        lambda request: no if request.path.endswith(":cancel") else answer(request),
-    )
-    with pytest.raises(BackendError, match="no"):
-        backend.cancel_batch(batch_id)
-
-
-@pytest.mark.parametrize("name", [f"{PLACE}/batchPredictionJobs/1", "batch-1"])
-def test_a_missing_batch_is_a_404(backend: VertexBackend, name: str) -> None:
-    for act in (backend.poll_batch, backend.fetch_batch, backend.cancel_batch):
-        with pytest.raises(BackendError, match="batchPredictionJobs") as raised:
-            act(name)
-        assert raised.value.status == 404
-
-
 # States
 
 
@@ -314,37 +278,7 @@ def test_a_failed_job_says_why_and_has_no_answers(
         backend.fetch_batch(batch_id)
 
 
-def test_answers_of_a_job_that_goes_on_are_refused(backend: VertexBackend) -> None:
-    with pytest.raises(BackendError, match="it is JOB_STATE_PENDING"):
-        backend.fetch_batch(submit(backend))
-
-
 # Creating
-
-
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
-def test_a_create_call_of_open_outcome_is_sent_once_and_its_job_found(
-    backend: VertexBackend, server: Server, fault: Fault
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    with pytest.raises(BackendError) as raised:
-        submit(backend)
-    silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
-    assert silent is isinstance(raised.value, Unreachable)
-    assert len(server.received(*CREATE)) == 1
-    assert (fault in TOOK_EFFECT) is (len(backend.find_batch("k-1", time.time())) == 1)
-
-
-@pytest.mark.parametrize(("fault", "status"), [(Fault.RATE_LIMITED, 429), (Fault.EXPIRED_KEY, 401)])
-def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
-    backend: VertexBackend, server: Server, fault: Fault, status: int
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    with pytest.raises(BackendError) as raised:
-        submit(backend)
-    assert status == raised.value.status
-    assert len(server.received(*CREATE)) == 1
-    assert backend.find_batch("k-1", time.time()) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.ERROR_AFTER, Fault.SHORT])
@@ -391,20 +325,6 @@ def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
 ) -> None:
     with pytest.raises(Unsupported, match=message):
         backend.submit_batch("k-1", BASE, requests)
-    assert server.requests == []
-
-
-@pytest.mark.parametrize(("name", "most"), [("REQUESTS_MOST", 2), ("BYTES_MOST", 400)])
-def test_too_much_for_a_batch_is_refused_with_what_to_do(
-    backend: VertexBackend,
-    server: Server,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    most: int,
-) -> None:
-    monkeypatch.setattr(batches, name, most)
-    with pytest.raises(Unsupported, match="run without --batch"):
-        backend.submit_batch("k-1", BASE, ASKED)
     assert server.requests == []
 
 
@@ -520,50 +440,7 @@ def test_a_filter_that_is_honoured_spares_the_whole_list(
     assert request.first("filter") == 'display_name="k-1"'
 
 
-def test_long_repeating_and_reordered_lists_give_each_job_once(
-    backend: VertexBackend, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vertex_cloud, "PAGE_SIZE", 2)
-    vendor.behavior.lists_repeat = True
-    vendor.filters = "ignored"
-    made = [submit(backend) for _ in range(5)]
-    assert sorted(made) == sorted(backend.find_batch("k-1", time.time()))
-
-
-def test_a_late_list_shows_the_job_later(backend: VertexBackend, vendor: VertexVendor) -> None:
-    vendor.behavior.list_lag_seconds = 60
-    batch_id = submit(backend)
-    assert backend.find_batch("k-1", time.time()) == []
-    vendor.behavior.list_lag_seconds = 0
-    assert backend.find_batch("k-1", time.time()) == [batch_id]
-
-
-def test_a_list_that_fails_is_not_taken_for_no_job(backend: VertexBackend, server: Server) -> None:
-    server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
-    with pytest.raises(BackendError) as raised:
-        backend.find_batch("k-1", time.time())
-    assert raised.value.status == 500
-
-
 # Reading
-
-
-@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
-def test_reading_a_job_is_tried_again(backend: VertexBackend, server: Server, fault: Fault) -> None:
-    batch_id = submit(backend)
-    server.inject_fault(fault, *READ)
-    assert backend.poll_batch(batch_id).state == "running"
-
-
-@pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.CUT, Fault.SHORT])
-def test_answers_that_do_not_come_whole_are_no_answers(
-    backend: VertexBackend, server: Server, fault: Fault
-) -> None:
-    batch_id = submit(backend)
-    follow(backend, batch_id)
-    server.inject_fault(fault, *ANSWERS, times=99)
-    with pytest.raises(Unreachable):
-        backend.fetch_batch(batch_id)
 
 
 def rewrite(vendor: VertexVendor, batch_id: str, content: bytes) -> None:

@@ -63,6 +63,21 @@ class HostedBackend(Generic[Options]):
     options: ClassVar[type[Any]] = NoOptions  # model of a job's options; the parameter of the class
     # What to do next by HTTP status; extends `unitune.backends.kit.errors.ADVICE`
     advice: ClassVar[Mapping[int, str]] = {}
+    # Names of the protocols in `unitune.backends.capabilities` that the class adds to its bases'
+    capabilities: ClassVar[tuple[str, ...]] = ("ValidatesOptions",)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raise TypeError for a backend with a name but wrong capabilities or missing variables."""
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            return
+        registry.check_capabilities(cls)
+        needed = ["key_variable"]
+        if cls.base_url is HostedBackend[Any].base_url:
+            needed += ["address", "address_variable"]
+        missing = [each for each in needed if not hasattr(cls, each)]
+        if missing and any(hasattr(cls, each) for each in ("key_variable", "address")):
+            raise TypeError(f"{cls.__name__} does not set {' and '.join(missing)}.")
 
     @property
     def api(self) -> Api:

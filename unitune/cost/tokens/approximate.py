@@ -26,8 +26,8 @@ import re
 from math import ceil, floor
 from typing import NamedTuple
 
+from unitune.cost.tokens.by_encoding import count_tokens
 from unitune.cost.tokens.count import Count, RowCount, assumed_row, framing_assumption
-from unitune.cost.tokens.encoding import count_tokens
 from unitune.data.example import Example
 
 ENCODING = "o200k_base"

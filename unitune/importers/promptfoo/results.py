@@ -22,12 +22,14 @@ from unitune.findings import SHOWN_LINES, Finding
 from unitune.importers.foreign import json_file, json_lines
 from unitune.importers.promptfoo.assertions import SuiteFiles
 from unitune.importers.promptfoo.providers import Providers, base_of_provider
-from unitune.importers.promptfoo.rows import ROWS, Row, messages_of
 from unitune.importers.promptfoo.tests import (
+    ROWS,
     WRITE_ANEW,
+    Row,
     RowScorersOf,
     Test,
     hoisted,
+    messages_of,
     row_scorers_of,
     types_of,
     weightless,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.cost.tokens import Count, counter_for
-from unitune.cost.tokens.encoding import (
+from unitune.cost.tokens.by_encoding import (
     PIECE_CHARACTERS,
     count_tokens,
     pieces,
