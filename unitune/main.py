@@ -46,6 +46,7 @@ from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
 from unitune.cli.plan import apply, cost, plan
 from unitune.cli.prices import prices
+from unitune.cli.review import review
 from unitune.cli.runs import cancel, delete, pause, resume, runs, show, watch
 from unitune.cli.schema import schema
 from unitune.cli.serve import serve, ui
@@ -114,7 +115,7 @@ def _add_group(panel: str, *groups: typer.Typer) -> None:
 
 _add("Start here", quickstart, init)
 app.command("import", rich_help_panel="Start here")(import_sources)
-_add("Jobs", check, plan, run, compare, comparisons, apply, cost, decide)
+_add("Jobs", check, plan, run, compare, comparisons, review, apply, cost, decide)
 _add_group(
     "Jobs",
     command_group(

@@ -93,7 +93,7 @@ def answers_digest(*answers: HasText) -> str:
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:
-    """Return the labels of a file that count: first verdicts, each case once for each reviewer.
+    """Return the labels of a file that count: first verdicts, one of each case and reviewer.
 
     Raises:
         DataError: The file cannot be read, or a line is not a label, with file, line and value.
@@ -102,7 +102,10 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:
 
 
 def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
-    """Return all labels of a file, with repeats and second verdicts. Raises DataError."""
+    """Return all labels of a file, with repeats and second verdicts. Raises DataError.
+
+    Of labels with a time, the last one of a reviewer counts. Without a time, it is a mistake.
+    """
     labels: dict[tuple[str | None, ...], Label] = {}
     lines: dict[tuple[str | None, ...], int] = {}
     problems: list[Finding] = []
@@ -115,7 +118,8 @@ def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
         except ValidationError as failure:
             problems += (each.at(file=str(path), line=item.line) for each in _explained(failure))
             continue
-        if label.key in labels:
+        before = labels.get(label.key)
+        if before and not (before.created and label.created):
             what = f"{label.reviewer or 'the reviewer'} has labelled case {clip(label.case)} before"
             problem = error("repeated-label", f"{what}, on line {lines[label.key]}.", "Keep one.")
             problems.append(problem.at(file=str(path), line=item.line))
@@ -156,17 +160,31 @@ def _explained(failure: ValidationError) -> Iterator[Finding]:
 
 
 def append_label(path: Path, label: Label) -> None:
-    """Append a label, and wait until it is on the disk; a torn last line is removed before.
+    """Append a label, and wait until it is on the disk.
 
     The caller holds the file's lock (`unitune.workspace.locks`). Raises UserError for a link.
+    """
+    line = f"{label.model_dump_json(exclude_defaults=True)}\n".encode()
+    with open(path, "ab", buffering=0, opener=no_link) as file:
+        file.write(line)
+        os.fsync(file.fileno())
+
+
+def mend_labels(path: Path) -> None:
+    """Remove a last line that a killed process left unfinished; end a finished one.
+
+    The caller holds the file's lock. Raises UserError for a link.
     """
     with open(path, "a+b", buffering=0, opener=no_link) as file:
         file.seek(0)
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-        line = f"{label.model_dump_json(exclude_defaults=True)}\n".encode()
-        file.write(line)
-        os.fsync(file.fileno())
+        torn = content.rfind(b"\n") + 1
+        try:
+            Label.model_validate_json(content[torn:])
+        except ValidationError:
+            file.truncate(torn)
+        else:
+            file.write(b"\n")
 
 
 def labels_of_cases(

@@ -13,6 +13,7 @@ from unitune.data.labels import (
     append_label,
     labels_of_cases,
     mean_verdict,
+    mend_labels,
     read_all_labels,
     read_labels,
 )
@@ -86,13 +87,26 @@ def test_repeats_and_second_verdicts_do_not_count(tmp_path: Path) -> None:
     assert len(read_all_labels(path)) == 3
 
 
-def test_a_line_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "cases"),
+    [('{"case": "b", "verd', ["a", "c"]), ('{"case":"b","verdict":"tie"}', ["a", "b", "c"])],
+)
+def test_a_last_line_is_ended_or_removed(tmp_path: Path, end: str, cases: list[str]) -> None:
+    """A killed process leaves a part of a line, an editor a whole one without its end."""
     path = tmp_path / "l.jsonl"
     append_label(path, Label(case="a", verdict="win"))
     with path.open("a", encoding="utf-8") as file:
-        file.write('{"case": "b", "verd')
+        file.write(end)
+    mend_labels(path)
     append_label(path, Label(case="c", verdict="tie"))
-    assert [label.case for label in read_labels(path)] == ["a", "c"]
+    assert [label.case for label in read_labels(path)] == cases
+
+
+def test_a_changed_verdict_with_a_time_replaces_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    for time, verdict in (("2026-11-30T10:00:00Z", "win"), ("2026-11-30T10:00:09Z", "tie")):
+        append_label(path, Label(case="a", reviewer="ana", verdict=verdict, created=time))
+    assert [label.verdict for label in read_labels(path)] == ["tie"]
 
 
 def test_a_link_is_not_written_through(tmp_path: Path) -> None:
