@@ -249,7 +249,7 @@ class Look:
         queue = [(float(at), Item(case, "first")) for at, case in enumerate(draw.cases[:size])]
         for block in range(0, size, REPEAT_EVERY):
             chance = random.Random(f"{draw.seed} {self.review.reviewer} {block}")  # noqa: S311
-            at = block + chance.randrange(REPEAT_EVERY)
+            at = block + chance.randrange(REPEAT_EVERY - SHORTEST_GAP)
             again = min(at + chance.randint(SHORTEST_GAP, LONGEST_GAP), size - 1)
             if again - at >= SHORTEST_GAP:
                 queue.append((again + 0.5, Item(draw.cases[at], "repeat")))

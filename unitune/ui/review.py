@@ -19,7 +19,7 @@ from unitune.render.html import environment
 from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
 from unitune.report import html
-from unitune.report.cases import Piece, marked, question
+from unitune.report.cases import Piece, marked, question, shared_system_prompt
 from unitune.security.json_fields import whole_text
 from unitune.ui.pages import PACKAGE, Visit
 
@@ -62,7 +62,7 @@ class ReviewPages:
         case, is_left = review.cases[item.case], review.candidate_is_left(items[number])
         candidate, baseline = (_shown(case.answers[name]) for name in review.sides)
         left, right = (candidate, baseline) if is_left else (baseline, candidate)
-        label = look.own.get(item)
+        label, system = look.own.get(item), shared_system_prompt([case])
         judged = look.judged.get(item.case) if second else None
         own = look.choice(Item(item.case, "first"))
         return _render(
@@ -71,7 +71,8 @@ class ReviewPages:
             number=number,
             second=second,
             progress=look.progress(items),
-            question=question(case, ""),
+            system=system,
+            question=question(case, system),
             sides=[("A", "left", _marked(left, right)), ("B", "right", _marked(right, left))],
             equal=left == right,
             note=label.note if label else "",
@@ -153,7 +154,7 @@ def _facts(figures: ReviewFigures) -> Iterator[Fact]:
         yield Fact("Your stability", same, "repeated cases with the same verdict, sides exchanged")
     if figures.preferences:
         share = percent(figures.left / figures.preferences)
-        yield Fact("Left answer preferred", share, "50 % without a preference for a side")
+        yield Fact("A preferred to B", share, "50 % without a preference for a side")
     if figures.agreement:
         kind = "Cohen's kappa" if len(figures.reviewers) == 2 else "Krippendorff's alpha"
         yield _agreement_fact("Agreement of reviewers", figures.agreement, kind)
