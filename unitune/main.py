@@ -144,7 +144,7 @@ _add_group(
     ),
     command_group(
         "models",
-        "List, register, promote, verify, download or publish models.",
+        "List, register, promote, verify, export, download or publish models.",
         list=models,
         register=register,
         promote=promote,
@@ -153,6 +153,7 @@ _add_group(
         verify=verify,
         card=card,
         push=push,
+        export=export,
         checkpoints=checkpoints,
         download=download,
         base=base_models,
@@ -166,7 +167,7 @@ _add_group(
         down=undeploy,
     ),
 )
-_add("Runs and models", chat, serve, export, ui)
+_add("Runs and models", chat, serve, ui)
 _add("Vendors and this machine", backends)
 _add_group("Vendors and this machine", prices, keys)
 _add("Vendors and this machine", doctor, schema)
