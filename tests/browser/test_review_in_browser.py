@@ -33,6 +33,11 @@ JUDGE = [-1.0 if at % 4 == 0 else 1.0 for at in range(len(PAIRS))]
 Open = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def _same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitune.evaluate.review.token_hex", lambda _: "0123456789abcdef")
+
+
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
     with pytest.MonkeyPatch.context() as patch:

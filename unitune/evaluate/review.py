@@ -133,8 +133,8 @@ class Review:
             both = " and ".join(self.sides)
             raise UserError(f"there is nothing to review: no case has answers of both {both}.")
         self.answers = {
-            id_: answers_digest(*(case.answers[name] for name in self.sides))
-            for id_, case in self.cases.items()
+            case.id: answers_digest(*(case.answers[name] for name in self.sides))
+            for case in comparison.cases
         }
         self.draw = _draw(comparison, self.cases)
         with self._locked():
@@ -149,7 +149,8 @@ class Review:
     def look(self) -> Look:
         """Read the labels file. Raises DataError."""
         every = read_all_labels(self.file) if self.file.stat().st_size else []
-        return Look(self, labels_of_cases(every, self.answers, str(self.file)))
+        found = labels_of_cases(every, self.answers, str(self.file))
+        return Look(self, {case: found[case] for case in self.cases if case in found})
 
     def candidate_is_left(self, item: Item) -> bool:
         """Return the side of the candidate's answer: a hash of case and reviewer fixes it."""

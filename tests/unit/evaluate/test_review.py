@@ -18,6 +18,11 @@ from unitune.evaluate.review_figures import figures_of, preference_rows
 from unitune.evaluate.statistics.labels import MIN_LABELS
 
 
+@pytest.fixture(autouse=True)
+def _same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitune.evaluate.review.token_hex", lambda _: "0123456789abcdef")
+
+
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """60 pairs; the judge prefers the candidate in all but every fourth, and fails in one."""
@@ -71,7 +76,11 @@ class TestDraw:
         monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
         made = reviewed(PAIRS[:5])
         object.__setattr__(made.cases[2].answers[made.baseline], "error", "HTTP 503")
-        assert "case-2" not in opened(made, tmp_path).draw.cases
+        plain = '{"case": "4", "verdict": "loss"}\n{"case": "3", "verdict": "win"}\n'
+        (tmp_path / "labels.jsonl").write_text(plain)
+        review = opened(made, tmp_path)
+        assert "case-2" not in review.draw.cases
+        assert review.look().people == {"case-3": -1.0}, "numbers count all rows of the test"
 
 
 class TestQueue:

@@ -1,0 +1,55 @@
+"""Reviewed pairs become a preference training of the real model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.reviewed import PAIRS, reviewed
+
+from unitune.evaluate.review import Review
+
+pytestmark = pytest.mark.slow
+JOB = """\
+version: 1
+name: preferred
+backend: local
+model: smollm2-135m-instruct
+method: dpo
+data: {train: pairs.jsonl, validation: 0.2}
+tuning: {max_steps: 6, batch_size: 4}
+"""
+
+
+@pytest.mark.usefixtures("default_model")
+def test_exported_pairs_train_a_run_whose_loss_falls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded_environment: dict[str, str]
+) -> None:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    review = Review(reviewed(PAIRS[:30]), tmp_path / "labels.jsonl", "ana", 30)
+    for item in review.look().items:
+        review.write(item, "left" if review.candidate_is_left(item) else "right")
+    (tmp_path / "preferred.yaml").write_text(JOB)
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "unitune", *arguments],
+            env=guarded_environment | {"UNITUNE_DIR": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("review", "--export", "dpo", "pairs.jsonl")
+    run("run", "preferred.yaml", "--quiet")
+    shown = json.loads(run("runs", "show", "newest", "--json"))
+    assert shown["state"] == "succeeded"
+    print(json.dumps(shown)[:3000])  # noqa: T201 - shown where the test fails
+    steps = [each["data"] for each in shown["events"] if each["kind"] == "step"]
+    assert steps[-1]["loss"] < steps[0]["loss"]
