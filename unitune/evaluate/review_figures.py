@@ -16,61 +16,49 @@ from unitune.evaluate.statistics.agreement import Agreement, cohens_kappa, kripp
 
 @dataclass(frozen=True, slots=True)
 class ReviewFigures:
-    """Figures of the labels of a comparison.
+    """Figures of the labels of a comparison."""
 
-    Args:
-        cases: Number of cases with a verdict other than unsure, by any reviewer.
-        verdicts: Number of this reviewer's first verdicts by kind.
-        left: Number of this reviewer's preferences for the left answer.
-        preferences: Number of this reviewer's preferences.
-        same: Number of repeated cases with the same verdict both times.
-        repeated: Number of repeated cases.
-        reviewers: Names of all reviewers.
-        agreement: Agreement of the reviewers; None with a single one.
-        judge: Agreement of the reviewers' mean with the judge; None without a judge.
-        changed: Number of verdicts that this reviewer changed in the second look.
-        second: Number of verdicts in the second look.
-    """
-
-    cases: int
-    verdicts: Mapping[str, int]
-    left: int
-    preferences: int
-    same: int
+    cases: int  # cases with a verdict other than unsure, by any reviewer
+    verdicts: Mapping[str, int]  # this reviewer's first verdicts by kind
+    left: int  # this reviewer's preferences for the left answer
+    preferences: int  # and for either
+    same: int  # repeated cases with the same verdict both times
     repeated: int
+    changed: int  # verdicts that this reviewer changed in the second look
+    second: int  # verdicts in the second look
     reviewers: tuple[str, ...]
-    agreement: Agreement | None
-    judge: Agreement | None
-    changed: int
-    second: int
+    agreement: Agreement | None  # None with a single reviewer
+    judge: Agreement | None  # of the reviewers' mean with the judge; None without a judge
 
 
 def figures_of(look: Look) -> ReviewFigures:
     """Return the figures of all labels so far."""
-    by_round: dict[str, dict[str, Label]] = {"first": {}, "repeat": {}, "second": {}}
-    for item, label in look.own.items():
-        by_round[item.round][item.case] = label
-    first, repeats, second = by_round.values()
+    first = {item.case: each for item, each in look.own.items() if item.round == "first"}
+    again = {
+        round_: [
+            first[item.case].verdict == each.verdict
+            for item, each in look.own.items()
+            if item.round == round_ and item.case in first
+        ]
+        for round_ in ("repeat", "second")
+    }
     sides = [look.choice(item) for item in look.own if item.round != "second"]
     given = [label.verdict for label in first.values()]
     names = sorted({label.reviewer for labels in look.first.values() for label in labels})
     both = [case for case in look.people if case in look.judged]
+    judge = [look.judged[case].sign for case in both]
     return ReviewFigures(
         cases=len(look.people),
         verdicts={verdict: given.count(verdict) for verdict in ("win", "tie", "loss", "unsure")},
         left=sides.count("left"),
         preferences=sides.count("left") + sides.count("right"),
-        same=sum(first[case].verdict == label.verdict for case, label in repeats.items()),
-        repeated=len(repeats),
+        same=again["repeat"].count(True),
+        repeated=len(again["repeat"]),
+        changed=again["second"].count(False),
+        second=len(again["second"]),
         reviewers=tuple(names),
         agreement=_agreement(list(look.first.values()), names),
-        judge=cohens_kappa(
-            [sign(look.people[case]) for case in both], [look.judged[case].sign for case in both]
-        )
-        if look.judged
-        else None,
-        changed=sum(first[case].verdict != label.verdict for case, label in second.items()),
-        second=len(second),
+        judge=cohens_kappa([sign(look.people[case]) for case in both], judge) if judge else None,
     )
 
 

@@ -5,6 +5,7 @@ A page contains no contender's name and, before the second look, nothing of a ju
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast, get_args
 
@@ -111,16 +112,8 @@ def _number(query: Mapping[str, str]) -> int | None:
 
 
 def _shown(answer: Answer) -> str:
-    calls = [_called(call) for call in answer.tool_calls or ()]
-    return "\n".join(filter(None, [answer.text, *calls]))
-
-
-def _called(call: Mapping[str, Any]) -> str:
-    function = call.get("function")
-    if not isinstance(function, Mapping):
-        return str(call)
-    known = cast("Mapping[str, Any]", function)
-    return f"{known.get('name')}({known.get('arguments')})"
+    calls = json.dumps(answer.tool_calls, ensure_ascii=False) if answer.tool_calls else ""
+    return answer.text + calls
 
 
 def _marked(text: str, other: str) -> list[Piece]:

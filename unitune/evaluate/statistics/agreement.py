@@ -19,17 +19,11 @@ from unitune.evaluate.statistics.paired import LEVEL, jackknife
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Agreement of reviewers beyond chance: 1 is perfect, 0 is chance.
+    """Agreement of reviewers beyond chance: 1 is perfect, 0 is chance."""
 
-    Args:
-        estimate: Coefficient; None if all verdicts are equal, because chance then explains all.
-        interval: Interval of the coefficient.
-        cases: Cases with verdicts of at least two reviewers.
-    """
-
-    estimate: float | None
+    estimate: float | None  # None if all verdicts are equal, because chance then explains all
     interval: Interval
-    cases: int
+    cases: int  # with verdicts of at least two reviewers
 
 
 def cohens_kappa(

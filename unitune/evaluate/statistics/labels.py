@@ -36,27 +36,16 @@ MIN_LABELS = 30
 
 @dataclass(frozen=True, slots=True)
 class PredictionPowered:
-    """Mean estimated from labelled cases and a judge's values of all cases.
-
-    Args:
-        estimate: Estimated mean of the people's verdicts over all cases.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        lambda_: Weight of the judge's values: 0 ignores them, 1 trusts them fully.
-        standard_error: Standard error of the estimate.
-        labels: Number of labelled cases.
-        effective_labels: Number of labels that have the same standard error without a judge.
-        p_value: Two-sided p-value of the hypothesis that the mean is 0.
-    """
+    """Mean estimated from labelled cases and a judge's values of all cases."""
 
     estimate: float
     low: float
     high: float
-    lambda_: float
+    lambda_: float  # weight of the judge's values: 0 ignores them, 1 trusts them fully
     standard_error: float
-    labels: int
-    effective_labels: float
-    p_value: float
+    labels: int  # number of labelled cases
+    effective_labels: float  # labels that have the same standard error without a judge
+    p_value: float  # two-sided, of a mean of 0
 
 
 def prediction_powered(  # noqa: PLR0913 - each has a name and a default
@@ -128,11 +117,10 @@ def prediction_powered(  # noqa: PLR0913 - each has a name and a default
     degrees = len(np.unique(numbers[:n])) - 1
     if degrees < 1:
         raise ValueError("an interval needs labelled cases in at least 2 clusters")
-    own = (values - estimate) / n
-    others = weight * (rest - rest.mean()) / len(rest) if len(rest) else rest
+    own, others = _parts(values), weight * _parts(rest)
+    error = math.sqrt(_variance_of_sum(np.concatenate([own, others]), numbers))
     of_others = math.sqrt(_variance_of_sum(others, numbers[n:]))
-    error = math.sqrt(_variance_of_sum(np.concatenate([own, others]), numbers, (n, len(rest))))
-    people = _variance_of_sum((y - y.mean()) / n, numbers[:n])
+    people = _variance_of_sum(_parts(y), numbers[:n])
     half = _t_quantile(level, degrees) * error
     low, high = estimate - half, estimate + half
     if bound:
@@ -185,18 +173,16 @@ def _covariance(y: FloatArray, f: FloatArray) -> float:
     return float(((y - y.mean()) * (f - f.mean())).sum()) / (len(y) - 1)
 
 
-def _variance_of_sum(
-    parts: FloatArray,  # (N,) centred contributions of the cases to an estimate
-    numbers: npt.NDArray[np.intp],  # (N,) number of each case's cluster
-    samples: Sequence[int] | None = None,  # sizes of the independent samples that `parts` joins
-) -> float:
-    """Return the larger of the variances of independent cases and of independent clusters."""
-    alone, start = 0.0, 0
-    for size in samples or [len(parts)]:
-        squares = float((parts[start : start + size] ** 2).sum())
-        alone, start = alone + squares * size / max(1, size - 1), start + size
-    groups = len(np.unique(numbers))
-    if groups == len(parts):
+def _parts(values: FloatArray) -> FloatArray:
+    """Return what each case adds to the error of the mean; the squares sum to its variance."""
+    n = len(values)
+    return (values - values.mean()) / math.sqrt(n * (n - 1)) if n > 1 else np.zeros(n)
+
+
+def _variance_of_sum(parts: FloatArray, numbers: npt.NDArray[np.intp]) -> float:
+    """Return the larger variance of a sum: of independent cases, or of their clusters."""
+    alone, groups = float((parts**2).sum()), len(np.unique(numbers))
+    if groups in (0, len(parts)):
         return alone
     together = float((np.bincount(numbers, weights=parts) ** 2).sum()) * groups / max(1, groups - 1)
     return max(alone, together)
