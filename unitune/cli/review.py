@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,12 +59,11 @@ def review(
     """
     from unitune.evaluate.history import find_comparison
     from unitune.evaluate.review import Review
+    from unitune.ledger.audit import current_user
 
     if export is not None and not labels.exists():
         raise UserError(f"{labels}: no such file. Review first: unitune review {comparison}")
-    opened = Review(
-        find_comparison(comparison), labels, reviewer or getpass.getuser(), _cases(cases)
-    )
+    opened = Review(find_comparison(comparison), labels, reviewer or current_user(), _cases(cases))
     if export is not None:
         _export(opened, *export)
         return

@@ -48,6 +48,7 @@ WAIT_SECONDS = 2.0  # for another reviewer's verdict that is being written
 REPEAT_EVERY = 20  # cases: 5 % are shown again
 SHORTEST_GAP, LONGEST_GAP = 6, 18  # cases until one is shown again
 LONGEST_PAUSE_SECONDS = 300.0  # a longer pause is not time spent on a case
+LONGEST_NAME = 80  # characters
 RECENT = 20  # verdicts that tell the time of the next ones
 
 Choice = Literal["left", "right", "tie", "unsure"]
@@ -112,7 +113,7 @@ class Review:
         cases: Number of cases to review; None for a pilot of 30, then as many as the margin needs.
 
     Raises:
-        UserError: The file is not JSON Lines, or no case has two answers.
+        UserError: The file is not JSON Lines, the name is odd, or no case has two answers.
         DataError: The file has a line that is not a label.
     """
 
@@ -129,6 +130,11 @@ class Review:
         self.cases = {case.id: case for case in answered}
         if file.suffix not in (".jsonl", ".ndjson"):
             raise UserError(f"{file}: verdicts are written as JSON Lines. Name a .jsonl file.")
+        if not reviewer.isprintable() or len(reviewer) > LONGEST_NAME:
+            raise UserError(
+                f"the reviewer is {reviewer[:LONGEST_NAME]!r}. Use a name of at most "
+                f"{LONGEST_NAME} printable characters."
+            )
         if not self.cases:
             both = " and ".join(self.sides)
             raise UserError(f"there is nothing to review: no case has answers of both {both}.")

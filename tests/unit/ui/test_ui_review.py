@@ -115,6 +115,8 @@ def test_the_command_prints_the_address_of_the_page(unitune: Command, served: li
     [
         (["--cases", "few"], "--cases is 'few'. Pass a number from 1, or auto."),
         (["--cases", "0"], "--cases is '0'"),
+        (["--reviewer", "a\x1bb"], "the reviewer is 'a\\x1bb'. Use a name of at most 80"),
+        (["--reviewer", "a\udcff"], "the reviewer is 'a\\udcff'"),
         (["--labels", "table.csv"], "table.csv: verdicts are written as JSON Lines"),
         (["c99"], "There is no comparison 'c99'"),
         (["--export", "dpo", "p.jsonl"], "labels.jsonl: no such file. Review first: unitune rev"),
