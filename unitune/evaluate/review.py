@@ -11,8 +11,7 @@ later one counts.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -92,14 +91,9 @@ class Judged(NamedTuple):
     is_pair: bool
     reasons: tuple[str, ...]
 
-    @property
-    def sign(self) -> int:
-        """1, 0 or -1, as the value of a verdict."""
-        return sign(self.value)
-
 
 def sign(value: float) -> int:
-    """Return 1, 0 or -1."""
+    """Return 1, 0 or -1, as the value of a verdict."""
     return (value > 0) - (value < 0)
 
 
@@ -143,14 +137,9 @@ class Review:
             for case in comparison.cases
         }
         self.draw = _draw(comparison, self.cases)
-        with self._locked():
+        with locked(file, str(file), WAIT_SECONDS):
             mend_labels(file)
         self.look()
-
-    @contextmanager
-    def _locked(self) -> Generator[None]:
-        with locked(self.file, str(self.file), WAIT_SECONDS):
-            yield
 
     def look(self) -> Look:
         """Read the labels file. Raises DataError."""
@@ -188,7 +177,7 @@ class Review:
             round=item.round,
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
-        with self._locked():
+        with locked(self.file, str(self.file), WAIT_SECONDS):
             append_label(self.file, label)
 
     def judged(self, case: CaseResult) -> Judged | None:
@@ -208,15 +197,10 @@ class Review:
 
 @dataclass
 class Look:
-    """Labels of a comparison at one moment, and what follows from them.
-
-    Args:
-        review: The review.
-        labels: Labels of all reviewers by case, of all rounds.
-    """
+    """Labels of a comparison at one moment, and what follows from them."""
 
     review: Review
-    labels: dict[str, list[Label]]
+    labels: dict[str, list[Label]]  # of all reviewers and rounds, by case
 
     @cached_property
     def own(self) -> dict[Item, Label]:
@@ -269,7 +253,7 @@ class Look:
         return [
             Item(case, "second")
             for case in self.review.draw.cases
-            if case in self.judged and own.get(case) not in (None, self.judged[case].sign)
+            if case in self.judged and own.get(case) not in (None, sign(self.judged[case].value))
         ]
 
     @cached_property

@@ -46,7 +46,7 @@ def figures_of(look: Look) -> ReviewFigures:
     given = [label.verdict for label in first.values()]
     names = sorted({label.reviewer for labels in look.first.values() for label in labels})
     both = [case for case in look.people if case in look.judged]
-    judge = [look.judged[case].sign for case in both]
+    judge = [sign(look.judged[case].value) for case in both]
     return ReviewFigures(
         cases=len(look.people),
         verdicts={verdict: given.count(verdict) for verdict in ("win", "tie", "loss", "unsure")},

@@ -132,7 +132,7 @@ def _judge_words(judged: Judged, *, is_left: bool) -> tuple[str, list[tuple[str,
     else:
         names = ["about A", "about B"]
     about = names if is_left else names[::-1]
-    choice = "a tie" if not judged.sign else "A" if (judged.sign > 0) is is_left else "B"
+    choice = "a tie" if not judged.value else "A" if (judged.value > 0) is is_left else "B"
     return choice, list(zip(about, judged.reasons, strict=False))
 
 

@@ -193,6 +193,37 @@ class TestCoverage:
         assert coverage(labels, cases, right, shares, draws=4_000) >= 0.94
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("labelled", "size"), [(8, 5), (12, 5), (20, 5), (10, 10)])
+def test_with_clusters_it_covers_where_a_bootstrap_by_cluster_does_not(
+    labelled: int, size: int
+) -> None:
+    """Of 40 clusters some have labels; half of the verdicts are those of their cluster."""
+    random, hits, draws, clusters = np.random.default_rng(labelled), [0, 0], 1_000, 40
+    names = np.arange(clusters).repeat(size).reshape(clusters, size)
+    for _ in range(draws):
+        own, own_judge = simulated(random, clusters * size)
+        shared, shared_judge = simulated(random, clusters)
+        together = random.random((clusters, size)) < 0.5
+        people = np.where(together, shared[:, None], own.reshape(clusters, size))
+        judge = np.where(together, shared_judge[:, None], own_judge.reshape(clusters, size))
+        result = prediction_powered(
+            people[:labelled].ravel().tolist(),
+            judge[:labelled].ravel().tolist(),
+            judge[labelled:].ravel().tolist(),
+            clusters=(names[:labelled].ravel().tolist(), names[labelled:].ravel().tolist()),
+        )
+        hits[0] += result.low <= 0.1 <= result.high
+        parts = (people - result.lambda_ * judge)[:labelled].mean(1)
+        rest = judge[labelled:].mean(1)
+        drawn = parts[random.integers(0, labelled, (500, labelled))].mean(1)
+        others = rest[random.integers(0, len(rest), (500, len(rest)))].mean(1)
+        low, high = np.quantile(drawn + result.lambda_ * others, (0.025, 0.975))
+        hits[1] += low <= 0.1 <= high
+    assert hits[0] / draws >= 0.94
+    assert hits[1] / draws < 0.94
+
+
 class TestLabelsNeeded:
     def test_that_number_has_the_margin_as_half_width(self) -> None:
         people, judge = simulated(np.random.default_rng(6), 4_000)
