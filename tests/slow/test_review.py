@@ -1,13 +1,14 @@
-"""Reviewed pairs become a preference training of the real model."""
+"""Reviewed real pairs become a preference training of the real model."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from support.reviewed import PAIRS, reviewed
+from support.reviewed import ORCA, orca, reviewed
 
 from unitune.backends.protocol import State
 from unitune.evaluate.review import Review
@@ -25,15 +26,19 @@ tuning: {max_steps: 4, batch_size: 4}
 """
 
 
+@pytest.mark.skipif(not ORCA.exists(), reason="needs the orca-dpo-pairs next to the checkout")
 @pytest.mark.usefixtures("default_model")
 def test_exported_pairs_train_a_run_whose_loss_falls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded_environment: dict[str, str]
 ) -> None:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    review = Review(reviewed(PAIRS[:30]), tmp_path / "labels.jsonl", "ana", 30)
-    for item in review.look().items:
-        review.write(item, "left" if review.candidate_is_left(item) else "right")
+    short = (pair for pair in orca(300) if len(pair.candidate) + len(pair.baseline) < 800)
+    review = Review(reviewed([*islice(short, 24)]), tmp_path / "labels.jsonl", "ana", 24)
+    for item in review.look().items:  # ana prefers the shorter answer
+        lengths = [len(review.cases[item.case].answers[side].text) for side in review.sides]
+        is_left = (lengths[0] < lengths[1]) is review.candidate_is_left(item)
+        review.write(item, "left" if is_left else "right")
     (tmp_path / "preferred.yaml").write_text(JOB)
 
     def run(*arguments: str) -> str:
