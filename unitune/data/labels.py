@@ -8,7 +8,7 @@ note.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, Protocol
@@ -17,7 +17,8 @@ from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from unitune.data.example import called, digest
 from unitune.data.load import SHOWN_FINDINGS, read_records
-from unitune.data.records import Record
+from unitune.data.records import BadRow, Record, bad
+from unitune.data.validation_errors import explain
 from unitune.documents import Closed
 from unitune.errors import DataError
 from unitune.files.filesystem import no_link
@@ -26,7 +27,6 @@ from unitune.text import clip
 
 # Value of each verdict; "unsure" counts for no side and is left out
 VALUES: Mapping[str, float] = {"win": 1.0, "tie": 0.0, "loss": -1.0, "pass": 1.0, "fail": 0.0}
-ALLOWED = ("win", "loss", "tie", "unsure", "pass", "fail")
 Round = Literal["first", "repeat", "second"]
 
 
@@ -115,8 +115,8 @@ def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
             continue
         try:
             label = _label(item)
-        except ValidationError as failure:
-            problems += (each.at(file=str(path), line=item.line) for each in _explained(failure))
+        except BadRow as bad_row:
+            problems += (each.at(file=str(path), line=item.line) for each in bad_row.findings)
             continue
         before = labels.get(label.key)
         if before and not (before.created and label.created):
@@ -135,28 +135,18 @@ def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
 
 
 def _label(record: Record) -> Label:
-    """Return the label of a row; empty cells of a table are absent, names ignore case."""
+    """Return the label of a row; raises `BadRow`. Other columns of a table are left out."""
     given = record.value
     if record.from_table:
         given = {key.strip().lower(): value for key, value in given.items() if value != ""}
         given = {key: value for key, value in given.items() if key in Label.model_fields}
-    return Label.model_validate(given)
-
-
-def _explained(failure: ValidationError) -> Iterator[Finding]:
-    for problem in failure.errors(include_url=False):
-        key, given = ".".join(map(str, problem["loc"])), problem["input"]
-        if problem["type"] == "missing":
-            what = f"the label has no {key!r}."
-            yield error("missing-key", what, "A label needs case and verdict.")
-        elif problem["type"] == "extra_forbidden":
-            fix = f"Allowed keys: {', '.join(Label.model_fields)}."
-            yield error("unknown-key", f"a label has no key {key!r}.", fix)
-        elif key == "verdict":
-            fix = f"Allowed verdicts: {', '.join(ALLOWED)}."
-            yield error("unknown-verdict", f"the verdict is {clip(given)}.", fix)
-        else:
-            yield error("wrong-value", f"{key!r} is {clip(given)}.", problem["msg"] + ".")
+    if unknown := [key for key in given if key not in Label.model_fields]:
+        fix = f"Allowed keys: {', '.join(Label.model_fields)}."
+        raise bad("unknown-key", f"a label has no key {clip(unknown[0])}.", fix)
+    try:
+        return Label.model_validate(given)
+    except ValidationError as failure:
+        raise BadRow(*explain(failure, given)) from failure
 
 
 def append_label(path: Path, label: Label) -> None:

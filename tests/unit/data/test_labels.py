@@ -61,9 +61,12 @@ def test_a_spreadsheet_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case,verdict\na,better\n", r"labels.csv:2: the verdict is 'better'\. Allowed verdicts: "),
-        ("case,verdict\na,\n", r"labels.csv:2: the label has no 'verdict'\. A label needs case"),
-        ("name,verdict\na,win\n", r"labels.csv:2: the label has no 'case'"),
+        (
+            "case,verdict\na,better\n",
+            r"labels.csv:2: verdict is 'better'\. It must be one of win, ",
+        ),
+        ("case,verdict\na,\n", r"labels.csv:2: the row has no 'verdict'\. Add it"),
+        ("name,verdict\na,win\n", r"labels.csv:2: the row has no 'case'"),
         ("case,verdict,reviewer\na,win,x\na,tie,x\n", r":3: x has labelled case 'a' before, on li"),
         ("case,verdict\n" + "a,hm\n" * 9, r"and 4 more"),
     ],

@@ -160,7 +160,7 @@ class TestWriting:
         self, comparison: Comparison, tmp_path: Path
     ) -> None:
         (tmp_path / "labels.jsonl").write_text('{"prompt": "a"}\n')
-        with pytest.raises(DataError, match=r"labels.jsonl:1: the label has no 'case'"):
+        with pytest.raises(DataError, match=r"labels.jsonl:1: a label has no key 'prompt'"):
             opened(comparison, tmp_path)
         assert (tmp_path / "labels.jsonl").read_text() == '{"prompt": "a"}\n'
 

@@ -98,7 +98,7 @@ def test_a_labels_file_that_was_damaged_meanwhile_is_explained(
     (tmp_path / "labels.jsonl").write_text('{"case": "case-1", "verdict": "maybe"}\n')
     shown = visit("/review")
     assert shown.status == 400
-    assert "labels.jsonl:1: the verdict is 'maybe'" in shown.words
+    assert "labels.jsonl:1: verdict is 'maybe'" in shown.words
 
 
 @pytest.mark.usefixtures("comparison")
