@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
@@ -56,12 +57,12 @@ class Label(Closed):
     candidate: str | None = None
     """Contender whose answer was compared."""
     baseline: str | None = None
-    answers: str | None = None
+    answers: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
     """Digest of the answers that were shown (`answers_digest`). The label counts only for them."""
     round: Round = "first"
     """Only first verdicts count. A repeat measures the reviewer's stability, and a second verdict
     was given with knowledge of the judge's."""
-    created: str | None = Field(default=None, description="ISO date and time in UTC.")
+    created: datetime | None = None
 
     @field_validator("verdict", mode="before")
     @classmethod

@@ -175,7 +175,7 @@ class Review:
             baseline=baseline,
             answers=self.answers[item.case],
             round=item.round,
-            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            created=datetime.now(UTC),
         )
         with locked(self.file, str(self.file), WAIT_SECONDS):
             append_label(self.file, label)
@@ -290,8 +290,7 @@ class Look:
     def progress(self, items: Sequence[Item]) -> Progress:
         """Return how far the reviewer is, with the time for the rest at the recent pace."""
         done = sum(item in self.own for item in items)
-        created = (label.created for label in self.own.values() if label.created)
-        times = sorted(datetime.fromisoformat(each).timestamp() for each in created)
+        times = sorted(label.created.timestamp() for label in self.own.values() if label.created)
         gaps = (later - sooner for sooner, later in pairwise(times))
         paces = [gap for gap in gaps if gap <= LONGEST_PAUSE_SECONDS][-RECENT:]
         return Progress(done, len(items), median(paces) * (len(items) - done) if paces else None)

@@ -19,7 +19,7 @@ from unitune.data.labels import (
 )
 from unitune.errors import DataError, UserError
 
-ANSWERS = {"a": "d1", "b": "d2", "7": "d3"}
+ANSWERS = {"a": "d1" * 6, "b": "d2" * 6, "7": "d3" * 6}
 
 
 def written(folder: Path, text: str, name: str = "labels.csv") -> Path:
@@ -69,6 +69,8 @@ def test_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("name,verdict\na,win\n", r"labels.csv:2: the row has no 'case'"),
         ("case,verdict,reviewer\na,win,x\na,tie,x\n", r":3: x has labelled case 'a' before, on li"),
         ("case,verdict\n" + "a,hm\n" * 9, r"and 4 more"),
+        ("case,verdict,answers\na,win,both long\n", r"labels.csv:2: answers is 'both long'"),
+        ("case,verdict,created\na,win,last week\n", r"labels.csv:2: created is 'last week'"),
     ],
 )
 def test_a_wrong_line_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -121,9 +123,9 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
 
 def test_labels_belong_to_the_answers_they_were_given_for() -> None:
     labels = [
-        Label(case="a", reviewer="ana", verdict="win", answers="d1"),
-        Label(case="a", reviewer="ben", verdict="tie", answers="old"),
-        Label(case="gone", verdict="win", answers="d9"),
+        Label(case="a", reviewer="ana", verdict="win", answers="d1" * 6),
+        Label(case="a", reviewer="ben", verdict="tie", answers="0" * 12),
+        Label(case="gone", verdict="win", answers="d9" * 6),
         Label(case="b", verdict="loss"),
     ]
     found = labels_of_cases(labels, ANSWERS, "l.jsonl")
