@@ -45,6 +45,7 @@ from unitune.cli.options import HELP, command_group
 from unitune.cli.output import aside
 from unitune.cli.plan import apply, cost, plan
 from unitune.cli.prices import prices
+from unitune.cli.review import review
 from unitune.cli.runs import cancel, delete, pause, resume, runs, show, watch
 from unitune.cli.schema import schema
 from unitune.cli.serve import serve, ui
@@ -113,7 +114,7 @@ def _add_group(panel: str, *groups: typer.Typer) -> None:
 
 _add("Start here", quickstart, init)
 app.command("import", rich_help_panel="Start here")(import_sources)
-_add("Jobs", check, plan, run, compare, comparisons, apply, cost, decide)
+_add("Jobs", check, plan, run, compare, comparisons, review, apply, cost, decide)
 _add_group(
     "Jobs",
     command_group(
@@ -142,7 +143,7 @@ _add_group(
     ),
     command_group(
         "models",
-        "List, register, promote, verify, download or publish models.",
+        "List, register, promote, verify, export, download or publish models.",
         list=models,
         register=register,
         promote=promote,
@@ -151,6 +152,7 @@ _add_group(
         verify=verify,
         card=card,
         push=push,
+        export=export,
         checkpoints=checkpoints,
         download=download,
         base=base_models,
@@ -164,7 +166,7 @@ _add_group(
         down=undeploy,
     ),
 )
-_add("Runs and models", chat, serve, export, ui)
+_add("Runs and models", chat, serve, ui)
 _add("Vendors and this machine", backends)
 _add_group("Vendors and this machine", prices, keys)
 _add("Vendors and this machine", doctor, schema)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
+from support.served_pages import served
 
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.notes import read_notes
@@ -68,31 +66,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         access = Access(1)
         with comparison_under_way(12), served(application(sample.ledger, access)) as address:
             yield Site(address, access, sample, live.id)
-
-
-class served:  # noqa: N801 - a context manager
-    """Serve an application from a thread while the body runs."""
-
-    def __init__(self, app: web.Application) -> None:
-        self._app, self._loop = app, asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1.0)
-        self._in_loop(self._runner.setup())
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        self._in_loop(site.start())
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    def __exit__(self, *_: object) -> None:
-        self._in_loop(self._runner.cleanup())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _in_loop(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_an_export_answers_as_the_run_does(
             sys.executable,
             "-m",
             "unitune",
+            "models",
             "export",
             *options.split(),
             "-o",

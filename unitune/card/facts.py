@@ -153,7 +153,7 @@ def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
     if not (folder / ABOUT).is_file():
         raise UserError(
             f"{folder} is not an export of a run: it has no {ABOUT}. Name a folder "
-            "written by `unitune export`, or a new one."
+            "written by `unitune models export`, or a new one."
         )
     record = read_training_record(folder)
     trained = record.base, record.base_fingerprint, record.data_fingerprint

@@ -53,8 +53,8 @@ def export(
     answers differently is refused and deleted. The default number format has 16 bits; merged
     weights keep that of the base model.
 
-    [dim]$ unitune export --to gguf --quantization Q8_0
-    $ unitune export r2611 --to ollama -o triage-ollama[/dim]
+    [dim]$ unitune models export --to gguf --quantization Q8_0
+    $ unitune models export r2611 --to ollama -o triage-ollama[/dim]
     """
     from unitune.cli.progress import working
     from unitune.run.run import find_run
@@ -104,7 +104,7 @@ Public = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder written by `unitune export`."),
+    typer.Option(metavar="DIR", help="Folder written by `unitune models export`."),
 ]
 Form = Annotated[
     FormName,

@@ -20,6 +20,7 @@ from unitune.errors import NotFoundError, Unsupported, UserError
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from unitune.evaluate.review import Review
     from unitune.models import TunedModel
 
 LOOPBACK = "127.0.0.1"
@@ -220,6 +221,11 @@ def ui(*, port: Port = 0, browser: Browser = True) -> None:
     [dim]$ unitune ui
     $ unitune ui --port 8700 --no-browser[/dim]
     """
+    show_pages(port, browser=browser)
+
+
+def show_pages(port: int, *, browser: bool, review: Review | None = None) -> None:
+    """Serve the pages, and a review first if there is one, until Ctrl-C."""
     from unitune.ledger import Ledger
     from unitune.ui import app
     from unitune.workspace.home import home
@@ -231,4 +237,4 @@ def ui(*, port: Port = 0, browser: Browser = True) -> None:
     # Without a screen, a text browser could take over the terminal.
     screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
     has_screen = sys.platform == "darwin" or any(screens)
-    app.serve(Ledger(home()), port, announce, browser=browser and has_screen)
+    app.serve(Ledger(home()), port, announce, browser=browser and has_screen, review=review)

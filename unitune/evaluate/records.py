@@ -97,6 +97,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaseJudgement:
+    """Judgement of a contender's answer, or of the candidate's answer next to another one."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    judge: str  # name of the scorer
+    contender: str  # for a pair, the contender that the candidate was compared with
+    repeat: int = 0  # number of the answer's repeat
+    # Rubric: score of the answer. Pair: 1 if the candidate is better, -1 if the other one is, else
+    # 0. None without a complete judgement
+    value: float | None = None
+    # Rubric: a step for each clause. Pair: who is better, in each order; empty for a tie
+    verdicts: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # reason of each verdict
+    error: str | None = None  # why there is no value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
     """Case with the answer of every contender."""
 
@@ -110,6 +127,7 @@ class CaseResult:
     slices: tuple[str, ...] = ()  # names of its slices
     # Cluster of the case; None if the cases are not clustered
     cluster: str | None = None
+    judgements: tuple[CaseJudgement, ...] = ()  # by judges, if any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,9 +51,11 @@ class Access:
 
     Args:
         port: Port of the server, part of the cookies' name: all ports of a machine share cookies.
+        first: Path of the first page.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, first: str = "/runs") -> None:
+        self.first = first
         self.cookie = f"unitune-{port}"
         self.token = secrets.token_urlsafe(24)
         """Token of the printed address, which may be opened in several browsers."""
@@ -64,7 +66,7 @@ class Access:
         if not LOCAL_HOST.fullmatch(request.host):
             return "This server answers requests to 127.0.0.1 and localhost alone."
         if request.method not in ("GET", "HEAD") and not _is_from_a_page_of_ours(request):
-            return "A note is written from a page of this server alone."
+            return "Only a page of this server may send a form."
         if request.path != "/" and not _is_one_of(
             request.cookies.get(self.cookie), [self._session]
         ):
@@ -78,7 +80,7 @@ class Access:
             request.cookies.get(self.cookie), [self._session]
         ):
             return web.Response(status=403, text=STRANGER)
-        response = web.Response(status=303, headers={"Location": "/runs"})
+        response = web.Response(status=303, headers={"Location": self.first})
         # Not Strict, because the file that the browser opens redirects here from another site.
         response.set_cookie(self.cookie, self._session, httponly=True, samesite="Lax")
         return response

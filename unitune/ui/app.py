@@ -15,18 +15,20 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from unitune.errors import NotFoundError, UnituneError, UserError
+from unitune.evaluate.review import Review
 from unitune.ledger import Ledger
 from unitune.render import html
 from unitune.report.html import PACKAGE as REPORT
 from unitune.ui.access import HEADERS, Access
 from unitune.ui.pages import PACKAGE, Pages, Visit, problem
+from unitune.ui.review import ReviewPages
 
 LOOPBACK = "127.0.0.1"
 LARGEST_FORM = 65_536  # bytes
 
 
-def application(ledger: Ledger, access: Access) -> web.Application:
-    """Return the web application for the pages of a ledger."""
+def application(ledger: Ledger, access: Access, review: Review | None = None) -> web.Application:
+    """Return the web application for the pages of a ledger, and of a review if there is one."""
     pages = Pages(ledger)
     app = web.Application(middlewares=[_guard(access), _explain], client_max_size=LARGEST_FORM)
     app.on_response_prepare.append(_add_headers)
@@ -47,10 +49,26 @@ def application(ledger: Ledger, access: Access) -> web.Application:
             web.get("/script.js", _file(script, "text/javascript")),
         ]
     )
+    if review is not None:
+        reviewed, keys = ReviewPages(review), html.resource("review.js", PACKAGE)
+        app.add_routes(
+            [
+                web.get("/review", _page(reviewed.page)),
+                web.post("/review", _form(reviewed.decide)),
+                web.get("/review.js", _file(keys, "text/javascript")),
+            ]
+        )
     return app
 
 
-def serve(ledger: Ledger, port: int, announce: Callable[[str], None], *, browser: bool) -> None:
+def serve(
+    ledger: Ledger,
+    port: int,
+    announce: Callable[[str], None],
+    *,
+    browser: bool,
+    review: Review | None = None,
+) -> None:
     """Serve the pages until Ctrl-C.
 
     Args:
@@ -58,6 +76,7 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str], None], *, browser
         port: Port; 0 for any free one.
         announce: Function that prints the address.
         browser: Whether to open the address in a browser.
+        review: Review to show first.
 
     Raises:
         UserError: The port is in use.
@@ -71,10 +90,10 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str], None], *, browser
         ) from error
     with listening:
         port = listening.getsockname()[1]
-        access = Access(port)
+        access = Access(port, "/runs" if review is None else "/review")
         address = f"http://{LOOPBACK}:{port}/?token={access.token}"
         announce(address)
-        app = application(ledger, access)
+        app = application(ledger, access, review)
         with _redirecting(address, ledger.folder) if browser else nullcontext() as page:
             if page:
                 webbrowser.open(page.as_uri())

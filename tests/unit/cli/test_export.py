@@ -1,4 +1,4 @@
-"""`unitune export` hands a backend the rows that verify, and says what came of it."""
+"""`unitune models export` hands a backend the rows that verify, and says what came of it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_validation_rows_verify_as_an_evaluation_asks_them(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taking(ExportingFake(), monkeypatch)
-    assert unitune("export", "--to", "ollama", "--quantization", "Q8_0").code == 0
+    assert unitune("models", "export", "--to", "ollama", "--quantization", "Q8_0").code == 0
     spec = ExportingFake.asked
     assert (spec.name, spec.form, spec.quantization) == ("demo", "ollama", "Q8_0")
     assert (Path("demo-ollama"), 0.5, "Be brief.") == (spec.folder, spec.temperature, spec.system)
@@ -97,7 +97,7 @@ def test_it_says_what_was_written_and_how_it_was_verified(
     unitune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taking(ExportingFake(), monkeypatch)
-    assert unitune("export", "--to", "gguf", "-o", "out").out == (
+    assert unitune("models", "export", "--to", "gguf", "-o", "out").out == (
         "folder          out  1.5 MB, 2 s\n"
         "  tiny.gguf     1.5 MB\n"
         "  unitune.json  0.3 kB\n"
@@ -106,8 +106,8 @@ def test_it_says_what_was_written_and_how_it_was_verified(
         "                Of any.\n"
         "Use it: llama-server -m out/tiny.gguf\n"
     )
-    assert unitune("export", "--to", "gguf", "-o", "out", "--quiet").out == "out\n"
-    shown = json.loads(unitune("export", "--to", "gguf", "-o", "out", "--json").out)
+    assert unitune("models", "export", "--to", "gguf", "-o", "out", "--quiet").out == "out\n"
+    shown = json.loads(unitune("models", "export", "--to", "gguf", "-o", "out", "--json").out)
     assert tuple(shown[name] for name in ("schema_version", "folder", "rows", "equal")) == (
         1,
         "out",
@@ -121,18 +121,18 @@ def test_a_vendor_that_hands_out_weights_gives_an_adapter_alone(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taking(DownloadingFake(), monkeypatch)
-    refused = unitune("export", "--to", "gguf", "-o", "out")
+    refused = unitune("models", "export", "--to", "gguf", "-o", "out")
     assert refused.code == 2
     assert "backend 'fake' offers only adapters (--to adapter)." in refused.err
-    shown = unitune("export", "--to", "adapter", "-o", "out")
+    shown = unitune("models", "export", "--to", "adapter", "-o", "out")
     assert (tmp_path / "out" / "adapter.tar.zst").read_bytes() == b"weights"
     assert "verified           no\n" in shown.out
     assert "not verified: no model was run" in shown.out
-    assert "out already exists" in unitune("export", "--to", "adapter", "-o", "out").err
+    assert "out already exists" in unitune("models", "export", "--to", "adapter", "-o", "out").err
 
 
 @pytest.mark.usefixtures("_run")
 def test_a_vendor_that_keeps_its_weights_is_named(unitune: Command) -> None:
-    refused = unitune("export", "--to", "merged")
+    refused = unitune("models", "export", "--to", "merged")
     assert refused.code == 2
     assert "backend 'fake' offers no weights. Models tuned on this machine" in refused.err

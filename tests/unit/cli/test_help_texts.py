@@ -63,6 +63,11 @@ def test_no_help_text_has_the_worst_habits() -> None:
     assert {place: text for place, text in texts.items() if WORST.search(text)} == {}
 
 
+def test_the_first_help_has_at_most_24_entries() -> None:
+    """A newcomer reads them all; whatever comes next goes below a group."""
+    assert len([place for place in COMMANDS if place.count(" ") == 1]) <= 24
+
+
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_document_has_the_worst_habits(page: Path) -> None:
     """Generated parts and quoted output are those of the code."""

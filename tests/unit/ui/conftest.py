@@ -11,6 +11,7 @@ from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
 from support.sample_ledger import SampleLedger, fill
 
+from unitune.evaluate.review import Review
 from unitune.ledger import Ledger
 from unitune.ui.access import Access
 from unitune.ui.app import application
@@ -49,8 +50,9 @@ class Page(HTMLParser):
 class Visitor:
     """Sends single requests to the pages of a ledger, each to a server of its own."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, review: Review | None = None) -> None:
         self.ledger = ledger
+        self.review = review
         self.access = Access(8700)
 
     def __call__(
@@ -78,7 +80,7 @@ class Visitor:
         headers: Mapping[str, str] | None,
         token: str | None,
     ) -> Answer:
-        server = TestServer(application(self.ledger, self.access))
+        server = TestServer(application(self.ledger, self.access, self.review))
         async with TestClient(server, cookie_jar=CookieJar(unsafe=True)) as client:
             if token != "":
                 entrance = f"/?token={token or self.access.token}"

@@ -1,0 +1,172 @@
+"""Render the pages of `unitune review`: two answers side by side, then the figures.
+
+A page contains no contender's name and, before the second look, nothing of a judge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast, get_args
+
+from unitune.errors import UserError
+from unitune.evaluate.notes import LONGEST_NOTE
+from unitune.evaluate.records import Answer
+from unitune.evaluate.review import Choice, Item, Judged, Look, Review
+from unitune.evaluate.review_figures import ReviewFigures, figures_of
+from unitune.evaluate.statistics.agreement import Agreement
+from unitune.evaluate.statistics.labels import MIN_LABELS
+from unitune.render.html import environment
+from unitune.render.sections import Fact, Facts
+from unitune.render.typography import counted, percent
+from unitune.report import html
+from unitune.report.cases import Piece, marked, question, shared_system_prompt
+from unitune.security.json_fields import whole_text
+from unitune.ui.pages import PACKAGE, Visit
+
+MARKED_CHARACTERS = 8_000  # longer answers are shown without marks, which would take seconds
+SIDES = {"left": "A", "right": "B", "tie": "a tie", "unsure": "cannot tell"}
+
+
+class ReviewPages:
+    """Pages of one review."""
+
+    def __init__(self, review: Review) -> None:
+        self._review = review
+
+    def page(self, visit: Visit) -> str:
+        """Return the requested item, the next open one or, without one, the figures."""
+        look = self._review.look()
+        items, second = _queue(look, visit.query)
+        number = _number(visit.query)
+        if number is None:
+            number = next((at for at, item in enumerate(items) if item not in look.own), None)
+        if number is None or not 0 <= number < len(items):
+            return self._end(look, items, second=second)
+        return self._item(look, items, number, second=second)
+
+    def decide(self, visit: Visit) -> str:
+        """Write a verdict, and return the address of the next page.
+
+        Raises:
+            UserError: The form has no such item or verdict.
+        """
+        items, second = _queue(self._review.look(), visit.query)
+        number, choice = _number(visit.query), visit.form.get("verdict", "")
+        if number is None or not 0 <= number < len(items) or choice not in get_args(Choice):
+            raise UserError("this verdict belongs to no case of the review. Open /review again.")
+        self._review.write(items[number], cast("Choice", choice), visit.form.get("note", ""))
+        return f"/review{'?round=second' if second else ''}"
+
+    def _item(self, look: Look, items: list[Item], number: int, *, second: bool) -> str:
+        item, review = items[number], self._review
+        case, is_left = review.cases[item.case], review.candidate_is_left(items[number])
+        candidate, baseline = (_shown(case.answers[name]) for name in review.sides)
+        left, right = (candidate, baseline) if is_left else (baseline, candidate)
+        label, system = look.own.get(item), shared_system_prompt([case])
+        judged = look.judged.get(item.case) if second else None
+        own = look.choice(Item(item.case, "first"))
+        return _render(
+            "review.html.j2",
+            section="",
+            number=number,
+            second=second,
+            progress=look.progress(items),
+            system=system,
+            question=question(case, system),
+            sides=[("A", "left", _marked(left, right)), ("B", "right", _marked(right, left))],
+            equal=left == right,
+            note=label.note if label else "",
+            before=SIDES.get(look.choice(item) or "", ""),
+            own=SIDES.get(own or "", "") if second else "",
+            judge=_judge_words(judged, is_left=is_left) if judged else None,
+            longest_note=LONGEST_NOTE,
+        )
+
+    def _end(self, look: Look, items: list[Item], *, second: bool) -> str:
+        figures, comparison = figures_of(look), self._review.comparison
+        missing = MIN_LABELS - figures.cases
+        return _render(
+            "review_end.html.j2",
+            section="",
+            comparison=comparison,
+            file=self._review.file,
+            last=len(items) - 1,
+            second=second,
+            facts=Facts(tuple(_facts(figures)), "figures"),
+            missing=max(0, missing),
+            disagreements=len(look.disagreements),
+            open_disagreements=sum(item not in look.own for item in look.disagreements),
+        )
+
+
+def _queue(look: Look, query: Mapping[str, str]) -> tuple[list[Item], bool]:
+    second = query.get("round") == "second"
+    return (look.disagreements if second else look.items), second
+
+
+def _number(query: Mapping[str, str]) -> int | None:
+    """Return the position of the requested item; None if the address has none."""
+    text = query.get("item", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else None
+
+
+def _shown(answer: Answer) -> str:
+    calls = json.dumps(answer.tool_calls, ensure_ascii=False) if answer.tool_calls else ""
+    return answer.text + calls
+
+
+def _marked(text: str, other: str) -> list[Piece]:
+    """Return a text with the words marked that the other one lacks."""
+    if len(text) + len(other) > MARKED_CHARACTERS or text == other:
+        return [Piece("same", text)]
+    pieces = [piece for piece in marked(other, text) if piece.kind != "missing"]
+    shared = any(piece.kind == "same" for piece in pieces)
+    return pieces if shared else [Piece("same", text)]
+
+
+def _judge_words(judged: Judged, *, is_left: bool) -> tuple[str, list[tuple[str, str]]]:
+    """Return the judge's choice in words, and each reason with what it is about."""
+    if judged.is_pair:
+        names = ["with the same letters", "with the letters exchanged"]
+    else:
+        names = ["about A", "about B"]
+    about = names if is_left else names[::-1]
+    choice = "a tie" if not judged.value else "A" if (judged.value > 0) is is_left else "B"
+    return choice, list(zip(about, judged.reasons, strict=False))
+
+
+def _facts(figures: ReviewFigures) -> Iterator[Fact]:
+    verdicts = figures.verdicts
+    yield Fact("Labelled cases", f"{figures.cases:,}", f"by {', '.join(figures.reviewers) or '-'}")
+    unsure = f"; {counted(verdicts['unsure'], 'case')} unsure" if verdicts["unsure"] else ""
+    counts = " · ".join(f"{verdicts[kind]:,}" for kind in ("win", "tie", "loss"))
+    yield Fact("Your verdicts", counts, f"wins, ties and losses of the candidate{unsure}")
+    if figures.repeated:
+        same = f"{figures.same:,} of {figures.repeated:,}"
+        yield Fact("Your stability", same, "repeated cases with the same verdict, sides exchanged")
+    if figures.preferences:
+        share = percent(figures.left / figures.preferences)
+        yield Fact("A preferred to B", share, "50 % without a preference for a side")
+    if figures.agreement:
+        kind = "Cohen's kappa" if len(figures.reviewers) == 2 else "Krippendorff's alpha"
+        yield _agreement_fact("Agreement of reviewers", figures.agreement, kind)
+    if figures.judge:
+        yield _agreement_fact("Agreement with the judge", figures.judge, "Cohen's kappa")
+    if figures.second:
+        changed = f"{figures.changed:,} of {figures.second:,}"
+        yield Fact("Second look", changed, "verdicts changed; the first ones count")
+
+
+def _agreement_fact(name: str, agreement: Agreement, kind: str) -> Fact:
+    if agreement.estimate is None:
+        return Fact(name, "unknown", "all verdicts are equal, or too few cases are shared")
+    low, high = agreement.interval.ends
+    ends = f"{low:.2f} to {high:.2f}".replace("-", "\u2212")
+    meaning = f"{kind}, 95 % interval {ends}, {counted(agreement.cases, 'case')}"
+    return Fact(name, f"{agreement.estimate:.2f}", meaning)
+
+
+def _render(template: str, **content: Any) -> str:
+    page = environment(PACKAGE, html.PACKAGE).get_template(template)
+    return whole_text(page.render(live=False, here=False, now="", **content))
