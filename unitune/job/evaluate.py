@@ -191,13 +191,13 @@ class Evaluate(Spec):
                 f"gate.constraints names {bounded[0]!r}, a judge. A judge's own figures are not "
                 "calibrated, so no gate rests on them"
             )
-        if gate and self.primary_scorer in names:
-            if gate.mode == "absolute" or gate.baseline or gate.required_cases:
-                raise ValueError(
-                    f"{self.primary_scorer!r}, a judge, decides. Its scores are calibrated only as "
-                    "a difference between contenders, so the gate takes mode improve or "
-                    "no-regress, without baseline and required_cases"
-                )
+        unfit = gate and (gate.mode == "absolute" or gate.baseline or gate.required_cases)
+        if unfit and self.primary_scorer in names:
+            raise ValueError(
+                f"{self.primary_scorer!r}, a judge, decides. Its scores are calibrated only as a "
+                "difference between contenders, so the gate takes mode improve or no-regress, "
+                "without baseline and required_cases"
+            )
         if self.labels is not None and not names:
             raise ValueError("labels calibrate a judge, but no scorer is a judge")
         return self

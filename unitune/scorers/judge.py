@@ -8,9 +8,9 @@ the other scorers, and no verdict rests on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -79,14 +79,14 @@ class Judge(Scorer):
 
     @field_validator("scale", mode="before")
     @classmethod
-    def _named_steps(cls, value: Any) -> Any:
-        steps = value if isinstance(value, list | tuple) else [value]
+    def _named_steps(cls, value: object) -> object:
+        steps = cast("Sequence[object]", value if isinstance(value, list | tuple) else [value])
         names = [str(step) for step in steps]
         if len(names) < 2 or any(_NUMBER.fullmatch(name) for name in names):
             raise ValueError(NO_NUMBERS)
         if len(names) > MOST_STEPS or len(set(map(str.casefold, names))) < len(names):
             raise ValueError(f"name 2 to {MOST_STEPS} different steps, worst first")
-        return value
+        return names
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -21,10 +21,22 @@ PAIR = {"type": "judge", "backend": "fake", "model": "the-judge", "compare": "mo
 CLAUSES = ["is polite", "answers the question"]
 RUBRIC = {"type": "judge", "backend": "fake", "model": "the-judge", "rubric": CLAUSES}
 CONTENDERS = [
-    {"type": "model", "backend": "fake", "model": "old-model", "name": "SecretOld",
-     "prompt": "zero-shot", "role": "baseline"},
-    {"type": "model", "backend": "fake", "model": "new-model", "name": "SecretNew",
-     "prompt": "zero-shot", "role": "candidate"},
+    {
+        "type": "model",
+        "backend": "fake",
+        "model": "old-model",
+        "name": "SecretOld",
+        "prompt": "zero-shot",
+        "role": "baseline",
+    },
+    {
+        "type": "model",
+        "backend": "fake",
+        "model": "new-model",
+        "name": "SecretNew",
+        "prompt": "zero-shot",
+        "role": "candidate",
+    },
 ]
 Answer = Callable[[Request], str]
 
@@ -62,8 +74,13 @@ def answers(old: Callable[[int], str], new: Callable[[int], str], judge: Answer)
 
 
 def judged(
-    make_job: Callable[..., Job], judge: dict[str, Any], tmp_path: Path, *, n: int = 60,
-    labels: dict[int, str] | None = None, **evaluate: Any,
+    make_job: Callable[..., Job],
+    judge: dict[str, Any],
+    tmp_path: Path,
+    *,
+    n: int = 60,
+    labels: dict[int, str] | None = None,
+    **evaluate: Any,
 ) -> Comparison:
     scorers = evaluate.pop("scorers", [judge])
     if labels is not None:

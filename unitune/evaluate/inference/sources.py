@@ -137,7 +137,4 @@ def without_batches(sources: Mapping[str, Source]) -> Iterator[str]:
         if isinstance(source.spec, Recorded) or source.answers_in_batches:
             continue
         who = source.backend or "a server"
-        yield (
-            f"{name} uses single requests at the full price: {who} does not support "
-            "batches."
-        )
+        yield (f"{name} uses single requests at the full price: {who} does not support batches.")

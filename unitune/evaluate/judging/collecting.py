@@ -30,7 +30,8 @@ from unitune.scorers.judge import Judge
 JUDGE_BATCHES = "judge-batches.jsonl"
 REPEATED = 20  # answers or pairs that are judged again in the same order
 MOST_CHANGED = 1 / 3  # largest share of them whose judgement may change
-_SCHEMA = re.compile(r"response_?format|response_?schema|json_?schema|structured output", re.I)
+# Words of a refusal that is about the schema
+_SCHEMA = re.compile(r"(?i)response_?format|(response|json)_?schema|structured output")
 
 
 class Item(NamedTuple):
@@ -190,9 +191,7 @@ def _items(
                     yield Item(at, each.name, repeat, swapped, question)
 
 
-def _repeatable(
-    judge: Judge, task: Task, candidate: Answered, items: Sequence[Item]
-) -> list[Item]:
+def _repeatable(judge: Judge, task: Task, candidate: Answered, items: Sequence[Item]) -> list[Item]:
     """Return some items of different cases, by hash, that are judged again."""
     one = {item.case: item for item in reversed(items) if not item.swapped and not item.repeat}
     if not judge.compare:
@@ -223,4 +222,3 @@ def check_stability(judge: Judge, repeated: Sequence[tuple[Opinion, Opinion]]) -
             f"{count} cases that it was asked twice in the same order, more than a third. Nothing "
             "rests on such a judge. Use a stronger model, temperature 0, or a clearer rubric."
         )
-

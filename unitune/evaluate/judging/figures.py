@@ -45,49 +45,49 @@ def family_of(model: str) -> str:
     return next(filter(None, known), model)
 
 
+Place = tuple[str, int, int]  # contender, position of the case, repeat
+
+
 def with_judgements(
     task: Task, answered: Sequence[Answered], judgings: Sequence[Judging]
 ) -> tuple[Answered, ...]:
     """Return the contenders with their answers' scores by each judge."""
-    if not judgings:
-        return tuple(answered)
-    scores: dict[tuple[str, int, int], dict[str, Score]] = {}
-    for judging in judgings:
-        of_pairs = judging.judge.compare is not None
-        for case, made in enumerate(judging.judgements(len(task.cases))):
-            for judgement in made:
-                if judgement.value is None:
-                    continue
-                key = (judgement.contender, case, judgement.repeat)
-                score = _of_other(judgement) if of_pairs else _of_answer(judging.judge, task, case, judgement)
-                scores.setdefault(key, {})[judging.judge.name] = score
-            if of_pairs and (score := _of_candidate(answered, made)):
-                scores.setdefault((judging.candidate, case, 0), {})[judging.judge.name] = score
-    names = {judging.judge.name for judging in judgings if judging.judge.compare}
-    return tuple(_judged(task, each, scores, names) for each in answered)
+    judged = {each.judge.name: _scores(task, answered, each) for each in judgings}
+
+    def scores_of(each: Answered) -> tuple[Mapping[str, Score], ...]:
+        places = [(each.name, *divmod(at, task.repeats)) for at in range(len(each.records))]
+        return tuple(
+            {name: scores[place] for name, scores in judged.items() if place in scores}
+            for place in places
+        )
+
+    return tuple(replace(each, judged=scores_of(each)) if judged else each for each in answered)
 
 
-def _judged(
-    task: Task,
-    answered: Answered,
-    scores: Mapping[tuple[str, int, int], Mapping[str, Score]],
-    of_pairs: set[str],
-) -> Answered:
-    """Return a contender with its scores; further repeats have those of their case's first pair."""
-    judged: list[Mapping[str, Score]] = []
-    for at in range(len(answered.records)):
-        case, repeat = divmod(at, task.repeats)
-        first = scores.get((answered.name, case, 0), {})
-        own = scores.get((answered.name, case, repeat), {})
-        judged.append({**{n: s for n, s in first.items() if n in of_pairs}, **own})
-    return replace(answered, judged=tuple(judged))
+def _scores(task: Task, answered: Sequence[Answered], judging: Judging) -> dict[Place, Score]:
+    """Return a judge's scores. Only the first repeat of a case is in a pair; it counts for all."""
+    scores: dict[Place, Score] = {}
+    for case, made in enumerate(judging.judgements(len(task.cases))):
+        known = [judgement for judgement in made if judgement.value is not None]
+        if not judging.judge.compare:
+            for each in known:
+                score = _of_answer(judging.judge, task, case, each)
+                scores[each.contender, case, each.repeat] = score
+            continue
+        pairs = {each.contender: _of_other(each) for each in known}
+        if own := _of_candidate(answered, known):
+            pairs[judging.candidate] = own
+        for name, score in pairs.items():
+            scores |= {(name, case, repeat): score for repeat in range(task.repeats)}
+    return scores
 
 
 def _of_answer(judge: Judge, task: Task, case: int, judgement: CaseJudgement) -> Score:
     values = [judge.value(verdict) for verdict in judgement.verdicts]
     lowest = values.index(min(values))
     clause, why = judge.clauses(task.cases[case])[lowest], judgement.reasons[lowest]
-    reason = f"\u201c{clause}\u201d: {judgement.verdicts[lowest]}. {why}" if min(values) < 1 else why
+    quoted = f"\u201c{clause}\u201d: {judgement.verdicts[lowest]}. {why}"
+    reason = quoted if min(values) < 1 else why
     return Score(min(values), reason, parts=dict(zip(judge.columns, values, strict=True)))
 
 

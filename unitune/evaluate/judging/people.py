@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 
-from unitune.data.labels import Label, answers_digest, read_labels
-from unitune.evaluate.judging.protocol import answer_text
+from unitune.data.labels import (
+    Label,
+    answers_digest,
+    labels_of_cases,
+    mean_verdict,
+    read_labels,
+)
 from unitune.evaluate.readings import Pairing, Ruling
+from unitune.evaluate.records import Record
 from unitune.evaluate.statistics.agreement import Agreement, cohens_kappa
 from unitune.evaluate.statistics.labels import MIN_LABELS, labels_needed
 from unitune.evaluate.statistics.paired import LEVEL
@@ -17,8 +21,7 @@ from unitune.evaluate.task import Task
 from unitune.job.job import Job
 from unitune.scorers.judge import Judge
 
-OUTCOMES = {"win": 1.0, "tie": 0.0, "loss": -1.0}
-PASSES = {"pass": 1.0, "fail": 0.0}
+OF_ONE = ("pass", "fail")  # verdicts on one answer, whose contender is the label's candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def calibrate(job: Job, task: Task, pairings: Mapping[str, Pairing]) -> Calibrat
     file, labels = job.evaluate.labels, dict[str, Mapping[int, float]]()
     if file is not None:
         read = read_labels(job.path(file))
-        labels = {name: _verdicts(read, task, pairing) for name, pairing in pairings.items()}
+        labels = {name: _verdicts(read, file, pairing) for name, pairing in pairings.items()}
     bar = _bar(task.scoring.primary.name, pairings, labels)
     return Calibration(labels, bar if isinstance(task.scoring.primary, Judge) else None)
 
@@ -75,43 +78,39 @@ def _bar(
     return None
 
 
-def _verdicts(labels: Iterable[Label], task: Task, pairing: Pairing) -> dict[int, float]:
+def _verdicts(labels: Sequence[Label], file: str, pairing: Pairing) -> dict[int, float]:
     """Return the mean verdict of the reviewers on each labelled case of a pair.
 
-    A case that no reviewer could decide is not labelled.
+    Verdicts pass and fail on the answers of both sides become their difference. A case that no
+    reviewer could decide is not labelled.
+
+    Raises:
+        DataError: A label is about a case that the test lacks.
     """
-    places = {str(at): at - 1 for at in range(1, len(task.cases) + 1)}
-    places |= {case.case_id: at for at, case in enumerate(task.cases)}
-    places |= {copy: places[kept] for copy, kept in task.copies.items() if kept in places}
-    given: dict[int, list[float]] = defaultdict(list)
-    passed: dict[tuple[str, int], list[float]] = defaultdict(list)
-    candidate, baseline = pairing.candidate.name, pairing.baseline.name
-    for label in labels:
-        if (at := places.get(label.case)) is None:
-            continue
-        if label.verdict in PASSES:
-            if label.candidate is not None:
-                passed[label.candidate, at].append(PASSES[label.verdict])
-        elif label.verdict in OUTCOMES and _fits(label, at, pairing):
-            given[at].append(OUTCOMES[label.verdict])
-    verdicts = {at: fmean(each) for at, each in given.items()}
-    for at in range(len(task.cases)):
-        both = passed.get((candidate, at)), passed.get((baseline, at))
-        if at not in verdicts and both[0] and both[1]:
-            verdicts[at] = fmean(both[0]) - fmean(both[1])
-    return verdicts
+    task, sides = pairing.task, (pairing.candidate, pairing.baseline)
+    names = tuple(side.name for side in sides)
+    shown = [side.answered.records[:: task.repeats] for side in sides]
+    ids = [case.case_id for case in task.cases]
+    places = {name: at for at, name in enumerate(ids)}
 
+    def by_case(chosen: Sequence[Label], *answers: Sequence[Record]) -> dict[int, float]:
+        digests = [answers_digest(*each) for each in zip(*answers, strict=True)]
+        of_cases = labels_of_cases(chosen, dict(zip(ids, digests, strict=True)), file)
+        means = {places[case]: mean_verdict(each) for case, each in of_cases.items()}
+        return {at: mean for at, mean in means.items() if mean is not None}
 
-def _fits(label: Label, at: int, pairing: Pairing) -> bool:
-    """Return whether a label is about the answers of this pair."""
-    named = label.candidate or pairing.candidate.name, label.baseline or pairing.baseline.name
-    if named != (pairing.candidate.name, pairing.baseline.name):
-        return False
-    if label.answers is None:
-        return True
-    sides = (pairing.candidate, pairing.baseline)
-    records = [side.answered.records[at * side.task.repeats] for side in sides]
-    return label.answers == answers_digest(*map(answer_text, records))
+    of_pairs = [
+        label
+        for label in labels
+        if label.verdict not in OF_ONE
+        and (label.candidate or names[0], label.baseline or names[1]) == names
+    ]
+    passed = [
+        by_case([x for x in labels if x.verdict in OF_ONE and x.candidate == name], records)
+        for name, records in zip(names, shown, strict=True)
+    ]
+    both = passed[0].keys() & passed[1].keys()
+    return {at: passed[0][at] - passed[1][at] for at in both} | by_case(of_pairs, *shown)
 
 
 def agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> Agreement | None:
@@ -143,7 +142,9 @@ def _sign(value: float) -> int:
 def basis_of(judge: str, *, decides: bool, calibration: Calibration, labels: Sequence[int]) -> str:
     """Return in one sentence what rests on a judge."""
     if not decides:
-        return f"{judge} is shown next to the deciding scorer, and no verdict and no gate rests on it."
+        return (
+            f"{judge} is shown next to the deciding scorer, and no verdict and no gate rests on it."
+        )
     if calibration.bar is not None:
         return calibration.bar.reason
     return (

@@ -37,9 +37,7 @@ class Opinion:
     error: str | None = None  # why there is no verdict
 
 
-def request_of(
-    judge: Judge, case: Example, records: Sequence[Record], *, seed: int = 0
-) -> Request:
+def request_of(judge: Judge, case: Example, records: Sequence[Record], *, seed: int = 0) -> Request:
     """Return the request to judge one answer by a rubric, or two answers in this order.
 
     Raises:
@@ -131,7 +129,8 @@ def _schema(judge: Judge, clauses: int) -> dict[str, JsonValue]:
 
 
 def _judgement(verdicts: Sequence[str]) -> dict[str, JsonValue]:
-    return _object({"reasons": {"type": "string"}, "verdict": {"enum": list(verdicts)}})
+    verdict: JsonValue = {"type": "string", "enum": list(verdicts)}
+    return _object({"reasons": {"type": "string"}, "verdict": verdict})
 
 
 def _object(properties: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -186,7 +185,7 @@ def _verdict(part: JsonValue, names: Sequence[str]) -> tuple[str, str] | None:
         return None
     said = part.get("verdict")
     verdict = _named(said, names) if isinstance(said, str) else None
-    return verdict and (verdict, str(part.get("reasons") or "")[:MOST_REASON])
+    return (verdict, str(part.get("reasons") or "")[:MOST_REASON]) if verdict else None
 
 
 def _named(said: str, names: Sequence[str]) -> str | None:
@@ -196,7 +195,7 @@ def _named(said: str, names: Sequence[str]) -> str | None:
 def _last_verdict(text: str, names: Sequence[str]) -> str | None:
     """Return the verdict of the last line that has the form ``Verdict: A`` or ``[[A]]``."""
     choice = "|".join(map(re.escape, names))
-    line = re.compile(rf"^\W*(?:final )?verdict\W+({choice})\W*$|\[\[({choice})\]\]\s*$", re.I)
+    line = re.compile(rf"(?i)^\W*(?:final )?verdict\W+({choice})\W*$|\[\[({choice})\]\]\s*$")
     for each in reversed(text.strip().splitlines()):
         if match := line.search(each.strip()):
             return _named(match[1] or match[2], names)

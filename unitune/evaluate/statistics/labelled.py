@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from unitune.evaluate.statistics.intervals import Clusters, Interval, Scores, case_means
@@ -14,7 +15,7 @@ def compare_labelled(  # noqa: PLR0913 - each has a name and a default
     baseline: Scores,  # (N,)
     candidate: Scores,  # (N,)
     labels: Mapping[int, float],
-    unknown: Set[int] = frozenset(),
+    unknown: AbstractSet[int] = frozenset(),
     *,
     clusters: Clusters | None = None,  # (N,)
     margin: float = 0.05,
@@ -47,7 +48,9 @@ def compare_labelled(  # noqa: PLR0913 - each has a name and a default
     known = [at for at in range(len(values)) if at not in unknown]
     labelled = [at for at in known if at in labels]
     rest = [at for at in known if at not in labels]
-    groups = clusters and ([clusters[at] for at in labelled], [clusters[at] for at in rest])
+    groups = None
+    if clusters is not None:
+        groups = [clusters[at] for at in labelled], [clusters[at] for at in rest]
     share, fixed = len(known) / len(values), sum(values[at] for at in unknown) / len(values)
 
     def estimated(at_level: float) -> tuple[Interval, float, float]:
