@@ -227,6 +227,11 @@ class Evaluate(Spec):
         return tuple(scorer for scorer in self.scorers if isinstance(scorer, Judge))
 
     @property
+    def scores_dev(self) -> bool:
+        """True if a scorer other than judges can choose on dev rows."""
+        return len(self._quality) > len(self.judges)
+
+    @property
     def requested(self) -> tuple[ContenderSpec, ...]:
         """Contenders and, in the same form, the models of judges."""
         return (*self.contenders, *map(_model_of, self.judges))

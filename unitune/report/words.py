@@ -201,6 +201,7 @@ def figures(comparison: Comparison) -> str:
 def caveats(comparison: Comparison) -> tuple[str, ...]:
     """Return the caveats of the verdict."""
     leaks, caveats = comparison.leaks, list(filter(None, [comparison.caution]))
+    judged = any(judge.decides for judge in comparison.judges)
     if leaks.action == "allow" and leaks.cases:
         tuned = any(result.type == "tuned" for result in comparison.contenders)
         caveats.append(
@@ -222,7 +223,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
     ]
     caveats += [
         f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an error; an "
-        "error counts as a wrong answer."
+        f"error counts {'for neither side' if judged else 'as a wrong answer'}."
         for result in comparison.contenders
         if result.errors
     ]

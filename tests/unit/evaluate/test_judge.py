@@ -9,13 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydantic import JsonValue, ValidationError
 
-from unitune.errors import UnstableJudge
+from unitune.errors import JobError, OverBudget, UnstableJudge
 from unitune.evaluate.compare import compare
+from unitune.evaluate.readiness import check
 from unitune.evaluate.results import Comparison
-from unitune.job.job import Job
+from unitune.evaluate.statistics.labelled import compare_labelled
+from unitune.job.job import Evaluate, Job
 from unitune.models import Request
+from unitune.planning.evaluation_forecast import forecast_evaluation
+from unitune.planning.money import estimated
+from unitune.planning.preflight import preflight
+from unitune.report import html, markdown
+from unitune.scorers.judge import Judge
+from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
 PAIR = {"type": "judge", "backend": "fake", "model": "the-judge", "compare": "more helpful"}
 CLAUSES = ["is polite", "answers the question"]
@@ -125,7 +135,7 @@ def test_the_judge_sees_neither_names_nor_system_prompts(
         assert blocks(request)["conversation"].startswith("user: test")
         schema = request.response_schema
         assert schema is not None
-        assert list(schema["properties"]) == ["reasons", "verdict"]  # pyright: ignore
+        assert list(schema["properties"]) == ["reasons", "verdict"]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("verdict", ["A", "B"])
@@ -234,3 +244,196 @@ def test_every_clause_of_a_rubric_is_a_column_and_a_failed_one_is_quoted(
     answer = result.cases[0].answers["SecretOld"]
     assert answer.reasons["judge"] == "“is polite”: fail. its tone"
     assert result.verdict == "inconclusive"
+
+
+def test_the_report_shows_the_figures_of_the_judge(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
+    result = judged(make_job, PAIR, tmp_path, labels=dict.fromkeys(range(40), "win"))
+    text = " ".join(markdown.render(result).split())
+    page = re.sub(r"[\u202f\xa0]|&nbsp;", " ", html.render(result))
+    for shown in ("The judge judge", "0 of 20 judgements changed", "50.0 % (", "0 of 60 pairs"):
+        assert shown in page
+    assert "rests on people's labels of 40 cases" in text
+
+
+def test_plan_and_budget_count_the_judge(make_job: Callable[..., Job], backend_of: Any) -> None:
+    backend = backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n}", better))
+    price = {"input": 1000, "output": 1000}
+    free = {"input": 0, "output": 0}
+    evaluate = {
+        "scorers": [PAIR], "contenders": CONTENDERS, "budget": {"usd": 3.5},
+        "prices": {"judge": price, "SecretOld": free, "SecretNew": free},
+    }  # fmt: skip
+    job = make_job(evaluate, test=[(f"test {at}", "yes") for at in range(60)])
+    lines = {line.what: line for line in estimated(preflight(job)).of("evaluation")}
+    assert lines["judge"].usd is not None
+    forecast = forecast_evaluation(preflight(job))
+    assert forecast is not None
+    assert {each.name: each.requests.expected for each in forecast.contenders}["judge"] == 140
+    with pytest.raises(OverBudget, match="judge: the next answer"):
+        compare(job)
+    sent = [r for r in backend.requests if "begin answer A" in r.messages[-1].text]
+    assert 0 < len(sent) < 140
+
+
+class JudgeServer:
+    """Chat completions server whose judge decides by a rule; perhaps it knows no JSON Schema."""
+
+    def __init__(self, rule: Answer, *, schemas: bool = True) -> None:
+        self.rule, self.schemas, self.schemas_seen = rule, schemas, 0
+
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        body = request.json
+        if "response_format" in body:
+            self.schemas_seen += 1
+            if not self.schemas:
+                error: JsonValue = {
+                    "error": {"message": "response_format is not supported by this model"}
+                }
+                return VendorResponse(error, status=400)
+        asked = Request.model_validate({"messages": body["messages"]})
+        choice: JsonValue = {"message": {"content": self.rule(asked)}, "finish_reason": "stop"}
+        usage: JsonValue = {"prompt_tokens": 10, "completion_tokens": 2}
+        return VendorResponse({"choices": [choice], "usage": usage})
+
+
+@pytest.mark.parametrize("schemas", [True, False])
+def test_a_server_is_a_judge_with_or_without_structured_output(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path, *, schemas: bool
+) -> None:
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
+
+    def prose(request: Request) -> str:
+        return f"Let me think {{carefully}}.\n```json\n{better(request)}\n```"
+
+    vendor = JudgeServer(prose, schemas=schemas)
+    with serve(vendor) as server:
+        judge = {"type": "judge", "url": f"{server.url}/v1", "model": "m", "compare": "helpful"}
+        result = judged(make_job, judge, tmp_path, labels=dict.fromkeys(range(30), "win"))
+        sent = len(server.requests)
+    assert (result.verdict, result.judges[0].failed) == ("better", 0)
+    assert sent >= 140
+    assert vendor.schemas_seen == 140 if schemas else vendor.schemas_seen < 40
+
+
+def test_judgements_are_recorded_and_replayed(
+    make_job: Callable[..., Job], backend_of: Any
+) -> None:
+    backend = backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
+    job = make_job(
+        {"scorers": [PAIR], "contenders": CONTENDERS},
+        test=[(f"test {at}", "yes") for at in range(60)],
+    )
+    first = compare(job)
+    sent = len(backend.requests)
+    for again in (compare(job), compare(job, replay=True)):
+        assert len(backend.requests) == sent
+        assert [case.judgements for case in again.cases] == [c.judgements for c in first.cases]
+        assert again.judges[0].model_copy(update={"usd": None}) == first.judges[0]
+
+
+def test_each_baseline_is_compared_with_the_candidate(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    third = {**CONTENDERS[0], "name": "Weak", "model": "weak-model"}
+
+    def rule(model: str, request: Request) -> str:
+        if model == "the-judge":
+            return better(request)
+        number = int(request.messages[-1].text.split()[-1])
+        return str(number + {"old-model": 2, "new-model": 1, "weak-model": 0}[model])
+
+    backend_of(rule)
+    result = judged(
+        make_job, PAIR, tmp_path, contenders=[*CONTENDERS, third],
+        labels=dict.fromkeys(range(40), "tie"),
+    )  # fmt: skip
+    differences = {each.name: each.difference for each in result.baselines}
+    scores = {each.name: each.score for each in result.contenders}
+    assert scores == {"SecretOld": 1, "SecretNew": 0.5, "Weak": 0}
+    assert differences == {"SecretOld": 0, "Weak": 0}  # people saw ties
+    assert {each.contender: each.value for each in result.cases[0].judgements} == {
+        "SecretOld": -1, "Weak": 1,
+    }  # fmt: skip
+
+
+def test_next_to_another_scorer_a_judge_decides_nothing(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(answers(lambda _: "no 1", lambda _: "yes", lambda _: replied("tie")))
+    result = judged(make_job, PAIR, tmp_path, scorers=["exact", PAIR])
+    assert (result.metric, result.verdict) == ("exact", "better")
+    assert [each.name for each in result.secondary] == ["judge"]
+    assert "shown next to the deciding scorer" in result.judges[0].basis
+
+
+def test_a_clause_of_each_row_and_a_judge_of_the_same_family(
+    make_job: Callable[..., Job], backend_of: Any
+) -> None:
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n}", better))
+    judge = {**RUBRIC, "rubric": [{"column": "notes"}], "model": "gpt-4.1"}
+    job = make_job({"scorers": [judge], "contenders": CONTENDERS, "margin": 0.1})
+    with pytest.raises(JobError, match="column 'notes', but test case"):
+        compare(job)
+    own = {"scorers": [RUBRIC | {"model": "old-model-9"}], "contenders": CONTENDERS}
+    assert not [f for f in check(make_job(own)).findings if f.code == "judge-family"]
+    named = [{**CONTENDERS[0], "model": "ft:gpt-4o:me"}, CONTENDERS[1]]
+    own = {"scorers": [RUBRIC | {"model": "gpt-4.1"}], "contenders": named}
+    (found,) = (f for f in check(make_job(own)).findings if f.code == "judge-family")
+    assert "the same model family, GPT, as SecretOld" in found.message
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"scale": 10}, "numeric scale is refused"),
+        ({"scale": "1-10"}, "numeric scale is refused"),
+        ({"scale": ["1", "2", "3"]}, "numeric scale is refused"),
+        ({"scale": list("abcdef")}, "2 to 5 different steps"),
+        ({"compare": "both"}, "either a rubric"),
+        ({"url": "http://host/v1"}, "either the backend"),
+        ({"rubric": [], "compare": "x", "scale": ["bad", "good"]}, "does not take a scale"),
+    ],
+)
+def test_a_judge_that_cannot_be_read_is_refused(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Evaluate.model_validate({"scorers": [RUBRIC | options]})
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"mode": "absolute", "threshold": 0.5},
+        {"mode": "no-regress", "baseline": "b.jsonl"},
+        {"mode": "improve", "constraints": [{"metric": "judge", "at_least": 0.5}]},
+    ],
+)
+def test_a_gate_does_not_rest_on_a_judges_own_figures(gate: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="calibrated"):
+        Evaluate.model_validate({"scorers": [RUBRIC], "gate": gate})
+
+
+def test_steps_of_a_scale_have_equal_distances() -> None:
+    judge = Judge.model_validate(RUBRIC | {"scale": ["wrong", "incomplete", "right"]})
+    assert list(map(judge.value, judge.scale)) == [0, 0.5, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [30, 50, 100])
+def test_the_verdict_of_a_biased_judge_covers_the_truth(n: int) -> None:
+    """Judge right on 75 %, else random, then moved towards the candidate with 15 %."""
+    chance = np.random.default_rng(n)
+    truth, covered, rounds = 0.2, 0, 2000
+    for _ in range(rounds):
+        people = chance.choice([-1, 0, 1], size=200, p=[0.25, 0.3, 0.45])
+        wrong = chance.random(200) >= 0.75
+        judge = np.where(wrong, chance.integers(-1, 2, 200), people)
+        judge = np.minimum(1, judge + (chance.random(200) < 0.15))
+        cases = chance.permutation(200)[:n]
+        result = compare_labelled(
+            (1 - judge) / 2, (1 + judge) / 2, {int(at): float(people[at]) for at in cases}
+        )
+        covered += result.interval.low <= truth <= result.interval.high
+    assert covered / rounds >= 0.94

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+from unitune.cost.evaluation import REPEATED
 from unitune.data.example import digest
 from unitune.errors import UnstableJudge
 from unitune.evaluate.grading import Answered
@@ -28,7 +29,6 @@ from unitune.scorers.judge import Judge
 
 # Apart from those of contenders: a batch without an open question is cancelled
 JUDGE_BATCHES = "judge-batches.jsonl"
-REPEATED = 20  # answers or pairs that are judged again in the same order
 MOST_CHANGED = 1 / 3  # largest share of them whose judgement may change
 # Words of a refusal that is about the schema
 _SCHEMA = re.compile(r"(?i)response_?format|(response|json)_?schema|structured output")

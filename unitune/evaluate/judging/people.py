@@ -46,7 +46,7 @@ def calibrate(job: Job, task: Task, pairings: Mapping[str, Pairing]) -> Calibrat
         return Calibration()
     file, labels = job.evaluate.labels, dict[str, Mapping[int, float]]()
     if file is not None:
-        read = read_labels(job.path(file))
+        read = read_labels(job.path(file)) if job.path(file).exists() else ()
         labels = {name: _verdicts(read, file, pairing) for name, pairing in pairings.items()}
     bar = _bar(task.scoring.primary.name, pairings, labels)
     return Calibration(labels, bar if isinstance(task.scoring.primary, Judge) else None)
