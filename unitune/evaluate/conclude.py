@@ -35,6 +35,7 @@ from unitune.evaluate.results import (
     JudgeResult,
     judged_run,
 )
+from unitune.evaluate.statistics.length_control import length_controlled
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Role, Server, Tuned, prompt_kind
@@ -140,6 +141,12 @@ def _judge_result(
     counts = [len(each) for each in calibration.labels.values()]
     basis = basis_of(name, decides=decides, calibration=calibration, labels=counts)
     result = result_of(judging, len(task.cases), decides=decides, labels=len(labels), basis=basis)
+    if judging.judge.compare and (cases := pairing.whole):
+        old, new = pairing.scores(name)
+        sides = pairing.candidate.answers, pairing.baseline.answers
+        longer = [len(sides[0][at].text) - len(sides[1][at].text) for at in cases]
+        length = length_controlled([new[at] - old[at] for at in cases], longer)
+        result = result.model_copy(update={"length": length})
     kappa = agreement(pairing, name, labels)
     if kappa is None or kappa.estimate is None:
         return result

@@ -41,6 +41,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
 
 def judged_by(comparison: Comparison) -> Iterator[Fact]:
     """Yield the figures that decide the verdict on the difference."""
+    unit = "label" if any(each.decides for each in comparison.judges) else "case"
     yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
     if (use := comparison.use_of_test) and use.p_adjusted != comparison.p_value:
         yield Fact("p-value, adjusted", p_value(use.p_adjusted), str(use))
@@ -48,7 +49,7 @@ def judged_by(comparison: Comparison) -> Iterator[Fact]:
         "Margin",
         f"\u00b1{points(comparison.margin)}",
         "Smaller differences do not matter for this job. To show that a difference is smaller "
-        f"takes about {counted(comparison.cases_needed, 'case')}; this test had {comparison.n:,}.",
+        f"takes about {counted(comparison.cases_needed, unit)}; this test had {comparison.n:,}.",
     )
     yield Fact(
         "Minimum detectable difference",

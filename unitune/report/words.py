@@ -118,7 +118,9 @@ def _reason(comparison: Comparison) -> str:
             f"selection bias. No loss is shown against {best_on_dev(comparison)}, the best on dev."
         )
     more_cases = "More cases would settle it."
-    if comparison.cases_needed > comparison.n:
+    if any(judge.decides for judge in comparison.judges):
+        more_cases = f"About {comparison.cases_needed:,} labels of people would settle it."
+    elif comparison.cases_needed > comparison.n:
         more_cases = (
             f"About {counted(comparison.cases_needed, 'case')} would settle it; "
             f"this test had {comparison.n:,}."

@@ -18,6 +18,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.readiness import check
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.labelled import compare_labelled
+from unitune.evaluate.statistics.length_control import length_controlled
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.planning.evaluation_forecast import forecast_evaluation
@@ -437,3 +438,53 @@ def test_the_verdict_of_a_biased_judge_covers_the_truth(n: int) -> None:
         )
         covered += result.interval.low <= truth <= result.interval.high
     assert covered / rounds >= 0.94
+
+
+def test_a_preference_for_length_alone_is_no_win_at_equal_length() -> None:
+    chance = np.random.default_rng(0)
+    longer = chance.normal(40, 50, size=2000)
+    wins = 1 / (1 + np.exp(-3 * np.tanh(longer / longer.std())))
+    prefers = np.where(chance.random(2000) < wins, 1, -1)
+    assert (1 + prefers.mean()) / 2 > 0.7
+    assert length_controlled(list(prefers), list(longer)) == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_an_effect_of_length_the_share_of_wins_stays() -> None:
+    values = [1.0, 1.0, 1.0, -1.0] * 50
+    longer = [5.0] * 100 + [-5.0] * 100
+    assert length_controlled(values, longer) == pytest.approx(0.75, abs=0.01)
+    assert length_controlled([0.0] * 9, [0.0] * 9) == 0.5
+
+
+@pytest.mark.slow
+def test_a_model_on_this_machine_is_a_judge(
+    make_job: Callable[..., Job], default_model: Path, tmp_path: Path
+) -> None:
+    assert default_model.is_dir()
+    good = "The capital of France is Paris."
+    for name, answer in (("old", "Bananas."), ("new", good)):
+        lines = (json.dumps({"case": f"c{at}", "answer": answer}) for at in range(6))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    judge = {
+        "type": "judge", "backend": "local", "model": "smollm2-135m-instruct", "max_tokens": 150,
+    }  # fmt: skip
+    contenders = [
+        {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},
+        {"type": "recorded", "name": "new", "answers": "new.jsonl", "role": "candidate"},
+    ]
+    scorers = [
+        judge | {"name": "pairs", "compare": "answers the question"},
+        judge | {"name": "clauses", "rubric": ["answers the question"]},
+    ]
+    job = make_job({"scorers": scorers, "contenders": contenders})
+    rows = (
+        json.dumps({"id": f"c{at}", "prompt": f"{at}: capital of France?", "completion": "Paris"})
+        for at in range(6)
+    )
+    (tmp_path / "test.jsonl").write_text("\n".join(rows) + "\n")
+    result = compare(job)
+    pairs, clauses = result.judges
+    assert (pairs.changed, clauses.changed) == (0, 0)  # greedy
+    assert pairs.pairs + pairs.failed == 6
+    assert clauses.failed < 12
+    assert result.verdict == "inconclusive"

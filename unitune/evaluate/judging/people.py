@@ -15,8 +15,7 @@ from unitune.data.labels import (
 from unitune.evaluate.readings import Pairing, Ruling
 from unitune.evaluate.records import Record
 from unitune.evaluate.statistics.agreement import Agreement, cohens_kappa
-from unitune.evaluate.statistics.labels import MIN_LABELS, labels_needed
-from unitune.evaluate.statistics.paired import LEVEL
+from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.evaluate.task import Task
 from unitune.job.job import Job
 from unitune.scorers.judge import Judge
@@ -121,18 +120,6 @@ def agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> Agr
         return None
     judged = [_sign(new[at] - old[at]) for at in cases]
     return cohens_kappa(judged, [_sign(labels[at]) for at in cases])
-
-
-def more_labels(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> int | None:
-    """Return the labels at which the interval's half-width would reach the margin, or None."""
-    old, new = pairing.scores(metric)
-    values = {at: new[at] - old[at] for at in pairing.whole}
-    labelled = [at for at in values if at in labels]
-    rest = [value for at, value in values.items() if at not in labels]
-    if len(labelled) < 2:
-        return None
-    people, judge = [labels[at] for at in labelled], [values[at] for at in labelled]
-    return labels_needed(people, judge, rest, pairing.margin, level=LEVEL)
 
 
 def _sign(value: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from unitune.evaluate.statistics.intervals import Clusters, Interval, Scores, case_means
-from unitune.evaluate.statistics.labels import prediction_powered
+from unitune.evaluate.statistics.labels import labels_needed, prediction_powered
 from unitune.evaluate.statistics.paired import LEVEL, PairedResult, compare_paired, verdict
 
 
@@ -24,7 +24,8 @@ def compare_labelled(  # noqa: PLR0913 - each has a name and a default
     """Compare a candidate with a baseline by prediction-powered inference.
 
     Scores, gains and losses are the judge's. Difference, interval, p-value and verdict are
-    estimates of the mean of people's verdicts, whatever the judge's bias.
+    estimates of the mean of people's verdicts, whatever the judge's bias. `cases_needed` is the
+    number of labels, if the cases suffice for them.
 
     Args:
         baseline: Judge's scores of the baseline, from 0 to 1.
@@ -53,14 +54,14 @@ def compare_labelled(  # noqa: PLR0913 - each has a name and a default
         groups = [clusters[at] for at in labelled], [clusters[at] for at in rest]
     share, fixed = len(known) / len(values), sum(values[at] for at in unknown) / len(values)
 
+    samples = (
+        [labels[at] for at in labelled],
+        [float(values[at]) for at in labelled],
+        [float(values[at]) for at in rest],
+    )
+
     def estimated(at_level: float) -> tuple[Interval, float, float]:
-        found = prediction_powered(
-            [labels[at] for at in labelled],
-            [float(values[at]) for at in labelled],
-            [float(values[at]) for at in rest],
-            clusters=groups,
-            level=at_level,
-        )
+        found = prediction_powered(*samples, clusters=groups, level=at_level)
         low, high = (fixed + share * end for end in (found.low, found.high))
         interval = Interval(max(-1.0, low), min(1.0, high), at_level)
         return interval, fixed + share * found.estimate, found.p_value
@@ -77,6 +78,7 @@ def compare_labelled(  # noqa: PLR0913 - each has a name and a default
         interval90=interval90,
         p_value=p_value,
         verdict=verdict(interval, interval90, margin, p_value),
+        cases_needed=labels_needed(*samples, margin) or judged.cases_needed,
         method=f"prediction-powered inference (PPI++) from {len(labelled):,} labels of people",
         warnings=(),
         p_exact=None,
