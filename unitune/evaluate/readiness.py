@@ -18,7 +18,7 @@ from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
-from unitune.data.labels import read_labels
+from unitune.data.labels import labels_of_cases, read_labels
 from unitune.data.report import DataReport
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
@@ -199,7 +199,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
         yield from _raised(check_indulgence, [scorer], test)
         if scorer.name == evaluate.primary_scorer and evaluate.gate and evaluate.gate.baseline:
             yield from _raised(check_kept, scorer)
-    yield from islice(_unjudgeable(job, cases), 1)
+    yield from islice(_unjudgeable(job, cases, copies), 1)
     yield from _raised(clusters_of, cases, evaluate)
     for key in evaluate.slices:
         yield from _raised(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
@@ -211,12 +211,16 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
             yield from _raised(check_prompts, spec, (splits.train,), cases)
 
 
-def _unjudgeable(job: Job, cases: Iterable[Example]) -> Iterator[UnituneError]:
+def _unjudgeable(
+    job: Job, cases: Iterable[Example], copies: Iterable[str]
+) -> Iterator[UnituneError]:
     """Yield refusals about the rubrics and the labels of judges."""
     for judge, case in product(job.evaluate.judges, cases):
         yield from _raised(judge.clauses, case)
-    if job.evaluate.labels is not None and job.path(job.evaluate.labels).exists():
-        yield from _raised(read_labels, job.path(job.evaluate.labels))
+    file = job.evaluate.labels
+    if file is not None and job.path(file).exists():
+        known = dict.fromkeys([*(case.case_id for case in cases), *copies], "")
+        yield from _raised(lambda: labels_of_cases(read_labels(job.path(file)), known, file))
 
 
 def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[UnituneError]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydantic import JsonValue, ValidationError
 
-from unitune.errors import JobError, OverBudget, UnstableJudge
+from unitune.errors import DataError, JobError, OverBudget, UnstableJudge
 from unitune.evaluate.compare import compare
 from unitune.evaluate.readiness import check
 from unitune.evaluate.results import Comparison
@@ -358,6 +358,57 @@ def test_each_baseline_is_compared_with_the_candidate(
     assert {each.contender: each.value for each in result.cases[0].judgements} == {
         "SecretOld": -1, "Weak": 1,
     }  # fmt: skip
+
+
+def test_a_label_of_an_unknown_case_is_refused_before_any_request(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    backend = backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
+    with pytest.raises(DataError, match="1 of its cases are not in the test: '61'"):
+        judged(make_job, PAIR, tmp_path, labels={60: "win"})
+    assert not backend.requests
+
+
+def test_a_preview_reads_no_labels(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
+    (tmp_path / "labels.jsonl").write_text('{"case": "60", "verdict": "win"}\n')
+    job = make_job({"scorers": [PAIR], "contenders": CONTENDERS, "labels": "labels.jsonl"})
+    result = compare(job, limit=10)
+    assert (result.judges[0].pairs, result.judges[0].repeated) == (10, 10)
+    assert "does not read labels" in result.judges[0].basis
+
+
+def test_labels_of_another_pair_do_not_count(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
+    lines = (
+        json.dumps({"case": str(at + 1), "verdict": "win", "baseline": "another"})
+        for at in range(40)
+    )
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    job = make_job({"scorers": [PAIR], "contenders": CONTENDERS, "labels": "labels.jsonl"})
+    assert "0 cases have labels" in (compare(job).doubt or "")
+
+
+def test_every_repeat_is_judged_by_a_rubric_and_the_first_one_in_pairs(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    def rule(request: Request) -> str:
+        if "answer A" in blocks(request):
+            return replied("tie")
+        passes = {"reasons": "so it is", "verdict": "pass"}
+        return json.dumps({"clause_1": passes, "clause_2": passes})
+
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n}", rule))
+    scorers = [RUBRIC | {"name": "clauses"}, PAIR]
+    result = judged(make_job, PAIR, tmp_path, n=10, scorers=scorers, repeats=2)
+    clauses, pairs = result.judges
+    assert (clauses.requests, pairs.requests) == (2 * 10 * 2 + 10, 10 * 2 + 10)
+    assert {each.scores["judge"] for each in result.contenders} == {0.5}
+    assert [each.measures["clauses: is polite"] for each in result.contenders] == [1, 1]
 
 
 def test_next_to_another_scorer_a_judge_decides_nothing(

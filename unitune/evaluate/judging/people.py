@@ -12,6 +12,7 @@ from unitune.data.labels import (
     mean_verdict,
     read_labels,
 )
+from unitune.errors import DataError
 from unitune.evaluate.readings import Pairing, Ruling
 from unitune.evaluate.records import Record
 from unitune.evaluate.statistics.agreement import Agreement, cohens_kappa
@@ -41,8 +42,8 @@ def calibrate(job: Job, task: Task, pairings: Mapping[str, Pairing]) -> Calibrat
     Raises:
         DataError: The labels file cannot be read.
     """
-    if not job.evaluate.judges:
-        return Calibration()
+    if task.omitted:
+        return Calibration(bar=Ruling(3, "A preview (--limit) does not read labels of people."))
     file, labels = job.evaluate.labels, dict[str, Mapping[int, float]]()
     if file is not None:
         read = read_labels(job.path(file)) if job.path(file).exists() else ()
@@ -87,10 +88,18 @@ def _verdicts(labels: Sequence[Label], file: str, pairing: Pairing) -> dict[int,
         DataError: A label is about a case that the test lacks.
     """
     task, sides = pairing.task, (pairing.candidate, pairing.baseline)
+    kept = ((task.copies.get(label.case, label.case), label) for label in labels)
+    labels = [label.model_copy(update={"case": case}) for case, label in kept]
     names = tuple(side.name for side in sides)
     shown = [side.answered.records[:: task.repeats] for side in sides]
     ids = [case.case_id for case in task.cases]
     places = {name: at for at, name in enumerate(ids)}
+    left_out = task.copies or (task.leaks.action == "drop" and task.leaks.cases)
+    if left_out and any(each.answers is None and each.case not in places for each in labels):
+        raise DataError(
+            f"{file}: rows were left out of the test (copies, leaks), so numbers of cases are not "
+            "those of rows. Use the ids of test cases."
+        )
 
     def by_case(chosen: Sequence[Label], *answers: Sequence[Record]) -> dict[int, float]:
         digests = [answers_digest(*each) for each in zip(*answers, strict=True)]
