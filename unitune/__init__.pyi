@@ -26,6 +26,7 @@ from .errors import (
     UnituneError as UnituneError,
     Unreachable as Unreachable,
     UnreadableRecord as UnreadableRecord,
+    UnstableJudge as UnstableJudge,
     Unsupported as Unsupported,
     UserError as UserError,
 )

@@ -13,7 +13,8 @@
     │   └── RunFailed                     also RuntimeError: the training ended without a model
     ├── IntegrityError               5    the evidence cannot be trusted
     │   ├── Leak                          also ValueError: test cases are in the training file
-    │   └── Mismatch                      also ValueError: model, template, prompt or rows disagree
+    │   ├── Mismatch                      also ValueError: model, template, prompt or rows disagree
+    │   └── UnstableJudge                 also ValueError: a judge that contradicts itself
     ├── GateNotPassed            1, 3 or 4    a promotion requires a passed gate
     ├── OverBudget                   6    also ValueError
     ├── UnreadableRecord             4    also ValueError: a record in the ledger is invalid
@@ -187,6 +188,10 @@ class Leak(IntegrityError, ValueError):
 
 class Mismatch(IntegrityError, ValueError):
     """Model, template, prompt or recorded rows that do not belong together."""
+
+
+class UnstableJudge(IntegrityError, ValueError):
+    """Judge that changes its judgement when it is asked again."""
 
 
 class GateNotPassed(UnituneError, ValueError):

@@ -84,6 +84,6 @@ def test_each_vendor_that_can_answers_in_batches_and_who_cannot_is_named_before(
     lines = (tmp_path / "out" / "batches.jsonl").read_text(encoding="utf-8").splitlines()
     assert batched == {json.loads(line)["contender"] for line in lines if "contender" in line}
     assert {result.errors for result in found.contenders} == {0}
-    beginnings = [f"Contender {name} uses single requests" for name in singly]
+    beginnings = [f"{name} uses single requests" for name in singly]
     warned = [line.partition(" at ")[0] for line in told if line.startswith("Contender")]
     assert beginnings == warned

@@ -200,7 +200,7 @@ def walk(
             header, *lines = messages.splitlines(keepends=True)
             kept = "".join([header, *lines[TUTORIAL_LINES]])
             (tmp_path / "messages.csv").write_text(kept, encoding="utf-8")
-        elif "gate" in page:
+        elif "gate" in page or "judge" in page:
             recorded_evaluation(tmp_path)
         elif "promote" in page:
             environment["UNITUNE_FAKE_DIR"] = str(tmp_path / "vendor")

@@ -190,7 +190,7 @@ def _evaluation(  # noqa: PLR0913 - everything that a cost depends on
     trained: Mapping[str, Job],
     assumptions: list[str],
 ) -> Iterator[Line]:
-    for spec in job.evaluate.contenders:
+    for spec in job.evaluate.requested:
         if isinstance(spec, Recorded):
             continue
         tokens = contender_tokens(spec, job, others.get(spec.name, work))

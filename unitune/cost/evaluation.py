@@ -24,6 +24,7 @@ from unitune.job.contenders import (
     prompt_kind,
 )
 from unitune.job.job import Evaluate, Job
+from unitune.scorers.judge import Judge
 
 # Tokens of instructions made from training rows: at most 30 answers of at most 80 bytes
 MADE_INSTRUCTIONS = Count(20, 150, 2_400)
@@ -38,6 +39,10 @@ SCREENING_ROWS = 100
 FINALISTS = 3  # number of prompts that are tried on all other dev rows
 # Prompts per kind that are tried on dev rows; nearest shots are tried in addition to random ones
 TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot": Count(3, 4, 6)}
+# Answers or pairs that a judge judges twice; see `unitune.evaluate.judging.collecting`
+REPEATED = 20
+# Tokens of the fixed text of a request to a judge, by three tokenizers, and of a verdict's reasons
+JUDGE_RULES, JUDGEMENT = Count(220, 280, 400), Count(15, 60, 200)
 # Expected answer length of a local model prompted without shots, which tends to be verbose. In four
 # comparisons, answers of an untuned SmolLM2 cut at 74, 136 and 271 tokens had 56 to 72, 85 to 96
 # and 152 to 169 tokens.
@@ -61,8 +66,11 @@ class ContenderTokens:
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
     """Return the tokens of a contender's requests; its model must have counted `work`."""
-    kind = prompt_kind(spec)
-    tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
+    if judge := next((each for each in job.evaluate.judges if each.name == spec.name), None):
+        return _judge_tokens(judge, job, work)
+    kind, evaluate = prompt_kind(spec), job.evaluate
+    chooses = kind and evaluate.scores_dev and len(evaluate.contenders) > 1
+    tries = TRIALS[kind] if kind and chooses else Count()
     on_dev = _dev_requests(tries, len(work.validation))
     if isinstance(spec, Tuned) and spec.run is None:
         on_dev += Count.of(len(job.variants()) * len(work.validation))  # runs of a sweep
@@ -85,6 +93,35 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
         + on_dev * work.validation.prompts.mean
         + requests * added,
         answer=requests * _answer(spec, job, work),
+    )
+
+
+def _judge_tokens(judge: Judge, job: Job, work: Workload) -> ContenderTokens:
+    """Return the tokens of a judge, which reads each answer, or each pair in both orders."""
+    judged, n = Count(), len(work.test)
+    shown = Count()  # tokens of all answers that are shown
+    for spec in job.evaluate.contenders:
+        if judge.compare and spec.role == "candidate":
+            continue
+        asked = n * (2 if judge.compare else job.evaluate.repeats)
+        finals = Count.of(1)
+        if prompt_kind(spec) == "few-shot" and spec.role == "baseline" and job.evaluate.scores_dev:
+            finals = Count(1, FINALISTS, FINALISTS)
+        times = finals * Count.of(asked)
+        judged += times
+        shown += times * Count.of(2 if judge.compare else 1) * _answer(spec, job, work)
+    judged += Count.of(min(REPEATED, n))
+    words = judge.compare or " ".join(map(str, judge.rubric))
+    rules = JUDGE_RULES + Count.of(len(words.encode()) // 3)
+    verdicts = Count.of(max(1, len(judge.rubric)))
+    usual = Count(JUDGEMENT.low, JUDGEMENT.expected, judge.max_tokens) * verdicts
+    answer = Count(usual.low, min(usual.expected, judge.max_tokens), judge.max_tokens)
+    return ContenderTokens(
+        requests=judged,
+        own=Count(),
+        shared=rules,
+        prompt=judged * (rules + work.test.prompts.mean) + shown,
+        answer=judged * answer,
     )
 
 

@@ -186,7 +186,8 @@ def _judged(
 ) -> tuple[list[Example], list[RejectedAnswer]]:
     train = planned.teacher.resolved.splits.train
     form = AnswerForm.of([row.answer for row in train if row.answer is not None])
-    acceptance = Acceptance(planned.task.scoring.scorers, form)
+    scoring = planned.task.scoring.on_dev  # judges read only answers to test cases
+    acceptance = Acceptance(scoring.scorers if scoring else (), form)
     redaction = planned.teacher.resolved.rows.read.redaction
     rows: list[Example] = []
     rejected: list[RejectedAnswer] = []

@@ -30,6 +30,7 @@ from unitune.files.filesystem import content_of, replacing
 from unitune.files.validation import first_problem
 from unitune.job.job import Gate, Job
 from unitune.scorers.interface import Kind, Scorer
+from unitune.scorers.judge import Judge
 
 LEAST_OVERLAP = 0.9  # minimum fraction of the file's and of today's cases that must be in both
 # Decimal places of a score in the file: a tenth of the smallest step in reports, in points
@@ -112,8 +113,9 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
         check_kept(primary)
         if accepting:
             check_replaceable(job.path(gate.baseline))
+    judged = isinstance(primary, Judge)  # no gate rests on single judgements
     return Requirements(
-        cases=required_cases(gate, task.cases, task.copies),
+        cases=frozenset() if judged else required_cases(gate, task.cases, task.copies),
         standing=None if accepting else standing(job, primary, task.cases),
         accepting=accepting,
     )

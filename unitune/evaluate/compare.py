@@ -18,6 +18,7 @@ from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
+from unitune.evaluate.judging.collecting import judge_answers
 from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
@@ -159,8 +160,11 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
             config = replace(config, sources=known)
         with _deployed(tuned, config) as ready:
             answered = selection.noted(collect_responses(replace(config, sources=ready), journals))
+        judgings = judge_answers(config, journals, answered)
         spent = config.budget.spent
-        comparison = conclude(resolved, answered, tuned, required, history, spent=spent)
+        comparison = conclude(
+            resolved, answered, tuned, required, history, judgings=judgings, spent=spent
+        )
         notes = (*_recorded_before(answered, journals.test), *comparison.notes)
     comparison = comparison.model_copy(update={"sweep": selection.runs, "notes": notes})
     if options.update_baseline and comparison.exit_code == 0:

@@ -14,6 +14,9 @@ from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
 from unitune.evaluate.grading import Answered, Graded, grade
+from unitune.evaluate.judging.collecting import Judging
+from unitune.evaluate.judging.figures import result_of, same_family, with_judgements
+from unitune.evaluate.judging.people import Calibration, agreement, basis_of, calibrate
 from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import best_baseline
 from unitune.evaluate.readings import (
@@ -29,14 +32,17 @@ from unitune.evaluate.results import (
     BaselineResult,
     Comparison,
     ContenderResult,
+    JudgeResult,
     judged_run,
 )
+from unitune.evaluate.statistics.length_control import length_controlled
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Role, Server, Tuned, prompt_kind
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Kind
+from unitune.scorers.judge import Judge
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
@@ -54,10 +60,12 @@ def conclude(  # noqa: PLR0913 - each is independent
     required: Requirements,
     history: TestHistory,
     *,
+    judgings: Sequence[Judging] = (),
     spent: Decimal,
 ) -> Comparison:
     """Compare the candidate with each baseline. Raises BackendError if one never answered."""
     job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
+    contenders = with_judgements(task, contenders, judgings)
     graded = [grade(task, answered) for answered in contenders]
     of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}
     (candidate,), baselines = of_role["candidate"], of_role["baseline"]
@@ -65,6 +73,9 @@ def conclude(  # noqa: PLR0913 - each is independent
     choices = [answered.choice for answered in contenders]
     chosen, on_dev = best_baseline(choices).contender.name, errors_on_dev(choices)
     pairings = {each.name: Pairing(each, candidate, evaluate.margin) for each in baselines}
+    calibration = calibrate(job, task, pairings) if judgings else Calibration()
+    if calibration.bar is None and isinstance(task.scoring.primary, Judge):
+        pairings = {n: replace(p, labels=calibration.labels[n]) for n, p in pairings.items()}
     look = first_look(task) if task.omitted else None
     judgement, use = judge(pairings, chosen), None
     if look is None:
@@ -75,7 +86,8 @@ def conclude(  # noqa: PLR0913 - each is independent
         look = _too_many_looks(use)
         if use.level != LEVEL:
             judgement = judge({n: replace(p, level=use.level) for n, p in pairings.items()}, chosen)
-    if doubt := look or (on_dev if on_dev and on_dev.exit_code else None):
+    bar = look or calibration.bar
+    if doubt := bar or (on_dev if on_dev and on_dev.exit_code else None):
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
@@ -94,7 +106,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         caution=task.scoring.primary.caution,
         candidate=candidate.name,
         baseline=pairing.baseline.name,
-        baselines=tuple(_against(judgement.only(name), chosen, look) for name in pairings),
+        baselines=tuple(_against(judgement.only(name), chosen, bar) for name in pairings),
         level=LEVEL,
         use_of_test=use,
         per_case=task.scoring.primary.kind is not Kind.CORPUS,
@@ -104,19 +116,74 @@ def conclude(  # noqa: PLR0913 - each is independent
         references=against_references(beside),
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
-        gate=gate.decide(evaluate.gate, judgement, required, on_dev, look, use),
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use),
+        judges=tuple(_judge_result(each, task, pairing, calibration) for each in judgings),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         omitted_cases=task.omitted,
         notes=(
             *_notes(resolved, task, tuned, graded),
+            *_about_judges(resolved, graded, judgings),
             *paired.warnings,
             *_large_cluster(task, judgement.verdict),
         ),
-        provenance=_provenance(task, contenders),
-        cases=_cases(task, graded, required.cases),
+        provenance=_provenance(task, contenders, judgings),
+        cases=_with_judgements(_cases(task, graded, required.cases), judgings),
     )
+
+
+def _judge_result(
+    judging: Judging, task: Task, pairing: Pairing, calibration: Calibration
+) -> JudgeResult:
+    name, decides = judging.judge.name, task.scoring.primary is judging.judge
+    labels = calibration.labels.get(pairing.baseline.name, {})
+    counts = [len(each) for each in calibration.labels.values()]
+    basis = basis_of(name, decides=decides, calibration=calibration, labels=counts)
+    result = result_of(judging, len(task.cases), decides=decides, labels=len(labels), basis=basis)
+    if judging.judge.compare and (cases := pairing.whole):
+        old, new = pairing.scores(name)
+        sides = pairing.candidate.answers, pairing.baseline.answers
+        longer = [len(sides[0][at].text) - len(sides[1][at].text) for at in cases]
+        length = length_controlled([new[at] - old[at] for at in cases], longer)
+        result = result.model_copy(update={"length": length})
+    kappa = agreement(pairing, name, labels)
+    if kappa is None or kappa.estimate is None:
+        return result
+    known = {"agreement": kappa.estimate, "agreement_interval": kappa.interval.ends}
+    return result.model_copy(update=known)
+
+
+def _about_judges(
+    resolved: ResolvedJob, graded: Sequence[Graded], judgings: Sequence[Judging]
+) -> Iterator[str]:
+    models = {
+        each.name: each.spec.model
+        if isinstance(each.spec, Model | Server)
+        else resolved.job.base_model
+        for each in graded
+        if not isinstance(each.spec, Recorded)
+    }
+    for judging in judgings:
+        if alike := same_family(judging.judge, models):
+            yield alike
+    if judgings and graded[0].task.scoring.on_dev is None:
+        yield (
+            "Prompts were not chosen on dev rows, because only a judge scores answers: each "
+            "contender uses its first prompt. Add another scorer to let dev rows choose."
+        )
+
+
+def _with_judgements(
+    cases: tuple[CaseResult, ...], judgings: Sequence[Judging]
+) -> tuple[CaseResult, ...]:
+    for judging in judgings:
+        made = judging.judgements(len(cases))
+        cases = tuple(
+            replace(case, judgements=(*case.judgements, *new))
+            for case, new in zip(cases, made, strict=True)
+        )
+    return cases
 
 
 def _refuse_silence(*sides: Graded) -> None:
@@ -224,7 +291,9 @@ def _cases(
     )
 
 
-def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
+def _provenance(
+    task: Task, contenders: Sequence[Answered], judgings: Sequence[Judging]
+) -> dict[str, str]:
     tuned = [each for each in contenders if each.choice.contender.is_tuned]
     several = len({each.origin for each in tuned}) > 1
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
@@ -235,6 +304,7 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
         **{_called(each, several=several): each.fingerprint for each in contenders},
         **{f"Training of {each.name}" if several else "Training": each.origin for each in tuned},
         **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scoring.scorers},
+        **{f"Judge {each.judge.name}": each.settings for each in judgings},
         "Test cases": task.digest,
         "Sampling": f"{how}, {most} answer{often}",
         "unitune": __version__,
@@ -306,6 +376,8 @@ def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
 def _failed_scorers(graded: Graded) -> Iterator[str]:
     failed = Counter(name for answer in graded.answers for name in answer.failed)
     for name, count in failed.items():
+        if isinstance(graded.task.scoring.scorer(name), Judge):
+            continue  # in the judge's own section
         first = next(a.reasons.get(name) for a in graded.answers if name in a.failed)
         yield (
             f"{graded.name}: the scorer {name} failed on {count} answers, which count as 0. First "

@@ -5,12 +5,13 @@ Repeats of a case count once, with their mean score. Shapes: N cases, K repeats,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
 from statistics import fmean
 
+from unitune.errors import JobError
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.prompts.contenders import Choice, DevScore
 from unitune.evaluate.records import Answer, Record
@@ -21,7 +22,7 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
-from unitune.scorers.interface import Attempt, Kind
+from unitune.scorers.interface import Attempt, Kind, Score
 
 # A larger fraction of cases in error says more about the vendor than about the model. A case in
 # error scores 0, so this also bounds how far errors can move a score.
@@ -38,11 +39,21 @@ class Answered:
     fingerprint: str  # of the model that answered
     origin: str  # `Record.origin`
     price: TokenPrice | None = None
+    # Scores of each answer by judges, in the order of the records; empty without judges
+    judged: tuple[Mapping[str, Score], ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the contender."""
         return self.choice.contender.name
+
+    def attempts(self, task: Task) -> list[Attempt]:
+        """Return the answers as scorers read them."""
+        attempts = task.attempts(self.records)
+        if not self.judged:
+            return attempts
+        pairs = zip(attempts, self.judged, strict=True)
+        return [replace(attempt, judged=judged) for attempt, judged in pairs]
 
     @property
     def succeeded(self) -> list[Record]:
@@ -148,13 +159,18 @@ class Graded:
 
 def dev_score(task: Task, records: Sequence[Record]) -> DevScore:
     """Return a prompt's score from its answers to the first dev rows, in order."""
-    cases = task.dev[: len(records)]
+    cases, scoring = task.dev[: len(records)], task.scoring.on_dev
+    if scoring is None:
+        raise JobError(
+            "only judges score the answers, and judges do not read answers to dev rows. Add a "
+            "scorer that needs no judge to evaluate.scorers."
+        )
     attempts = [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
-    answers = task.scoring.answers(attempts, records, None)
-    sums = task.scoring.sums(attempts, answers)
+    answers = scoring.answers(attempts, records, None)
+    sums = scoring.sums(attempts, answers)
     scores = {name: each.statistic() for name, each in sums.items()}
     return DevScore(
-        primary=scores[task.scoring.primary.name],
+        primary=scores[scoring.primary.name],
         overall=fmean(scores.values()),
         rows=len(records),
         errors=tuple(record.error for record in records if record.error is not None),
@@ -164,7 +180,7 @@ def dev_score(task: Task, records: Sequence[Record]) -> DevScore:
 
 def grade(task: Task, answered: Answered) -> Graded:
     """Score all answers of a contender."""
-    attempts = task.attempts(answered.records)
+    attempts = answered.attempts(task)
     scored = task.scoring.answers(attempts, answered.records, answered.price)
     return _graded(task, answered, attempts, scored)
 
@@ -173,7 +189,7 @@ def read_as(graded: Graded, *, right: bool) -> Graded:
     """Return a contender with all failed or cut-off answers counted as right, or as wrong."""
     if graded.known:
         return graded
-    attempts = graded.task.attempts(graded.answered.records)
+    attempts = graded.answered.attempts(graded.task)
     scored = list(chain.from_iterable(graded.repeats))
     for at, (attempt, answer) in enumerate(zip(attempts, scored, strict=True)):
         if not answer.known:
@@ -207,8 +223,15 @@ def _merged(repeats: Sequence[Answer], measures: dict[str, float]) -> Answer:
         first,
         scores={name: fmean(answer.scores[name] for answer in repeats) for name in first.scores},
         failed=tuple(dict.fromkeys(name for answer in repeats for name in answer.failed)),
-        measures=measures,
+        measures={**_mean(repeats), **measures},
         error=next((answer.error for answer in repeats if answer.error), None),
         cut=any(answer.cut for answer in repeats),
         open=any(answer.open for answer in repeats),
     )
+
+
+def _mean(repeats: Sequence[Answer]) -> dict[str, float]:
+    """Return the mean of each measure that all repeats have."""
+    names = set(repeats[0].measures).intersection(*(each.measures for each in repeats))
+    order = [name for name in repeats[0].measures if name in names]
+    return {name: fmean(each.measures[name] for each in repeats) for name in order}

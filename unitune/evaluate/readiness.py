@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +17,16 @@ from unitune.backends.options import job_options
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.data.families import families
+from unitune.data.labels import labels_of_cases, read_labels
 from unitune.data.report import DataReport
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
 from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.recorded import check_recorded, read_recorded
 from unitune.evaluate.inference.sources import check_keys
+from unitune.evaluate.judging.figures import same_family
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.scoring import (
@@ -159,6 +162,14 @@ def readiness_findings(
             "cases, so the gate can only be inconclusive."
         )
         findings.append(warning("gate-out-of-reach", why))
+    models = {
+        spec.name: spec.model if isinstance(spec, Model | Server) else job.base_model
+        for spec in job.evaluate.contenders
+        if not isinstance(spec, Recorded)
+    }
+    for judge in job.evaluate.judges:
+        if kin := same_family(judge, models):
+            findings.append(warning("judge-family", kin))
     if test is not None and (alike := near_copies(families(once_each(test)[0]))):
         findings.append(note("near-copies", alike))
     return tuple(findings)
@@ -171,7 +182,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     """
     yield from _raised(check_contenders, job, run)
     splits, evaluate = rows.splits, job.evaluate
-    for spec in evaluate.contenders:
+    for spec in evaluate.requested:
         if isinstance(spec, Model):
             yield from _raised(registry.offer, spec.backend)
     if job.data.train is not None:
@@ -189,6 +200,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
         yield from _raised(check_indulgence, [scorer], test)
         if scorer.name == evaluate.primary_scorer and evaluate.gate and evaluate.gate.baseline:
             yield from _raised(check_kept, scorer)
+    yield from islice(_unjudgeable(job, cases, copies), 1)
     yield from _raised(named_clusters, cases, evaluate.clusters)
     for key in evaluate.slices:
         yield from _raised(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
@@ -200,9 +212,21 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
             yield from _raised(check_prompts, spec, (splits.train,), cases)
 
 
+def _unjudgeable(
+    job: Job, cases: Iterable[Example], copies: Iterable[str]
+) -> Iterator[UnituneError]:
+    """Yield refusals about the rubrics and the labels of judges."""
+    for judge, case in product(job.evaluate.judges, cases):
+        yield from _raised(judge.clauses, case)
+    file = job.evaluate.labels
+    if file is not None and job.path(file).exists():
+        known = dict.fromkeys([*(case.case_id for case in cases), *copies], "")
+        yield from _raised(lambda: labels_of_cases(read_labels(job.path(file)), known, file))
+
+
 def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[UnituneError]:
     """Yield current refusals of a comparison that can be resolved after the training."""
-    for spec in job.evaluate.contenders:
+    for spec in job.evaluate.requested:
         if isinstance(spec, Tuned) and spec.run not in (None, NEWEST):
             from unitune.run.run import find_run  # noqa: PLC0415 - the ledger
 

@@ -23,6 +23,7 @@ from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
 from unitune.evaluate.prompts.contenders import Choice
 from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.statistics.economics import weigh
+from unitune.evaluate.statistics.labelled import compare_labelled
 from unitune.evaluate.statistics.paired import (
     LEVEL,
     AgainstBest,
@@ -36,6 +37,7 @@ from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
 from unitune.evaluate.task import Task
 from unitune.job.job import Economics
 from unitune.scorers.interface import Kind
+from unitune.scorers.judge import Judge
 
 NOTHING_RIGHT = (
     "No side got a single case right, which points to the prompt or the scorer. Check scorer, "
@@ -65,6 +67,8 @@ class Pairing:
     candidate: Graded
     margin: float
     level: float = LEVEL  # of the deciding interval; others use the default
+    # People's verdicts by position of the case, if the verdict on a judge's scores rests on them
+    labels: Mapping[int, float] | None = None
 
     @property
     def task(self) -> Task:
@@ -90,7 +94,7 @@ class Pairing:
         level: float = LEVEL,
     ) -> PairedResult:
         """Compare by a metric, by default the deciding one, on all or some cases."""
-        metric = metric or self.task.scoring.primary.name
+        metric = metric or self._primary
         old, new = self.baseline.sums[metric], self.candidate.sums[metric]
         positions = list(range(len(old)) if members is None else members)
         labels = self.task.clusters
@@ -100,9 +104,36 @@ class Pairing:
             return compare_corpus(
                 *rows, formula, clusters=clusters, margin=self.margin, level=level
             )
-        sides = (self.baseline.scores(metric), self.candidate.scores(metric))
+        sides = self.scores(metric)
+        if self.labels is not None and members is None and metric == self._primary:
+            unknown = set(positions).difference(self.whole)
+            return compare_labelled(
+                *sides, self.labels, unknown, clusters=clusters, margin=self.margin, level=level
+            )
         scores = ([side[position] for position in positions] for side in sides)
         return compare_paired(*scores, clusters=clusters, margin=self.margin, level=level)
+
+    @property
+    def _primary(self) -> str:
+        return self.task.scoring.primary.name
+
+    def scores(self, metric: str) -> tuple[list[float], list[float]]:
+        """Return the scores of both sides by a metric, in the order of the cases.
+
+        A judge of pairs scores the baseline against this candidate. The candidate's own score is
+        its mean over several baselines, so it is replaced by the opposite of the baseline's.
+        """
+        old, new = self.baseline.scores(metric), self.candidate.scores(metric)
+        scorer = self.task.scoring.scorer(metric)
+        if isinstance(scorer, Judge) and scorer.compare:
+            for at, (b, c) in enumerate(
+                zip(self.baseline.answers, self.candidate.answers, strict=True)
+            ):
+                if c.open:
+                    old[at] = 1 - new[at]
+                elif b.error is None and metric not in b.failed:
+                    new[at] = 1 - old[at]
+        return old, new
 
     def secondary(self) -> tuple[Contrast, ...]:
         """Compare by every metric except the deciding one."""
@@ -126,7 +157,7 @@ class Pairing:
     def money(self, economics: Economics) -> Money | None:
         """Weigh quality against cost, or return None if the price of an answer is unknown."""
         primary, old, new = self.task.scoring.primary, self.baseline, self.candidate
-        if primary.kind is Kind.CORPUS:
+        if primary.kind is Kind.CORPUS or isinstance(primary, Judge):
             return None
         gains = np.array(new.scores(primary.name)) - np.array(old.scores(primary.name))
         return weigh(gains, old.costs(), new.costs(), economics, clusters=self.task.clusters)

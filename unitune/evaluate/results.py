@@ -197,6 +197,48 @@ class Money(Spec):
     """Smallest worth of a correct answer for which the candidate is worth its cost."""
 
 
+class JudgeResult(Closed):
+    """Figures of a judge: how far its judgements can be trusted."""
+
+    name: str
+    model: str
+    """Fingerprint of the judging model."""
+    compares: bool
+    """True if it compares the candidate with the others, False if it judges by a rubric."""
+    criteria: tuple[str, ...]
+    """Clauses of the rubric, or what makes one of two answers better."""
+    decides: bool
+    """True if it is the deciding scorer."""
+    requests: int
+    """Number of requests, including repeats."""
+    failed: int
+    """Answers or pairs without a complete judgement. They count for neither side."""
+    repeated: int
+    """Answers or pairs that were judged twice in the same order."""
+    changed: int
+    """Those of them whose judgement changed."""
+    pairs: int = 0
+    """Pairs that were judged in both orders."""
+    flips: int = 0
+    """Pairs in which the judge preferred the same position both times."""
+    ties: int = 0
+    """Pairs with at least one tie."""
+    first: float | None = None
+    """Share of preferences for the first of two answers; 0.5 without a preference for a position.
+    None without a preference."""
+    first_interval: tuple[float, float] | None = None
+    length: float | None = None
+    """Score of the candidate in pairs, if answers of equal length are assumed, from 0 to 1."""
+    labels: int = 0
+    """Cases with labels of people for the deciding pair."""
+    agreement: float | None = None
+    """Cohen's kappa of the judge and the people on them; None without both kinds of verdicts."""
+    agreement_interval: tuple[float, float] | None = None
+    basis: str
+    """What rests on the judge, in a sentence."""
+    usd: Decimal | None = None
+
+
 class LeakResult(Closed):
     """Test cases that also occur in the training rows."""
 
@@ -279,6 +321,8 @@ class Comparison(Shown, Difference):
     spent_usd: Decimal | None = None
     """Cost of all requests, an upper bound where tokens were not counted; None if not charged."""
     gate: GateResult | None = None
+    judges: tuple[JudgeResult, ...] = ()
+    """Figures of the judges among the scorers."""
     economics: Money | None = None
     """Cost and quality, if the prices of both sides are known."""
     leaks: LeakResult

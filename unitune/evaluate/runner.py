@@ -17,7 +17,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from unitune.cost.evaluation import SCREENING_ROWS
 from unitune.errors import Interrupted
@@ -60,6 +60,8 @@ from unitune.job.contenders import Recorded, Server
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel
 from unitune.workspace.home import home, make_home
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,24 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
 def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Answered, ...]:
     """Request every answer that is not recorded; return the contenders with their answers.
 
+    Raises:
+        UnituneError: See `with_runner`.
+    """
+    answered = with_runner(config, journals, EvaluationRunner.run)
+    in_order = {
+        name: each
+        for contender in config.contenders
+        for name, each in answered.items()
+        if name == contender.name or name.startswith(f"{contender.name}: ")
+    }
+    return tuple(in_order.values())
+
+
+def with_runner(
+    config: EvaluationConfig, journals: Journals, work: Callable[[EvaluationRunner], T]
+) -> T:
+    """Return the result of work that sends requests.
+
     If an event loop is running, as in a notebook, a separate thread sends the requests.
 
     Raises:
@@ -132,14 +152,12 @@ def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Ans
         config.options.progress(progress)
 
     try:
-        return _outside_any_loop(partial(_collect, config, journals, notify_or_stop), stopped)
+        return _outside_any_loop(partial(_run, config, journals, notify_or_stop, work), stopped)
     except KeyboardInterrupt:
         raise interrupted from None
 
 
-def _outside_any_loop(
-    work: Callable[[], tuple[Answered, ...]], stopped: threading.Event
-) -> tuple[Answered, ...]:
+def _outside_any_loop(work: Callable[[], T], stopped: threading.Event) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -151,21 +169,18 @@ def _outside_any_loop(
             stopped.set()
 
 
-def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> tuple[Answered, ...]:
+def _run(
+    config: EvaluationConfig,
+    journals: Journals,
+    notify: Notify,
+    work: Callable[[EvaluationRunner], T],
+) -> T:
     cached: AbstractContextManager[ResponseCache | None] = nullcontext()
     if not config.options.replay:
         make_home(home())
         cached = open_response_cache(home(), use_cache=config.options.use_cache)
     with cached as cache, asyncio.Runner() as loop:
-        runner = EvaluationRunner(config, loop, journals, cache, notify, dict(config.sources))
-        answered = runner.run()
-    in_order = {
-        name: each
-        for contender in config.contenders
-        for name, each in answered.items()
-        if name == contender.name or name.startswith(f"{contender.name}: ")
-    }
-    return tuple(in_order.values())
+        return work(EvaluationRunner(config, loop, journals, cache, notify, dict(config.sources)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +204,7 @@ class EvaluationRunner:
         answered: dict[str, Answered] = {}
         batched: dict[str, list[BatchJob]] = {}
         for group in self._groups():
-            with self._opened(self.sources[group[0].name]) as model:
+            with self.opened(self.sources[group[0].name]) as model:
                 for choice in chain.from_iterable(self._choices(model, each) for each in group):
                     name = choice.contender.name
                     source = self.sources[name]
@@ -218,7 +233,8 @@ class EvaluationRunner:
         return groups.values()
 
     @contextmanager
-    def _opened(self, source: Source) -> Generator[ChatModel]:
+    def opened(self, source: Source) -> Generator[ChatModel]:
+        """Yield the model of a source, and close it afterwards."""
         if self.config.options.replay:
             recorded = (journal.model_of(source.origin) for journal in self.journals)
             is_fingerprint = isinstance(source.spec, Server | Recorded)
@@ -251,7 +267,10 @@ class EvaluationRunner:
     def _choose(self, model: ChatModel, contender: Contender) -> Choice:
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
-        elif not (self.config.dev_only or needs_dev(contender, self.config.contenders)):
+        elif not self.config.dev_only and (
+            self.config.task.scoring.on_dev is None
+            or not needs_dev(contender, self.config.contenders)
+        ):
             choice = Choice(contender, contender.prompts[0])
         else:
             rows = len(self.config.task.dev)
@@ -271,13 +290,13 @@ class EvaluationRunner:
         task = self.config.task
         questions = task.questions(prompt, contender.spec, task.dev[:rows])
         progress = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
-        return Trial(prompt, dev_score(task, self._records(model, questions, progress)))
+        return Trial(prompt, dev_score(task, self.records(model, questions, progress)))
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
         name, source = choice.contender.name, self.sources[choice.contender.name]
         questions = self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
-        records = tuple(self._records(model, questions, progress))
+        records = tuple(self.records(model, questions, progress))
         return Answered(choice, records, model.fingerprint, source.origin, source.price)
 
     def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
@@ -301,7 +320,7 @@ class EvaluationRunner:
                 config.history.refuse_new_answers(spec.name, self.candidate[0], name)
         return questions
 
-    def _records(
+    def records(
         self, model: ChatModel, questions: Sequence[Question], progress: EvaluationProgress
     ) -> list[Record]:
         """Return the answers to questions: recorded ones and, if allowed, new ones."""
@@ -341,6 +360,14 @@ class EvaluationRunner:
         )
 
     def _answered_in_batches(self, by_backend: Mapping[str, list[BatchJob]]) -> dict[str, Answered]:
+        records = self.batch_records(by_backend, BATCHES)
+        jobs = chain.from_iterable(by_backend.values())
+        return {each.contender: self._with_room(each, records[each.contender]) for each in jobs}
+
+    def batch_records(
+        self, by_backend: Mapping[str, Sequence[BatchJob]], file: str
+    ) -> dict[str, tuple[Record, ...]]:
+        """Answer jobs (by backend) in batches, which are recorded in a file of the folder."""
         config, rows = self.config, self.journals.test
         prices = {name: each.price for name, each in self.sources.items() if each.price}
         batch_jobs = list(chain.from_iterable(by_backend.values()))
@@ -352,20 +379,18 @@ class EvaluationRunner:
             for request in requests.values()
         )
         config.budget.afford(sum(most, Decimal(0)))
-        with open_batches(config.folder / BATCHES) as batches:
+        with open_batches(config.folder / file) as batches:
             records = run_batches(by_backend, batches, rows, self.notify, config.options.announce)
         for name, pairs in unanswered.items():
             last = (rows.last(name, *pair) for pair in pairs)
             config.budget.charge(filter(None, last), prices)
-        return {
-            each.contender: self._with_room(each, records[each.contender]) for each in batch_jobs
-        }
+        return records
 
     def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
         """Return a batch's answers, requesting those cut off by reasoning once more."""
         source, choice = self.sources[batch_job.contender], self.chosen[batch_job.contender]
         pairs = zip(records, batch_job.requested().values(), strict=True)
         if any(wants_more_room(*pair) for pair in pairs):
-            with self._opened(source) as model:
+            with self.opened(source) as model:
                 return self._answered(model, choice)
         return Answered(choice, records, batch_job.fingerprint, source.origin, source.price)

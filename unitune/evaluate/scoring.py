@@ -25,6 +25,7 @@ from unitune.scorers.interface import (
     Scorer,
     Setting,
 )
+from unitune.scorers.judge import Judge
 from unitune.scorers.labels import labels_of
 from unitune.scorers.measures import Measure
 from unitune.scorers.row_scorers import KEY, RowScorers
@@ -42,6 +43,15 @@ class Scoring:
     scorers: tuple[Scorer, ...]  # ready to score
     primary: Scorer  # the deciding scorer
     measures: tuple[Measure, ...] = ()
+
+    @property
+    def on_dev(self) -> Scoring | None:
+        """Scoring of dev answers, which no judge reads; None if only judges score."""
+        scorers = tuple(each for each in self.scorers if not isinstance(each, Judge))
+        if len(scorers) == len(self.scorers):
+            return self
+        primary = self.primary if self.primary in scorers else next(iter(scorers), None)
+        return primary and replace(self, scorers=scorers, primary=primary)
 
     def asserted(self, case: Example) -> str:
         """Return a scorer's additional requirements for an answer."""
@@ -70,7 +80,8 @@ class Scoring:
             scores={name: score.value for name, score in scores.items()},
             reasons={name: score.reason for name, score in scores.items() if score.reason},
             failed=tuple(name for name, score in scores.items() if score.failed),
-            measures=self.measured([record], price),
+            measures=self.measured([record], price)
+            | {name: value for score in scores.values() for name, value in score.parts.items()},
             tool_calls=record.tool_calls,
             error=record.error or (primary.reason if primary.failed else None),
             cut=record.cut,

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from unitune.errors import JobError
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress
@@ -51,6 +52,12 @@ def answer_validation(
         BackendError: See `unitune.compare`, as for OverBudget and Interrupted.
     """
     task, evaluate = prepare(resolved), resolved.job.evaluate
+    if (scoring := task.scoring.on_dev) is None:
+        raise JobError(
+            "only a judge scores answers, and judges read only answers to test cases. Add another "
+            "scorer to evaluate.scorers."
+        )
+    task = replace(task, scoring=scoring)
     contenders = build(evaluate, resolved.job.tuning, resolved.splits.train)
     progress = options.progress
 

@@ -22,6 +22,7 @@ from unitune.job.tuning import Auto, Budget
 from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Kind, Scorer
+from unitune.scorers.judge import Judge
 from unitune.scorers.text import Exact
 
 
@@ -133,6 +134,9 @@ class Evaluate(Spec):
     response_schema: dict[str, JsonValue] | None = None
     """JSON Schema that every answer must follow, by a vendor's structured output or a local
     grammar."""
+    labels: str | None = None
+    """File with verdicts of people on test cases (JSON Lines or CSV: case, reviewer, verdict,
+    note). With at least 30 labelled cases, the verdict of a judge rests on them."""
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Maximum number of concurrent requests; fewer if the vendor limits the rate."""
     prices: dict[str, TokenPrice] = Field(default={})
@@ -178,6 +182,27 @@ class Evaluate(Spec):
         return self
 
     @model_validator(mode="after")
+    def _judges_decide_only_with_labels(self) -> Self:
+        names, gate = [judge.name for judge in self.judges], self.gate
+        if taken := {each.name for each in self.contenders}.intersection(names):
+            raise ValueError(f"{taken.pop()!r} is the name of a judge and of a contender")
+        if bounded := [c.metric for c in (gate.constraints if gate else ()) if c.metric in names]:
+            raise ValueError(
+                f"gate.constraints names {bounded[0]!r}, a judge. A judge's own figures are not "
+                "calibrated, so no gate rests on them"
+            )
+        unfit = gate and (gate.mode == "absolute" or gate.baseline or gate.required_cases)
+        if unfit and self.primary_scorer in names:
+            raise ValueError(
+                f"{self.primary_scorer!r}, a judge, decides. Its scores are calibrated only as a "
+                "difference between contenders, so the gate takes mode improve or no-regress, "
+                "without baseline and required_cases"
+            )
+        if self.labels is not None and not names:
+            raise ValueError("labels calibrate a judge, but no scorer is a judge")
+        return self
+
+    @model_validator(mode="after")
     def _recorded_scores_of_recorded_answers(self) -> Self:
         afresh = [each.name for each in self.contenders if not isinstance(each, Recorded)]
         for scorer in self.scorers:
@@ -195,6 +220,21 @@ class Evaluate(Spec):
             return self.prices.get(spec.name)
         model = spec.model if isinstance(spec, Model | Server) else base_model
         return self.prices.get(spec.name) or self.prices.get(model)
+
+    @property
+    def judges(self) -> tuple[Judge, ...]:
+        """Scorers that are language models."""
+        return tuple(scorer for scorer in self.scorers if isinstance(scorer, Judge))
+
+    @property
+    def scores_dev(self) -> bool:
+        """True if a scorer other than judges can choose on dev rows."""
+        return len(self._quality) > len(self.judges)
+
+    @property
+    def requested(self) -> tuple[ContenderSpec, ...]:
+        """Contenders and, in the same form, the models of judges."""
+        return (*self.contenders, *map(_model_of, self.judges))
 
     @property
     def needs_expected(self) -> bool:
@@ -221,3 +261,16 @@ class Evaluate(Spec):
     def graded(self) -> bool:
         """True if the score of a case may be between right and wrong."""
         return self.repeats > 1 or self.deciding.kind is not Kind.BINARY
+
+
+def _model_of(judge: Judge) -> Model | Server:
+    if judge.url is not None:
+        return Server(
+            name=judge.name,
+            url=judge.url,
+            model=judge.model,
+            api_key_variable=judge.api_key_variable,
+            prompt="zero-shot",
+        )
+    assert judge.backend is not None, "a judge has a backend or a url"
+    return Model(name=judge.name, backend=judge.backend, model=judge.model, prompt="zero-shot")

@@ -32,6 +32,7 @@ from unitune.job.tuning import (
     Usage,
 )
 from unitune.scorers.interface import Scorer
+from unitune.scorers.judge import Judge
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 
 __all__ = [
@@ -127,6 +128,22 @@ class Job(Shown, Spec):
         ):
             if self.method != method and getattr(self.tuning, name) != unset:
                 raise ValueError(f"tuning.{name} is for method {method}, not for {self.method}")
+        return self
+
+    @model_validator(mode="after")
+    def _judges_do_not_train(self) -> Self:
+        if not isinstance(self.evaluate.deciding, Judge):
+            return self
+        if self.tuning.best_by == "score":
+            raise ValueError(
+                "tuning.best_by is score, but a judge decides, and judges read only answers to "
+                "test cases. Set best_by to loss, or let another scorer decide"
+            )
+        if self.method == "rft" and not self.tuning.reward.scorers:
+            raise ValueError(
+                "method rft takes its reward from the deciding scorer, which is a judge, and a "
+                "judge is no reward yet. Set tuning.reward.scorers"
+            )
         return self
 
     @model_validator(mode="after")

@@ -78,7 +78,7 @@ def forecast_evaluation(resolved: ResolvedJob) -> EvaluationForecast | None:
     if test is None or not len(test):
         return None
     job = resolved.job
-    specs = [spec for spec in job.evaluate.contenders if not isinstance(spec, Recorded)]
+    specs = [spec for spec in job.evaluate.requested if not isinstance(spec, Recorded)]
     contenders = [_forecast(spec, resolved, test) for spec in specs]
     return EvaluationForecast(contenders=tuple(contenders))
 

@@ -80,7 +80,7 @@ def estimated(
     job = resolved.job
     others = {
         spec.name: resolved.rows.counted_for(spec.model)
-        for spec in job.evaluate.contenders
+        for spec in job.evaluate.requested
         if isinstance(spec, Model) and spec.model != job.base_model
     }
     lessons = money.lessons.get((job.backend, job.base_model), ())

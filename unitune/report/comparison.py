@@ -97,6 +97,9 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
     if comparison.gate and comparison.gate.checks:
         yield Section("The gate", [*_checks(comparison)], on_page=True)
     yield Section("The contenders", [*_contenders(comparison)])
+    for judge in comparison.judges:
+        what = [judge.basis, Facts(facts.judge(judge))]
+        yield Section(f"The judge {judge.name}", what, on_page=True)
     if comparison.economics:
         money = Facts(facts.economics(comparison.economics))
         yield Section("Is it worth the money?", [money], on_page=True)

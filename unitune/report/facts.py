@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from unitune.evaluate.results import Comparison, Money
+from unitune.evaluate.results import Comparison, JudgeResult, Money
 from unitune.render.sections import Fact
-from unitune.render.typography import counted, interval, moment, p_value, points
+from unitune.render.typography import counted, interval, moment, p_value, percent, points
 from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
 SMALL_USD = Decimal("0.01")
@@ -41,6 +41,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
 
 def judged_by(comparison: Comparison) -> Iterator[Fact]:
     """Yield the figures that decide the verdict on the difference."""
+    unit = "label" if any(each.decides for each in comparison.judges) else "case"
     yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
     if (use := comparison.use_of_test) and use.p_adjusted != comparison.p_value:
         yield Fact("p-value, adjusted", p_value(use.p_adjusted), str(use))
@@ -48,7 +49,7 @@ def judged_by(comparison: Comparison) -> Iterator[Fact]:
         "Margin",
         f"\u00b1{points(comparison.margin)}",
         "Smaller differences do not matter for this job. To show that a difference is smaller "
-        f"takes about {counted(comparison.cases_needed, 'case')}; this test had {comparison.n:,}.",
+        f"takes about {counted(comparison.cases_needed, unit)}; this test had {comparison.n:,}.",
     )
     yield Fact(
         "Minimum detectable difference",
@@ -119,6 +120,54 @@ def _leaks(comparison: Comparison) -> str:
         return "none found"
     done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted anyway"}
     return f"{counted(len(leaks.cases), 'case')} ({leak_kinds(leaks)}), {done[leaks.action]}"
+
+
+def judge(result: JudgeResult) -> tuple[Fact, ...]:
+    """Return the known figures on how far a judge can be trusted."""
+    agreement = first = ""
+    if result.agreement is not None and result.agreement_interval:
+        low, high = result.agreement_interval
+        agreement = f"kappa {result.agreement:.2f} ({low:.2f} to {high:.2f})"
+    if result.first is not None and result.first_interval:
+        first = f"{percent(result.first)} ({interval(result.first_interval)})"
+    of_pairs = f"of {counted(result.pairs, 'pair')}" if result.compares else ""
+    facts = (
+        Fact("Criterion" if result.compares else "Clauses", "; ".join(result.criteria)),
+        Fact(
+            "Stability",
+            f"{result.changed} of {result.repeated} judgements changed",
+            "Requested again in the same order. More than a third stops the comparison.",
+        ),
+        Fact(
+            "Flips",
+            of_pairs and f"{result.flips:,} {of_pairs}",
+            "The same position was preferred in both orders. A flip counts as a tie.",
+        ),
+        Fact("Ties", of_pairs and f"{result.ties:,} {of_pairs}", "In one order or both."),
+        Fact(
+            "First position",
+            first,
+            "Share of preferences for the first of two answers; 50 % without a bias.",
+        ),
+        Fact(
+            "At equal length",
+            "" if result.length is None else percent(result.length),
+            "Share won by the candidate if both answers were equally long.",
+        ),
+        Fact(
+            "Agreement with people",
+            agreement,
+            f"Cohen's kappa on {counted(result.labels, 'labelled case')}: 1 is perfect, 0 chance.",
+        ),
+        Fact(
+            "Without a judgement",
+            f"{result.failed:,}" if result.failed else "",
+            "Refused, cut off or unreadable. They count for neither side.",
+        ),
+        Fact("Requests", f"{result.requests:,}", f"To {result.model}."),
+        Fact("Cost", "" if result.usd is None else _dollars(result.usd)),
+    )
+    return tuple(fact for fact in facts if fact.value)
 
 
 def economics(money: Money) -> tuple[Fact, ...]:

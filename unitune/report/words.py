@@ -118,7 +118,9 @@ def _reason(comparison: Comparison) -> str:
             f"selection bias. No loss is shown against {best_on_dev(comparison)}, the best on dev."
         )
     more_cases = "More cases would settle it."
-    if comparison.cases_needed > comparison.n:
+    if any(judge.decides for judge in comparison.judges):
+        more_cases = f"About {comparison.cases_needed:,} labels of people would settle it."
+    elif comparison.cases_needed > comparison.n:
         more_cases = (
             f"About {counted(comparison.cases_needed, 'case')} would settle it; "
             f"this test had {comparison.n:,}."
@@ -201,6 +203,7 @@ def figures(comparison: Comparison) -> str:
 def caveats(comparison: Comparison) -> tuple[str, ...]:
     """Return the caveats of the verdict."""
     leaks, caveats = comparison.leaks, list(filter(None, [comparison.caution]))
+    judged = any(judge.decides for judge in comparison.judges)
     if leaks.action == "allow" and leaks.cases:
         tuned = any(result.type == "tuned" for result in comparison.contenders)
         caveats.append(
@@ -222,7 +225,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
     ]
     caveats += [
         f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an error; an "
-        "error counts as a wrong answer."
+        f"error counts {'for neither side' if judged else 'as a wrong answer'}."
         for result in comparison.contenders
         if result.errors
     ]

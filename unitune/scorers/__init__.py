@@ -12,6 +12,7 @@
                                                             score
     row_scorers  row_scorers                                scorers named in each row
     graders      grader                                     OpenAI's grader objects
+    judge        judge                                      a language model's judgement
     measures     length, latency, cost, consistency         no quality; decide nothing
     rewards      reward_function, http                      groups of answers, in rft only
 
@@ -29,6 +30,7 @@ from pydantic import BeforeValidator, Field
 
 from unitune.documents import from_name, is_short
 from unitune.scorers.interface import Entry, Scorer, leaves
+from unitune.scorers.judge import Judge
 from unitune.scorers.row_scorers import RowScorers
 
 for _module in iter_modules(__path__):
@@ -54,7 +56,9 @@ else:
         ]
 
     ScorerSpec = _by_type(ENTRIES.values())
-    RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
+    RewardSpec = _by_type(
+        each for each in _ALL if issubclass(each, Scorer) and not issubclass(each, Judge)
+    )
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
 
 __all__ = ["ENTRIES", "Entry", "RewardSpec", "Scorer", "ScorerSpec"]

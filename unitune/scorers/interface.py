@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,6 +112,8 @@ class Attempt:
     measured: Measured | None = None  # values for measures; None if unknown
     # Why the answer ended, in the vendor's word; None if unknown
     finish_reason: str | None = None
+    # Scores by judges, which are requested before scoring
+    judged: Mapping[str, Score] = field(default_factory=dict[str, "Score"])
 
     @property
     def expected(self) -> str:
@@ -126,6 +128,8 @@ class Score:
     value: float  # from 0 to 1
     reason: str = ""  # reason in a few words
     failed: bool = False  # True if the scorer could not score it; the value is then 0
+    # Values of its parts, such as the clauses of a rubric, which are shown as measures
+    parts: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +278,8 @@ class Scorer(Entry):
         try:
             judged = self.judge(attempt)
             score = judged if isinstance(judged, Score) else Score(float(judged))
-            return Score(share(score.value, "the score is"), whole_text(score.reason), score.failed)
+            value = share(score.value, "the score is")
+            return replace(score, value=value, reason=whole_text(score.reason))
         except UnituneError:
             raise
         except Unscorable as error:

@@ -178,6 +178,18 @@ def ends(out: Path) -> list[str]:
     return [line.end for line in lines(out) if line.end is not None]
 
 
+def test_a_judge_is_asked_in_a_batch_of_its_own(
+    make_job: Any, vendor: Vendor, out: Path, tmp_path: Path
+) -> None:
+    judge = {"type": "judge", "backend": "fake", "model": "judge", "compare": "better"}
+    job = make_job(TWO | {"scorers": ["exact", judge]})
+    one_by_one = compare(job, out=tmp_path / "single")
+    batched = compare(job, out=out, batch=True)
+    assert bare(one_by_one) == bare(batched)
+    assert set(rows(tmp_path / "single")) == set(rows(out))
+    assert vendor.sizes == [60, 60, 100]  # 20 pairs are asked twice before
+
+
 def test_batched_answers_are_those_of_asking_one_by_one(
     three: Job, vendor: Vendor, out: Path, tmp_path: Path
 ) -> None:

@@ -127,7 +127,7 @@ def answer_prices(
     prices: dict[str, TokenPrice] = {}
     unpriced: list[str] = []
     unknown: list[str] = []
-    for spec in job.evaluate.contenders:
+    for spec in job.evaluate.requested:
         lookup = at_backend
         if trained and spec.name in trained:
             lookup = lookup.of_training(trained[spec.name])

@@ -35,9 +35,9 @@ HASH_DIGITS = 16
 # Fields of a record that are a reply's
 OF_REPLY = {each.name for each in fields(Record)} & {each.name for each in fields(Reply)}
 
-# dev: choosing prompts; test: answering test cases; batch: waiting for batches; probe: general
-# questions; stopping: after Ctrl-C
-Phase = Literal["dev", "test", "batch", "probe", "stopping"]
+# dev: choosing prompts; test: answering test cases; judge: judging answers; batch: waiting for
+# batches; probe: general questions; stopping: after Ctrl-C
+Phase = Literal["dev", "test", "judge", "batch", "probe", "stopping"]
 
 
 @dataclass(frozen=True)

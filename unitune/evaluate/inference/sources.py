@@ -74,7 +74,7 @@ def resolve_sources(
     unpriced = options.allow_unpriced or options.replay
     prices = answer_prices(job, resolved.book, trained, allow_unpriced=unpriced).contenders
     sources: dict[str, Source] = {}
-    for spec in job.evaluate.contenders:
+    for spec in job.evaluate.requested:
         backend, model = job.backend, job.base_model
         match spec:
             case Tuned():
@@ -120,7 +120,7 @@ def _key_of(spec: Server) -> tuple[str | None, str, str]:
 
 def check_batches(job: Job, *, deploys: bool) -> None:
     """Refuse batches that no backend supports (Unsupported) or with a deployment (UserError)."""
-    specs = [s for s in job.evaluate.contenders if not isinstance(s, Server | Recorded)]
+    specs = [s for s in job.evaluate.requested if not isinstance(s, Server | Recorded)]
     backends = {spec.backend if isinstance(spec, Model) else job.backend for spec in specs}
     elsewhere = any(isinstance(spec, Tuned) and spec.run for spec in specs)
     if not elsewhere and not any(supports_batches(name) for name in backends):
@@ -138,7 +138,4 @@ def without_batches(sources: Mapping[str, Source]) -> Iterator[str]:
         if isinstance(source.spec, Recorded) or source.answers_in_batches:
             continue
         who = source.backend or "a server"
-        yield (
-            f"Contender {name} uses single requests at the full price: {who} does not support "
-            "batches."
-        )
+        yield (f"{name} uses single requests at the full price: {who} does not support batches.")
