@@ -79,7 +79,7 @@ def _cases(text: str) -> int | None:
 
 
 def _export(opened: Review, method: str, output: Path) -> None:
-    from unitune.cli.output_files import Kind, check_output, replacing
+    from unitune.cli.output import Kind, check_output, replacing
     from unitune.evaluate.review_figures import preference_rows
     from unitune.render.typography import counted
 
