@@ -28,8 +28,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Field
 
 from unitune.documents import from_name, is_short
+from unitune.scorers.functions import PythonFunction, RecordedScore
+from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Entry, Scorer, leaves
+from unitune.scorers.json_text import (
+    JsonContained,
+    JsonEqual,
+    JsonFields,
+    JsonSchema,
+    JsonValid,
+    ToolCalls,
+)
+from unitune.scorers.labels import Choice, ClassF1
+from unitune.scorers.measures import Consistency, Cost, Latency, Length
+from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf, TokenF1
+from unitune.scorers.rewards import HttpGrader, RewardFunction
 from unitune.scorers.row_scorers import RowScorers
+from unitune.scorers.text import Contains, EditDistance, Exact, FinishReason, Numeric, Regex
 
 for _module in iter_modules(__path__):
     if _module.name != "formulas":  # imports numpy, so it is imported on use
@@ -57,4 +72,39 @@ else:
     RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
 
-__all__ = ["ENTRIES", "Entry", "RewardSpec", "Scorer", "ScorerSpec"]
+__all__ = [
+    "ENTRIES",
+    "Bleu",
+    "Choice",
+    "Chrf",
+    "ClassF1",
+    "Consistency",
+    "Contains",
+    "Cost",
+    "EditDistance",
+    "Entry",
+    "Exact",
+    "FinishReason",
+    "HttpGrader",
+    "JsonContained",
+    "JsonEqual",
+    "JsonFields",
+    "JsonSchema",
+    "JsonValid",
+    "Latency",
+    "Length",
+    "Numeric",
+    "OpenAIGrader",
+    "PythonFunction",
+    "RecordedScore",
+    "Regex",
+    "RewardFunction",
+    "RewardSpec",
+    "Rouge",
+    "RowScorers",
+    "Scorer",
+    "ScorerSpec",
+    "SentenceChrf",
+    "TokenF1",
+    "ToolCalls",
+]
