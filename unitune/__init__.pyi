@@ -1,6 +1,7 @@
 # ruff: noqa: I001 - names of one module stand together
 from . import errors as errors, registry as registry, scorers as scorers, types as types
 from .card.card import write_card as write_card
+from .client import Client as Client
 from .data.example import Example as Example, Message as Message
 from .data.load import load as load
 from .data.privacy.redaction import Redaction as Redaction

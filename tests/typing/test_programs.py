@@ -12,7 +12,7 @@ PROGRAMS = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    "name", ["workflow_types", "notebook", "job_parts", "errors", "deployment"]
+    "name", ["workflow_types", "client", "notebook", "job_parts", "errors", "deployment"]
 )
 def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str, str]) -> None:
     done = subprocess.run(

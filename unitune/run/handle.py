@@ -32,12 +32,13 @@ from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
 from unitune.tracking.feed import feeding, trackers_to_feed
+from unitune.workspace.settings import Bound
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20  # unanswered polls in a row before `watch` gives up; over a minute
 
 
-class Run(Shown):
+class Run(Bound, Shown):
     """One durable launch."""
 
     def __init__(self, ledger: Ledger, record: RunRecord) -> None:

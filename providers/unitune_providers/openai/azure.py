@@ -10,7 +10,6 @@ Source: learn.microsoft.com/rest/api/aiservices/accountmanagement/deployments/cr
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from unitune.backends.kit.hosted import required
 from unitune.backends.options import validated
 from unitune.errors import UserError
 from unitune.models import TunedModel
+from unitune.workspace.settings import variable
 from unitune_providers.openai.options import AzureDeployOptions
 
 ARM_URL = "https://management.azure.com"
@@ -106,7 +106,7 @@ def _arm() -> Api:
     subscription = required("AZURE_SUBSCRIPTION_ID", "the Azure subscription")
     group = required("AZURE_RESOURCE_GROUP", "the resource group of the Azure resource")
     host = urlsplit(resource_address()).hostname or ""
-    account = os.environ.get("AZURE_OPENAI_ACCOUNT") or host.partition(".")[0]
+    account = variable("AZURE_OPENAI_ACCOUNT") or host.partition(".")[0]
     root = environment_address("AZURE_RESOURCE_MANAGER_URL") or ARM_URL
     url = (
         f"{root}/subscriptions/{subscription}/resourceGroups/{group}/providers/"

@@ -16,7 +16,6 @@ fine-tuning-openai-job-create, 2026; docs.tokenfactory.nebius.com, API 20260506.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.settings import variable
 from unitune_providers.openai.azure import OPENAI, AzureResource, maker_of, resource_address
 from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
@@ -69,7 +69,7 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
     def endpoint(self, path: str = "") -> Endpoint:
         """Return OpenAI's address with the key and the organisation in the environment."""
         endpoint = super().endpoint(path)
-        named = {header: os.environ.get(name) for name, header in ACCOUNT_HEADERS.items()}
+        named = {header: variable(name) for name, header in ACCOUNT_HEADERS.items()}
         account = {header: value for header, value in named.items() if value}
         return replace(endpoint, headers={**endpoint.headers, **account})
 
@@ -209,7 +209,7 @@ class NebiusBackend(WireBackend[NebiusOptions]):
 
 
 def _aws_region() -> str:
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = variable("AWS_REGION") or variable("AWS_DEFAULT_REGION")
     return region or required("AWS_REGION", "the region of Amazon Bedrock")
 
 
