@@ -18,7 +18,7 @@ def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str
     done = subprocess.run(
         [sys.executable, "-W", "error", PROGRAMS / f"{name}.py"],
         cwd=tmp_path,
-        env=guarded_environment,
+        env=guarded_environment | {"XDG_STATE_HOME": str(tmp_path / "state")},
         capture_output=True,
         text=True,
         check=False,

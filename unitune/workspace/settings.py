@@ -98,7 +98,7 @@ class Bound:
 
 def _within(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+    def call(self: object, *arguments: Any, **named: Any) -> Any:
         own: dict[str, Any] = vars(self)
         settings: Settings = own.setdefault("_settings", current())  # the first call is __init__
         return settings.run(method, self, *arguments, **named)
