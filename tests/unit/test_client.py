@@ -114,7 +114,8 @@ def test_two_threads_use_two_ledgers_and_two_keys(job: Job, servers: dict[str, S
         assert run.folder.is_relative_to(Path(side).absolute())
         assert keys_of(servers[side]) == {f"Bearer {key_of(side)}"}
     assert unitune.runs() == []
-    assert registry.backend("openai") is not registry.backend("fake")
+    backends = [client._settings.run(registry.backend, "openai") for client, _ in done.values()]
+    assert backends[0] is not backends[1], "they keep what depends on the key, such as a project"
 
 
 def test_what_a_client_returns_keeps_its_settings(job: Job) -> None:
@@ -144,6 +145,7 @@ def test_a_comparison_works_inside_a_running_event_loop(job: Job) -> None:
     assert [each.id for each in client.comparisons()] == [comparison.id]
     assert comparison.folder is not None
     assert comparison.folder.is_relative_to(Path("north").absolute())
+    assert not home().exists(), "the requests' thread has the client's settings"
 
 
 def test_a_generator_that_is_left_early_restores_the_settings(job: Job) -> None:
