@@ -15,7 +15,8 @@
     measures     length, latency, cost, consistency         no quality; decide nothing
     rewards      reward_function, http                      groups of answers, in rft only
 
-Every module here is read when the package is imported.
+Every module here is read when the package is imported, and each scorer is in its namespace. The
+stub ``__init__.pyi`` lists them for type checkers.
 """
 
 from __future__ import annotations
@@ -28,23 +29,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Field
 
 from unitune.documents import from_name, is_short
-from unitune.scorers.functions import PythonFunction, RecordedScore
-from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Entry, Scorer, leaves
-from unitune.scorers.json_text import (
-    JsonContained,
-    JsonEqual,
-    JsonFields,
-    JsonSchema,
-    JsonValid,
-    ToolCalls,
-)
-from unitune.scorers.labels import Choice, ClassF1
-from unitune.scorers.measures import Consistency, Cost, Latency, Length
-from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf, TokenF1
-from unitune.scorers.rewards import HttpGrader, RewardFunction
 from unitune.scorers.row_scorers import RowScorers
-from unitune.scorers.text import Contains, EditDistance, Exact, FinishReason, Numeric, Regex
 
 for _module in iter_modules(__path__):
     if _module.name != "formulas":  # imports numpy, so it is imported on use
@@ -72,39 +58,7 @@ else:
     RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
 
-__all__ = [
-    "ENTRIES",
-    "Bleu",
-    "Choice",
-    "Chrf",
-    "ClassF1",
-    "Consistency",
-    "Contains",
-    "Cost",
-    "EditDistance",
-    "Entry",
-    "Exact",
-    "FinishReason",
-    "HttpGrader",
-    "JsonContained",
-    "JsonEqual",
-    "JsonFields",
-    "JsonSchema",
-    "JsonValid",
-    "Latency",
-    "Length",
-    "Numeric",
-    "OpenAIGrader",
-    "PythonFunction",
-    "RecordedScore",
-    "Regex",
-    "RewardFunction",
-    "RewardSpec",
-    "Rouge",
-    "RowScorers",
-    "Scorer",
-    "ScorerSpec",
-    "SentenceChrf",
-    "TokenF1",
-    "ToolCalls",
-]
+_NAMES = {kind.__name__: kind for kind in _ALL}
+globals().update(_NAMES)
+__all__ = ["ENTRIES", "Entry", "RewardSpec", "Scorer", "ScorerSpec"]
+__all__ += list(_NAMES)  # pyright: ignore[reportUnsupportedDunderAll]

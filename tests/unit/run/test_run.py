@@ -76,7 +76,7 @@ def test_wait_raises_with_the_reason_of_a_failure(make_job: MakeJob) -> None:
 @pytest.mark.parametrize("timeout", [0, 0.2])
 def test_wait_with_a_timeout_leaves_the_run_going(make_job: MakeJob, timeout: float) -> None:
     run, started = launch(make_job({"steps": 100_000})), time.monotonic()
-    with pytest.raises(WaitTimeout, match="is (queued|running) and continues") as late:
+    with pytest.raises(WaitTimeout, match=r"is (queued|running) and continues") as late:
         run.wait(60 if timeout else 0.01, timeout=timeout)
     assert isinstance(late.value, TimeoutError)
     assert timeout <= time.monotonic() - started < 30
