@@ -27,7 +27,7 @@ from unitune.decision.rules import RULES
 from unitune.documents import Spec
 from unitune.job.job import Job
 from unitune.main import app
-from unitune.scorers import ENTRIES
+from unitune.scorers import ENTRIES, Entry, Scorer
 
 DOCS = Path(__file__).parent
 PART = re.compile(
@@ -81,15 +81,16 @@ def job_file() -> str:
     return "\n".join(line for name in _reachable(parts) for line in _part(name, parts))
 
 
-def job_parts() -> str:
-    """Return the parts of a job that can be imported from `unitune`, with their summaries."""
-    public = ((name, getattr(unitune, name)) for name in unitune.__all__)
+def job_parts(namespace: str = "") -> str:
+    """Return the parts of a job in `unitune` or a namespace of it, with their summaries."""
+    package = getattr(unitune, namespace) if namespace else unitune
+    public = ((name, getattr(package, name)) for name in package.__all__)
     return _table(
         ("class", "what it is"),
         (
             (f"[`{name}`](job-file.md#{name.lower()})", _cell((part.__doc__ or "").split("\n")[0]))
             for name, part in public
-            if inspect.isclass(part) and issubclass(part, Spec) and part is not Job
+            if inspect.isclass(part) and issubclass(part, Spec) and part not in NOT_PARTS
         ),
     )
 
@@ -156,6 +157,7 @@ def exit_codes() -> str:
     )
 
 
+NOT_PARTS = (Job, Entry, Scorer)
 CODES = {
     0: "success; the gate is met",
     1: "the gate failed on evidence",
@@ -195,7 +197,8 @@ def _documented(name: str) -> Iterator[str]:
     found = _package()[name]
     item = found.final_target if isinstance(found, griffe.Alias) else found
     if not isinstance(item, griffe.Module):
-        yield from _item(item.name, item)
+        yield f"### {name}\n"
+        yield from _text(item)
     if isinstance(item, griffe.Function):
         return
     prefix = f"{item.name}." if isinstance(item, griffe.Class) else ""
@@ -204,11 +207,11 @@ def _documented(name: str) -> Iterator[str]:
     for member in (*item.members.values(), *fields):
         is_own = member.is_public and not isinstance(member, griffe.Alias)
         if is_own and member.has_docstring and member.name not in BaseModel.__dict__:
-            yield from _item(f"{prefix}{member.name}", member)
+            yield f"{'####' if prefix else '###'} {prefix}{member.name}\n"
+            yield from _text(member)
 
 
-def _item(name: str, item: griffe.Object) -> Iterator[str]:
-    yield f"{'####' if '.' in name else '###'} {name}\n"
+def _text(item: griffe.Object) -> Iterator[str]:
     if isinstance(item, griffe.Function):
         yield f"```python\n{item.signature(return_type=True)}\n```\n"
     elif isinstance(item, griffe.Attribute) and item.annotation:

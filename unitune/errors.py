@@ -19,6 +19,7 @@
     ├── OverBudget                   6    also ValueError
     ├── UnreadableRecord             4    also ValueError: a record in the ledger is invalid
     ├── LockTimeout                  4    also TimeoutError: another process works on the same run
+    ├── WaitTimeout                  4    also TimeoutError: the run continues after the wait
     └── Interrupted                  130  stopped by the user; can be resumed
 
 Any other exception that reaches the command line is a bug: exit code 70, with a traceback.
@@ -236,6 +237,10 @@ class UnreadableRecord(UnituneError, ValueError):
 
 class LockTimeout(UnituneError, TimeoutError):
     """Run or ledger that another process is working on."""
+
+
+class WaitTimeout(UnituneError, TimeoutError):
+    """Run that was not at rest within the timeout of a wait; it continues."""
 
 
 class Interrupted(UnituneError):

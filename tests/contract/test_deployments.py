@@ -19,10 +19,12 @@ import pytest
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from support.served import at_the_vendor, trained, wait_until
+from support.served import at_the_vendor, served_job, trained, wait_until
 from support.warm import WARM_SUBPROCESS
 from vendors.serving import ServedVendor, serve_vendor
+from vendors.together import vendor as together
 
+import unitune
 from unitune import main as cli
 from unitune.backends import exactly_once, registry
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
@@ -385,6 +387,20 @@ def test_a_process_of_its_own_ends_it_in_time(run: Run) -> None:
     wait_until(lambda: Ledger(home()).deployment(made.id).ended is not None)
     ended = Ledger(home()).deployment(made.id).ended or 0
     assert made.until <= datetime.fromtimestamp(ended, UTC)
+
+
+@pytest.mark.parametrize("vendor", ["together"], indirect=True)
+def test_the_reaper_of_a_client_has_its_ledger_and_its_key(
+    vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = unitune.Client(home=tmp_path / "client", keys={"together": together.KEY})
+    monkeypatch.delenv("TOGETHER_API_KEY")
+    run = client.launch(served_job(vendor, tmp_path)).wait(0.01)
+    made = client.deploy(run, ttl=1.0, options=OPTIONS["together"])
+    ledger = Ledger(tmp_path / "client")
+    wait_until(lambda: ledger.deployment(made.id).ended is not None)
+    assert [each.state for each in client.deployments()] == ["gone"]
+    assert deployments() == []
 
 
 only_bedrock = pytest.mark.parametrize("vendor", ["bedrock"], indirect=True)

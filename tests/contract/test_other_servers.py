@@ -21,6 +21,7 @@ from unitune.backends.protocol import State
 from unitune.job.job import Data, Job
 from unitune.run.run import launch
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
+from unitune.workspace.settings import current
 
 CREATE = r"/fine_tuning/jobs$"
 NEITHER = ("metadata", "user_provided_suffix")
@@ -55,9 +56,9 @@ def served(vendor: Forgetful, patch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve(vendor) as server:
         patch.setenv("OPENAI_API_KEY", KEY)
         patch.setenv("UNITUNE_ALLOW_KEYS", f"OPENAI_API_KEY@{server.url}")
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield server
-        registry.backend.cache_clear()
+        current().backends.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from support.trained_runs import trained, triage_job
 from unitune.errors import UserError
 from unitune.ledger import Ledger, model_versions, postgres
 from unitune.ledger.model_versions import ALIAS_MOVES, MODEL_VERSIONS
-from unitune.model_registry import versions
-from unitune.model_registry.versions import find_registered_model, promote, rollback
+from unitune.registry import versions
+from unitune.registry.versions import find_registered_model, promote, rollback
 from unitune.run.run import Run, find_run
 from unitune.workspace.home import home
 

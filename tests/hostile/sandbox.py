@@ -34,8 +34,8 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from unitune import main as cli
-from unitune.backends import registry
 from unitune.cli import output
+from unitune.workspace.settings import current
 
 LIMIT_SECONDS = 60.0
 """No example has a reason to take a tenth of it, on a busy machine either; what passes it hangs."""
@@ -170,7 +170,7 @@ class Sandbox:
 
 def _forget() -> None:
     """Let neither backends nor consoles know another command's surroundings."""
-    registry.backend.cache_clear()
+    current().backends.clear()
     output.console.cache_clear()
     output.aside.cache_clear()
 

@@ -19,6 +19,11 @@ PATIENCE_SECONDS = 30
 
 def trained(vendor: ServedVendor, folder: Path) -> Run:
     """Return a succeeded run, whose rows are in a folder."""
+    return launch(served_job(vendor, folder)).wait(0.01)
+
+
+def served_job(vendor: ServedVendor, folder: Path) -> Job:
+    """Return a job for a vendor, and write its rows into a folder."""
     rows = (
         {
             "messages": [
@@ -30,14 +35,13 @@ def trained(vendor: ServedVendor, folder: Path) -> Run:
     )
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "train.jsonl").write_text(lines, encoding="utf-8")
-    job = Job(
+    return Job(
         name="served",
         model=vendor.setup.model,
         backend=next(name for name, part in VENDORS.items() if part is vendor.setup),
         data=Data(train="train.jsonl"),
         folder=folder,
     )
-    return launch(job).wait(0.01)
 
 
 def at_the_vendor(run: Run, name: str) -> str | None:

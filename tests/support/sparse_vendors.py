@@ -28,6 +28,7 @@ from unitune.testing.contract_hosted import ROUNDS, Tally, poll_without_fields
 from unitune.testing.loopback import serve
 from unitune.testing.omissions import Omissions
 from unitune.testing.vendor_setup import ServerBehavior
+from unitune.workspace.settings import current
 
 CLAUDE = "claude-haiku-4-5"
 GPT = "gpt-4.1-mini-2025-04-14"
@@ -105,10 +106,10 @@ def _standing(
     behavior = ServerBehavior()
     with serve(vendor(behavior)) as server:
         values = {key: value.format(url=server.url) for key, value in variables.items()}
-        registry.backend.cache_clear()
+        current().backends.clear()
         with patch.dict("os.environ", values):
             yield Stage(name, model, behavior)
-        registry.backend.cache_clear()
+        current().backends.clear()
 
 
 @contextmanager

@@ -5,22 +5,23 @@ from __future__ import annotations
 from typing import assert_type
 
 import unitune
-from unitune import Data, DataError, Job, JobError, NotFoundError, UnituneError
+from unitune import Data, Job, UnituneError
+from unitune.errors import DataError, JobError, NotFoundError
 
 
 def kind(error: UnituneError) -> str:
     """Return what to do about an error."""
     match error:
         case DataError():
-            assert_type(error.findings, tuple[unitune.Finding, ...])
+            assert_type(error.findings, tuple[unitune.types.Finding, ...])
             return "mend the rows"
-        case unitune.DuplicateRunError():
+        case unitune.errors.DuplicateRunError():
             assert_type(error.run_id, str)
             return "it is running already"
-        case unitune.BackendError():
+        case unitune.errors.BackendError():
             assert_type(error.status, int | None)
             return "try again" if error.is_retryable else "read what the vendor says"
-        case unitune.UserError():
+        case unitune.errors.UserError():
             return "change the job"
         case _:
             return f"exit code {error.exit_code}"

@@ -17,9 +17,6 @@ from unitune import (
     Gate,
     Instructed,
     Job,
-    JsonFields,
-    JsonValid,
-    Latency,
     Lora,
     Model,
     PriceEntry,
@@ -31,6 +28,7 @@ from unitune import (
     Usage,
     ZeroShot,
 )
+from unitune.scorers import JsonFields, JsonValid, Latency
 
 job = Job(
     name="invoices",

@@ -19,7 +19,7 @@ async def cells(run: unitune.Run) -> None:
 
     print(run.model.ask("What is 4 plus 4?"))  # also works without await
     # [end:cells]
-    assert_type(replies, list[unitune.Reply])
+    assert_type(replies, list[unitune.types.Reply])
     assert [str(2 * n) for n in range(8)] == [reply.text for reply in replies]
 
 

@@ -12,13 +12,13 @@ PROGRAMS = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    "name", ["workflow_types", "notebook", "job_parts", "errors", "deployment"]
+    "name", ["workflow_types", "client", "notebook", "job_parts", "errors", "deployment"]
 )
 def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", PROGRAMS / f"{name}.py"],
         cwd=tmp_path,
-        env=guarded_environment,
+        env=guarded_environment | {"XDG_STATE_HOME": str(tmp_path / "state")},
         capture_output=True,
         text=True,
         check=False,

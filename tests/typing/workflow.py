@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 import unitune
-from unitune import Data, Evaluate, Exact, Gate, Job, Tuned, ZeroShot
+from unitune import Data, Evaluate, Gate, Job, Tuned, ZeroShot
+from unitune.scorers import Exact
 
 answers = {f"What is {n} plus {n}?": str(2 * n) for n in range(100)}
 rows = [json.dumps({"prompt": q, "completion": a}) for q, a in answers.items()]
@@ -43,10 +44,10 @@ print(unitune.write_report(comparison))
 # [end:run]
 
 # [start:promote]
-move = unitune.promote(run, "production")
+move = unitune.registry.promote(run, "production")
 print(move.number, move.moved_by, move.comparison)
 print(unitune.find_run("doubling@production"))  # works wherever a run does
-verified = unitune.verify("doubling@production", job)
+verified = unitune.registry.verify("doubling@production", job)
 print(verified.exit_code, verified.change)
 # [end:promote]
 

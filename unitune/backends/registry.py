@@ -27,6 +27,7 @@ from unitune.backends.offer import Offer, RefreshesPrices
 from unitune.backends.protocol import Backend
 from unitune.errors import MissingExtra, NotFoundError, UnituneError, Unsupported, UserError
 from unitune.files import yaml_file
+from unitune.workspace import settings
 from unitune.workspace.install import install_command
 
 OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
@@ -116,20 +117,22 @@ def options_of(path: str) -> type[BaseModel]:
     return getattr(importlib.import_module(module), name)
 
 
-@cache
 def backend(name: str) -> Backend:
-    """Return the backend of this name, one object per process.
+    """Return the backend of this name, one object per process or `unitune.Client`.
 
     Raises:
         NotFoundError: No installed package has this backend.
         Unsupported: It only has an offer, and unitune cannot launch there.
         MissingExtra: Its SDK is not installed; the message gives the install command.
     """
-    if name not in backend_names() and name in offer_names():
-        raise Unsupported(offer(name).unavailable)
-    made: Backend = _made(entry("backends", name), name)
-    check_capabilities(type(made))
-    return made
+    backends = settings.current().backends
+    if name not in backends:
+        if name not in backend_names() and name in offer_names():
+            raise Unsupported(offer(name).unavailable)
+        made: Backend = _made(entry("backends", name), name)
+        check_capabilities(type(made))
+        backends.setdefault(name, made)
+    return backends[name]
 
 
 @cache

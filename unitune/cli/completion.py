@@ -50,20 +50,20 @@ def _stored() -> Choices:
 
 
 def _models() -> Choices:
-    from unitune.model_registry.versions import registered_models
+    from unitune.registry.versions import registered_models
 
     return [(model.name, f"{len(model.versions)} versions") for model in registered_models()]
 
 
 def _aliases() -> Choices:
-    from unitune.model_registry.versions import registered_models
+    from unitune.registry.versions import registered_models
 
     moves = [move for model in registered_models() for move in model.aliases.values()]
     return [(str(move), f"version {move.number}") for move in moves]
 
 
 def _versions() -> Choices:
-    from unitune.model_registry.versions import registered_models
+    from unitune.registry.versions import registered_models
 
     versions = [version for model in registered_models() for version in reversed(model.versions)]
     return [*_aliases(), *((str(each), f"run {each.run_id}") for each in versions)]

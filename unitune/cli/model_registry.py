@@ -64,7 +64,7 @@ def models(
     $ unitune models triage[/dim]
     """
     from unitune.cli.model_registry_view import print_model, print_models, view_of
-    from unitune.model_registry.versions import find_registered_model, registered_models
+    from unitune.registry.versions import find_registered_model, registered_models
 
     if model is None:
         listed = registered_models()
@@ -85,7 +85,7 @@ def register(run: RunId, *, name: ModelName = None, json: Json = False) -> None:
     [dim]$ unitune models register r2611
     $ unitune compare --run triage:3[/dim]
     """
-    from unitune.model_registry.versions import register
+    from unitune.registry.versions import register
     from unitune.run.run import find_run
 
     version = register(find_run(run), name)
@@ -123,7 +123,7 @@ def promote(
     $ unitune models promote triage:3 --as production --without-gate "approved by Ana, ticket 812"
     $ unitune models promote r2611 --as production --deploy --budget 20[/dim]
     """
-    from unitune.model_registry.versions import promote
+    from unitune.registry.versions import promote
     from unitune.run.run import find_run
 
     allowed = _hosting_budget(budget, deploy=deploy, unpriced=allow_unpriced)
@@ -147,7 +147,7 @@ def rollback(
     [dim]$ unitune models rollback triage@production --reason "answers in the wrong language"
     $ unitune models rollback triage@production --deploy --budget 20[/dim]
     """
-    from unitune.model_registry.versions import rollback
+    from unitune.registry.versions import rollback
 
     allowed = _hosting_budget(budget, deploy=deploy, unpriced=allow_unpriced)
     _print_move(rollback(name, reason, deploy=allowed), json=json, deploy=deploy)
@@ -158,7 +158,7 @@ def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
 
     [dim]$ unitune models unalias triage@staging[/dim]
     """
-    from unitune.model_registry.versions import remove_alias
+    from unitune.registry.versions import remove_alias
 
     move = remove_alias(name, reason)
     if json:
@@ -219,8 +219,8 @@ def verify(
     from unitune.cli.model_registry_view import change_lines
     from unitune.cli.progress import evaluation_progress
     from unitune.job.job import Job
-    from unitune.model_registry.verify import verify
     from unitune.planning.preflight import preflight
+    from unitune.registry.verification import verify
     from unitune.render.terminal import view
     from unitune.report.comparison import describe
     from unitune.report.files import write_report

@@ -15,9 +15,9 @@ from unitune.errors import NotFoundError
 from unitune.evaluate.gate_record import GateRecord, gate_records
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, ModelVersion
-from unitune.model_registry.deployments import mismatches
-from unitune.model_registry.verify import Verification
-from unitune.model_registry.versions import RegisteredModel
+from unitune.registry.deployments import mismatches
+from unitune.registry.verification import Verification
+from unitune.registry.versions import RegisteredModel
 from unitune.render.typography import counted, dollars, interval, percent, points
 from unitune.run.run import Run
 from unitune.workspace.home import home

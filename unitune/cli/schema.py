@@ -43,7 +43,7 @@ MODELS: dict[DocumentName, str] = {
     "check": "unitune.data.report:DataReport",
     "run": "unitune.cli.run_view:RunView",
     "model": "unitune.cli.model_registry_view:ModelView",
-    "verification": "unitune.model_registry.verify:Verification",
+    "verification": "unitune.registry.verification:Verification",
     "verdict": "unitune.evaluate.results:Comparison",
     "comparison-diff": "unitune.evaluate.diff:ComparisonDiff",
     "learning-curve": "unitune.curve.documents:LearningCurve",

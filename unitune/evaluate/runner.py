@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -164,7 +165,7 @@ def _outside_any_loop(work: Callable[[], T], stopped: threading.Event) -> T:
         return work()
     with ThreadPoolExecutor(max_workers=1) as thread:
         try:
-            return thread.submit(work).result()
+            return thread.submit(copy_context().run, work).result()
         finally:
             stopped.set()
 

@@ -30,6 +30,7 @@ from unitune.run.run import Run
 from unitune.security.redaction import redacted
 from unitune.workspace.home import home
 from unitune.workspace.install import install_command
+from unitune.workspace.settings import variable
 
 # Licences (SPDX) that allow anyone to publish a changed model with attribution
 FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "isc", "cc0-1.0"})
@@ -124,14 +125,14 @@ def _api() -> Any:
         raise MissingExtra(
             f"pushing needs huggingface_hub, which is not installed: {install_command('hub')}"
         ) from error
-    if not get_token():
+    if not (token := variable("HF_TOKEN") or get_token()):
         raise UserError(
             "a token for the Hugging Face Hub is missing. Set HF_TOKEN, or run `hf auth login`. "
             "The token needs write access: https://huggingface.co/settings/tokens"
         )
     disable_progress_bars()
     logging.set_verbosity_error()
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    return HfApi(endpoint=variable("HF_ENDPOINT") or None, token=token)
 
 
 def _repository(api: Any, name: str, *, public: bool) -> tuple[str, str]:

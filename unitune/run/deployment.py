@@ -35,12 +35,13 @@ from unitune.run.reaper import (
 )
 from unitune.security.redaction import one_line
 from unitune.workspace.home import home
+from unitune.workspace.settings import Bound
 
 POLL_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-class Deployment:
+class Deployment(Bound):
     """One deployment as last seen; as a context manager it waits until ready, then ends it.
 
     Examples:

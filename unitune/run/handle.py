@@ -6,6 +6,7 @@ record again and call `unitune.run.launching`.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
-from unitune.errors import BackendError, LockTimeout, RunFailed, UserError
+from unitune.errors import BackendError, LockTimeout, RunFailed, UserError, WaitTimeout
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import Start, TunedModel
@@ -31,12 +32,13 @@ from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
 from unitune.tracking.feed import feeding, trackers_to_feed
+from unitune.workspace.settings import Bound
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20  # unanswered polls in a row before `watch` gives up; over a minute
 
 
-class Run(Shown):
+class Run(Bound, Shown):
     """One durable launch."""
 
     def __init__(self, ledger: Ledger, record: RunRecord) -> None:
@@ -191,7 +193,7 @@ class Run(Shown):
             self._act(launching.refresh)
         return self
 
-    def watch(self, poll_seconds: float = 0.5) -> Iterator[Event]:
+    def watch(self, poll_seconds: float = 0.5, *, timeout: float | None = None) -> Iterator[Event]:
         """Yield recorded events, then new ones, until the run `is_at_rest`.
 
         Stopping the iteration, Ctrl-C included, does not affect the run. When the run ends, the
@@ -199,29 +201,31 @@ class Run(Shown):
 
         Args:
             poll_seconds: Pause between polls; grows to 5 seconds while nothing happens.
+            timeout: Seconds to watch; a poll or tracker under way is completed. None for no limit.
 
         Raises:
+            WaitTimeout: The run is not at rest in time; it continues.
             Unreachable: The backend did not answer many polls in a row.
         """
-        with feeding(self._ledger, self._record, trackers_to_feed(self._ledger, self._record)):
-            yield from self._watched(poll_seconds)
-
-    def _watched(self, poll_seconds: float) -> Iterator[Event]:
+        until = math.inf if timeout is None else time.monotonic() + timeout
         last_id, pause, missed, has_ended = 0, poll_seconds, 0, self.state.ended
-        while True:
-            failure = self._refresh_patiently(missed)
-            if self.state.ended and not has_ended:  # do not notify of an earlier end
-                notify_end(self._ledger, self._record)
-            missed = 0 if failure is None else missed + 1
-            fresh = self._ledger.events(self.id, self.attempt, last_id)
-            for seen in fresh:
-                last_id = seen.id
-                yield seen.event
-            if self.is_at_rest:
-                return
-            slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
-            pause = poll_seconds if fresh else slower
-            self._rest(pause if failure is None else retry_delay(failure, pause))
+        with feeding(self._ledger, self._record, trackers_to_feed(self._ledger, self._record)):
+            while True:
+                failure = self._refresh_patiently(missed)
+                if self.state.ended and not has_ended:  # do not notify of an earlier end
+                    notify_end(self._ledger, self._record)
+                missed = 0 if failure is None else missed + 1
+                fresh = self._ledger.events(self.id, self.attempt, last_id)
+                for seen in fresh:
+                    last_id = seen.id
+                    yield seen.event
+                if self.is_at_rest:
+                    return
+                if (left := until - time.monotonic()) <= 0:
+                    raise WaitTimeout(f"run {self.id} is {self.state} and continues. Wait again.")
+                slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
+                pause = poll_seconds if fresh else slower
+                self._rest(min(left, pause if failure is None else retry_delay(failure, pause)))
 
     def hold_to_budget(self) -> Run:
         """Cancel the run if its known cost exceeds its limit, without polling the backend.
@@ -234,13 +238,14 @@ class Run(Shown):
             self._act(launching.within_limits)
         return self
 
-    def wait(self, poll_seconds: float = 0.5) -> Run:
-        """Watch the run until it is at rest; a notebook shows its steps.
+    def wait(self, poll_seconds: float = 0.5, *, timeout: float | None = None) -> Run:
+        """Watch the run until it is at rest; arguments as in `watch`. A notebook shows its steps.
 
         Raises:
+            WaitTimeout: The run is not at rest in time; it continues.
             RunFailed: The run failed; the message gives the reason.
         """
-        show_steps(self.id, self.watch(poll_seconds))
+        show_steps(self.id, self.watch(poll_seconds, timeout=timeout))
         if self.state is State.FAILED:
             raise RunFailed(f"run {self.id} failed: {self.error or self.raw or 'no reason given'}")
         return self

@@ -26,6 +26,7 @@ from unitune.errors import BackendError
 from unitune.ledger import Ledger
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.run.deployment import answering, needs_deployments
+from unitune.workspace.settings import Bound
 
 # Long enough for a conversation, short enough to end the rambling of an untuned model
 MAX_TOKENS = 512
@@ -33,7 +34,7 @@ MAX_TOKENS = 512
 Prompt: TypeAlias = str | Sequence[Message] | Request
 
 
-class ModelClient:
+class ModelClient(Bound):
     """Sends requests to the tuned model of a run, or to its untuned base.
 
     `unitune.Run.model` is one. Requests that fail temporarily (rate limit, server error, no answer)

@@ -9,7 +9,6 @@ someone else's. The command gets no keys from the environment.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -22,7 +21,7 @@ from unitune.backends.protocol import Event, State
 from unitune.errors import LockTimeout, UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.security.redaction import without_secrets
-from unitune.workspace import user_config
+from unitune.workspace import settings, user_config
 from unitune.workspace.user_config import Notify
 
 NOTIFIED = "run.notified"
@@ -113,7 +112,7 @@ def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> 
             capture_output=True,
             check=False,
             timeout=COMMAND_SECONDS,
-            env={**without_secrets(os.environ), **named},
+            env={**without_secrets(settings.environment()), **named},
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"{told} took longer than {COMMAND_SECONDS:.0f} s.") from None

@@ -39,6 +39,7 @@ from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.security.redaction import one_line
 from unitune.workspace.home import home
+from unitune.workspace.settings import environment
 
 LOOK_SECONDS = 5.0
 TRY_AGAIN_SECONDS = 60.0  # longest pause after an error
@@ -100,7 +101,7 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | N
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**os.environ, "UNITUNE_DIR": str(home)},
+        env={**environment(), "UNITUNE_DIR": str(home)},
     )
     # Its exit status must be read, or it stays in the process table.
     threading.Thread(target=started.wait, daemon=True).start()

@@ -16,7 +16,8 @@
     measures     length, latency, cost, consistency         no quality; decide nothing
     rewards      reward_function, http                      groups of answers, in rft only
 
-Every module here is read when the package is imported.
+Every module here is read when the package is imported, and each scorer is in its namespace. The
+stub ``__init__.pyi`` lists them for type checkers.
 """
 
 from __future__ import annotations
@@ -61,4 +62,7 @@ else:
     )
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
 
+_NAMES = {kind.__name__: kind for kind in _ALL}
+globals().update(_NAMES)
 __all__ = ["ENTRIES", "Entry", "RewardSpec", "Scorer", "ScorerSpec"]
+__all__ += list(_NAMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -36,6 +36,7 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
+from unitune.workspace.settings import current
 
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
@@ -133,7 +134,7 @@ def kill_at_every_step(
     with new_ledger(0):
         job = make_job(0)
         guarantee = registry.backend(job.backend).guarantee
-        registry.backend.cache_clear()  # each fork needs its own connections
+        current().backends.clear()  # each fork needs its own connections
         steps = steps_of(job, act)
         clear()
     files = count().files - before.files

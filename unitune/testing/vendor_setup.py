@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from unitune.backends import registry
 from unitune.testing.loopback import Server, Vendor, serve
 from unitune.testing.omissions import Omissions
+from unitune.workspace.settings import current
 
 
 @dataclass(slots=True)
@@ -145,6 +145,6 @@ def serve_vendor(
         stack.enter_context(patch.dict(os.environ, setup.environment(server)))
         for name, value in setup.patches(server).items():
             stack.enter_context(patch(name, value))
-        registry.backend.cache_clear()
-        stack.callback(registry.backend.cache_clear)
+        current().backends.clear()
+        stack.callback(current().backends.clear)
         yield ServedVendor(setup, server, behavior)

@@ -43,6 +43,7 @@ from unitune.tracking.interface import (
     open_tracker,
 )
 from unitune.workspace.locks import is_locked, locked
+from unitune.workspace.settings import environment
 
 FAILED = "run.tracking-failed"
 FOLDER = "tracking"  # current folder of the processes, in the ledger's folder
@@ -146,7 +147,7 @@ def _start(
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=folder,
-        env={**QUIET, **store, **os.environ, **own},
+        env={**QUIET, **store, **environment(), **own},
         start_new_session=True,  # Ctrl-C is meant for the watching process
     )
 

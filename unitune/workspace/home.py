@@ -25,6 +25,7 @@ from unitune.files.filesystem import (
     refuse_strangers,
     replacing,
 )
+from unitune.workspace.settings import variable
 
 # File system types of Linux whose locks SQLite cannot rely on. 9p and virtiofs are not among them:
 # containers use them for the root of a single machine. Source: "How To Corrupt An SQLite
@@ -92,10 +93,10 @@ def artifacts() -> Path:
 
 
 def _chosen() -> Path | None:
-    folder = Path(os.environ.get("UNITUNE_DIR", "")).absolute()
+    folder = Path(variable("UNITUNE_DIR")).absolute()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"UNITUNE_DIR is {folder}, which is not a folder.")
-    return folder if os.environ.get("UNITUNE_DIR") else None
+    return folder if variable("UNITUNE_DIR") else None
 
 
 @cache  # once for each folder
@@ -105,7 +106,7 @@ def _warn_of_other_user(folder: Path) -> None:
 
 def ledger_url() -> str | None:
     """Return ``UNITUNE_LEDGER``, the database that machines share; None for the user's own file."""
-    return os.environ.get("UNITUNE_LEDGER") or None
+    return variable("UNITUNE_LEDGER") or None
 
 
 def make_home(folder: Path) -> None:
@@ -123,7 +124,7 @@ def artifact_folder(*names: str) -> Path:
     """
     folder = artifacts()
     make_home(folder)
-    if not os.environ.get("UNITUNE_DIR"):
+    if not variable("UNITUNE_DIR"):
         folder.chmod(0o700)  # an existing folder may have other permissions
     if project_id(folder) is None:
         _make_project_id(folder)
@@ -139,7 +140,7 @@ def artifact_folder(*names: str) -> Path:
 
 def make_folder(folder: Path) -> None:
     """Create a folder: a private one in ``.unitune`` (`artifact_folder`), any other elsewhere."""
-    root = Path(os.environ.get("UNITUNE_DIR") or artifacts()).absolute()
+    root = Path(variable("UNITUNE_DIR") or artifacts()).absolute()
     if folder.is_relative_to(root):
         artifact_folder(*folder.relative_to(root).parts)
     else:

@@ -24,7 +24,7 @@ from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed,
 from unitune.files import yaml_file
 from unitune.files.filesystem import no_link
 from unitune.security.redaction import without_secrets
-from unitune.workspace import user_config
+from unitune.workspace import settings, user_config
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
@@ -98,7 +98,7 @@ def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
 
     With `keeps_memory`, memory that a step frees is kept for the next one.
     """
-    kept = without_secrets(os.environ)
+    kept = without_secrets(settings.environment())
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
     defaults = {"OMP_WAIT_POLICY": _wait_policy(threads), "PYTORCH_ALLOC_CONF": GROWING_SEGMENTS}
     return {**defaults, **kept, **ENVIRONMENT, **heap}

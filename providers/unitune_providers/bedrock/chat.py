@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
@@ -22,6 +21,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
 from unitune.models import ChatModel, Reply, Request, function_call
 from unitune.security.json_fields import Fields, Unreadable
+from unitune.workspace.settings import variable
 from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, aws_errors, call
 from unitune_providers.bedrock.options import offered_name
 
@@ -154,7 +154,7 @@ def answering_id(base: str) -> str:
     base = offered_name(base)
     if (variant := VARIANT.match(base)) is None:
         return base
-    profile = os.environ.get(PROFILE, "us" if base.startswith(NEEDS_PROFILE) else "")
+    profile = variable(PROFILE, "us" if base.startswith(NEEDS_PROFILE) else "")
     return f"{profile}.{variant[1]}" if profile else variant[1]
 
 

@@ -37,6 +37,7 @@ from unitune.backends.kit.errors import ErrorResponse, ErrorTable, Vendor, vendo
 from unitune.errors import BackendError, UnituneError, UserError
 from unitune.security.json_fields import Fields, Unreadable
 from unitune.workspace.progress import counter
+from unitune.workspace.settings import current
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
@@ -120,6 +121,10 @@ def aws_session() -> botocore.session.Session:
     trusted = certificate_file("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
     if trusted and not session.get_config_variable("ca_bundle"):
         session.set_config_variable("ca_bundle", trusted)
+    given = current().variables  # botocore itself reads the environment
+    if "AWS_ACCESS_KEY_ID" in given:
+        secret, token = given.get("AWS_SECRET_ACCESS_KEY", ""), given.get("AWS_SESSION_TOKEN")
+        session.set_credentials(given["AWS_ACCESS_KEY_ID"], secret, token)
     return session
 
 

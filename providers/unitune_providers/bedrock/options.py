@@ -6,7 +6,6 @@ With `auto`, a hyperparameter is left out and Bedrock chooses it. Needs none of 
 
 from __future__ import annotations
 
-import os
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from unitune.backends.protocol import Launch
 from unitune.documents import Spec
 from unitune.errors import JobError, UserError
 from unitune.job.job import Job
+from unitune.workspace.settings import variable
 
 NAME = "bedrock"
 BUCKET = "UNITUNE_BEDROCK_BUCKET"
@@ -49,7 +49,7 @@ class BedrockOptions(Spec):
 
 def bucket_uri(name: str) -> str:
     """Return the ``s3://`` address of a name in the user's bucket; raise `UserError` if not set."""
-    given = os.environ.get(BUCKET, "")
+    given = variable(BUCKET)
     address = given if given.startswith("s3://") else f"s3://{given}"
     if not given or not re.match(S3_PATTERN, address):
         what = f"is {given!r}, which is not a bucket" if given else "is not set"
@@ -132,7 +132,7 @@ def _hyperparameters(job: Job) -> dict[str, str]:
 
 
 def _role(options: BedrockOptions) -> str:
-    role = options.role_arn or os.environ.get(ROLE, "")
+    role = options.role_arn or variable(ROLE)
     if not re.match(ROLE_PATTERN, role):
         what = f"{role!r} is not the ARN of one" if role else "none is set"
         raise UserError(

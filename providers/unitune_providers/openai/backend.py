@@ -17,7 +17,6 @@ fine-tuning-openai-job-create, 2026; docs.tokenfactory.nebius.com, API 20260506.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -41,6 +40,7 @@ from unitune.errors import JobError, UserError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.settings import variable
 from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
 from unitune_providers.openai.options import (
@@ -140,7 +140,7 @@ def _arm() -> Api:
     subscription = required("AZURE_SUBSCRIPTION_ID", "the Azure subscription")
     group = required("AZURE_RESOURCE_GROUP", "the resource group of the Azure resource")
     host = urlsplit(resource_address()).hostname or ""
-    account = os.environ.get("AZURE_OPENAI_ACCOUNT") or host.partition(".")[0]
+    account = variable("AZURE_OPENAI_ACCOUNT") or host.partition(".")[0]
     root = environment_address("AZURE_RESOURCE_MANAGER_URL") or ARM_URL
     url = (
         f"{root}/subscriptions/{subscription}/resourceGroups/{group}/providers/"
@@ -202,7 +202,7 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
     def endpoint(self, path: str = "") -> Endpoint:
         """Return OpenAI's address with the key and the organisation in the environment."""
         endpoint = super().endpoint(path)
-        named = {header: os.environ.get(name) for name, header in ACCOUNT_HEADERS.items()}
+        named = {header: variable(name) for name, header in ACCOUNT_HEADERS.items()}
         account = {header: value for header, value in named.items() if value}
         return replace(endpoint, headers={**endpoint.headers, **account})
 
@@ -342,7 +342,7 @@ class NebiusBackend(WireBackend[NebiusOptions]):
 
 
 def _aws_region() -> str:
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = variable("AWS_REGION") or variable("AWS_DEFAULT_REGION")
     return region or required("AWS_REGION", "the region of Amazon Bedrock")
 
 

@@ -10,7 +10,6 @@ Source: together 3.1.1, ``/v2/projects/…``. The description of 2026-04-28 has 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from datetime import date
@@ -29,6 +28,7 @@ from unitune.backends.options import validated
 from unitune.errors import CONFLICT, BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.settings import variable
 from unitune_providers.together.options import DeployOptions
 from unitune_providers.together.trainings import TRAININGS, TogetherTrainings
 
@@ -89,7 +89,7 @@ class TogetherBackend(TogetherTrainings):
     @cached_property
     def project(self) -> str:
         """Project of the endpoints, from the environment or the key."""
-        if chosen := os.environ.get(PROJECT):
+        if chosen := variable(PROJECT):
             return chosen
         caller = self.api.get("v3", "whoami", action="look up the project of the key")
         if project := caller.fields("project").text("id"):

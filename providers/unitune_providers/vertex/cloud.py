@@ -9,7 +9,6 @@ there.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.settings import variable
 
 _default_credentials = cast("Callable[..., tuple[Credentials, str | None]]", google.auth.default)  # pyright: ignore[reportUnknownMemberType] - half typed
 
@@ -61,7 +61,7 @@ class Cloud:
     @property
     def base_location(self) -> str:
         """Location of untuned models, some of which answer only globally."""
-        return os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") or self.location
+        return variable("UNITUNE_VERTEX_BASE_LOCATION") or self.location
 
     def parent(self, location: str | None = None) -> str:
         """Return the resource name of a location, by default the configured one."""
@@ -170,7 +170,7 @@ def connect() -> Cloud:
     else:
         with _sign_in_errors():
             credentials, project = _default_credentials(scopes=[SCOPE])
-    project = os.environ.get("GOOGLE_CLOUD_PROJECT") or project
+    project = variable("GOOGLE_CLOUD_PROJECT") or project
     project = project or required("GOOGLE_CLOUD_PROJECT", "the id of your project")
     location = required("GOOGLE_CLOUD_LOCATION", "a region that tunes, such as us-central1,")
     return Cloud(project, location, credentials, base_url)

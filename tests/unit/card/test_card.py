@@ -38,7 +38,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.history import history_folder, keep
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Data
-from unitune.model_registry.versions import promote
+from unitune.registry.versions import promote
 from unitune.run.run import Run, find_run
 
 SIGN = "needs the extra `sign`"

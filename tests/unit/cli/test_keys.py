@@ -25,8 +25,8 @@ pytest.importorskip("anthropic", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune.backends import registry
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
+from unitune.workspace.settings import current
 from unitune_providers.vertex import cloud
 
 SECRET = "sk-REAL/SECRET+0123456789abcdef"  # noqa: S105 - of nobody
@@ -118,9 +118,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unitune: Command) -> 
     with ExitStack() as stack:
         server, other = (stack.enter_context(serve(each)) for each in (vendor, Vendor()))
         vendor.elsewhere = other.url.replace("127.0.0.1", "localhost")
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield Stage(tmp_path, vendor, server, other, unitune)
-        registry.backend.cache_clear()
+        current().backends.clear()
 
 
 def recorded(name: str, role: str) -> dict[str, str]:

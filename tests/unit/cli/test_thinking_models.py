@@ -13,9 +13,9 @@ from support.command_line import Command
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
-from unitune.backends import registry
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune.testing.vendor_setup import ServerBehavior
+from unitune.workspace.settings import current
 
 THINKING = "gpt-6-luna"
 CASES = 40
@@ -36,7 +36,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("SERVER_KEY", KEY)
         monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"SERVER_KEY@{server.url}")
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield server
 
 

@@ -14,9 +14,9 @@ from support.command_line import Command
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
-from unitune.backends import registry
 from unitune.testing.loopback import Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
+from unitune.workspace.settings import current
 
 CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
 TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"
@@ -59,7 +59,7 @@ def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve(OpenAIVendor(behavior, bases=bases)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield server
 
 
@@ -68,7 +68,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve(AzureVendor(ServerBehavior(queued_polls=0, replies=ANSWERS))) as server:
         for name, value in environment(server).items():
             monkeypatch.setenv(name, value)
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield server
 
 

@@ -23,6 +23,7 @@ from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.inference.requests import AdaptiveLimiter
 from unitune.models import ChatModel, Reply, Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
+from unitune.workspace.settings import current
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 ASKED = Request(messages=(Message(role="user", content="Capital of France?"),))
@@ -103,7 +104,7 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
         point(monkeypatch, server.url)
         model = MODELS[kind](server.url)
         reply = asyncio.run(request_with_retry(model))
-    registry.backend.cache_clear()
+    current().backends.clear()
     assert (text or "", text is None) == (reply.text, reply.error is not None)
     record = record_of("c", Question("case", ASKED), "m", "hash", reply)
     assert record == read_record(line_of(record))
@@ -125,7 +126,7 @@ def test_a_compressed_body_is_not_decompressed_beyond_an_answer(
         reply = asyncio.run(request_with_retry(chat))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    registry.backend.cache_clear()
+    current().backends.clear()
     assert "longer than 16,777,216 bytes" in str(reply.error)
     assert peak < 64 << 20, f"{peak >> 20} MiB"
 
@@ -138,4 +139,4 @@ def point(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
     for vendor in ("OPENAI", "AZURE_OPENAI", "TOGETHER", "ANTHROPIC"):
         monkeypatch.setenv(f"{vendor}_API_KEY", "key-0123456789")
-    registry.backend.cache_clear()
+    current().backends.clear()

@@ -25,6 +25,7 @@ from unitune.backends.kit import connection
 from unitune.backends.kit.chat import open_server
 from unitune.models import Reply
 from unitune.testing.contract_base import reply_once
+from unitune.workspace.settings import current
 
 GPT = "gpt-4.1-mini-2025-04-14"
 LLAMA = "meta-llama/Meta-Llama-3.1-8B-Instruct"
@@ -112,7 +113,7 @@ class Stage:
         for client in self.clients:
             client.close()
         self.clients.clear()
-        registry.backend.cache_clear()
+        current().backends.clear()
         kept_keys, kept_clients = cast("Any", credentials), cast("Any", connection)
         kept_keys._printed.clear()
         new_client = kept_clients._client.__wrapped__

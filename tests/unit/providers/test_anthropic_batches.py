@@ -38,6 +38,7 @@ from unitune.testing.loopback import (
     serve,
 )
 from unitune.testing.vendor_setup import ServerBehavior
+from unitune.workspace.settings import current
 from unitune_providers import anthropic as batches
 from unitune_providers.anthropic import AnthropicBackend
 
@@ -400,9 +401,9 @@ class TestAnthropicKeepsTheContract(CapabilityContract, MalformedReplyContract):
     @pytest.fixture
     def registered(self, server: Server) -> Iterator[None]:
         assert server.requests == []
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield
-        registry.backend.cache_clear()
+        current().backends.clear()
 
     def test_batch_is_found_by_its_key(self, batches: Batches) -> None:
         """Of batches that go on all are named, and once they have ended none but ours."""

@@ -12,13 +12,13 @@ from anthropic.types import MessageCountTokensParams, MessageTokensCount
 from pydantic import TypeAdapter
 from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune.backends import registry
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune.testing.contract import LONG, SHORT
 from unitune.testing.loopback import Fault, Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
+from unitune.workspace.settings import current
 from unitune_providers.anthropic import AnthropicBackend
 
 MODEL = "claude-sonnet-5-5"
@@ -37,9 +37,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with serve(AnthropicVendor(ServerBehavior())) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        registry.backend.cache_clear()
+        current().backends.clear()
         yield server
-        registry.backend.cache_clear()
+        current().backends.clear()
 
 
 def test_system_prompt_turns_and_tools_are_sent_in_the_sdks_own_types(server: Server) -> None:

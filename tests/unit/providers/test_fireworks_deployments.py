@@ -16,10 +16,10 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.errors import OverBudget, Unsupported
 from unitune.job.job import Data
 from unitune.ledger import Ledger
-from unitune.model_registry import deployments as swapping
-from unitune.model_registry.deployments import mismatches
-from unitune.model_registry.versions import promote
 from unitune.models import TunedModel
+from unitune.registry import deployments as swapping
+from unitune.registry.deployments import mismatches
+from unitune.registry.versions import promote
 from unitune.run import deploying, deployment
 from unitune.run.deploying import deploy
 from unitune.run.deployment import deployments

@@ -21,6 +21,7 @@ from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.run.run import launch, runs
 from unitune.testing.contract_base import ROWS
+from unitune.workspace.settings import current
 
 GRADER = {"type": "string_check"}
 MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -62,9 +63,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     for name in ("OPENAI_API_KEY", "TOGETHER_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
-    registry.backend.cache_clear()
+    current().backends.clear()
     yield
-    registry.backend.cache_clear()
+    current().backends.clear()
 
 
 def job(backend: str, folder: Path, changes: dict[str, Any]) -> Job:

@@ -14,8 +14,8 @@ from vendors.hub import ACCOUNT, KEY, HubVendor
 
 from unitune.backends.exports import Exported, ExportForm, describe_export
 from unitune.errors import BackendError, Mismatch, Unreachable, UserError
-from unitune.model_registry.versions import register
 from unitune.publish.hub import push
+from unitune.registry.versions import register
 from unitune.run.run import Run
 from unitune.testing.loopback import Fault, Server, serve
 from unitune.workspace.home import home

@@ -20,7 +20,7 @@ from unitune.errors import DataError, DuplicateRunError, Mismatch
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.ledger.audit import BEGINNING, AuditEntry, check_chain, export_lines, read_export
-from unitune.model_registry.versions import promote
+from unitune.registry.versions import promote
 from unitune.run.run import find_run, launch
 from unitune.workspace.home import home
 

@@ -20,6 +20,7 @@ from unitune.errors import (
     Unreachable,
     Unsupported,
     UserError,
+    WaitTimeout,
 )
 from unitune.job.job import Budget, Evaluate, Job, Tuning
 from unitune.ledger import Ledger
@@ -70,6 +71,18 @@ def test_wait_raises_with_the_reason_of_a_failure(make_job: MakeJob) -> None:
     with pytest.raises(RunFailed, match=r"the fake fails after step 2"):
         run.wait(0.001)
     assert State.FAILED is run.state
+
+
+@pytest.mark.parametrize("timeout", [0, 0.2])
+def test_wait_with_a_timeout_leaves_the_run_going(make_job: MakeJob, timeout: float) -> None:
+    run, started = launch(make_job({"steps": 100_000})), time.monotonic()
+    with pytest.raises(WaitTimeout, match=r"is (queued|running) and continues") as late:
+        run.wait(60 if timeout else 0.01, timeout=timeout)
+    assert isinstance(late.value, TimeoutError)
+    assert timeout <= time.monotonic() - started < 30
+    assert run.refresh().state is State.RUNNING
+    seen = list(launch(make_job({}), allow_duplicate=True).watch(0.001, timeout=60))
+    assert seen[-1].key == "validation"
 
 
 def test_resuming_a_failed_run_begins_an_attempt_with_its_own_key_and_events(

@@ -7,7 +7,6 @@ A backend declares its address, key, states and options, and implements `submit`
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -27,6 +26,7 @@ from unitune.documents import Frozen
 from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
+from unitune.workspace import settings
 
 # Longest wait for the vendor to validate a file; the upload can be repeated after it
 FILE_SECONDS = 1800.0
@@ -196,7 +196,7 @@ def required(variable: str, what: str, otherwise: str = "") -> str:
 
 
 def _headers_in(variable: str) -> dict[str, str]:
-    lines = (line.partition(":") for line in os.environ.get(variable, "").split("\n"))
+    lines = (line.partition(":") for line in settings.variable(variable).split("\n"))
     return {
         name.strip(): checked_value(value.strip(), variable)
         for name, colon, value in lines

@@ -32,6 +32,7 @@ from unitune.files import yaml_file
 from unitune.job.job import Job
 from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, as_written, rows_of
 from unitune.workspace import user_config
+from unitune.workspace.settings import current
 from unitune.workspace.today import today
 
 NAME = "prices.yaml"
@@ -77,8 +78,11 @@ def user_file() -> Path:
 
 def read_prices(path: Path) -> PricesFile:
     """Return the content of a prices file, or an empty one. Raises JobError if it is not valid."""
-    if not path.exists():
-        return PricesFile()
+    return load_prices(path) if path.exists() else PricesFile()
+
+
+def load_prices(path: Path) -> PricesFile:
+    """Return the content of a prices file. Raises JobError if it is missing or not valid."""
     return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
 
 
@@ -319,7 +323,8 @@ def book_here(folder: Path) -> PriceBook:
     Raises:
         JobError: A prices file is not valid, or the folder's has discounts.
     """
-    project, user = read_prices(folder / NAME), read_prices(user_file())
+    project, own = read_prices(folder / NAME), current().prices
+    user = own if isinstance(own, PricesFile) else read_prices(user_file())
     if project.discounts:
         raise JobError(
             f"{folder / NAME}: discounts are allowed only in your own prices file, because a "

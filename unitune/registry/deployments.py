@@ -41,7 +41,7 @@ def move_deployment(
     Raises:
         Unsupported: The backend cannot swap models.
         UserError: No deployment serves the alias, or several do.
-        UnituneError: As `unitune.model_registry.deployments.swap`.
+        UnituneError: As `unitune.registry.deployments.swap`.
     """
     if budget is None:
         return None

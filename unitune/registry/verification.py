@@ -21,10 +21,10 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.finding import find_record, find_version, record_of
 from unitune.ledger.model_versions import ModelVersion
-from unitune.model_registry.versions import refuse_changed_model
 from unitune.models import VersionName
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.start import model_fingerprint
+from unitune.registry.versions import refuse_changed_model
 from unitune.run.run import Run
 from unitune.workspace.home import home, make_home
 

@@ -26,11 +26,11 @@ from unitune.cost.budget import HostingBudget
 from unitune.errors import BackendError, OverBudget, Unsupported, UserError
 from unitune.job.job import Data
 from unitune.ledger import DeploymentRecord, Ledger
-from unitune.model_registry import deployments as swapping
-from unitune.model_registry import versions
-from unitune.model_registry.deployments import mismatches
-from unitune.model_registry.versions import promote, rollback
 from unitune.models import TunedModel
+from unitune.registry import deployments as swapping
+from unitune.registry import versions
+from unitune.registry.deployments import mismatches
+from unitune.registry.versions import promote, rollback
 from unitune.run import deploying, deployment
 from unitune.run.deploying import deploy
 from unitune.run.deployment import answering, deployments

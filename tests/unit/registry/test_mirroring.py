@@ -16,8 +16,8 @@ from crash.forks import Fork, Gate
 from support.trained_runs import trained, triage_job
 
 from unitune.ledger import Ledger, RunRecord
-from unitune.model_registry import versions
-from unitune.model_registry.versions import promote, register, remove_alias, rollback
+from unitune.registry import versions
+from unitune.registry.versions import promote, register, remove_alias, rollback
 from unitune.report.tracking import track
 from unitune.run import handle
 from unitune.run.run import Run

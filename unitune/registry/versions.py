@@ -29,9 +29,9 @@ from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
 from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
-from unitune.model_registry.deployments import move_deployment, warn_of_mismatches
 from unitune.models import VersionName
 from unitune.planning.start import model_fingerprint
+from unitune.registry.deployments import move_deployment, warn_of_mismatches
 from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 from unitune.tracking.feed import feeding
@@ -118,7 +118,7 @@ def promote(
 
     Examples:
         >>> comparison = unitune.compare(job, run)
-        >>> unitune.promote(run, "production")
+        >>> unitune.registry.promote(run, "production")
 
     Args:
         run: Succeeded run.

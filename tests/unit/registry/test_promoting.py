@@ -25,8 +25,11 @@ from unitune.job.evaluate import Evaluate
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, former_numbers
-from unitune.model_registry.verify import verify
-from unitune.model_registry.versions import (
+from unitune.planning.plan import plan
+from unitune.planning.preflight import preflight
+from unitune.planning.start import model_fingerprint
+from unitune.registry.verification import verify
+from unitune.registry.versions import (
     find_registered_model,
     promote,
     register,
@@ -34,9 +37,6 @@ from unitune.model_registry.versions import (
     remove_alias,
     rollback,
 )
-from unitune.planning.plan import plan
-from unitune.planning.preflight import preflight
-from unitune.planning.start import model_fingerprint
 from unitune.run.run import Run, find_run, launch
 from unitune.workspace.home import home
 

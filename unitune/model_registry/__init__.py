@@ -1,1 +1,0 @@
-"""Manage registered models: versions, aliases, promotion, rollback and verification."""

@@ -1,0 +1,40 @@
+# ruff: noqa: I001 - names of one module stand together
+from .functions import PythonFunction as PythonFunction, RecordedScore as RecordedScore
+from .graders import OpenAIGrader as OpenAIGrader
+from .interface import Entry as Entry, Scorer as Scorer
+from .json_text import (
+    JsonContained as JsonContained,
+    JsonEqual as JsonEqual,
+    JsonFields as JsonFields,
+    JsonSchema as JsonSchema,
+    JsonValid as JsonValid,
+    ToolCalls as ToolCalls,
+)
+from .labels import Choice as Choice, ClassF1 as ClassF1
+from .measures import (
+    Consistency as Consistency,
+    Cost as Cost,
+    Latency as Latency,
+    Length as Length,
+)
+from .overlap import (
+    Bleu as Bleu,
+    Chrf as Chrf,
+    Rouge as Rouge,
+    SentenceChrf as SentenceChrf,
+    TokenF1 as TokenF1,
+)
+from .rewards import HttpGrader as HttpGrader, RewardFunction as RewardFunction
+from .row_scorers import RowScorers as RowScorers
+from .text import (
+    Contains as Contains,
+    EditDistance as EditDistance,
+    Exact as Exact,
+    FinishReason as FinishReason,
+    Numeric as Numeric,
+    Regex as Regex,
+)
+
+ENTRIES: dict[str, type[Entry]]
+ScorerSpec = Entry
+RewardSpec = Scorer

@@ -1,0 +1,12 @@
+"""Provide the classes that functions return, for annotations.
+
+The stub ``__init__.pyi`` lists the public names, which are imported on first use.
+"""
+
+from unitune._lazy import lazy
+
+__getattr__, __all__ = lazy(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
