@@ -200,7 +200,7 @@ def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) 
     from unitune.evaluate.validation import answer_in_turn  # noqa: PLC0415 - the ledger
 
     runs = find_sweep_runs(resolved, replay=options.replay)
-    (of_sweep,) = resolve_sources(tuned_alone(resolved), {}, options).values()
+    of_sweep, *_ = resolve_sources(tuned_alone(resolved), {}, options).values()
     contenders = {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
     config = EvaluationConfig(
         task=_task(resolved, {}, options.limit),

@@ -78,6 +78,18 @@ def test_dev_alone_chooses_and_of_equals_the_first(job: Job, backend_of: Any) ->
     assert scores.asked == {(4, "dev"), (8, "dev"), (16, "dev"), (8, "test"), (0, "test")}
 
 
+def test_a_judge_is_not_asked_about_dev_rows(make_job: Any, backend_of: Any) -> None:
+    judge = {"type": "judge", "backend": "fake", "model": "judge", "compare": "better"}
+    evaluate = {"contenders": ["zero-shot", "tuned"], "scorers": ["exact", judge]}
+    runs = trained(job := swept(make_job({}), evaluate))
+    scores = Scores(runs)
+    tie = '{"reasons": "none", "verdict": "tie"}'
+    backend_of(lambda model, request: tie if model == "judge" else scores(model, request))
+    comparison = compare(job)
+    assert comparison.run == runs[8].id
+    assert (comparison.judges[0].pairs, comparison.judges[0].ties) == (60, 60)
+
+
 def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -> None:
     runs = trained(job)
     backend_of(Scores(runs))
