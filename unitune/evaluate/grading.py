@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
 from statistics import fmean
+from typing import Self
 
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.prompts.contenders import Choice, DevScore
@@ -38,6 +39,22 @@ class Answered:
     fingerprint: str  # of the model that answered
     origin: str  # `Record.origin`
     price: TokenPrice | None = None
+    changed: tuple[Record, ...] = ()  # answers to the task's changed questions
+
+    @classmethod
+    def of(  # noqa: PLR0913, PLR0917 - each is independent
+        cls,
+        task: Task,
+        choice: Choice,
+        records: Sequence[Record],
+        fingerprint: str,
+        origin: str,
+        price: TokenPrice | None,
+    ) -> Self:
+        """Return a contender with its answers to all of the task's questions, in order."""
+        size = len(task.cases) * task.repeats
+        answers, changed = tuple(records[:size]), tuple(records[size:])
+        return cls(choice, answers, fingerprint, origin, price, changed)
 
     @property
     def name(self) -> str:
@@ -127,11 +144,13 @@ class Graded:
         totals: dict[str, float | None] = {n: sums.statistic() for n, sums in self.sums.items()}
         totals |= self.measures
         for name in totals:
+            affected = self.task.affected(name)
+            answers = [self.answers[at] for at in affected]
             unknown = sum(
                 name not in answer.measures and (name not in answer.scores or name in answer.failed)
-                for answer in self.answers
+                for answer in answers
             )
-            if unknown > MOST_ERRORS * len(self.answers):
+            if unknown > MOST_ERRORS * len(answers):
                 totals[name] = None
         return totals
 
@@ -186,9 +205,11 @@ def _graded(
     task: Task, answered: Answered, attempts: Sequence[Attempt], scored: Sequence[Answer]
 ) -> Graded:
     size, answers, repeats = task.repeats, list[Answer](), list[tuple[Answer, ...]]()
+    changed = _changed_scores(task, answered)
     for at in range(0, len(scored), size):
         repeats.append(tuple(scored[at : at + size]))
-        measures = task.scoring.measured(answered.records[at : at + size], answered.price)
+        pairs = zip(repeats[-1], answered.records[at : at + size], strict=True)
+        measures = task.scoring.measured(pairs, answered.price, changed.get(at // size, {}))
         answers.append(_merged(repeats[-1], measures))
     sums = {
         # (N * K, S) to (N, S): mean over the repeats of each case
@@ -198,11 +219,24 @@ def _graded(
     return Graded(task, answered, tuple(answers), tuple(repeats), sums)
 
 
+def _changed_scores(task: Task, answered: Answered) -> dict[int, dict[str, float]]:
+    """Return the known scores of answers to changed questions, by position and change."""
+    scores: dict[int, dict[str, float]] = {}
+    pairs = [*zip(task.changed, answered.changed, strict=False)]  # recorded contenders have none
+    attempts = [attempt_of(each.example, record) for each, record in pairs]
+    answers = task.scoring.answers(attempts, answered.changed, answered.price)
+    for (each, _), answer in zip(pairs, answers, strict=True):
+        score = task.scoring.known_score(answer)
+        if answer.known and score is not None:
+            scores.setdefault(each.position, {})[each.change] = score
+    return scores
+
+
 def _merged(repeats: Sequence[Answer], measures: dict[str, float]) -> Answer:
     """Return one answer for a case, with an error if any of its repeats has one."""
     first = repeats[0]
     if len(repeats) == 1:
-        return first
+        return replace(first, measures=measures)
     return replace(
         first,
         scores={name: fmean(answer.scores[name] for answer in repeats) for name in first.scores},

@@ -76,6 +76,8 @@ class GateCheck(Closed):
     exit_code: Literal[0, 1, 3, 4] | None
     """Exit code; None if not checked, because too little is known."""
     reason: str
+    cases: tuple[str, ...] = ()
+    """Ids of the cases because of which `min_case_pass_rate` is not met."""
 
 
 class Difference(Closed):
@@ -267,6 +269,8 @@ class Comparison(Shown, Difference):
     """Smallest true difference that this n detects with 80 % power."""
     secondary: tuple[Contrast, ...] = ()
     """Contrasts by the other metrics."""
+    measured: tuple[Contrast, ...] = ()
+    """Contrasts by the measures, in their own units, on the cases where both sides are known."""
     slices: tuple[Contrast, ...] = ()
     """Exploratory contrasts by the primary metric on slices of the cases."""
     answered: Contrast | None = None

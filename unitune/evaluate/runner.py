@@ -277,8 +277,9 @@ class EvaluationRunner:
         name, source = choice.contender.name, self.sources[choice.contender.name]
         questions = self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
-        records = tuple(self._records(model, questions, progress))
-        return Answered(choice, records, model.fingerprint, source.origin, source.price)
+        records = self._records(model, questions, progress)
+        task, fingerprint = self.config.task, model.fingerprint
+        return Answered.of(task, choice, records, fingerprint, source.origin, source.price)
 
     def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
         """Return the test cases as questions; refuse to sample known answers again."""
@@ -292,7 +293,10 @@ class EvaluationRunner:
             config.options.replay or isinstance(spec, Recorded) or spec.role == "reference"
         )
         if config.history and config.history.looks and self.candidate and is_asked:
-            hashes = [(each.case, request_hash(model.fingerprint, each)) for each in questions]
+            size = len(config.task.cases) * config.task.repeats  # changed questions are new ones
+            hashes = [
+                (each.case, request_hash(model.fingerprint, each)) for each in questions[:size]
+            ]
             kept = [
                 journal.answer(spec.name, *each) or (self.cache and self.cache.get(each[1]))
                 for each in hashes
@@ -368,4 +372,5 @@ class EvaluationRunner:
         if any(wants_more_room(*pair) for pair in pairs):
             with self._opened(source) as model:
                 return self._answered(model, choice)
-        return Answered(choice, records, batch_job.fingerprint, source.origin, source.price)
+        task, fingerprint = self.config.task, batch_job.fingerprint
+        return Answered.of(task, choice, records, fingerprint, source.origin, source.price)

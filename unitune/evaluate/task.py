@@ -7,6 +7,7 @@ Identical cases count once, whatever their ids. Cases with the same or nearly th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -24,12 +25,15 @@ from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.prompts import Nearest, Prompt
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
+from unitune.evaluate.robustness import ChangedCase, changed_cases
+from unitune.evaluate.robustness import notes as robustness_notes
 from unitune.evaluate.scoring import Scoring, attempt_of, scoring_of
-from unitune.job.contenders import ContenderSpec
+from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt
+from unitune.scorers.measures import Stability
 
 # Settings that a model may reject if the job leaves them to `auto`
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
@@ -57,6 +61,7 @@ class Task:
     slices: tuple[Slice, ...] = ()  # parts of the cases to report
     notes: tuple[str, ...] = ()  # notes on the cases for readers of the verdict
     repeats: int = 1  # requests per test case
+    changed: tuple[ChangedCase, ...] = ()  # changed questions, which measure robustness
     temperature: float = 0.0
     # Settings that the job itself sets, `Request.fixed`
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
@@ -109,12 +114,28 @@ class Task:
         )
 
     def questions(self, prompt: Prompt, spec: ContenderSpec) -> list[Question]:
-        """Return all test cases as questions with their repeats, case by case."""
-        return [
+        """Return all test cases as questions with their repeats, then the changed questions."""
+        repeated = [
             self.question(case, prompt, spec, repeat)
             for case in self.cases
             for repeat in range(self.repeats)
         ]
+        if isinstance(spec, Recorded):  # has answers to the unchanged questions only
+            return repeated
+        own, numbers = [case.case_id for case in self.cases], Counter[int]()
+        for at, _, example in self.changed:
+            repeat = self.repeats + numbers[at]
+            numbers[at] += 1
+            changed = self.question(example, prompt, spec)
+            repeated.append(replace(changed, case=own[at], repeat=repeat))
+        return repeated
+
+    def affected(self, measure: str) -> frozenset[int]:
+        """Return the positions of the cases that a measure is about."""
+        for each in self.scoring.measures:
+            if each.name == measure and isinstance(each, Stability):
+                return frozenset(at for at, change, _ in self.changed if change == each.change)
+        return frozenset(range(len(self.cases)))
 
     def attempts(self, records: Sequence[Record]) -> list[Attempt]:
         """Return answers to the test cases, one per case and repeat, as attempts for scorers."""
@@ -154,6 +175,7 @@ def prepare(
     whole = without_leaks(job, leaking.cases, test, copies)
     cases = _first_look(whole, limit)
     longest = longest_expected(chain(splits.train, test))
+    changed = changed_cases(cases, evaluate.robustness)
     return Task(
         cases=cases,
         dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
@@ -164,7 +186,11 @@ def prepare(
         leaks=leaking,
         clusters=clusters_of(cases, evaluate),
         slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),
-        notes=tuple(_notes(job, test, len(splits.test) - len(test), cases)),
+        notes=(
+            *_notes(job, test, len(splits.test) - len(test), cases),
+            *robustness_notes(cases, changed, evaluate.robustness),
+        ),
+        changed=changed,
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
