@@ -13,7 +13,7 @@ from unitune._version import __version__
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
-from unitune.evaluate.grading import Answered, Graded, grade
+from unitune.evaluate.grading import Answered, Graded, grade, style_features
 from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import best_baseline
 from unitune.evaluate.readings import (
@@ -100,6 +100,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         per_case=task.scoring.primary.kind is not Kind.CORPUS,
         secondary=pairing.secondary(),
         measured=pairing.measured(),
+        style=style_features(task, graded),
         slices=pairing.slices(),
         answered=pairing.answered(),
         references=against_references(beside),

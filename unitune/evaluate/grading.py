@@ -15,6 +15,7 @@ from typing import Self
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.prompts.contenders import Choice, DevScore
 from unitune.evaluate.records import Answer, Record
+from unitune.evaluate.results import StyleFeature
 from unitune.evaluate.scoring import attempt_of
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import own_corpus, own_score
@@ -23,6 +24,7 @@ from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
+from unitune.scorers.style import WORDS, Style
 
 # A larger fraction of cases in error says more about the vendor than about the model. A case in
 # error scores 0, so this also bounds how far errors can move a score.
@@ -199,6 +201,24 @@ def read_as(graded: Graded, *, right: bool) -> Graded:
             attempts[at] = Attempt(attempt.case, attempt.expected if right else "")
             scored[at] = replace(answer, scores=dict.fromkeys(answer.scores, float(right)))
     return _graded(graded.task, graded.answered, attempts, scored)
+
+
+def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, ...]:
+    """Return the features of style of all contenders, if the job measures it."""
+    style = next((each for each in task.scoring.measures if isinstance(each, Style)), None)
+    texts = {each.name: [record.text for record in each.answered.succeeded] for each in graded}
+    if style is None:
+        return ()
+    features = {name: style.features(answers) for name, answers in texts.items() if answers}
+    return tuple(
+        StyleFeature(
+            name=f"{name} \u201c{style.usual(name)}\u201d" if name in WORDS else name,
+            house=mean,
+            means={contender: each[name].mean for contender, each in features.items()},
+            deviations={contender: each[name].deviation for contender, each in features.items()},
+        )
+        for name, mean in style.house.items()
+    )
 
 
 def _graded(

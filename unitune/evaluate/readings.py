@@ -21,7 +21,7 @@ import numpy as np
 
 from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
 from unitune.evaluate.prompts.contenders import Choice
-from unitune.evaluate.results import Contrast, Money
+from unitune.evaluate.results import Contrast, MeasureContrast, Money
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.paired import (
@@ -112,14 +112,14 @@ class Pairing:
         names = [scorer.name for scorer in scoring.scorers if scorer is not scoring.primary]
         return _family({name: self.compare(name) for name in names}, holm)
 
-    def measured(self) -> tuple[Contrast, ...]:
+    def measured(self) -> tuple[MeasureContrast, ...]:
         """Compare by every measure, on the cases where it is known for both sides."""
         contrasts = [*filter(None, map(self._by_measure, self.task.scoring.measures))]
         adjusted = holm([each.p_value for each in contrasts])
         pairs = zip(contrasts, adjusted, strict=True)
         return tuple(each.model_copy(update={"p_adjusted": p}) for each, p in pairs)
 
-    def _by_measure(self, measure: Measure) -> Contrast | None:
+    def _by_measure(self, measure: Measure) -> MeasureContrast | None:
         name, labels = measure.name, self.task.clusters
         sides = zip(self.baseline.answers, self.candidate.answers, strict=True)
         values = {
@@ -133,8 +133,9 @@ class Pairing:
         clusters = labels and [labels[at] for at in values]
         units = Units.of(new - old, clusters, bound=float(measure.is_share))
         p_value = sign_flip_p(units.sums)
-        return Contrast(
+        return MeasureContrast(
             name=name,
+            type=measure.type_name(),
             baseline=float(old.mean()),
             candidate=float(new.mean()),
             n=units.n,

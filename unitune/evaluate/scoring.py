@@ -125,7 +125,12 @@ def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
     return Scoring(
         scorers=tuple(scorers),
         primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
-        measures=evaluate.measures,
+        measures=tuple(
+            measure.prepared(
+                row.answer for row in train if row.answer is not None and row.kto_tag is not False
+            )
+            for measure in evaluate.measures
+        ),
     )
 
 

@@ -107,6 +107,8 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         yield Section("Other metrics", [*_metrics(comparison)])
     if comparison.measured:
         yield Section("Measures", [measures.differences(comparison)])
+    if comparison.style:
+        yield Section("Style", [*measures.style(comparison)])
     if comparison.slices:
         about = f"{comparison.baseline} within parts of the test. {EXPLORATORY}"
         table = _contrasts(comparison, "Slice", comparison.slices, about)

@@ -1,14 +1,22 @@
-"""Describe the measures of a comparison: reliability, length, cost and others."""
+"""Describe the measures of a comparison: reliability, style, length, cost and others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unitune.evaluate.results import Comparison, Contrast
+from unitune.evaluate.results import Comparison, Contrast, StyleFeature
 from unitune.render.sections import Cell, Table
 from unitune.render.typography import p_value
 from unitune.report.words import NO_PART, level
 from unitune.text import listed
+
+MEANINGS = {
+    "pass_k": "chance that so many answers to one case are all right",
+    "unstable": "share of cases that are sometimes right and sometimes wrong",
+    "stability": "share of cases whose score stays under a harmless change of the question",
+    "style": "distance to the training answers' style, where 1.0 is that of held-out ones",
+}
+FAR = 2.0  # deviation of a feature that is marked, in units of the training answers' own
 
 
 def differences(comparison: Comparison) -> Table:
@@ -41,6 +49,39 @@ def differences(comparison: Comparison) -> Table:
     )
 
 
+def style(comparison: Comparison) -> Iterator[str | Table]:
+    """Yield a sentence on the distance of both sides from the house's style, and its features."""
+    distance = next((each for each in comparison.measured if each.type == "style"), None)
+    if distance is not None:
+        low, high = distance.interval
+        yield (
+            f"{comparison.candidate} {distance.candidate:.1f}, {comparison.baseline} "
+            f"{distance.baseline:.1f}: difference {distance.difference:+.1f} [{low:+.1f}, "
+            f"{high:+.1f}]. 1.0 is the distance of held-out training answers to the others."
+        )
+    names = [comparison.candidate, comparison.baseline]
+    names += [each.name for each in comparison.contenders if each.name not in names]
+    yield Table(
+        ["Feature", "#Training\nanswers", *(f"#{name}" for name in names)],
+        [
+            [each.name, figure(each.house), *(_feature(each, name) for name in names)]
+            for each in sorted(
+                comparison.style,
+                key=lambda each: -each.deviations.get(comparison.candidate, 0.0),
+            )
+        ],
+        f"Mean of an answer, the features in which {comparison.candidate} deviates most first. In "
+        "brackets: the deviation in units of the training answers' own, at most 5",
+    )
+
+
+def _feature(feature: StyleFeature, contender: str) -> str | Cell:
+    if contender not in feature.means:
+        return "\u2013"
+    mean, deviation = feature.means[contender], feature.deviations[contender]
+    return Cell(figure(mean), f"{deviation:.1f}", tone="doubtful" if deviation >= FAR else "")
+
+
 def figure(value: float) -> str:
     """Return the value of a measure."""
     return f"{value:.4g}"
@@ -51,10 +92,6 @@ def _ends(contrast: Contrast) -> str:
 
 
 def _meanings(comparison: Comparison) -> Iterator[str]:
-    names = [each.name for each in comparison.measured]
-    if powers := [name for name in names if name.startswith("pass^")]:
-        yield f"{listed(powers)}: chance that so many answers to a case are all right."
-    if "unstable" in names:
-        yield "unstable: share of cases that are sometimes right and sometimes wrong."
-    if stable := [name for name in names if name.startswith("stable_")]:
-        yield f"{listed(stable)}: share of cases whose score stays under a harmless change."
+    for kind, meaning in MEANINGS.items():
+        if names := [each.name for each in comparison.measured if each.type == kind]:
+            yield f"{listed(names)}: {meaning}."

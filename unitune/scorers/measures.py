@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import comb
 from statistics import fmean
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,11 @@ class Measure(Entry):
 
     def of_answer(self, answer: Measured) -> float | None:
         raise NotImplementedError
+
+    def prepared(self, answers: Iterable[str]) -> Self:
+        """Return the measure, ready for the job's training answers. Raises JobError."""
+        del answers
+        return self
 
 
 class Length(Measure):
@@ -164,6 +169,10 @@ class Stability(Measure):
     change: Change
     tolerance: float
     """Largest difference between scores that count as equal."""
+
+    @classmethod
+    def type_name(cls) -> str:
+        return "stability"
 
     def figure(self, answers: Sequence[Measured]) -> float | None:
         if not answers or answers[0].score is None or self.change not in answers[0].changed:
