@@ -182,23 +182,19 @@ def _floor(
     gate: Gate, floor: float, answers: Mapping[str, Sequence[Answer]], metric: str
 ) -> tuple[Ruling, tuple[str, ...]]:
     """Rule on the share of right repeats in every case, with the cases that decide it."""
-    right = {case: _right(gate, each, metric) for case, each in answers.items()}
-    below = [case for case, each in answers.items() if right[case][1] / len(each) < floor]
-    if below:
-        shown = [f"{case} ({right[case][0]} of {len(answers[case])})" for case in below]
+    right = {case: (*_right(gate, each, metric), len(each)) for case, each in answers.items()}
+    if below := [case for case, (_, most, n) in right.items() if most / n < floor]:
+        shown = [f"{case} ({right[case][0]} of {right[case][2]})" for case in below[:MOST_CASES]]
         more = f" and {len(below) - MOST_CASES:,} more" if len(below) > MOST_CASES else ""
         what = "1 case is" if len(below) == 1 else f"{len(below):,} cases are"
-        return Ruling(
-            1, f"{what} right less often than {floor:g}: {', '.join(shown[:MOST_CASES])}{more}."
-        ), tuple(below)
-    unknown = [case for case, each in answers.items() if right[case][0] / len(each) < floor]
-    if unknown:
-        is_open = any(answer.open for answer in answers[unknown[0]])
-        advice = "Raise evaluate.max_tokens." if is_open else "Run compare again."
-        what = "was cut off" if is_open else "is missing"
-        return Ruling(
-            3 if is_open else 4, f"An answer to the case {unknown[0]} {what}. {advice}"
-        ), tuple(unknown)
+        reason = f"{what} right less often than {floor:g}: {', '.join(shown)}{more}."
+        return Ruling(1, reason), tuple(below)
+    if unknown := [case for case, (least, _, n) in right.items() if least / n < floor]:
+        if any(answer.open for answer in answers[unknown[0]]):
+            reason = f"An answer to the case {unknown[0]} was cut off. Raise evaluate.max_tokens."
+            return Ruling(3, reason), tuple(unknown)
+        reason = f"An answer to the case {unknown[0]} is missing. Run compare again."
+        return Ruling(4, reason), tuple(unknown)
     return Ruling(0, f"Every case is right at least as often as {floor:g}."), ()
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
 from statistics import fmean
-from typing import Self
 
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.prompts.contenders import Choice, DevScore
@@ -24,7 +23,7 @@ from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
-from unitune.scorers.style import WORDS, Style
+from unitune.scorers.style import Style
 
 # A larger fraction of cases in error says more about the vendor than about the model. A case in
 # error scores 0, so this also bounds how far errors can move a score.
@@ -42,21 +41,6 @@ class Answered:
     origin: str  # `Record.origin`
     price: TokenPrice | None = None
     changed: tuple[Record, ...] = ()  # answers to the task's changed questions
-
-    @classmethod
-    def of(  # noqa: PLR0913, PLR0917 - each is independent
-        cls,
-        task: Task,
-        choice: Choice,
-        records: Sequence[Record],
-        fingerprint: str,
-        origin: str,
-        price: TokenPrice | None,
-    ) -> Self:
-        """Return a contender with its answers to all of the task's questions, in order."""
-        size = len(task.cases) * task.repeats
-        answers, changed = tuple(records[:size]), tuple(records[size:])
-        return cls(choice, answers, fingerprint, origin, price, changed)
 
     @property
     def name(self) -> str:
@@ -207,17 +191,16 @@ def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, 
     """Return the features of style of all contenders, if the job measures it."""
     style = next((each for each in task.scoring.measures if isinstance(each, Style)), None)
     texts = {each.name: [record.text for record in each.answered.succeeded] for each in graded}
-    if style is None:
-        return ()
-    features = {name: style.features(answers) for name, answers in texts.items() if answers}
+    features = {name: style.features(each) for name, each in texts.items() if style and each}
+    first = next(iter(features.values()), {})
     return tuple(
         StyleFeature(
-            name=f"{name} \u201c{style.usual(name)}\u201d" if name in WORDS else name,
-            house=mean,
+            name=name,
+            house=feature.house,
             means={contender: each[name].mean for contender, each in features.items()},
             deviations={contender: each[name].deviation for contender, each in features.items()},
         )
-        for name, mean in style.house.items()
+        for name, feature in first.items()
     )
 
 

@@ -72,7 +72,6 @@ def _more_whitespace(text: str) -> str:
 
 
 def _options_reversed(text: str) -> str:
-    """Reverse the lines of each list, which keep their labels."""
     lines: list[str] = []
     for is_option, group in groupby(text.split("\n"), lambda line: bool(_OPTION.match(line))):
         listed = [*group]

@@ -274,12 +274,17 @@ class EvaluationRunner:
         return Trial(prompt, dev_score(task, self._records(model, questions, progress)))
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
-        name, source = choice.contender.name, self.sources[choice.contender.name]
-        questions = self._questions(model, choice)
+        name, questions = choice.contender.name, self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
         records = self._records(model, questions, progress)
-        task, fingerprint = self.config.task, model.fingerprint
-        return Answered.of(task, choice, records, fingerprint, source.origin, source.price)
+        return self._from_records(choice, records, model.fingerprint)
+
+    def _from_records(
+        self, choice: Choice, records: Sequence[Record], fingerprint: str
+    ) -> Answered:
+        source, size = self.sources[choice.contender.name], self.config.task.size
+        answers, changed = tuple(records[:size]), tuple(records[size:])
+        return Answered(choice, answers, fingerprint, source.origin, source.price, changed)
 
     def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
         """Return the test cases as questions; refuse to sample known answers again."""
@@ -293,10 +298,8 @@ class EvaluationRunner:
             config.options.replay or isinstance(spec, Recorded) or spec.role == "reference"
         )
         if config.history and config.history.looks and self.candidate and is_asked:
-            size = len(config.task.cases) * config.task.repeats  # changed questions are new ones
-            hashes = [
-                (each.case, request_hash(model.fingerprint, each)) for each in questions[:size]
-            ]
+            asked = questions[: config.task.size]  # changed questions may be new
+            hashes = [(each.case, request_hash(model.fingerprint, each)) for each in asked]
             kept = [
                 journal.answer(spec.name, *each) or (self.cache and self.cache.get(each[1]))
                 for each in hashes
@@ -372,5 +375,4 @@ class EvaluationRunner:
         if any(wants_more_room(*pair) for pair in pairs):
             with self._opened(source) as model:
                 return self._answered(model, choice)
-        task, fingerprint = self.config.task, batch_job.fingerprint
-        return Answered.of(task, choice, records, fingerprint, source.origin, source.price)
+        return self._from_records(choice, records, batch_job.fingerprint)

@@ -73,6 +73,11 @@ class Task:
     omitted: int = 0  # number of cases left out by a preview (`--limit`)
 
     @property
+    def size(self) -> int:
+        """Number of requests for the unchanged cases."""
+        return len(self.cases) * self.repeats
+
+    @property
     def digest(self) -> str:
         """Digest of the cases in any order, which identifies uses of a test."""
         return digest(sorted(case.case_hash for case in self.cases))

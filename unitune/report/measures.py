@@ -4,40 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unitune.evaluate.results import Comparison, Contrast, StyleFeature
+from unitune.evaluate.results import Comparison, StyleFeature
 from unitune.render.sections import Cell, Table
 from unitune.render.typography import p_value
 from unitune.report.words import NO_PART, level
-from unitune.text import listed
 
 MEANINGS = {
-    "pass_k": "chance that so many answers to one case are all right",
-    "unstable": "share of cases that are sometimes right and sometimes wrong",
-    "stability": "share of cases whose score stays under a harmless change of the question",
-    "style": "distance to the training answers' style, where 1.0 is that of held-out ones",
+    "pass_k": "pass^k: chance that k answers to one case are all right.",
+    "unstable": "unstable: share of cases that are sometimes right and sometimes wrong.",
+    "stability": "stable_...: share of cases whose score stays under a harmless change.",
 }
 FAR = 2.0  # deviation of a feature that is marked, in units of the training answers' own
 
 
 def differences(comparison: Comparison) -> Table:
     """Return the table of the paired differences of all measures, in their own units."""
-    about = " ".join([*_meanings(comparison), NO_PART])
+    types = {each.type for each in comparison.measured}
+    meanings = [meaning for kind, meaning in MEANINGS.items() if kind in types]
+    sides = f"#{comparison.baseline}", f"#{comparison.candidate}"
     return Table(
-        [
-            "Measure",
-            f"#{comparison.baseline}",
-            f"#{comparison.candidate}",
-            "#Difference",
-            "#Cases",
-            "#p",
-            "#p,\nadjusted",
-        ],
+        ["Measure", *sides, "#Difference", "#Cases", "#p", "#p,\nadjusted"],
         [
             [
                 each.name,
                 figure(each.baseline),
                 figure(each.candidate),
-                Cell(f"{each.difference:+.3g}", _ends(each), strong=True),
+                Cell(
+                    f"{each.difference:+.3g}",
+                    " to ".join(f"{end:+.3g}" for end in each.interval),
+                    strong=True,
+                ),
                 f"{each.n:,}",
                 p_value(each.p_value),
                 p_value(each.p_adjusted),
@@ -45,7 +41,7 @@ def differences(comparison: Comparison) -> Table:
             for each in comparison.measured
         ],
         f"{comparison.candidate} minus {comparison.baseline}, mean of a case, with the "
-        f"{level(comparison)} interval. {about}",
+        f"{level(comparison)} interval. {' '.join([*meanings, NO_PART])}",
     )
 
 
@@ -61,17 +57,14 @@ def style(comparison: Comparison) -> Iterator[str | Table]:
         )
     names = [comparison.candidate, comparison.baseline]
     names += [each.name for each in comparison.contenders if each.name not in names]
+    seen = [each for each in comparison.style if each.house or any(each.means.values())]
     yield Table(
         ["Feature", "#Training\nanswers", *(f"#{name}" for name in names)],
         [
             [each.name, figure(each.house), *(_feature(each, name) for name in names)]
-            for each in sorted(
-                comparison.style,
-                key=lambda each: -each.deviations.get(comparison.candidate, 0.0),
-            )
+            for each in sorted(seen, key=lambda each: -max(each.deviations.values()))
         ],
-        f"Mean of an answer, the features in which {comparison.candidate} deviates most first. In "
-        "brackets: the deviation in units of the training answers' own, at most 5",
+        "Mean of an answer, with its deviation in units of the training answers' own (at most 5)",
     )
 
 
@@ -85,13 +78,3 @@ def _feature(feature: StyleFeature, contender: str) -> str | Cell:
 def figure(value: float) -> str:
     """Return the value of a measure."""
     return f"{value:.4g}"
-
-
-def _ends(contrast: Contrast) -> str:
-    return " to ".join(f"{end:+.3g}" for end in contrast.interval)
-
-
-def _meanings(comparison: Comparison) -> Iterator[str]:
-    for kind, meaning in MEANINGS.items():
-        if names := [each.name for each in comparison.measured if each.type == kind]:
-            yield f"{listed(names)}: {meaning}."

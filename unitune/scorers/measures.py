@@ -145,9 +145,8 @@ class PassK(_Reliability):
 class Unstable(_Reliability):
     """Share of cases that are sometimes right and sometimes wrong.
 
-    Why: such a case cannot be trusted either way, and tests of it are flaky. The share grows with
-    `evaluate.repeats`, so compare only figures with equal repeats. It leaves out how often the case
-    is right.
+    Why: tests of such a case are flaky. The share grows with `evaluate.repeats`, so compare only
+    figures with equal repeats. It leaves out how often the case is right.
     """
 
     type: Literal["unstable"] = "unstable"
@@ -161,8 +160,7 @@ class Unstable(_Reliability):
 class Stability(Measure):
     """Share of cases whose score stays under a harmless change of the question.
 
-    It is part of a comparison through `evaluate.robustness`. The first answer to the unchanged
-    question is compared, which has the same sampling seed.
+    `evaluate.robustness` adds it. The first unchanged answer is compared, which has the same seed.
     """
 
     is_share = True

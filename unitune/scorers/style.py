@@ -58,9 +58,6 @@ _STOP_WORDS = {
     "Italian": "il che di e una per non con sono della gli del lo",
     "Portuguese": "o os uma para com que n\u00e3o em do da dos as um",
     "Dutch": "de het een van en is niet dat op met voor zijn te",
-    "Polish": "i w nie na si\u0119 jest to z do \u017ce jak od dla",
-    "Turkish": "ve bir bu i\u00e7in de da ile olarak \u00e7ok daha var ne",
-    "Swedish": "och att det som en p\u00e5 \u00e4r av f\u00f6r med den till inte",
 }
 
 
@@ -80,27 +77,22 @@ class Terms(Spec):
         return terms
 
 
-class Feature(NamedTuple):
-    """Scale of a feature that is a number."""
-
-    smallest_spread: float  # of the training answers, so that a constant feature has a unit
-    is_logarithmic: bool = False
-
-
+# Smallest spread of each feature, so that one that never varies in the training answers has a unit
 FEATURES = {
-    "words": Feature(0.1, is_logarithmic=True),
-    "words per sentence": Feature(0.1, is_logarithmic=True),
-    "readability (ARI)": Feature(1.0),
-    "lists, share of lines": Feature(0.05),
-    "headings, share of lines": Feature(0.05),
-    "code, share of characters": Feature(0.05),
-    "emoji per sentence": Feature(0.05),
-    "exclamation marks per sentence": Feature(0.05),
-    "contractions, share of words": Feature(0.01),
-    **{f"\u201c{pronoun}\u201d, share of words": Feature(0.01) for pronoun in _PRONOUNS},
-    "preferred terms per sentence": Feature(0.05),
-    "avoided terms per sentence": Feature(0.05),
+    "words": 0.1,
+    "words per sentence": 0.1,
+    "readability (ARI)": 1.0,
+    "lists, share of lines": 0.05,
+    "headings, share of lines": 0.05,
+    "code, share of characters": 0.05,
+    "emoji per sentence": 0.05,
+    "exclamation marks per sentence": 0.05,
+    "contractions, share of words": 0.01,
+    **{f"\u201c{pronoun}\u201d, share of words": 0.01 for pronoun in _PRONOUNS},
+    "preferred terms per sentence": 0.05,
+    "avoided terms per sentence": 0.05,
 }
+LOGARITHMIC = ("words", "words per sentence")
 WORDS = ("first word", "language")  # features that are compared by their frequency
 SMALLEST_RARITY = 0.05
 
@@ -166,9 +158,9 @@ def _language(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Features of the training answers."""
+    """Style of the training answers."""
 
-    means: dict[str, float]
+    described: Sequence[Described]
     centres: dict[str, float]
     spreads: dict[str, float]
     words: dict[str, Counter[str]]  # of first words and of languages
@@ -177,19 +169,25 @@ class House:
     @classmethod
     def of(cls, described: Sequence[Described]) -> House:
         """Return the house with these answers."""
-        means, centres, spreads = dict[str, float](), dict[str, float](), dict[str, float]()
-        for name, feature in FEATURES.items():
+        n, house = len(described), cls(described, {}, {}, {}, {})
+        for name, smallest in FEATURES.items():
             values = [_scaled(name, each.numbers[name]) for each in described]
-            means[name] = fmean(each.numbers[name] for each in described)
-            centres[name] = median(values)
-            spread = fmean(abs(value - centres[name]) for value in values)
-            spreads[name] = max(spread, feature.smallest_spread)
-        words = {name: Counter(each.words[name] for each in described) for name in WORDS}
-        n, rarities = len(described), dict[str, float]()
-        for name, counts in words.items():
+            centre = house.centres[name] = median(values)
+            house.spreads[name] = max(fmean(abs(value - centre) for value in values), smallest)
+        for name in WORDS:
+            counts = house.words[name] = Counter(each.words[name] for each in described)
             same = sum(count * (count - 1) for count in counts.values()) / (n * (n - 1))
-            rarities[name] = max(1 - same, SMALLEST_RARITY)
-        return cls(means, centres, spreads, words, rarities)
+            house.rarities[name] = max(1 - same, SMALLEST_RARITY)
+        return house
+
+    def means(self, described: Sequence[Described]) -> dict[str, float]:
+        """Return the mean of every feature; for a word, the share with the usual one."""
+        means = {name: fmean(each.numbers[name] for each in described) for name in FEATURES}
+        usual = {name: counts.most_common(1)[0][0] for name, counts in self.words.items()}
+        return means | {
+            f"{name} \u201c{word}\u201d": fmean(each.words[name] == word for each in described)
+            for name, word in usual.items()
+        }
 
     def deviations(self, each: Described) -> dict[str, float]:
         """Return the deviation of every feature of an answer."""
@@ -209,13 +207,14 @@ class House:
 
 
 def _scaled(name: str, value: float) -> float:
-    return log1p(value) if FEATURES[name].is_logarithmic else value
+    return log1p(value) if name in LOGARITHMIC else value
 
 
 class FeatureOf(NamedTuple):
-    """Feature of some answers, with their mean deviation."""
+    """Feature of some answers."""
 
-    mean: float  # for a word, the share of answers with the most frequent training word
+    house: float  # mean over the training answers
+    mean: float
     deviation: float
 
 
@@ -254,44 +253,27 @@ class Style(Measure):
         return self._house.distance(self._describe(answer.text)) / self._yardstick
 
     def features(self, texts: Sequence[str]) -> dict[str, FeatureOf]:
-        """Return the mean of every feature over some texts, with its mean deviation."""
+        """Return the mean and the mean deviation of every feature over some texts."""
         house = self._house
         assert house is not None, "scoring_of prepares it"
         described = [self._describe(text) for text in texts]
         deviations = [house.deviations(each) for each in described]
-        means = {name: fmean(each.numbers[name] for each in described) for name in FEATURES}
-        for name in WORDS:
-            usual = self.usual(name)
-            means[name] = fmean(each.words[name] == usual for each in described)
+        mean_deviations = [fmean(each[name] for each in deviations) for name in deviations[0]]
+        means = house.means(described), house.means(house.described)
         return {
-            name: FeatureOf(mean, fmean(each[name] for each in deviations))
-            for name, mean in means.items()
+            name: FeatureOf(means[1][name], mean, deviation)
+            for (name, mean), deviation in zip(means[0].items(), mean_deviations, strict=True)
         }
 
     def _describe(self, text: str) -> Described:
         return describe(text, self.terms.use, self.terms.avoid)
 
-    def usual(self, name: str) -> str:
-        """Return the most frequent first word or language of the training answers."""
-        assert self._house is not None, "scoring_of prepares it"
-        return self._house.words[name].most_common(1)[0][0]
-
-    @property
-    def house(self) -> dict[str, float]:
-        """Mean of every feature over the training answers."""
-        house = self._house
-        assert house is not None, "scoring_of prepares it"
-        counts = {name: house.words[name] for name in WORDS}
-        shares = {name: each[self.usual(name)] / each.total() for name, each in counts.items()}
-        return house.means | shares
-
 
 def _sample(answers: Iterable[str]) -> list[str]:
     """Return the answers in an order of their own, or some of many."""
-    texts = (each for each in answers if each.strip())
-    return sorted(texts, key=lambda each: sha256(each.encode(errors="replace")).digest())[
-        :MOST_ANSWERS
-    ]
+    texts = filter(str.strip, answers)
+    order = sorted(texts, key=lambda each: sha256(each.encode(errors="replace")).digest())
+    return order[:MOST_ANSWERS]
 
 
 def _held_out(described: Sequence[Described]) -> float:

@@ -96,7 +96,7 @@ def test_repeats_report_reliability_with_its_paired_difference(
     assert 0.8 < pass_2.interval[0] < 58 / 60 < pass_2.interval[1] <= 1
     assert by_name["unstable"].difference == pytest.approx(-58 / 60)
     assert "pass^4" in json.loads(found.verdict_json())["measured"][1]["name"]
-    assert "chance that so many answers to one case are all right" in render(found)
+    assert "chance that k answers to one case are all right" in render(found)
 
 
 def test_the_difference_is_clustered_like_the_verdict(make_job: Any, backend_of: Any) -> None:
