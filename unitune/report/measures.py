@@ -61,7 +61,7 @@ def style(comparison: Comparison) -> Iterator[str | Table]:
     yield Table(
         ["Feature", "#Training\nanswers", *(f"#{name}" for name in names)],
         [
-            [each.name, figure(each.house), *(_feature(each, name) for name in names)]
+            [each.name, f"{each.house:.3g}", *(_feature(each, name) for name in names)]
             for each in sorted(seen, key=lambda each: -max(each.deviations.values()))
         ],
         "Mean of an answer, with its deviation in units of the training answers' own (at most 5)",
@@ -72,7 +72,7 @@ def _feature(feature: StyleFeature, contender: str) -> str | Cell:
     if contender not in feature.means:
         return "\u2013"
     mean, deviation = feature.means[contender], feature.deviations[contender]
-    return Cell(figure(mean), f"{deviation:.1f}", tone="doubtful" if deviation >= FAR else "")
+    return Cell(f"{mean:.3g}", f"{deviation:.1f}", tone="doubtful" if deviation >= FAR else "")
 
 
 def figure(value: float) -> str:
