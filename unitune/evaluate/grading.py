@@ -82,6 +82,8 @@ class Graded:
     answers: tuple[Answer, ...]  # (N,)
     repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
     sums: dict[str, Sums]  # sufficient statistics of each scorer
+    # Known scores of answers to changed questions, by position of the case and change
+    changed: dict[int, dict[str, float]]
 
     @property
     def name(self) -> str:
@@ -171,7 +173,7 @@ def grade(task: Task, answered: Answered) -> Graded:
     """Score all answers of a contender."""
     attempts = task.attempts(answered.records)
     scored = task.scoring.answers(attempts, answered.records, answered.price)
-    return _graded(task, answered, attempts, scored)
+    return _graded(task, answered, attempts, scored, _changed_scores(task, answered))
 
 
 def read_as(graded: Graded, *, right: bool) -> Graded:
@@ -184,7 +186,7 @@ def read_as(graded: Graded, *, right: bool) -> Graded:
         if not answer.known:
             attempts[at] = Attempt(attempt.case, attempt.expected if right else "")
             scored[at] = replace(answer, scores=dict.fromkeys(answer.scores, float(right)))
-    return _graded(graded.task, graded.answered, attempts, scored)
+    return _graded(graded.task, graded.answered, attempts, scored, graded.changed)
 
 
 def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, ...]:
@@ -205,10 +207,13 @@ def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, 
 
 
 def _graded(
-    task: Task, answered: Answered, attempts: Sequence[Attempt], scored: Sequence[Answer]
+    task: Task,
+    answered: Answered,
+    attempts: Sequence[Attempt],
+    scored: Sequence[Answer],
+    changed: dict[int, dict[str, float]],
 ) -> Graded:
     size, answers, repeats = task.repeats, list[Answer](), list[tuple[Answer, ...]]()
-    changed = _changed_scores(task, answered)
     for at in range(0, len(scored), size):
         repeats.append(tuple(scored[at : at + size]))
         pairs = zip(repeats[-1], answered.records[at : at + size], strict=True)
@@ -219,11 +224,10 @@ def _graded(
         name: replace(each, rows=each.rows.reshape(-1, size, each.rows.shape[1]).mean(axis=1))
         for name, each in task.scoring.sums(attempts, scored).items()
     }
-    return Graded(task, answered, tuple(answers), tuple(repeats), sums)
+    return Graded(task, answered, tuple(answers), tuple(repeats), sums, changed)
 
 
 def _changed_scores(task: Task, answered: Answered) -> dict[int, dict[str, float]]:
-    """Return the known scores of answers to changed questions, by position and change."""
     scores: dict[int, dict[str, float]] = {}
     pairs = [*zip(task.changed, answered.changed, strict=False)]  # recorded contenders have none
     attempts = [attempt_of(each.example, record) for each, record in pairs]

@@ -277,11 +277,9 @@ class EvaluationRunner:
         name, questions = choice.contender.name, self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
         records = self._records(model, questions, progress)
-        return self._from_records(choice, records, model.fingerprint)
+        return self._result(choice, records, model.fingerprint)
 
-    def _from_records(
-        self, choice: Choice, records: Sequence[Record], fingerprint: str
-    ) -> Answered:
+    def _result(self, choice: Choice, records: Sequence[Record], fingerprint: str) -> Answered:
         source, size = self.sources[choice.contender.name], self.config.task.size
         answers, changed = tuple(records[:size]), tuple(records[size:])
         return Answered(choice, answers, fingerprint, source.origin, source.price, changed)
@@ -375,4 +373,4 @@ class EvaluationRunner:
         if any(wants_more_room(*pair) for pair in pairs):
             with self._opened(source) as model:
                 return self._answered(model, choice)
-        return self._from_records(choice, records, batch_job.fingerprint)
+        return self._result(choice, records, batch_job.fingerprint)

@@ -87,10 +87,7 @@ class Scoring:
         price: TokenPrice | None,
         changed: Mapping[str, float],
     ) -> dict[str, float]:
-        """Return the known measures of a case, from all its answers of one contender.
-
-        `changed` has the scores of answers to changes of the question.
-        """
+        """Return the known measures of a case, from all its answers of one contender."""
         answers = [
             replace(measured_answer(record, price), score=self.known_score(answer), changed=changed)
             for answer, record in scored

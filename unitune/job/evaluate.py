@@ -180,10 +180,8 @@ class Evaluate(Spec):
         for measure in self.measures:
             needed = measure.k if isinstance(measure, PassK) else 2
             if isinstance(measure, PassK | Unstable) and self.repeats < needed:
-                raise ValueError(
-                    f"{measure.name} needs evaluate.repeats of at least {needed}, not "
-                    f"{self.repeats}"
-                )
+                repeats = f"evaluate.repeats of at least {needed}, not {self.repeats}"
+                raise ValueError(f"{measure.name} needs {repeats}")
         return self
 
     @model_validator(mode="after")
@@ -228,8 +226,9 @@ class Evaluate(Spec):
     @property
     def measures(self) -> tuple[Measure, ...]:
         """Measures of the job, with those that `repeats`, `robustness` and the gate add."""
-        listed = {each.name: each for each in self.scorers if isinstance(each, Measure)}
-        return (*({each.name: each for each in self._added} | listed).values(),)
+        taken = {each.name for each in self.scorers}
+        added = (each for each in self._added if each.name not in taken)
+        return (*(each for each in self.scorers if isinstance(each, Measure)), *added)
 
     @property
     def _added(self) -> list[Measure]:
