@@ -33,7 +33,7 @@ from unitune.scorers.measures import Measure
 # Largest deviation of one feature: what is five times as far as usual is simply not in style
 MOST = 5.0
 FOLDS = 5
-FEWEST_ANSWERS = 20  # four for each fold
+FEWEST_ANSWERS = 10  # two for each fold
 MOST_ANSWERS = 2_000  # enough to know a median, and read in less than a second
 # Smallest unit of the mean deviation of held-out training answers
 SMALLEST_YARDSTICK = 0.1

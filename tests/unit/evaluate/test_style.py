@@ -152,9 +152,9 @@ def test_equal_answers_still_have_a_unit() -> None:
 
 def test_too_few_training_answers_are_refused(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _model, _request: "yes")  # pyright: ignore[reportUnknownLambdaType]
-    train = [(f"question {at}", "yes") for at in range(19)]
+    train = [(f"question {at}", "yes") for at in range(9)]
     job = make_job({"contenders": CONTENDERS, "scorers": ["exact", "style"]}, train=train)
-    with pytest.raises(JobError, match="needs at least 20 training answers"):
+    with pytest.raises(JobError, match="needs at least 10 training answers"):
         compare(job)
 
 
