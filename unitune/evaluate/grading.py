@@ -194,7 +194,8 @@ def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, 
     style = next((each for each in task.scoring.measures if isinstance(each, Style)), None)
     texts = {each.name: [record.text for record in each.answered.succeeded] for each in graded}
     features = {name: style.features(each) for name, each in texts.items() if style and each}
-    first = next(iter(features.values()), {})
+    if not features:
+        return ()
     return tuple(
         StyleFeature(
             name=name,
@@ -202,7 +203,7 @@ def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, 
             means={contender: each[name].mean for contender, each in features.items()},
             deviations={contender: each[name].deviation for contender, each in features.items()},
         )
-        for name, feature in first.items()
+        for name, feature in next(iter(features.values())).items()
     )
 
 
