@@ -19,6 +19,7 @@ from unitune.job.contenders import (
     FewShot,
     Instructed,
     Model,
+    Recorded,
     Server,
     Tuned,
     prompt_kind,
@@ -74,8 +75,12 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     on_dev = _dev_requests(tries, len(work.validation))
     if isinstance(spec, Tuned) and spec.run is None:
         on_dev += Count.of(len(job.variants()) * len(work.validation))  # runs of a sweep
-    verdict = len(work.test) * job.evaluate.repeats
-    times = Count.of(job.evaluate.repeats)
+    evaluate = job.evaluate
+    changes = () if isinstance(spec, Recorded) else tuple(dict.fromkeys(evaluate.robustness))
+    most = evaluate.repeats + len(changes)
+    least = most - ("option_order" in changes)  # perhaps no question has a list of options
+    verdict = len(work.test) * most
+    times = Count(least, most, most)
     # The other finalists also answer the test rows
     if kind == "few-shot" and spec.role == "baseline":
         times = times * Count(2, FINALISTS, FINALISTS)

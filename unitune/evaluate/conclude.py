@@ -13,7 +13,7 @@ from unitune._version import __version__
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
-from unitune.evaluate.grading import Answered, Graded, grade
+from unitune.evaluate.grading import Answered, Graded, grade, style_features
 from unitune.evaluate.judging.collecting import Judging
 from unitune.evaluate.judging.figures import result_of, same_family, with_judgements
 from unitune.evaluate.judging.people import Calibration, agreement, basis_of, calibrate
@@ -111,6 +111,8 @@ def conclude(  # noqa: PLR0913 - each is independent
         use_of_test=use,
         per_case=task.scoring.primary.kind is not Kind.CORPUS,
         secondary=pairing.secondary(),
+        measured=pairing.measured(),
+        style=style_features(task, graded),
         slices=pairing.slices(),
         answered=pairing.answered(),
         references=against_references(beside),
@@ -298,6 +300,7 @@ def _provenance(
     several = len({each.origin for each in tuned}) > 1
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
+    often += f", and {len(task.changed):,} changed questions" if task.changed else ""
     limit = task.output_limit.fixed
     most = "a generous limit for each" if limit is None else f"at most {limit} tokens an"
     return {
@@ -330,6 +333,11 @@ def _notes(
     is_asked = not all(isinstance(spec, Recorded | Server | Model) for spec in specs)
     if base and base.note and is_asked:
         yield f"{base.name}: {base.note}"
+    if resolved.job.evaluate.repeats > 1 and not task.temperature:
+        yield (
+            "The repeats were requested at temperature 0, so the figures of reliability are about "
+            "that temperature. Set evaluate.temperature to the one in production."
+        )
     yield from _on_dev([each.answered for each in graded])
     for each in graded:
         answered = each.answered

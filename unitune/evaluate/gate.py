@@ -4,6 +4,7 @@
     errors: fraction of cases in error        <= 2 %                          4
     dev errors of each competing prompt       <= 2 %                          4
     required CASE, each                       right        wrong              4, not answered
+    min_case_pass_rate, over all cases        reached      not reached        4, not answered
     min_cases                                 reached                         3
     all cases, for a preview (`--limit`)                                      3
     improve                                   better       worse, equivalent  3
@@ -20,7 +21,7 @@ both scores below the margin (3). The exit code is the first of 4, 1, 3 that any
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -44,6 +45,7 @@ from unitune.job.job import Constraint, Gate
 
 # Maximum number of reasons in a result; its checks list all of them.
 MOST_REASONS = 3
+MOST_CASES = 10  # named in a reason; a check lists all of them
 # Exit codes, deciding code first.
 SEVERITY: tuple[ExitCode, ...] = (4, 1, 3, 0)
 Held = tuple[Reading, Sequence[Regression]]
@@ -119,11 +121,16 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     answered = errors.exit_code == 0
     candidate = evidence.scored.hardest.candidate
     repeats = zip(candidate.task.cases, candidate.repeats, strict=True)
-    required = {c.case_id: each for c, each in repeats if c.case_id in evidence.required.cases}
+    answers = {case.case_id: each for case, each in repeats}
+    required = {case: each for case, each in answers.items() if case in evidence.required.cases}
     metric = candidate.task.scoring.primary.name
     for case in sorted(required):
         ruling = _required(gate, case, required[case], metric)
         yield _check(f"required {case}", ruling, judged=answered)
+    if gate.min_case_pass_rate is not None:
+        floor, below = _floor(gate, gate.min_case_pass_rate, answers, metric)
+        check = _check("min_case_pass_rate", floor, judged=answered)
+        yield check.model_copy(update={"cases": below if answered else ()})
     cases = evidence.look or _enough(gate, *evidence.held[0])
     yield _check("all cases" if evidence.look else "min_cases", cases, judged=answered)
     enough = answered and cases.exit_code == 0
@@ -152,18 +159,43 @@ def _errors(scored: Reading) -> Ruling:
 
 def _required(gate: Gate, case: str, answers: Sequence[Answer], metric: str) -> Ruling:
     """Rule by the majority of the repeats, so that one slip does not stop a release."""
-    repeats = len(answers)
-    known = [a.scores[metric] for a in answers if a.known and math.isfinite(a.scores[metric])]
-    right = sum(score >= gate.required_score for score in known)
+    repeats, (right, most) = len(answers), _right(gate, answers, metric)
     often = f" ({right} of {repeats} times)" if repeats > 1 else ""
     if 2 * right > repeats:
         return Ruling(0, f"The required case {case} is right{often}.")
-    if 2 * (right + repeats - len(known)) <= repeats:
+    if 2 * most <= repeats:
         return Ruling(1, f"The required case {case} is not right{often}.")
     if any(answer.open for answer in answers):
         what = f"The answer to the required case {case} was cut off."
         return Ruling(3, f"{what} Raise evaluate.max_tokens.")
     return Ruling(4, f"The required case {case} has no answer. Run compare again.")
+
+
+def _right(gate: Gate, answers: Sequence[Answer], metric: str) -> tuple[int, int]:
+    """Return how many repeats are right, and how many would be if the unknown ones were."""
+    known = [a.scores[metric] for a in answers if a.known and math.isfinite(a.scores[metric])]
+    right = sum(score >= gate.required_score for score in known)
+    return right, right + len(answers) - len(known)
+
+
+def _floor(
+    gate: Gate, floor: float, answers: Mapping[str, Sequence[Answer]], metric: str
+) -> tuple[Ruling, tuple[str, ...]]:
+    """Rule on the share of right repeats in every case, with the cases that decide it."""
+    right = {case: (*_right(gate, each, metric), len(each)) for case, each in answers.items()}
+    if below := [case for case, (_, most, n) in right.items() if most / n < floor]:
+        shown = [f"{case} ({right[case][0]} of {right[case][2]})" for case in below[:MOST_CASES]]
+        more = f" and {len(below) - MOST_CASES:,} more" if len(below) > MOST_CASES else ""
+        what = "1 case is" if len(below) == 1 else f"{len(below):,} cases are"
+        reason = f"{what} right less often than {floor:g}: {', '.join(shown)}{more}."
+        return Ruling(1, reason), tuple(below)
+    if unknown := [case for case, (least, _, n) in right.items() if least / n < floor]:
+        if any(answer.open for answer in answers[unknown[0]]):
+            reason = f"An answer to the case {unknown[0]} was cut off. Raise evaluate.max_tokens."
+            return Ruling(3, reason), tuple(unknown)
+        reason = f"An answer to the case {unknown[0]} is missing. Run compare again."
+        return Ruling(4, reason), tuple(unknown)
+    return Ruling(0, f"Every case is right at least as often as {floor:g}."), ()
 
 
 def _enough(gate: Gate, scored: Reading, then: Sequence[Regression]) -> Ruling:

@@ -15,6 +15,7 @@ from unitune.errors import JobError
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.prompts.contenders import Choice, DevScore
 from unitune.evaluate.records import Answer, Record
+from unitune.evaluate.results import StyleFeature
 from unitune.evaluate.scoring import attempt_of
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import own_corpus, own_score
@@ -23,6 +24,7 @@ from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind, Score
+from unitune.scorers.style import Style
 
 # A larger fraction of cases in error says more about the vendor than about the model. A case in
 # error scores 0, so this also bounds how far errors can move a score.
@@ -41,6 +43,7 @@ class Answered:
     price: TokenPrice | None = None
     # Scores of each answer by judges, in the order of the records; empty without judges
     judged: tuple[Mapping[str, Score], ...] = ()
+    changed: tuple[Record, ...] = ()  # answers to the task's changed questions
 
     @property
     def name(self) -> str:
@@ -90,6 +93,8 @@ class Graded:
     answers: tuple[Answer, ...]  # (N,)
     repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
     sums: dict[str, Sums]  # sufficient statistics of each scorer
+    # Known scores of answers to changed questions, by position of the case and change
+    changed: dict[int, dict[str, float]]
 
     @property
     def name(self) -> str:
@@ -138,11 +143,13 @@ class Graded:
         totals: dict[str, float | None] = {n: sums.statistic() for n, sums in self.sums.items()}
         totals |= self.measures
         for name in totals:
+            affected = self.task.affected(name)
+            answers = [self.answers[at] for at in affected]
             unknown = sum(
                 name not in answer.measures and (name not in answer.scores or name in answer.failed)
-                for answer in self.answers
+                for answer in answers
             )
-            if unknown > MOST_ERRORS * len(self.answers):
+            if unknown > MOST_ERRORS * len(answers):
                 totals[name] = None
         return totals
 
@@ -182,7 +189,7 @@ def grade(task: Task, answered: Answered) -> Graded:
     """Score all answers of a contender."""
     attempts = answered.attempts(task)
     scored = task.scoring.answers(attempts, answered.records, answered.price)
-    return _graded(task, answered, attempts, scored)
+    return _graded(task, answered, attempts, scored, _changed_scores(task, answered))
 
 
 def read_as(graded: Graded, *, right: bool) -> Graded:
@@ -195,35 +202,71 @@ def read_as(graded: Graded, *, right: bool) -> Graded:
         if not answer.known:
             attempts[at] = Attempt(attempt.case, attempt.expected if right else "")
             scored[at] = replace(answer, scores=dict.fromkeys(answer.scores, float(right)))
-    return _graded(graded.task, graded.answered, attempts, scored)
+    return _graded(graded.task, graded.answered, attempts, scored, graded.changed)
+
+
+def style_features(task: Task, graded: Sequence[Graded]) -> tuple[StyleFeature, ...]:
+    """Return the features of style of all contenders, if the job measures it."""
+    style = next((each for each in task.scoring.measures if isinstance(each, Style)), None)
+    texts = {each.name: [record.text for record in each.answered.succeeded] for each in graded}
+    features = {name: style.features(each) for name, each in texts.items() if style and each}
+    if not features:
+        return ()
+    return tuple(
+        StyleFeature(
+            name=name,
+            house=feature.house,
+            means={contender: each[name].mean for contender, each in features.items()},
+            deviations={contender: each[name].deviation for contender, each in features.items()},
+        )
+        for name, feature in next(iter(features.values())).items()
+    )
 
 
 def _graded(
-    task: Task, answered: Answered, attempts: Sequence[Attempt], scored: Sequence[Answer]
+    task: Task,
+    answered: Answered,
+    attempts: Sequence[Attempt],
+    scored: Sequence[Answer],
+    changed: dict[int, dict[str, float]],
 ) -> Graded:
     size, answers, repeats = task.repeats, list[Answer](), list[tuple[Answer, ...]]()
     for at in range(0, len(scored), size):
         repeats.append(tuple(scored[at : at + size]))
-        measures = task.scoring.measured(answered.records[at : at + size], answered.price)
+        pairs = zip(repeats[-1], answered.records[at : at + size], strict=True)
+        measures = task.scoring.measured(pairs, answered.price, changed.get(at // size, {}))
         answers.append(_merged(repeats[-1], measures))
     sums = {
         # (N * K, S) to (N, S): mean over the repeats of each case
         name: replace(each, rows=each.rows.reshape(-1, size, each.rows.shape[1]).mean(axis=1))
         for name, each in task.scoring.sums(attempts, scored).items()
     }
-    return Graded(task, answered, tuple(answers), tuple(repeats), sums)
+    return Graded(task, answered, tuple(answers), tuple(repeats), sums, changed)
+
+
+def _changed_scores(task: Task, answered: Answered) -> dict[int, dict[str, float]]:
+    scores: dict[int, dict[str, float]] = {}
+    pairs = [*zip(task.changed, answered.changed, strict=False)]  # recorded contenders have none
+    attempts = [attempt_of(each.example, record) for each, record in pairs]
+    answers = task.scoring.answers(attempts, answered.changed, answered.price)
+    for (each, _), answer in zip(pairs, answers, strict=True):
+        score = task.scoring.known_score(answer)
+        if answer.known and score is not None:
+            scores.setdefault(each.position, {})[each.change] = score
+    return scores
 
 
 def _merged(repeats: Sequence[Answer], measures: dict[str, float]) -> Answer:
     """Return one answer for a case, with an error if any of its repeats has one."""
     first = repeats[0]
+    measures = {**_mean(repeats), **measures}
     if len(repeats) == 1:
-        return first
+        return replace(first, measures=measures)
     return replace(
         first,
         scores={name: fmean(answer.scores[name] for answer in repeats) for name in first.scores},
         failed=tuple(dict.fromkeys(name for answer in repeats for name in answer.failed)),
-        measures={**_mean(repeats), **measures},
+        measures=measures,
         error=next((answer.error for answer in repeats if answer.error), None),
         cut=any(answer.cut for answer in repeats),
         open=any(answer.open for answer in repeats),

@@ -21,8 +21,9 @@ import numpy as np
 
 from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
 from unitune.evaluate.prompts.contenders import Choice
-from unitune.evaluate.results import Contrast, Money
+from unitune.evaluate.results import Contrast, MeasureContrast, Money
 from unitune.evaluate.statistics.economics import weigh
+from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.labelled import compare_labelled
 from unitune.evaluate.statistics.paired import (
     LEVEL,
@@ -33,11 +34,12 @@ from unitune.evaluate.statistics.paired import (
     compare_corpus,
     compare_paired,
 )
-from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
+from unitune.evaluate.statistics.significance import benjamini_hochberg, holm, sign_flip_p
 from unitune.evaluate.task import Task
 from unitune.job.job import Economics
 from unitune.scorers.interface import Kind
 from unitune.scorers.judge import Judge
+from unitune.scorers.measures import Measure
 
 NOTHING_RIGHT = (
     "No side got a single case right, which points to the prompt or the scorer. Check scorer, "
@@ -140,6 +142,39 @@ class Pairing:
         scoring = self.task.scoring
         names = [scorer.name for scorer in scoring.scorers if scorer is not scoring.primary]
         return _family({name: self.compare(name) for name in names}, holm)
+
+    def measured(self) -> tuple[MeasureContrast, ...]:
+        """Compare by every measure, on the cases where it is known for both sides."""
+        contrasts = [*filter(None, map(self._by_measure, self.task.scoring.measures))]
+        adjusted = holm([each.p_value for each in contrasts])
+        pairs = zip(contrasts, adjusted, strict=True)
+        return tuple(each.model_copy(update={"p_adjusted": p}) for each, p in pairs)
+
+    def _by_measure(self, measure: Measure) -> MeasureContrast | None:
+        name, labels = measure.name, self.task.clusters
+        sides = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        values = {
+            at: (old.measures[name], new.measures[name])
+            for at, (old, new) in enumerate(sides)
+            if name in old.measures and name in new.measures
+        }
+        if len(values) < 2:
+            return None
+        old, new = np.array([*values.values()], dtype=np.float64).T  # (N,) each
+        clusters = labels and [labels[at] for at in values]
+        units = Units.of(new - old, clusters, bound=float(measure.is_share))
+        p_value = sign_flip_p(units.sums)
+        return MeasureContrast(
+            name=name,
+            type=measure.type_name(),
+            baseline=float(old.mean()),
+            candidate=float(new.mean()),
+            n=units.n,
+            difference=units.mean,
+            interval=difference_interval(units, LEVEL).ends,
+            p_value=p_value,
+            p_adjusted=p_value,
+        )
 
     def slices(self) -> tuple[Contrast, ...]:
         """Compare on slices of the cases."""

@@ -39,7 +39,8 @@ class Record:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     contender: str
     case: str  # `Example.case_id`
-    repeat: int = 0  # number of the repeat, from 0
+    # Number of the repeat, from 0; those after the last repeat are changed questions
+    repeat: int = 0
     model: str = ""  # fingerprint of the model that answered
     # Model named by the job: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` for the
     # tuned one, ``run:ID:FINGERPRINT`` for one of a named run, or the hash of recorded answers

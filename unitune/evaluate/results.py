@@ -69,6 +69,18 @@ class ContenderResult(Closed):
     """Learning progress of the training."""
 
 
+class StyleFeature(Closed):
+    """Feature of the style of answers, such as their words per sentence."""
+
+    name: str
+    house: float
+    """Mean over the training answers; for a word, the share of answers with it."""
+    means: dict[str, float]
+    """Mean over the answers of each contender."""
+    deviations: dict[str, float]
+    """Mean deviation of each contender's answers, in units of the training answers' own."""
+
+
 class GateCheck(Closed):
     """Rule of a gate, or a required case."""
 
@@ -76,6 +88,8 @@ class GateCheck(Closed):
     exit_code: Literal[0, 1, 3, 4] | None
     """Exit code; None if not checked, because too little is known."""
     reason: str
+    cases: tuple[str, ...] = ()
+    """Ids of the cases because of which `min_case_pass_rate` is not met."""
 
 
 class Difference(Closed):
@@ -144,6 +158,13 @@ class Contrast(Difference):
     candidate: float
     p_adjusted: float
     """P-value adjusted within its kind: Benjamini-Hochberg for slices, Holm for the others."""
+
+
+class MeasureContrast(Contrast):
+    """Candidate compared with a baseline by a measure, in its own unit."""
+
+    type: str
+    """Type of the measure; `stability` for those of `evaluate.robustness`."""
 
 
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
@@ -309,6 +330,10 @@ class Comparison(Shown, Difference):
     """Smallest true difference that this n detects with 80 % power."""
     secondary: tuple[Contrast, ...] = ()
     """Contrasts by the other metrics."""
+    measured: tuple[MeasureContrast, ...] = ()
+    """Contrasts by the measures, on the cases where both sides are known."""
+    style: tuple[StyleFeature, ...] = ()
+    """Features of the first measure `style`."""
     slices: tuple[Contrast, ...] = ()
     """Exploratory contrasts by the primary metric on slices of the cases."""
     answered: Contrast | None = None

@@ -294,11 +294,15 @@ class EvaluationRunner:
         return Trial(prompt, dev_score(task, self.records(model, questions, progress)))
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
-        name, source = choice.contender.name, self.sources[choice.contender.name]
-        questions = self._questions(model, choice)
+        name, questions = choice.contender.name, self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
-        records = tuple(self.records(model, questions, progress))
-        return Answered(choice, records, model.fingerprint, source.origin, source.price)
+        records = self.records(model, questions, progress)
+        return self._result(choice, records, model.fingerprint)
+
+    def _result(self, choice: Choice, records: Sequence[Record], fingerprint: str) -> Answered:
+        source, size = self.sources[choice.contender.name], self.config.task.size
+        answers, changed = tuple(records[:size]), tuple(records[size:])
+        return Answered(choice, answers, fingerprint, source.origin, source.price, changed)
 
     def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
         """Return the test cases as questions; refuse to sample known answers again."""
@@ -312,7 +316,8 @@ class EvaluationRunner:
             config.options.replay or isinstance(spec, Recorded) or spec.role == "reference"
         )
         if config.history and config.history.looks and self.candidate and is_asked:
-            hashes = [(each.case, request_hash(model.fingerprint, each)) for each in questions]
+            asked = questions[: config.task.size]  # changed questions may be new
+            hashes = [(each.case, request_hash(model.fingerprint, each)) for each in asked]
             kept = [
                 journal.answer(spec.name, *each) or (self.cache and self.cache.get(each[1]))
                 for each in hashes
@@ -394,4 +399,4 @@ class EvaluationRunner:
         if any(wants_more_room(*pair) for pair in pairs):
             with self.opened(source) as model:
                 return self._answered(model, choice)
-        return Answered(choice, records, batch_job.fingerprint, source.origin, source.price)
+        return self._result(choice, records, batch_job.fingerprint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -80,17 +80,32 @@ class Scoring:
             scores={name: score.value for name, score in scores.items()},
             reasons={name: score.reason for name, score in scores.items() if score.reason},
             failed=tuple(name for name, score in scores.items() if score.failed),
-            measures=self.measured([record], price)
-            | {name: value for score in scores.values() for name, value in score.parts.items()},
+            measures={
+                name: value for score in scores.values() for name, value in score.parts.items()
+            },
             tool_calls=record.tool_calls,
             error=record.error or (primary.reason if primary.failed else None),
             cut=record.cut,
             open=record.cut and not self.primary.wrong_already(attempt),
         )
 
-    def measured(self, records: Sequence[Record], price: TokenPrice | None) -> dict[str, float]:
+    def known_score(self, answer: Answer) -> float | None:
+        """Return the deciding score of an answer; None if the scorer failed on it."""
+        name = self.primary.name
+        return None if name in answer.failed else answer.scores[name]
+
+    def measured(
+        self,
+        scored: Iterable[tuple[Answer, Record]],
+        price: TokenPrice | None,
+        changed: Mapping[str, float],
+    ) -> dict[str, float]:
         """Return the known measures of a case, from all its answers of one contender."""
-        answers = [measured_answer(record, price) for record in records if record.error is None]
+        answers = [
+            replace(measured_answer(record, price), score=self.known_score(answer), changed=changed)
+            for answer, record in scored
+            if record.error is None
+        ]
         figures = {measure.name: measure.figure(answers) for measure in self.measures}
         return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -120,7 +135,12 @@ def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
     return Scoring(
         scorers=tuple(scorers),
         primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
-        measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
+        measures=tuple(
+            measure.prepared(
+                row.answer for row in train if row.answer is not None and row.kto_tag is not False
+            )
+            for measure in evaluate.measures
+        ),
     )
 
 

@@ -7,6 +7,7 @@ Identical cases count once, whatever their ids. Cases with the same or nearly th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,12 +26,15 @@ from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.prompts import Nearest, Prompt
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
+from unitune.evaluate.robustness import ChangedCase, changed_cases
+from unitune.evaluate.robustness import notes as robustness_notes
 from unitune.evaluate.scoring import Scoring, attempt_of, scoring_of
-from unitune.job.contenders import ContenderSpec
+from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt
+from unitune.scorers.measures import Stability
 
 # Settings that a model may reject if the job leaves them to `auto`
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
@@ -58,6 +62,7 @@ class Task:
     slices: tuple[Slice, ...] = ()  # parts of the cases to report
     notes: tuple[str, ...] = ()  # notes on the cases for readers of the verdict
     repeats: int = 1  # requests per test case
+    changed: tuple[ChangedCase, ...] = ()  # changed questions, which measure robustness
     temperature: float = 0.0
     # Settings that the job itself sets, `Request.fixed`
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
@@ -67,6 +72,11 @@ class Task:
     # Ids of dropped duplicates, each with the id of the kept case
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
     omitted: int = 0  # number of cases left out by a preview (`--limit`)
+
+    @property
+    def size(self) -> int:
+        """Number of requests for the unchanged cases."""
+        return len(self.cases) * self.repeats
 
     @cached_property
     def digest(self) -> str:
@@ -92,28 +102,41 @@ class Task:
     def questions(
         self, prompt: Prompt, spec: ContenderSpec, rows: Sequence[Example] | None = None
     ) -> list[Question]:
-        """Return the test cases, each with its repeats, or other rows as questions."""
+        """Return the test cases with their repeats, then the changed questions; or other rows."""
         limit = self.output_limit.of(spec)
         cases, repeats = (self.cases, self.repeats) if rows is None else (rows, 1)
-        return [
-            Question(
-                case=case.case_id,
-                request=Request(
-                    messages=prompt.messages(case),
-                    tools=case.tools,
-                    max_tokens=limit,
-                    temperature=self.temperature,
-                    seed=repeat,
-                    fixed=self.fixed,
-                    response_schema=self.response_schema,
-                    chat_template=self.chat_template,
-                    chat_template_kwargs=self.chat_template_kwargs,
-                ),
-                repeat=repeat,
+
+        def question(case: Example, repeat: int) -> Question:
+            request = Request(
+                messages=prompt.messages(case),
+                tools=case.tools,
+                max_tokens=limit,
+                temperature=self.temperature,
+                seed=repeat,
+                fixed=self.fixed,
+                response_schema=self.response_schema,
+                chat_template=self.chat_template,
+                chat_template_kwargs=self.chat_template_kwargs,
             )
-            for case in cases
-            for repeat in range(repeats)
-        ]
+            return Question(case=case.case_id, request=request, repeat=repeat)
+
+        asked = [question(case, repeat) for case in cases for repeat in range(repeats)]
+        # A recorded contender has answers to the unchanged questions only.
+        if rows is not None or isinstance(spec, Recorded):
+            return asked
+        own, numbers = [case.case_id for case in self.cases], Counter[int]()
+        for at, _, example in self.changed:
+            repeat = self.repeats + numbers[at]
+            numbers[at] += 1
+            asked.append(replace(question(example, 0), case=own[at], repeat=repeat))
+        return asked
+
+    def affected(self, measure: str) -> frozenset[int]:
+        """Return the positions of the cases that a measure is about."""
+        for each in self.scoring.measures:
+            if each.name == measure and isinstance(each, Stability):
+                return frozenset(at for at, change, _ in self.changed if change == each.change)
+        return frozenset(range(len(self.cases)))
 
     def attempts(self, records: Sequence[Record]) -> list[Attempt]:
         """Return answers to the test cases, one per case and repeat, as attempts for scorers."""
@@ -154,6 +177,7 @@ def prepare(
     cases = _first_look(whole, limit)
     heads = families(cases)
     longest = longest_expected(chain(splits.train, test))
+    changed = changed_cases(cases, evaluate.robustness)
     return Task(
         cases=cases,
         dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
@@ -164,7 +188,11 @@ def prepare(
         leaks=leaking,
         clusters=clusters_of(cases, heads, evaluate.clusters),
         slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),
-        notes=tuple(_notes(job, test, len(splits.test) - len(test), heads)),
+        notes=(
+            *_notes(job, test, len(splits.test) - len(test), heads),
+            *robustness_notes(cases, changed, evaluate.robustness),
+        ),
+        changed=changed,
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
@@ -23,6 +24,7 @@ from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Kind, Scorer
 from unitune.scorers.judge import Judge
+from unitune.scorers.measures import Change, Measure, PassK, Stability, Unstable
 from unitune.scorers.text import Exact
 
 
@@ -60,7 +62,9 @@ class Gate(Spec):
     """Ids of cases that the candidate must get right, in addition to rows with ``required:
     true``."""
     required_score: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Minimum score of a required case."""
+    """Minimum score of a required case, and of a right answer in figures of reliability."""
+    min_case_pass_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the repeats of every single case that the candidate must get right."""
     baseline: str | None = None
     """File of scores to compare with in mode no-regress, next to the job; `compare
     --update-baseline` writes it. By default the best baseline."""
@@ -127,7 +131,12 @@ class Evaluate(Spec):
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` leaves ample room, and more for reasoning models."""
     repeats: Annotated[int, Field(ge=1)] = 1
-    """Number of answers per test case, whose scores are averaged."""
+    """Number of answers per test case, whose scores are averaged. From 2 on, the measures pass^2,
+    pass^REPEATS and unstable are reported."""
+    robustness: tuple[Change, ...] = ()
+    """Harmless changes of each test question that are also requested: `case` writes it in lower
+    case, `whitespace` doubles its spaces, `option_order` reverses its list of options. The measures
+    stable_case, stable_whitespace and stable_option_order are the shares of scores that stay."""
     temperature: Annotated[float, Field(ge=0, le=2)] | Auto = "auto"
     """Sampling temperature; 0 is greedy. Above 0, repeats use different seeds. `auto` is 0, or none
     for a model that does not support it; an explicit value is then an error."""
@@ -171,8 +180,17 @@ class Evaluate(Spec):
         return self
 
     @model_validator(mode="after")
+    def _enough_repeats(self) -> Self:
+        for measure in self.measures:
+            needed = measure.k if isinstance(measure, PassK) else 2
+            if isinstance(measure, PassK | Unstable) and self.repeats < needed:
+                repeats = f"evaluate.repeats of at least {needed}, not {self.repeats}"
+                raise ValueError(f"{measure.name} needs {repeats}")
+        return self
+
+    @model_validator(mode="after")
     def _constraints_look_at_scorers(self) -> Self:
-        names = [scorer.name for scorer in self.scorers]
+        names = [*self._quality, *(measure.name for measure in self.measures)]
         for constraint in self.gate.constraints if self.gate else ():
             if constraint.metric not in names:
                 raise ValueError(
@@ -244,6 +262,32 @@ class Evaluate(Spec):
     @property
     def _quality(self) -> list[str]:
         return [scorer.name for scorer in self.scorers if isinstance(scorer, Scorer)]
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Measures of the job, with those that `repeats`, `robustness` and the gate add."""
+        taken = {each.name for each in self.scorers}
+        added = (each for each in self._added if each.name not in taken)
+        return (*(each for each in self.scorers if isinstance(each, Measure)), *added)
+
+    @property
+    def _added(self) -> list[Measure]:
+        score = self.gate.required_score if self.gate else 1.0
+        bounds = self.gate.constraints if self.gate else ()
+        bounded = [re.fullmatch(r"pass\^([2-9]|[1-9]\d+)", each.metric) for each in bounds]
+        sizes = {int(each[1]) for each in bounded if each}
+        # Hardly any graded score is exactly 1
+        has_right = self.deciding.kind is Kind.BINARY or score < 1
+        is_repeated = self.repeats > 1 and has_right
+        sizes |= {2, self.repeats} if is_repeated else set()
+        return [
+            *(PassK(k=k, name=f"pass^{k}", required_score=score) for k in sorted(sizes)),
+            *([Unstable(required_score=score)] if is_repeated else []),
+            *(
+                Stability(name=f"stable_{change}", change=change, tolerance=self.margin)
+                for change in dict.fromkeys(self.robustness)
+            ),
+        ]
 
     @property
     def primary_scorer(self) -> str:

@@ -26,7 +26,7 @@ from unitune.render.sections import (
     Tone,
 )
 from unitune.render.typography import counted, decimal, interval, moment, p_value, per_case, points
-from unitune.report import cases, charts, facts, words
+from unitune.report import cases, charts, facts, measures, words
 from unitune.report.curves import training_figures
 
 MAX_CHECKS = 50  # limit for a gate, failed checks first: a job may require hundreds of cases
@@ -40,7 +40,6 @@ TONES: dict[str, Tone] = {
     "non-inferior": "accent",
     "inconclusive": "doubtful",
 }
-NO_PART = "They do not count for the verdict; p is adjusted for their number (Holm)."
 EXPLORATORY = (
     "Look here for ideas, not for proof: among many parts some differ by chance; p is adjusted for "
     "their number (Benjamini-Hochberg)."
@@ -104,11 +103,15 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         money = Facts(facts.economics(comparison.economics))
         yield Section("Is it worth the money?", [money], on_page=True)
     if comparison.references:
-        about = f"each reference, on the cases that both answered. {NO_PART}"
+        about = f"each reference, on the cases that both answered. {words.NO_PART}"
         table = _contrasts(comparison, "Reference", comparison.references, about)
         yield Section("Against the references", [table])
     if comparison.secondary:
         yield Section("Other metrics", [*_metrics(comparison)])
+    if comparison.measured:
+        yield Section("Measures", [measures.differences(comparison)])
+    if comparison.style:
+        yield Section("Style", [*measures.style(comparison)])
     if comparison.slices:
         about = f"{comparison.baseline} within parts of the test. {EXPLORATORY}"
         table = _contrasts(comparison, "Slice", comparison.slices, about)
@@ -199,9 +202,9 @@ def _contenders(comparison: Comparison) -> Iterator[Part]:
         yield _sweep(comparison)
     if len(comparison.baselines) > 1:
         yield _baselines(comparison)
-    measures = _names(result.measures for result in comparison.contenders)
+    names = _names(result.measures for result in comparison.contenders)
     rows = [(result.name, result.measures) for result in comparison.contenders]
-    yield _figures("Further measures: mean of a case", measures, rows, "{:.4g}".format)
+    yield _figures("Further measures: mean of a case", names, rows, measures.figure)
     yield Table(
         ["Expected", "Answered", "#Cases"],
         [
@@ -279,7 +282,7 @@ def _baselines(comparison: Comparison) -> Table:
 
 def _metrics(comparison: Comparison) -> Iterator[Part]:
     yield _contrasts(
-        comparison, "Metric", comparison.secondary, f"{comparison.baseline}. {NO_PART}"
+        comparison, "Metric", comparison.secondary, f"{comparison.baseline}. {words.NO_PART}"
     )
     metrics = _names(result.scores for result in comparison.contenders)
     others = [name for name in metrics if name != comparison.metric]

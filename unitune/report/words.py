@@ -22,6 +22,7 @@ from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 from unitune.text import listed
 
+NO_PART = "They do not count for the verdict; p is adjusted for their number (Holm)."
 PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 

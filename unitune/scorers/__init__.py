@@ -13,7 +13,9 @@
     row_scorers  row_scorers                                scorers named in each row
     graders      grader                                     OpenAI's grader objects
     judge        judge                                      a language model's judgement
-    measures     length, latency, cost, consistency         no quality; decide nothing
+    measures     length, latency, cost, consistency,        no quality; decide nothing
+                 pass_k, unstable
+    style        style                                      the style of the training answers
     rewards      reward_function, http                      groups of answers, in rft only
 
 Every module here is read when the package is imported, and each scorer is in its namespace. The

@@ -98,6 +98,9 @@ class Measured:
     tokens: int | None = None  # as counted by the backend
     seconds: float | None = None  # from the request to the complete answer
     usd: float | None = None
+    score: float | None = None  # by the deciding scorer
+    # Scores of the answers to harmless changes of the same question
+    changed: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)

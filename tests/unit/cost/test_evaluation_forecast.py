@@ -71,6 +71,13 @@ def test_requests_are_the_cases_and_the_choice_on_dev(make: MakeJob) -> None:
     assert Count(190, 250, 270) == made.requests
 
 
+def test_changed_questions_are_requests_too(make: MakeJob) -> None:
+    """A question without a list of options has no change of their order."""
+    changes = ["case", "whitespace", "option_order"]
+    made = forecast(make(contenders=["tuned"], repeats=2, robustness=changes))
+    assert made.requests == Count(20 * 4, 20 * 5, 20 * 5)
+
+
 def test_time_at_a_vendor_is_assumed_and_says_so(make: MakeJob) -> None:
     (tuned,) = forecast(make(contenders=["tuned"], concurrency=4)).contenders
     assert tuned.basis == "assumed: 0.5 to 10 s per request, 4 at a time"

@@ -202,6 +202,17 @@ def test_batched_answers_are_those_of_asking_one_by_one(
     assert {"better", 50} == {batched.verdict, batched.gained}
 
 
+def test_changed_questions_are_in_the_batch_of_their_contender(
+    make_job: Any, vendor: Vendor, out: Path, tmp_path: Path
+) -> None:
+    job = make_job({**TWO, "robustness": ["case", "whitespace"]})
+    one_by_one = compare(job, out=tmp_path / "single")
+    batched = compare(job, out=out, batch=True)
+    assert [each.name for each in batched.measured] == ["stable_case", "stable_whitespace"]
+    assert bare(one_by_one) == bare(batched)
+    assert vendor.sizes == [180, 180]
+
+
 def test_all_batches_are_handed_in_before_any_is_waited_for(
     three: Job, vendor: Vendor, out: Path, clock: Clock
 ) -> None:

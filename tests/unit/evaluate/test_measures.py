@@ -89,6 +89,10 @@ def test_measures_stand_beside_the_scores_and_not_among_them(
         assert result.scores == {"exact": 0.0}
         assert result.measures == {"length": 3.0, "seconds": 0.25}
     assert found.cases[0].answers["zero-shot"].measures == {"length": 3.0, "seconds": 0.25}
+    assert [(each.name, each.n, each.difference) for each in found.measured] == [
+        ("length", 60, 0),
+        ("seconds", 60, 0),
+    ]
 
 
 def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(
@@ -108,8 +112,9 @@ def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(
         )
     )
     zero_shot, instructed = found.contenders
-    assert pytest.approx({"cost": 30e-6, "consistency": 1 / 3}) == zero_shot.measures
-    assert pytest.approx({"consistency": 1 / 3}) == instructed.measures
+    repeated = {"pass^2": 1 / 3, "pass^3": 0, "unstable": 1, "consistency": 1 / 3}
+    assert zero_shot.measures == pytest.approx({"cost": 30e-6, **repeated})
+    assert instructed.measures == pytest.approx(repeated)
     assert pytest.approx(2 / 3) == zero_shot.score
     assert (found.n, found.graded) == (60, True)
     assert zero_shot.usd == Decimal("0.0054")
