@@ -24,6 +24,7 @@ from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison, judged_run
+from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
@@ -151,6 +152,7 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
         concurrency=resolved.job.evaluate.concurrency,
         options=options,
         history=history,
+        retention=RetentionTask.of(resolved, runs, task, options),
     )
     _announce(resolved, config)
     with open_journals(config) as journals:
@@ -159,8 +161,14 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
             config = replace(config, sources=known)
         with _deployed(tuned, config) as ready:
             answered = selection.noted(collect_responses(replace(config, sources=ready), journals))
+        retained = ()
+        if config.retention and journals.general:
+            asked = {**config.sources, **config.retention.untuned}
+            retained = config.retention.results(journals.general, asked)
         spent = config.budget.spent
-        comparison = conclude(resolved, answered, tuned, required, history, spent=spent)
+        comparison = conclude(
+            resolved, answered, tuned, required, history, spent=spent, retained=retained
+        )
         notes = (*_recorded_before(answered, journals.test), *comparison.notes)
     comparison = comparison.model_copy(update={"sweep": selection.runs, "notes": notes})
     if options.update_baseline and comparison.exit_code == 0:

@@ -29,6 +29,7 @@ from unitune.evaluate.results import (
     BaselineResult,
     Comparison,
     ContenderResult,
+    Retention,
     judged_run,
 )
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
@@ -55,6 +56,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     history: TestHistory,
     *,
     spent: Decimal,
+    retained: tuple[Retention, ...] = (),
 ) -> Comparison:
     """Compare the candidate with each baseline. Raises BackendError if one never answered."""
     job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
@@ -79,6 +81,8 @@ def conclude(  # noqa: PLR0913 - each is independent
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
+    of_candidate = (each for each in retained if each.contender == candidate.name)
+    cost_of_tuning = next((each.metrics for each in of_candidate), {})
     beside = {each.name: Pairing(each, candidate, evaluate.margin) for each in of_role["reference"]}
     return Comparison(
         **Comparison.figures(paired),
@@ -102,9 +106,10 @@ def conclude(  # noqa: PLR0913 - each is independent
         slices=pairing.slices(),
         answered=pairing.answered(),
         references=against_references(beside),
+        retention=retained,
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
-        gate=gate.decide(evaluate.gate, judgement, required, on_dev, look, use),
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev, look, use, cost_of_tuning),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,
         dev_rows=len(task.dev),

@@ -54,6 +54,7 @@ CONTENDERS_NOTE = (
 def describe(comparison: Comparison) -> Document:
     """Return the document of a comparison, without its cases."""
     run = [f"run {comparison.run}"] if comparison.run else []
+    texts = words.scores(comparison), words.reason(comparison), words.tuning_cost(comparison)
     return Document(
         title=words.headline(comparison),
         about=(
@@ -63,7 +64,7 @@ def describe(comparison: Comparison) -> Document:
             moment(comparison.created),
         ),
         figures=(_verdict(comparison), words.figures(comparison)),
-        text=f"{words.scores(comparison)} {words.reason(comparison)}",
+        text=" ".join(filter(None, texts)),
         state=_gate(comparison),
         notes=words.caveats(comparison),
         sections=tuple(_sections(comparison)),
@@ -100,6 +101,8 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
     if comparison.economics:
         money = Facts(facts.economics(comparison.economics))
         yield Section("Is it worth the money?", [money], on_page=True)
+    if comparison.retention:
+        yield Section("General ability", [*_general_ability(comparison)])
     if comparison.references:
         about = f"each reference, on the cases that both answered. {NO_PART}"
         table = _contrasts(comparison, "Reference", comparison.references, about)
@@ -333,6 +336,22 @@ def _contrasts(
         most=SHOWN_CONTRASTS,
         name="differences",
     )
+
+
+def _general_ability(comparison: Comparison) -> Iterator[Part]:
+    for significant in (True, False):
+        if changes := words.tuning_cost(comparison, significant=significant):
+            yield changes
+    for each in comparison.retention:
+        if each.problem:
+            yield f"{each.contender}: {each.problem}"
+        rows = [
+            [category, f"{asked}", f"{before}", f"{after}"]
+            for category, (asked, before, after) in each.categories.items()
+        ]
+        caption = f"General questions that {each.base_model} and {each.contender} got right"
+        columns = ["Category", "#Questions", "#Before tuning", "#After"]
+        yield Table(columns, rows, f"{caption}. They do not count for the verdict.", on_page=True)
 
 
 def _trainings(comparison: Comparison) -> Iterator[Part]:

@@ -33,9 +33,9 @@ NO_MONEY = 402  # no credits left (OpenRouter, DeepSeek), for any question
 INVALID = (400, 422)
 HASH_DIGITS = 16
 
-# dev: choosing prompts; test: answering test cases; batch: waiting for batches; probe: general
-# questions; stopping: after Ctrl-C
-Phase = Literal["dev", "test", "batch", "probe", "stopping"]
+# dev: choosing prompts; test: answering test cases; batch: waiting for batches; general: answering
+# general questions; stopping: after Ctrl-C
+Phase = Literal["dev", "test", "batch", "general", "stopping"]
 
 
 @dataclass(frozen=True)
