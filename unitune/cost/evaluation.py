@@ -44,8 +44,8 @@ TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot":
 VERBOSE_TOKENS = 100
 
 
-# Tokens of a general question and of its answer. With SmolLM2-135M, which adds a system prompt, they
-# were 47 and 14 on average
+# Tokens of a general question and of its answer. SmolLM2-135M, which adds a system prompt, counted
+# 47 and 14 on average
 GENERAL_PROMPT, GENERAL_ANSWER = Count(20, 45, 100), Count(1, 14, 24)
 
 

@@ -81,8 +81,8 @@ def conclude(  # noqa: PLR0913 - each is independent
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
-    of_candidate = (each for each in retained if each.contender == candidate.name)
-    cost_of_tuning = next((each.metrics for each in of_candidate), {})
+    of_candidate = (each.metrics for each in retained if each.contender == candidate.name)
+    cost_of_tuning = next(of_candidate, dict[str, float]())
     beside = {each.name: Pairing(each, candidate, evaluate.margin) for each in of_role["reference"]}
     return Comparison(
         **Comparison.figures(paired),
