@@ -83,16 +83,18 @@ class RetentionTask:
             OverBudget: There is a budget, but the price of an untuned model is unknown.
         """
         job, evaluate = resolved.job, resolved.job.evaluate
-        count = evaluate.general_questions(here=True)
+        count, asks_all = (evaluate.general_questions(here=here) for here in (True, False))
         pairs, specs, models = list[Pair](), dict[str, Model](), set[str]()
-        for spec in evaluate.contenders if count and not task.omitted else ():
+        for spec in () if task.omitted else evaluate.contenders:
             run = runs.get(spec.name)
-            if not isinstance(spec, Tuned) or (model := run.id if run else "") in models:
-                continue  # another prompt of the same model
-            models.add(model)
             backend, base = (
                 (run.backend_name, run.base_model) if run else (job.backend, job.base_model)
             )
+            model = run.id if run else ""  # other contenders may have the same one
+            is_asked = asks_all or (count and resolved.book.offer(backend).is_own)
+            if not isinstance(spec, Tuned) or model in models or not is_asked:
+                continue
+            models.add(model)
             name = f"untuned {base}"
             specs[name] = Model(name=name, backend=backend, model=base, prompt="zero-shot")
             pairs.append(Pair(spec.name, name, base))
@@ -111,7 +113,7 @@ class RetentionTask:
             untuned=resolve_sources(replace(resolved, job=job), {}, options),
             questions=general_questions()[:count],
             request=template,
-            asks_all=evaluate.general_questions(here=False) > 0,
+            asks_all=asks_all > 0,
             left=[*dict.fromkeys(name for each in pairs for name in each[:2])],
         )
 

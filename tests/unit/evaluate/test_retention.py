@@ -19,11 +19,14 @@ from unitune.data.general.questions import (
     general_questions,
     general_text,
 )
-from unitune.errors import BackendError
+from unitune.errors import BackendError, OverBudget
 from unitune.evaluate.compare import compare
 from unitune.evaluate.gate import apply
+from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.result_files import read_comparison
+from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.statistics.paired import compare_paired
+from unitune.evaluate.task import prepare
 from unitune.job.evaluate import GENERAL_QUESTIONS, Evaluate, Gate
 from unitune.job.job import Job
 from unitune.models import Reply, Request
@@ -167,6 +170,29 @@ def test_models_of_a_vendor_are_asked_only_if_the_job_says_so(
     trained(job)
     assert compare(job).retention == ()
     assert general(sent) == []
+
+
+def test_a_vendors_unknown_price_of_the_untuned_model_stops_only_jobs_that_ask(
+    tmp_path: Path,
+) -> None:
+    job = triage_job(50, folder=tmp_path)
+    answers = [json.dumps({"case": "x", "answer": "yes"})]
+    (tmp_path / "old.jsonl").write_text("\n".join(answers), encoding="utf-8")
+    evaluate = {
+        "contenders": [{"type": "recorded", "answers": "old.jsonl"}, "tuned"],
+        "prices": {"tuned": {"input": 1, "output": 1}},
+        "budget": {"usd": 1},
+    }
+    hosted = {"model": "unlisted", "backend": "openai", "options": {}}
+    for retention in ("auto", True):
+        asked = Evaluate.model_validate({**evaluate, "retention": retention})
+        resolved = preflight(job.model_copy(update={**hosted, "evaluate": asked}))
+        task = prepare(resolved)
+        if retention == "auto":
+            assert RetentionTask.of(resolved, {}, task, AnswerOptions(replay=False)) is None
+            continue
+        with pytest.raises(OverBudget, match="the price of untuned unlisted is unknown"):
+            RetentionTask.of(resolved, {}, task, AnswerOptions())
 
 
 def test_prompts_alone_and_a_preview_are_not_asked(sent: list[str], tmp_path: Path) -> None:
