@@ -223,7 +223,7 @@ class RetentionTask:
             gained=result.gained if result else 0,
             lost=result.lost if result else 0,
             categories=categories,
-            text=_text_contrast(*losses) if all(map(len, losses)) else None,
+            text=text_contrast(*losses) if all(map(len, losses)) else None,
             problem=problem,
         )
 
@@ -251,7 +251,7 @@ def _losses(name: str, journal: Journal) -> NDArray[np.float64]:  # (P, 2)
     return np.array(rows if len(rows) == len(records) else [], dtype=np.float64).reshape(-1, 2)
 
 
-def _text_contrast(before: NDArray[np.float64], after: NDArray[np.float64]) -> Contrast:
+def text_contrast(before: NDArray[np.float64], after: NDArray[np.float64]) -> Contrast:
     """Compare losses by passage: a passage is one piece of evidence, weighted by its tokens."""
     units = Units(after[:, 0] - before[:, 0], before[:, 1])
     p_value = sign_flip_p(units.sums)

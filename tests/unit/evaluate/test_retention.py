@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.sample_evidence import evidence
 from support.trained_runs import trained, triage_job
@@ -24,12 +26,12 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.gate import apply
 from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.result_files import read_comparison
-from unitune.evaluate.retention import RetentionTask
+from unitune.evaluate.retention import RetentionTask, text_contrast
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.task import prepare
 from unitune.job.evaluate import GENERAL_QUESTIONS, Evaluate, Gate
 from unitune.job.job import Job
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, TextLoss
 from unitune.planning.money import estimated
 from unitune.planning.preflight import preflight
 from unitune.render import terminal
@@ -193,6 +195,46 @@ def test_a_vendors_unknown_price_of_the_untuned_model_stops_only_jobs_that_ask(
             continue
         with pytest.raises(OverBudget, match="the price of untuned unlisted is unknown"):
             RetentionTask.of(resolved, {}, task, AnswerOptions())
+
+
+def test_models_that_can_score_text_are_measured_by_default(
+    sent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base is no contender here, and is loaded for the questions alone."""
+    scored: list[str] = []
+
+    def text_losses(model: FakeChatModel, texts: Sequence[str]) -> list[TextLoss]:
+        scored.append(model.fingerprint)
+        more = 0.0 if model.fingerprint.startswith("fake:base") else 0.1
+        return [TextLoss((2 + more) * len(text), len(text)) for text in texts]
+
+    monkeypatch.setattr(FakeChatModel, "text_losses", text_losses, raising=False)
+    other = {"type": "model", "backend": "fake", "model": "other", "role": "baseline"}
+    contenders = [other | {"prompt": "zero-shot"}, "tuned"]
+    job = general_job(tmp_path, range(30), range(10), retention="auto", contenders=contenders)
+    trained(job)
+    (result,) = compare(job).retention
+    assert len(general(sent)) == 2 * 100
+    assert result.questions
+    assert result.questions.difference == pytest.approx(-0.2)
+    text = result.text
+    assert text
+    assert (text.n, text.baseline, text.candidate) == pytest.approx((20, 2.0, 2.1))
+    low, high = text.interval
+    assert low < text.difference == pytest.approx(0.1) < high
+    assert low > 0
+    assert text.p_adjusted <= 0.001
+    compare(job)
+    assert len(scored) == len(set(scored)) == 2
+    assert len(general(sent)) == 2 * 100
+
+
+def test_the_losses_of_passages_are_weighted_by_their_tokens() -> None:
+    """Computed by hand: (3 + 1) / (10 + 30) more nats per token."""
+    before, after = np.array([[20.0, 10], [60.0, 30]]), np.array([[23.0, 10], [61.0, 30]])
+    contrast = text_contrast(before, after)
+    assert (contrast.baseline, contrast.candidate) == (2.0, 2.1)
+    assert contrast.difference == pytest.approx(0.1)
 
 
 def test_prompts_alone_and_a_preview_are_not_asked(sent: list[str], tmp_path: Path) -> None:
