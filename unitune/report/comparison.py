@@ -102,7 +102,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         money = Facts(facts.economics(comparison.economics))
         yield Section("Is it worth the money?", [money], on_page=True)
     if comparison.retention:
-        yield Section("General ability", [*_general_ability(comparison)])
+        yield _general_ability(comparison)
     if comparison.references:
         about = f"each reference, on the cases that both answered. {NO_PART}"
         table = _contrasts(comparison, "Reference", comparison.references, about)
@@ -338,20 +338,24 @@ def _contrasts(
     )
 
 
-def _general_ability(comparison: Comparison) -> Iterator[Part]:
-    for significant in (True, False):
-        if changes := words.tuning_cost(comparison, significant=significant):
-            yield changes
+def _general_ability(comparison: Comparison) -> Section:
+    """Return what the first lines leave out; on a page also the categories."""
+    unchanged = words.tuning_cost(comparison, significant=False)
+    problems = (
+        f"{each.contender}: {each.problem}" for each in comparison.retention if each.problem
+    )
+    sentences = [*filter(None, [unchanged, *problems])]
+    tables: list[Part] = []
     for each in comparison.retention:
-        if each.problem:
-            yield f"{each.contender}: {each.problem}"
         rows = [
             [category, f"{asked}", f"{before}", f"{after}"]
             for category, (asked, before, after) in each.categories.items()
         ]
         caption = f"General questions that {each.base_model} and {each.contender} got right"
         columns = ["Category", "#Questions", "#Before tuning", "#After"]
-        yield Table(columns, rows, f"{caption}. They do not count for the verdict.", on_page=True)
+        about = f"{caption}. They do not count for the verdict."
+        tables.append(Table(columns, rows, about, on_page=True))
+    return Section("General ability", [*sentences, *tables], on_page=not sentences)
 
 
 def _trainings(comparison: Comparison) -> Iterator[Part]:

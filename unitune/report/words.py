@@ -213,7 +213,8 @@ def _changed(contrast: Contrast) -> str:
         return f"{right}, {percent(before)} before tuning ({change})"
     low, high = contrast.interval
     change = f"{difference:+.2f}, {low:.2f} to {high:.2f}"
-    return f"a loss of {now:.2f} on general text, {before:.2f} before tuning ({change})"
+    loss = f"a loss of {now:.2f} nats per token on general text"
+    return f"{loss}, {before:.2f} before tuning ({change})"
 
 
 def is_significant(contrast: Contrast) -> bool:
