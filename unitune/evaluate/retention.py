@@ -159,10 +159,15 @@ class RetentionTask:
         self.left.remove(name)
         questions = self.asked()
         try:
-            records(questions, EvaluationProgress(name, "general", "", 0, len(questions)))
+            answers = records(questions, EvaluationProgress(name, "general", "", 0, len(questions)))
         except (BackendError, OverBudget) as error:  # the verdict does not depend on them
             self.problems[name] = str(error)
             return
+        if errors := [each.error for each in answers if each.error]:
+            self.problems[name] = (
+                f"{name} did not answer {len(errors)} of {len(answers)} general questions. First "
+                f"reason: {errors[0]}"
+            )
         hashes = _passages(model.fingerprint)
         if not isinstance(model, ScoresText) or all(journal.answer(name, *e) for e in hashes):
             return
@@ -208,7 +213,7 @@ class RetentionTask:
         reasons = filter(None, map(self.problems.get, (pair.tuned, pair.untuned)))
         missing, problem = len(self.questions) - len(both), next(reasons, "")
         if missing and (before or after) and not problem:
-            problem = f"{missing} of {len(self.questions)} questions were not answered by both."
+            problem = f"{missing} of {len(self.questions)} general questions lack an answer."
         return Retention(
             contender=pair.tuned,
             base_model=pair.base_model,

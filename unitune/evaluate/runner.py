@@ -103,9 +103,11 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
         LockTimeout: Another process has them open.
         Mismatch: Somebody else wrote one of the files, and this is not a replay.
     """
-    names = ["dev.jsonl", "rows.jsonl", *(["general.jsonl"] if config.retention else [])]
+    replay, names = config.options.replay, ["dev.jsonl", "rows.jsonl"]
+    if config.retention and (not replay or (config.folder / "general.jsonl").exists()):
+        names.append("general.jsonl")
     with ExitStack() as stack:
-        opened = (open_journal(config.folder / n, replay=config.options.replay) for n in names)
+        opened = (open_journal(config.folder / name, replay=replay) for name in names)
         journals = Journals(*map(stack.enter_context, opened))
         config.budget.charge(chain(*filter(None, journals)), config.prices)
         yield journals

@@ -289,6 +289,34 @@ def test_a_vendor_that_fails_leaves_the_verdict_alone(
     assert sent
 
 
+def test_unanswered_questions_are_left_out_on_both_sides(sent: list[str], tmp_path: Path) -> None:
+    job = general_job(tmp_path, before=range(30), after=range(30))
+    vendor = tmp_path / "vendor" / "untuned.json"
+    untuned = json.loads(vendor.read_text())
+    asked = general_questions()[0]
+    untuned["errors"] = {asked.message.text: "the request was blocked"}
+    vendor.write_text(json.dumps(untuned))
+    trained(job)
+    (result,) = compare(job).retention
+    assert result.questions
+    assert (result.questions.n, result.questions.candidate) == (ASKED - 1, 29 / 39)
+    assert result.problem == (
+        "untuned base did not answer 1 of 40 general questions. First reason: the request was "
+        "blocked"
+    )
+    assert sent
+
+
+def test_a_replay_of_older_answers_has_no_result(sent: list[str], tmp_path: Path) -> None:
+    job = general_job(tmp_path, before=range(30), after=range(30), retention=False)
+    trained(job)
+    compare(job, out="answers")
+    asking = job.model_copy(update={"evaluate": job.evaluate.model_copy(update={"retention": 40})})
+    assert compare(asking, out="answers", replay=True).retention == ()
+    assert not (tmp_path / "answers" / "general.jsonl").exists()
+    assert general(sent) == []
+
+
 def test_a_constraint_on_retention_is_a_reason_to_ask(sent: list[str], tmp_path: Path) -> None:
     gate = {
         "mode": "improve",
