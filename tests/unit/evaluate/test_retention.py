@@ -366,6 +366,8 @@ def test_a_significant_loss_is_in_the_first_lines(sent: list[str], tmp_path: Pat
     )
     assert loss in document.text
     assert sent
+    several = found.model_copy(update={"retention": found.retention * 2})
+    assert "beyond this task: tuned has 25.0 % of 40" in describe(several).text
 
 
 def test_no_significant_loss_is_a_line_further_down(sent: list[str], tmp_path: Path) -> None:
