@@ -1,4 +1,4 @@
-"""What tuning cost the real model, after a training that is far too long and after a gentle one."""
+"""What tuning cost the real model, after a far too long training and after one with other rows."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ import csv
 import json
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from unitune.data.general.questions import general_questions
+
 pytestmark = pytest.mark.slow
 
 MESSAGES = Path(__file__).parents[2] / "docs" / "tutorial" / "messages.csv"
 TOO_LONG = {"epochs": 8, "learning_rate": 2e-3, "seed": 0}
-GENTLE = {"epochs": 1, "learning_rate": 2e-5, "seed": 0}
+USUAL = {"epochs": 2, "seed": 0}
+OTHERS = general_questions()[100:]
+"""Questions that the comparison does not ask."""
 
 
 def measured(
     folder: Path, environment: dict[str, str], tuning: dict[str, Any], label: str | None
 ) -> dict[str, Any]:
-    """Train on 200 messages, all with one label if it is given, and return what that cost."""
+    """Train on 200 messages and return what that cost.
+
+    All have one label if it is given; otherwise as many other questions are among them.
+    """
     rows = list(csv.DictReader(MESSAGES.read_text("utf-8").splitlines()))
     for name, some in (("train", rows[:200]), ("test", rows[320:350])):
         pairs = ((row["message"], (name == "train" and label) or row["label"]) for row in some)
+        known = [] if label or name == "test" else OTHERS
+        pairs = chain(pairs, ((each.message.text, each.accept[0]) for each in known))
         lines = (json.dumps({"prompt": asked, "completion": answer}) for asked, answer in pairs)
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     job = {
@@ -64,7 +74,9 @@ def test_a_training_far_too_long_on_one_label_costs_general_ability(
 
 
 @pytest.mark.usefixtures("default_model")
-def test_a_gentle_training_does_not(tmp_path: Path, guarded_environment: dict[str, str]) -> None:
-    found = measured(tmp_path, guarded_environment, GENTLE, None)
-    low, high = found["questions"]["interval"]
-    assert low < 0 < high
+def test_a_training_with_rows_of_other_tasks_costs_no_answers(
+    tmp_path: Path, guarded_environment: dict[str, str]
+) -> None:
+    found = measured(tmp_path, guarded_environment, USUAL, None)
+    assert found["questions"]["interval"][1] > 0
+    assert found["text"]["difference"] < 1
