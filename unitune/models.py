@@ -228,3 +228,19 @@ class BatchedChatModel(ChatModel, Protocol):
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Answer all requests; yield replies with the index of their request as they finish."""
         ...
+
+
+class TextLoss(NamedTuple):
+    """Loss of a model on a text."""
+
+    nats: float  # negative log-likelihood of all tokens but the first
+    tokens: int  # number of these tokens
+
+
+@runtime_checkable
+class ScoresText(Protocol):
+    """A model that can compute its loss on a text, such as a local one."""
+
+    def text_losses(self, texts: Sequence[str]) -> list[TextLoss]:
+        """Return the loss on each text without a chat template, cut at the model's context."""
+        ...

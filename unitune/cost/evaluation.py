@@ -50,6 +50,11 @@ JUDGE_RULES, JUDGEMENT = Count(220, 280, 400), Count(15, 60, 200)
 VERBOSE_TOKENS = 100
 
 
+# Tokens of a general question and of its answer. SmolLM2-135M, which adds a system prompt, counted
+# 47 and 14 on average
+GENERAL_PROMPT, GENERAL_ANSWER = Count(20, 45, 100), Count(1, 14, 24)
+
+
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
     """Tokens of all requests and answers of one contender.
@@ -85,19 +90,23 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     if kind == "few-shot" and spec.role == "baseline":
         times = times * Count(2, FINALISTS, FINALISTS)
     requests = times * Count.of(len(work.test)) + on_dev
+    general = Count()
+    if isinstance(spec, Tuned) and is_served(spec, job.backend):
+        general = Count.of(2 * job.evaluate.general_questions(here=False))  # with the untuned model
     instructions, shots = _added_tokens(spec, job.evaluate, work)
     added = instructions + shots
     own = _own_share(spec) * shots
     if own.low < shots.low:  # choose: auto uses the same shots for nearly all dev rows
         own = Count(own.low, own.expected * verdict // max(requests.expected, 1), own.high)
     return ContenderTokens(
-        requests=requests,
+        requests=requests + general,
         own=own,
         shared=Count(added.low - own.low, added.expected - own.expected, added.high),
         prompt=work.test.prompts.total * times
         + on_dev * work.validation.prompts.mean
-        + requests * added,
-        answer=requests * _answer(spec, job, work),
+        + requests * added
+        + general * GENERAL_PROMPT,
+        answer=requests * _answer(spec, job, work) + general * GENERAL_ANSWER,
     )
 
 
@@ -128,6 +137,13 @@ def _judge_tokens(judge: Judge, job: Job, work: Workload) -> ContenderTokens:
         prompt=judged * (rules + work.test.prompts.mean) + shown,
         answer=judged * answer,
     )
+
+
+def general_tokens(questions: int) -> ContenderTokens:
+    """Return the tokens of general questions to a tuned model and to its untuned base."""
+    requests = Count.of(2 * questions)
+    prompt, answer = requests * GENERAL_PROMPT, requests * GENERAL_ANSWER
+    return ContenderTokens(prompt, answer, requests, own=Count(), shared=Count())
 
 
 def _dev_requests(tries: Count, rows: int) -> Count:

@@ -25,6 +25,7 @@ from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison, judged_run
+from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
@@ -152,6 +153,7 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
         concurrency=resolved.job.evaluate.concurrency,
         options=options,
         history=history,
+        retention=RetentionTask.of(resolved, runs, task, options),
     )
     _announce(resolved, config)
     with open_journals(config) as journals:
@@ -161,9 +163,20 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
         with _deployed(tuned, config) as ready:
             answered = selection.noted(collect_responses(replace(config, sources=ready), journals))
         judgings = judge_answers(config, journals, answered)
+        retained = ()
+        if config.retention and journals.general:
+            asked = {**config.sources, **config.retention.untuned}
+            retained = config.retention.results(journals.general, asked)
         spent = config.budget.spent
         comparison = conclude(
-            resolved, answered, tuned, required, history, judgings=judgings, spent=spent
+            resolved,
+            answered,
+            tuned,
+            required,
+            history,
+            judgings=judgings,
+            spent=spent,
+            retained=retained,
         )
         notes = (*_recorded_before(answered, journals.test), *comparison.notes)
     comparison = comparison.model_copy(update={"sweep": selection.runs, "notes": notes})

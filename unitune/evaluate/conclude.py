@@ -33,6 +33,7 @@ from unitune.evaluate.results import (
     Comparison,
     ContenderResult,
     JudgeResult,
+    Retention,
     judged_run,
 )
 from unitune.evaluate.statistics.length_control import length_controlled
@@ -62,6 +63,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     *,
     judgings: Sequence[Judging] = (),
     spent: Decimal,
+    retained: tuple[Retention, ...] = (),
 ) -> Comparison:
     """Compare the candidate with each baseline. Raises BackendError if one never answered."""
     job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
@@ -91,6 +93,8 @@ def conclude(  # noqa: PLR0913 - each is independent
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
+    of_candidate = (each.metrics for each in retained if each.contender == candidate.name)
+    cost_of_tuning = next(of_candidate, dict[str, float]())
     beside = {each.name: Pairing(each, candidate, evaluate.margin) for each in of_role["reference"]}
     return Comparison(
         **Comparison.figures(paired),
@@ -116,9 +120,10 @@ def conclude(  # noqa: PLR0913 - each is independent
         slices=pairing.slices(),
         answered=pairing.answered(),
         references=against_references(beside),
+        retention=retained,
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
-        gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use),
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use, cost_of_tuning),
         judges=tuple(_judge_result(each, task, pairing, calibration) for each in judgings),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import TypeGuard
@@ -64,6 +64,7 @@ class Evidence:
     dev: Ruling | None = None
     look: Ruling | None = None  # why a preview is not evaluated
     use: UseOfTest | None = None
+    retained: Mapping[str, float] = field(default_factory=dict[str, float])  # `Retention.metrics`
 
     @property
     def scored(self) -> Reading:
@@ -78,6 +79,7 @@ def decide(  # noqa: PLR0913, PLR0917 - each is independent
     dev: Ruling | None,
     look: Ruling | None,
     use: UseOfTest | None,
+    retained: Mapping[str, float],
 ) -> GateResult | None:
     """Return a gate's decision with the limits of its metric, or None without a gate."""
     if gate is None:
@@ -87,7 +89,7 @@ def decide(  # noqa: PLR0913, PLR0917 - each is independent
         (each, regressions(then, each.hardest.candidate, margin))
         for each in (judgement.scored, *judgement.others)
     )
-    result = apply(gate, Evidence(judgement, required, held, dev, look, use))
+    result = apply(gate, Evidence(judgement, required, held, dev, look, use, retained))
     caution = judgement.scored.hardest.candidate.task.scoring.primary.caution
     return result.model_copy(update={"reason": f"{result.reason} {caution}".rstrip()})
 
@@ -136,7 +138,8 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     enough = answered and cases.exit_code == 0
     yield _check(gate.mode, _mode(gate, evidence), judged=enough)
     for constraint in gate.constraints:
-        ruling = _in_every_reading(partial(_constraint, constraint), evidence)
+        rule = partial(_constraint, constraint, evidence.retained)
+        ruling = _in_every_reading(rule, evidence)
         yield _check(f"{constraint.metric} {_line(constraint)}", ruling, judged=enough)
 
 
@@ -296,8 +299,14 @@ def _absolute(threshold: float, low: float, high: float) -> Ruling:
     return Ruling(3, f"{own}: these cases do not show whether it reaches {threshold:g}.")
 
 
-def _constraint(constraint: Constraint, reading: Reading, _: Sequence[Regression]) -> Ruling:
-    total = reading.hardest.candidate.totals.get(constraint.metric)
+def _constraint(
+    constraint: Constraint,
+    retained: Mapping[str, float],
+    reading: Reading,
+    _: Sequence[Regression],
+) -> Ruling:
+    totals = {**retained, **reading.hardest.candidate.totals}
+    total = totals.get(constraint.metric)
     if not is_known(total):
         return Ruling(4, f"The candidate's {constraint.metric} has no value.")
     what = f"The candidate's {constraint.metric} is {total:.4g}"

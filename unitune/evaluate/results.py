@@ -15,6 +15,7 @@ from unitune.documents import Closed, Spec
 from unitune.errors import MissingExtra
 from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
 from unitune.job.contenders import Role
+from unitune.job.evaluate import RETENTION_METRICS
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
 
@@ -165,6 +166,39 @@ class MeasureContrast(Contrast):
 
     type: str
     """Type of the measure; `stability` for those of `evaluate.robustness`."""
+
+
+class Retention(Closed):
+    """What tuning cost a model: general questions and a general text, compared with its base.
+
+    The p-values are adjusted for the number of these comparisons (Holm).
+    """
+
+    contender: str
+    base_model: str
+    questions: Contrast | None = None
+    """Share of general questions answered right, candidate minus untuned base; None if unknown."""
+    gained: int = 0
+    lost: int = 0
+    """Questions that only the untuned base got right."""
+    categories: dict[str, tuple[int, int, int]] = {}  # noqa: RUF012 - pydantic copies it
+    """Number of questions, and of right answers of base and tuned model, by category."""
+    text: Contrast | None = None
+    """Loss on the general text in nats per token, over its passages; None if unknown."""
+    problem: str = ""
+    """Reason why not all questions were answered; else empty."""
+
+    @property
+    def contrasts(self) -> dict[str, Contrast]:
+        """Known comparisons, by field."""
+        both = {"questions": self.questions, "text": self.text}
+        return {name: contrast for name, contrast in both.items() if contrast}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Known values of `gate.constraints`."""
+        both = zip(RETENTION_METRICS, (self.questions, self.text), strict=True)
+        return {name: contrast.difference for name, contrast in both if contrast}
 
 
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
@@ -340,6 +374,8 @@ class Comparison(Shown, Difference):
     """Contrast by the primary metric on the cases without an error, if some have one."""
     references: tuple[Contrast, ...] = ()
     """Contrasts with each reference on the cases that both answered; not part of the verdict."""
+    retention: tuple[Retention, ...] = ()
+    """What tuning cost each tuned model; empty if not measured."""
     contenders: tuple[ContenderResult, ...]
     sweep: tuple[SweptRun, ...] = ()
     """Runs of a sweep among which the compared one was chosen on dev rows."""

@@ -2,7 +2,8 @@
 
 Tuned models come first, because they may not match their base, and again last, for contenders that
 use the best baseline's prompt. Dev rows always use single requests, because each round depends on
-the one before. Their answers go to ``dev.jsonl``, those to test cases to ``rows.jsonl``.
+the one before. Their answers go to ``dev.jsonl``, those to test cases to ``rows.jsonl`` and those
+to general questions to ``general.jsonl``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -56,10 +57,11 @@ from unitune.evaluate.prompts.contenders import (
 )
 from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.records import Record
+from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.task import Task
 from unitune.job.contenders import Recorded, Server
 from unitune.job.job import TokenPrice
-from unitune.models import ChatModel
+from unitune.models import ChatModel, ScoresText
 from unitune.workspace.home import home, make_home
 
 T = TypeVar("T")
@@ -77,13 +79,15 @@ class EvaluationConfig:
     concurrency: int  # maximum requests in flight
     options: AnswerOptions
     history: TestHistory | None = None  # of the test; None if uses are not counted
+    retention: RetentionTask | None = None  # general questions
     # True to score every contender on all dev rows and none on the test
     dev_only: bool = False
 
     @property
     def prices(self) -> dict[str, TokenPrice]:
         """Known token prices, by contender."""
-        return {name: each.price for name, each in self.sources.items() if each.price is not None}
+        asked = {**(self.retention.untuned if self.retention else {}), **self.sources}
+        return {name: each.price for name, each in asked.items() if each.price is not None}
 
 
 class Journals(NamedTuple):
@@ -91,6 +95,7 @@ class Journals(NamedTuple):
 
     dev: Journal
     test: Journal
+    general: Journal | None = None
 
 
 @contextmanager
@@ -101,13 +106,14 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
         LockTimeout: Another process has them open.
         Mismatch: Somebody else wrote one of the files, and this is not a replay.
     """
-    replay = config.options.replay
-    with (
-        open_journal(config.folder / "dev.jsonl", replay=replay) as dev,
-        open_journal(config.folder / "rows.jsonl", replay=replay) as test,
-    ):
-        config.budget.charge(chain(dev, test), config.prices)
-        yield Journals(dev, test)
+    replay, names = config.options.replay, ["dev.jsonl", "rows.jsonl"]
+    if config.retention and (not replay or (config.folder / "general.jsonl").exists()):
+        names.append("general.jsonl")
+    with ExitStack() as stack:
+        opened = (open_journal(config.folder / name, replay=replay) for name in names)
+        journals = Journals(*map(stack.enter_context, opened))
+        config.budget.charge(chain(*filter(None, journals)), config.prices)
+        yield journals
 
 
 def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Answered, ...]:
@@ -181,7 +187,8 @@ def _run(
         make_home(home())
         cached = open_response_cache(home(), use_cache=config.options.use_cache)
     with cached as cache, asyncio.Runner() as loop:
-        return work(EvaluationRunner(config, loop, journals, cache, notify, dict(config.sources)))
+        sources = {**config.sources, **(config.retention.untuned if config.retention else {})}
+        return work(EvaluationRunner(config, loop, journals, cache, notify, sources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +200,7 @@ class EvaluationRunner:
     journals: Journals
     cache: ResponseCache | None
     notify: Notify
-    sources: dict[str, Source]  # of contenders and additional finalists
+    sources: dict[str, Source]  # of contenders, additional finalists and untuned models
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     # Identity of the candidate, once its model is open
     candidate: list[str] = field(default_factory=list[str])
@@ -217,7 +224,13 @@ class EvaluationRunner:
                         batched.setdefault(source.backend, []).append(batch_job)
                     else:
                         answered[name] = self._answered(model, choice)
-        return answered | (self._answered_in_batches(batched) if batched else {})
+                if self.config.retention and isinstance(model, ScoresText):
+                    origin = self.sources[group[0].name].origin
+                    for name in self.config.retention.unasked(self.sources, origin):
+                        self._ask_general(model, name)
+        answered |= self._answered_in_batches(batched) if batched else {}
+        self._ask_others()
+        return answered
 
     def _groups(self) -> Iterable[Sequence[Contender]]:
         """Return the contenders by model; those that may be refused come before slow ones."""
@@ -237,7 +250,7 @@ class EvaluationRunner:
     def opened(self, source: Source) -> Generator[ChatModel]:
         """Yield the model of a source, and close it afterwards."""
         if self.config.options.replay:
-            recorded = (journal.model_of(source.origin) for journal in self.journals)
+            recorded = (each.model_of(source.origin) for each in filter(None, self.journals))
             is_fingerprint = isinstance(source.spec, Server | Recorded)
             yield ReplayedModel(
                 source.origin if is_fingerprint else next(filter(None, recorded), "")
@@ -248,6 +261,20 @@ class EvaluationRunner:
             yield model
         finally:
             self.loop.run(model.aclose())
+
+    def _ask_others(self) -> None:
+        """Ask general questions of models that were not asked while they answered the test."""
+        retention, journal = self.config.retention, self.journals.general
+        if retention is None or journal is None or self.config.options.replay:
+            return
+        for name in retention.others(self.config.budget, self.sources, journal):
+            with self._opened(self.sources[name]) as model:
+                self._ask_general(model, name)
+
+    def _ask_general(self, model: ChatModel, name: str) -> None:
+        if self.config.retention and self.journals.general:
+            records = partial(self._records, model)
+            self.config.retention.ask(model, name, records, self.journals.general)
 
     def _choices(self, model: ChatModel, contender: Contender) -> Iterator[Choice]:
         """Yield a contender with its prompt, then each other finalist as another baseline."""
@@ -335,6 +362,8 @@ class EvaluationRunner:
         guard = source.price and config.budget.guard(name, source.price)
         if progress.phase == "dev":  # distinguishes prompts in the file
             journal, name = self.journals.dev, f"{name}: {progress.prompt}"
+        elif progress.phase == "general" and self.journals.general is not None:
+            journal = self.journals.general
         journal.origins[name] = source.origin
         cache = None if isinstance(source.spec, Recorded) else self.cache
         options = InferenceOptions(

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, StrictBool, model_validator
 
 from unitune.documents import Spec
 from unitune.job.contenders import (
@@ -27,12 +27,21 @@ from unitune.scorers.judge import Judge
 from unitune.scorers.measures import Change, Measure, PassK, Stability, Unstable
 from unitune.scorers.text import Exact
 
+# What tuning cost, in `Gate.constraints`: differences of the share of general questions answered
+# right and of the loss on the general text, tuned minus untuned model
+RETENTION_METRICS = ("retention", "general_loss")
+GENERAL_QUESTIONS = 300  # number of general questions that exist
+# Number asked by default: about a tenth of the time of the tutorial's comparison
+AUTO_QUESTIONS = 100
+
 
 class Constraint(Spec):
-    """Bounds on the candidate's value by a scorer or measure."""
+    """Bounds on the candidate's value by a scorer or measure, or on what tuning cost it."""
 
     metric: str
-    """Name of a scorer or measure."""
+    """Name of a scorer or measure; `retention` (tuned minus untuned model, as a share of general
+    questions, such as ``at_least: -0.05``) or `general_loss` (rise of the loss on a general text,
+    in nats per token)."""
     at_least: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Lowest value that passes."""
     at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -155,6 +164,10 @@ class Evaluate(Spec):
     """Maximum cost of the answers; requires the price of every contender that costs money."""
     economics: Economics = Economics()
     """Costs and gains, with `prices`, that decide whether the candidate pays off."""
+    retention: StrictBool | Annotated[int, Field(ge=20, le=GENERAL_QUESTIONS)] | Auto = "auto"
+    """Number of general questions for each tuned model and its untuned base, to measure what tuning
+    cost; true asks all. `auto` asks 100 of models on this machine, and of others only if the gate
+    constrains the result."""
     gate: Gate | None = None
     """Gate that sets the exit code of `compare`."""
 
@@ -192,10 +205,16 @@ class Evaluate(Spec):
     def _constraints_look_at_scorers(self) -> Self:
         names = [*self._quality, *(measure.name for measure in self.measures)]
         for constraint in self.gate.constraints if self.gate else ():
-            if constraint.metric not in names:
+            if constraint.metric in names:
+                continue
+            if constraint.metric not in RETENTION_METRICS:
                 raise ValueError(
                     f"gate.constraints names {constraint.metric!r}, but the scorers are "
                     f"{', '.join(names)}"
+                )
+            if self.retention is False:
+                raise ValueError(
+                    f"gate.constraints names {constraint.metric!r}, but retention is false"
                 )
         return self
 
@@ -238,6 +257,16 @@ class Evaluate(Spec):
             return self.prices.get(spec.name)
         model = spec.model if isinstance(spec, Model | Server) else base_model
         return self.prices.get(spec.name) or self.prices.get(model)
+
+    def general_questions(self, *, here: bool) -> int:
+        """Return the number of general questions for a tuned model here, or for one elsewhere."""
+        if self.retention == "auto":
+            constraints = self.gate.constraints if self.gate else ()
+            asked = here or any(each.metric in RETENTION_METRICS for each in constraints)
+            return AUTO_QUESTIONS if asked else 0
+        if isinstance(self.retention, bool):
+            return GENERAL_QUESTIONS if self.retention else 0
+        return self.retention
 
     @property
     def judges(self) -> tuple[Judge, ...]:

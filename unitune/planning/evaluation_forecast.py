@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from unitune.backends import registry
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad, ForecastsAnswers
-from unitune.cost.evaluation import ContenderTokens, contender_tokens
+from unitune.cost.evaluation import ContenderTokens, contender_tokens, general_tokens
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset
+from unitune.data.general.questions import general_cases
 from unitune.documents import Frozen
 from unitune.errors import UnituneError
-from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 
@@ -80,6 +83,7 @@ def forecast_evaluation(resolved: ResolvedJob) -> EvaluationForecast | None:
     job = resolved.job
     specs = [spec for spec in job.evaluate.requested if not isinstance(spec, Recorded)]
     contenders = [_forecast(spec, resolved, test) for spec in specs]
+    contenders += chain.from_iterable(_general(spec, job) for spec in specs)
     return EvaluationForecast(contenders=tuple(contenders))
 
 
@@ -90,11 +94,7 @@ def _forecast(spec: ContenderSpec, resolved: ResolvedJob, test: Dataset) -> Cont
     if (here := _here(spec, job, test, tokens)) is None:
         seconds, basis = _assumed(requests, job.evaluate.concurrency)
     else:
-        share = here.seconds / max(requests.expected, 1)
-        low, high = here.low_share * requests.low, here.high_share * requests.high
-        seconds = Seconds(low * share, here.seconds, high * share)
-        day = here.measured_on
-        basis = f"measured here on {day}" if day else "guessed from this machine's speed"
+        seconds, basis = _timed(requests, here)
     return ContenderForecast(
         name=spec.name,
         requests=requests,
@@ -102,6 +102,31 @@ def _forecast(spec: ContenderSpec, resolved: ResolvedJob, test: Dataset) -> Cont
         seconds=seconds,
         basis=basis,
     )
+
+
+def _general(spec: ContenderSpec, job: Job) -> Iterator[ContenderForecast]:
+    """Yield the forecast of general questions to a tuned model here and to its untuned base."""
+    questions = job.evaluate.general_questions(here=True)
+    if not questions or not isinstance(spec, Tuned):
+        return
+    tokens = general_tokens(questions)
+    if (here := _here(spec, job, general_cases(questions), tokens)) is not None:
+        seconds, basis = _timed(tokens.requests, here)
+        yield ContenderForecast(
+            name=f"{spec.name}: general questions",
+            requests=tokens.requests,
+            tokens=tokens.prompt + tokens.answer,
+            seconds=seconds,
+            basis=basis,
+        )
+
+
+def _timed(requests: Count, here: AnswerForecast) -> tuple[Seconds, str]:
+    share = here.seconds / max(requests.expected, 1)
+    low, high = here.low_share * requests.low, here.high_share * requests.high
+    day = here.measured_on
+    basis = f"measured here on {day}" if day else "guessed from this machine's speed"
+    return Seconds(low * share, here.seconds, high * share), basis
 
 
 def _here(

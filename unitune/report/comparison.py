@@ -53,6 +53,7 @@ CONTENDERS_NOTE = (
 def describe(comparison: Comparison) -> Document:
     """Return the document of a comparison, without its cases."""
     run = [f"run {comparison.run}"] if comparison.run else []
+    texts = words.scores(comparison), words.reason(comparison), words.tuning_cost(comparison)
     return Document(
         title=words.headline(comparison),
         about=(
@@ -62,7 +63,7 @@ def describe(comparison: Comparison) -> Document:
             moment(comparison.created),
         ),
         figures=(_verdict(comparison), words.figures(comparison)),
-        text=f"{words.scores(comparison)} {words.reason(comparison)}",
+        text=" ".join(filter(None, texts)),
         state=_gate(comparison),
         notes=words.caveats(comparison),
         sections=tuple(_sections(comparison)),
@@ -102,6 +103,8 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
     if comparison.economics:
         money = Facts(facts.economics(comparison.economics))
         yield Section("Is it worth the money?", [money], on_page=True)
+    if comparison.retention:
+        yield _general_ability(comparison)
     if comparison.references:
         about = f"each reference, on the cases that both answered. {words.NO_PART}"
         table = _contrasts(comparison, "Reference", comparison.references, about)
@@ -339,6 +342,26 @@ def _contrasts(
         most=SHOWN_CONTRASTS,
         name="differences",
     )
+
+
+def _general_ability(comparison: Comparison) -> Section:
+    """Return what the first lines leave out; on a page also the categories."""
+    unchanged = words.tuning_cost(comparison, significant=False)
+    problems = (
+        f"{each.contender}: {each.problem}" for each in comparison.retention if each.problem
+    )
+    sentences = [*filter(None, [unchanged, *problems])]
+    tables: list[Part] = []
+    for each in comparison.retention:
+        rows = [
+            [category, f"{asked}", f"{before}", f"{after}"]
+            for category, (asked, before, after) in each.categories.items()
+        ]
+        caption = f"General questions that {each.base_model} and {each.contender} got right"
+        columns = ["Category", "#Questions", "#Before tuning", "#After"]
+        about = f"{caption}. They do not count for the verdict."
+        tables.append(Table(columns, rows, about, on_page=True))
+    return Section("General ability", [*sentences, *tables], on_page=not sentences)
 
 
 def _trainings(comparison: Comparison) -> Iterator[Part]:

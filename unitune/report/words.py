@@ -14,6 +14,7 @@ from unitune.data.overlap import by_kind
 from unitune.evaluate.results import (
     Comparison,
     ContenderResult,
+    Contrast,
     GateCheck,
     LeakResult,
     Regression,
@@ -22,6 +23,7 @@ from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 from unitune.text import listed
 
+ALPHA = 0.05  # of differences other than the verdict's
 NO_PART = "They do not count for the verdict; p is adjusted for their number (Holm)."
 PROMPTED = ("zero-shot", "instructed", "few-shot")
 
@@ -186,6 +188,42 @@ def scores(comparison: Comparison) -> str:
     if comparison.graded:
         return f"Over {cases}, {candidate.name} scored {ours} and {baseline.name} {theirs}."
     return f"Of {cases}, {candidate.name} got {ours} right and {baseline.name} {theirs}."
+
+
+def tuning_cost(comparison: Comparison, *, significant: bool = True) -> str:
+    """Return one sentence on the significant changes of general ability by tuning, or the others.
+
+    It is empty without such changes.
+    """
+    several = len(comparison.retention) > 1
+    changes = [
+        f"{f'{each.contender} has ' if several else ''}{_changed(contrast)}"
+        for each in comparison.retention
+        for contrast in each.contrasts.values()
+        if is_significant(contrast) == significant
+    ]
+    if not changes:
+        return ""
+    begin = "Tuning changed the model beyond this task" if significant else "No change shown"
+    return f"{begin}: {'; '.join(changes)}."
+
+
+def _changed(contrast: Contrast) -> str:
+    now, before, difference = contrast.candidate, contrast.baseline, contrast.difference
+    if contrast.name == "general questions":
+        change = f"{points(difference, sign=True)}, {interval(contrast.interval)}"
+        right = f"{percent(now)} of {contrast.n} general questions right"
+        return f"{right}, {percent(before)} before tuning ({change})"
+    low, high = contrast.interval
+    change = f"{difference:+.2f}, {low:.2f} to {high:.2f}"
+    loss = f"a loss of {now:.2f} nats per token on general text"
+    return f"{loss}, {before:.2f} before tuning ({change})"
+
+
+def is_significant(contrast: Contrast) -> bool:
+    """Return whether interval and adjusted p-value exclude that there is no difference."""
+    low, high = contrast.interval
+    return low * high > 0 and contrast.p_adjusted <= ALPHA
 
 
 def figures(comparison: Comparison) -> str:

@@ -20,11 +20,12 @@ from typing import Any, cast
 import torch
 from peft.tuners.lora import LoraLayer
 from pydantic import ValidationError
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.data.example import digest
 from unitune.errors import Mismatch
-from unitune.models import BatchedChatModel, Placed, Reply, Request
+from unitune.models import BatchedChatModel, Placed, Reply, Request, TextLoss
 from unitune_local import machine
 from unitune_local.data.chat_text import TemplateError, template_fingerprint, with_request
 from unitune_local.data.rendering import render_prompt
@@ -36,7 +37,13 @@ from unitune_local.inference.tool_calls import Tools, read_calls
 from unitune_local.models import store
 from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, read_record
 from unitune_local.models.full import is_full
-from unitune_local.models.model import load_adapter, load_model, load_tokenizer, round_weights
+from unitune_local.models.model import (
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    round_weights,
+    use_attention,
+)
 from unitune_local.models.model_folder import weight_files
 from unitune_local.options import ChatFormat
 from unitune_local.settings import Quantization
@@ -181,6 +188,19 @@ class LocalChatModel(BatchedChatModel):
     def context(self) -> int | None:
         """Maximum tokens of a prompt and its answer together, if the model states it."""
         return cast("int | None", getattr(self.model.config, "max_position_embeddings", None))
+
+    def text_losses(self, texts: Sequence[str]) -> list[TextLoss]:
+        """Return the loss on each text without a chat template, cut at the model's context."""
+        with self._busy, torch.inference_mode():
+            use_attention(self.model, None)
+            return [self._text_loss(text) for text in texts]
+
+    def _text_loss(self, text: str) -> TextLoss:
+        ids = cast("Any", self.tokenizer)(text)["input_ids"][: self.context]
+        tokens = torch.tensor([ids], device=self.model.device)  # (1, N)
+        logits = cast("Any", self.model)(input_ids=tokens).logits[0, :-1].float()  # (N - 1, V)
+        nats = functional.cross_entropy(logits, tokens[0, 1:].to(logits.device), reduction="sum")
+        return TextLoss(nats.item(), len(ids) - 1)
 
     def _replies(
         self,

@@ -96,7 +96,7 @@ class Here:
         self.loads: list[AnswerLoad] = []
 
     def forecast_answers(self, model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
-        assert (model, len(cases)) == ("any", 20)
+        assert (model, len(cases)) == ("any", 40 if cases.name == "questions.jsonl" else 20)
         self.loads.append(load)
         return AnswerForecast(seconds=load.requests, low_share=0.5, high_share=2.0)
 
@@ -131,7 +131,8 @@ def test_a_model_here_that_has_seen_no_answer_is_verbose(
     def answers(**evaluate: Any) -> list[float]:
         here = Here()
         monkeypatch.setattr(registry, "backend", lambda _: here)
-        forecast(make("fake", "any", contenders=["zero-shot", "few-shot", "tuned"], **evaluate))
+        contenders = ["zero-shot", "few-shot", "tuned"]
+        forecast(make("fake", "any", contenders=contenders, retention=False, **evaluate))
         return [load.answer_tokens for load in here.loads]
 
     talking, shown, tuned = answers()
@@ -143,3 +144,15 @@ def test_without_cases_there_is_nothing_to_forecast(make: MakeJob) -> None:
     job = make()
     data = job.data.model_copy(update={"test": None})
     assert forecast_evaluation(preflight(job.model_copy(update={"data": data}))) is None
+
+
+def test_general_questions_here_are_forecast_for_both_models(
+    make: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here()
+    monkeypatch.setattr(registry, "backend", lambda _: here)
+    made = forecast(make("fake", "any", contenders=["zero-shot", "tuned"], retention=40))
+    general = made.contenders[-1]
+    assert (general.name, general.requests) == ("tuned: general questions", Count.of(80))
+    assert here.loads[-1] == AnswerLoad(80, 0, 0, 14)
+    assert general.seconds.expected == 80

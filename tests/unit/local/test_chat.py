@@ -18,8 +18,9 @@ from support.tiny_model import TEMPLATE
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message, digest
+from unitune.data.general.questions import general_text
 from unitune.errors import Mismatch
-from unitune.models import BatchedChatModel, Reply, Request
+from unitune.models import BatchedChatModel, Reply, Request, ScoresText, TextLoss
 from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.chat_text import template_fingerprint
@@ -352,3 +353,32 @@ def test_a_cancelled_call_stops_early(
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel())
     assert seen == [True]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_loss_on_a_text_is_that_of_transformers(
+    tiny_model: Path, adapter: Path, *, tuned: bool
+) -> None:
+    """It is computed with peft and transformers alone, before and after answers."""
+    texts = [passage.text for passage in general_text()[:3]]
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    if tuned:
+        plain = quietly(PeftModel.from_pretrained, plain, str(adapter))
+    tokenizer = load_tokenizer(tiny_model)
+    expected: list[TextLoss] = []
+    for text in texts:
+        ids = torch.tensor([cast("Any", tokenizer)(text)["input_ids"][:512]])
+        with torch.inference_mode():
+            loss = cast("Any", plain)(input_ids=ids, labels=ids).loss.item()
+        expected.append(TextLoss(loss * (ids.shape[1] - 1), ids.shape[1] - 1))
+    model = LocalChatModel(str(tiny_model), adapter if tuned else None, torch.float32)
+
+    before = model.text_losses(texts)
+    replies(model, ask("What?"), ask("And why is that so?"))
+    after = model.text_losses(texts)
+
+    assert isinstance(model, ScoresText)
+    assert [each.tokens for each in before] == [each.tokens for each in expected]
+    nats = [each.nats for each in expected]
+    assert [each.nats for each in before] == pytest.approx(nats, rel=1e-4)
+    assert [each.nats for each in after] == pytest.approx(nats, rel=1e-4)

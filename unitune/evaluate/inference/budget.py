@@ -196,11 +196,11 @@ class Budget:
             if fitting:
                 self.spent += record_usd(prices[max(fitting, key=len)], record)
 
-    def afford(self, most: Decimal) -> None:
-        """Raise OverBudget if batches, which are paid at once, may exceed the limit."""
+    def afford(self, most: Decimal, what: str = "in batches") -> None:
+        """Raise OverBudget if answers, such as batches paid at once, may exceed the limit."""
         if self.cap is not None and self.spent + most > self.cap:
             raise OverBudget(
-                f"the answers in batches may cost up to ${most:.6f}. The limit is ${self.cap}, "
+                f"the answers {what} may cost up to ${most:.6f}. The limit is ${self.cap}, "
                 f"and ${self.spent:.6f} is spent. Nothing was sent. Raise --budget, or use fewer "
                 "cases."
             )

@@ -36,8 +36,8 @@ HASH_DIGITS = 16
 OF_REPLY = {each.name for each in fields(Record)} & {each.name for each in fields(Reply)}
 
 # dev: choosing prompts; test: answering test cases; judge: judging answers; batch: waiting for
-# batches; probe: general questions; stopping: after Ctrl-C
-Phase = Literal["dev", "test", "judge", "batch", "probe", "stopping"]
+# batches; general: answering general questions; stopping: after Ctrl-C
+Phase = Literal["dev", "test", "judge", "batch", "general", "stopping"]
 
 
 @dataclass(frozen=True)
