@@ -216,6 +216,7 @@ NUMBERS = [
 
 
 def main() -> None:
+    """Write the questions to the package's file."""
     draw = random.Random(0)
     categories = {
         "geography": listed(GEOGRAPHY),
@@ -241,19 +242,23 @@ def main() -> None:
 
 
 def row(ask: str, *accept: str, options: tuple[str, ...] = ()) -> Row:
+    """Return a question with its accepted answers, and options if it has any."""
     return {"ask": ask, "accept": [*accept]} | ({"options": [*options]} if options else {})
 
 
 def listed(text: str) -> list[Row]:
+    """Return the questions of lines with a question and its answers, separated by a bar."""
     pairs = (line.split(" | ") for line in text.strip().splitlines())
     return [row(ask, *answers.split(", ")) for ask, answers in pairs]
 
 
 def number(value: int) -> tuple[str, ...]:
+    """Return the accepted spellings of a number."""
     return (str(value), *NUMBERS[value : value + 1])
 
 
 def arithmetic(draw: random.Random) -> Iterator[Row]:
+    """Yield sums, differences and products."""
     for a, b in draw.sample([(a, b) for a in range(3, 50) for b in range(2, 50)], 10):
         yield row(f"What is {a} plus {b}?", *number(a + b))
     for a, b in draw.sample([(a, b) for a in range(5, 30) for b in range(2, 15) if a > b + 1], 10):
@@ -265,6 +270,7 @@ def arithmetic(draw: random.Random) -> Iterator[Row]:
 
 
 def calendar(draw: random.Random) -> Iterator[Row]:
+    """Yield questions about days and months."""
     for at in range(7):
         yield row(f"Which day of the week comes after {DAYS[at]}?", DAYS[(at + 1) % 7])
     for at in draw.sample(range(7), 4):
@@ -280,6 +286,7 @@ def calendar(draw: random.Random) -> Iterator[Row]:
 
 
 def letters(draw: random.Random) -> Iterator[Row]:
+    """Yield questions about the letters of words."""
     for word in draw.sample(NOUNS, 8):
         yield row(f'What is the first letter of the word "{word}"?', word[0])
     for word in draw.sample(NOUNS, 4):
@@ -297,6 +304,7 @@ def letters(draw: random.Random) -> Iterator[Row]:
 
 
 def choosing(draw: random.Random) -> Iterator[Row]:
+    """Yield questions with options."""
     for at in range(18):
         kind = [*KINDS][at % len(KINDS)]
         others = draw.sample([name for name in KINDS if name != kind], 2)
@@ -314,6 +322,7 @@ def choosing(draw: random.Random) -> Iterator[Row]:
 
 
 def reading(draw: random.Random) -> Iterator[Row]:
+    """Yield questions about a short text."""
     for thing in (*THINGS, *THINGS[:4]):
         one, other = draw.sample(PEOPLE, 2)
         first, second = draw.sample(COLOURS, 2)
@@ -338,6 +347,7 @@ def reading(draw: random.Random) -> Iterator[Row]:
 
 
 def instructions(draw: random.Random) -> Iterator[Row]:
+    """Yield instructions whose result is exact."""
     for word in draw.sample(NOUNS, 8):
         yield row(f'Repeat this word: "{word}"', word)
     for word in draw.sample(NOUNS, 6):

@@ -17,6 +17,7 @@ from typing import Any
 
 from support.sample_evidence import evidence
 from unitune.data.example import Message
+from unitune.evaluate.contrasts import Contrast
 from unitune.evaluate.gate import apply
 from unitune.evaluate.records import Answer, CaseResult
 from unitune.evaluate.results import (
@@ -24,7 +25,6 @@ from unitune.evaluate.results import (
     Comparison,
     Confusion,
     ContenderResult,
-    Contrast,
     GateCheck,
     GateResult,
     LeakResult,

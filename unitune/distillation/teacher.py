@@ -10,13 +10,14 @@ from typing import Literal
 
 from unitune.backends.offer import OutputTerms
 from unitune.errors import NotFoundError, UserError
+from unitune.evaluate.collecting import collect_responses
 from unitune.evaluate.grading import Answered
 from unitune.evaluate.inference.budget import Budget, answer_prices, most_usd
 from unitune.evaluate.inference.engine import AnswerOptions, Question, short_hash
 from unitune.evaluate.inference.sources import Source, resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, DevScore, build
 from unitune.evaluate.result_files import folder_of_job
-from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
+from unitune.evaluate.runner import EvaluationConfig, open_journals
 from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server
 from unitune.job.job import Job

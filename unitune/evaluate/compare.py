@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from unitune.errors import UserError
 from unitune.evaluate.baseline import Requirements, accept, requirements
+from unitune.evaluate.collecting import collect_responses
 from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget
@@ -26,7 +27,7 @@ from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison, judged_run
 from unitune.evaluate.retention import RetentionTask
-from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
+from unitune.evaluate.runner import EvaluationConfig, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
 from unitune.evaluate.sweep import (

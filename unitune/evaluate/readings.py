@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
+from unitune.evaluate.contrasts import Contrast, MeasureContrast
 from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
-from unitune.evaluate.prompts.contenders import Choice
-from unitune.evaluate.results import Contrast, MeasureContrast, Money
+from unitune.evaluate.results import Money
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.labelled import compare_labelled
@@ -386,25 +386,3 @@ def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float
             "template and labels, or set a smaller evaluate.margin."
         )
     return None
-
-
-def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
-    """Return a ruling on errors of competing prompts on dev rows, or None without requests."""
-    trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
-    if not trials:
-        return None
-    for contender, trial in trials:
-        score = trial.score
-        if contender.spec.role != "reference" and len(score.errors) > MOST_ERRORS * score.rows:
-            return Ruling(
-                4,
-                f"{contender.name}: {len(score.errors)} of {score.rows} dev rows with "
-                f"{trial.prompt.label} ended in an error, more than {100 * MOST_ERRORS:.0f} %, so "
-                f"the choice may be wrong. First reason: {score.errors[0]}. Run compare again; it "
-                "requests only those. If they always fail, for example because the prompt is too "
-                "long for the model, change the contender (few-shot accepts `shots: 4`), or give "
-                "it `role: reference`.",
-            )
-    failed = sum(len(trial.score.errors) for _, trial in trials)
-    rows = sum(trial.score.rows for _, trial in trials)
-    return Ruling(0, f"{failed:,} of {rows:,} dev answers ended in an error.")

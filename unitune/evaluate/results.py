@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,9 +12,9 @@ from unitune._shown import Shown
 from unitune.data.overlap import SharedCase
 from unitune.documents import Closed, Spec
 from unitune.errors import MissingExtra
+from unitune.evaluate.contrasts import Contrast, Difference, MeasureContrast, Retention
 from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
 from unitune.job.contenders import Role
-from unitune.job.evaluate import RETENTION_METRICS
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
 
@@ -24,13 +23,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from unitune.evaluate.statistics.paired import PairedResult
     from unitune.job.job import Job
     from unitune.run.run import Run
 
-
-# Fields of a paired result that have another meaning in documents
-OWN_MEANING = {"baseline", "candidate", "verdict"}
+VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 
 
 class ContenderResult(Closed):
@@ -93,26 +89,6 @@ class GateCheck(Closed):
     """Ids of the cases because of which `min_case_pass_rate` is not met."""
 
 
-class Difference(Closed):
-    """Figures of a paired result that all documents share."""
-
-    n: int
-    """Number of cases."""
-    difference: float
-    """Candidate minus baseline, or now minus then."""
-    interval: tuple[float, float]
-    """Interval at the comparison's level."""
-    p_value: float
-    """Two-sided p-value, not corrected for multiple tests."""
-
-    @classmethod
-    def figures(cls, result: PairedResult) -> dict[str, Any]:
-        """Return the figures of a result that this document has under the same names."""
-        shared = {each.name for each in fields(result)} & cls.model_fields.keys() - OWN_MEANING
-        known = {name: getattr(result, name) for name in shared}
-        return known | {"interval": result.interval.ends}
-
-
 class Regression(Difference):
     """Candidate compared with the scores in a baseline file, on all cases of the file."""
 
@@ -145,63 +121,6 @@ class GateResult(Closed):
     """All rules and required cases, checked or not."""
     regressions: tuple[Regression, ...] = ()
     """Comparisons with a baseline file: the last accepted scores and, if different, the first."""
-
-
-class Contrast(Difference):
-    """Candidate compared with a baseline by another metric, on some cases, or with a reference.
-
-    Its interval is not adjusted for other contrasts.
-    """
-
-    name: str
-    """Name of the metric, of the slice, such as ``language = de``, or of a reference."""
-    baseline: float
-    candidate: float
-    p_adjusted: float
-    """P-value adjusted within its kind: Benjamini-Hochberg for slices, Holm for the others."""
-
-
-class MeasureContrast(Contrast):
-    """Candidate compared with a baseline by a measure, in its own unit."""
-
-    type: str
-    """Type of the measure; `stability` for those of `evaluate.robustness`."""
-
-
-class Retention(Closed):
-    """What tuning cost a model: general questions and a general text, compared with its base.
-
-    The p-values are adjusted for the number of these comparisons (Holm).
-    """
-
-    contender: str
-    base_model: str
-    questions: Contrast | None = None
-    """Share of general questions answered right, candidate minus untuned base; None if unknown."""
-    gained: int = 0
-    lost: int = 0
-    """Questions that only the untuned base got right."""
-    categories: dict[str, tuple[int, int, int]] = {}  # noqa: RUF012 - pydantic copies it
-    """Number of questions, and of right answers of base and tuned model, by category."""
-    text: Contrast | None = None
-    """Loss on the general text in nats per token, over its passages; None if unknown."""
-    problem: str = ""
-    """Reason why not all questions were answered; else empty."""
-
-    @property
-    def contrasts(self) -> dict[str, Contrast]:
-        """Known comparisons, by field."""
-        both = {"questions": self.questions, "text": self.text}
-        return {name: contrast for name, contrast in both.items() if contrast}
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Known values of `gate.constraints`."""
-        both = zip(RETENTION_METRICS, (self.questions, self.text), strict=True)
-        return {name: contrast.difference for name, contrast in both if contrast}
-
-
-VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 
 
 class BaselineResult(Difference):

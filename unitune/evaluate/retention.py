@@ -26,6 +26,7 @@ from unitune.data.general.questions import (
     general_text,
 )
 from unitune.errors import BackendError, OverBudget
+from unitune.evaluate.contrasts import Contrast, Retention
 from unitune.evaluate.inference.budget import Budget, most_usd
 from unitune.evaluate.inference.engine import (
     AnswerOptions,
@@ -37,7 +38,6 @@ from unitune.evaluate.inference.engine import (
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.inference.sources import Source, resolve_sources
 from unitune.evaluate.records import Record
-from unitune.evaluate.results import Contrast, Retention
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.paired import LEVEL, compare_paired
 from unitune.evaluate.statistics.significance import holm, sign_flip_p

@@ -9,20 +9,16 @@ to general questions to ``general.jsonl``.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from contextvars import copy_context
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from unitune.cost.evaluation import SCREENING_ROWS
-from unitune.errors import Interrupted
 from unitune.evaluate.grading import Answered, dev_score
 from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
@@ -42,7 +38,6 @@ from unitune.evaluate.inference.journal import (
     Journal,
     ResponseCache,
     open_journal,
-    open_response_cache,
 )
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.looks import TestHistory
@@ -62,9 +57,6 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import Recorded, Server
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel, ScoresText
-from unitune.workspace.home import home, make_home
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,81 +106,6 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
         journals = Journals(*map(stack.enter_context, opened))
         config.budget.charge(chain(*filter(None, journals)), config.prices)
         yield journals
-
-
-def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Answered, ...]:
-    """Request every answer that is not recorded; return the contenders with their answers.
-
-    Raises:
-        UnituneError: See `with_runner`.
-    """
-    answered = with_runner(config, journals, EvaluationRunner.run)
-    in_order = {
-        name: each
-        for contender in config.contenders
-        for name, each in answered.items()
-        if name == contender.name or name.startswith(f"{contender.name}: ")
-    }
-    return tuple(in_order.values())
-
-
-def with_runner(
-    config: EvaluationConfig, journals: Journals, work: Callable[[EvaluationRunner], T]
-) -> T:
-    """Return the result of work that sends requests.
-
-    If an event loop is running, as in a notebook, a separate thread sends the requests.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; existing answers are kept.
-        BackendError: A batch was refused or failed, or its state is unknown.
-    """
-    stopped = threading.Event()
-    kept = f"every answer so far is saved in {config.folder}."
-    more = "Run the same command to resume."
-    if config.options.batch:
-        more = (
-            "Submitted batches continue at their vendors; run the same command again to collect "
-            "them."
-        )
-    interrupted = Interrupted(f"{kept} {more}")
-
-    def notify_or_stop(progress: EvaluationProgress) -> None:
-        if stopped.is_set():
-            raise interrupted
-        config.options.progress(progress)
-
-    try:
-        return _outside_any_loop(partial(_run, config, journals, notify_or_stop, work), stopped)
-    except KeyboardInterrupt:
-        raise interrupted from None
-
-
-def _outside_any_loop(work: Callable[[], T], stopped: threading.Event) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return work()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        try:
-            return thread.submit(copy_context().run, work).result()
-        finally:
-            stopped.set()
-
-
-def _run(
-    config: EvaluationConfig,
-    journals: Journals,
-    notify: Notify,
-    work: Callable[[EvaluationRunner], T],
-) -> T:
-    cached: AbstractContextManager[ResponseCache | None] = nullcontext()
-    if not config.options.replay:
-        make_home(home())
-        cached = open_response_cache(home(), use_cache=config.options.use_cache)
-    with cached as cache, asyncio.Runner() as loop:
-        sources = {**config.sources, **(config.retention.untuned if config.retention else {})}
-        return work(EvaluationRunner(config, loop, journals, cache, notify, sources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +185,12 @@ class EvaluationRunner:
         if retention is None or journal is None or self.config.options.replay:
             return
         for name in retention.others(self.config.budget, self.sources, journal):
-            with self._opened(self.sources[name]) as model:
+            with self.opened(self.sources[name]) as model:
                 self._ask_general(model, name)
 
     def _ask_general(self, model: ChatModel, name: str) -> None:
         if self.config.retention and self.journals.general:
-            records = partial(self._records, model)
+            records = partial(self.records, model)
             self.config.retention.ask(model, name, records, self.journals.general)
 
     def _choices(self, model: ChatModel, contender: Contender) -> Iterator[Choice]:
@@ -329,7 +246,7 @@ class EvaluationRunner:
     def _result(self, choice: Choice, records: Sequence[Record], fingerprint: str) -> Answered:
         source, size = self.sources[choice.contender.name], self.config.task.size
         answers, changed = tuple(records[:size]), tuple(records[size:])
-        return Answered(choice, answers, fingerprint, source.origin, source.price, changed)
+        return Answered(choice, answers, fingerprint, source.origin, source.price, changed=changed)
 
     def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
         """Return the test cases as questions; refuse to sample known answers again."""

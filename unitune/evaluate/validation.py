@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitune.errors import JobError
+from unitune.evaluate.collecting import collect_responses
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress
@@ -16,12 +17,7 @@ from unitune.evaluate.inference.sources import resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering
 from unitune.evaluate.result_files import results_folder
-from unitune.evaluate.runner import (
-    EvaluationConfig,
-    Journals,
-    collect_responses,
-    open_journals,
-)
+from unitune.evaluate.runner import EvaluationConfig, Journals, open_journals
 from unitune.evaluate.task import Task, prepare
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run

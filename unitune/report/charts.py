@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from unitune.evaluate.results import Comparison, Contrast
+from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.results import Comparison
 from unitune.render.charts import (
     Axis,
     CaseStrip,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from unitune.evaluate.results import Comparison, ContenderResult, Contrast
+from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.render.sections import (
     Bullets,
     Cell,
@@ -111,10 +112,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         yield Section("Against the references", [table])
     if comparison.secondary:
         yield Section("Other metrics", [*_metrics(comparison)])
-    if comparison.measured:
-        yield Section("Measures", [measures.differences(comparison)])
-    if comparison.style:
-        yield Section("Style", [*measures.style(comparison)])
+    yield from measures.sections(comparison)
     if comparison.slices:
         about = f"{comparison.baseline} within parts of the test. {EXPLORATORY}"
         table = _contrasts(comparison, "Slice", comparison.slices, about)

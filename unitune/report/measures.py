@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unitune.evaluate.results import Comparison, StyleFeature
-from unitune.render.sections import Cell, Table
+from unitune.render.sections import Cell, Section, Table
 from unitune.render.typography import p_value
 from unitune.report.words import NO_PART, level
 
@@ -15,6 +15,14 @@ MEANINGS = {
     "stability": "stable_...: share of cases whose score stays under a harmless change.",
 }
 FAR = 2.0  # deviation of a feature that is marked, in units of the training answers' own
+
+
+def sections(comparison: Comparison) -> Iterator[Section]:
+    """Yield the sections of measures and of style, if they were measured."""
+    if comparison.measured:
+        yield Section("Measures", [differences(comparison)])
+    if comparison.style:
+        yield Section("Style", [*style(comparison)])
 
 
 def differences(comparison: Comparison) -> Table:

@@ -11,14 +11,8 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
-from unitune.evaluate.results import (
-    Comparison,
-    ContenderResult,
-    Contrast,
-    GateCheck,
-    LeakResult,
-    Regression,
-)
+from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult, Regression
 from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 from unitune.text import listed

@@ -16,12 +16,13 @@ from typing import NamedTuple
 from unitune.cost.evaluation import REPEATED
 from unitune.data.example import digest
 from unitune.errors import UnstableJudge
+from unitune.evaluate.collecting import with_runner
 from unitune.evaluate.grading import Answered
 from unitune.evaluate.inference.batch_runner import BatchJob
 from unitune.evaluate.inference.engine import INVALID, EvaluationProgress, Question
 from unitune.evaluate.judging.protocol import Opinion, opinion_of, request_of
 from unitune.evaluate.records import CaseJudgement, Record
-from unitune.evaluate.runner import EvaluationConfig, EvaluationRunner, Journals, with_runner
+from unitune.evaluate.runner import EvaluationConfig, EvaluationRunner, Journals
 from unitune.evaluate.task import Task
 from unitune.job.job import TokenPrice
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
