@@ -258,7 +258,7 @@ def number(value: int) -> tuple[str, ...]:
 
 
 def arithmetic(draw: random.Random) -> Iterator[Row]:
-    """Yield sums, differences and products."""
+    """Yield sums, differences, products and quotients."""
     for a, b in draw.sample([(a, b) for a in range(3, 50) for b in range(2, 50)], 10):
         yield row(f"What is {a} plus {b}?", *number(a + b))
     for a, b in draw.sample([(a, b) for a in range(5, 30) for b in range(2, 15) if a > b + 1], 10):
