@@ -10,12 +10,15 @@ from .json_text import (
     JsonValid as JsonValid,
     ToolCalls as ToolCalls,
 )
+from .judge import Judge as Judge
 from .labels import Choice as Choice, ClassF1 as ClassF1
 from .measures import (
     Consistency as Consistency,
     Cost as Cost,
     Latency as Latency,
     Length as Length,
+    PassK as PassK,
+    Unstable as Unstable,
 )
 from .overlap import (
     Bleu as Bleu,
@@ -26,6 +29,7 @@ from .overlap import (
 )
 from .rewards import HttpGrader as HttpGrader, RewardFunction as RewardFunction
 from .row_scorers import RowScorers as RowScorers
+from .style import Style as Style
 from .text import (
     Contains as Contains,
     EditDistance as EditDistance,

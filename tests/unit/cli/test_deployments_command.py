@@ -117,12 +117,12 @@ def test_a_script_deploys_only_within_a_budget(unitune: Command, run_id: str) ->
 def test_the_projects_budget_holds_for_deployments(
     unitune: Command, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "budget.yaml").write_text("month_usd: 5\n", encoding="utf-8")
+    (tmp_path / "budget.yaml").write_text("project_usd: 5\n", encoding="utf-8")
     (tmp_path / "prices.yaml").write_text(
         "prices: [{backend: bedrock, hosting: 1.70}]\n", encoding="utf-8"
     )
     over = unitune("deployments", "up", run_id, "--ttl", "3h", "--allow-unpriced")
-    assert (over.code, "the month's budget is $5" in over.err) == (6, True)
+    assert (over.code, "the project's budget is $5" in over.err) == (6, True)
     for _ in range(2):  # the second continues the first and costs nothing more
         assert unitune("deployments", "up", run_id, "--ttl", "2h").code == 0
     monkeypatch.setattr("unitune.run.deploying._unfinished", lambda _: None)
