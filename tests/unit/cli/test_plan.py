@@ -364,7 +364,7 @@ def test_a_job_that_trains_nothing_is_planned_as_its_comparison(
     told = unitune("plan", str(job))
     assert (
         told.code,
-        told.out.startswith("compared  2026-11-30\n\nA comparison may cost"),
+        "\n\nA comparison may cost" in told.out,
     ) == (0, True)
     for words in ("200 (zero-shot 100, big 100)", "big", "it is only compared"):
         assert words in told.out
