@@ -24,6 +24,7 @@ from unitune.cli.output import aside, console, print_json_text
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
+    from unitune.evaluate.results import Comparison
     from unitune.planning.preflight import ResolvedJob
     from unitune.run.run import Run
 
@@ -115,9 +116,6 @@ def compare(
     from unitune.evaluate.compare import compare as run_comparison
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
-    from unitune.render.terminal import view
-    from unitune.report.comparison import describe
-    from unitune.report.files import write_report
 
     if option and deploy is None:
         raise UserError("--option configures the deployment of --deploy; pass both.")
@@ -154,18 +152,26 @@ def compare(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    page = write_report(comparison)
-    if json:
-        print_json_text(comparison.verdict_json())
-    else:
-        console().print(view(describe(comparison), [page]))
-        if update_baseline:
-            _print_baseline(resolved, passed=comparison.exit_code == 0)
+    _show(comparison, json=json)
+    if update_baseline and not json:
+        _print_baseline(resolved, passed=comparison.exit_code == 0)
     if job.track:
         from unitune.report.tracking import track_comparison
 
         print_outcomes(track_comparison(comparison, job.track))
     raise typer.Exit(comparison.exit_code)
+
+
+def _show(comparison: Comparison, *, json: bool) -> None:
+    from unitune.render.terminal import view
+    from unitune.report.comparison import describe
+    from unitune.report.files import write_report
+
+    page = write_report(comparison)
+    if json:
+        print_json_text(comparison.verdict_json())
+    else:
+        console().print(view(describe(comparison), [page]))
 
 
 def confirm_costs(

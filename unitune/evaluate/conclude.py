@@ -77,12 +77,8 @@ def conclude(  # noqa: PLR0913 - each is independent
     judgement, use = judge(pairings, chosen), None
     if look is None:
         planned = evaluate.gate.looks if evaluate.gate else 1
-        p_value, answered = judgement.scored.paired.p_value, candidate.answered
-        name = task.identity(answered.fingerprint, answered.choice.prompt)
-        use = history.use(name, len(task.cases), p_value, planned)
+        judgement, use = _at_level_of_use(judgement, pairings, chosen, history, planned)
         look = _too_many_looks(use)
-        if use.level != LEVEL:
-            judgement = judge({n: replace(p, level=use.level) for n, p in pairings.items()}, chosen)
     bar = look or calibration.bar
     if doubt := bar or (on_dev if on_dev and on_dev.exit_code else None):
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
@@ -133,6 +129,23 @@ def conclude(  # noqa: PLR0913 - each is independent
         provenance=_provenance(task, contenders, judgings),
         cases=_with_judgements(_cases(task, graded, required.cases), judgings),
     )
+
+
+def _at_level_of_use(
+    judgement: Judgement,
+    pairings: Mapping[str, Pairing],
+    chosen: str,
+    history: TestHistory,
+    planned: int,
+) -> tuple[Judgement, UseOfTest]:
+    """Count this use of the test, and return the judgement at the level that it leaves."""
+    scored = judgement.scored
+    p_value, answered = scored.paired.p_value, scored.hardest.candidate.answered
+    name = history.task.identity(answered.fingerprint, answered.choice.prompt)
+    use = history.use(name, len(history.task.cases), p_value, planned)
+    if use.level != LEVEL:
+        judgement = judge({n: replace(p, level=use.level) for n, p in pairings.items()}, chosen)
+    return judgement, use
 
 
 def _judge_result(
