@@ -9,28 +9,30 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
-from http import HTTPStatus
+from decimal import Decimal
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from unitune.backends.capabilities import MaskedToken, ServerSettings, StoredModel
-from unitune.backends.exports import Exported, ExportSpec
-from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
-from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
+from unitune.backends.local_capabilities import (
+    AnswerForecast,
+    AnswerLoad,
+    Exported,
+    ExportSpec,
+    Forecast,
+)
+from unitune.backends.protocol import Launch
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
-from unitune.errors import BackendError, LockTimeout
-from unitune.files.filesystem import private_folder, replacing
 from unitune.job.job import Job
 from unitune.models import Start, TunedModel
-from unitune.workspace.locks import is_locked, locked
-from unitune_local.job_folder import JobFolder, Result, read_events
+from unitune_local.job_folder import JobFolder, Result
 from unitune_local.options import ChatFormat
 from unitune_local.training.worker import environment, start_worker
+from unitune_local.training.worker_backend import WorkerBackend
 
 if TYPE_CHECKING:
     from unitune_local.inference.chat import LocalChatModel
@@ -40,17 +42,11 @@ for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil
         raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
 
 
-# Age in seconds after which a job without events was never started: its submit was killed
-STARTING_SECONDS = 60.0
-WORKER_GONE = "its worker is gone (killed, perhaps out of memory)"
-
-
-class LocalBackend:
+class LocalBackend(WorkerBackend):
     """Backend that trains and answers on this machine."""
 
     name: ClassVar[str] = "local"
     capabilities = (
-        "Pauses",
         "TrainsInRanks",
         "ShowsLossMask",
         "Stores",
@@ -61,71 +57,21 @@ class LocalBackend:
         "ForecastsAnswers",
         "Calibrates",
     )
-    guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
-    def upload(self, path: Path, sha256: str) -> Upload:
-        return Upload(str(path.resolve()), sha256)  # not copied; the worker checks the hash
+    def specify(self, launch: Launch) -> str:
+        from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
 
-    def submit(self, launch: Launch) -> str:
-        """Write the job's folder and start its worker; the same key again finds both there."""
-        folder = _folder(launch.folder, launch.key)
-        if not folder.spec.exists():
-            from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
+        return prepare(launch).model_dump_json(indent=2)
 
-            text = prepare(launch).model_dump_json(indent=2)
-            private_folder(folder.path)
-            _continue_attempt(folder, launch.key, text)
-            with replacing(folder.spec) as file:
-                file.write(text)
-        start_worker(folder)
-        return str(folder.path)
+    def made(self, folder: JobFolder, spec: str) -> None:
+        _continue_attempt(folder, spec)
 
-    def find(self, launch_key: str, folder: Path) -> list[str]:
-        job = _folder(folder, launch_key)
-        return [str(job.path)] if job.spec.exists() else []
+    def billed(self, folder: JobFolder, result: Result) -> Decimal | None:
+        """Return the cost of judges that rewarded."""
+        del result
+        return _billed(folder.judgements) if folder.judgements.exists() else None
 
-    def poll(self, job_id: str, cursor: str) -> Status:
-        folder = _existing(job_id)
-        # In this order, the result and the last events of a worker that ends in between are read.
-        alive = is_locked(folder.lock)
-        result = folder.result()
-        read = read_events(folder.events, cursor)
-        if result is not None:
-            state = State(result.state)
-            return Status(state, state.value, read.events, read.cursor, result.model, result.error)
-        if not alive:
-            is_fresh = time.time() - folder.spec.stat().st_mtime < STARTING_SECONDS
-            if is_fresh and not folder.events.exists():
-                return Status(State.QUEUED, "worker starting", (), read.cursor)
-            reason = folder.interrupted_by()
-            if folder.pause.exists() and reason is None:
-                raw = "paused"
-            else:
-                raw = f"{INTERRUPTED}: {(reason or WORKER_GONE).rstrip('.')}"
-            raw += f"; resume continues after step {folder.saved_step()}"
-            return Status(State.PAUSED, raw, read.events, read.cursor)
-        if folder.cancel.exists():
-            return Status(State.CANCELLING, "cancelling", read.events, read.cursor)
-        return Status(State.RUNNING, "training", read.events, read.cursor)
-
-    def cancel(self, job_id: str) -> None:
-        """Stop the worker after its current step; a job without a worker ends at once."""
-        folder = _existing(job_id)
-        folder.cancel.touch(0o600)
-        try:
-            with locked(folder.lock, f"training {folder.path.name}", wait_seconds=0):
-                if folder.result() is None:
-                    folder.finish(Result(state="cancelled"))
-        except LockTimeout:
-            return  # its worker will see the file
-
-    def pause(self, job_id: str) -> None:
-        """Have the worker write a checkpoint after its current step, and end."""
-        _existing(job_id).pause.touch(0o600)
-
-    def resume(self, job_id: str) -> None:
-        folder = _existing(job_id)
-        folder.pause.unlink(missing_ok=True)
+    def start(self, folder: JobFolder) -> None:
         start_worker(folder)
 
     def join(self) -> None:
@@ -149,7 +95,7 @@ class LocalBackend:
         server.serve(self.chat(model), settings, announce)
 
     def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
-        from unitune_local.export.export import export  # noqa: PLC0415 - imports torch
+        from unitune_local.export.forms import export  # noqa: PLC0415 - imports torch
 
         return export(model, Path(model.name), spec)
 
@@ -213,17 +159,19 @@ class LocalBackend:
         }
 
 
+def _billed(judgements: Path) -> Decimal:
+    from unitune_local.judgements import read_judgements  # noqa: PLC0415 - imports HTTP
+
+    return sum((each.usd for each in read_judgements(judgements)[0]), Decimal(0))
+
+
 def _adapter(start: Start | None) -> Path | None:
     return Path(start.model.name) if start else None
 
 
-def _folder(run_folder: Path, launch_key: str) -> JobFolder:
-    return JobFolder(run_folder.resolve() / launch_key)
-
-
-def _continue_attempt(folder: JobFolder, key: str, spec: str) -> None:
+def _continue_attempt(folder: JobFolder, spec: str) -> None:
     """Take over the checkpoints of a previous attempt that failed with the same specification."""
-    run, _, attempt = key.rpartition("-")
+    run, _, attempt = folder.path.name.rpartition("-")
     if not attempt.isdecimal():
         return
     before = JobFolder(folder.path.with_name(f"{run}-{int(attempt) - 1}"))
@@ -234,15 +182,3 @@ def _continue_attempt(folder: JobFolder, key: str, spec: str) -> None:
     earlier = json.loads(before.spec.read_text(encoding="utf-8"))
     if {**earlier, "basis": None} == {**json.loads(spec), "basis": None}:
         before.checkpoints.rename(folder.checkpoints)
-
-
-def _existing(job_id: str) -> JobFolder:
-    folder = JobFolder(Path(job_id))
-    if not folder.spec.exists():
-        raise BackendError(
-            f"the training's folder {job_id} does not exist: it was deleted or moved with its "
-            "project. If you moved the project, run the command in its new folder. If you deleted "
-            "it, cancel the run.",
-            status=HTTPStatus.GONE,
-        )
-    return folder

@@ -1,7 +1,7 @@
 """Grade sampled answers with scorers and rewards.
 
-HTTP graders and asynchronous functions grade several groups concurrently. Everything else runs in
-the calling thread, one group at a time, because a user's function may not be thread-safe.
+HTTP graders, judges and asynchronous functions grade several groups concurrently. Everything else
+runs in the calling thread, one group at a time, because a user's function may not be thread-safe.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from unitune.documents import Closed
 from unitune.errors import BackendError, Mismatch
 from unitune.scorers import RewardSpec
 from unitune.scorers.interface import Score, Scorer, Setting, Unscorable
+from unitune.scorers.judge import Judge
 from unitune.scorers.labels import labels_of
 from unitune.scorers.rewards import HttpGrader, RewardFunction, grade, read_scores
 from unitune.security.json_fields import Fields
+from unitune_local.judgements import Judgements
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,8 +61,10 @@ class Reward:
     waits: bool = False
 
     @classmethod
-    def of(cls, scorer: Scorer, weight: float = 1.0) -> Self:
-        """Return a reward that grades with a scorer that is ready."""
+    def of(cls, scorer: Scorer, weight: float = 1.0, judgements: Judgements | None = None) -> Self:
+        """Return a reward that grades with a scorer that is ready; a judge needs `judgements`."""
+        if isinstance(scorer, Judge) and judgements is not None:
+            return cls(scorer.name, judgements.grading(scorer), weight, waits=True)
         if isinstance(scorer, HttpGrader):
             return cls(scorer.name, http_grading(scorer), weight, waits=True)
         waits = isinstance(scorer, RewardFunction) and inspect.iscoroutinefunction(scorer.loaded)
@@ -73,12 +77,14 @@ class RewardGrader:
 
     tokenizer: PreTrainedTokenizerBase
     rewards: Sequence[Reward]
+    judgements: Judgements | None = None  # of judges among them
 
     def grade(self, groups: Sequence[Group]) -> list[list[list[Score]]]:
         """Return the scores of each group of answers, by reward and then by answer.
 
         Raises:
-            BackendError: An HTTP grader does not respond, or has received its maximum of requests.
+            BackendError: An HTTP grader or judge does not respond, or has received all requests
+                that its limit allows.
         """
         work = [(reward, group) for group in groups for reward in self.rewards]
         threads = ThreadPoolExecutor(AT_ONCE, "unitune-reward")

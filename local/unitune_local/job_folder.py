@@ -8,6 +8,7 @@
     result.json    outcome; absent until the training has ended
     interruption   reason why the last worker ended before the training did
     micro_batch    largest number of tokens in a micro-batch, after a larger one ran out of memory
+    judgements.jsonl  judgements of sampled answers by judges, with their cost
     worker.log     output of the worker
     rank-N.log     output of the training's other processes
     rendezvous-P   meeting point of the processes of the worker with id P; removed at the end
@@ -24,6 +25,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -51,6 +53,10 @@ class Result(Closed):
     state: Literal["succeeded", "failed", "cancelled"]
     error: str | None = None
     model: TunedModel | None = None
+    billed_tokens: int | None = None
+    """Training tokens that a vendor charges for; None on this machine."""
+    billed_usd: Decimal | None = None
+    """What a vendor charges for all of it, once known."""
 
 
 class JobFolder:
@@ -65,6 +71,7 @@ class JobFolder:
         self.pause = path / "pause"
         self.interruption = path / "interruption"
         self.smaller_batches = path / "micro_batch"
+        self.judgements = path / "judgements.jsonl"
         self.log = path / "worker.log"
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue
 
 from unitune.documents import Closed, Spec
+from unitune.errors import JobError
 from unitune.job.job import Auto, Job
 
 
@@ -77,3 +78,10 @@ class ChatFormat(Closed):
             kwargs=job.data.chat_template_kwargs,
             reasoning="mask" if job.data.reasoning == "mask" else "train",
         )
+
+
+def refuse_judges(job: Job) -> None:
+    """Raise `JobError` if a judge rewards, whose key and judgements stay on this machine."""
+    if judge := next(iter(job.judged_rewards), None):
+        why = "is a judge, whose key and judgements stay on this machine"
+        raise JobError(f"the reward {judge.name!r} {why}. Train with the backend local.")

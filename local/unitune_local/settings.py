@@ -19,7 +19,7 @@ from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
 from unitune.documents import Closed, Frozen
 from unitune.job.job import Job, Preference, Reward
-from unitune.job.tuning import SIMPO_MARGIN, Tuning
+from unitune.job.tuning import AUTO_GROUP_SIZE, SIMPO_MARGIN, Tuning
 from unitune_local import machine
 from unitune_local.options import ChatFormat, LocalOptions
 
@@ -49,8 +49,6 @@ METHOD_RATES = {"sft": 1.0, "dpo": 0.1, "rft": 0.1, "cpt": 1.0}
 FULL_RATE = 0.1
 # Default length of a raw text's pieces; longer pieces cost memory
 RAW_TEXT_TOKENS = 2048
-# TRL's default. If one answer in eight is right, two groups of three have a right one.
-GROUP_SIZE = 8
 CLIP = 0.2  # TRL's default, and that of Schulman et al. 2017 (arXiv 1707.06347).
 SEED = 0
 WARMUP_SHARE, COOLDOWN_SHARE = 0.05, 0.1  # of all steps
@@ -145,7 +143,7 @@ class SelectionSettings(Closed):
 class RewardSettings(Closed):
     """Settings for sampling and rewarding answers; see `unitune_local.objectives.reward`."""
 
-    group_size: int = GROUP_SIZE
+    group_size: int = AUTO_GROUP_SIZE
     temperature: float = 1.0
     max_tokens: int
     kl: float = 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 from pydantic import Field
 
 from unitune.documents import Closed
+from unitune.job.job import TokenPrice
 from unitune_local.grading import Grading
 from unitune_local.settings import Settings
 
@@ -57,6 +59,10 @@ class Spec(Closed):
     """Adapter to continue from; None: the training begins at the base model."""
     rewards: tuple[Grading, ...] = ()
     """Rewards of sampled answers."""
+    judge_prices: dict[str, TokenPrice] = {}  # noqa: RUF012 - pydantic copies it
+    """Known prices of judges among the rewards, by name."""
+    budget_usd: Decimal | None = None
+    """Maximum cost of their requests."""
     basis: SpeedBasis | None = None
     """Figures for the measured speed; None: the speed is not stored."""
     callbacks: tuple[str, ...] = ()

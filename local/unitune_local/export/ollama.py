@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from unitune.backends.exports import ExportSpec
+from unitune.backends.local_capabilities import ExportSpec
 from unitune.errors import Unsupported
 from unitune.models import Request
 from unitune_local.data.chat_text import has_template

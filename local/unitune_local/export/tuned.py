@@ -17,8 +17,7 @@ from unitune.models import TunedModel
 from unitune_local.data.chat_text import has_template
 from unitune_local.inference.chat import merged
 from unitune_local.models import store
-from unitune_local.models.adapter import AdapterRecord, read_record, read_shape
-from unitune_local.models.full import is_full
+from unitune_local.models.adapter import AdapterRecord, is_full, read_record, read_shape
 from unitune_local.models.model import config_of, load_model, load_tokenizer
 from unitune_local.models.model_folder import OTHERS, TOKENIZERS
 from unitune_local.models.store import EmbeddedModel

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from pydantic import JsonValue
 
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 from unitune_local import machine
 from unitune_local.data.attention import LARGEST_PLAIN_SCORES
 from unitune_local.data.batches import (

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from peft import PeftModel
 
-from unitune.backends.forecasts import AnswerLoad, Forecast
+from unitune.backends.local_capabilities import AnswerLoad, Forecast
 from unitune.backends.output_limit import longest_expected
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
@@ -25,9 +25,11 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import turn_ends
 from unitune_local.data.rows import rows_of, scored_cases
 from unitune_local.forecasting.cost import OVERHEAD_SECONDS, CostModel, training_conditions
-from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
-from unitune_local.forecasting.sampling_cost import (
+from unitune_local.forecasting.memory_fit import (
+    Batching,
     answer_tokens,
+    fit_batches,
+    savings,
     scorer_findings,
 )
 from unitune_local.inference.answer_cost import (
@@ -37,7 +39,7 @@ from unitune_local.inference.answer_cost import (
     forecast_answers,
 )
 from unitune_local.models import store
-from unitune_local.models.full import full_findings
+from unitune_local.models.adapter import full_findings
 from unitune_local.models.model import config_of, load_tokenizer
 from unitune_local.models.size import (
     Speed,
@@ -49,8 +51,7 @@ from unitune_local.models.size import (
 )
 from unitune_local.models.start import StartAdapter, misfit, read_start
 from unitune_local.models.targets import reach_findings
-from unitune_local.parallel.ranks import process_findings
-from unitune_local.parallel.sharding import shard_findings
+from unitune_local.parallel.ranks import process_findings, shard_findings
 from unitune_local.settings import STATE_BYTES, Settings, resolve
 
 # Low and high end of time and memory, as shares of the expected values; not measured on GPUs

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from unitune.backends.forecasts import AnswerForecast, AnswerLoad
+from unitune.backends.local_capabilities import AnswerForecast, AnswerLoad
 from unitune.data.dataset import Dataset, spread
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 from unitune_local import machine
 from unitune_local.data.batches import common_length
 from unitune_local.data.chat_text import TemplateError

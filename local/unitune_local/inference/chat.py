@@ -32,11 +32,9 @@ from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.answer_cost import measured
 from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import BATCH_SIZE, generate
-from unitune_local.inference.structured import grammar_of
-from unitune_local.inference.tool_calls import Tools, read_calls
+from unitune_local.inference.structured import Tools, grammar_of, read_calls
 from unitune_local.models import store
-from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, read_record
-from unitune_local.models.full import is_full
+from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, is_full, read_record
 from unitune_local.models.model import (
     load_adapter,
     load_model,
@@ -313,6 +311,7 @@ def _reply(prompt: Prepared, answer: Generated) -> Reply:
         prompt_tokens=len(prompt.ids),
         completion_tokens=len(answer.ids),
         thought=bool(answer.reasoning),
+        reasoning=answer.reasoning or None,
         seconds=answer.seconds,
     )
 

@@ -1,10 +1,13 @@
-"""Save a trained adapter in peft's format, and verify that it answers like the trained model."""
+"""Prepare models for training with adapters or in full, save adapters and verify them.
+
+Adapters are saved in peft's format; a saved one must answer like the trained model.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,22 +16,104 @@ import torch
 from peft import PeftModel
 from pydantic import BaseModel
 from safetensors import torch as safetensors
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune._version import __version__
-from unitune.backends.exports import ABOUT
+from unitune.backends.local_capabilities import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
 from unitune.files.filesystem import sha256, whole_folder
+from unitune.findings import Finding, error
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.chat_text import template_fingerprint
-from unitune_local.models.full import is_full, round_trained, saved_dtype
-from unitune_local.models.model import load_adapter, load_model, use_attention
-from unitune_local.models.model_folder import fingerprint
+from unitune_local.models.model import (
+    add_adapter,
+    add_noise,
+    config_of,
+    keep_inputs_alone,
+    load_adapter,
+    load_model,
+    round_weights,
+    use_attention,
+)
+from unitune_local.models.model_folder import ADAPTER, fingerprint
 from unitune_local.options import ChatFormat
 from unitune_local.settings import AdapterShape, Quantization, Settings
 from unitune_local.spec import Spec
+
+
+class FullModel(nn.Module):
+    """Model whose weights are all trained, with the `PeftModel` methods that a training uses."""
+
+    def __init__(self, base: PreTrainedModel) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(requires_grad=True)
+
+    def forward(self, *inputs: object, **keywords: object) -> object:
+        """Return the output of the model."""
+        return cast("Any", self.base)(*inputs, **keywords)
+
+    def get_base_model(self) -> PreTrainedModel:
+        """Return the model itself."""
+        return self.base
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+def trained_model(base: PreTrainedModel, settings: Settings) -> PeftModel:
+    """Return a base model ready to be trained, with adapters or in full.
+
+    Raises:
+        Unsupported: The settings need gradient checkpointing, which the architecture lacks.
+    """
+    if not settings.full:
+        model = add_adapter(base, settings)
+        for weight in model.parameters():
+            if weight.requires_grad:  # modules_to_save are copies in the base's dtype
+                weight.data = weight.data.float()
+        return model
+    model = cast("PeftModel", FullModel(base))
+    if settings.gradient_checkpointing:
+        keep_inputs_alone(model)
+    if settings.neftune_noise_alpha:
+        add_noise(model, settings.neftune_noise_alpha)
+    return model
+
+
+def round_trained(model: PeftModel, base: Path, settings: Settings) -> None:
+    """Round weights that were float32 only for the training to the dtype of their files."""
+    if settings.full:
+        round_weights(cast("PreTrainedModel", model.get_base_model()), saved_dtype(base))
+        return
+    for name, weight in model.named_parameters():
+        if ".modules_to_save." in name:
+            weight.data = weight.data.to(settings.torch_dtype)
+
+
+def saved_dtype(base: Path) -> torch.dtype:
+    """Return the dtype that a fully tuned model is saved in: that of the base's files."""
+    return cast("torch.dtype | None", cast("Any", config_of(base)).dtype) or torch.float32
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether a folder holds a fully tuned model instead of an adapter."""
+    return (folder / ABOUT).is_file() and not (folder / ADAPTER).exists()
+
+
+def full_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield errors for settings that cannot be combined with full training."""
+    if not settings.full:
+        return
+    for name in ("quantization", "shard"):
+        if getattr(settings, name):
+            what = f"tuning.full trains every weight, but options.local.{name} needs frozen ones."
+            yield error("full", what, f"Leave out tuning.full or {name}.")
+
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CHECKED_ROWS = 2  # rows whose answers the saved adapter must reproduce

@@ -22,7 +22,7 @@ from unitune.documents import Closed
 from unitune.errors import UserError
 from unitune.files.filesystem import replacing
 from unitune_local import machine
-from unitune_local.models.full import trained_model
+from unitune_local.models.adapter import trained_model
 from unitune_local.models.model import config_of, empty_model
 from unitune_local.models.model_folder import cache_folder
 from unitune_local.settings import Dimensions, Settings

@@ -23,8 +23,7 @@ from unitune.findings import Finding, error, warning
 from unitune.job.job import Job
 from unitune.models import OTHER_BASE
 from unitune_local.models import store
-from unitune_local.models.adapter import CONFIG, WEIGHTS, read_record, read_weights
-from unitune_local.models.full import is_full
+from unitune_local.models.adapter import CONFIG, WEIGHTS, is_full, read_record, read_weights
 from unitune_local.models.model_folder import missing_parts
 from unitune_local.models.targets import patterns_of
 from unitune_local.options import LocalOptions

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -34,10 +34,11 @@ from unitune.backends.capabilities import StoredModel
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
 from unitune.files.filesystem import sha256, whole_folder
 from unitune.security.redaction import redacted
-from unitune.workspace.locks import locked
+from unitune.workspace.own_files import locked
 from unitune.workspace.progress import report
 from unitune_local.models.gguf_model import convert
 from unitune_local.models.model_folder import (
+    TOKENIZERS,
     cache_folder,
     fingerprint,
     missing_parts,
@@ -153,6 +154,24 @@ def resolve(name: str) -> Path:
     return pull(name).path
 
 
+def without_weights(name: str) -> Path:
+    """Return a folder with the configuration and the tokenizer of a model; raises as `pull`.
+
+    The weights of a hub model are not downloaded, but those of other models are here anyway.
+    """
+    if name in EMBEDDED or Path(name).expanduser().is_dir():
+        return resolve(name)
+    if HUB_NAME.fullmatch(name) is None:
+        return _elsewhere(name)  # which says what is wrong
+    patterns = [each for each in HUB_FILES if each != "*.safetensors"]
+    with suppress(LocalEntryNotFoundError, HFValidationError):
+        folder = _snapshot(name, local_files_only=True, patterns=patterns)
+        if any((folder / file).is_file() for file in TOKENIZERS):
+            return folder
+    report(f"fetching the tokenizer of {name}")
+    return _download(name, patterns)
+
+
 def stored() -> list[StoredModel]:
     """Return the base models on this machine: embedded ones, then those of the hub."""
     places = {name: _models_folder() / name for name in EMBEDDED}
@@ -263,9 +282,9 @@ def _is_model(folder: Path) -> bool:
         return False
 
 
-def _download(name: str) -> Path:
+def _download(name: str, patterns: Sequence[str] = HUB_FILES) -> Path:
     try:
-        return _snapshot(name, local_files_only=False)
+        return _snapshot(name, local_files_only=False, patterns=patterns)
     except GatedRepoError as error:
         raise UserError(
             f"the owner of {name!r} requires consent. Accept the terms on the model's page of the "
@@ -282,6 +301,6 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _snapshot(name: str, *, local_files_only: bool) -> Path:
+def _snapshot(name: str, *, local_files_only: bool, patterns: Sequence[str] = HUB_FILES) -> Path:
     download = cast("Callable[..., str]", huggingface_hub.snapshot_download)  # pyright: ignore[reportUnknownMemberType]  # its progress bar is untyped
-    return Path(download(name, allow_patterns=HUB_FILES, local_files_only=local_files_only))
+    return Path(download(name, allow_patterns=[*patterns], local_files_only=local_files_only))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple, Protocol, TypeAlias, cast
 
 import torch
@@ -68,8 +69,7 @@ class _RowsLoss:
 class CrossEntropy(_RowsLoss):
     """Loss of trained tokens (sft)."""
 
-    model: PeftModel
-    form: Form
+    measure: Callable[[Sequence[TrainingRow]], Tensor]  # returns the weighted sum of rows' losses
 
     def weight(self, rows: Sequence[TrainingRow]) -> float:
         """Return the weights of trained tokens."""
@@ -77,15 +77,13 @@ class CrossEntropy(_RowsLoss):
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
         """Yield the weighted loss of all trained tokens."""
-        device = cast("torch.device", self.model.device)
         for rows in parts:
-            yield PartLoss(loss_sum(self.model, self.form.batch(rows, device)), {})
+            yield PartLoss(self.measure(rows), {})
 
 
 @dataclass(frozen=True, slots=True)
 class _AnswerLoss(_RowsLoss):
-    model: PeftModel
-    form: Form
+    measure: Callable[[Sequence[TrainingRow]], Answers]  # returns log-probabilities of answers
     settings: PreferenceSettings
     ranks: Ranks = ALONE
 
@@ -100,7 +98,7 @@ class PreferenceLoss(_AnswerLoss):
         by how much.
         """
         for rows in parts:
-            policy = answers(self.model, self.form, rows)
+            policy = self.measure(rows)
             reference = _reference(rows, policy)
             losses = pair_losses(policy, reference, self.settings)
             margins = self._margins(policy, reference).detach()
@@ -123,7 +121,7 @@ class RatedLoss(_AnswerLoss):
         """
         shift = self._shift(parts)
         for rows in parts:
-            policy = answers(self.model, self.form, rows)
+            policy = self.measure(rows)
             gains = (policy.sums - _reference(rows, policy))[:, 0]
             is_good = torch.tensor([bool(row.is_good) for row in rows], device=gains.device)
             losses = rated_losses(gains, is_good, shift, self.settings.beta)
@@ -136,7 +134,7 @@ class RatedLoss(_AnswerLoss):
         total, count = 0.0, 0
         with torch.no_grad():
             for rows in parts:
-                policy = answers(self.model, self.form, rows)
+                policy = self.measure(rows)
                 counts = [row.weight > 0 for row in rows]  # a row without weight is an idle rank's
                 total += (policy.sums - _reference(rows, policy))[counts, 1].sum().item()
                 count += sum(counts)
@@ -149,9 +147,19 @@ def objective_of(
 ) -> Objective:
     """Return the objective of a training."""
     if preference is None:
-        return CrossEntropy(model, form)
-    kind = RatedLoss if preference.loss == "kto" else PreferenceLoss
-    return kind(model, form, preference, ranks)
+        device = cast("torch.device", model.device)
+        return CrossEntropy(lambda rows: loss_sum(model, form.batch(rows, device)))
+    return preference_loss(partial(answers, model, form), preference, ranks)
+
+
+def preference_loss(
+    measure: Callable[[Sequence[TrainingRow]], Answers],
+    settings: PreferenceSettings,
+    ranks: Ranks = ALONE,
+) -> PreferenceLoss | RatedLoss:
+    """Return the loss on pairs or rated answers, whose log-probabilities a function returns."""
+    kind = RatedLoss if settings.loss == "kto" else PreferenceLoss
+    return kind(measure, settings, ranks)
 
 
 def _reference(rows: Sequence[TrainingRow], policy: Answers) -> Tensor:

@@ -66,6 +66,22 @@ def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> 
     return Answers(sums.view(-1, 2), tokens.view(-1, 2))
 
 
+def pairs_by(
+    model: PeftModel, form: Form
+) -> Callable[[Sequence[TrainingRow]], list[tuple[float, float]]]:
+    """Return a function for the log-probabilities of rows' answers by a model in this state."""
+
+    def pairs(rows: Sequence[TrainingRow]) -> list[tuple[float, float]]:
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            made = answers(model, form, rows).pairs
+        model.train(was_training)
+        return made
+
+    return pairs
+
+
 def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
     """Return the loss of each pair (B,); reference sums (B, 2) are zeros without a reference."""
     losses = _LOSSES[settings.loss](policy, reference, settings)
@@ -140,8 +156,8 @@ class ReferencePass:
     of the ranks, so that an interrupted pass continues and a resumed training reads the same ones.
     """
 
-    model: PeftModel  # before its first step, with its adapters
-    form: Form
+    # Returns the log-probabilities of rows' answers by the model before its first step
+    pairs: Callable[[Sequence[TrainingRow]], list[tuple[float, float]]]
     file: Path  # stores the log-probabilities
     stop: Callable[[], bool]  # called after each round of micro-batches; returns whether to stop
     ranks: Ranks = ALONE
@@ -156,8 +172,6 @@ class ReferencePass:
         validation. The training uses the same ones, so that its first step begins at a gain of 0.
         """
         kept = self.ranks.first(self._kept)
-        was_training = self.model.training
-        self.model.eval()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         referenced: dict[TrainingRow, TrainingRow] = {}
         total, reported_at = sum(len(part) for parts in rounds for part in parts), time.monotonic()
@@ -176,14 +190,12 @@ class ReferencePass:
                 done = f"reference log-probabilities of {len(referenced)} of {total} rows"
                 self.note("message", {"text": done})
                 reported_at = time.monotonic()
-        self.model.train(was_training)
         return referenced
 
     def _sums(self, parts: Sequence[Sequence[TrainingRow]]) -> list[tuple[float, float]]:
         own = parts[self.ranks.rank]
         computed = own or (next(filter(None, parts)) if self.ranks.computes_together else ())
-        with torch.no_grad():
-            pairs = answers(self.model, self.form, computed).pairs if computed else []
+        pairs = self.pairs(computed) if computed else []
         return pairs if own else []
 
     def _keep(self, sums: list[list[tuple[float, float]]]) -> bool:

@@ -30,12 +30,13 @@ from statistics import fmean
 from typing import ClassVar, Literal, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from unitune.errors import BackendError, RunFailed
 from unitune.text import clip
 from unitune_local.data.batches import Batch, TrainingRow
-from unitune_local.objectives.loss import losses_and_entropies, token_losses
+from unitune_local.objectives.loss import Form, losses_and_entropies, token_losses
 from unitune_local.objectives.objective import PartLoss, Parts, StepRows
 from unitune_local.objectives.rollout import Rollouts, Sample
 
@@ -103,27 +104,15 @@ def kl_estimate(losses: Tensor, reference: Tensor, old: Tensor | None = None) ->
 
 
 @dataclass(slots=True)
-class RewardLoss:
-    """Loss of sampled answers (rft)."""
+class RewardedAnswers:
+    """What a step learns from: sampled and scored answers (rft)."""
 
     figure: ClassVar[str] = "policy_loss"
     rollouts: Rollouts  # of a model in its initial state
-    # Trainable weights, each with a copy of its initial value
-    _first: list[tuple[nn.Parameter, Tensor]] = field(
-        default_factory=list[tuple[nn.Parameter, Tensor]], init=False
-    )
     # Answers since the first step, until a group of them has had a signal
     _silent: list[Sample] | None = field(default=None, init=False)
-    # Token losses of each micro-batch at the first update of a step
-    _old: list[Tensor] = field(default_factory=list[Tensor], init=False)
     _computed: int = field(default=0, init=False)  # tokens of the answers that a step computes
     _divisor: float = field(default=1.0, init=False)  # divisor of a step's sums
-
-    def __post_init__(self) -> None:
-        """Copy the initial weights if a divergence is added to the loss."""
-        if self.rollouts.settings.kl:
-            weights = self.rollouts.model.parameters()
-            self._first = [(each, each.detach().clone()) for each in weights if each.requires_grad]
 
     def prepare(self, rows: Sequence[TrainingRow], step: int) -> StepRows:
         """Sample and score answers to a step's prompts.
@@ -146,61 +135,17 @@ class RewardLoss:
             **_figures(samples, self.rollouts.names),
             "reward_std": _deviations(rewards).nanmean().nan_to_num(0.0).item(),
             "no_signal": 1 - has_signal(rewards).double().mean().item(),
+            **(judgements.figures() if (judgements := self.rollouts.grader.judgements) else {}),
         }
         settings, count = self.rollouts.settings, len(samples)
         divisors = {"dapo": answered, "grpo": count, "dr_grpo": count * settings.max_tokens}
         self._divisor = divisors[settings.loss]
-        self._old, self._computed = [], sum(row.trained_tokens for row in learnt)
+        self._computed = sum(row.trained_tokens for row in learnt)
         return StepRows(learnt, self._divisor, prompts + answered, figures)
-
-    def losses(self, parts: Parts) -> Iterator[PartLoss]:
-        """Yield the loss of each micro-batch, and figures of its tokens.
-
-        entropy: entropy of the model, in nats. clipped: share of clipped tokens, from the second
-        update. kl: estimate of the divergence. All are means over the computed tokens of the step.
-        """
-        model, settings, first = self.rollouts.model, self.rollouts.settings, not self._old
-        clip = settings.clip, settings.clip_high or settings.clip
-        for at, rows in enumerate(parts):
-            batch = self.rollouts.form.batch(rows, cast("torch.device", model.device))
-            reference = self._reference(batch) if settings.kl else None
-            losses, entropies = losses_and_entropies(model, batch, settings.temperature)  # (N,)
-            if first:
-                self._old.append(losses.detach())
-            ratios = (self._old[at] - losses).exp()
-            tokens, clipped = clipped_losses(ratios, batch.weights, *clip)
-            figures = {"entropy": entropies.sum().item()}
-            if not first:
-                figures["clipped"] = clipped.sum().item()
-            if reference is not None:
-                estimates = kl_estimate(losses, reference, self._old[at])
-                tokens = tokens + settings.kl * estimates
-                figures["kl"] = estimates.sum().item()
-            if settings.loss == "grpo":
-                tokens = tokens / batch.answers.bincount()[batch.answers]
-            share = self._divisor / self._computed  # the caller divides by the first
-            yield PartLoss(tokens.sum(), {name: share * sum_ for name, sum_ in figures.items()})
 
     def validate(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """Return the mean figures of the likeliest answers."""
         return _figures(self.rollouts.greedy(rows), self.rollouts.names)
-
-    def _reference(self, batch: Batch) -> Tensor:
-        """Return the losses of tokens by the initial model (N,)."""
-        with torch.no_grad(), self._at_first():
-            return token_losses(self.rollouts.model, batch, self.rollouts.settings.temperature)
-
-    @contextmanager
-    def _at_first(self) -> Generator[None]:
-        """Restore the initial weights while the body runs; no graph may be alive."""
-        now = [weight.data for weight, _ in self._first]
-        for weight, first in self._first:
-            weight.data = first
-        try:
-            yield
-        finally:
-            for (weight, _), data in zip(self._first, now, strict=True):
-                weight.data = data
 
     def _learnt(
         self, prompt: TrainingRow, group: Sequence[Sample], gains: Sequence[float]
@@ -236,6 +181,76 @@ class RewardLoss:
         self._silent += samples
         if len(self._silent) >= FIRST_GROUPS * len(groups[0]):
             raise RunFailed(_no_signal(self._silent, len(groups[0]), self.rollouts))
+
+
+@dataclass(slots=True)
+class RewardLoss(RewardedAnswers):
+    """Loss of sampled answers by a model on this machine."""
+
+    model: PeftModel
+    form: Form  # form of its micro-batches
+    # Trainable weights, each with a copy of its initial value
+    _first: list[tuple[nn.Parameter, Tensor]] = field(
+        default_factory=list[tuple[nn.Parameter, Tensor]], init=False
+    )
+    # Token losses of each micro-batch at the first update of a step
+    _old: list[Tensor] = field(default_factory=list[Tensor], init=False)
+
+    def __post_init__(self) -> None:
+        """Copy the initial weights if a divergence is added to the loss."""
+        if self.rollouts.settings.kl:
+            weights = self.model.parameters()
+            self._first = [(each, each.detach().clone()) for each in weights if each.requires_grad]
+
+    def prepare(self, rows: Sequence[TrainingRow], step: int) -> StepRows:
+        """Sample and score answers to a step's prompts; raises as `RewardedAnswers.prepare`."""
+        self._old = []
+        return RewardedAnswers.prepare(self, rows, step)
+
+    def losses(self, parts: Parts) -> Iterator[PartLoss]:
+        """Yield the loss of each micro-batch, and figures of its tokens.
+
+        entropy: entropy of the model, in nats. clipped: share of clipped tokens, from the second
+        update. kl: estimate of the divergence. All are means over the computed tokens of the step.
+        """
+        model, settings, first = self.model, self.rollouts.settings, not self._old
+        clip = settings.clip, settings.clip_high or settings.clip
+        for at, rows in enumerate(parts):
+            batch = self.form.batch(rows, cast("torch.device", model.device))
+            reference = self._reference(batch) if settings.kl else None
+            losses, entropies = losses_and_entropies(model, batch, settings.temperature)  # (N,)
+            if first:
+                self._old.append(losses.detach())
+            ratios = (self._old[at] - losses).exp()
+            tokens, clipped = clipped_losses(ratios, batch.weights, *clip)
+            figures = {"entropy": entropies.sum().item()}
+            if not first:
+                figures["clipped"] = clipped.sum().item()
+            if reference is not None:
+                estimates = kl_estimate(losses, reference, self._old[at])
+                tokens = tokens + settings.kl * estimates
+                figures["kl"] = estimates.sum().item()
+            if settings.loss == "grpo":
+                tokens = tokens / batch.answers.bincount()[batch.answers]
+            share = self._divisor / self._computed  # the caller divides by the first
+            yield PartLoss(tokens.sum(), {name: share * sum_ for name, sum_ in figures.items()})
+
+    def _reference(self, batch: Batch) -> Tensor:
+        """Return the losses of tokens by the initial model (N,)."""
+        with torch.no_grad(), self._at_first():
+            return token_losses(self.model, batch, self.rollouts.settings.temperature)
+
+    @contextmanager
+    def _at_first(self) -> Generator[None]:
+        """Restore the initial weights while the body runs; no graph may be alive."""
+        now = [weight.data for weight, _ in self._first]
+        for weight, first in self._first:
+            weight.data = first
+        try:
+            yield
+        finally:
+            for (weight, _), data in zip(self._first, now, strict=True):
+                weight.data = data
 
 
 def _no_signal(samples: Sequence[Sample], size: int, rollouts: Rollouts) -> str:

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
-
-from peft import PeftModel
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from unitune.scorers.interface import Score
 from unitune_local.data.batches import TrainingRow
 from unitune_local.grading import Group, RewardGrader
 from unitune_local.inference.answers import Generated, Sampling
-from unitune_local.inference.generate import generate_in_training
-from unitune_local.objectives.loss import Form
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import RewardSettings
+
+# Answers prompts with the model in its current state
+Generate: TypeAlias = Callable[[Sequence[tuple[int, ...]], Sequence[Sampling]], list[Generated]]
 
 
 class Sample(NamedTuple):
@@ -38,8 +37,7 @@ class Sample(NamedTuple):
 class Rollouts:
     """Sampler of answers from a model in its current state."""
 
-    model: PeftModel
-    form: Form  # form of its micro-batches
+    generate: Generate
     grader: RewardGrader
     settings: RewardSettings
     seed: int
@@ -81,7 +79,7 @@ class Rollouts:
         samplings = [
             Sampling(limit, temperature, seed) for limit, seed in zip(limits, seeds, strict=True)
         ]
-        answers = generate_in_training(self.model, self.grader.tokenizer, ids, samplings)
+        answers = self.generate(ids, samplings)
         groups = [answers[at : at + size] for at in range(0, len(answers), size)]
         texts = [[answer.text for answer in group] for group in groups]
         cases = [prompt.case for prompt in prompts if prompt.case]  # rows of this method have one

@@ -15,53 +15,32 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from unitune_local.job_folder import Result
-from unitune_local.ray.launch import VARIABLE, RayLaunch
-from unitune_local.ray.remote_folder import RemoteFolder
-from unitune_local.ray.storage import Storage
+from unitune_local.ray.launch import RayOptions
+from unitune_local.remote.launch import VARIABLE, RemoteLaunch
+from unitune_local.remote.supervision import supervise
 from unitune_local.training.worker import ENVIRONMENT
 
 # A node may have to fetch the base model first
 TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFLINE" not in name}
 
 
-def main(launch: RayLaunch) -> int:
+def main(launch: RemoteLaunch) -> int:
     """Train, and return the exit status: 0 if a model was trained."""
-    lost = train(launch)
-    with RemoteFolder(launch) as folder:
-        folder.fetch()
-        if folder.local.result() is None:
-            times = launch.options.max_failures + 1
-            reason = f"it failed {times} times without a new checkpoint; the last error: {lost}"
-            folder.finish(Result(state="failed", error=reason))
-        result = folder.local.result()
-    return 0 if result is not None and result.state == "succeeded" else 1
 
-
-def train(launch: RayLaunch) -> str:
-    """Start workers until they have ended, and return why the last ones failed, if they did.
-
-    Failures are counted since the last checkpoint, as a long training may lose more nodes in all.
-    """
-    there, failures, saved, number = Storage(launch.storage), 0, set[str](), 0
-    while True:
-        number += 1
+    def start(number: int) -> str:
         try:
             trainer(launch, f"start-{number}").fit()
         except ray.train.TrainingFailedError as error:
             traceback.print_exc()
-            lost = str(error).strip().rpartition("\n")[2]
-        else:
-            return ""
-        before, saved = saved, there.names(f"jobs/{launch.key}/checkpoints")
-        failures = failures + 1 if saved == before else 1
-        if failures > launch.options.max_failures:
-            return lost
+            return str(error).strip().rpartition("\n")[2]
+        return ""
+
+    return supervise(launch, start)
 
 
-def trainer(launch: RayLaunch, name: str) -> TorchTrainer:
+def trainer(launch: RemoteLaunch, name: str) -> TorchTrainer:
     """Return a trainer that starts the workers once."""
-    options = launch.options
+    options = _options(launch)
     resources = {"CPU": float(options.cpus_per_worker), "GPU": float(options.gpus_per_worker)}
     return TorchTrainer(
         work,
@@ -85,10 +64,10 @@ def work(config: dict[str, Any]) -> None:
     import torch  # noqa: PLC0415 - slow, and not needed by the driver
 
     from unitune_local.parallel.ranks import ALONE, Ranks  # noqa: PLC0415
-    from unitune_local.ray.remote_training import run  # noqa: PLC0415
+    from unitune_local.remote.training import run  # noqa: PLC0415
 
-    launch, ranks = RayLaunch.model_validate(config), ALONE
-    if launch.options.workers > 1:
+    launch, ranks = RemoteLaunch.model_validate(config), ALONE
+    if _options(launch).workers > 1:
         device = get_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -96,5 +75,11 @@ def work(config: dict[str, Any]) -> None:
     run(launch, ranks)
 
 
+def _options(launch: RemoteLaunch) -> RayOptions:
+    options = launch.options
+    assert isinstance(options, RayOptions), "the offer of this backend names them"
+    return options
+
+
 if __name__ == "__main__":
-    sys.exit(main(RayLaunch.model_validate_json(os.environ[VARIABLE])))
+    sys.exit(main(RemoteLaunch.model_validate_json(os.environ[VARIABLE])))

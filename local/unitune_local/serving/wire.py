@@ -16,12 +16,16 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from unitune.data.example import Message
-from unitune.data.validation_errors import explain
+from unitune.data.example import Message, explain
 from unitune.files.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
-from unitune_local.inference.structured import SchemaError, grammar_of
-from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_calls
+from unitune_local.inference.structured import (
+    SchemaError,
+    ToolAnswer,
+    call_begins,
+    grammar_of,
+    read_calls,
+)
 from unitune_local.serving.request import Piece, TokenChance
 
 IGNORED = frozenset(  # fields that do not change an answer

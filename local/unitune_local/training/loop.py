@@ -1,4 +1,4 @@
-"""Run the training loop.
+"""Train on this machine, in one process or several ranks.
 
 Settings and step number determine everything about a step, including its random numbers, so a
 training that was killed continues from a checkpoint with the same losses.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -19,29 +18,27 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from pydantic import JsonValue
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitune.errors import RunFailed
 from unitune_local import machine
 from unitune_local.data.batches import Batches, TrainingRow, computed_tokens, micro_batches
 from unitune_local.grading import RewardGrader
+from unitune_local.inference.generate import generate_in_training
 from unitune_local.job_folder import REFERENCE_FILE, Note, drop_note
 from unitune_local.objectives.loss import Form, form_of
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
-from unitune_local.objectives.preference import ReferencePass
+from unitune_local.objectives.preference import ReferencePass, pairs_by
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts, seed_of
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import Settings
 from unitune_local.training import checkpoint
 from unitune_local.training.checkpoint import Position
-from unitune_local.training.optimizers import Optimizers, optimizer_of, scheduled_rate
+from unitune_local.training.optimizers import Optimizers, optimizer_of
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.selection import Evaluations
-
-# Enough to even out rows of different length, few enough to follow a machine that others use
-THROUGHPUT_STEPS = 10
+from unitune_local.training.stepping import Record, check_finite, run_steps
 
 Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]  # cuts rows into micro-batches
 
@@ -64,7 +61,7 @@ class TrainingContext:
     rescue: Callable[[Save], None] = lambda _save: None
 
 
-def train(  # noqa: PLR0915 - a training from its beginning to its end
+def train(
     model: PeftModel,
     rows: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
@@ -81,7 +78,7 @@ def train(  # noqa: PLR0915 - a training from its beginning to its end
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
     ahead = ReferencePass(
-        model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks, note
+        pairs_by(model, form), context.checkpoints / REFERENCE_FILE, context.stop, ranks, note
     )
     if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
@@ -89,60 +86,93 @@ def train(  # noqa: PLR0915 - a training from its beginning to its end
     objective = _objective(model, form, settings, context)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(model, settings)
-    batches = Batches(rows, settings.batch_size, settings.seed)
-    steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
-
     measure = partial(_measured, model, objective, validation, cut, context)
     evaluations = Evaluations(measure if validation else None, settings, len(rows), note)
     saver = checkpoint.Saver(context.checkpoints, weights, optimizer, settings.keep_checkpoints)
     context.rescue(saver.save_and_stop)
-    if (step := _restore(saver, ranks, evaluations, note)) == 0:
-        evaluations.before()
-    throughput = Throughput(steps - step)
-    saved_at = time.monotonic()
-
+    machine = _Here(objective, optimizer, saver, evaluations, weights, cut, settings, context, note)
     model.train()
-    while not evaluations.ends(step):
-        step += 1
+    return run_steps(
+        machine, Batches(rows, settings.batch_size, settings.seed), evaluations, settings, note
+    )
+
+
+@dataclass(slots=True)
+class _Here:
+    """Machine of this process, or of this rank."""
+
+    objective: Objective
+    optimizer: Optimizers
+    saver: checkpoint.Saver
+    evaluations: Evaluations
+    weights: dict[str, nn.Parameter]
+    cut: Cut
+    settings: Settings
+    context: TrainingContext
+    note: Note
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def restore(self) -> Position | None:
+        ranks, folder, note = self.context.ranks, self.saver.folder, self.note
+        saved = checkpoint.latest(folder)
+        steps = ranks.gather(saved.position.step if saved else 0)
+        if len({*steps}) > 1:
+            raise RunFailed(
+                f"the processes of this training see different checkpoints in {folder}: "
+                f"those of the steps {steps}. Use a folder that all of them share."
+            )
+        if ranks.is_first and (damaged := checkpoint.remove_damaged(folder, steps[0])):
+            names = ", ".join(f"step-{number}" for number in damaged)
+            again = f"steps {steps[0] + 1} to {damaged[-1]} are repeated"
+            what = f"damaged checkpoints removed from {folder}: {names}; {again}"
+            note("warning", {"text": what})
+        if saved is None:
+            return None
+        self.saver.restore(saved)
+        return saved.position
+
+    def step(self, step: int, rows: Sequence[TrainingRow], rate: float, record: Record) -> None:
+        settings, optimizer, ranks = self.settings, self.optimizer, self.context.ranks
         # Random numbers of dropout and noise depend on step and rank only, also after a resume.
         cast("Any", torch).manual_seed(seed_of(settings.seed, step, ranks.rank))
-        prepared = objective.prepare(batches.of(step), step)
-        optimizer.set_rate(learning_rate := scheduled_rate(step, steps, settings))
-
+        prepared = self.objective.prepare(rows, step)
+        optimizer.set_rate(rate)
         with ExitStack() as changes:
-            changing = saver.changing(step, evaluations.selection)
+            changing = self.saver.changing(step, self.evaluations.selection)
             several = settings.reward is not None and settings.reward.updates > 1
             if several:  # weights between two updates belong to no step
                 changes.enter_context(changing)
-            mean = _updated(objective, prepared, cut, ranks, optimizer, settings=settings)
+            mean = _updated(self.objective, prepared, self.cut, ranks, optimizer, settings=settings)
             norm = optimizer.clip_gradients(settings.max_grad_norm)
             if not optimizer.may_skip(norm):
-                _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
-            figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
-            figures |= throughput.after(prepared.tokens)
+                check_finite(step, mean.loss, norm, rate, prepared.rows)
             # A step whose event cannot be written is not saved either, and is repeated.
             if not several:
                 changes.enter_context(changing)
             optimizer.step()
-            at = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
-            note("step", {**at, **_counts(prepared), **figures})
-        _evaluate(step, evaluations, saver)
-        stopping = not evaluations.ends(step) and ranks.first(context.stop)
-        due = (
-            stopping
-            or evaluations.wants_checkpoint(step)
-            or _checkpoint_due(step, saved_at, settings, step % steps_per_epoch == 0)
-        )
-        if due and ranks.is_first:
-            saver.save()
-            note("checkpoint", {"step": step})
-            saved_at = time.monotonic()
-        if stopping:
-            return False
-    if ranks.is_first and (kept := evaluations.kept(step)) != step:
-        checkpoint.restore_weights(context.checkpoints, kept, weights)
-    evaluations.conclude(step)
-    return True
+            record(prepared, {**mean.figures, "learning_rate": rate, **_norm_figure(norm)})
+
+    def move(self, position: Position) -> None:
+        self.saver.move(position)
+
+    def stops(self) -> bool:
+        return self.context.ranks.first(self.context.stop)
+
+    def is_due(self, step: int, *, epoch_ended: bool) -> bool:
+        every = self.settings.checkpoint_every_steps
+        if every is not None:
+            return step % every == 0
+        return epoch_ended or time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
+
+    def save(self, step: int) -> None:
+        if self.context.ranks.is_first:
+            self.saver.save()
+            self.note("checkpoint", {"step": step})
+            self.saved_at = time.monotonic()
+
+    def keep(self, kept: int, step: int) -> None:
+        if self.context.ranks.is_first and kept != step:
+            checkpoint.restore_weights(self.saver.folder, kept, self.weights)
 
 
 def _measured(
@@ -154,11 +184,6 @@ def _measured(
 ) -> dict[str, float]:
     figures = validation_figures(model, objective, rows, cut, context.ranks)
     return figures if context.score is None else {**figures, "score": context.score(model)}
-
-
-def _counts(prepared: StepRows) -> dict[str, JsonValue]:
-    trained = sum(row.trained_tokens for row in prepared.rows)
-    return {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
 
 
 def _updated(  # noqa: PLR0913 - what an update depends on
@@ -225,35 +250,6 @@ def _own_losses(
         yield made if number < len(parts) else PartLoss(0 * made.loss, {})
 
 
-def _evaluate(step: int, evaluations: Evaluations, saver: checkpoint.Saver) -> None:
-    evaluations.after(step)
-    saver.move(Position(step=step, selection=evaluations.selection))
-
-
-def _restore(saver: checkpoint.Saver, ranks: Ranks, evaluations: Evaluations, note: Note) -> int:
-    folder = saver.folder
-    saved = checkpoint.latest(folder)
-    steps = ranks.gather(saved.position.step if saved else 0)
-    if len({*steps}) > 1:
-        raise RunFailed(
-            f"the processes of this training see different checkpoints in {folder}: "
-            f"those of the steps {steps}. Use a folder that all of them share."
-        )
-    if ranks.is_first and (damaged := checkpoint.remove_damaged(folder, steps[0])):
-        names = ", ".join(f"step-{number}" for number in damaged)
-        again = f"steps {steps[0] + 1} to {damaged[-1]} are repeated"
-        note("warning", {"text": f"damaged checkpoints removed from {folder}: {names}; {again}"})
-    if saved is not None:
-        saver.restore(saved)
-        evaluations.selection = saved.position.selection
-        note("message", {"text": f"resuming at step {steps[0]}/{evaluations.steps}"})
-        if not saved.position.evaluated:
-            _evaluate(steps[0], evaluations, saver)
-            if ranks.is_first:
-                saver.save()
-    return steps[0]
-
-
 def _referenced(
     ahead: ReferencePass,
     rows: Sequence[TrainingRow],
@@ -281,10 +277,16 @@ def _objective(
     if settings.reward is None:
         return objective_of(model, form, settings.preference, context.ranks)
     assert context.grader is not None, "sampled answers are graded"
-    seed, longest = settings.seed, settings.sequence_length
-    return RewardLoss(
-        Rollouts(model, form, context.grader, settings.reward, seed, longest, context.ranks)
+    generate = partial(generate_in_training, model, context.grader.tokenizer)
+    rollouts = Rollouts(
+        generate,
+        context.grader,
+        settings.reward,
+        settings.seed,
+        settings.sequence_length,
+        context.ranks,
     )
+    return RewardLoss(rollouts, model, form)
 
 
 def by_length(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -334,34 +336,6 @@ class Mean:
         return loss
 
 
-class Throughput:
-    """Speed of the training over the last steps of this process."""
-
-    def __init__(self, steps_left: int) -> None:
-        self._left = steps_left
-        self._tokens = 0
-        self._marks = deque([(time.monotonic(), 0)], maxlen=THROUGHPUT_STEPS + 1)
-
-    def after(self, tokens: int) -> dict[str, JsonValue]:
-        """Return tokens per second and the seconds left, after a step of so many tokens."""
-        self._left -= 1
-        self._tokens += tokens
-        self._marks.append((time.monotonic(), self._tokens))
-        (start, before), (now, after) = self._marks[0], self._marks[-1]
-        spent = max(now - start, 1e-9)
-        return {
-            "tokens_per_second": (after - before) / spent,
-            "seconds_left": spent / (len(self._marks) - 1) * self._left,
-        }
-
-
-def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001
-    every = settings.checkpoint_every_steps
-    if every is not None:
-        return step % every == 0
-    return epoch_ended or time.monotonic() - saved_at >= settings.checkpoint_seconds
-
-
 def _described(form: Form, settings: Settings) -> str:
     if form.kind == "padded":
         return f"rows are padded, as this model does not support packed rows: {form.reason}"
@@ -373,16 +347,3 @@ def _described(form: Form, settings: Settings) -> str:
 
 def _norm_figure(norm: float) -> dict[str, float]:
     return {"grad_norm": norm} if math.isfinite(norm) else {"skipped": 1.0}
-
-
-def _check_finite(
-    step: int, loss: float, norm: float, learning_rate: float, rows: Sequence[TrainingRow]
-) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    lines = ", ".join(str(row.line) for row in sorted(rows, key=lambda row: row.line))
-    raise RunFailed(
-        f"step {step} has loss {loss} and gradient norm {norm} at learning rate "
-        f"{learning_rate:.2g}, on the training rows of lines {lines}. These weights were not "
-        "saved. Lower tuning.learning_rate, or check these rows."
-    )

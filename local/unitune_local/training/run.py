@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from peft import PeftModel
@@ -20,9 +20,10 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.files.filesystem import sha256
+from unitune.job.evaluate import model_of
 from unitune.models import TunedModel
-from unitune.scorers.user_function import UserFunction
-from unitune.workspace.today import today
+from unitune.scorers.functions import UserFunction
+from unitune.workspace.user_settings import today
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_parts, read_rows, rows_of
@@ -30,13 +31,18 @@ from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.grading import Grading, Reward, RewardGrader
 from unitune_local.job_folder import EventLog, JobFolder, Kind, Note, drop_note
+from unitune_local.judgements import Judgements
 from unitune_local.models import store
-from unitune_local.models.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
-from unitune_local.models.full import trained_model
+from unitune_local.models.adapter import (
+    adapter_hash,
+    check_adapter,
+    checked_prompts,
+    save_adapter,
+    trained_model,
+)
 from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.models.start import load_start
-from unitune_local.parallel.ranks import ALONE, Ranks, joined, launched_store, noticing_loss
-from unitune_local.parallel.sharding import shard
+from unitune_local.parallel.ranks import ALONE, Ranks, joined, launched_store, noticing_loss, shard
 from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec, StartFiles
 from unitune_local.training.loop import Save, TrainingContext, train
@@ -82,6 +88,12 @@ def prepare(launch: Launch) -> Spec:
             Grading.of(reward, job.folder, (job.tuning.reward.weights or {}).get(reward.name, 1.0))
             for reward in job.rewards
         ),
+        judge_prices={
+            each.name: price
+            for each in map(model_of, job.judged_rewards)
+            if (price := job.evaluate.price_of(each, job.base_model)) is not None
+        },
+        budget_usd=job.budget and job.budget.usd,
         # The time of sampled answers does not depend on the speed of steps.
         basis=expected.batching.basis(expected.cost) if job.method != "rft" else None,
         callbacks=job.tuning.callbacks,
@@ -127,15 +139,22 @@ def assist_training(folder: JobFolder, rank: int, meeting: object) -> None:
 
 
 def read_spec(folder: JobFolder) -> Spec:
-    """Return the specification of a folder's training."""
+    """Return the specification of a folder's training, with smaller micro-batches if needed."""
+    return limited(spec_in(folder, Spec), folder)
+
+
+Specified = TypeVar("Specified", bound=Spec)
+
+
+def spec_in(folder: JobFolder, kind: type[Specified]) -> Specified:
+    """Return the specification in a folder; raise RunFailed if it cannot be read."""
     try:
-        spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+        return kind.model_validate_json(folder.spec.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise RunFailed(
             f"{folder.spec} cannot be read: it is damaged, or another version of unitune wrote it "
             f"({error.error_count()} errors, first {error.errors()[0]['msg']}). Start a new run."
         ) from error
-    return limited(spec, folder)
 
 
 def limited(spec: Spec, folder: JobFolder) -> Spec:
@@ -193,19 +212,23 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
         note = with_callbacks(note, spec.callbacks, spec.folder, tuned)
 
     rows, validation = (
-        _rendered(tokenizer, file, settings) for file in (spec.training, spec.validation)
+        rendered(tokenizer, file, settings) for file in (spec.training, spec.validation)
     )
     if not rows:
         raise RunFailed("no row can be trained on. Run `unitune plan` to see why.")
 
     score = None
     if by := spec.dev_scorer:
-        judge, held_out = by.grading.grader(tokenizer, _examples(spec)), _dataset(spec.validation)
+        judge, held_out = by.grading.grader(tokenizer, examples(spec)), _dataset(spec.validation)
         score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
-    rewards = [Reward.of(each.ready(_examples(spec)), each.weight) for each in spec.rewards]
-    grader = RewardGrader(tokenizer, rewards) if rewards else None
+    own = JobFolder(checkpoints.parent).judgements
+    others = own.parents[2].glob(f"*/*/{own.name}")  # of all runs
+    judgements = Judgements(own, spec.judge_prices, spec.budget_usd, others)
+    ready = ((each.ready(examples(spec)), each.weight) for each in spec.rewards)
+    rewards = [Reward.of(*each, judgements) for each in ready]
+    grader = RewardGrader(tokenizer, rewards, judgements) if rewards else None
     context = TrainingContext(checkpoints, note, stop, score, grader, ranks, rescue)
-    with noticing_loss():
+    with noticing_loss(), judgements:
         finished = train(tuned, rows, validation, settings, context)
     if not finished:
         return None
@@ -302,9 +325,10 @@ def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> Pef
     return tuned
 
 
-def _rendered(
+def rendered(
     tokenizer: PreTrainedTokenizerBase, file: DataFile | None, settings: Settings
 ) -> tuple[TrainingRow, ...]:
+    """Return a file's rows as tokens; raise Mismatch if it has changed since the submit."""
     if file is None:
         return ()
     _refuse_changed(file)
@@ -314,7 +338,8 @@ def _rendered(
     return tuple(row for part in parts for row in rows_of(settings, tokenizer, part).rows)
 
 
-def _examples(spec: Spec) -> Iterator[Example]:
+def examples(spec: Spec) -> Iterator[Example]:
+    """Yield the examples of a training."""
     return (row.example for part in read_parts(spec.training.path) for row in part.rows)
 
 

@@ -78,7 +78,7 @@ class Evaluations:
     ) -> None:
         self.selection = NONE_YET
         self._measure, self._note, self._rule = measure, note, settings.selection
-        self.steps, self._epoch_steps = settings.steps(rows), settings.epoch_steps(rows)
+        self.steps, self.epoch_steps = settings.steps(rows), settings.epoch_steps(rows)
         self._every = settings.evaluation_steps(rows)
         value = "reward" if settings.reward else "loss"
         self._metric = "score" if self._rule.best_by == "score" else value
@@ -138,7 +138,7 @@ class Evaluations:
         if self._measure is None:
             return None
         figures = self._measure()
-        self._note("validation", {"step": step, "epoch": step / self._epoch_steps, **figures})
+        self._note("validation", {"step": step, "epoch": step / self.epoch_steps, **figures})
         value = figures[self._metric]
         return value if self._metric == "loss" else -value
 

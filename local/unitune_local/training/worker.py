@@ -14,18 +14,20 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
 
-from unitune.backends.launch_keys import run_of
+from unitune.backends.credentials import allowed_variables
+from unitune.backends.exactly_once import run_of
 from unitune.backends.launched import rank_and_size
 from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed, UserError
 from unitune.files import yaml_file
 from unitune.files.filesystem import no_link
 from unitune.security.redaction import without_secrets
-from unitune.workspace import settings, user_config
-from unitune.workspace.locks import is_locked, locked
+from unitune.workspace import user_config, user_settings
+from unitune.workspace.own_files import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
 from unitune_local.training.rescue import OutOfMemory, Rescue
@@ -70,18 +72,26 @@ def start_worker(folder: JobFolder) -> None:
     if launched and launched[1] != size:
         own = f"the training has {size} processes, and torchrun or srun started {launched[1]}."
         raise UserError(f"{own} Start as many, or start unitune without them.")
+    threads, shard = _setting(folder, "threads") * size, _setting(folder, "shard")
+    variables = environment(threads, keeps_memory=not shard, keys=judge_keys(folder))
+    start_process(folder, "unitune_local.training.worker", variables)
+
+
+def start_process(folder: JobFolder, module: str, variables: Mapping[str, str]) -> None:
+    """Start a module as the worker of a folder, and return when it holds the folder's lock.
+
+    Raises:
+        BackendError: The worker does not start.
+    """
     with open(folder.log, "ab", opener=no_link) as log:
         worker = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "unitune_local.training.worker", str(folder.path)],
+            [sys.executable, "-P", "-m", module, str(folder.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             umask=0o077,  # checkpoints and adapters contain training data
-            env=environment(
-                _setting(folder, "threads") * size,
-                keeps_memory=not _setting(folder, "shard"),
-            ),
+            env=variables,
         )
     while worker.poll() is None and not is_locked(folder.lock):
         time.sleep(LOOK_SECONDS)
@@ -93,12 +103,15 @@ def start_worker(folder: JobFolder) -> None:
         raise BackendError(f"the training process failed to start: {last} See {folder.log}.")
 
 
-def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
-    """Return the environment of a process that trains, without keys; `threads` counts all ranks.
+def environment(
+    threads: int, *, keeps_memory: bool = True, keys: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the environment of a process that trains, without keys except those of judges.
 
-    With `keeps_memory`, memory that a step frees is kept for the next one.
+    `threads` counts all ranks. With `keeps_memory`, memory that a step frees is kept for the next.
     """
-    kept = without_secrets(settings.environment())
+    whole = user_settings.environment()
+    kept = without_secrets(whole) | {name: whole[name] for name in keys if name in whole}
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
     defaults = {"OMP_WAIT_POLICY": _wait_policy(threads), "PYTORCH_ALLOC_CONF": GROWING_SEGMENTS}
     return {**defaults, **kept, **ENVIRONMENT, **heap}
@@ -123,11 +136,27 @@ def _setting(folder: JobFolder, name: str) -> int:
     return int(json.loads(folder.spec.read_text(encoding="utf-8"))["settings"][name])
 
 
-def work(folder: JobFolder) -> None:
-    """Train by a folder's specification, unless another worker does or it has ended."""
+def judge_keys(folder: JobFolder) -> list[str]:
+    """Return the variables with keys of a training's judges that the user has allowed."""
+    rewards = json.loads(folder.spec.read_text(encoding="utf-8")).get("rewards", ())
+    given = [(each["scorer"].get("api_key_variable"), each["scorer"]) for each in rewards]
+    return [name for name, judge in given if name and name in allowed_variables(judge["url"])]
+
+
+Outcome = Callable[[JobFolder], Result | None]
+
+
+def work(folder: JobFolder, outcome: Outcome | None = None) -> None:
+    """Train by a folder's specification, unless another worker does or it has ended.
+
+    Args:
+        folder: Folder of the training.
+        outcome: Trains and returns the outcome, or None if the training can be resumed; without
+            it, this machine trains.
+    """
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
-            if folder.result() is None and (result := _outcome(folder)) is not None:
+            if folder.result() is None and (result := (outcome or _outcome)(folder)) is not None:
                 for each in folder.path.glob("rendezvous-*"):  # of killed workers, too
                     each.unlink(missing_ok=True)
                 folder.finish(result)

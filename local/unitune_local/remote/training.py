@@ -1,7 +1,7 @@
-"""Train as one worker of a Ray cluster, from a launch to an adapter in the storage.
+"""Train as one worker on another machine, from a launch to an adapter in the storage.
 
-The first worker writes a permanent error as the result. A transient error is raised, and Ray starts
-all workers again.
+The first worker writes a permanent error as the result. A transient error is raised, and all
+workers are started again (`unitune_local.remote.supervision`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import platform
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unitune.errors import JobError, UnituneError
 from unitune_local.job_folder import REFERENCE_FILE, Result, drop_note
 from unitune_local.models import store
 from unitune_local.parallel.processes import RankLost
 from unitune_local.parallel.ranks import ALONE, Ranks
-from unitune_local.ray.launch import RayLaunch
-from unitune_local.ray.remote_folder import RemoteFolder, SentLog
+from unitune_local.remote.folder import RemoteFolder, SentLog
+from unitune_local.remote.launch import VARIABLE, RemoteLaunch
 from unitune_local.spec import DataFile, Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import finish, limited, note_in, prepare, train_rank
@@ -27,7 +28,7 @@ from unitune_local.training.run import finish, limited, note_in, prepare, train_
 PASSING = (RankLost, RuntimeError, OSError)
 
 
-def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
+def run(launch: RemoteLaunch, ranks: Ranks = ALONE) -> None:
     """Train from the newest checkpoint in the storage, and store the outcome."""
     with RemoteFolder(launch) as folder:
         folder.fetch()
@@ -40,7 +41,7 @@ def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
                 folder.local.limit_micro_batches(error.limit)
                 folder.send(folder.local.smaller_batches)
                 folder.storage.remove(f"{folder.name}/checkpoints/{REFERENCE_FILE}")
-                raise  # Ray then starts all workers again
+                raise  # all workers are then started again
             if isinstance(error, PASSING) or getattr(error, "is_retryable", False):
                 raise
             traceback.print_exc()
@@ -48,11 +49,11 @@ def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
                 named = isinstance(error, UnituneError)
                 reason = str(error) if named else f"{type(error).__name__}: {error}"
                 folder.finish(Result(state="failed", error=reason))
-            if ranks.size > 1:  # the others wait for this one until Ray ends them
+            if ranks.size > 1:  # the others wait for this one until they are ended
                 raise
 
 
-def _train(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
+def _train(launch: RemoteLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
     note = drop_note
     if ranks.is_first:
         is_exact = folder.local.micro_batch_limit() is None
@@ -66,7 +67,7 @@ def _train(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
         folder.finish(Result(state="succeeded", model=model))
 
 
-def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
+def _spec(launch: RemoteLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
     """Return the specification that the first start stored, with the paths of this node."""
     for file in filter(None, (launch.training, launch.validation, launch.start)):
         folder.storage.fetch(file.ref, folder.files / file.ref)
@@ -82,6 +83,8 @@ def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
                 )
             settings = spec.settings.model_copy(update={"processes": ranks.size})
             spec = spec.model_copy(update={"settings": settings})
+            if ranks.size == 1:
+                _continue_attempt(launch.key, folder, spec)
             folder.local.spec.write_text(spec.model_dump_json(indent=2), encoding="utf-8")
             folder.send(folder.local.spec)
         return folder.local.spec.read_text(encoding="utf-8")
@@ -98,3 +101,24 @@ def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
     base = store.resolve(spec.base)
     spec = spec.model_copy(update={"base_path": base, "start": start, **here})
     return limited(spec, folder.local)
+
+
+def _continue_attempt(key: str, folder: RemoteFolder, spec: Spec) -> None:
+    """Take over the checkpoints of the attempt before, such as one that met its time limit."""
+    run, _, attempt = key.rpartition("-")
+    if not attempt.isdecimal():
+        return
+    before = f"jobs/{run}-{int(attempt) - 1}"
+    stored = folder.storage.read(f"{before}/spec.json")
+    if stored and _comparable(Spec.model_validate_json(stored)) == _comparable(spec):
+        folder.storage.fetch(f"{before}/checkpoints", folder.local.checkpoints)
+
+
+def _comparable(spec: Spec) -> dict[str, Any]:
+    """Return a specification without what differs between machines."""
+    paths = {name: {"path"} for name in ("training", "validation", "start")}
+    return spec.model_dump(exclude={"basis": True, "base_path": True, "folder": True, **paths})
+
+
+if __name__ == "__main__":
+    run(RemoteLaunch.model_validate_json(os.environ[VARIABLE]))

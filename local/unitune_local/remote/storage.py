@@ -1,4 +1,4 @@
-"""Access the storage that a Ray cluster and its users share, at any address that fsspec reads.
+"""Access the storage that workers and their users share, at any address that fsspec reads.
 
     files/unitune-HASH.jsonl   rows to train on, named by the hash of their content
     jobs/KEY/                  copy of a training's folder (`unitune_local.job_folder`)
@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-from unitune.errors import Unreachable, UserError
+from unitune.errors import UnituneError, Unreachable, UserError
+from unitune.workspace.user_settings import variable
 
-VARIABLE = "UNITUNE_RAY_STORAGE"
+VARIABLE = "UNITUNE_STORAGE"
+HUB = "hf://"  # beginning of addresses at the Hugging Face Hub
 T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 0.5  # before a call is repeated; doubled each time
@@ -46,7 +48,13 @@ class Storage:
             )
         try:
             # Listings are not cached, because other machines write.
-            there = cast("Any", fsspec).url_to_fs(self.address, use_listings_cache=False)
+            options: dict[str, Any] = {"use_listings_cache": False}
+            if address.startswith(HUB):
+                given = {"token": variable("HF_TOKEN"), "endpoint": variable("HF_ENDPOINT")}
+                options |= {name: value for name, value in given.items() if value}
+                for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
+                    os.environ.setdefault(name, "1")  # read when the package is imported
+            there = cast("Any", fsspec).url_to_fs(self.address, **options)
         except (ImportError, ValueError) as error:
             raise UserError(f"{VARIABLE} is {address!r}: {error}.") from error
         self._files, self._root = cast("tuple[Any, str]", there)
@@ -65,9 +73,18 @@ class Storage:
         name = url.removeprefix(f"{self.address}/")
         return None if name == url or ".." in name.split("/") else name
 
+    @property
+    def _stores_whole(self) -> bool:
+        """True if a file that is being stored is not visible in part; the Hub moves by copying."""
+        return self.address.startswith(HUB)
+
     def exists(self, name: str) -> bool:
         """Return whether a file or folder exists."""
         return bool(self._call("look for", name, lambda: self._files.exists(self._path(name))))
+
+    def size(self, name: str) -> int:
+        """Return the size of a file in bytes."""
+        return int(self._call("read", name, lambda: self._files.info(self._path(name))["size"]))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return at most `MOST_BYTES` of a file from a byte on; nothing if it does not exist."""
@@ -87,6 +104,9 @@ class Storage:
         """Store a file."""
         # Each of two processes that send the same file has its own draft.
         draft, path = self._path(f"{name}.{os.urandom(4).hex()}.part"), self._path(name)
+        if self._stores_whole:
+            self._call("write", name, lambda: self._files.put_file(str(file), path))
+            return
 
         def put() -> None:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -154,13 +174,17 @@ class Storage:
         attempt = 0
         while True:
             try:
+                # The Hub's file system keeps listings of its own.
+                self._files.invalidate_cache()
                 return call()
-            except OSError as error:
+            except UnituneError:
+                raise
+            except Exception as error:  # each implementation has errors of its own
                 attempt += 1
                 if attempt == ATTEMPTS or isinstance(error, PERMANENT):
                     raise Unreachable(
                         f"could not {doing} {self.url(name)} ({type(error).__name__}: {error}). "
-                        f"Check that {VARIABLE} is a storage which you and the cluster can read "
+                        f"Check that {VARIABLE} is a storage which you and the workers can read "
                         "and write."
                     ) from error
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))

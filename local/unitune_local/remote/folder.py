@@ -1,4 +1,4 @@
-"""Keep a training's folder on a node of the cluster, and its copy in the storage.
+"""Keep a training's folder on a node elsewhere, and its copy in the storage.
 
 Events are stored in parts, ``events/NNN.jsonl``, named by the byte at which each begins. Only the
 last part grows, and a thread sends it, so that a slow storage does not delay a step.
@@ -17,8 +17,8 @@ from pydantic import JsonValue
 
 from unitune.backends.protocol import Event
 from unitune_local.job_folder import EventLog, JobFolder, Kind, Result
-from unitune_local.ray.launch import RayLaunch
-from unitune_local.ray.storage import Storage
+from unitune_local.remote.launch import RemoteLaunch
+from unitune_local.remote.storage import Storage
 
 EVENT_SECONDS = 2.0  # minimum time between two copies of the last part of the events
 PART_BYTES = 64 << 10  # size at which a part of the events is complete: some 200 steps
@@ -41,7 +41,7 @@ def _part(folder: str, begin: int) -> str:
 class RemoteFolder:
     """Folder of a launch, while the body runs."""
 
-    def __init__(self, launch: RayLaunch) -> None:
+    def __init__(self, launch: RemoteLaunch) -> None:
         self.storage = Storage(launch.storage)
         self.name = f"jobs/{launch.key}"
         self._scratch = tempfile.TemporaryDirectory(prefix="unitune-")

@@ -1,0 +1,1 @@
+"""Train with a vendor that sells steps: our loop, the vendor's forward and backward passes."""
