@@ -383,6 +383,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
         prompt_tokens=None if input_tokens is None else input_tokens + sum(cached),
         completion_tokens=usage.whole("output_tokens"),
         thought=any(block.text("type") in THOUGHTS for block in blocks),
+        reasoning="".join(block.text("thinking") or "" for block in blocks) or None,
         seconds=seconds,
         tool_calls=calls or None,
     )

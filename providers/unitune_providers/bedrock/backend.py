@@ -32,16 +32,19 @@ from unitune_providers.bedrock.clients import (
     put_file,
     split_uri,
 )
-from unitune_providers.bedrock.options import (
+from unitune_providers.bedrock.jobs import (
+    METRICS,
     NAME,
+    STATES,
     BedrockOptions,
     bucket_uri,
     check_settings,
     create_request,
+    events_of,
     job_name,
     offered_name,
+    raw_of,
 )
-from unitune_providers.bedrock.status import METRICS, STATES, events_of, raw_of
 
 PAGE_SIZE = 100
 DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {

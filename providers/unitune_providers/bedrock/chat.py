@@ -21,9 +21,9 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
 from unitune.models import ChatModel, Reply, Request, function_call
 from unitune.security.json_fields import Fields, Unreadable
-from unitune.workspace.settings import variable
+from unitune.workspace.user_settings import variable
 from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, aws_errors, call
-from unitune_providers.bedrock.options import offered_name
+from unitune_providers.bedrock.jobs import offered_name
 
 # Variable with the inference profile for base models that need one: us, global, …
 PROFILE = "UNITUNE_BEDROCK_PROFILE"
@@ -234,6 +234,11 @@ def read_reply(response: Fields, seconds: float) -> Reply | None:
         prompt_tokens=usage.whole("inputTokens"),
         completion_tokens=usage.whole("outputTokens"),
         thought=any("reasoningContent" in block.all for block in blocks),
+        reasoning="".join(map(_reasoning, blocks)) or None,
         seconds=seconds,
         tool_calls=tuple(tool_calls) or None,
     )
+
+
+def _reasoning(block: Fields) -> str:
+    return block.fields("reasoningContent").fields("reasoningText").text("text") or ""

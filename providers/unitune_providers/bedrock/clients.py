@@ -37,7 +37,7 @@ from unitune.backends.kit.errors import ErrorResponse, ErrorTable, Vendor, vendo
 from unitune.errors import BackendError, UnituneError, UserError
 from unitune.security.json_fields import Fields, Unreadable
 from unitune.workspace.progress import counter
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse

@@ -13,10 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pydantic import JsonValue, ValidationError
 
 from unitune.backends.formats import UnrepresentableRow, WireRow
-from unitune.data.example import Example, Message
+from unitune.data.example import Example, Message, explain
 from unitune.data.preferences import preference
 from unitune.data.records import BadRow, strict_json
-from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 
 # Keys of a canonical row that graders do not use as references

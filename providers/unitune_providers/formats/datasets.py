@@ -4,7 +4,7 @@
 the row is refused. An Alpaca row has an optional system prompt and alternating turns of user and
 assistant. Its `input` is written empty, as a user's text does not show where it would begin.
 
-Source: as in `unitune.data.sharegpt` and `unitune.data.pairs`.
+Source: as in `unitune.data.sharegpt` and `unitune.data.shapes`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
-from unitune.data import pairs, sharegpt
+from unitune.data import shapes, sharegpt
 from unitune.data.example import Example, Message
 from unitune.data.records import BadRow
 from unitune_providers.formats.checks import (
@@ -103,7 +103,7 @@ def decode_alpaca(row: Mapping[str, JsonValue]) -> Example:
     rest = dict(row)
     system = rest.pop("system", None)
     try:
-        content = pairs.alpaca(rest)
+        content = shapes.alpaca(rest)
     except BadRow as problem:
         raise refusal(problem.findings[0]) from None
     if system and isinstance(messages := content.get("messages"), list):

@@ -1,4 +1,4 @@
-"""Convert rows of OpenAI's fine-tuning files, also used by Azure, Bedrock's Mantle and Nebius.
+"""Convert rows of OpenAI's fine-tuning files, also used by Azure, Mantle, Fireworks and Nebius.
 
 They are canonical rows without the keys that OpenAI's file check refuses ("contains an extra …").
 Rows keep their tools, message weights (chat) and `parallel_tool_calls`. Only reinforcement rows
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import JsonValue
 
@@ -173,6 +174,13 @@ CHAT = Format(
     encode_chat,
     decode_chat,
     ("messages", "tools", PARALLEL),
+)
+# docs.fireworks.ai/updates/changelog, 2025-08-22: thinking traces under reasoning_content
+FIREWORKS_CHAT = replace(
+    CHAT,
+    name="fireworks-chat",
+    summary="Fireworks chat messages with reasoning, for supervised tuning",
+    reasoning=True,
 )
 DPO = Format(
     "openai-dpo",

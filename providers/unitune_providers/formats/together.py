@@ -29,6 +29,8 @@ from unitune_providers.formats.checks import (
 )
 from unitune_providers.formats.openai import check_tools, check_turn
 
+OUTPUTS = ("preferred_output", "non_preferred_output")
+
 
 def encode_chat(example: Example) -> WireRow:
     """Encode a row for supervised tuning."""
@@ -41,7 +43,7 @@ def decode_chat(row: Mapping[str, JsonValue]) -> Example:
     """Decode a row for supervised tuning."""
     if "messages" not in row:
         raise UnrepresentableRow("the row has no 'messages'")
-    return example_of(row, encode_chat)
+    return example_of({**row, "messages": _named_reasoning(row["messages"])}, encode_chat)
 
 
 def encode_dpo(example: Example) -> WireRow:
@@ -60,7 +62,20 @@ def encode_dpo(example: Example) -> WireRow:
 
 def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
     """Decode a pair of answers."""
-    return example_of({"non_preferred_output": None, **row}, encode_dpo)
+    outputs = {key: _named_reasoning(row[key]) for key in OUTPUTS if key in row}
+    return example_of({"non_preferred_output": None, **row, **outputs}, encode_dpo)
+
+
+def _named_reasoning(messages: JsonValue) -> JsonValue:
+    """Return messages whose `reasoning` has the canonical name."""
+    if not isinstance(messages, list):
+        return messages
+    return [
+        {"reasoning_content" if key == "reasoning" else key: value for key, value in turn.items()}
+        if isinstance(turn, dict) and "reasoning_content" not in turn
+        else turn
+        for turn in messages
+    ]
 
 
 def _weight(example: Example) -> WireRow:
@@ -116,8 +131,16 @@ def _tools(example: Example) -> dict[str, JsonValue]:
 
 
 CHAT = Format(
-    "together-chat", "Together conversations, for supervised tuning", encode_chat, decode_chat
+    "together-chat",
+    "Together conversations, for supervised tuning",
+    encode_chat,
+    decode_chat,
+    reasoning=True,
 )
 DPO = Format(
-    "together-dpo", "Together pairs of a better and a worse answer", encode_dpo, decode_dpo
+    "together-dpo",
+    "Together pairs of a better and a worse answer",
+    encode_dpo,
+    decode_dpo,
+    reasoning=True,
 )

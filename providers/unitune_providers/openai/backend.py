@@ -16,35 +16,37 @@ fine-tuning-openai-job-create, 2026; docs.tokenfactory.nebius.com, API 20260506.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import JsonValue
-
-from unitune.backends.capabilities import DeploymentStatus
-from unitune.backends.credentials import environment_address, key_in
-from unitune.backends.kit.api import Api
+from unitune.backends.capabilities import ImportedJob
+from unitune.backends.credentials import environment_address
+from unitune.backends.exactly_once import launch_key_in
 from unitune.backends.kit.chat_completions import LimitName
-from unitune.backends.kit.connection import certificate_advice, certificate_file
-from unitune.backends.kit.errors import Endpoint, Vendor
+from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import required
-from unitune.backends.launch_keys import launch_key_in
-from unitune.backends.options import validated
 from unitune.backends.protocol import Guarantee, Launch
-from unitune.errors import JobError, UserError
+from unitune.errors import BackendError, JobError, UserError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune.workspace.settings import variable
+from unitune.workspace.user_settings import variable
+from unitune_providers.openai.azure import (
+    LIMITS_ADVICE,
+    OPENAI,
+    AzureResource,
+    maker_of,
+    resource_address,
+)
 from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
+from unitune_providers.openai.nebius import NebiusModels
 from unitune_providers.openai.options import (
-    AzureDeployOptions,
+    OPEN_MODELS_TYPES,
+    TRAINING_TYPES,
     AzureOptions,
     Body,
     MantleOptions,
@@ -55,134 +57,9 @@ from unitune_providers.openai.options import (
 )
 from unitune_providers.openai.wire import PausingBackend, Server, WireBackend
 
-ARM_URL = "https://management.azure.com"
-TOKEN = "AZURE_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
-VERSION = {"api-version": "2024-10-01"}
-# Azure's name of a model's maker, by a part of the base's name; default OpenAI. Source:
-# microsoft/azure-skills, finetuning/references/deployment.md, a copy; not verified.
-MAKERS = {
-    "gpt-oss": "Microsoft",
-    "ministral": "Mistral AI",
-    "llama": "Meta",
-    "qwen": "Alibaba",
-}
-OPENAI = "OpenAI"
-ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
-ENTRA_ADVICE = "Or install azure-identity and sign in with `az login` or a managed identity."
-# States by ARM's provisioningState; any other is starting
-STATES: dict[str, Literal["starting", "ready", "failed", "gone"]] = {
-    "Succeeded": "ready",
-    "Failed": "failed",
-    "Canceled": "failed",
-    "Deleting": "gone",
-}
-
-
-class AzureResource:
-    """Sign-in to a resource, and its deployments, which alone serve tuned models.
-
-    They are made with Azure's management API (ARM), which has its own address and token. It may
-    report a deployment as ready some minutes before it answers. This was not tested at Azure.
-
-    Source: learn.microsoft.com/rest/api/aiservices/accountmanagement/deployments/create-or-update
-    (api-version 2024-10-01).
-    """
-
-    capabilities = ("Deploys",)
-    sign_in_advice = ENTRA_ADVICE
-
-    def sign_in(self) -> Callable[[], str] | None:
-        """Return a function that returns a token of Entra ID for each request."""
-        return entra_token(ENTRA_SCOPE)
-
-    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Deploy a tuned model, unless a deployment of this name exists."""
-        chosen = validated(AzureDeployOptions, options, "deploy option")
-        if self.find_deployment(name) is None:
-            maker = maker_of(model.base)
-            sku = chosen.sku or ("Standard" if maker == OPENAI else "GlobalStandard")
-            body: dict[str, JsonValue] = {
-                "sku": {"name": sku, "capacity": chosen.capacity},
-                "properties": {
-                    "model": {"format": maker, "name": model.name, "version": chosen.version}
-                },
-            }
-            _arm().request("PUT", name, action=f"deploy {model.name}", json=body, params=VERSION)
-        return name
-
-    def find_deployment(self, name: str) -> str | None:
-        return name if _arm().find(name, action=f"show deployment {name}", query=VERSION) else None
-
-    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        served = model.model_copy(update={"name": ref})
-        deployment = _arm().find(ref, action=f"show deployment {ref}", query=VERSION)
-        if deployment is None:
-            return DeploymentStatus("gone", served, "not found")
-        raw = deployment.fields("properties").text("provisioningState") or ""
-        return DeploymentStatus(STATES.get(raw, "starting"), served, raw)
-
-    def undeploy(self, ref: str) -> None:
-        _arm().delete(ref, action=f"delete deployment {ref}", query=VERSION)
-
-
-def resource_address() -> str:
-    """Return the address of the Azure resource from the environment."""
-    required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource")
-    return environment_address("AZURE_OPENAI_ENDPOINT") or ""
-
-
-def maker_of(base: str) -> str:
-    """Return Azure's name of the maker of a base model."""
-    return next((maker for mark, maker in MAKERS.items() if mark in base.lower()), OPENAI)
-
-
-def _arm() -> Api:
-    subscription = required("AZURE_SUBSCRIPTION_ID", "the Azure subscription")
-    group = required("AZURE_RESOURCE_GROUP", "the resource group of the Azure resource")
-    host = urlsplit(resource_address()).hostname or ""
-    account = variable("AZURE_OPENAI_ACCOUNT") or host.partition(".")[0]
-    root = environment_address("AZURE_RESOURCE_MANAGER_URL") or ARM_URL
-    url = (
-        f"{root}/subscriptions/{subscription}/resourceGroups/{group}/providers/"
-        f"Microsoft.CognitiveServices/accounts/{account}/deployments"
-    )
-    token = None if key_in(TOKEN) else entra_token(f"{ARM_URL}/.default")
-    what = "the token for Azure's management API, which a deployment needs,"
-    how = f"`az account get-access-token` prints one. {ENTRA_ADVICE}"
-    given = token or partial(required, TOKEN, what, how)
-    vendor = Vendor("azure", None if token else TOKEN, root, secrets=(given(),))
-    return Api(Endpoint(vendor, url, token=given))
-
-
-def entra_token(scope: str) -> Callable[[], str] | None:
-    """Return a function that returns a valid token for a scope; None without azure-identity."""
-    try:
-        identity = importlib.import_module("azure.identity")
-    except ModuleNotFoundError:
-        return None
-
-    def token() -> str:
-        try:
-            return _entra_credential(identity).get_token(scope).token
-        except Exception as error:  # its ways to sign in raise many kinds
-            reason = Vendor("Entra ID").safe(str(error))
-            words = f"Entra ID did not return a token: {reason}. Sign in with `az login`, or set "
-            words += "variables of azure-identity such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
-            raise UserError(f"{words}{certificate_advice(reason)}".rstrip()) from error
-
-    return token
-
-
-@cache
-def _entra_credential(identity: Any) -> Any:
-    trusted = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    return identity.DefaultAzureCredential(**({"connection_verify": trusted} if trusted else {}))
-
-
 OPENAI_URL = "https://api.openai.com/v1"
 # Headers by environment variable; not sent to a server named in a job
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
-GLOBAL_STANDARD = ("globalStandard", "GlobalStandard")
 
 
 class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions]):
@@ -267,6 +144,7 @@ class AzureBackend(AzureResource, PausingBackend[AzureOptions]):
     key_variable = "AZURE_OPENAI_API_KEY"
     key_header = "api-key"
     token_variable = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
+    advice: ClassVar[Mapping[int, str]] = {429: LIMITS_ADVICE}
 
     def base_url(self) -> str:
         address = resource_address()
@@ -274,13 +152,45 @@ class AzureBackend(AzureResource, PausingBackend[AzureOptions]):
 
     def settings(self, job: Job) -> Body:
         options = self.job_options(job)
-        kind = options.training_type
-        if maker_of(job.base_model) != OPENAI and kind not in GLOBAL_STANDARD:
+        is_open = maker_of(job.base_model) != OPENAI
+        given = options.training_type
+        words = OPEN_MODELS_TYPES if is_open else TRAINING_TYPES
+        if is_open and given not in {*words, *words.values(), "GlobalStandard"}:
             raise JobError(
-                f"options.azure.training_type is {kind!r}, but Azure trains open models such as "
-                f"{job.base_model} only with globalStandard. Set it to globalStandard."
+                f"options.azure.training_type is {given!r}, but Azure trains open models such as "
+                f"{job.base_model} only with globalStandard, which may copy rows to any region. "
+                "Set it to global."
             )
-        return {**openai_form(job, options), **({"trainingType": kind} if kind else {})}
+        if options.residency and given not in (None, "standard", "Standard"):
+            raise JobError(
+                f"options.azure.residency is {options.residency}, but a training of type {given} "
+                "may move data to any region."
+            )
+        body = openai_form(job, options)
+        return {**body, "trainingType": words.get(given, given)} if given else body
+
+    def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
+        """Return the id that Azure deploys a checkpoint by.
+
+        Source: MicrosoftDocs/azure-ai-docs, fine-tuning-deploy.md, 2026-02-11.
+        """
+        del job_id
+        return checkpoint.text("id")
+
+    def import_job(self, job_id: str) -> ImportedJob:
+        """Return a job; its model answers by the name of a deployment, if one serves it."""
+        old = super().import_job(job_id)
+        if old.model is None:
+            return old
+        missing = f"no deployment serves {old.model.name}"
+        try:
+            deployment = self.deployment_of(old.model.name)
+        except (BackendError, UserError) as error:
+            deployment, missing = None, f"its deployments could not be listed ({error})"
+        if deployment is None:
+            note = f"{missing}, so its answers cannot be recorded (--answers) until one does"
+            return replace(old, notes=(*old.notes, note))
+        return replace(old, model=old.model.model_copy(update={"name": deployment}))
 
 
 class MantleBackend(WireBackend[MantleOptions]):
@@ -318,7 +228,7 @@ class MantleBackend(WireBackend[MantleOptions]):
         return {"metadata": {METADATA_KEY: launch.key}}
 
 
-class NebiusBackend(WireBackend[NebiusOptions]):
+class NebiusBackend(NebiusModels):
     """Nebius Token Factory."""
 
     name: ClassVar[str] = "nebius"

@@ -113,6 +113,8 @@ def imported(
         tuning["seed"] = job.whole("seed")
     if grader := job.fields("method").fields(kind).fields("grader").all:
         options["grader"] = {**grader}
+    if training_type := job.text("trainingType"):
+        options["training_type"] = training_type  # at Azure, as its `azd ai finetuning` reads it
     for integration in job.items("integrations"):
         if wandb := integration.fields("wandb").all:
             options["wandb"] = {**wandb}

@@ -57,6 +57,15 @@ class Wandb(Spec):
     tags: tuple[str, ...] | None = None
 
 
+class GraderTokens(Spec):
+    """Tokens of a model that grades, in a whole training."""
+
+    input: Annotated[int, Field(ge=0)]
+    """Tokens that it reads."""
+    output: Annotated[int, Field(ge=0)]
+    """Tokens that it writes."""
+
+
 class WireOptions(Spec):
     """Base of the options of vendors with this API."""
 
@@ -72,6 +81,7 @@ class OwnHyperparameters(WireOptions):
 
     only_for: ClassVar[dict[str, str]] = {
         "grader": "rft",
+        "grader_tokens": "rft",
         "reasoning_effort": "rft",
         "compute_multiplier": "rft",
         "eval_interval": "rft",
@@ -84,6 +94,9 @@ class OwnHyperparameters(WireOptions):
     """Factor for the learning rate chosen by OpenAI."""
     grader: dict[str, JsonValue] | None = None
     """RFT: OpenAI's grader object, unchanged."""
+    grader_tokens: GraderTokens | None = None
+    """RFT: expected tokens of a grader that calls a model, for the estimate; they are billed
+    besides the hours of training."""
     reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
     """RFT: reasoning effort of the model."""
     compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | Auto = "auto"
@@ -102,15 +115,39 @@ class OpenAIOptions(OwnHyperparameters):
     keys allow`."""
 
 
+# Azure's words for `training_type`. Source: MicrosoftDocs/azure-ai-docs, fine-tuning-rest.md and
+# fine-tuning-oai-sdk.md; open models have another spelling (microsoft/azure-skills, a copy).
+TRAINING_TYPES = {"standard": "Standard", "global": "GlobalStandard", "developer": "developerTier"}
+OPEN_MODELS_TYPES = {"global": "globalStandard", "developer": "developerTier"}
+TrainingType = Literal[
+    "standard",
+    "global",
+    "developer",
+    "Standard",
+    "GlobalStandard",
+    "globalStandard",
+    "developerTier",
+]
+Sku = Literal[
+    "Standard", "GlobalStandard", "DataZoneStandard", "DeveloperTier", "ProvisionedManaged"
+]
+
+
 class AzureOptions(OwnHyperparameters):
-    """Options of OpenAI, and Azure's training type."""
+    """Options of OpenAI, and Azure's tiers of trainings and deployments."""
 
     only_for: ClassVar[dict[str, str]] = {**OwnHyperparameters.only_for, "l2_multiplier": "dpo"}
 
-    training_type: (
-        Literal["Standard", "GlobalStandard", "globalStandard", "developerTier"] | None
-    ) = None
-    """Azure's trainingType; open models need globalStandard."""
+    training_type: TrainingType | None = None
+    """Where it trains: `standard` in the resource's region, `global` anywhere and cheaper,
+    `developer` on idle capacity at half the price of global; or Azure's word for it. Default:
+    `standard`; open models need `global`."""
+    sku: Sku | None = None
+    """Type of the deployment that serves the tuned model; default that of the training."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9]+$")] | None = None
+    """Region of the resource, such as swedencentral, for its prices and its models."""
+    residency: Literal["region", "data-zone"] | None = None
+    """Where rows and model must stay; tiers that may move them are refused."""
     l2_multiplier: Annotated[float, Field(ge=0)] | None = None
     """DPO: weight of the L2 penalty."""
 
@@ -118,10 +155,10 @@ class AzureOptions(OwnHyperparameters):
 class AzureDeployOptions(Spec):
     """Settings of a deployment on Azure."""
 
-    sku: str | None = None
-    """Standard, GlobalStandard, …; default by the base model."""
+    sku: Sku | None = None
+    """Type of the deployment; default options.azure.sku of the job, or that of its training."""
     capacity: Annotated[int, Field(ge=1)] = 100
-    """Thousands of tokens per minute; 1 is about one request per minute, too few to evaluate."""
+    """Thousands of tokens per minute, or provisioned units; 1 is too few to evaluate."""
     version: str = "1"
     """Version of the tuned model."""
 

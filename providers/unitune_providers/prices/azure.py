@@ -2,9 +2,10 @@
 
 The name of a meter shows what it measures, in abbreviations that differ between products
 ("gpt-4o-0806-FT-Trng-regnl tkn Tokens", "4.1 mini ft training Dz Tokens"); `meter_of` parses them.
-If regions differ, a price is a range. Contradictory meters are left out: that of cached input for
-developer gpt-4o costs sixteen times its output (read 2026-08-11). Meters of graders, which have
-three prices, and priority tiers are not read.
+If regions differ, a price is a range, and those in which the offer's model trains have rows, too
+(tier `regional/swedencentral`). Meters of models that grade reinforcement have the tier `grader`.
+Contradictory meters are left out: that of cached input for developer gpt-4o costs sixteen times its
+output (read 2026-08-11). Priority tiers, discounts by volume and later prices are not read.
 
 Source: learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices, api-version
 2023-01-01-preview (2026-11-25); names as in azure-genai-prices 0.2.0, snapshot of 2026-08-11.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import cast
@@ -47,6 +48,13 @@ MODELS: tuple[tuple[str, str], ...] = (
     (r"\b(ministral|mnstrl) 3b\b", "Ministral-3B"),
     (r"\b(3\.3 70b|llama3\.3)\b", "Llama-3.3-70B-Instruct"),
 )
+GRADERS: tuple[tuple[str, str], ...] = (  # models that only grade
+    *MODELS,
+    (r"\bo3 mini\b", "o3-mini-2025-01-31"),
+    (r"\bo3\b", "o3-2025-04-16"),
+    (r"\bo1\b", "o1-2024-12-17"),
+)
+GRADER = "grader"
 # Kinds by pattern; a token meter without any is for training
 KINDS: tuple[tuple[str, Kind], ...] = (
     (r"\b(hosting|hstng)\b", "hosting"),
@@ -55,10 +63,11 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     (r"\b(input|inpt|inp|in)\b", "input"),
     (r"\b(output|outp|opt|out)\b", "output"),
 )
+REGIONAL = "regional"
 TIERS: tuple[tuple[str, str], ...] = (
     (r"\bdev\b", "developer"),
     (r"\b(dz|datazone)\b", "data-zone"),
-    (r"\b(regional|regnl)\b", "regional"),
+    (r"\b(regional|regnl)\b", REGIONAL),
     (r"\b(global|glbl|glb)\b", "global"),
 )
 GOVERNMENT = "usgov"  # regions of a separate cloud, more expensive and closed to others
@@ -77,7 +86,7 @@ class Meter:
 
     model: str  # name of the model in the offer
     kind: Kind  # training, hosting, input, …
-    tier: str | None  # global, regional, data-zone or developer; None if the model has one price
+    tier: str | None  # global, regional, data-zone, developer, grader; None if it has one price
     method: str | None  # rft for a meter of reinforcement only
 
 
@@ -86,7 +95,7 @@ class AzurePrices:
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return today's fine-tuning prices; see `RefreshesPrices`."""
-        rows = tuple(rows_of_items(_items(), offer.name, day))
+        rows = tuple(rows_of_items(_items(), offer, day))
         wrong = contradictions(rows)
         clean = tuple(row for row in rows if row.id not in wrong)
         notes = tuple(f"left out: {reason}" for reason in dict.fromkeys(wrong.values()))
@@ -98,43 +107,64 @@ class AzurePrices:
 def meter_of(name: str) -> Meter | None:
     """Parse a meter such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens"; None if not for fine-tuning."""
     words = re.sub(r"[-_ ]+", " ", name.lower())
-    if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
+    if not re.search(r"\br?ft\b", words):
         return None
-    model = _first(MODELS, words)
+    grades = re.search(r"\b(grader|grdr)\b", words) is not None
+    model = _first(GRADERS if grades else MODELS, words)
     named: Kind | None = next((kind for pattern, kind in KINDS if re.search(pattern, words)), None)
     if model is None or (named is None and not words.endswith("tokens")):
         return None
+    if grades:
+        return Meter(model, named, GRADER, None) if named else None
     method = "rft" if re.search(r"\brft\b", words) else None
     kind: Kind = named or "training"
     return Meter(model, kind, _first(TIERS, words), method if kind == "training" else None)
 
 
 def rows_of_items(
-    items: Iterable[Mapping[str, object]], backend: str, day: date
+    items: Iterable[Mapping[str, object]], offer: Offer, day: date
 ) -> Iterator[PriceRow]:
     """Yield a row for each model, tier and kind of the API's meters."""
-    prices: dict[Meter, list[Decimal]] = {}
+    prices: dict[Meter, dict[str, Decimal]] = {}
     units: dict[Meter, Unit] = {}
-    for item in items:
+    for item in sorted(items, key=_begins):  # of one meter and region, the newest price is last
+        region = str(item.get("armRegionName", ""))
         meter = meter_of(str(item.get("meterName", "")))
         unit = UNITS.get(str(item.get("unitOfMeasure", "")))
         price = item.get("retailPrice")
-        if str(item.get("armRegionName", "")).startswith(GOVERNMENT):
-            continue
         if meter is None or unit is None or not isinstance(price, int | Decimal):
             continue
-        prices.setdefault(meter, []).append(price * unit[0])
+        by_volume, later = bool(item.get("tierMinimumUnits")), _begins(item) > str(day)
+        if region.startswith(GOVERNMENT) or by_volume or later:
+            continue
+        prices.setdefault(meter, {})[region] = price * unit[0]
         units[meter] = unit[1]
+    for meter, amounts in list(prices.items()):
+        if len(set(amounts.values())) > 1:
+            for region in sorted(amounts.keys() & _trains_in(offer, meter)):
+                place = replace(meter, tier=f"{meter.tier}/{region}")
+                prices[place], units[place] = {region: amounts[region]}, units[meter]
     for meter, amounts in prices.items():
         yield range_row(
-            amounts,
-            backend=backend,
+            list(amounts.values()),
+            backend=offer.name,
             **asdict(meter),
-            tuned=meter.kind in OF_ANSWERS,
+            tuned=meter.kind in OF_ANSWERS and meter.tier != GRADER,
             per=units[meter],
             as_of=day,
             source=SOURCE,
         )
+
+
+def _begins(item: Mapping[str, object]) -> str:
+    """Return the first day of a price, as text; empty if it is not given."""
+    return str(item.get("effectiveStartDate") or "")[:10]
+
+
+def _trains_in(offer: Offer, meter: Meter) -> frozenset[str]:
+    """Return the regions where a meter's model is trained."""
+    offered = offer.model(meter.model) if meter.tier == REGIONAL else None
+    return frozenset(offered.tiers.get(REGIONAL, ()) if offered else ())
 
 
 def _first(patterns: Iterable[tuple[str, str]], words: str) -> str | None:

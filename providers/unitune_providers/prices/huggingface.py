@@ -29,7 +29,7 @@ class HuggingFacePrices:
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return today's machine prices; see `RefreshesPrices`."""
-        listed = get("huggingface", f"{environment_address(URL_VARIABLE) or URL}/api/jobs/hardware")
+        listed = get(offer.name, f"{environment_address(URL_VARIABLE) or URL}/api/jobs/hardware")
         if not isinstance(listed, list):
             raise BackendError(f"{SOURCE} did not answer in its documented format.")
         machines = cast("list[Mapping[str, object]]", listed)

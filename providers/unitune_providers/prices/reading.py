@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import partial
 
 from unitune.backends.kit.api import Api
-from unitune.backends.kit.bodies import LARGEST_ANSWER
+from unitune.backends.kit.connection import LARGEST_ANSWER
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError

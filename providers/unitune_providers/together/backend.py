@@ -28,7 +28,7 @@ from unitune.backends.options import validated
 from unitune.errors import CONFLICT, BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune.workspace.settings import variable
+from unitune.workspace.user_settings import variable
 from unitune_providers.together.options import DeployOptions
 from unitune_providers.together.trainings import TRAININGS, TogetherTrainings
 

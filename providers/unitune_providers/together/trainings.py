@@ -23,7 +23,7 @@ from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.kit.api import REDIRECTS, Api, created_id
-from unitune.backends.kit.bodies import LARGEST_FILE
+from unitune.backends.kit.connection import LARGEST_FILE
 from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import (
     Cursor,

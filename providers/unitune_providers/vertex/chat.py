@@ -81,9 +81,11 @@ class StreamedContent:
         return {**self._answer, "candidates": [candidate]}
 
 
-def answer_text(parts: Iterable[Fields]) -> str:
-    """Return the text of an answer's parts, without reasoning."""
-    return "".join(part.text("text") or "" for part in parts if not part.all.get("thought"))
+def answer_text(parts: Iterable[Fields], *, thoughts: bool = False) -> str:
+    """Return the text of an answer's parts without reasoning, or only the reasoning."""
+    return "".join(
+        part.text("text") or "" for part in parts if bool(part.all.get("thought")) == thoughts
+    )
 
 
 def question(request: Request) -> dict[str, JsonValue]:
@@ -148,6 +150,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
         completion_tokens=(written or 0) + (thoughts or 0) if usage.all else None,
         reasoning_tokens=thoughts,
         thought=bool(thoughts),
+        reasoning=answer_text(parts, thoughts=True) or None,
         seconds=seconds,
         tool_calls=tuple(
             function_call(call.text("name") or "", call.all.get("args") or {}, call.text("id"))

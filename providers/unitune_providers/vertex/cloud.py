@@ -32,7 +32,7 @@ from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune.workspace.settings import variable
+from unitune.workspace.user_settings import variable
 
 _default_credentials = cast("Callable[..., tuple[Credentials, str | None]]", google.auth.default)  # pyright: ignore[reportUnknownMemberType] - half typed
 

@@ -23,8 +23,13 @@ from pydantic import JsonValue
 
 from unitune.errors import JobError
 from unitune.job.job import Job
-from unitune.scorers.grader_formula import compile_formula
-from unitune.scorers.graders import Multi, OpenAIGrader, StringCheck, TextSimilarity
+from unitune.scorers.graders import (
+    Multi,
+    OpenAIGrader,
+    StringCheck,
+    TextSimilarity,
+    compile_formula,
+)
 from unitune.scorers.interface import Setting
 
 Reward = dict[str, JsonValue]

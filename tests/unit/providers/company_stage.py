@@ -13,11 +13,12 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from vendors import fireworks
+from vendors import fireworks, hf_jobs, skypilot
 from vendors.anthropic import KEY as ANTHROPIC_KEY
 from vendors.bedrock import vendor as bedrock
 from vendors.company import Company
 from vendors.openai.vendor import KEY
+from vendors.tinker import KEY as TINKER_KEY
 from vendors.together import vendor as together
 
 from unitune.backends import credentials, registry
@@ -25,7 +26,8 @@ from unitune.backends.kit import connection
 from unitune.backends.kit.chat import open_server
 from unitune.models import Reply
 from unitune.testing.contract_base import reply_once
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
+from unitune_local.steps.vendor import Contract, Found, connect
 
 GPT = "gpt-4.1-mini-2025-04-14"
 LLAMA = "meta-llama/Meta-Llama-3.1-8B-Instruct"
@@ -34,11 +36,14 @@ MODELS = {
     "azure": GPT,
     "together": "Qwen/Qwen3-8B",
     "fireworks": fireworks.BASE,
+    "tinker": "Qwen/Qwen3-8B",
     "nebius": LLAMA,
     "mantle": "openai.gpt-oss-20b",
     "anthropic": "claude-sonnet-4-5",
     "vertex": "gemini-3.5-flash-lite",
     "bedrock": "amazon.nova-micro-v1:0:128k",
+    "hf-jobs": "Qwen/Qwen3-0.6B",
+    "skypilot": "Qwen/Qwen3-0.6B",
     "server": GPT,
 }
 HOSTS = {
@@ -46,11 +51,14 @@ HOSTS = {
     "azure": "res-1.openai.azure.com",
     "together": "api.together.ai",
     "fireworks": "api.fireworks.ai",
+    "tinker": "tinker.thinkingmachines.dev",
     "nebius": "api.tokenfactory.nebius.com",
     "mantle": "bedrock-mantle.us-east-1.api.aws",
     "anthropic": "api.anthropic.com",
     "vertex": "us-central1-aiplatform.googleapis.com",
     "bedrock": "bedrock-runtime.us-east-1.amazonaws.com",
+    "hf-jobs": "huggingface.co",
+    "skypilot": "sky.example.com",
     "server": "llm.example.com",
 }
 AWS = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -60,14 +68,18 @@ KEYS = {
     "azure": {"AZURE_OPENAI_API_KEY": KEY},
     "together": {"TOGETHER_API_KEY": together.KEY},
     "fireworks": {"FIREWORKS_API_KEY": fireworks.KEY},
+    "tinker": {"TINKER_API_KEY": TINKER_KEY},
     "nebius": {"NEBIUS_API_KEY": KEY},
     "mantle": {"AWS_BEARER_TOKEN_BEDROCK": KEY},
     "anthropic": {"ANTHROPIC_API_KEY": ANTHROPIC_KEY},
     "vertex": {"GOOGLE_APPLICATION_CREDENTIALS": "{folder}/user.json"},
     "bedrock": AWS_KEYS,
+    "hf-jobs": {"HF_TOKEN": hf_jobs.KEY},
+    "skypilot": {"SKYPILOT_SERVICE_ACCOUNT_TOKEN": skypilot.KEY},
     "server": {"LLM_API_KEY": KEY},
 }
 SETTINGS = {
+    "skypilot": {"SKYPILOT_API_SERVER_ENDPOINT": "https://sky.example.com"},
     "azure": {"AZURE_OPENAI_ENDPOINT": "https://res-1.openai.azure.com"},
     "fireworks": {"FIREWORKS_ACCOUNT_ID": fireworks.ACCOUNT},
     "mantle": AWS,
@@ -79,11 +91,14 @@ ADDRESSES = {
     "azure": {"AZURE_OPENAI_ENDPOINT": "{url}"},
     "together": {"TOGETHER_BASE_URL": "{url}"},
     "fireworks": {"FIREWORKS_BASE_URL": "{url}"},
+    "tinker": {"TINKER_BASE_URL": "{url}/services/tinker-prod"},
     "nebius": {"NEBIUS_BASE_URL": "{url}/v1"},
     "mantle": {"AWS_BEDROCK_BASE_URL": "{url}/v1"},
     "anthropic": {"ANTHROPIC_BASE_URL": "{url}"},
     "vertex": {"UNITUNE_VERTEX_BASE_URL": "{url}"},
     "bedrock": {"AWS_ENDPOINT_URL": "{url}"},
+    "hf-jobs": {"HF_ENDPOINT": "{url}"},
+    "skypilot": {"SKYPILOT_API_SERVER_ENDPOINT": "{url}"},
     "server": {},
 }
 GOOGLE_USER = {
@@ -135,13 +150,21 @@ class Stage:
         if self.vendor == "server":
             key = credentials.key_for("LLM_API_KEY", self.address, "the contender")
             return reply_once(open_server(f"{self.address}/v1", GPT, key=key))
+        if self.vendor in ("hf-jobs", "skypilot"):  # their models answer on this machine
+            return Reply(text=str(registry.backend(self.vendor).find("r-1", self.folder)))
         return reply_once(registry.backend(self.vendor).chat(MODELS[self.vendor]))
 
     def call(self) -> None:
         """Call the vendor as a launch does, and as evaluation does."""
-        if self.vendor not in ("server", "anthropic"):  # which launch nothing
+        if self.vendor not in ("server", "anthropic", "hf-jobs", "skypilot"):  # which have no lists
             backend: Any = registry.backend(self.vendor)
-            backend.list_jobs("")
+            if self.vendor == "tinker":  # which has no jobs, and whose worker uses the SDK
+                backend.vendor_api(None).get("get_server_capabilities", action="list the models")
+                contract = Contract(key="r1-1", base=MODELS["tinker"])
+                key = credentials.key_in("TINKER_API_KEY")
+                assert connect(backend.adapter, contract, key).find() == Found()
+            else:
+                backend.list_jobs("")
         assert self.ask().error is None
 
     @property

@@ -22,7 +22,7 @@ from vendors.anthropic import KEY, AnthropicVendor
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches, BatchStatus
-from unitune.backends.launch_keys import batch_key
+from unitune.backends.exactly_once import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
@@ -38,7 +38,7 @@ from unitune.testing.loopback import (
     serve,
 )
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 from unitune_providers import anthropic as batches
 from unitune_providers.anthropic import AnthropicBackend
 

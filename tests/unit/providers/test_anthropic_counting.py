@@ -18,7 +18,7 @@ from unitune.models import Request, TunedModel
 from unitune.testing.contract import LONG, SHORT
 from unitune.testing.loopback import Fault, Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 from unitune_providers.anthropic import AnthropicBackend
 
 MODEL = "claude-sonnet-5-5"

@@ -28,7 +28,7 @@ from unitune.testing.loopback import Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
-from unitune_providers.bedrock.status import events_of, raw_of
+from unitune_providers.bedrock.jobs import events_of, raw_of
 
 NOVA = "amazon.nova-micro-v1:0:128k"
 LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"

@@ -5,6 +5,7 @@ Clients call the vendors' real host names; a proxy on loopback leads them to dou
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 pytest.importorskip("google.auth", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
+pytest.importorskip("tinker", reason="needs the vendors' extras")
 
 from unit.providers.company_stage import (
     ADDRESSES,
@@ -31,13 +33,15 @@ from unit.providers.company_stage import (
     Stage,
     azure_identity,
 )
-from vendors import fireworks
+from vendors import fireworks, hf_jobs, skypilot
 from vendors.anthropic import AnthropicVendor
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
 from vendors.company import USER, Company, company_network
 from vendors.openai.azure import ENTRA_TOKEN, AzureVendor
-from vendors.openai.vendor import MantleVendor, NebiusVendor, OpenAIVendor
+from vendors.openai.nebius import NebiusVendor
+from vendors.openai.vendor import MantleVendor, OpenAIVendor
+from vendors.tinker.vendor import TinkerVendor
 from vendors.together import vendor as together
 from vendors.vertex import vendor as vertex
 
@@ -45,6 +49,11 @@ from unitune.errors import BackendError
 from unitune.testing.loopback import serve
 from unitune.workspace import user_config
 from unitune.workspace.user_config import UserConfig
+
+# Tinker's SDK keeps its connections for the life of the process.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 GUIDE = Path(__file__).parents[3] / "docs/how-to/work-behind-a-proxy.md"
 ACCOUNT = "a@b.iam.gserviceaccount.com"
@@ -54,6 +63,13 @@ IMPERSONATED = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> Iterator[None]:
+    """Collect the SDK's connections while their warnings are ignored."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     doubles: dict[str, Any] = {
@@ -61,10 +77,13 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
         "azure": AzureVendor(),
         "together": together.TogetherVendor(),
         "fireworks": fireworks.FireworksVendor(),
+        "tinker": TinkerVendor(models={"Qwen/Qwen3-8B": 32768}, prefix="/services/tinker-prod"),
         "nebius": NebiusVendor(bases=(LLAMA,)),
         "mantle": MantleVendor(bases=("openai.gpt-oss-20b",)),
         "anthropic": AnthropicVendor(),
         "vertex": vertex.VertexVendor(),
+        "hf-jobs": hf_jobs.HfJobsVendor(tmp_path_factory.mktemp("hf-jobs")),
+        "skypilot": skypilot.SkyPilotVendor(tmp_path_factory.mktemp("skypilot")),
     }
     with ExitStack() as stack:
         storage = stack.enter_context(s3_storage(bedrock.BUCKET))
@@ -83,7 +102,8 @@ def stage(
 ) -> Iterator[Stage]:
     vendor = str(request.getfixturevalue("vendor"))
     named = re.compile(
-        r"(AWS|AZURE|OPENAI|TOGETHER|FIREWORKS|NEBIUS|ANTHROPIC|GOOGLE|UNITUNE|LLM)_|.*_PROXY$|"
+        r"(AWS|AZURE|OPENAI|TOGETHER|FIREWORKS|TINKER|NEBIUS|ANTHROPIC|GOOGLE|UNITUNE|LLM|HF|SKYPILOT)_|"
+        r".*_PROXY$|"
         r"SSL_CERT|.*_CA_BUNDLE$",
         re.IGNORECASE,
     )
@@ -265,12 +285,13 @@ def by_entra(stage: Stage) -> None:
     assert stage.sent("api-key") == {None}
 
 
+WITHOUT_GATEWAY = ("bedrock", "tinker")  # whose SDKs take no further headers
 WITH_KEYS = tuple(name for name in MODELS if name not in ("vertex", "bedrock"))
 MEANS: dict[str, tuple[Callable[[Stage], None], tuple[str, ...]]] = {
     "proxy with password": (by_proxy, tuple(MODELS)),
     "NO_PROXY": (by_no_proxy, tuple(MODELS)),
     "private CA": (by_own_authority, tuple(MODELS)),
-    "gateway": (by_gateway, tuple(name for name in MODELS if name != "bedrock")),
+    "gateway": (by_gateway, tuple(name for name in MODELS if name not in WITHOUT_GATEWAY)),
     "organisation, project": (by_organisation, ("openai", "vertex")),
     "key command": (by_command, WITH_KEYS),
     "AWS profile": (by_aws_profile, ("bedrock", "mantle")),
@@ -314,5 +335,5 @@ def test_vendor_is_reached_by_the_means(stage: Stage, vendor: str, means: str) -
 
 @pytest.mark.parametrize(("vendor", "means"), cells(applies=False))
 def test_means_does_not_apply_to_the_vendor(vendor: str, means: str) -> None:
-    is_lacking = (vendor, means) == ("bedrock", "gateway")
+    is_lacking = vendor in WITHOUT_GATEWAY and means == "gateway"
     assert ("no" if is_lacking else "n/a") == table()[vendor, means]

@@ -194,3 +194,61 @@ def test_reinforcement_that_fails_is_charged_until_its_last_checkpoint() -> None
     assert reinforcement(model, "failed", Bill(hours=3 * HOUR)) == Decimal(300)
     assert reinforcement(model, "cancelled", bill) == Decimal(300), "the work completed"
     assert reinforcement("gpt-4.1-2025-04-14", "failed", bill) == Decimal(0), "SFT is not billed"
+
+
+SCORE_MODEL = {
+    "type": "score_model",
+    "name": "judge",
+    "model": "o3-mini-2025-01-31",
+    "input": [{"role": "user", "content": "Grade {{sample.output_text}}"}],
+}
+
+
+def graded(estimate: Any, **changes: Any) -> Any:
+    """Return the estimate of four hours of training with the grader of Microsoft's example."""
+    options = {
+        "training_type": "global",
+        "grader": SCORE_MODEL,
+        "grader_tokens": {"input": 5_000_000, "output": 4_900_000},
+        **changes,
+    }
+    return estimate(
+        "azure",
+        "o4-mini-2025-04-16",
+        method="rft",
+        budget={"usd": 1000, "hours": 4},
+        options={"azure": {key: value for key, value in options.items() if value is not None}},
+    )
+
+
+def test_the_tokens_of_a_model_that_grades_are_paid_besides_the_hours(estimate: Any) -> None:
+    """4 h x $100, and 5 million tokens read and 4.9 million written by o3-mini at data zone rates.
+
+    Source: MicrosoftDocs/azure-ai-docs, fine-tuning cost management (2026-02-11), the example with
+    a model grader; its rates of 1.10 and 4.40 (a sum of $427.06) are those of global answers, the
+    meters "o3-mini-ft model grader" have 1.21 and 4.84 (2026-08-11).
+    """
+    made = graded(estimate)
+    (graders,) = made.of("graders")
+    assert graders.usd.expected == 5 * Decimal("1.21") + Decimal("4.9") * Decimal("4.84")
+    assert made.launch_usd.expected == 400 + Decimal("29.766")
+
+
+def test_a_model_inside_a_multi_grader_is_paid_too(estimate: Any) -> None:
+    multi = {"type": "multi", "graders": {"judge": SCORE_MODEL}, "calculate_output": "judge"}
+    assert graded(estimate, grader=multi).launch_usd == graded(estimate).launch_usd
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"grader_tokens": None}, "set options.azure.grader_tokens"),
+        ({"grader": {**SCORE_MODEL, "model": "newcomer-1"}}, "price of newcomer-1 as grader"),
+    ],
+)
+def test_unknown_tokens_or_prices_of_a_grader_leave_the_sum_unknown(
+    estimate: Any, changes: dict[str, Any], reason: str
+) -> None:
+    made = graded(estimate, **changes)
+    assert made.launch_usd is None
+    assert reason in made.of("graders")[0].because

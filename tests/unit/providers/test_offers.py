@@ -22,7 +22,7 @@ from unitune.planning.feasibility import offer_findings
 TODAY = date(2026, 11, 25)
 OFFERS = {name: registry.offer(name) for name in registry.offer_names()}
 CLOSED = {"autotrain", "cohere", "databricks", "gemini", "mistral", "predibase"}
-NOT_YET = {"huggingface", "prime-intellect", "tinker"}
+NOT_YET = {"prime-intellect"}
 
 
 def job(backend: str, model: str, **changes: object) -> Job:
@@ -157,8 +157,8 @@ def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job()
         "You can tune the same model with azure (gpt-4o-mini-2024-07-18, not open to all)." in text
     )
     assert (
-        "With another base model, bedrock, fireworks, local, nebius, ray, together and vertex take "
-        "the job." in text
+        "With another base model, bedrock, fireworks, hf-jobs, local, nebius, ray, skypilot, "
+        "tinker, together and vertex take the job." in text
     )
 
 
@@ -167,8 +167,8 @@ def test_who_would_refuse_the_job_itself_is_not_named() -> None:
     text = said("openai", "gpt-4o-mini", date(2027, 4, 1), tuning={"learning_rate": 1e-5})
     assert "gpt-4o-mini-2024-07-18)" not in text
     assert (
-        "With another base model, bedrock, fireworks, local, nebius, ray and together take the job."
-        in text
+        "With another base model, bedrock, fireworks, hf-jobs, local, nebius, ray, skypilot, "
+        "tinker and together take the job." in text
     )
 
 
@@ -197,14 +197,14 @@ def test_what_cannot_be_tuned_is_refused_with_its_day_and_who_takes_the_job(
 
 def test_a_backend_that_takes_only_some_customers_is_named_as_such() -> None:
     assert (
-        "local, nebius, openai (not open to all), ray, together and vertex take the job."
-        in said("anthropic", "claude-haiku-4-5")
+        "local, nebius, openai (not open to all), ray, skypilot, tinker, together and vertex take "
+        "the job." in said("anthropic", "claude-haiku-4-5")
     )
 
 
 def test_where_unitune_cannot_launch_it_says_so_and_not_that_there_is_no_such_backend() -> None:
-    with pytest.raises(Unsupported, match=r"cannot launch at tinker yet.*unitune prices"):
-        registry.backend("tinker")
+    with pytest.raises(Unsupported, match=r"cannot launch at prime-intellect yet.*unitune prices"):
+        registry.backend("prime-intellect")
     with pytest.raises(Unsupported, match="by 2025-09-15"):
         registry.backend("cohere")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from unit.providers.company_stage import azure_identity
 
 from unitune.errors import BackendError, JobError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
+from unitune_providers.openai.azure import ARM_URL
 from unitune_providers.openai.backend import AzureBackend
 
 MODEL = TunedModel(backend="azure", name="gpt-4.1.ft-1", base="gpt-4.1-2025-04-14")
@@ -165,18 +167,12 @@ def test_no_answer_is_unreachable(
 
 
 def test_missing_token_says_where_one_comes_from(
-    arm: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    arm: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AZURE_ACCESS_TOKEN")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="AZURE_ACCESS_TOKEN"):
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    with pytest.raises(UserError, match=r"AZURE_ACCESS_TOKEN.*unitune's extra `azure`"):
         AzureBackend().deployment_status("unitune-1", MODEL)
-    (tmp_path / "azure").mkdir()
-    (tmp_path / "azure" / "identity.py").write_text(
-        "class DefaultAzureCredential:\n"
-        "    def get_token(self, scope):\n"
-        "        self.token = 'a-token' if scope.endswith('/.default') else ''\n"
-        "        return self\n"
-    )
+    azure_identity(monkeypatch, {f"{ARM_URL}/.default": "a-token"}.__getitem__)
     assert AzureBackend().deployment_status("unitune-1", MODEL).state == "gone"
     assert arm.requests

@@ -22,7 +22,8 @@ from unit.providers.openai_spec import (
     on_stage,
 )
 from vendors.openai.azure import AzureVendor
-from vendors.openai.vendor import KEY, MantleVendor, NebiusVendor, OpenAIVendor
+from vendors.openai.nebius import NebiusVendor
+from vendors.openai.vendor import KEY, MantleVendor, OpenAIVendor
 
 from unitune.backends import capabilities, registry
 from unitune.backends.credentials import Parameters
@@ -276,7 +277,7 @@ def test_nebius_is_found_by_its_suffix(nebius: Stage) -> None:
     job_id = nebius.submit()
     nebius.submit(key=LAUNCH_KEY + "0")
     assert nebius.backend.find(LAUNCH_KEY, nebius.folder) == [job_id]
-    assert can(nebius) == {"ListsJobs", "Deletes", "Checkpoints", "Imports"}
+    assert can(nebius) == {"ListsJobs", "Deletes", "Checkpoints", "Imports", "Deploys"}
 
 
 def test_nebius_names_the_last_checkpoint_as_its_model(nebius: Stage) -> None:

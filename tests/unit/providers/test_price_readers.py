@@ -7,10 +7,18 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from vendors.prices import HardwareList, PriceList, RetailPrices
+from vendors.prices import (
+    RETAIL_ITEM,
+    RETAIL_PAGE,
+    HardwareList,
+    PriceList,
+    RetailPrices,
+    retail_item,
+)
 
 from unitune.backends import registry
 from unitune.cost.prices.book import PriceBook
@@ -21,18 +29,7 @@ from unitune_providers.prices import aws, azure, reading
 
 DAY = date(2026, 11, 25)
 METERS = json.loads((Path(__file__).parent / "azure_meters.json").read_text())["meters"]
-ITEMS: list[dict[str, JsonValue]] = [
-    {
-        "currencyCode": "USD",
-        "productName": product,
-        "meterName": meter,
-        "unitOfMeasure": unit,
-        "retailPrice": float(price),  # JSON has no other numbers
-        "armRegionName": region,
-        "type": "Consumption",
-    }
-    for product, meter, unit, price, region in METERS
-]
+ITEMS: list[dict[str, JsonValue]] = [retail_item(*meter) for meter in METERS]
 MACHINES: list[dict[str, JsonValue]] = [
     # huggingface_hub 2.4.0, docstring of JobHardwareInfo.
     {
@@ -101,6 +98,36 @@ def test_azures_meters_that_contradict_themselves_are_left_out_and_told() -> Non
     assert all(any(model in note for note in told.notes) for model in wrong)
 
 
+def test_the_double_of_azures_list_has_the_documented_fields(
+    retail: tuple[RetailPrices, Server],
+) -> None:
+    """Source: learn.microsoft.com/rest/api/cost-management/retail-prices (its example)."""
+    _, server = retail
+    query = {"$filter": "startswith(productName, 'Azure OpenAI') and priceType eq 'Consumption'"}
+    page: Any = reading.get("azure", f"{server.url}/api/retail/prices", query)
+    assert tuple(page) == RETAIL_PAGE
+    assert page["Count"] == len(page["Items"]) == 100
+    for item in page["Items"]:
+        assert item.keys() == RETAIL_ITEM.keys()
+        for name, kind in RETAIL_ITEM.items():
+            assert isinstance(item[name], int | Decimal if kind is float else kind)
+
+
+def test_todays_price_is_neither_a_later_nor_an_earlier_one_nor_one_by_volume(
+    retail: tuple[RetailPrices, Server],
+) -> None:
+    vendor, _ = retail
+    meter = ("Azure OpenAI", "gpt-4.1-FT-Trng-glbl tkn Tokens", "1K")
+    vendor.items = [
+        retail_item(*meter, "0.021", "eastus", effectiveStartDate="2026-11-25T00:00:00Z"),
+        retail_item(*meter, "0.025", "eastus", effectiveStartDate="2025-06-01T00:00:00Z"),
+        retail_item(*meter, "0.099", "eastus", effectiveStartDate="2026-11-26T00:00:00Z"),
+        retail_item(*meter, "0.001", "eastus", tierMinimumUnits=1000.0),
+    ]
+    (row,) = registry.price_reader("azure").read_prices(registry.offer("azure"), DAY).rows
+    assert (row.usd, row.as_of) == (Decimal(21), DAY)
+
+
 def test_azure_is_read_to_its_last_page(retail: tuple[RetailPrices, Server]) -> None:
     vendor, server = retail
     vendor.page = 7
@@ -127,7 +154,9 @@ def test_a_next_page_on_another_host_is_not_followed(retail: tuple[RetailPrices,
         ("OSS-20b FT Tokens", "gpt-oss-20b training - -"),
         ("3.3 70b FT regnl Deployment Hosting Unit", "Llama-3.3-70B-Instruct hosting regional -"),
         ("Mnstrl 3b Inp FT DZ Tokens", "Ministral-3B input data-zone -"),
-        ("gpt-4.1-ft mdl grdr inpt Tokens", None),
+        ("gpt-4.1-ft mdl grdr inpt Tokens", "gpt-4.1-2025-04-14 input grader -"),
+        ("o3-mini-ft model grader output Tokens", "o3-mini-2025-01-31 output grader -"),
+        ("text-embedding-3-large-grader Tokens", None),
         ("gpt 4.1 Inp glbl Tokens", None),
         ("babbage-002-FT-Inp-glbl Tokens", None),
     ],
@@ -139,11 +168,11 @@ def test_a_meters_name_says_what_it_measures(name: str, expected: str | None) ->
 
 
 def test_machines_by_the_minute_become_prices_of_an_hour(hub: Server) -> None:
-    told = registry.price_reader("huggingface").read_prices(registry.offer("huggingface"), DAY)
+    told = registry.price_reader("hf-jobs").read_prices(registry.offer("hf-jobs"), DAY)
     hours = {row.tier: f"{row.usd:f}" for row in told.rows}
     assert hours == {"cpu-basic": "0.01", "a10g-small": "1.00"}
     assert len(hub.received("GET", "/api/jobs/hardware")) == 1
-    assert {one.changed for one in changes(PriceBook(), "huggingface", told)} == {False}
+    assert {one.changed for one in changes(PriceBook(), "hf-jobs", told)} == {False}
 
 
 def test_hugging_faces_own_client_reads_the_same_list(
@@ -163,7 +192,7 @@ def test_a_rate_limit_is_waited_out_and_an_error_is_told(
 ) -> None:
     hub.inject_fault(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    reader, offer = registry.price_reader("huggingface"), registry.offer("huggingface")
+    reader, offer = registry.price_reader("hf-jobs"), registry.offer("hf-jobs")
     assert len(reader.read_prices(offer, DAY).rows) == 2
     hub.inject_fault(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware", times=3)
     with pytest.raises(BackendError, match="HTTP 500"):
@@ -184,7 +213,7 @@ def test_a_list_in_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with serve(HardwareList([{"name": "h200", "unitCostUSD": 0.1}])) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         with pytest.raises(BackendError, match="for 'h200'"):
-            registry.price_reader("huggingface").read_prices(registry.offer("huggingface"), DAY)
+            registry.price_reader("hf-jobs").read_prices(registry.offer("hf-jobs"), DAY)
 
 
 def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,9 +255,7 @@ def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_who_tells_nothing_by_machine_is_named_with_those_that_do() -> None:
-    with pytest.raises(
-        NotFoundError, match="azure, bedrock, huggingface, mantle, openai, together"
-    ):
+    with pytest.raises(NotFoundError, match="azure, bedrock, hf-jobs, mantle, openai, together"):
         registry.price_reader("vertex")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from vendors.vertex.vendor import VertexVendor, environment
 
-from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
+from unitune.cost.tokens.counter import SAMPLE_ROWS
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.job.job import Data, Job

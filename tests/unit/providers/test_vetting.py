@@ -21,7 +21,7 @@ from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.run.run import launch, runs
 from unitune.testing.contract_base import ROWS
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 GRADER = {"type": "string_check"}
 MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {

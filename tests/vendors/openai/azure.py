@@ -3,7 +3,10 @@
 A tuned model answers from a deployment alone, by the deployment's name; base models answer by their
 own names, as if each had a deployment of that name.
 
-Source: learn.microsoft.com/rest/api/aiservices/accountmanagement/deployments/create-or-update.
+Sources: Azure/azure-rest-api-specs, Microsoft.CognitiveServices 2024-10-01, Deployments (its client
+azure-mgmt-cognitiveservices 14.1.0 reads these answers: `test_azure_management`); MicrosoftDocs/
+azure-ai-docs, fine-tuning-rest.md (trainingType) and deployment-types.md (SKU names in code); the
+text of InsufficientQuota: Azure-Samples/azure-search-openai-demo, issue 2091.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
-from unitune.testing.routes import Refused, RoutedVendor, route
+from unitune.testing.vendor_setup import Refused, RoutedVendor, route
 from vendors.openai.checks import Bound, Rules
+from vendors.openai.jobs import LoopbackJob
 from vendors.openai.lists import Json
 from vendors.openai.vendor import OpenAIVendor
 
@@ -27,7 +31,10 @@ ACCOUNT = (
     "/subscriptions/sub-1/resourceGroups/group-1/providers/Microsoft.CognitiveServices"
     "/accounts/resource-1"
 )
-DEPLOYMENT = f"{ACCOUNT}/deployments/{{name}}"
+DEPLOYMENTS = f"{ACCOUNT}/deployments"
+DEPLOYMENT = f"{DEPLOYMENTS}/{{name}}"
+TRAINING_TYPES = {"Standard", "GlobalStandard", "globalStandard", "developerTier"}
+SKUS = {"Standard", "GlobalStandard", "DataZoneStandard", "DeveloperTier", "ProvisionedManaged"}
 
 
 def environment(server: Server) -> dict[str, str]:
@@ -52,6 +59,8 @@ class AzureVendor(OpenAIVendor):
     Args:
         deployments: What stands, by name.
         provisioning: The state of deployments, in ARM's words.
+        quota: Thousands of tokens per minute that deployments may have in all.
+        trainings: Those that may run and wait; at Azure 3 and 20 (openai/quotas-limits.md).
         tokens: Tokens of Entra ID that are valid now.
     """
 
@@ -64,6 +73,8 @@ class AzureVendor(OpenAIVendor):
 
     deployments: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     provisioning: str = "Succeeded"
+    quota: int = 1000
+    trainings: int = 1000
     tokens: set[str] = field(default_factory=lambda: {ENTRA_TOKEN})
 
     def check_key(self, request: VendorRequest) -> None:
@@ -76,6 +87,28 @@ class AzureVendor(OpenAIVendor):
         if request.path.startswith("/subscriptions/"):
             return ResourceManager(self).answer(request)
         return super().answer(request)
+
+    def _saved(self, job: LoopbackJob) -> list[Json]:
+        """Name checkpoints as Azure does; its documents deploy them by their id."""
+        return [
+            {**saved, "id": f"ftchkpt-{job.number:016x}{saved['step_number']:016x}"}
+            for saved in super()._saved(job)
+        ]
+
+    def tuned(self) -> dict[str, LoopbackJob]:
+        """Return the jobs by what can be deployed: models and ids of checkpoints."""
+        ids = {str(saved["id"]): job for job in self.jobs.values() for saved in self._saved(job)}
+        return {**super().tuned(), **ids}
+
+    @route("POST", "/fine_tuning/jobs")
+    def create_job(self, request: VendorRequest) -> JsonValue:
+        """Take a job, unless its training type is unknown or too many wait."""
+        if request.json.get("trainingType", "Standard") not in TRAINING_TYPES:
+            raise Refused(400, "Invalid value for trainingType.", param="trainingType")
+        waiting = [job for job in self.jobs.values() if not job.ended(self.behavior)]
+        if len(waiting) >= self.trainings:
+            raise Refused(429, "The maximum number of training jobs is reached.")
+        return super().create_job(request)
 
     def _behind(self, name: str) -> str:
         """Return the model of a deployment; a tuned one has no other name."""
@@ -117,15 +150,39 @@ class ResourceManager(RoutedVendor):
             raise Refused(400, "InvalidRequestContent")
         if model.get("name") not in self.resource.tuned():
             raise Refused(400, "DeploymentModelNotSupported")
+        if body["sku"].get("name") not in SKUS:
+            raise Refused(400, "InvalidResourceProperties")
+        others = (each for other, each in self.resource.deployments.items() if other != name)
+        used = sum(int(each["sku"]["capacity"]) for each in others)
+        if used + body["sku"]["capacity"] > self.resource.quota:
+            raise Refused(400, "InsufficientQuota")
         self.resource.deployments[name] = body
         return VendorResponse(self.deployment(request, name), 201)
 
     @route("GET", DEPLOYMENT)
-    def deployment(self, _: VendorRequest, name: str) -> Json:
+    def deployment(self, _: VendorRequest, name: str) -> JsonValue:
         if name not in self.resource.deployments:
             raise Refused(404, "NotFound")
-        properties: Json = {"provisioningState": self.resource.provisioning}
-        return {**self.resource.deployments[name], "name": name, "properties": properties}
+        made = self.resource.deployments[name]
+        properties = {**made["properties"], "provisioningState": self.resource.provisioning}
+        kind = "Microsoft.CognitiveServices/accounts/deployments"
+        return {
+            **made,
+            "id": f"{DEPLOYMENTS}/{name}",
+            "name": name,
+            "type": kind,
+            "properties": properties,
+        }
+
+    @route("GET", DEPLOYMENTS)
+    def listed(self, request: VendorRequest) -> JsonValue:
+        """Show the deployments one by one, so that a list has pages."""
+        names = sorted(self.resource.deployments)
+        start = int(request.first("$skip") or 0)
+        shown = [self.deployment(request, name) for name in names[start : start + 1]]
+        following = f"http://{request.headers['host']}{DEPLOYMENTS}?api-version=2024-10-01"
+        more = start + 1 < len(names)
+        return {"value": shown, **({"nextLink": f"{following}&$skip={start + 1}"} if more else {})}
 
     @route("DELETE", DEPLOYMENT)
     def undeploy(self, _: VendorRequest, name: str) -> VendorResponse:

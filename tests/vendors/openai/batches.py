@@ -15,8 +15,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.routes import Refused
-from unitune.testing.vendor_setup import Progress, ServerBehavior
+from unitune.testing.vendor_setup import Progress, Refused, ServerBehavior
 from vendors.openai.checks import Body, check_metadata
 from vendors.openai.files import LoopbackFile
 from vendors.openai.lists import Json

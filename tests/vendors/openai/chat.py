@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 from vendors.bodies import last_question
 from vendors.openai.rows import ROLES
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 from vendors.openai.graders import problem_of
 
 Body = Mapping[str, Any]

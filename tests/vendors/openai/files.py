@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused, RoutedVendor, route
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import Refused, RoutedVendor, ServerBehavior, route
 from vendors.bodies import form_parts
 from vendors.openai.lists import Json, paged, with_ends
 

@@ -132,6 +132,8 @@ class LoopbackJob:
         if self.method != "reinforcement":
             supervised = self.method == "supervised"
             shown["hyperparameters"] = self._hyperparameters(behavior) if supervised else None
+        if "trainingType" in self.request:
+            shown["trainingType"] = self.request["trainingType"]  # Azure's
         if not self.names_model:
             shown["suffix"] = shown.pop("user_provided_suffix")
             del shown["fine_tuned_model"]

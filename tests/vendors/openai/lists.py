@@ -9,7 +9,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 
 Json = dict[str, JsonValue]
 FILTER = re.compile(r"^metadata\[(?P<key>.+)\]$")

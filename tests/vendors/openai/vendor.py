@@ -3,7 +3,7 @@
 Jobs and batches move with each look at them (`ServerBehavior`), files are checked as the
 vendor's validation would, and what the vendor refuses is refused in its words.
 Paths begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
-`MantleVendor`, `NebiusVendor` and `vendors.openai.azure`, which differ in what
+`MantleVendor`, `vendors.openai.nebius` and `vendors.openai.azure`, which differ in what
 they know and give back.
 """
 
@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused, route
+from unitune.testing.vendor_setup import Refused, route
 from vendors import shapes, streams
 from vendors.openai.batches import LoopbackBatch, open_batch
 from vendors.openai.chat import THINKING, Finish, Manner, completion
@@ -340,33 +340,6 @@ class MantleVendor(OpenAIVendor):
         reinforced="",
     )
     filters: ClassVar[bool] = False
-
-
-class NebiusVendor(OpenAIVendor):
-    """Nebius: hyperparameters of its own at the top level, no metadata, models without names."""
-
-    rules: ClassVar[Rules] = Rules(
-        arguments=Rules().arguments - {"metadata"},
-        own_hyperparameters=frozenset(
-            {
-                "n_epochs",
-                "batch_size",
-                "learning_rate",
-                "warmup_ratio",
-                "weight_decay",
-                "packing",
-                "max_grad_norm",
-                "context_length",
-                "lora",
-                "lora_r",
-                "lora_alpha",
-                "lora_dropout",
-            }
-        ),
-    )
-    filters: ClassVar[bool] = False
-    keeps_metadata: ClassVar[bool] = False
-    names_models: ClassVar[bool] = False
 
 
 def _no_model(name: str) -> Refused:
