@@ -6,5 +6,6 @@
 
 Answers keep the other tool's scores (`recorded_score`), so comparing them calls no model. Scorers
 are imported if unitune scores identically; anything without a counterpart is a finding.
-`vendor_jobs` imports trainings, and `new_job` makes a job for a file of examples.
+`vendor_jobs` imports trainings, `traces` makes rows of a running product's requests, and `new_job`
+makes a job for a file of examples.
 """

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from pydantic import ValidationError
 
 from unitune.errors import DataError, UserError
-from unitune.evaluate.inference.recorded import answer_line
+from unitune.evaluate.inference.sources import answer_line
 from unitune.files.validation import first_problem
 from unitune.importers.inspect_log import read_log
 from unitune.importers.lm_eval import read_samples

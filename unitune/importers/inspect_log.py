@@ -19,8 +19,7 @@ from unitune.data.example import Example, Message
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.files.validation import first_problem
 from unitune.findings import Finding, error
-from unitune.importers.foreign import as_score, json_file, read_json
-from unitune.importers.suite import Answers, Suite, base_of
+from unitune.importers.suite import Answers, Suite, as_score, base_of, json_file, read_json
 from unitune.text import clip
 from unitune.workspace.install import install_command
 

@@ -19,8 +19,15 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from unitune.data.example import MESSAGES, Example, Message
 from unitune.errors import DataError
 from unitune.files.validation import first_problem
-from unitune.importers.foreign import as_score, json_file, json_lines, plain_json
-from unitune.importers.suite import Answers, Suite, base_of
+from unitune.importers.suite import (
+    Answers,
+    Suite,
+    as_score,
+    base_of,
+    json_file,
+    json_lines,
+    plain_json,
+)
 from unitune.security.json_fields import whole_text
 from unitune.text import clip
 

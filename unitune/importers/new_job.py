@@ -59,19 +59,23 @@ class Wishes:
 
     Args:
         columns: Columns by role (user, assistant, system).
-        test: Share of the rows for the test.
+        test: Share of the rows for the test, or the file with its rows.
         backend: Training backend.
         model: Base model.
         drop: Leave out unusable rows.
         keep_spellings: Keep labels apart that differ only in case or white space.
+        clusters: Key of the rows that are one piece of evidence.
+        name: Name of the job; by default the file's.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
-    test: float | None = None
+    test: float | str | None = None
     backend: str | None = None
     model: str | None = None
     drop: bool = False
     keep_spellings: bool = False
+    clusters: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         said = f"{len(folded):,} spellings, {len(set(folded.values())):,} when case and blanks"
         answers = replace(answers, kind=f"{answers.kind}; {said} are ignored")
     content = job.model_dump(mode="json", exclude_defaults=True)
-    content["evaluate"] = {"scorers": list(answers.scorers), "leaks": "drop"}
+    content["evaluate"] = content["evaluate"] | {"scorers": list(answers.scorers)}
     with_tools = any(row.tools for row in splits.train)
     caution = ""
     if with_tools and wishes.model is None:
@@ -200,18 +204,20 @@ def _job(file: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int) -
         key = "columns" if isinstance(guess.mapping, Columns) else "template"
         data[key] = guess.mapping.model_dump(exclude_none=True)
     content: dict[str, Any] = {
-        "name": re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:40].strip("-") or "job",
+        "name": re.sub("[^a-z0-9]+", "-", (wishes.name or file.stem).lower())
+        .strip("-")[:40]
+        .strip("-")
+        or "job",
         "model": wishes.model or registry.offer(backend).models[0].name,
         "backend": backend,
         "method": use,
         "data": data,
         "tuning": {"seed": 0},
-        "evaluate": {"leaks": "drop"},
+        "evaluate": {"leaks": "drop"} | ({"clusters": wishes.clusters} if wishes.clusters else {}),
         "folder": file.parent,
     }
-    share = wishes.test or min(TEST_SHARE, _rounded(MOST_CASES / rows))
-    left = rows * (1 - share)
-    data["test"] = share
+    data["test"] = wishes.test or min(TEST_SHARE, _rounded(MOST_CASES / rows))
+    left = rows if isinstance(data["test"], str) else rows * (1 - data["test"])
     if rows < FEW_ROWS:
         data["validation"] = TEST_SHARE
     elif left > MOST_DEV_ROWS * 10:

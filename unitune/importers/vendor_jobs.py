@@ -15,8 +15,8 @@ from unitune.backends.capabilities import ImportedJob, Imports
 from unitune.backends.formats import Converted, convert_file
 from unitune.data.example import Example
 from unitune.errors import DataError, NotFoundError, Unsupported, UserError
-from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
 from unitune.evaluate.inference.requests import AdaptiveLimiter, request_with_retry
+from unitune.evaluate.inference.sources import answer_line, mend, read_answers
 from unitune.files.filesystem import no_link, replacing
 from unitune.findings import Finding
 from unitune.job.contenders import Recorded, Tuned

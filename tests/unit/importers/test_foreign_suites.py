@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.command_line import Command
 
 from unitune.errors import UserError
-from unitune.evaluate.inference.recorded import read_recorded
+from unitune.evaluate.inference.sources import read_recorded
 from unitune.importers.import_suite import import_suite
 
 DEEP = "[" * 3000 + "]" * 3000

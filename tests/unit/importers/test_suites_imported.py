@@ -11,7 +11,7 @@ import pytest
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.inference.recorded import read_recorded
+from unitune.evaluate.inference.sources import read_recorded
 from unitune.importers.import_suite import DEFAULT_MAX_TOKENS, ImportUnsupported, import_suite
 from unitune.importers.suite import Answers, Suite, joined, kept_scores
 from unitune.job.contenders import Tuned, ZeroShot

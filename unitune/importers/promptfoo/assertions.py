@@ -38,7 +38,7 @@ from pydantic import JsonValue
 
 from unitune.errors import DataError
 from unitune.files.yaml_file import parse, parse_foreign
-from unitune.importers.foreign import plain_json, text_file
+from unitune.importers.suite import plain_json, text_file
 from unitune.text import clip
 
 # Characters that ``\s`` matches in JavaScript; Python's sets differ slightly

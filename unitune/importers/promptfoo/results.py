@@ -19,7 +19,6 @@ from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.files.validation import first_problem
 from unitune.findings import SHOWN_LINES, Finding
-from unitune.importers.foreign import json_file, json_lines
 from unitune.importers.promptfoo.assertions import SuiteFiles
 from unitune.importers.promptfoo.providers import Providers, base_of_provider
 from unitune.importers.promptfoo.tests import (
@@ -34,7 +33,7 @@ from unitune.importers.promptfoo.tests import (
     types_of,
     weightless,
 )
-from unitune.importers.suite import Answers, Suite
+from unitune.importers.suite import Answers, Suite, json_file, json_lines
 from unitune.scorers.interface import Attempt, Measured, Scorer
 from unitune.scorers.row_scorers import RowScorers
 from unitune.text import clip

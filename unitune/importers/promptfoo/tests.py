@@ -18,8 +18,8 @@ from unitune.data.example import MESSAGES, Message
 from unitune.files.validation import first_problem
 from unitune.files.yaml_file import parse_foreign
 from unitune.findings import Finding, error
-from unitune.importers.foreign import plain_json
 from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, SuiteFiles, Translator
+from unitune.importers.suite import plain_json
 from unitune.scorers import ENTRIES
 from unitune.scorers.interface import Scorer
 from unitune.text import clip

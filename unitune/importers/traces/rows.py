@@ -1,0 +1,220 @@
+"""Turn calls and feedback into rows: one per conversation, with ratings and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
+
+from pydantic import JsonValue, ValidationError
+
+from unitune.data.example import Example, digest
+from unitune.data.families import families
+from unitune.data.privacy.secrets import find_secrets, strings
+from unitune.errors import UserError
+from unitune.importers.traces.calls import Call, Exports, Value
+from unitune.importers.traces.messages import Fields, Unusable, fields, items, parsed
+from unitune.text import listed
+
+CONVERSATION: Final = "session"  # key of each row
+TEST_SHARE, MOST_CASES = 0.2, 500
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+@dataclass(slots=True)
+class TraceRows:
+    """Rows of traces by purpose, and what became of the calls.
+
+    Args:
+        train: Rows to train on.
+        test: Held-out rows, of other conversations than all others.
+        ratings: Rows with a rating (`kto_tag`), good and bad.
+        pairs: Preference rows: a good and a bad answer to the same messages.
+        counts: Calls by what became of them.
+        feedback: Name of the scores used; None without scores.
+    """
+
+    train: list[Example] = field(default_factory=list[Example])
+    test: list[Example] = field(default_factory=list[Example])
+    ratings: list[Example] = field(default_factory=list[Example])
+    pairs: list[Example] = field(default_factory=list[Example])
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    feedback: str | None = None
+
+
+def rows_of(exports: Exports, feedback: str | None = None, good: str | None = None) -> TraceRows:
+    """Make rows of the calls in exports of tracing tools.
+
+    A call whose messages a later call repeats is part of the later call's row. Of near duplicates,
+    one row is kept: a good one if any is rated good, otherwise the latest. Answers rated bad are
+    not trained on: the row is left out, or the turn has weight 0. Rows with a secret are left out.
+
+    Args:
+        exports: Calls and scores.
+        feedback: Name of the scores that rate answers; the only name by default.
+        good: Lowest good score or the good label; by default true, above 0 in a scale from -1 to
+            1, and at least 0.5 in a scale from 0 to 1.
+
+    Raises:
+        UserError: No score has the name, or it is not clear which of its values are good.
+    """
+    made = TraceRows(feedback=_feedback(exports, feedback))
+    rated = _ratings(exports, made.feedback, good) if made.feedback else {}
+    keys = {call.call_id: _keys(call) for call in exports.calls}
+    bad = {keys[call][-1] for call, is_good in rated.items() if not is_good}
+    counts = Counter({"calls": len(exports.calls) + sum(exports.unusable.values())})
+    counts.update(exports.unusable)
+    usable = list[tuple[Call, Example]]()
+    for call in exports.calls:
+        try:
+            usable.append((call, _example(call, keys[call.call_id], bad)))
+        except Unusable as reason:
+            counts[str(reason)] += 1
+    histories = {key for call, _ in usable for key in keys[call.call_id][:-1]}
+    kept = list[tuple[Call, Example]]()
+    for call, example in usable:
+        if keys[call.call_id][-1] in histories:
+            counts["continued by a later call"] += 1
+        elif rated.get(call.call_id) is False:
+            counts["rated bad"] += 1
+        else:
+            kept.append((call, example))
+    rows = list(_without_near_duplicates(kept, rated))
+    counts["near duplicates"] = len(kept) - len(rows)
+    held = _held_out(rows)
+    made.test = [row for row in rows if _conversation(row) in held]
+    made.train = [row for row in rows if _conversation(row) not in held]
+    learnt = [
+        example.model_copy(update={"kto_tag": rated[call.call_id]})
+        for call, example in usable
+        if call.call_id in rated and call.conversation not in held
+    ]
+    made.ratings, made.pairs = learnt, list(_pairs(learnt))
+    made.counts = {what: count for what, count in counts.items() if count}
+    return made
+
+
+def _feedback(exports: Exports, wanted: str | None) -> str | None:
+    names = sorted({score.name for score in exports.scores})
+    if wanted is not None and wanted not in names:
+        has = f"has scores named {listed(names)}" if names else "has no scores"
+        raise UserError(f"--feedback is {wanted!r}, but the export {has}.")
+    if wanted is None and len(names) > 1:
+        raise UserError(
+            f"the export has scores named {listed(names)}. Pass the one that rates the answers: "
+            f"--feedback {names[0]}"
+        )
+    return wanted or next(iter(names), None)
+
+
+def _ratings(exports: Exports, name: str, good: str | None) -> dict[str, bool]:
+    """Return whether each rated call is good; one bad score makes it bad."""
+    last = {about: call.call_id for call in exports.calls for about in (call.call_id, *call.above)}
+    scores = [score for score in exports.scores if score.name == name]
+    is_good = _rule(name, [score.value for score in scores], good)
+    rated = dict[str, bool]()
+    for score in scores:
+        if (call := last.get(score.about)) is not None:
+            rated[call] = rated.get(call, True) and is_good(score.value)
+    return rated
+
+
+def _rule(name: str, values: Sequence[Value], good: str | None) -> Callable[[Value], bool]:
+    """Return which scores are good."""
+    numbers = [float(value) for value in values if not isinstance(value, str)]
+    if good is not None and not _NUMBER.fullmatch(good):
+        return lambda value: str(value) == good
+    if good is not None:
+        return lambda value: not isinstance(value, str) and value >= float(good)
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    if len(numbers) < len(values) or low < -1 or high > 1:
+        seen = listed([str(value) for value in sorted({*values}, key=str)[:5]])
+        raise UserError(
+            f"the scores named {name!r} are {seen}, so it is not clear which are good. Pass the "
+            "lowest good score or the good label: --good VALUE"
+        )
+    return lambda value: float(value) > 0 if low < 0 else float(value) >= 0.5
+
+
+def _keys(call: Call) -> list[str]:
+    """Return a hash of the messages up to each turn, the answer's last."""
+    turns = [
+        json.dumps([turn["role"], turn.get("content") or "", *map(_called, _calls(turn))])
+        for turn in (*call.prompt, call.answer)
+    ]
+    return list(accumulate(turns, lambda known, turn: _hash(known + turn), initial=""))[1:]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _calls(turn: Fields) -> list[JsonValue]:
+    return items(turn.get("tool_calls"))
+
+
+def _called(call: JsonValue) -> list[JsonValue]:
+    function = fields(fields(call).get("function"))
+    return [function.get("name"), parsed(function.get("arguments"))]
+
+
+def _example(call: Call, keys: Sequence[str], bad: set[str]) -> Example:
+    """Return a call as a row; raises `Unusable`."""
+    messages = list[JsonValue]()
+    for turn, key in zip((*call.prompt, call.answer), keys, strict=True):
+        is_history = key != keys[-1]
+        messages.append({**turn, "weight": 0} if is_history and key in bad else turn)
+    row: Fields = {"messages": messages, "id": call.call_id, CONVERSATION: call.conversation}
+    if call.tools:
+        row["tools"] = list(call.tools)
+    if any(find_secrets(text) for text in strings(row)):
+        raise Unusable("with a secret")
+    try:
+        return Example.model_validate(row)
+    except ValidationError as failure:
+        raise Unusable(failure.errors()[0]["msg"]) from failure
+
+
+def _without_near_duplicates(
+    kept: Sequence[tuple[Call, Example]], rated: Mapping[str, bool]
+) -> Iterator[Example]:
+    best = dict[int, tuple[bool, int]]()
+    for at, head in enumerate(families([example for _, example in kept])):
+        best[head] = max(best.get(head, (False, -1)), (rated.get(kept[at][0].call_id, False), at))
+    for _, at in sorted(best.values(), key=lambda found: found[1]):
+        yield kept[at][1]
+
+
+def _conversation(row: Example) -> JsonValue:
+    return (row.model_extra or {})[CONVERSATION]
+
+
+def _held_out(rows: Sequence[Example]) -> set[JsonValue]:
+    """Choose conversations for the test by their hash, while they fit."""
+    left = min(int(len(rows) * TEST_SHARE), MOST_CASES)
+    sizes = dict[JsonValue, int]()
+    for row in rows:
+        sizes[_conversation(row)] = sizes.get(_conversation(row), 0) + 1
+    held = set[JsonValue]()
+    for conversation in sorted(sizes, key=lambda each: digest([each])):
+        if sizes[conversation] <= left:
+            held.add(conversation)
+            left -= sizes[conversation]
+    return held
+
+
+def _pairs(rated: Iterable[Example]) -> Iterator[Example]:
+    """Yield the latest good and bad answer to the same messages as preference rows."""
+    answers = dict[str, dict[bool | None, Example]]()
+    for row in rated:
+        answers.setdefault(row.input_key, {})[row.kto_tag] = row
+    for found in answers.values():
+        if len(found) == 2 and found[True].messages[-1] != found[False].messages[-1]:
+            worse = found[False].messages[-1:]
+            update = {"non_preferred_output": worse, "kto_tag": None}
+            yield found[True].model_copy(update=update)
