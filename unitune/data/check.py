@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from unitune.data.cut_findings import MOST_LABELS, cut_findings, missing_labels, without_repeated
 from unitune.data.dataset import Dataset, Row, Spool
-from unitune.data.files import Files
-from unitune.data.load import Reading
+from unitune.data.families import Repeats
+from unitune.data.load import SOURCE, Files, Reading, source_of
+from unitune.data.mixture import mixed
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.privacy.redaction import Redaction, masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.questions import normal
-from unitune.data.repeats import Repeats
-from unitune.data.report import DataReport, FileReport, Lengths, Purpose
+from unitune.data.report import DataReport, FileReport, Lengths, Purpose, SourceRows
 from unitune.data.rows import RATED_ROW
-from unitune.data.split import Cut, Parts, Splits
+from unitune.data.split import (
+    MOST_LABELS,
+    Cut,
+    Parts,
+    Splits,
+    cut_findings,
+    missing_labels,
+    seed_of,
+    without_repeated,
+)
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job
@@ -48,6 +57,7 @@ class _File:
     reading: Reading = field(default_factory=Reading)
     shared: Counter[Kind] = field(default_factory=Counter[Kind])
     parts: dict[Purpose, int] = field(default_factory=dict[Purpose, int])
+    sources: tuple[SourceRows, ...] = ()
     _rows: int = 0
     _weighted: int = 0
     _lengths: Counter[int] = field(default_factory=Counter[int])
@@ -127,6 +137,7 @@ class _File:
             shared=dict(self.shared),
             characters=Lengths.of(self._lengths),
             parts=self.parts,
+            sources=self.sources,
         )
 
 
@@ -162,6 +173,18 @@ class JobRows:
         return self.usable
 
 
+def _mixed(
+    job: Job, train: _File | None, rows: Iterable[Row], parts: Parts | Finding | None
+) -> Parts | Finding | None:
+    """Return the parts with only those training rows that the mixture takes."""
+    if train is None or not isinstance(parts, Parts) or not job.data.mixture:
+        return parts
+    numbers = {source.label: at for at, source in enumerate(job.data.mixture)}
+    origins = array("L", (numbers[source_of(row.example) or ""] for row in rows))
+    chosen, train.sources = mixed(job.data.mixture, origins, parts.train, seed_of(job))
+    return parts._replace(train=chosen)
+
+
 def _count_parts(train: _File | None, parts: Parts | Finding | None) -> None:
     if train and isinstance(parts, Parts):
         train.parts["train"] = len(parts.train)
@@ -191,6 +214,7 @@ def read_job(job: Job) -> JobRows:
         spool.add(row)
     parts = train.cut.parts() if train and train.cut and spool.rows else None
     parts, about_cut = without_repeated(job, name, spool.rows, parts)
+    parts = _mixed(job, train, spool.rows, parts)
     _count_parts(train, parts)
     if train and isinstance(test, float) and isinstance(parts, Parts):
         cases = _cases(job, train.files, spool.rows.picked(parts.test.data))
@@ -270,6 +294,7 @@ def _splits(
 def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]:
     """Report custom keys that the training does not read. Graders read all keys."""
     del counts["parallel_tool_calls"]  # OpenAI's key, used by backends that support it
+    del counts[SOURCE]
     if job.method == "rft" or not counts:
         return
     if any(finding.code == "columns-left-out" for finding in train.findings):

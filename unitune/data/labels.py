@@ -16,10 +16,9 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
-from unitune.data.example import called, digest
+from unitune.data.example import called, digest, explain
 from unitune.data.load import SHOWN_FINDINGS, read_records
 from unitune.data.records import BadRow, Record, bad
-from unitune.data.validation_errors import explain
 from unitune.documents import Closed
 from unitune.errors import DataError
 from unitune.files.filesystem import no_link
@@ -82,7 +81,8 @@ class Label(Closed):
     @property
     def key(self) -> tuple[str | None, ...]:
         """Parts that make it unique in a file."""
-        return (self.case, self.reviewer, self.answers, self.round)
+        about = (self.candidate, self.baseline, self.answers)
+        return (self.case, self.reviewer, *about, self.round)
 
 
 def answers_digest(*answers: HasText) -> str:
@@ -153,7 +153,7 @@ def _label(record: Record) -> Label:
 def append_label(path: Path, label: Label) -> None:
     """Append a label, and wait until it is on the disk.
 
-    The caller holds the file's lock (`unitune.workspace.locks`). Raises UserError for a link.
+    The caller holds the file's lock (`unitune.workspace.own_files`). Raises UserError for a link.
     """
     line = f"{label.model_dump_json(exclude_defaults=True)}\n".encode()
     with open(path, "ab", buffering=0, opener=no_link) as file:

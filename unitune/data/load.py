@@ -3,24 +3,33 @@
     bytes ─► records (`file_formats`) ─► examples (`rows`, by shape) ─► Row | Finding
 
 Every row becomes a `Row` or an error with file and line; no content makes `read` raise.
+A list of files, or the files of a pattern, are read as one with continuous line numbers.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from unitune.data import mapping
-from unitune.data.binary_tables import is_saved_dataset, saved_records
+from unitune.data.binary_tables import (
+    SCHEME,
+    hub_records,
+    is_saved_dataset,
+    saved_records,
+    source_name,
+)
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.file_formats import READERS, records_in, undamaged
-from unitune.data.hub import SCHEME, hub_records, source_name
 from unitune.data.mapping import Mapping as RowMapping
 from unitune.data.privacy.redaction import masked
 from unitune.data.questions import normal
@@ -30,7 +39,8 @@ from unitune.data.shapes import Shape, shape_named, shape_of
 from unitune.errors import DataError, nearest
 from unitune.files.filesystem import opened
 from unitune.findings import Finding, error, note
-from unitune.job.job import Data
+from unitune.job.data import FilePurpose
+from unitune.job.job import Data, Job
 from unitune.workspace.progress import counted_file
 
 SHOWN_FINDINGS = 5  # findings in an error message; `unitune check` shows all
@@ -258,3 +268,98 @@ def _unreadable(file: Path) -> Finding | None:
             guess = f"To use {file.name} of the training rows, write {float(share[1]) / 100:g}."
         return error("missing-file", "there is no such file.", guess)
     return None
+
+
+SOURCE = "data_source"  # custom key of the rows of named sources and test sets
+
+
+class Place(NamedTuple):
+    """File and line of a row."""
+
+    file: str
+    line: int
+
+
+class Files:
+    """Data files read as one."""
+
+    def __init__(self, paths: Sequence[str], names: Sequence[str | None] = ()) -> None:
+        self._paths = tuple(paths)
+        self._names = tuple(names) or (None,) * len(paths)
+        self._before = [0]  # lines before each opened file
+
+    @classmethod
+    def of(cls, job: Job, purpose: FilePurpose) -> Files:
+        """Return the files that a job uses for a purpose."""
+        named = [
+            (path, name)
+            for name, file in job.data.named_files(purpose)
+            for path in _fitting(job, file)
+        ]
+        return cls([path for path, _ in named], [name for _, name in named])
+
+    @property
+    def places(self) -> Callable[[int], Place] | None:
+        """`place` if there are several files, otherwise None."""
+        return self.place if len(self._paths) > 1 else None
+
+    @property
+    def name(self) -> str:
+        """The path of the first file and the number of the others."""
+        more = len(self._paths) - 1
+        return f"{self._paths[0]} and {more:,} more" if more else self._paths[0]
+
+    def read(self, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
+        """Read the rows of all files, and findings with file and line."""
+        last = 0
+        for at, (path, name) in enumerate(zip(self._paths, self._names, strict=True)):
+            before = last
+            if at:
+                self._before.append(before)
+            for item in read(path, data, use, reading):
+                if not isinstance(item, Row):
+                    yield item
+                    continue
+                last = before + item.line
+                row = replace(item, line=last) if before else item
+                yield row if name is None else replace(row, example=_of(row.example, name))
+
+    def place(self, line: int) -> Place:
+        """Return the file and line of a row."""
+        at = bisect_right(self._before, line - 1) - 1
+        return Place(self._paths[max(at, 0)], line - self._before[max(at, 0)])
+
+    def placed(self, finding: Finding) -> Finding:
+        """Return a finding with its file, and its line if it is about a row."""
+        if finding.line is None:
+            return finding.at(file=self.name)
+        file, line = self.place(finding.line)
+        return finding.at(file=file, line=line)
+
+    def words(self, line: int) -> str:
+        """Return the place of a row in words: ``line 7 of b.jsonl``."""
+        file, own = self.place(line)
+        return f"line {own} of {Path(file).name}" if self.places else f"line {own}"
+
+
+def _of(example: Example, source: str) -> Example:
+    return example.model_copy(update={SOURCE: source})
+
+
+def source_of(example: Example) -> str | None:
+    """Return the named source or test set of a row."""
+    name = (example.model_extra or {}).get(SOURCE)
+    return name if isinstance(name, str) else None
+
+
+def _fitting(job: Job, name: str) -> list[str]:
+    if source_name(name).startswith(SCHEME):
+        return [name]
+    path = job.path(name)
+    shorter = Path(os.path.normpath(path))  # no a/../b
+    if shorter.exists() and path.exists() and shorter.samefile(path):
+        path = shorter
+    if glob.has_magic(name) and not path.exists():
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - it may be absolute
+        return sorted(matches) or [str(path)]
+    return [str(path)]

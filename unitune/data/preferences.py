@@ -10,9 +10,8 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from unitune.data.example import TRIPLE, Message
+from unitune.data.example import TRIPLE, Message, explain
 from unitune.data.records import BadRow, Flat, bad
-from unitune.data.validation_errors import explain
 from unitune.findings import Finding, error
 from unitune.text import clip
 

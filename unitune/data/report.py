@@ -34,6 +34,16 @@ class Lengths(Closed):
         return cls(shortest=lengths[0], median=median, longest=lengths[-1])
 
 
+class SourceRows(Closed):
+    """Rows of one source of a mixture."""
+
+    name: str
+    rows: int
+    """Rows that may be trained on."""
+    used: int
+    """Rows that are trained on."""
+
+
 class FileReport(Closed):
     """Figures of one data file."""
 
@@ -59,6 +69,8 @@ class FileReport(Closed):
     """Lengths of the rows."""
     parts: dict[Purpose, int] = {}  # noqa: RUF012 - pydantic copies it
     """Rows of a training file by purpose, if parts of it are held out."""
+    sources: tuple[SourceRows, ...] = ()
+    """Sources of a mixture."""
 
 
 class DataReport(Printed, Closed):

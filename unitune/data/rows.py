@@ -9,13 +9,11 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.data.example import Example
+from unitune.data.example import Example, explain
 from unitune.data.mapping import ByUsualNames, Mapping
 from unitune.data.questions import is_blank
 from unitune.data.records import BadRow, Flat, Record, bad, json_or_none
-from unitune.data.reserved import RESERVED, check_reserved
-from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
-from unitune.data.validation_errors import explain
+from unitune.data.shapes import RESERVED, SHAPES, Shape, check_reserved, read_shape, shape_of
 from unitune.findings import Finding, error, warning
 from unitune.text import clip
 

@@ -8,24 +8,208 @@
     trl          prompt, chosen, rejected                        Hugging Face TRL
     pair         one of PROMPTS and one of ANSWERS               OpenAI's older files, and many
 
-The first shape in `SHAPES` that fits is taken. Vendors' own rows are read by `unitune.data.wire`.
+The first shape in `SHAPES` that fits is taken. Vendors' own rows are read by the wire
+formats of installed packages (``unitune.formats``). `system` and ratings are read too, and other
+keys by which other tools train are refused.
+
+Sources: LLaMA-Factory, data/README.md (Alpaca format); databricks-dolly-15k (`context`);
+Anthropic's Messages API (`system`); TRL, dataset_formats.md and `apply_chat_template`; OpenAI's API
+description, FineTuneChatRequestInput; Gemini's tuning files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache, partial
-from typing import NamedTuple
+from importlib.metadata import entry_points
+from typing import NamedTuple, Protocol
 
 from pydantic import JsonValue
 
-from unitune.data import pairs, preferences, sharegpt
-from unitune.data.example import Message
+from unitune.data import preferences, sharegpt
+from unitune.data.example import Example, Message
+from unitune.data.preferences import trl, turns_of
 from unitune.data.records import Flat, bad
-from unitune.data.wire import WireFormat, read_wire, wire_formats
-from unitune.errors import nearest
+from unitune.errors import UserError, nearest
 from unitune.files.validation import did_you_mean
+from unitune.text import clip
+
+PROMPTS = ("prompt", "question", "instruction", "input")
+ANSWERS = ("completion", "response", "answer", "output")
+_UNSEEN = ("context", "choices", "options")  # parts of a question that a pair cannot hold
+_TO_TEMPLATE = (
+    "Define the model's input in the job, e.g. `data: {template: {user: "
+    "'{{ context }}\n\n{{ question }}', assistant: '{{ answer }}'}}`."
+)
+_HISTORY = "It must be a list of earlier turns: [[QUESTION, ANSWER], …]."
+
+
+def fits_alpaca(row: Flat) -> bool:
+    """Return whether a row looks like an instruction."""
+    beside = (*ANSWERS, "input", "chosen", "rejected")
+    return "instruction" in row and "prompt" not in row and not row.keys().isdisjoint(beside)
+
+
+def fits_pair(row: Flat) -> bool:
+    """Return whether a row has a prompt, or a prompt and an answer under other names."""
+    keys = row.keys()
+    return "prompt" in row or not (keys.isdisjoint(PROMPTS) or keys.isdisjoint(ANSWERS))
+
+
+def alpaca(row: Flat) -> Flat:
+    """Read an instruction with its input and history."""
+    rest = dict(row)
+    texts: list[str] = []
+    for key in ("instruction", "input", "context"):
+        text = rest.pop(key, None)
+        if not isinstance(text, str | None):
+            raise bad("not-a-text", f"{key!r} is {clip(text)}.", "Use a string.")
+        texts += [text] if text else []
+    before: list[JsonValue] = []
+    history = rest.pop("history", None) or []
+    for turn in history if isinstance(history, list) else [history]:
+        if not (isinstance(turn, list) and len(turn) == 2):
+            raise bad("wrong-value", f"history holds {clip(turn)}.", _HISTORY)
+        before += (
+            {"role": role, "content": text}
+            for role, text in zip(("user", "assistant"), turn, strict=True)
+        )
+    prompt: list[JsonValue] = [*before, {"role": "user", "content": "\n".join(texts)}]
+    if not row.keys().isdisjoint(("chosen", "rejected")):
+        return trl({"prompt": prompt, **rest})
+    return {"messages": [*prompt, *turns_of(rest, _only(row, ANSWERS), "assistant")], **rest}
+
+
+def pair(row: Flat) -> Flat:
+    """Read a question and an answer, each a string or a list of messages."""
+    rest = dict(row)
+    prompt, answer = _only(row, PROMPTS), _only(row, ANSWERS)
+    if prompt != "prompt" and (unseen := [key for key in _UNSEEN if row.get(key)]):
+        key, value = unseen[0], clip(row[unseen[0]])
+        what = f"the row has {key!r} ({value}) next to {prompt!r}, which a pair cannot hold."
+        raise bad("unseen-key", what, _TO_TEMPLATE)
+    return {
+        "messages": [*turns_of(rest, prompt, "user"), *turns_of(rest, answer, "assistant")],
+        **rest,
+    }
+
+
+def _only(row: Flat, names: tuple[str, ...]) -> str:
+    held = [name for name in names if row.get(name) is not None]
+    if len(held) > 1 and not {"prompt", "completion"}.issubset(row):
+        both = " and ".join(map(repr, held))
+        raise bad("ambiguous-keys", f"the row has {both}, but only one is allowed.", _TO_TEMPLATE)
+    return held[0] if held else names[0]
+
+
+_FIXES = {
+    "system_prompt systemInstruction system_instruction": (
+        "Write it under `system`, or as the first message."
+    ),
+    "functions function_call": (
+        'Write `tools: [{"type": "function", "function": {…}}]` and `tool_calls`.'
+    ),
+    "conversations conversation contents completion completions chosen rejected": (
+        "Keep only one of the two in the row."
+    ),
+    "images image videos audios": "Remove the row, or only the key if the text suffices.",
+    "chat_template_kwargs": "Write its content into the messages.",
+}
+_MEANINGS = {key: fix for keys, fix in _FIXES.items() for key in keys.split()}
+_RATINGS, _RATED = ("label", "kto_tag"), ("true", "false")
+RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
+
+
+def check_reserved(row: Flat, content: Flat) -> Flat:
+    """Return content with `system` as a message and a rating as `kto_tag`; raises `BadRow`."""
+    if row.keys().isdisjoint(RESERVED):
+        return content
+    for key in _RATINGS:
+        rating = str(row.get(key)).lower()
+        if rating in _RATED and (key != "label" or not row.keys().isdisjoint(ANSWERS)):
+            rest = {name: value for name, value in content.items() if name != key}
+            content = {**rest, "kto_tag": rating == "true"}
+    for key, fix in _MEANINGS.items():
+        if isinstance(value := content.get(key), str | list | dict) and value:
+            what = f"the row has the key {key!r} ({clip(value)}), which other tools train on"
+            own = "Custom keys need another name."
+            raise bad("foreign-key", f"{what} but unitune does not.", f"{fix} {own}")
+    return _with_system(content) if "system" in content else content
+
+
+def _with_system(content: Flat) -> Flat:
+    rest = dict(content)
+    text = rest.pop("system")
+    if text in (None, "", [], {}):
+        return rest
+    around = rest if "messages" in rest else rest.get("input")
+    if not isinstance(around, dict) or not isinstance(turns := around.get("messages"), list):
+        return content  # reported where messages are read
+    if any(isinstance(t, dict) and t.get("role") in ("system", "developer") for t in turns):
+        what = f"the row has `system` ({clip(text)}) and a system message."
+        raise bad("two-systems", what, "Keep only one.")
+    whole: Flat = {**around, "messages": [{"role": "system", "content": text}, *turns]}
+    return whole if "messages" in rest else {**rest, "input": whole}
+
+
+_CANONICAL = frozenset(Example.model_fields) - {"id", "expected"}
+
+
+class WireFormat(Protocol):
+    """A `unitune.backends.formats.Format`."""
+
+    @property
+    def name(self) -> str:
+        """Name for `unitune data convert`."""
+        ...
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of a row that the format reads; empty for all."""
+        ...
+
+    @property
+    def fits(self) -> Callable[[Mapping[str, JsonValue]], bool] | None:
+        """Test of whether a row is of this format; None if that cannot be seen."""
+        ...
+
+    @property
+    def decode(self) -> Callable[[Mapping[str, JsonValue]], Example]:
+        """Conversion of a vendor's row to a canonical one."""
+        ...
+
+
+@cache
+def wire_formats() -> tuple[WireFormat, ...]:
+    """Return the installed wire formats; raises `UserError` for an outdated installation."""
+    formats: list[WireFormat] = []
+    for entry in entry_points(group="unitune.formats"):
+        try:
+            formats.append(entry.load())
+        except (ImportError, AttributeError) as failure:
+            package = entry.dist.name if entry.dist else entry.module.partition(".")[0]
+            raise UserError(
+                f"the package {package} lists a format {entry.name!r} that it does not have "
+                f"({failure}). Reinstall the package, in a checkout with `pip install -e .`."
+            ) from failure
+    return tuple(formats)
+
+
+def read_wire(form: WireFormat, row: Flat) -> Flat:
+    """Return a vendor's row with canonical and custom keys; raises `BadRow`."""
+    own = {key for key in row if form.keys and key not in form.keys and key not in _CANONICAL}
+    try:
+        example = form.decode({key: value for key, value in row.items() if key not in own})
+    except ValueError as problem:
+        raise bad(
+            "cannot-read",
+            f"the row cannot be read as {form.name}: {problem}.",
+            "Correct the row, remove it, or name its format.",
+        ) from None
+    beside = {key: value for key, value in row.items() if key in own}
+    return check_reserved(beside, {**beside, **example.content})
+
 
 _TURN = frozenset(field.name for field in fields(Message))
 _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`"
@@ -131,7 +315,7 @@ SHAPES: dict[str, Shape] = {
     "preference": Shape("preferences", preferences.fits_preference, preferences.preference),
     "chat": Shape("chat messages", _fits_chat, _chat),
     "sharegpt": Shape("ShareGPT conversations", sharegpt.fits, _sharegpt),
-    "alpaca": Shape("Alpaca instructions", pairs.fits_alpaca, pairs.alpaca),
+    "alpaca": Shape("Alpaca instructions", fits_alpaca, alpaca),
     "trl": Shape("TRL preferences", preferences.fits_trl, preferences.trl),
-    "pair": Shape("pairs", pairs.fits_pair, pairs.pair),
+    "pair": Shape("pairs", fits_pair, pair),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeAlias
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -32,18 +34,47 @@ class Template(Spec):
 
 
 Files: TypeAlias = str | Annotated[tuple[str, ...], Field(min_length=1)]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class Source(Spec):
+    """One source of a mixture of training rows."""
+
+    files: Files
+    """File, list of files, pattern, or data set."""
+    name: Name | None = None
+    """Name in plans and reports; by default that of the first file."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Weight of the source in the mixture; its share is the weight divided by the sum of all. No
+    row is repeated: the source that is too small for its share limits the others."""
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    """Most rows to train on."""
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return self.name or Path(_listed(self.files)[0]).name.partition(".")[0]
+
+
 FilePurpose: TypeAlias = Literal["train", "test", "validation"]
 
 
 class Data(Spec):
     """Files for training and evaluation."""
 
-    train: Files | None = None
-    """Training file, a list of files, a pattern such as ``train-*.parquet``, or a data set such as
-    ``hf://owner/name``. A job without training files can only be compared."""
-    test: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
+    train: Files | Annotated[tuple[Source, ...], Field(min_length=1)] | None = None
+    """Training file, a list of files, a pattern such as ``train-*.parquet``, a data set such as
+    ``hf://owner/name``, or a list of sources with weights. A job without training files can only be
+    compared."""
+    test: (
+        Files
+        | Annotated[float, Field(gt=0, lt=1)]
+        | Annotated[dict[Name, Files], Field(min_length=1)]
+        | None
+    ) = None
     """Test cases: files, or the share of train to reserve for the test, which is the same on every
-    machine and with every seed. Required by `compare`."""
+    machine and with every seed; or several test sets by name, each of which is also evaluated
+    separately. Required by `compare`."""
     validation: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validation files, or the share to hold out of the training rows that remain after the test;
     by default a seeded tenth, at least 30 rows."""
@@ -87,11 +118,50 @@ class Data(Spec):
             raise ValueError(f"give either {' or '.join(given)}, not both")
         if isinstance(self.test, float) and self.train is None:
             raise ValueError(f"test is {self.test:g}, a share of train, but train is not set")
+        names = [source.label for source in self.mixture]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"two sources of train are named {repeated[0]!r}; name them differently"
+            )
+        if len({source.weight is None for source in self.mixture}) > 1:
+            raise ValueError("give every source of train a weight, or none")
         return self
+
+    @property
+    def mixture(self) -> tuple[Source, ...]:
+        """The sources of the training rows; empty if they are only files."""
+        listed = self.train if isinstance(self.train, tuple) else ()
+        return tuple(each for each in listed if isinstance(each, Source))
+
+    @property
+    def named_tests(self) -> bool:
+        """Whether each test case is of a named set or source."""
+        is_part = isinstance(self.test, float) and bool(self.mixture)
+        return is_part or isinstance(self.test, dict)
 
     def files(self, purpose: FilePurpose) -> tuple[str, ...]:
         """Return the files named for a purpose, without shares."""
-        named: Files | float | None = getattr(self, purpose)
-        if isinstance(named, str):
-            return (named,)
-        return named if isinstance(named, tuple) else ()
+        return tuple(file for _, file in self.named_files(purpose))
+
+    def named_files(self, purpose: FilePurpose) -> Iterator[tuple[str | None, str]]:
+        """Yield the files of a purpose, each with the name of its source or test set, if any."""
+        given: Files | tuple[Source, ...] | dict[Name, Files] | float | None
+        given = getattr(self, purpose)
+        if given is None or isinstance(given, float | int):
+            return
+        if isinstance(given, dict):
+            for name, files in given.items():
+                yield from ((name, file) for file in _listed(files))
+            return
+        for each in _listed(given):
+            if isinstance(each, Source):
+                yield from ((each.label, file) for file in _listed(each.files))
+            else:
+                yield None, each
+
+
+_T = TypeVar("_T")
+
+
+def _listed(files: str | tuple[_T, ...]) -> tuple[str | _T, ...]:
+    return (files,) if isinstance(files, str) else files

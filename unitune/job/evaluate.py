@@ -46,6 +46,8 @@ class Constraint(Spec):
     """Lowest value that passes."""
     at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Highest value that passes."""
+    test: str | None = None
+    """Named test set that the value of a scorer is about; by default all cases."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -228,12 +230,22 @@ class Evaluate(Spec):
                 f"gate.constraints names {bounded[0]!r}, a judge. A judge's own figures are not "
                 "calibrated, so no gate rests on them"
             )
-        unfit = gate and (gate.mode == "absolute" or gate.baseline or gate.required_cases)
-        if unfit and self.primary_scorer in names:
+        decider = next((each for each in self.judges if each.name == self.primary_scorer), None)
+        unfit = gate and (gate.baseline or gate.required_cases)
+        if gate and gate.mode == "absolute" and decider:
+            unfit = unfit or decider.compare or len(decider.scale) > 2 or self.labels is None
+        if unfit and decider:
             raise ValueError(
-                f"{self.primary_scorer!r}, a judge, decides. Its scores are calibrated only as a "
-                "difference between contenders, so the gate takes mode improve or no-regress, "
-                "without baseline and required_cases"
+                f"{decider.name!r}, a judge, decides. Its scores are calibrated only with labels, "
+                "as a difference between contenders or, for a rubric without a scale, as the "
+                "candidate's share of right answers. So the gate takes mode improve or "
+                "no-regress, or absolute with such a rubric and labels, without baseline and "
+                "required_cases"
+            )
+        if self.robustness and self.primary_scorer in names:
+            raise ValueError(
+                f"{self.primary_scorer!r}, a judge, decides, and judges do not read the answers to "
+                "changed questions. Remove robustness, or let another scorer decide"
             )
         if self.labels is not None and not names:
             raise ValueError("labels calibrate a judge, but no scorer is a judge")
@@ -281,7 +293,7 @@ class Evaluate(Spec):
     @property
     def requested(self) -> tuple[ContenderSpec, ...]:
         """Contenders and, in the same form, the models of judges."""
-        return (*self.contenders, *map(_model_of, self.judges))
+        return (*self.contenders, *map(model_of, self.judges))
 
     @property
     def needs_expected(self) -> bool:
@@ -336,7 +348,8 @@ class Evaluate(Spec):
         return self.repeats > 1 or self.deciding.kind is not Kind.BINARY
 
 
-def _model_of(judge: Judge) -> Model | Server:
+def model_of(judge: Judge) -> Model | Server:
+    """Return the model of a judge, as a contender."""
     if judge.url is not None:
         return Server(
             name=judge.name,

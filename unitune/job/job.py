@@ -131,19 +131,26 @@ class Job(Shown, Spec):
         return self
 
     @model_validator(mode="after")
-    def _judges_do_not_train(self) -> Self:
-        if not isinstance(self.evaluate.deciding, Judge):
-            return self
-        if self.tuning.best_by == "score":
+    def _judges_choose_no_step(self) -> Self:
+        if isinstance(self.evaluate.deciding, Judge) and self.tuning.best_by == "score":
             raise ValueError(
                 "tuning.best_by is score, but a judge decides, and judges read only answers to "
                 "test cases. Set best_by to loss, or let another scorer decide"
             )
-        if self.method == "rft" and not self.tuning.reward.scorers:
-            raise ValueError(
-                "method rft takes its reward from the deciding scorer, which is a judge, and a "
-                "judge is no reward yet. Set tuning.reward.scorers"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _constraints_name_tests(self) -> Self:
+        names = {name for name, _ in self.data.named_files("test")}
+        if isinstance(self.data.test, float):
+            names = {source.label for source in self.data.mixture}
+        for constraint in self.evaluate.gate.constraints if self.evaluate.gate else ():
+            if constraint.test is not None and constraint.test not in names:
+                known = ", ".join(sorted(filter(None, names))) or "none"
+                raise ValueError(
+                    f"a constraint of the gate names the test set {constraint.test!r}; data has: "
+                    f"{known}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -212,6 +219,11 @@ class Job(Shown, Spec):
         """Rewards of sampled answers for rft: those of the training, or the deciding scorer."""
         own = self.tuning.reward.scorers or (self.evaluate.deciding,)
         return own if self.method == "rft" else ()
+
+    @property
+    def judged_rewards(self) -> tuple[Judge, ...]:
+        """Rewards that are language models."""
+        return tuple(each for each in self.rewards if isinstance(each, Judge))
 
     @property
     def reward_scorer(self) -> Scorer:

@@ -10,9 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from unitune.documents import Spec
 from unitune.job.sweep import Swept
 from unitune.scorers import RewardSpec
-from unitune.scorers.functions import RecordedScore
+from unitune.scorers.functions import REFERENCE, RecordedScore, reference_to
 from unitune.scorers.interface import Scorer
-from unitune.scorers.user_function import REFERENCE, reference_to
 
 Auto = Literal["auto"]
 # Steps as opposed to a share below 1; 1.0 is neither
@@ -112,6 +111,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | dict | Scorer) else value
 
 
+# Default of `Reward.group_size` on this machine, and TRL's. If one answer in eight is right, two
+# groups of three have a right one.
+AUTO_GROUP_SIZE = 8
+
+
 class Reward(Swept):
     """Sampling and rewards of a training with ``method: rft``.
 
@@ -124,9 +128,9 @@ class Reward(Swept):
         BeforeValidator(_as_list, json_schema_input_type=RewardSpec | list[RewardSpec] | None),
     ] = None
     """Reward of an answer, or a list of rewards that are added: any scorer of `evaluate.scorers`,
-    OpenAI's grader (``{type: grader, grader: …}``), a function that sees the group (``{type:
-    reward_function, function: …}``), or an HTTP server (``{type: http, url: …}``). By default the
-    scorer that decides the evaluation."""
+    a judge with a rubric, OpenAI's grader (``{type: grader, grader: …}``), a function that sees the
+    group (``{type: reward_function, function: …}``), or an HTTP server (``{type: http, url: …}``).
+    By default the scorer that decides the evaluation."""
     weights: dict[str, float] | None = None
     """Weight of each reward by name, by default 1. A negative weight penalizes, and 0 only
     records."""

@@ -10,8 +10,8 @@ from unitune.data import check
 from unitune.data.check import DataReport, check_file, read_job
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
+from unitune.data.families import Repeats
 from unitune.data.load import load
-from unitune.data.repeats import Repeats
 from unitune.data.report import Lengths
 from unitune.errors import DataError
 from unitune.job.job import Data, Evaluate, Job

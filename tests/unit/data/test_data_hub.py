@@ -8,8 +8,8 @@ from typing import Any
 import datasets
 import pytest
 
+from unitune.data.binary_tables import source_name
 from unitune.data.check import check_file, read_job
-from unitune.data.hub import source_name
 from unitune.data.load import load, read
 from unitune.findings import Finding
 from unitune.job.job import Job

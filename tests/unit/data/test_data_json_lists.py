@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.data import json_values
+from unitune.data import file_formats
 from unitune.data.dataset import Row
 from unitune.data.load import load, read
 from unitune.findings import Finding
@@ -75,7 +75,7 @@ def test_objects_over_several_lines_are_rows(tmp_path: Path) -> None:
 def test_rows_are_cut_wherever_the_buffer_ends(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_values, "_CHUNK", chunk)
+    monkeypatch.setattr(file_formats, "_CHUNK", chunk)
     path = write(tmp_path, "\ufeff" + json.dumps(ROWS, indent=1, ensure_ascii=False))
     assert len(load(path, use="any")) == 3
 

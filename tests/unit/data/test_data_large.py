@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from unitune.cost.tokens import counter_for
-from unitune.data import number_table
+from unitune.data import dataset
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Row, Spool
 from unitune.data.example import Example
@@ -126,8 +126,8 @@ def _bytes_a_row(tmp_path: Path, look: Callable[[Path], object]) -> float:
 
 @pytest.fixture
 def few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(number_table, "BLOCK_ROWS", 500)
-    monkeypatch.setattr(number_table, "PART_ROWS", 1000)
+    monkeypatch.setattr(dataset, "BLOCK_ROWS", 500)
+    monkeypatch.setattr(dataset, "PART_ROWS", 1000)
     monkeypatch.setattr("unitune.data.split.MOST_ROWS", 500)
 
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from support.chat_rows import chat_rows
 
 from unitune.data.dataset import Row
-from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex
-from unitune.data.near_keys import parts_needed
+from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex, parts_needed
 from unitune.data.overlap import RUN_WORDS, Search, SharedCase
 from unitune.data.pieces import pieces
 

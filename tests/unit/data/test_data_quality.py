@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.chat_rows import chat_rows
 
-from unitune.data.files import Files
+from unitune.data.load import Files
 from unitune.data.quality import look
 from unitune.data.quality.findings import MOST_ISSUES, Cause, Quality
 from unitune.data.quality.look import look_at, quality_of

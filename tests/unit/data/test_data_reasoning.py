@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
-from unitune.backends.formats import convert_file
+from unitune.backends.formats import Converted, convert_file
+from unitune.cost.tokens.count import Count, RowCount, assumed_row
+from unitune.data.example import Example
 from unitune.data.load import load, read
 from unitune.findings import Finding
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 
 def write(path: Path, *messages: dict[str, Any]) -> Path:
@@ -37,11 +39,41 @@ def test_reasoning_is_kept_or_left_out_of_the_rows(
     assert ("reasoning_content" in example.line) == (kept is not None)
 
 
-def test_a_vendors_rows_have_no_reasoning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["together-chat", "fireworks-chat"])
+def test_vendors_that_train_on_reasoning_get_it(form: str, tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", ASKED, REASONED)
-    (finding,) = convert_file(file, to="openai-chat")
+    (row,) = convert_file(file, to=form)
+    assert isinstance(row, Converted)
+    assert json.loads(row.text) == {"messages": [ASKED, REASONED]}
+
+
+def test_togethers_other_key_is_the_same_reasoning(tmp_path: Path) -> None:
+    other = {"role": "assistant", "content": "yes", "reasoning": "because"}
+    file = write(tmp_path / "rows.jsonl", ASKED, other)
+    (row,) = convert_file(file, source="together-chat")
+    assert isinstance(row, Converted)
+    assert json.loads(row.text)["messages"][-1] == REASONED
+
+
+def test_reasoning_counts_as_tokens_of_the_answer() -> None:
+    def tokens(reasoning: str | None) -> RowCount:
+        turn = {"role": "assistant", "content": "yes", "reasoning_content": reasoning}
+        row = Example.model_validate({"messages": [ASKED, turn]})
+        return assumed_row(row, lambda text: Count.of(len(text)))
+
+    plain, reasoned = tokens(None), tokens("because")
+    assert reasoned.answer.expected - plain.answer.expected == len("because")
+    assert reasoned.total.expected - plain.total.expected == len("because")
+    assert reasoned.prompt == plain.prompt
+
+
+@pytest.mark.parametrize("form", ["openai-chat", "openai-dpo", "vertex-sft", "bedrock-nova"])
+def test_other_vendors_refuse_reasoning_by_name(form: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", ASKED, REASONED)
+    (finding,) = convert_file(file, to=form)
     assert isinstance(finding, Finding)
     assert finding.line == 1
+    assert form in finding.message
     assert "data.reasoning: drop" in finding.message
 
 

@@ -13,7 +13,7 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, TextPart, digest, digest_all
 from unitune.data.load import load, read
 from unitune.data.questions import is_blank
-from unitune.data.reserved import RESERVED
+from unitune.data.shapes import RESERVED
 from unitune.findings import Finding
 from unitune.job.job import Columns, Data, Template
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from unitune.data.check import read_job
-from unitune.data.files import Files
-from unitune.data.load import Reading
+from unitune.data.load import Files, Reading
 from unitune.errors import JobError
 from unitune.job.job import Job
 

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from unitune.data.check import check_file
 from unitune.data.load import load
-from unitune.data.wire import wire_formats
+from unitune.data.shapes import wire_formats
 from unitune.errors import DataError, UserError
 from unitune.job.job import Data
 
@@ -322,8 +322,8 @@ def test_a_format_that_a_package_has_no_more_is_named_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As after `git pull` in a checkout: what is installed lists it, the code has it no more."""
-    gone = EntryPoint("gone-sft", "unitune.data.wire:GONE", "unitune.formats")
-    monkeypatch.setattr("unitune.data.wire.entry_points", lambda **_: [gone])
+    gone = EntryPoint("gone-sft", "unitune.data.shapes:GONE", "unitune.formats")
+    monkeypatch.setattr("unitune.data.shapes.entry_points", lambda **_: [gone])
     with pytest.raises(
         UserError, match=r"format 'gone-sft' that it does not have .*GONE.*Reinstall"
     ):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.data import number_table
-from unitune.data.number_table import NumberTable, by_hash, later_and_first
+from unitune.data import dataset
+from unitune.data.dataset import NumberTable, by_hash, later_and_first
 from unitune.data.split import Inputs
 
 NUMBERS = st.integers(0, 2**64 - 1)
@@ -21,8 +21,8 @@ PAIRS = st.lists(st.tuples(NUMBERS | FEW, NUMBERS), max_size=40)
 
 @pytest.fixture(autouse=True)
 def few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(number_table, "BLOCK_ROWS", 3)
-    monkeypatch.setattr(number_table, "PART_ROWS", 5)
+    monkeypatch.setattr(dataset, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(dataset, "PART_ROWS", 5)
 
 
 def table_of(rows: list[tuple[int, int]]) -> NumberTable:
@@ -96,6 +96,6 @@ def test_its_file_ends_with_the_table() -> None:
         pass
 
     owner = Owner()
-    file = number_table.temporary_file(owner)
+    file = dataset.temporary_file(owner)
     del owner
     assert file.closed

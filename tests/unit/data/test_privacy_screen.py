@@ -17,7 +17,7 @@ from unitune.data.privacy import personal
 from unitune.data.privacy.redaction import Redaction
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.compare import compare
-from unitune.evaluate.inference.recorded import answer_line
+from unitune.evaluate.inference.sources import answer_line
 from unitune.evaluate.readiness import check
 from unitune.findings import grouped
 from unitune.job.contenders import Instructed, Recorded

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
-from unitune.data.privacy.texts import plain
+from unitune.data.privacy.secrets import plain
 
 Span: TypeAlias = tuple[int, int]
 

@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from unitune.data.example import Example
 from unitune.data.privacy import personal
 from unitune.data.privacy.personal import Datum, find_personal_data
-from unitune.data.privacy.secrets import find_secrets
-from unitune.data.privacy.texts import changed
+from unitune.data.privacy.secrets import changed, find_secrets
 from unitune.errors import DataError, MissingExtra
 from unitune.files.filesystem import content_of, replacing
 from unitune.workspace.install import install_command

@@ -15,15 +15,14 @@ from pydantic import JsonValue
 from unitune.data.dataset import Row
 from unitune.data.privacy import personal
 from unitune.data.privacy.redaction import Redaction, masked, replacements
-from unitune.data.privacy.secrets import find_secrets
-from unitune.data.privacy.texts import strings
+from unitune.data.privacy.secrets import find_secrets, strings
 from unitune.findings import Finding, error, note, warning
 from unitune.job.job import Data
 from unitune.text import clip
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:
-    from unitune.data.files import Files
+    from unitune.data.load import Files
 
 _REVOKE = "Remove it and revoke it, because it was in a file"
 _REDACT = "Set `data.personal_data` to `redact` (replace it in a copy) or `allow` (ignore it)."

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.files import Files
-from unitune.data.load import Reading
+from unitune.data.load import Files, Reading
 from unitune.data.privacy.redaction import masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
@@ -23,8 +22,7 @@ from unitune.data.quality.findings import (
     ShownRow,
     clipped,
 )
-from unitune.data.quality.labels import label_errors
-from unitune.data.quality.repeated import repeated
+from unitune.data.quality.similar_rows import label_errors, repeated
 from unitune.data.questions import question
 from unitune.findings import Finding
 from unitune.job.job import Job

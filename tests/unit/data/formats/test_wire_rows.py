@@ -308,7 +308,6 @@ UNREADABLE = [
     ("openai-dpo", {"input": {"messages": [USER]}, "preferred_output": [ANSWER]}, "no 'non_pref"),
     ("openai-dpo", CHAT, "'messages'"),
     ("openai-rft", {**QUESTION, "weight": 1}, "'weight'"),
-    ("together-chat", {"messages": [USER, {**ANSWER, "reasoning": "so"}]}, "'reasoning'"),
     ("together-chat", {"text": "a"}, "no 'messages'"),
     ("vertex-sft", {"contents": [user({"fileData": {}}), model({"text": "a"})]}, "'fileData'"),
     ("vertex-sft", {"contents": [user({"text": "a"})]}, "from 'user'"),

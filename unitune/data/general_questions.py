@@ -17,7 +17,7 @@ from unitune.data.example import Example, Message
 from unitune.documents import Frozen
 from unitune.scorers.labels import find_label
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "general"
 # Added to each question; without it, small models write paragraphs that name much by chance
 MANNER = "Answer in a few words."
 # An untuned SmolLM2-135M is right in 143 of 300 with 24 tokens and in 139 with 16
