@@ -38,7 +38,18 @@ from unitune.ledger.postgres import VARIABLE
 from unitune.testing.kills import FOR_EVER, Act, Outcome, Verdict, kill_at_every_step
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
-HOSTED = ("openai", "together", "fireworks", "vertex", "bedrock", "ray")
+HOSTED = (
+    "openai",
+    "azure",
+    "nebius",
+    "together",
+    "fireworks",
+    "vertex",
+    "bedrock",
+    "ray",
+    "hf-jobs",
+    "skypilot",
+)
 BACKENDS = (*HOSTED, "local", "fake")
 LEDGERS = ("sqlite", "postgresql")
 COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")
@@ -47,7 +58,9 @@ ROWS = 40
 
 
 MODULES = {
-    **dict.fromkeys(HOSTED, ("vendors.serving", "vendors.ray")),
+    **dict.fromkeys(
+        HOSTED, ("vendors.serving", "vendors.ray", "vendors.hf_jobs", "vendors.skypilot")
+    ),
     "local": ("psutil", "tiny_model", "unitune_local.training.run"),
     "postgresql": ("crash.postgres",),
 }
@@ -97,10 +110,13 @@ def staged(backend: str, folder: Path) -> Generator[Stage]:
 @contextmanager
 def hosted(backend: str) -> Generator[Stage]:
     """Serve a vendor on loopback, whose jobs do not progress by themselves."""
-    from vendors.ray import ray_setup  # noqa: PLC0415 - needs extras
+    from vendors.hf_jobs import hf_jobs_setup  # noqa: PLC0415 - needs extras
+    from vendors.ray import ray_setup  # noqa: PLC0415 - likewise
     from vendors.serving import VENDORS  # noqa: PLC0415
+    from vendors.skypilot import skypilot_setup  # noqa: PLC0415
 
-    setup = {**VENDORS, "ray": ray_setup()}[backend]
+    rented = {"hf-jobs": hf_jobs_setup(), "skypilot": skypilot_setup()}
+    setup = {**VENDORS, "ray": ray_setup(), **rented}[backend]
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with serve_vendor(setup, ServerBehavior(queued_polls=FOR_EVER)) as served:
         yield Stage(backend, setup.model, served.state)

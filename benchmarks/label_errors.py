@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitune.data.quality.findings import QualityRow
-from unitune.data.quality.labels import label_errors
+from unitune.data.quality.similar_rows import label_errors
 from unitune.data.questions import normal
 
 Pairs = Sequence[tuple[str, str]]

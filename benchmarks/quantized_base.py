@@ -31,7 +31,8 @@ from unitune_local.forecasting.cost import CostModel
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter
 from unitune_local.models.size import Speed, empty_tuned_model, size_of
-from unitune_local.settings import DataFile, Settings, Spec
+from unitune_local.settings import Settings
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 from unitune_local.training.worker import environment

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from unitune.cost.tokens.approximate import ENCODING, SCRIPTS
 from unitune.cost.tokens.by_encoding import count_tokens, tiktoken_encoding
+from unitune.cost.tokens.counter import ENCODING, SCRIPTS
 
 LEAST_CHARACTERS = 1500
 LETTERS = re.compile(r"[^\W\d_]")

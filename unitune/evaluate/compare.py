@@ -15,7 +15,7 @@ from unitune.errors import UserError
 from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.collecting import collect_responses
 from unitune.evaluate.conclude import conclude, first_look
-from unitune.evaluate.history import keep
+from unitune.evaluate.history import keep, report_folder, results_folder, write_verdict
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
@@ -24,7 +24,6 @@ from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
-from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison, judged_run
 from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.runner import EvaluationConfig, open_journals
@@ -42,7 +41,7 @@ from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.workspace.notebook import live
+from unitune.workspace.progress import live
 
 if TYPE_CHECKING:
     from unitune.evaluate.grading import Answered
@@ -210,8 +209,8 @@ def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) 
     """Return the run of a sweep that scores best on dev rows; other jobs are unchanged."""
     if not resolved.job.sweep or run is not None or not selects(resolved):
         return unselected(resolved, run)
+    from unitune.evaluate.collecting import answer_in_turn  # noqa: PLC0415 - the ledger
     from unitune.evaluate.prompts.tuned_run import find_sweep_runs  # noqa: PLC0415 - the ledger
-    from unitune.evaluate.validation import answer_in_turn  # noqa: PLC0415 - the ledger
 
     runs = find_sweep_runs(resolved, replay=options.replay)
     of_sweep, *_ = resolve_sources(tuned_alone(resolved), {}, options).values()

@@ -12,11 +12,17 @@ from unitune._version import __version__
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
-from unitune.evaluate.contrasts import Retention
 from unitune.evaluate.grading import MOST_ERRORS, Answered, Graded, grade, style_features
 from unitune.evaluate.judging.collecting import Judging
-from unitune.evaluate.judging.figures import result_of, same_family, with_judgements
-from unitune.evaluate.judging.people import Calibration, agreement, basis_of, calibrate
+from unitune.evaluate.judging.figures import (
+    Calibration,
+    agreement,
+    basis_of,
+    calibrate,
+    result_of,
+    same_family,
+    with_judgements,
+)
 from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Choice, best_baseline
 from unitune.evaluate.readings import (
@@ -26,7 +32,7 @@ from unitune.evaluate.readings import (
     against_references,
     judge,
 )
-from unitune.evaluate.records import CaseResult, UseOfTest
+from unitune.evaluate.records import CaseResult, Retention, UseOfTest
 from unitune.evaluate.remarks import large_cluster, remarks
 from unitune.evaluate.results import (
     BaselineResult,
@@ -35,7 +41,7 @@ from unitune.evaluate.results import (
     JudgeResult,
     judged_run,
 )
-from unitune.evaluate.statistics.length_control import length_controlled
+from unitune.evaluate.statistics.judgements import length_controlled
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Role, Server, Tuned
@@ -72,7 +78,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     pairings = {each.name: Pairing(each, candidate, evaluate.margin) for each in baselines}
     calibration = calibrate(job, task, pairings) if judgings else Calibration()
     if calibration.bar is None and isinstance(task.scoring.primary, Judge):
-        pairings = {n: replace(p, labels=calibration.labels[n]) for n, p in pairings.items()}
+        pairings = calibration.applied(pairings)
     look = first_look(task) if task.omitted else None
     judgement, use = judge(pairings, chosen), None
     if look is None:
@@ -154,7 +160,7 @@ def _judge_result(
     name, decides = judging.judge.name, task.scoring.primary is judging.judge
     labels = calibration.labels.get(pairing.baseline.name, {})
     counts = [len(each) for each in calibration.labels.values()]
-    basis = basis_of(name, decides=decides, calibration=calibration, labels=counts)
+    basis = basis_of(decides=decides, calibration=calibration, labels=counts)
     result = result_of(judging, len(task.cases), decides=decides, labels=len(labels), basis=basis)
     if judging.judge.compare and (cases := pairing.whole):
         old, new = pairing.scores(name)

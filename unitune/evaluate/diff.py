@@ -7,8 +7,7 @@ from typing import Literal
 
 from unitune.documents import Closed
 from unitune.evaluate.baseline import LEAST_OVERLAP
-from unitune.evaluate.contrasts import Difference
-from unitune.evaluate.records import CaseResult
+from unitune.evaluate.records import CaseResult, Difference
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.statistics.significance import holm

@@ -27,8 +27,9 @@ from functools import partial
 from statistics import fmean
 from typing import TypeGuard
 
+from unitune.data.load import source_of
 from unitune.evaluate.baseline import Requirements, regressions
-from unitune.evaluate.grading import MOST_ERRORS
+from unitune.evaluate.grading import MOST_ERRORS, Graded
 from unitune.evaluate.readings import (
     NOTHING_RIGHT,
     ExitCode,
@@ -140,7 +141,8 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     for constraint in gate.constraints:
         rule = partial(_constraint, constraint, evidence.retained)
         ruling = _in_every_reading(rule, evidence)
-        yield _check(f"{constraint.metric} {_line(constraint)}", ruling, judged=enough)
+        about = f" on {constraint.test}" if constraint.test else ""
+        yield _check(f"{constraint.metric} {_line(constraint)}{about}", ruling, judged=enough)
 
 
 def _check(name: str, ruling: Ruling, *, judged: bool = True) -> GateCheck:
@@ -238,7 +240,7 @@ def _in_every_reading(rule: Rule, evidence: Evidence) -> Ruling:
 
 def _rule(gate: Gate, evidence: Evidence, reading: Reading, then: Sequence[Regression]) -> Ruling:
     ends = reading.best.interval.ends
-    own = reading.hardest.candidate.own_interval.ends
+    own = reading.hardest.candidate_ends
     if not all(map(math.isfinite, (*ends, *own, *(end for each in then for end in each.interval)))):
         return Ruling(4, "The deciding metric has no value.")
     margin = reading.hardest.margin
@@ -305,16 +307,28 @@ def _constraint(
     reading: Reading,
     _: Sequence[Regression],
 ) -> Ruling:
-    totals = {**retained, **reading.hardest.candidate.totals}
-    total = totals.get(constraint.metric)
+    candidate, about = reading.hardest.candidate, ""
+    total = {**retained, **candidate.totals}.get(constraint.metric)
+    if constraint.test is not None:
+        about = f" on {constraint.test}"
+        total = _on_test(candidate, constraint.metric, constraint.test)
     if not is_known(total):
-        return Ruling(4, f"The candidate's {constraint.metric} has no value.")
-    what = f"The candidate's {constraint.metric} is {total:.4g}"
+        return Ruling(4, f"The candidate's {constraint.metric}{about} has no value.")
+    what = f"The candidate's {constraint.metric}{about} is {total:.4g}"
     at_least = -math.inf if constraint.at_least is None else constraint.at_least
     at_most = math.inf if constraint.at_most is None else constraint.at_most
     if at_least <= total <= at_most:
         return Ruling(0, f"{what}.")
     return Ruling(1, f"{what}; the gate requires {_line(constraint)}.")
+
+
+def _on_test(candidate: Graded, metric: str, test: str) -> float | None:
+    """Return the mean value of a scorer or measure on a named test set; None if nothing has it."""
+    pairs = zip(candidate.task.cases, candidate.answers, strict=True)
+    answers = [answer for case, answer in pairs if source_of(case) == test]
+    found = [{**answer.measures, **answer.scores}.get(metric) for answer in answers]
+    values = [value for value in found if value is not None]
+    return fmean(values) if values else None
 
 
 def _line(constraint: Constraint) -> str:

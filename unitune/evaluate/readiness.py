@@ -24,8 +24,7 @@ from unitune.data.report import DataReport
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
 from unitune.evaluate.inference.budget import answer_prices
-from unitune.evaluate.inference.recorded import check_recorded, read_recorded
-from unitune.evaluate.inference.sources import check_keys
+from unitune.evaluate.inference.sources import check_keys, check_recorded, read_recorded
 from unitune.evaluate.judging.figures import same_family
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
@@ -44,7 +43,7 @@ from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import Labelled, labels_of
 from unitune.scorers.row_scorers import RowScorers
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 # Rows searched for one with tools, so that large files are not read again
 LOOKED_AT = 1000
@@ -203,7 +202,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     yield from islice(_unjudgeable(job, cases, copies), 1)
     yield from _raised(named_clusters, cases, evaluate.clusters)
     for key in evaluate.slices:
-        yield from _raised(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
+        yield from _raised(slices_of, cases, (key,))
     yield from _raised(required_cases, evaluate.gate, cases, copies)
     yield from _raised(without_leaks, job, rows.leaks, test, copies)
     yield from _raised(check_recorded, job, cases)

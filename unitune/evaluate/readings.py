@@ -19,12 +19,13 @@ from typing import Literal
 
 import numpy as np
 
-from unitune.evaluate.contrasts import Contrast, MeasureContrast
 from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
+from unitune.evaluate.records import Contrast, MeasureContrast
 from unitune.evaluate.results import Money
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.intervals import Units, difference_interval
-from unitune.evaluate.statistics.labelled import compare_labelled
+from unitune.evaluate.statistics.judgements import compare_labelled
+from unitune.evaluate.statistics.labels import corrected_interval
 from unitune.evaluate.statistics.paired import (
     LEVEL,
     AgainstBest,
@@ -71,6 +72,17 @@ class Pairing:
     level: float = LEVEL  # of the deciding interval; others use the default
     # People's verdicts by position of the case, if the verdict on a judge's scores rests on them
     labels: Mapping[int, float] | None = None
+    passed: Mapping[int, float] | None = None  # likewise whether the candidate's answer is right
+
+    @property
+    def candidate_ends(self) -> tuple[float, float]:
+        """Interval of the candidate's score; a judge's is corrected by people's labels."""
+        if self.passed is None:
+            return self.candidate.own_interval.ends
+        scores = zip(self.candidate.answers, self.candidate.scores(self._primary), strict=True)
+        judged = {at: score for at, (answer, score) in enumerate(scores) if answer.known}
+        # The correction takes independent cases.
+        return corrected_interval(judged, {} if self.task.clusters else self.passed)
 
     @property
     def task(self) -> Task:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
 from unitune.data.example import Message
 from unitune.documents import Closed
+from unitune.job.evaluate import RETENTION_METRICS
 from unitune.models import ToolCalls
+
+if TYPE_CHECKING:
+    from unitune.evaluate.statistics.paired import PairedResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class Record:
     completion_tokens: int | None = None
     # Part of them spent on reasoning, if the vendor reports it
     reasoning_tokens: int | None = None
+    reasoning: str | None = None  # text before the answer, if the vendor shows it
     max_tokens: int | None = None  # maximum tokens of the answer
     # Settings that the model rejected and that were left out; `request_hash` is that of the full
     # request
@@ -86,6 +91,7 @@ class Answer:
     # By measure; unknown ones are left out
     measures: dict[str, float] = field(default_factory=dict[str, float])
     tool_calls: ToolCalls | None = None
+    reasoning: str | None = None  # `Record.reasoning`; never scored
     error: str | None = None  # reason why there is no answer, or the primary scorer failed
     cut: bool = False  # reached `max_tokens` before its end
     # Cut off, and a complete answer might have another score by the primary scorer
@@ -205,3 +211,81 @@ class UseOfTest(Closed):
                 "until a comparison is good enough, plan the looks: evaluate.gate.looks."
             )
         return text
+
+
+# Fields of a paired result that have another meaning in documents
+OWN_MEANING = {"baseline", "candidate", "verdict"}
+
+
+class Difference(Closed):
+    """Figures of a paired result that all documents share."""
+
+    n: int
+    """Number of cases."""
+    difference: float
+    """Candidate minus baseline, or now minus then."""
+    interval: tuple[float, float]
+    """Interval at the comparison's level."""
+    p_value: float
+    """Two-sided p-value, not corrected for multiple tests."""
+
+    @classmethod
+    def figures(cls, result: PairedResult) -> dict[str, Any]:
+        """Return the figures of a result that this document has under the same names."""
+        shared = {each.name for each in fields(result)} & cls.model_fields.keys() - OWN_MEANING
+        known = {name: getattr(result, name) for name in shared}
+        return known | {"interval": result.interval.ends}
+
+
+class Contrast(Difference):
+    """Candidate compared with a baseline by another metric, on some cases, or with a reference.
+
+    Its interval is not adjusted for other contrasts.
+    """
+
+    name: str
+    """Name of the metric, of the slice, such as ``language = de``, or of a reference."""
+    baseline: float
+    candidate: float
+    p_adjusted: float
+    """P-value adjusted within its kind: Benjamini-Hochberg for slices, Holm for the others."""
+
+
+class MeasureContrast(Contrast):
+    """Candidate compared with a baseline by a measure, in its own unit."""
+
+    type: str
+    """Type of the measure; `stability` for those of `evaluate.robustness`."""
+
+
+class Retention(Closed):
+    """What tuning cost a model: general questions and a general text, compared with its base.
+
+    The p-values are adjusted for the number of these comparisons (Holm).
+    """
+
+    contender: str
+    base_model: str
+    questions: Contrast | None = None
+    """Share of general questions answered right, candidate minus untuned base; None if unknown."""
+    gained: int = 0
+    lost: int = 0
+    """Questions that only the untuned base got right."""
+    categories: dict[str, tuple[int, int, int]] = {}  # noqa: RUF012 - pydantic copies it
+    """Number of questions, and of right answers of base and tuned model, by category."""
+    text: Contrast | None = None
+    """Loss on the general text in nats per token, over its passages; None if unknown."""
+    problem: str = ""
+    """Reason why not all questions were answered; else empty."""
+
+    @property
+    def contrasts(self) -> dict[str, Contrast]:
+        """Known comparisons, by field."""
+        both = {"questions": self.questions, "text": self.text}
+        return {name: contrast for name, contrast in both.items() if contrast}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Known values of `gate.constraints`."""
+        both = zip(RETENTION_METRICS, (self.questions, self.text), strict=True)
+        return {name: contrast.difference for name, contrast in both if contrast}

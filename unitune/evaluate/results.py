@@ -12,8 +12,15 @@ from unitune._shown import Shown
 from unitune.data.overlap import SharedCase
 from unitune.documents import Closed, Spec
 from unitune.errors import MissingExtra
-from unitune.evaluate.contrasts import Contrast, Difference, MeasureContrast, Retention
-from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
+from unitune.evaluate.records import (
+    CaseResult,
+    Contrast,
+    Difference,
+    MeasureContrast,
+    Retention,
+    SweptRun,
+    UseOfTest,
+)
 from unitune.job.contenders import Role
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unitune.data.general.questions import (
+from unitune.data.general_questions import (
     MOST_TOKENS,
     GeneralQuestion,
     general_questions,
     general_text,
 )
 from unitune.errors import BackendError, OverBudget
-from unitune.evaluate.contrasts import Contrast, Retention
 from unitune.evaluate.inference.budget import Budget, most_usd
 from unitune.evaluate.inference.engine import (
     AnswerOptions,
@@ -37,7 +36,7 @@ from unitune.evaluate.inference.engine import (
 )
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.inference.sources import Source, resolve_sources
-from unitune.evaluate.records import Record
+from unitune.evaluate.records import Contrast, Record, Retention
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.paired import LEVEL, compare_paired
 from unitune.evaluate.statistics.significance import holm, sign_flip_p

@@ -34,13 +34,12 @@ from unitune.data.labels import (
 )
 from unitune.documents import Closed
 from unitune.errors import UserError
-from unitune.evaluate.notes import LONGEST_NOTE
+from unitune.evaluate.history import LONGEST_NOTE, VERDICT
 from unitune.evaluate.records import CaseResult
-from unitune.evaluate.result_files import VERDICT
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.labels import MIN_LABELS, labels_needed
 from unitune.files.filesystem import content_of, replacing
-from unitune.workspace.locks import locked
+from unitune.workspace.own_files import locked
 
 DRAW = "review-draw.json"
 WAIT_SECONDS = 2.0  # for another reviewer's verdict that is being written

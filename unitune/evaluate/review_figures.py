@@ -11,7 +11,7 @@ from unitune.data.preferences import preference
 from unitune.data.records import BadRow, Flat
 from unitune.evaluate.records import Answer, CaseResult
 from unitune.evaluate.review import Look, sign
-from unitune.evaluate.statistics.agreement import Agreement, cohens_kappa, krippendorff_alpha
+from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa, krippendorff_alpha
 
 
 @dataclass(frozen=True, slots=True)

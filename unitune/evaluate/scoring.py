@@ -84,6 +84,7 @@ class Scoring:
                 name: value for score in scores.values() for name, value in score.parts.items()
             },
             tool_calls=record.tool_calls,
+            reasoning=record.reasoning,
             error=record.error or (primary.reason if primary.failed else None),
             cut=record.cut,
             open=record.cut and not self.primary.wrong_already(attempt),

@@ -20,6 +20,7 @@ from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
 from unitune.data.families import Groups, families
+from unitune.data.load import SOURCE
 from unitune.data.overlap import SharedCase, leaks, refuse
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.inference.engine import Question
@@ -30,7 +31,7 @@ from unitune.evaluate.robustness import ChangedCase, changed_cases
 from unitune.evaluate.robustness import notes as robustness_notes
 from unitune.evaluate.scoring import Scoring, attempt_of, scoring_of
 from unitune.job.contenders import ContenderSpec, Recorded
-from unitune.job.job import Evaluate, Job
+from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt
@@ -187,7 +188,7 @@ def prepare(
         ),
         leaks=leaking,
         clusters=clusters_of(cases, heads, evaluate.clusters),
-        slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),
+        slices=() if len(cases) < len(whole) else tuple(slices_of(cases, slice_keys(job))),
         notes=(
             *_notes(job, test, len(splits.test) - len(test), heads),
             *robustness_notes(cases, changed, evaluate.robustness),
@@ -354,10 +355,15 @@ def named_clusters(cases: Sequence[Example], key: str | None) -> list[str]:
     return labels
 
 
-def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
+def slice_keys(job: Job) -> tuple[str, ...]:
+    """Return the keys by which cases are reported: `evaluate.slices` after named test sets."""
+    return (*((SOURCE,) if job.data.named_tests else ()), *job.evaluate.slices)
+
+
+def slices_of(cases: Sequence[Example], keys: Iterable[str]) -> list[Slice]:
     """Return the slices with enough cases, by key and value. Raises JobError for an unused key."""
     slices: list[Slice] = []
-    for key in evaluate.slices:
+    for key in keys:
         members: dict[str, list[int]] = {}
         for position, case in enumerate(cases):
             if (value := (case.model_extra or {}).get(key)) is not None:
@@ -368,7 +374,7 @@ def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
                 "rows of data.test, or remove it."
             )
         slices += [
-            Slice(f"{key} = {value}", tuple(positions))
+            Slice(value if key == SOURCE else f"{key} = {value}", tuple(positions))
             for value, positions in sorted(members.items())
             if len(positions) >= SMALLEST_SLICE
         ]

@@ -68,6 +68,7 @@ class Passage:
     characters: int = 0  # length of the full text
     cut: int = 0  # omitted characters at its end
     error: str | None = None  # why there is no answer
+    reasoning: str = ""  # what the model wrote before the answer
     note: str = ""  # reason of the deciding scorer for an answer that is not fully right
 
 
@@ -128,9 +129,10 @@ def grouped(
     texts: list[str] = []
     for cases in by_outcome.values():
         for case in cases[:MAX_CASES]:
-            answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
+            answers = [case.answers[name] for name in (comparison.baseline, comparison.candidate)]
             texts += (question(case, prompt), wanted(case))
             texts += (answer.error or answer.text for answer in answers)
+            texts += (answer.reasoning for answer in answers if answer.reasoning)
     limit = _length_limit(texts, budget)
     groups: list[Group] = []
     for key, cases in by_outcome.items():
@@ -254,6 +256,7 @@ def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: i
     if answer.error is not None:
         return Passage((), error=answer.error[:limit])
     shown, score = plain_passage(answer.text, limit), _score(comparison, case, name)
+    shown = replace(shown, reasoning=(answer.reasoning or "")[:limit])
     if score >= 1:
         return shown
     cut = "cut off at its longest" if answer.cut else ""

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.records import Contrast
 from unitune.evaluate.results import Comparison
 from unitune.render.charts import (
     Axis,

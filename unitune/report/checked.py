@@ -25,7 +25,7 @@ from unitune.render.sections import (
     Tone,
 )
 from unitune.render.typography import counted
-from unitune.report.html import PACKAGE
+from unitune.report.files import PACKAGE
 
 # Causes to review, with the code of the findings that they repeat
 LISTED_AS = {"near-duplicates": "duplicate", "contradictions": "contradiction"}
@@ -108,6 +108,10 @@ def _files(report: DataReport) -> Iterator[Fact]:
 def _file(file: FileReport) -> Iterator[str]:
     kept = [f"{count:,} {PURPOSES[purpose]}" for purpose, count in file.parts.items() if count]
     yield f"{counted(file.rows, 'row')}{': ' + ', '.join(kept) if len(kept) > 1 else ''}"
+    used = sum(source.used for source in file.sources)
+    for each in file.sources:
+        share = f"{each.used / max(used, 1):.1%}"
+        yield f"{each.name}: {each.used:,} of {counted(each.rows, 'row')} ({share} of the training)"
     if file.read_as:
         yield f"read as {file.read_as}"
     if lengths := file.characters:

@@ -1,7 +1,7 @@
 """Describe a comparison: the verdict first, then the sections with its reasons.
 
 `unitune.report.words` and `facts` write the sentences, and `charts` the charts.
-`unitune.report.html` and `markdown` add the cases in their own form.
+`unitune.report.files` and `markdown` add the cases in their own form.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.records import Contrast
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.render.sections import (
     Bullets,
@@ -27,7 +27,7 @@ from unitune.render.sections import (
     Tone,
 )
 from unitune.render.typography import counted, decimal, interval, moment, p_value, per_case, points
-from unitune.report import cases, charts, facts, measures, words
+from unitune.report import cases, charts, facts, words
 from unitune.report.curves import training_figures
 
 MAX_CHECKS = 50  # limit for a gate, failed checks first: a job may require hundreds of cases
@@ -76,9 +76,11 @@ def _verdict(comparison: Comparison) -> str:
     candidate = words.contender(comparison, comparison.candidate)
     baseline = words.contender(comparison, comparison.baseline)
     difference = points(comparison.difference, sign=True)
+    sides = [f"{each.name} {each.score:.3f}" for each in (candidate, baseline)]
+    if words.labels(comparison):  # the scores are the judge's, and may point the other way
+        sides = [candidate.name, baseline.name]
     return (
-        f"{words.verdict(comparison).upper()}  {candidate.name} {candidate.score:.3f} vs "
-        f"{baseline.name} {baseline.score:.3f}: {difference} "
+        f"{words.verdict(comparison).upper()}  {' vs '.join(sides)}: {difference} "
         f"[{interval(comparison.interval, ', ')}] ({words.level(comparison)})"
     )
 
@@ -100,7 +102,8 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
     yield Section("The contenders", [*_contenders(comparison)])
     for judge in comparison.judges:
         what = [judge.basis, Facts(facts.judge(judge))]
-        yield Section(f"The judge {judge.name}", what, on_page=True)
+        title = "The judge" if judge.name == "judge" else f"The judge {judge.name}"
+        yield Section(title, what, on_page=True)
     if comparison.economics:
         money = Facts(facts.economics(comparison.economics))
         yield Section("Is it worth the money?", [money], on_page=True)
@@ -112,7 +115,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         yield Section("Against the references", [table])
     if comparison.secondary:
         yield Section("Other metrics", [*_metrics(comparison)])
-    yield from measures.sections(comparison)
+    yield from facts.sections(comparison)
     if comparison.slices:
         about = f"{comparison.baseline} within parts of the test. {EXPLORATORY}"
         table = _contrasts(comparison, "Slice", comparison.slices, about)
@@ -205,7 +208,7 @@ def _contenders(comparison: Comparison) -> Iterator[Part]:
         yield _baselines(comparison)
     names = _names(result.measures for result in comparison.contenders)
     rows = [(result.name, result.measures) for result in comparison.contenders]
-    yield _figures("Further measures: mean of a case", names, rows, measures.figure)
+    yield _figures("Further measures: mean of a case", names, rows, facts.figure)
     yield Table(
         ["Expected", "Answered", "#Cases"],
         [

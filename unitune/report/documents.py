@@ -14,7 +14,7 @@ from unitune.render import terminal
 from unitune.render.sections import Document, Fact, Facts, Section
 from unitune.report import checked, comparison, plan, run_document, total_cost
 from unitune.run.handle import Run
-from unitune.tco.documents import TotalCost
+from unitune.tco.serving import TotalCost
 
 
 def draw(document: object, *, html: bool) -> str:

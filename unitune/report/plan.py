@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from unitune.backends.forecasts import Forecast
+from unitune.backends import registry
+from unitune.backends.local_capabilities import Forecast
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
@@ -16,9 +17,8 @@ from unitune.cost.tokens import Count
 from unitune.job.job import Evaluate
 from unitune.job.prices import PriceRow
 from unitune.job.sweep import written
-from unitune.planning.backend_calls import NO_BACKEND
-from unitune.planning.evaluation_forecast import Seconds
-from unitune.planning.plan import Plan, PlannedRun, PlanSet
+from unitune.planning.forecasts import NO_BACKEND, Seconds
+from unitune.planning.plan import Plan, PlannedRun, PlannedSource, PlanSet
 from unitune.render.sections import (
     Bullets,
     Cell,
@@ -32,10 +32,11 @@ from unitune.render.sections import (
     Table,
 )
 from unitune.render.typography import counted, duration, gigabytes, usd_range
+from unitune.report.tiers import rate, tiers_section
 
 # Facts that depend on the machine
 OF_MACHINE = {"verdict", "answers", "steps", "training", "memory", "measured", "settings"}
-SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
+SHORT_HOURS = 10  # hours below which fractions are shown
 AMOUNTS = ("#low", "#expected", "#high")
 
 
@@ -57,6 +58,8 @@ def describe(plan: Plan, evaluate: Evaluate | None = None, base: Plan | None = N
     if (estimate := plan.estimate) is not None:
         because = Folded("What the estimate rests on", [Bullets(estimate.assumptions)])
         sections.append(Section("What it costs, US dollars", [cost_table(estimate), because]))
+    if plan.tiers:
+        sections.append(tiers_section(plan.tiers))
     sections += [] if plan.errors else [findings]
     return Document(_title(plan), _about(plan), state=_state(plan), sections=tuple(sections))
 
@@ -118,6 +121,8 @@ def _facts(plan: Plan, evaluate: Evaluate | None) -> Iterator[Fact]:
     if plan.start is not None:
         yield Fact("starts from", str(plan.start))
     yield Fact("rows", _rows(plan))
+    if plan.sources:
+        yield Fact("sources", "\n".join(map(_source, plan.sources)))
     if plan.test_rows and evaluate is not None:
         # imports numpy
         from unitune.evaluate.statistics.sample_size import foresight  # noqa: PLC0415
@@ -134,13 +139,18 @@ def _facts(plan: Plan, evaluate: Evaluate | None) -> Iterator[Fact]:
     if plan.compares_only:
         return
     if (estimate := plan.estimate) is not None:
-        yield Fact("tokens", _trained(estimate))
+        yield from [] if plan.forecast else [Fact("tokens", _trained(estimate))]
         later = (("answers", estimate.evaluation_usd), ("a month after it", estimate.month_usd))
         more = "".join(f"; {name} {usd_range(usd)}" for name, usd in later if usd)
         yield Fact("charge", f"{usd_range(estimate.launch_usd)}{more}")
     else:
         free = plan.charge == "none"
         yield Fact("charge", "none: your own hardware" if free else plan.charge)
+
+
+def _source(source: PlannedSource) -> str:
+    used = f"{source.rows:,} of {counted(source.of, 'row')} ({source.share:.1%})"
+    return f"{source.name}: {used}, about {source.tokens:,} tokens an epoch"
 
 
 def _rows(plan: Plan) -> str:
@@ -220,6 +230,8 @@ def _settings(settings: Mapping[str, JsonValue]) -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from _settings(value)
+        elif isinstance(value, str) and "\n" in value:  # a chat template
+            yield f"{name} of {len(value.splitlines())} lines"
         elif value is True:
             yield name
         elif value is not None and value is not False:
@@ -240,7 +252,7 @@ def cost_table(estimate: Estimate, *, on_page: bool = False) -> Table:
     rows: list[list[str | Cell]] = []
     for name, items, usd in sums:
         lines = [line for line in estimate.lines if line.item in items]
-        is_sweep = name == "launch" and any(line.what for line in lines)  # listed by run
+        is_sweep = any(line.what for line in lines if line.item == "training")  # listed by run
         for line in () if is_sweep else lines:
             price = estimate.price(line)
             amount, at = Cell(_quantity(line, price)), _price(line, price)
@@ -256,19 +268,16 @@ def _quantity(line: Line, row: PriceRow | None) -> str:
     if line.units is not None and row is not None and row.per != "million-tokens":
         unit = "months" if row.per == "month" else "hours"
         low, high = line.units.low, line.units.high
-        span = f"{high:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+        form = ",.2f" if high < SHORT_HOURS and low != high else ",.0f"
+        span = f"{high:,.0f}" if low == high else f"{low:{form}} to {high:{form}}"
         return f"{span} {unit}" if row.usd else ""
     return f"{_count(line.tokens)} tokens" if line.tokens is not None else ""
 
 
 def _price(line: Line, row: PriceRow | None) -> str:
-    """Return a price in short form; ~ marks a price from a third party."""
     if row is None or (line.item == "evaluation" and row.per == "million-tokens"):
         return ""
-    if not row.usd:
-        return "no charge"
-    mark = "~" if row.source_kind == "third-party" else ""
-    return f"{mark}{row.written} / {SHORT_UNITS.get(row.per, row.per)}"
+    return rate(row)
 
 
 def _amounts(usd: Spread | None) -> list[str | Cell]:
@@ -342,8 +351,8 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
     for plan in sorted(plans, key=_cheapest_first):
         warnings = sum(finding.severity == "warning" for finding in plan.findings)
         here, time = plan.charge == "none", "unknown"
-        if (forecast := plan.forecast) is not None:
-            time = f"{duration(forecast.seconds_low)}-{duration(forecast.seconds_high)}"
+        if (seconds := plan.training_seconds) is not None:
+            time = f"{duration(seconds.low)}-{duration(seconds.high)}"
         elif here:
             time = "see below"
         usd = plan.estimate and plan.estimate.launch_usd
@@ -354,7 +363,7 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
                 Cell(str(warnings) if warnings else "", tone="doubtful"),
                 *(["", "none", ""] if here else _amounts(usd)),
                 time,
-                "none" if here else _hosting(plan.estimate),
+                "none" if registry.offer(plan.backend).is_own else _hosting(plan.estimate),
                 str(plan.retires_on or ""),
             ]
         )

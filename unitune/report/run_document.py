@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from unitune.backends.protocol import PUSHED, Event, State
@@ -120,6 +121,11 @@ def training_facts(run: Run, events: Sequence[Event], curve: Curve | None) -> It
             yield Fact("Step kept", f"{curve.kept_step:,}", why[-1])
     if live and step and (speed := step.number("tokens_per_second")):
         yield Fact("Tokens a second", f"{speed:,.0f}")
+    if step and (requests := step.number("judge_requests")):
+        share = 100 * (step.number("judge_failed") or 0.0)
+        usd = dollars(Decimal(str(step.number("judge_usd") or 0)))
+        note = f"{usd} at the last step, {share:.1f} % without a verdict"
+        yield Fact("Judge's requests", f"{requests:,.0f}", note)
     if usd := cost(run):
         spent = spent_so_far(step, run.estimate) if live and step else ""
         yield Fact("Estimated cost" if live else "Cost", usd, spent and f"{spent} so far")

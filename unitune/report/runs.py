@@ -9,10 +9,10 @@ from unitune.backends.protocol import FIGURES, Event, State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
+from unitune.ledger.finding import Link
 from unitune.ledger.model_versions import standing_aliases
 from unitune.render.sections import Fact
 from unitune.render.typography import counted, dollars, duration
-from unitune.run.lineage import Link
 from unitune.run.run import Run
 from unitune.workspace.home import home
 

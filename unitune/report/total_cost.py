@@ -11,7 +11,7 @@ from unitune.cost.spread import MILLION, Spread
 from unitune.job.prices import PriceRow
 from unitune.render.sections import Bullets, Cell, Column, Document, Fact, Facts, Section, Table
 from unitune.render.typography import counted
-from unitune.tco.documents import Role, Source, TotalCost
+from unitune.tco.serving import Role, Source, TotalCost
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 ORIGINS: dict[Source, str] = {

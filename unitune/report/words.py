@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
-from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.records import Contrast
 from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult, Regression
 from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
@@ -179,9 +179,21 @@ def scores(comparison: Comparison) -> str:
     baseline = contender(comparison, comparison.baseline)
     cases = counted(comparison.n, "test case")
     ours, theirs = percent(candidate.score), percent(baseline.score)
+    if count := labels(comparison):
+        return (
+            f"The difference is that of people's labels of {count:,} cases. The judge's own scores "
+            f"over {cases} ({ours} for {candidate.name}, {theirs} for {baseline.name}) are not "
+            "calibrated."
+        )
     if comparison.graded:
         return f"Over {cases}, {candidate.name} scored {ours} and {baseline.name} {theirs}."
     return f"Of {cases}, {candidate.name} got {ours} right and {baseline.name} {theirs}."
+
+
+def labels(comparison: Comparison) -> int:
+    """Return the number of labelled cases that the difference rests on; 0 if on scores alone."""
+    rests = comparison.method.startswith("prediction-powered")
+    return sum(each.labels for each in comparison.judges if each.decides and rests)
 
 
 def tuning_cost(comparison: Comparison, *, significant: bool = True) -> str:
@@ -227,8 +239,9 @@ def figures(comparison: Comparison) -> str:
     if use and use.p_adjusted != comparison.p_value:
         p += f" ({use.p_adjusted:.2g} adjusted)"
     times = ", first comparison on these cases" if use and use.is_first else ""
+    people = f"{count} labelled; the judge: " if (count := labels(comparison)) else ""
     return (
-        f"n={comparison.n}, {comparison.gained} gained / {comparison.lost} lost, "
+        f"n={comparison.n}, {people}{comparison.gained} gained / {comparison.lost} lost, "
         f"{p}, margin \u00b1{points(comparison.margin)}{times}"
     )
 
@@ -364,6 +377,7 @@ def measure(comparison: Comparison) -> str:
 def measured(comparison: Comparison) -> str:
     """Return an explanation of the contenders' figures in a sentence or two."""
     what = "Score over the test cases" if comparison.graded else "Share of test cases right"
+    what = "The judge's own score, not calibrated by labels" if labels(comparison) else what
     return (
         f"{what}, with its {level(comparison)} interval. "
         f"{measure(comparison)}: {metric(comparison.metric)}."

@@ -33,7 +33,6 @@ from pydantic import BeforeValidator, Field
 
 from unitune.documents import from_name, is_short
 from unitune.scorers.interface import Entry, Scorer, leaves
-from unitune.scorers.judge import Judge
 from unitune.scorers.row_scorers import RowScorers
 
 for _module in iter_modules(__path__):
@@ -59,9 +58,7 @@ else:
         ]
 
     ScorerSpec = _by_type(ENTRIES.values())
-    RewardSpec = _by_type(
-        each for each in _ALL if issubclass(each, Scorer) and not issubclass(each, Judge)
-    )
+    RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
 
 _NAMES = {kind.__name__: kind for kind in _ALL}

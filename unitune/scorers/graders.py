@@ -6,13 +6,16 @@ Schemas are Grader* of openai/openai-openapi 2.3.0 (2026-08-21); semantics follo
 If the answer lacks a variable, its grade is 0; if the row lacks one, it is refused before any
 request. Where the guide is silent, `fuzzy_match` is rapidfuzz's `WRatio` without case and
 punctuation, `bleu` is sacrebleu's sentence BLEU, and `rouge_*` uses no stemmer.
+A multi grader's formula is compiled by the same guide, and never runs as code.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
@@ -31,7 +34,6 @@ from pydantic import (
 from unitune.documents import Spec
 from unitune.errors import JobError
 from unitune.files.validation import first_problem
-from unitune.scorers.grader_formula import compile_formula
 from unitune.scorers.interface import (
     Attempt,
     Case,
@@ -43,6 +45,64 @@ from unitune.scorers.interface import (
     share,
 )
 from unitune.scorers.overlap import gleu, rouge_l, rouge_n
+
+# Maps values by name to the result; raises ArithmeticError or ValueError if there is none
+Formula: TypeAlias = Callable[[Mapping[str, float]], float]
+_FUNCTIONS: Mapping[str, Callable[..., float]] = {
+    "min": lambda *values: min(values),
+    "max": lambda *values: max(values),
+    "abs": math.fabs,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "exp": math.exp,
+    "sqrt": math.sqrt,
+    "log": math.log,
+}
+_OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
+    ast.Add: float.__add__,
+    ast.Sub: float.__sub__,
+    ast.Mult: float.__mul__,
+    ast.Div: float.__truediv__,
+    ast.Pow: math.pow,
+    ast.USub: float.__neg__,
+    ast.UAdd: float.__pos__,
+}
+
+
+def compile_formula(text: str, names: Collection[str]) -> Formula:
+    """Compile a formula over named values (``^`` is a power); raises `ValueError`."""
+    try:
+        tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
+        return _compiled(tree, text, names)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"calculate_output {text!r} is not a formula") from error
+
+
+def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
+    match tree:
+        case ast.Constant(value=int() | float() as number):
+            return lambda _: float(number)
+        case ast.Name(id=name) if name in names:
+            return lambda values: float(values[name])
+        case ast.Name(id=name):
+            known = ", ".join(sorted(names))
+            raise ValueError(f"calculate_output uses {name!r}, but the graders are {known}")
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            function, arguments = _OPERATORS[type(op)], [left, right]
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
+            function, arguments = _OPERATORS[type(op)], [operand]
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if (
+            name in _FUNCTIONS and (len(arguments) == 1 or (arguments and name in ("min", "max")))
+        ):
+            function = _FUNCTIONS[name]
+        case _:
+            raise ValueError(
+                f"calculate_output {text!r} may contain only numbers, graders' names, + - * / ^ "
+                f"and {', '.join(sorted(_FUNCTIONS))}"
+            )
+    inner = [_compiled(argument, text, names) for argument in arguments]
+    return lambda values: float(function(*(part(values) for part in inner)))
+
 
 Context: TypeAlias = Mapping[str, JsonValue]  # `item` and `sample`, as templates read them
 # Packages needed by metrics, of an extra

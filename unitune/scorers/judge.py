@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from textwrap import shorten
 from typing import Annotated, Literal, Self, cast
 
@@ -130,6 +131,10 @@ class Judge(Scorer):
     def value(self, step: str) -> float:
         """Return a step's value, from 0 for the worst to 1 for the best."""
         return self.scale.index(step) / (len(self.scale) - 1)
+
+    def reward(self, verdicts: Sequence[str]) -> float:
+        """Return the mean value of an answer's clauses, which also rewards partial progress."""
+        return fmean(map(self.value, verdicts))
 
     def judge(self, attempt: Attempt) -> Score:
         if (score := attempt.judged.get(self.name)) is None:

@@ -11,7 +11,7 @@ from unitune.errors import OverBudget
 from unitune.evaluate.compare import compare
 from unitune.models import Reply, Request
 from unitune.report.facts import judged_by
-from unitune.report.html import render
+from unitune.report.files import html_page
 
 PROMPTED: list[Any] = [
     "zero-shot",
@@ -39,7 +39,7 @@ def test_dev_and_test_stand_in_the_dollars_of_the_report(make_job: Any, backend_
     assert test < comparison.spent_usd
     spent = next(f.value for f in judged_by(comparison) if f.term == "Answers cost")
     assert float(comparison.spent_usd) == pytest.approx(float(spent.removeprefix("$")), rel=0.05)
-    assert spent in render(comparison)
+    assert spent in html_page(comparison)
     assert comparison.spent_usd == compare(job, replay=True).spent_usd
 
 

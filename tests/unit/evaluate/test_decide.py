@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
-from unitune.decision import page as report
+from unitune.decision import evidence as report
 from unitune.decision.decide import decide, measure_and_conclude, resolve
 from unitune.decision.evidence import Decision
 from unitune.decision.measuring import Choices

@@ -12,10 +12,14 @@ from support.command_line import Command
 
 from unitune.data.example import Example, Message
 from unitune.data.load import load
-from unitune.distillation.acceptance import Acceptance, AnswerForm
-from unitune.distillation.distill import Distillation, distill, plan_distillation
-from unitune.distillation.teacher import Teacher
-from unitune.distillation.variants import plan_variants, write_variants
+from unitune.distillation.distill import (
+    Acceptance,
+    AnswerForm,
+    Distillation,
+    distill,
+    plan_distillation,
+)
+from unitune.distillation.teacher import Teacher, plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
 from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.records import Record

@@ -15,16 +15,17 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.errors import DataError, JobError, OverBudget, UnstableJudge
 from unitune.evaluate.compare import compare
+from unitune.evaluate.judging.figures import family_of
 from unitune.evaluate.readiness import check
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.statistics.labelled import compare_labelled
-from unitune.evaluate.statistics.length_control import length_controlled
+from unitune.evaluate.statistics.judgements import compare_labelled, length_controlled
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
-from unitune.planning.evaluation_forecast import forecast_evaluation
+from unitune.planning.forecasts import forecast_evaluation
 from unitune.planning.money import estimated
 from unitune.planning.preflight import preflight
-from unitune.report import html, markdown
+from unitune.report import files, words
+from unitune.report.comparison import describe
 from unitune.scorers.judge import Judge
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
@@ -94,6 +95,8 @@ def judged(
     **evaluate: Any,
 ) -> Comparison:
     scorers = evaluate.pop("scorers", [judge])
+    if file := evaluate.pop("labels_file", None):
+        evaluate["labels"] = file
     if labels is not None:
         lines = (
             json.dumps({"case": str(at + 1), "reviewer": "ann", "verdict": verdict})
@@ -115,7 +118,7 @@ def test_without_labels_a_judge_is_a_measure_and_no_verdict_rests_on_it(
     result = judged(make_job, PAIR, tmp_path, gate={"mode": "no-regress"})
     assert result.difference == 1.0
     assert result.verdict == "inconclusive"
-    assert "judge without labels of people" in (result.doubt or "")
+    assert "no labels of people" in (result.doubt or "")
     assert result.exit_code == 3
     (figures,) = result.judges
     assert (figures.pairs, figures.flips, figures.ties, figures.failed) == (60, 0, 0, 0)
@@ -252,11 +255,34 @@ def test_the_report_shows_the_figures_of_the_judge(
 ) -> None:
     backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", better))
     result = judged(make_job, PAIR, tmp_path, labels=dict.fromkeys(range(40), "win"))
-    text = " ".join(markdown.render(result).split())
-    page = re.sub(r"[\u202f\xa0]|&nbsp;", " ", html.render(result))
-    for shown in ("The judge judge", "0 of 20 judgements changed", "50.0 % (", "0 of 60 pairs"):
+    text = " ".join(files.markdown_summary(result).split())
+    page = re.sub(r"[\u202f\xa0]|&nbsp;", " ", files.html_page(result))
+    for shown in ("The judge", "0 of 20 judgements changed", "50.0 % (", "0 of 60 pairs"):
         assert shown in page
     assert "rests on people's labels of 40 cases" in text
+
+
+def test_where_labels_decide_the_first_lines_show_no_score_of_the_judge(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    """The judge prefers one side and the people the other."""
+
+    def worse(request: Request) -> str:
+        verdict = {"A": "B", "B": "A", "tie": "tie"}[json.loads(better(request))["verdict"]]
+        return json.dumps({"reasons": "r", "verdict": verdict})
+
+    backend_of(answers(lambda n: f"no {n}", lambda n: f"yes {n + 1}", worse))
+    result = judged(make_job, PAIR, tmp_path, labels=dict.fromkeys(range(40), "win"))
+    assert result.verdict == "better"
+    verdict, figures = describe(result).figures
+    assert verdict.startswith("BETTER  SecretNew vs SecretOld: +100.0 points")
+    assert "40 labelled; the judge: 0 gained / 60 lost" in figures
+    assert (
+        "The difference is that of people's labels of 40 cases. The judge's own scores over 60 "
+        "test cases (0.0 % for SecretNew, 100.0 % for SecretOld) are not calibrated."
+    ) in words.scores(result)
+    page = re.sub(r"[\u202f\xa0]|&nbsp;", " ", files.html_page(result))
+    assert "The judge's own score, not calibrated by labels" in page.replace("&#39;", "'")
 
 
 def test_plan_and_budget_count_the_judge(make_job: Callable[..., Job], backend_of: Any) -> None:
@@ -438,6 +464,23 @@ def test_a_clause_of_each_row_and_a_judge_of_the_same_family(
 
 
 @pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("chatgpt-4o-latest", "GPT"),
+        ("o3-mini", "GPT"),
+        ("accounts/fireworks/models/llama-v3p1-8b", "Llama"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "DeepSeek"),
+        ("us.amazon.nova-pro-v1:0", "Nova"),
+        ("Phi-3.5-mini", "Phi"),
+        ("dolphin-2", "dolphin-2"),
+        ("supernova", "supernova"),
+    ],
+)
+def test_a_family_is_known_by_a_word_of_the_name(model: str, family: str) -> None:
+    assert family_of(model) == family
+
+
+@pytest.mark.parametrize(
     ("options", "why"),
     [
         ({"scale": 10}, "numeric scale is refused"),
@@ -465,6 +508,43 @@ def test_a_judge_that_cannot_be_read_is_refused(options: dict[str, Any], why: st
 def test_a_gate_does_not_rest_on_a_judges_own_figures(gate: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="calibrated"):
         Evaluate.model_validate({"scorers": [RUBRIC], "gate": gate})
+
+
+@pytest.mark.parametrize(("threshold", "code"), [(0.6, 0), (0.95, 1), (0.8, 3)])
+def test_an_absolute_gate_corrects_a_judge_by_labels(
+    threshold: float, code: int, make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    """75 % of the answers are right, but the judge also passes half of the wrong ones."""
+
+    def lenient(request: Request) -> str:
+        number = int(blocks(request)["answer"].split()[-1])
+        verdict = "fail" if number % 8 == 4 else "pass"
+        return json.dumps({"clause_1": {"reasons": "because", "verdict": verdict}})
+
+    backend_of(answers(lambda n: f"no {8 * n + 4}", lambda n: f"yes {n}", lenient))
+    labels = [
+        {"case": str(at + 1), "reviewer": "ann", "candidate": name, "verdict": verdict}
+        for at in range(0, 400, 3)
+        for name, verdict in (("SecretNew", "pass" if at % 4 else "fail"), ("SecretOld", "fail"))
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(each) + "\n" for each in labels))
+    result = judged(
+        make_job,
+        RUBRIC | {"rubric": ["is right"]},
+        tmp_path,
+        n=400,
+        labels_file="labels.jsonl",
+        gate={"mode": "absolute", "threshold": threshold},
+    )
+    assert result.contenders[1].score == 0.875, "the judge's own rate"
+    assert result.exit_code == code, result.gate
+
+
+def test_a_judge_that_decides_does_not_measure_robustness() -> None:
+    job = {"scorers": [RUBRIC], "robustness": ["case"]}
+    with pytest.raises(ValidationError, match="judges do not read the answers to changed"):
+        Evaluate.model_validate(job)
+    Evaluate.model_validate({**job, "scorers": ["exact", RUBRIC]})
 
 
 def test_steps_of_a_scale_have_equal_distances() -> None:

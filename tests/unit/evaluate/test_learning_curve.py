@@ -12,7 +12,7 @@ import pytest
 from vendors.serving import VENDORS
 
 from unitune.backends import registry
-from unitune.backends.forecasts import Forecast
+from unitune.backends.local_capabilities import Forecast
 from unitune.curve import page as report
 from unitune.curve.documents import FARTHEST, LearningCurve
 from unitune.curve.measuring import judge_curve, learning_curve, with_budget
@@ -24,8 +24,7 @@ from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
-from unitune.run.run import Run, launch, runs
-from unitune.run.sweep import launch_sweep
+from unitune.run.run import Run, launch, launch_sweep, runs
 from unitune.testing.fake import FakeBackend
 
 pytestmark = pytest.mark.heavy

@@ -8,7 +8,7 @@ from typing import Any
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
 from unitune.models import Request
-from unitune.report.html import render
+from unitune.report.files import html_page
 
 PROMPTED: list[Any] = [
     "zero-shot",
@@ -39,7 +39,7 @@ def test_dearer_and_better_has_a_price_for_each_right_answer(
     assert money.usd_per_extra_right == Decimal("0.00008")
     assert money.net_usd == Decimal("0.00992")
     assert money.worth == "worth it"
-    assert "Is it worth the money?" in render(found)
+    assert "Is it worth the money?" in html_page(found)
     assert [one.usd for one in found.contenders] == [Decimal("0.0018"), Decimal("0.003")]
 
 

@@ -23,7 +23,7 @@ from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.inference.requests import AdaptiveLimiter
 from unitune.models import ChatModel, Reply, Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 ASKED = Request(messages=(Message(role="user", content="Capital of France?"),))

@@ -9,7 +9,7 @@ import pytest
 
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError
-from unitune.evaluate.inference.recorded import RecordedModel, answer_line, mend, read_answers
+from unitune.evaluate.inference.sources import RecordedModel, answer_line, mend, read_answers
 from unitune.evaluate.prompts.contenders import check_roles
 from unitune.job.contenders import FewShot, Recorded, Tuned
 from unitune.models import Request

@@ -18,8 +18,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.robustness import changed_cases
 from unitune.job.job import Evaluate
-from unitune.report.files import junit
-from unitune.report.markdown import render
+from unitune.report.files import junit, markdown_summary
 from unitune.scorers.interface import Measured
 from unitune.scorers.measures import PassK, Unstable
 
@@ -96,7 +95,7 @@ def test_repeats_report_reliability_with_its_paired_difference(
     assert 0.8 < pass_2.interval[0] < 58 / 60 < pass_2.interval[1] <= 1
     assert by_name["unstable"].difference == pytest.approx(-58 / 60)
     assert "pass^4" in json.loads(found.verdict_json())["measured"][1]["name"]
-    assert "chance that k answers to one case are all right" in render(found)
+    assert "chance that k answers to one case are all right" in markdown_summary(found)
 
 
 def test_the_difference_is_clustered_like_the_verdict(make_job: Any, backend_of: Any) -> None:
@@ -192,7 +191,7 @@ def test_a_floor_for_every_case_names_the_cases_below(
     assert [*check.cases] == (below if code else [])
     if code:
         assert f"2 cases are right less often than {floor:g}: {below[0]} (1 of 3)" in check.reason
-        assert below[1] in render(found)
+        assert below[1] in markdown_summary(found)
         assert below[1] in junit(found)
 
 

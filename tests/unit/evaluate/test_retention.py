@@ -15,7 +15,7 @@ from support.sample_evidence import evidence
 from support.trained_runs import trained, triage_job
 
 from unitune.cost.documents import Line
-from unitune.data.general.questions import (
+from unitune.data.general_questions import (
     MANNER,
     GeneralQuestion,
     general_questions,
@@ -24,8 +24,8 @@ from unitune.data.general.questions import (
 from unitune.errors import BackendError, OverBudget
 from unitune.evaluate.compare import compare
 from unitune.evaluate.gate import apply
+from unitune.evaluate.history import read_comparison
 from unitune.evaluate.inference.engine import AnswerOptions
-from unitune.evaluate.result_files import read_comparison
 from unitune.evaluate.retention import RetentionTask, text_contrast
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.task import prepare

@@ -16,8 +16,7 @@ from unitune.errors import DataError, JobError
 from unitune.evaluate.scoring import build, check_expected
 from unitune.models import function_call
 from unitune.scorers.functions import PythonFunction
-from unitune.scorers.grader_formula import compile_formula
-from unitune.scorers.graders import Grader, OpenAIGrader
+from unitune.scorers.graders import Grader, OpenAIGrader, compile_formula
 from unitune.scorers.interface import Attempt, Score, Setting
 
 CHECKS = """

@@ -17,9 +17,9 @@ from support.scoring import case
 
 from unitune.errors import DataError, JobError, MissingExtra
 from unitune.evaluate.compare import compare
+from unitune.evaluate.history import REPORTS
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.records import Record
-from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats import inter_rater
 
-from unitune.evaluate.statistics.agreement import (
+from unitune.evaluate.statistics.judgements import (
     Metric,
     cohens_kappa,
     fleiss_kappa,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from unitune.evaluate.statistics.repeated_looks import holm_divisor, look_level, spent
+from unitune.evaluate.looks import holm_divisor, look_level, spent
 from unitune.evaluate.statistics.significance import holm
 
 

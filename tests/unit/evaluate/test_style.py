@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from unitune.errors import JobError
 from unitune.evaluate.compare import compare
-from unitune.report.html import render as page
-from unitune.report.markdown import render
+from unitune.report.files import html_page as page
+from unitune.report.files import markdown_summary
 from unitune.scorers.interface import Measured
 from unitune.scorers.style import MOST, SMALLEST_YARDSTICK, Style, Terms, describe
 
@@ -192,7 +192,7 @@ def test_a_comparison_reports_both_sides_with_their_difference(
     assert found.gate is not None
     assert found.gate.checks[-1].exit_code in (0, None)
     sentence = f"instructed {style.candidate:.1f}, zero-shot {style.baseline:.1f}: difference"
-    assert sentence in render(found)
+    assert sentence in markdown_summary(found)
     assert "words per sentence" in page(found)
     assert json.loads(found.verdict_json())["style"][0]["name"] == "words"
 

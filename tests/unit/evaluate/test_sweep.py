@@ -15,10 +15,9 @@ from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.plan import plan
 from unitune.render.terminal import view
-from unitune.report import html, markdown, words
+from unitune.report import files, words
 from unitune.report.comparison import describe
-from unitune.run.run import Run
-from unitune.run.sweep import launch_sweep
+from unitune.run.run import Run, launch_sweep
 
 RANKS = (4, 8, 16)
 DEV_RIGHT = {4: 5, 8: 12, 16: 12}
@@ -106,7 +105,7 @@ def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -
         "because the selection score is optimistic."
     )
     assert said == words.swept(comparison)
-    page, summary = html.render(comparison), markdown.render(comparison)
+    page, summary = files.html_page(comparison), files.markdown_summary(comparison)
     for text in ("Chosen among 3", "60.0"):
         assert text in page.replace("\u00a0", " ")
         assert text in summary

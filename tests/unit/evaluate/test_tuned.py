@@ -12,7 +12,7 @@ import pytest
 from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.job.job import Job
-from unitune.report import html, markdown
+from unitune.report import files
 from unitune.run.curves import Curve
 from unitune.run.run import Run, launch
 
@@ -199,7 +199,7 @@ def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
     assert found.provenance["Training"] == f"training:{run.fingerprint}"
     told = f"of training:{run.fingerprint}, the training described in the job."
     assert any(note.endswith(told) for note in found.notes)
-    assert run.fingerprint in markdown.render(found)
+    assert run.fingerprint in files.markdown_summary(found)
 
     other = job.model_copy(update={"tuning": job.tuning.model_copy(update={"epochs": 9})})
     with pytest.raises(Mismatch, match=f"the rows are from training:{run.fingerprint}"):
@@ -268,7 +268,7 @@ def test_several_runs_stand_in_one_report_each_under_its_name(job: Job) -> None:
     assert pytest.approx(20 / 60) == beside.difference
     assert beside.p_adjusted == beside.p_value
     assert found.provenance["Training of v1"] == f"run:{v1.id}:{v1.fingerprint}"
-    page = html.render(found)
+    page = files.html_page(found)
     assert all(text in page for text in ("Against the references", "The training", v1.id))
 
 

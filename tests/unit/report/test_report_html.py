@@ -23,7 +23,7 @@ from unitune.evaluate.results import Comparison, GateResult, Money
 from unitune.job.job import Gate
 from unitune.render import typography
 from unitune.report import words
-from unitune.report.html import render
+from unitune.report.files import html_page
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }}"
 LIMIT = 1_500_000
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_the_page_begins_with_the_verdict_and_its_reason(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
-    page = render(comparison)
+    page = html_page(comparison)
 
     (h1,) = re.findall("<h1>(.*?)</h1>", page)
     assert typography.typeset(words.headline(comparison)) == h1
@@ -72,7 +72,7 @@ def test_the_page_begins_with_the_verdict_and_its_reason(verdict: str) -> None:
 
 def test_every_contender_stands_with_score_interval_errors_tokens_seconds_and_effort() -> None:
     comparison = sample_comparison(errors=3)
-    text = Page(render(comparison)).text
+    text = Page(html_page(comparison)).text
 
     assert "few-shot baseline hardest to beat, best on dev. 2, 4 and 8 shots tried on dev" in text
     assert "11.7 7.8\u201317.2 180 3 712 + 27 1.50 0.0312" in text
@@ -81,7 +81,7 @@ def test_every_contender_stands_with_score_interval_errors_tokens_seconds_and_ef
 
 def test_each_case_stands_once() -> None:
     comparison = sample_comparison()
-    page = render(comparison)
+    page = html_page(comparison)
 
     assert {page.count(f">{case.id}<") for case in comparison.cases} == {1}
 
@@ -89,7 +89,7 @@ def test_each_case_stands_once() -> None:
 def test_gained_and_lost_are_open_and_the_rest_is_folded() -> None:
     groups = [
         attributes
-        for attributes in Page(render(sample_comparison())).of("details")
+        for attributes in Page(html_page(sample_comparison())).of("details")
         if attributes.get("class") == "group"
     ]
 
@@ -102,7 +102,7 @@ def test_gained_and_lost_are_open_and_the_rest_is_folded() -> None:
 
 
 def test_filters_lead_to_groups_that_exist() -> None:
-    page = Page(render(sample_comparison()))
+    page = Page(html_page(sample_comparison()))
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     targets = [attributes["href"] for attributes in page.of("a")]
 
@@ -113,7 +113,7 @@ def test_filters_lead_to_groups_that_exist() -> None:
 def test_ids_are_unique() -> None:
     ids = [
         attributes["id"]
-        for _, attributes in Page(render(sample_comparison())).tags
+        for _, attributes in Page(html_page(sample_comparison())).tags
         if "id" in attributes
     ]
 
@@ -121,7 +121,7 @@ def test_ids_are_unique() -> None:
 
 
 def test_nothing_on_the_page_points_outside() -> None:
-    page = Page(render(sample_comparison()))
+    page = Page(html_page(sample_comparison()))
     pointing = [
         value
         for _, attributes in page.tags
@@ -130,13 +130,13 @@ def test_nothing_on_the_page_points_outside() -> None:
     ]
 
     assert {value for value in pointing if not value.startswith("#")} == {"data:,"}
-    assert "url(" not in render(sample_comparison())
-    assert "@import" not in render(sample_comparison())
+    assert "url(" not in html_page(sample_comparison())
+    assert "@import" not in html_page(sample_comparison())
 
 
 def test_text_of_any_kind_stays_text() -> None:
     plain = sample_comparison(errors=2).model_copy(update={"gate": failed_gate(), "caution": "x"})
-    hostile = render(infested(plain, HOSTILE))
+    hostile = html_page(infested(plain, HOSTILE))
 
     def shape(page: str) -> list[str]:
         return [
@@ -145,7 +145,7 @@ def test_text_of_any_kind_stays_text() -> None:
             if tag not in ("ins", "del", "details", "summary", "span", "b", "div")
         ]
 
-    assert sorted(shape(render(plain))) == sorted(shape(hostile))
+    assert sorted(shape(html_page(plain))) == sorted(shape(hostile))
     assert "{{ 7*7 }}" in hostile
     assert not any(
         name.startswith("on") for _, attributes in Page(hostile).tags for name in attributes
@@ -161,21 +161,21 @@ def test_the_gate_is_told_with_its_exit_code() -> None:
 
     assert (
         "Gate not passed no-regress, exit code 1: too much was lost"
-        in Page(render(comparison)).text
+        in Page(html_page(comparison)).text
     )
-    assert "Gate" not in Page(render(sample_comparison())).text
+    assert "Gate" not in Page(html_page(sample_comparison())).text
 
 
 def test_errors_are_listed_with_how_often_they_came() -> None:
-    text = Page(render(sample_comparison(errors=3))).text
+    text = Page(html_page(sample_comparison(errors=3))).text
 
     assert "Answers that ended in an error Contender Cases Error few-shot 3 HTTP 503" in text
-    assert "Answers that ended in an error" not in Page(render(sample_comparison())).text
+    assert "Answers that ended in an error" not in Page(html_page(sample_comparison())).text
 
 
 def test_without_a_curve_there_is_no_training_section() -> None:
-    assert "The training" in Page(render(sample_comparison())).text
-    assert "The training" not in Page(render(sample_comparison(curve=False))).text
+    assert "The training" in Page(html_page(sample_comparison())).text
+    assert "The training" not in Page(html_page(sample_comparison(curve=False))).text
 
 
 def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
@@ -191,20 +191,22 @@ def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
     )
     contenders = (*others, tuned.model_copy(update={"curve": nan}))
 
-    page = render(comparison.model_copy(update={"contenders": contenders}))
+    page = html_page(comparison.model_copy(update={"contenders": contenders}))
 
     assert "The training" not in Page(page).text
 
 
 def test_without_its_cases_the_page_says_where_they_are() -> None:
-    text = Page(render(sample_comparison().model_copy(update={"cases": ()}))).text
+    text = Page(html_page(sample_comparison().model_copy(update={"cases": ()}))).text
 
     assert "rows.jsonl next to it has every answer" in text
     assert "Both wrong" not in text
 
 
 def test_a_lone_surrogate_in_an_answer_can_still_be_written() -> None:
-    page = render(sample_comparison(Counts(2, 1, 1, 1), texts={"answer": 'broken \ud83d "half"'}))
+    page = html_page(
+        sample_comparison(Counts(2, 1, 1, 1), texts={"answer": 'broken \ud83d "half"'})
+    )
 
     assert "broken \ufffd" in page.encode().decode()
 
@@ -212,7 +214,7 @@ def test_a_lone_surrogate_in_an_answer_can_still_be_written() -> None:
 def test_the_policy_lets_only_our_own_style_and_script_run() -> None:
     (policy,) = (
         str(meta["content"])
-        for meta in Page(render(sample_comparison())).of("meta")
+        for meta in Page(html_page(sample_comparison())).of("meta")
         if meta.get("http-equiv") == "Content-Security-Policy"
     )
 
@@ -241,7 +243,7 @@ def test_the_policy_lets_only_our_own_style_and_script_run() -> None:
     ],
 )
 def test_a_page_of_1000_cases_stays_below_a_megabyte_and_a_half(texts: dict[str, str]) -> None:
-    page = render(sample_comparison(MANY, texts=texts))
+    page = html_page(sample_comparison(MANY, texts=texts))
 
     assert page.count('class="id"') == 1000
     assert len(page.encode()) < LIMIT
@@ -251,7 +253,7 @@ def test_the_same_comparison_gives_the_same_page() -> None:
     comparison = sample_comparison()
     again = Comparison.model_validate_json(comparison.model_dump_json())
 
-    assert render(comparison) == render(again)
+    assert html_page(comparison) == html_page(again)
 
 
 @pytest.mark.parametrize("field", ["usd", "seconds", "prompt_tokens"])
@@ -261,7 +263,7 @@ def test_what_is_not_known_is_a_dash(field: str) -> None:
     contenders = tuple(result.model_copy(update=unknown) for result in comparison.contenders)
 
     before, after = (
-        render(shown).count("\u2013")
+        html_page(shown).count("\u2013")
         for shown in (comparison, comparison.model_copy(update={"contenders": contenders}))
     )
 
@@ -279,7 +281,7 @@ REGRESS = Gate.model_validate(
 
 def test_every_check_of_the_gate_has_a_row_and_those_that_failed_come_first() -> None:
     comparison = gated(sample_comparison(), REGRESS, required=1)
-    text = Page(render(comparison)).text
+    text = Page(html_page(comparison)).text
 
     failed = "json_valid at least 0.99 failed The candidate's json_valid is 0.7917"
     passed = "no-regress passed The candidate is not worse by more than 5 points."
@@ -287,20 +289,20 @@ def test_every_check_of_the_gate_has_a_row_and_those_that_failed_come_first() ->
 
 
 def test_what_was_added_to_and_removed_from_the_baseline_file_is_listed() -> None:
-    text = Page(render(gated(sample_comparison(), REGRESS))).text
+    text = Page(html_page(gated(sample_comparison(), REGRESS))).text
 
     assert "Added since: 178-5a0b11ce, 179-77f0d2aa No longer there: old-case" in text
 
 
 def test_of_hundreds_of_pinned_cases_the_rest_is_counted() -> None:
-    text = Page(render(gated(sample_comparison(), REGRESS, required=100))).text
+    text = Page(html_page(gated(sample_comparison(), REGRESS, required=100))).text
 
     assert "And 54 more; verdict.json has them all." in text
 
 
 def test_there_are_filters_for_errors_and_pinned_cases_only_where_there_are_any() -> None:
-    plain = [link["href"] for link in Page(render(sample_comparison())).of("a")]
-    page = Page(render(gated(sample_comparison(errors=3), REGRESS, required=2)))
+    plain = [link["href"] for link in Page(html_page(sample_comparison())).of("a")]
+    page = Page(html_page(gated(sample_comparison(errors=3), REGRESS, required=2)))
 
     assert not {"#only-error", "#only-required"} & set(plain)
     assert "Errors 3 Required 2" in page.text
@@ -320,15 +322,15 @@ def test_cut_answers_have_a_column_a_filter_and_a_note() -> None:
         each.model_copy(update={"cut": int(each.name == "few-shot")})
         for each in comparison.contenders
     )
-    page = render(comparison.model_copy(update={"cases": cases, "contenders": contenders}))
+    page = html_page(comparison.model_copy(update={"cases": cases, "contenders": contenders}))
     assert "Cut off 1" in Page(page).text
     assert "cut off at its longest" in Page(page).text
     assert [int(n) for n in re.findall(r'data-label="Cut off">(\d+)<', page)] == [0, 1, 0, 0]
-    assert "Cut off" not in Page(render(comparison)).text
+    assert "Cut off" not in Page(html_page(comparison)).text
 
 
 def test_contenders_are_sorted_by_score_and_long_groups_are_folded() -> None:
-    page = render(sample_comparison())
+    page = html_page(sample_comparison())
     names = re.findall(
         r'<th role="rowheader" scope="row"[^>]*>(?:<b>)?([\w-]+)(?:</b>)? <small>', page
     )
@@ -337,7 +339,7 @@ def test_contenders_are_sorted_by_score_and_long_groups_are_folded() -> None:
 
 
 def test_fingerprints_are_folded_away() -> None:
-    page = render(sample_comparison())
+    page = html_page(sample_comparison())
     assert page.index("<summary>Provenance") < page.index("sha256 5b0c21f4e9aa")
 
 
@@ -347,14 +349,14 @@ def test_a_case_says_which_other_contenders_got_it_right() -> None:
     right = case.answers["few-shot"]
     changed = replace(case, answers={**case.answers, "instructed": right})
 
-    assert "also right" not in Page(render(comparison)).text
-    page = render(comparison.model_copy(update={"cases": (changed,)}))
+    assert "also right" not in Page(html_page(comparison)).text
+    page = html_page(comparison.model_copy(update={"cases": (changed,)}))
     assert f"{case.id} also right: instructed" in Page(page).text
 
 
 def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> None:
     comparison = graded(sample_comparison()).model_copy(update={"graded": True})
-    text = Page(render(comparison)).text
+    text = Page(html_page(comparison)).text
 
     assert "Over 180 test cases, tuned scored 58.3 % and few-shot" in text
     assert "Score over the test cases" in text
@@ -364,25 +366,25 @@ def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> No
 
 
 def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
-    text = Page(render(measured(sample_comparison()))).text
+    text = Page(html_page(measured(sample_comparison()))).text
 
     assert "Further measures: mean of a case Contender latency zero-shot 0.25" in text
     assert "late_parcel wants_refund 3 late_parcel no label 1" in text
-    assert "Most frequent confusions" not in Page(render(sample_comparison())).text
+    assert "Most frequent confusions" not in Page(html_page(sample_comparison())).text
 
 
 def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
     sliced = sample_comparison().model_copy(update={"slices": (contrast("topic = refunds"),)})
-    text = Page(render(sliced)).text
+    text = Page(html_page(sliced)).text
 
     assert "Slices (exploratory)" in text
     assert "topic = refunds +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
-    assert "exploratory" not in Page(render(sample_comparison())).text
+    assert "exploratory" not in Page(html_page(sample_comparison())).text
 
 
 def test_further_metrics_have_their_adjusted_p_value() -> None:
     more = sample_comparison().model_copy(update={"secondary": (contrast("token_f1"),)})
-    text = Page(render(more)).text
+    text = Page(html_page(more)).text
 
     assert "token_f1 +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
     assert "(Holm)" in text
@@ -396,17 +398,17 @@ def test_what_it_costs_is_told_where_it_is_known() -> None:
         pay_back="after",
         break_even_answers=120_000,
     )
-    text = Page(render(plain.model_copy(update={"economics": money}))).text
+    text = Page(html_page(plain.model_copy(update={"economics": money}))).text
 
     assert "An answer costs less by $1.20 per 1,000 ($1.10 to $1.30)" in text
     assert "Pays for itself after 120,000 answers" in text
     assert "Net benefit" not in text
-    assert "worth the money" not in Page(render(plain)).text
+    assert "worth the money" not in Page(html_page(plain)).text
 
 
 def test_the_candidate_stands_against_each_of_several_baselines() -> None:
     comparison = sample_comparison(VERDICTS["inconclusive"])
-    text = Page(render(comparison)).text
+    text = Page(html_page(comparison)).text
 
     for rival in comparison.baselines:
         low, high = (f"{100 * end:.1f}".replace("-", "\N{MINUS SIGN}") for end in rival.interval)

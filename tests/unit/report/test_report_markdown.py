@@ -17,7 +17,7 @@ from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
 from unitune.render.markdown import escaped, marker
 from unitune.report import words
-from unitune.report.markdown import MAX_CASES, render
+from unitune.report.files import MAX_CASES, markdown_summary
 
 GITHUB_CHARACTERS = 65_536
 """As GitHub says when it refuses a comment: body is too long (maximum is 65536 characters)."""
@@ -28,7 +28,7 @@ REGRESS = Gate(mode="no-regress", baseline="baseline.jsonl")
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
-    first, _, second, *_ = render(comparison).splitlines()
+    first, _, second, *_ = markdown_summary(comparison).splitlines()
 
     assert first == "<!-- unitune compare: support-triage -->"
     assert second == f"### {words.headline(comparison)}"
@@ -38,13 +38,13 @@ def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
 def test_it_says_against_which_baselines_it_holds_whole(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
 
-    assert escaped(words.reasons(comparison)[-1]) in render(comparison)
+    assert escaped(words.reasons(comparison)[-1]) in markdown_summary(comparison)
 
 
 def test_the_marker_is_the_same_from_run_to_run_and_differs_between_jobs() -> None:
     one, other = sample_comparison(VERDICTS["better"]), sample_comparison(VERDICTS["worse"])
 
-    assert render(one).splitlines()[0] == render(other).splitlines()[0]
+    assert markdown_summary(one).splitlines()[0] == markdown_summary(other).splitlines()[0]
     assert marker("compare", "support-triage") != marker("compare", "labels")
 
 
@@ -57,17 +57,17 @@ def test_other_metrics_slices_and_confusions_have_tables() -> None:
     comparison = measured(sample_comparison()).model_copy(
         update={"secondary": (contrast("json_valid"),), "slices": (contrast("topic = x"),)}
     )
-    text = render(comparison)
+    text = markdown_summary(comparison)
     for name in (r"json\_valid", "topic = x"):
         figures = "**+50.0** 40.0 to 62.5 | 25.0, 75.0 | 40 | 0.003 | 0.009 |"
         assert f"| {name} | {figures}" in text
     assert r"| late\_parcel | wants\_refund | 3 |" in text
     assert r"| late\_parcel | no label | 1 |" in text
-    assert "confusions" not in render(sample_comparison())
+    assert "confusions" not in markdown_summary(sample_comparison())
 
 
 def test_every_contender_has_a_row_with_its_interval() -> None:
-    page = render(sample_comparison(errors=3))
+    page = markdown_summary(sample_comparison(errors=3))
 
     figures = "**11.7** 7.8\u201317.2 | **3** | 712 + 27 | 1.50 | 0.0312 |"
     assert f"| **few-shot** baseline | {figures}" in page
@@ -75,7 +75,7 @@ def test_every_contender_has_a_row_with_its_interval() -> None:
 
 
 def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_lacks() -> None:
-    page = render(gated(sample_comparison(), REGRESS, required=1))
+    page = markdown_summary(gated(sample_comparison(), REGRESS, required=1))
 
     assert "**Gate passed** no-regress, exit code 0:" in page
     assert "| no-regress | passed |" in page
@@ -85,14 +85,16 @@ def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_la
 
 
 def test_a_gate_without_a_baseline_file_has_its_checks_alone() -> None:
-    page = render(gated(sample_comparison(), Gate(mode="improve")))
+    page = markdown_summary(gated(sample_comparison(), Gate(mode="improve")))
 
     assert "**Gate passed** improve, exit code 0:" in page
     assert re.search(r"\d+ checks?; the first of error", page)
 
 
 def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
-    page = render(sample_comparison(Counts(gained=30, lost=4, both_right=5, both_wrong=5)))
+    page = markdown_summary(
+        sample_comparison(Counts(gained=30, lost=4, both_right=5, both_wrong=5))
+    )
 
     lost, gained = page.index("Lost: 4 cases<"), page.index("Gained: 30 cases, the first 10<")
     assert lost < gained
@@ -100,7 +102,7 @@ def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
 
 
 def test_without_its_cases_there_is_still_a_verdict() -> None:
-    page = render(sample_comparison().model_copy(update={"cases": ()}))
+    page = markdown_summary(sample_comparison().model_copy(update={"cases": ()}))
 
     assert "<tr><td>" not in page
     assert "### The tuned model" in page
@@ -111,7 +113,7 @@ def infested_whole() -> Comparison:
 
 
 def test_no_text_makes_markup_mentions_anybody_or_links_anywhere() -> None:
-    page = render(infested_whole())
+    page = markdown_summary(infested_whole())
     tags = set(re.findall(r"</?([a-z]+)", page))
     outside = re.sub(r"<code>.*?</code>", "", page)
 
@@ -124,7 +126,7 @@ def test_no_text_makes_markup_mentions_anybody_or_links_anywhere() -> None:
 
 def test_no_text_breaks_out_of_its_table() -> None:
     """A blank line would end the HTML, a line break or a bare bar a row of Markdown."""
-    page = render(infested_whole())
+    page = markdown_summary(infested_whole())
 
     assert all(line.endswith("</tr>") for line in page.splitlines() if line.startswith("<tr>"))
     rows = [line for line in page.splitlines() if re.search(r"(baseline|candidate) \|", line)]
@@ -143,7 +145,7 @@ def test_it_always_fits_into_a_comment(text: str) -> None:
             "contenders": (*comparison.contenders, *comparison.contenders * 50),
         }
     )
-    page = render(many)
+    page = markdown_summary(many)
 
     assert len(page.encode()) < GITHUB_CHARACTERS
     assert page.count("<details>") == page.count("</details>")

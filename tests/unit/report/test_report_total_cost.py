@@ -15,7 +15,7 @@ from unitune.cost.spread import Spread
 from unitune.render.terminal import view
 from unitune.report import total_cost as words
 from unitune.report.total_cost import describe
-from unitune.tco.documents import TotalCost
+from unitune.tco.serving import TotalCost
 from unitune.tco.total_cost import total_cost
 
 

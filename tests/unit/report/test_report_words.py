@@ -7,7 +7,7 @@ import pytest
 from support.sample_comparison import VERDICTS, Counts, gated, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
-from unitune.evaluate.contrasts import Contrast
+from unitune.evaluate.records import Contrast
 from unitune.evaluate.results import Comparison, LeakResult, Money
 from unitune.job.job import Gate
 from unitune.render import typography

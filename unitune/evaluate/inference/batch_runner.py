@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from unitune.backends.capabilities import Batches, BatchStatus
-from unitune.backends.launch_keys import batch_key
+from unitune.backends.exactly_once import batch_key
 from unitune.backends.output_limit import widened
 from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.errors import BackendError, Unreachable

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from unitune.cost.prices.book import PriceBook, PriceLookup
-from unitune.cost.prices.staleness import freshness
+from unitune.cost.prices.refresh import freshness
 from unitune.errors import OverBudget
 from unitune.evaluate.records import Record, Uncounted
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 # Tokens that a chat template may add around messages, such as a default system prompt: about 75 in
 # openai-harmony 0.0.8, fewer in Llama's and Qwen's
@@ -122,8 +122,7 @@ def answer_prices(
         OverBudget: The answers have a budget, but something that costs money has no price.
     """
     budget, day = job.evaluate.budget, today()
-    tier = book.offer(job.backend).tier(job.options.get(job.backend, {}))
-    at_backend = PriceLookup(book, job.backend, job.base_model, day, tier=tier)
+    at_backend = PriceLookup(book, job.backend, job.base_model, day).with_options(job)
     prices: dict[str, TokenPrice] = {}
     unpriced: list[str] = []
     unknown: list[str] = []
@@ -132,7 +131,7 @@ def answer_prices(
         if trained and spec.name in trained:
             lookup = lookup.of_training(trained[spec.name])
         if isinstance(spec, Model):
-            lookup = replace(lookup, backend=spec.backend, model=spec.model, tier=None)
+            lookup = PriceLookup(book, spec.backend, spec.model, day)
         price = job.evaluate.price_of(spec, job.base_model)
         is_uncharged = isinstance(spec, Recorded) or book.offer(lookup.backend).is_own
         if not (is_uncharged or isinstance(spec, Server)):

@@ -116,7 +116,7 @@ def wants_more_room(record: Record, question: Question) -> bool:
         text=record.text,
         finish_reason=record.finish_reason,
         tool_calls=record.tool_calls,
-        thought=bool(record.reasoning_tokens),
+        thought=bool(record.reasoning_tokens or record.reasoning),
     )
     return is_cut_by_thoughts(reply) and record.max_tokens < widened(question.request).max_tokens
 

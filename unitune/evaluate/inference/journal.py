@@ -22,8 +22,7 @@ from unitune.evaluate.records import Record
 from unitune.files.filesystem import no_link, private_file, private_folder
 from unitune.models import Reply
 from unitune.workspace.home import make_folder
-from unitune.workspace.locks import locked
-from unitune.workspace.own_files import own_file
+from unitune.workspace.own_files import locked, own_file
 
 # Start of every line; a torn line with another start is not removed
 BEGINNING = b'{"contender":'

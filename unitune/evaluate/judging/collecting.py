@@ -7,32 +7,34 @@ on more than a third of them stops the comparison.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
+from unitune.backends.judge_requests import (
+    Opinion,
+    SchemaOptional,
+    opinion_of,
+    request_of,
+    written,
+)
 from unitune.cost.evaluation import REPEATED
 from unitune.data.example import digest
 from unitune.errors import UnstableJudge
 from unitune.evaluate.collecting import with_runner
 from unitune.evaluate.grading import Answered
 from unitune.evaluate.inference.batch_runner import BatchJob
-from unitune.evaluate.inference.engine import INVALID, EvaluationProgress, Question
-from unitune.evaluate.judging.protocol import Opinion, opinion_of, request_of
+from unitune.evaluate.inference.engine import EvaluationProgress, Question
 from unitune.evaluate.records import CaseJudgement, Record
 from unitune.evaluate.runner import EvaluationConfig, EvaluationRunner, Journals
 from unitune.evaluate.task import Task
 from unitune.job.job import TokenPrice
-from unitune.models import BatchedChatModel, ChatModel, Reply, Request
+from unitune.models import BatchedChatModel
 from unitune.scorers.judge import Judge
 
 # Apart from those of contenders: a batch without an open question is cancelled
 JUDGE_BATCHES = "judge-batches.jsonl"
 MOST_CHANGED = 1 / 3  # largest share of them whose judgement may change
-# Words of a refusal that is about the schema
-_SCHEMA = re.compile(r"(?i)response_?format|(response|json)_?schema|structured output")
 
 
 class Item(NamedTuple):
@@ -102,26 +104,6 @@ class Judging:
         return replace(made, value=value, verdicts=tuple(winners), reasons=reasons)
 
 
-class SchemaOptional(ChatModel):
-    """Model that gets its requests without a JSON Schema once it has refused one."""
-
-    def __init__(self, model: ChatModel) -> None:
-        self.fingerprint = model.fingerprint
-        self._model = model
-        self._refused = False
-
-    async def reply(self, request: Request) -> Reply:
-        """Answer a request, without its schema if the model does not support one."""
-        bare = request.model_copy(update={"response_schema": None})
-        if not self._refused:
-            reply = await self._model.reply(request)
-            if reply.status not in INVALID or not _SCHEMA.search(reply.error or ""):
-                return reply
-            self._refused = True
-        reply = await self._model.reply(bare)
-        return replace(reply, left_out=(*reply.left_out, "response_schema"))
-
-
 def judge_answers(
     config: EvaluationConfig, journals: Journals, answered: Sequence[Answered]
 ) -> tuple[Judging, ...]:
@@ -148,7 +130,10 @@ def _judging(runner: EvaluationRunner, judge: Judge, answered: Sequence[Answered
         model = opened if isinstance(opened, BatchedChatModel) else SchemaOptional(opened)
         first = _repeatable(judge, task, candidate, items)
         twice = [each for item in first for each in (item.question, _again(item.question))]
-        read = partial(opinion_of, judge)
+
+        def read(record: Record) -> Opinion:
+            return opinion_of(judge, record.text, record.finish_reason, record.error)
+
         progress = EvaluationProgress(judge.name, "judge", "", 0, len(twice))
         checked = runner.records(model, twice, progress)
         opinions = list(map(read, checked))
@@ -185,8 +170,9 @@ def _items(
                 shown = [candidate.records[at * size], record] if judge.compare else [record]
                 if any(one.error is not None for one in shown):
                     continue
+                texts = [written(one.text, one.tool_calls) for one in shown]
                 for swapped in (False, True) if judge.compare else (False,):
-                    request = request_of(judge, case, shown[::-1] if swapped else shown)
+                    request = request_of(judge, case, texts[::-1] if swapped else texts)
                     key = digest([case.case_id, each.name, repeat, swapped])[:20]
                     question = Question(f"{case.case_id} {key}", request)
                     yield Item(at, each.name, repeat, swapped, question)
