@@ -45,14 +45,14 @@ from .job.tuning import (
 )
 from .models import Request as Request
 from .planning.plan import plan as plan
-from .publish.hub import push as push
+from .publish import push as push
 from .report.files import write_report as write_report
 from .report.tracking import track as track
 from .run.deploying import deploy as deploy
 from .run.deployment import deployments as deployments
 from .run.handle import Run as Run
 from .run.run import find_run as find_run, launch as launch, runs as runs
-from .run.sweep import launch_sweep as launch_sweep
+from .run.run import launch_sweep as launch_sweep
 from .tco.total_cost import total_cost as total_cost
 
 __version__: str

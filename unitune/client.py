@@ -17,7 +17,7 @@ from unitune.cost.prices.book import PricesFile, load_prices
 from unitune.errors import UserError
 from unitune.job.prices import PriceEntry
 from unitune.security.redaction import SECRET_NAMES
-from unitune.workspace.settings import Settings
+from unitune.workspace.user_settings import Settings
 
 
 def functions_of(module: ModuleType) -> list[str]:

@@ -26,28 +26,24 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from unitune._version import __version__
-from unitune.cli.audit import audit
 from unitune.cli.backends import backends
 from unitune.cli.chat import chat
-from unitune.cli.check import check
 from unitune.cli.compare import compare
-from unitune.cli.comparisons import comparisons
+from unitune.cli.comparisons import comparisons, review
 from unitune.cli.convert import convert
 from unitune.cli.deployments import deploy, deployments, undeploy
 from unitune.cli.export import card, export, push, track
 from unitune.cli.imports import import_sources
 from unitune.cli.init import init
+from unitune.cli.job_files import check, schema
 from unitune.cli.jobs import quickstart, run
-from unitune.cli.machine import doctor, keys, notify
+from unitune.cli.machine import base_models, checkpoints, doctor, download, keys, notify, pull
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
-from unitune.cli.models import base_models, checkpoints, download, pull
 from unitune.cli.options import HELP, command_group
 from unitune.cli.output import aside
 from unitune.cli.plan import apply, cost, plan
 from unitune.cli.prices import prices
-from unitune.cli.review import review
-from unitune.cli.runs import cancel, delete, pause, resume, runs, show, watch
-from unitune.cli.schema import schema
+from unitune.cli.runs import audit, cancel, delete, pause, resume, runs, show, watch
 from unitune.cli.serve import serve, ui
 from unitune.cli.streams import explained, first, guarded_streams
 from unitune.curve.command import curve

@@ -71,6 +71,8 @@ class Reply:
     """Share of `completion_tokens` spent on reasoning; None if unknown."""
     thought: bool = False
     """True if the model reasoned before the answer; the reasoning is not in `text`."""
+    reasoning: Text | None = None
+    """The reasoning, if the vendor shows it."""
     max_tokens: int | None = None
     """Token limit of the answer, if known."""
     left_out: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from unitune.errors import JobError, UserError
 from unitune.security.addresses import VARIABLE, NotAnAddress, as_origin, checked
 from unitune.security.redaction import hold_secret
-from unitune.workspace import settings, user_config
+from unitune.workspace import user_config, user_settings
 from unitune.workspace.user_config import Gateway
 
 ALLOW = "UNITUNE_ALLOW_KEYS"
@@ -82,9 +82,9 @@ _printed: dict[str, tuple[float, str]] = {}
 
 def key_in(variable: str) -> str | None:
     """Return an environment variable, or the output of the user's command for it."""
-    if value := settings.variable(variable).strip():
+    if value := user_settings.variable(variable).strip():
         return value
-    if variable in settings.current().variables:
+    if variable in user_settings.current().variables:
         return None  # unset by the client
     printed_at, key = _printed.get(variable, (0.0, ""))
     if key and time.monotonic() < printed_at + KEY_SECONDS:
@@ -210,7 +210,7 @@ def origin_of(url: str) -> str:
 
 def environment_address(variable: str) -> str | None:
     """Return the address in an environment variable, if set; raise `UserError` if it is invalid."""
-    given = settings.variable(variable).strip()
+    given = user_settings.variable(variable).strip()
     try:
         return checked(given) if given else None
     except NotAnAddress as error:

@@ -17,11 +17,10 @@ from pydantic_core import to_json
 
 from unitune.backends import registry
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example
+from unitune.data.example import Example, explain
 from unitune.data.load import read, read_records
 from unitune.data.records import BadRow, Record
-from unitune.data.validation_errors import explain
-from unitune.data.wire import read_wire
+from unitune.data.shapes import read_wire
 from unitune.errors import DataError
 from unitune.findings import Finding, error
 
@@ -43,6 +42,7 @@ class Format:
     keys: tuple[str, ...] = ()  # keys of a row that it reads, if it refuses others
     # Whether a row has this format, if that is recognisable and differs from canonical
     fits: Callable[[Mapping[str, JsonValue]], bool] | None = None
+    reasoning: bool = False  # whether answers may have `reasoning_content`
 
 
 def format_names() -> list[str]:
@@ -150,7 +150,7 @@ def _encoded(
 
 def _wire_row(form: Format, example: Example) -> WireRow:
     turns = (*example.messages, *(example.non_preferred_output or ()))
-    if any(turn.reasoning_content for turn in turns):
+    if not form.reasoning and any(turn.reasoning_content for turn in turns):
         raise UnrepresentableRow(
             "it has reasoning_content; set data.reasoning: drop to leave it out"
         )

@@ -13,8 +13,9 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from unitune.backends.tiers import Tiers, without_region
 from unitune.documents import Spec
 from unitune.job.prices import PriceEntry, PriceRow, Usd, rows_of
 
@@ -60,11 +61,16 @@ class Billing(Spec):
     validation: Literal["each-evaluation", "once", "free"] | None = None
     # Passes over the validation rows if the job does not set them
     evaluations_auto: Annotated[int, Field(ge=0)] | None = None
+    # Of vendors of steps, whose loop unitune runs: cost of the steps between two checkpoints, most
+    # of which may be paid for again after the loop's process dies
+    checkpoint_usd: Usd | None = None
     minimum_usd: Usd | None = None  # minimum charge of a job; 0 for no minimum
     overlength: Literal["truncated", "dropped", "refused"] | None = None
     cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
     # Charge for a failed job. to-checkpoint: steps up to the last checkpoint.
     failed: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None = None
+    grader_tier: str | None = None  # tier of the prices of models that grade; None: the usual one
+    pauses_at_usd: Usd | None = None  # cost at which the vendor pauses a training
     source: str = ""  # source of these rules
 
 
@@ -84,20 +90,6 @@ class Closed(Spec):
     source: str
 
 
-class Tiers(Spec):
-    """Price tiers of a vendor and how a job chooses one."""
-
-    usual: str  # default tier, to which `Offer.prices` apply
-    # Backend option that chooses the tier, such as ``options.azure.training_type``
-    option: str = ""
-    chosen: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-
-    @property
-    def names(self) -> frozenset[str]:
-        """All tiers of trainings; a price with another tier is that of a machine."""
-        return frozenset({self.usual, *self.chosen.values()})
-
-
 class OfferedModel(Spec):
     """A base model that a backend can tune."""
 
@@ -113,6 +105,10 @@ class OfferedModel(Spec):
     formats: dict[str, str] | None = None  # wire format by method, if it differs from the offer's
     limits: Limits | None = None  # limits, if they differ from the offer's
     billing: Billing | None = None  # billing rules of this model that differ from the offer's
+    # Tiers that train it, the default first, with their regions; empty if unknown
+    tiers: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies it
+    # Tiers of its deployments, the default first; None if unknown, empty if it cannot be deployed
+    serving_tiers: tuple[str, ...] | None = None
     tunable_until: date | None = None  # day from which trainings can no longer be started
     tunable_until_source: str = ""  # source of that day; third-party sources are named as such
     closed_to: tuple[ClosedTo, ...] = ()  # groups that can no longer tune it before that day
@@ -228,6 +224,8 @@ class Offer(Spec):
     newest: Newest | None = None  # newest model of about the size that is tuned here
     outputs: OutputTerms | None = None  # terms on training on its answers; None if unknown
     tiers: Tiers | None = None  # price tiers; None if each kind has one price
+    # Days without a request after which the vendor deletes a deployment; None if it does not
+    idle_deletion_days: int | None = None
     # Vendor name in the package genai-prices, the source of prices of untuned models
     inference_prices: str | None = None
     closed: Closed | None = None  # end of fine-tuning; None if it still tunes
@@ -239,8 +237,11 @@ class Offer(Spec):
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     # "none": training is free. None: as the models define, or unknown.
     training_price: Literal["none"] | None = None
-    # Hardware that trains; models of a cluster or this machine answer on this machine
-    trains_on: Literal["vendor", "cluster", "this-machine"] = "vendor"
+    # Hardware that trains; only models of a vendor answer at the vendor
+    trains_on: Literal["vendor", "cluster", "rented", "this-machine"] = "vendor"
+    # Peak rates of rented machines in 16 bits, in 10^12 operations a second, by price tier
+    machines: dict[str, Usd] = {}  # noqa: RUF012 - pydantic copies it
+    extra_is_optional: bool = False  # True if the backend also works without its extra
     # Megabytes on disk that its extra adds to a plain install, with dependencies
     install_mb: int | None = None
     # Requirements for people to read: environment variables, roles, buckets
@@ -259,7 +260,7 @@ class Offer(Spec):
 
     @property
     def is_own(self) -> bool:
-        """True if the user's hardware trains; models are then local files and answer here."""
+        """True if hardware that the user owns or rents trains; models then answer here."""
         return self.trains_on != "vendor"
 
     @property
@@ -274,6 +275,13 @@ class Offer(Spec):
             f"unitune cannot launch at {self.name} yet. Run `unitune prices {self.name}` to see "
             "its known prices."
         )
+
+    @property
+    def idle_deletion(self) -> str:
+        """Sentence on the vendor's deletion of unused deployments; empty if there is none."""
+        days = self.idle_deletion_days
+        what = f"{self.name} deletes a deployment that had no request for {days} days"
+        return f"{what}; the model stays." if days else ""
 
     def price_rows(self) -> tuple[PriceRow, ...]:
         """Return the offer's prices as rows."""
@@ -320,11 +328,43 @@ class Offer(Spec):
             refusal=next((each.reason for each in refused), None),
         )
 
-    def tier(self, options: Mapping[str, object]) -> str | None:
-        """Return the tier whose prices apply to a job with these options for the backend."""
+    def tier(self, options: Mapping[str, object], model: str = "") -> str | None:
+        """Return the tier whose prices apply to a training with these options for the backend."""
         if self.tiers is None:
             return None
-        return self.tiers.chosen.get(str(options.get(self.tiers.option)), self.tiers.usual)
+        offered = self.model(model)
+        known = tuple(offered.tiers) if offered else ()
+        usual = self.tiers.usual if not known or self.tiers.usual in known else known[0]
+        return self._in_region(
+            self.tiers.chosen.get(str(options.get(self.tiers.option)), usual), options
+        )
+
+    def _in_region(self, tier: str, options: Mapping[str, object]) -> str:
+        region = options.get(self.tiers.region_option) if self.tiers else None
+        return f"{tier}/{region}" if region else tier
+
+    def serving_tier(self, options: Mapping[str, object], model: str = "") -> str | None:
+        """Return the tier whose prices apply to a deployment of the tuned model."""
+        tiers, tier = self.tiers, self.tier(options, model)
+        if tiers is None or tier is None or not tiers.serving:
+            return tier
+        offered = self.model(model)
+        known = (offered and offered.serving_tiers) or ()
+        usual = tiers.usual_serving.get(without_region(tier), without_region(tier))
+        usual = usual if not known or usual in known else known[0]
+        chosen = tiers.serving.get(str(options.get(tiers.serving_option)), usual)
+        return self._in_region(chosen, options)
+
+    def serving_options(
+        self, options: Mapping[str, JsonValue], given: Mapping[str, JsonValue], model: str
+    ) -> dict[str, JsonValue]:
+        """Return the options of a deployment: the given ones, and the tier that a job chose."""
+        tiers = self.tiers
+        if tiers is None or not tiers.serving or tiers.serving_option in given:
+            return dict(given)
+        tier = self.serving_tier(options, model)
+        value = tier and tiers.value_of("deployment", tier)
+        return {**given, tiers.serving_option: value} if value else dict(given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from unitune.backends.offer import Offer, RefreshesPrices
 from unitune.backends.protocol import Backend
 from unitune.errors import MissingExtra, NotFoundError, UnituneError, Unsupported, UserError
 from unitune.files import yaml_file
-from unitune.workspace import settings
+from unitune.workspace import user_settings
 from unitune.workspace.install import install_command
 
 OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
@@ -83,6 +83,8 @@ def offer_names() -> list[str]:
 
 def missing_packages(name: str) -> list[str]:
     """Return the missing packages of a built-in backend's extra, without importing any."""
+    if offer(name).extra_is_optional:
+        return []
     needed = [
         match[1]
         for line in requires("unitune") or ()
@@ -125,7 +127,7 @@ def backend(name: str) -> Backend:
         Unsupported: It only has an offer, and unitune cannot launch there.
         MissingExtra: Its SDK is not installed; the message gives the install command.
     """
-    backends = settings.current().backends
+    backends = user_settings.current().backends
     if name not in backends:
         if name not in backend_names() and name in offer_names():
             raise Unsupported(offer(name).unavailable)
@@ -140,7 +142,7 @@ def protocols() -> dict[str, tuple[str, ...]]:
     """Return the methods of each optional capability of a backend, by the name of its protocol."""
     return {
         name: tuple(each for each in kind.__dict__ if not each.startswith("_"))
-        for module in ("capabilities", "exports", "forecasts")
+        for module in ("capabilities", "local_capabilities")
         for name, kind in vars(importlib.import_module(f"unitune.backends.{module}")).items()
         if getattr(kind, "_is_protocol", False) and kind.__module__.startswith("unitune.")
     }

@@ -2,7 +2,7 @@
 
 README.md               model card of the Hugging Face Hub (`unitune.card.model_card`)
 training-summary.md     training content, by the European Commission's template (same module)
-croissant.json          the rows (`unitune.card.croissant`)
+croissant.json          the rows (`unitune.card.provenance`)
 provenance.intoto.json  origin of the model (`unitune.card.provenance`)
 model.sig               signature of the folder (`unitune.card.provenance`)
 """
@@ -13,16 +13,15 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from unitune.backends.exports import ABOUT
+from unitune.backends.local_capabilities import ABOUT
 from unitune.card import model_card
-from unitune.card.croissant import croissant
 from unitune.card.facts import (
     CardFacts,
     find_facts,
     read_training_record,
     refuse_other_training,
 )
-from unitune.card.provenance import BUILD_TYPE, SIGNATURE, sign, signer_of, statement
+from unitune.card.provenance import BUILD_TYPE, SIGNATURE, croissant, sign, signer_of, statement
 from unitune.documents import Frozen
 from unitune.errors import UserError
 from unitune.files.filesystem import content_of, replacing, sha256

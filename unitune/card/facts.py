@@ -12,12 +12,12 @@ from typing import NamedTuple
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.backends import registry
-from unitune.backends.exports import ABOUT
+from unitune.backends.local_capabilities import ABOUT
 from unitune.backends.protocol import State, Upload
-from unitune.data.hub import SCHEME
+from unitune.data.binary_tables import SCHEME
 from unitune.errors import Mismatch, UserError
-from unitune.evaluate.gate_record import gate_records, refuse_changed_files
 from unitune.evaluate.history import history_folder, newest_of_run
+from unitune.evaluate.prompts.tuned_run import gate_records, refuse_changed_files
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.files.filesystem import sha256
 from unitune.ledger import Ledger

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.text import Text
 
-from unitune.cli.completion import complete_backend
-from unitune.cli.options import Json
+from unitune.cli.options import Json, complete_backend
 from unitune.cli.output import console, facts, new_table, print_json
 
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ BOUNDS = {
     "maximum": "at most",
     "pattern": "like",
 }
+
+
+REGIONS_SHOWN = 3  # of a tier; --json has all
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,9 @@ def _print_backend(view: BackendView) -> None:
     if offer.models:
         console().print("\nmodels", style="bold")
         console().print(facts({model.name: _model_line(model) for model in offer.models}))
+    if offer.tiers and offer.tiers.facts:
+        console().print("\ntiers", style="bold")
+        console().print(facts({name: _tier_line(offer, name) for name in offer.tiers.facts}))
     _print_options(f"options.{offer.name} of a job", view.options)
     _print_options("--option of a deployment", view.deploy_options)
 
@@ -219,8 +224,33 @@ def _print_options(title: str, options: Sequence[OptionView]) -> None:
 def _model_line(model: OfferedModel) -> str:
     parts = [
         ", ".join(model.methods or ()),
+        "trains in " + ", ".join(map(_places, model.tiers.items())) if model.tiers else "",
         f"tunable until {model.tunable_until}" if model.tunable_until else "",
         f"retires on {model.retires_on}" if model.retires_on else "",
         model.note,
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _places(tier: tuple[str, Sequence[str]]) -> str:
+    name, regions = tier
+    places = " ".join(regions) if len(regions) <= REGIONS_SHOWN else f"{len(regions)} regions"
+    return f"{name} ({places})" if regions else name
+
+
+def _tier_line(offer: Offer, name: str) -> str:
+    assert offer.tiers is not None, "called only for an offer with tiers"
+    facts_of = offer.tiers.facts_of(name)
+    chosen = {
+        offer.tiers.option: offer.tiers.value_of("training", name),
+        offer.tiers.serving_option: offer.tiers.value_of("deployment", name),
+    }
+    stays = {"none": "data may be in any region", None: ""}.get(
+        facts_of.residency, f"data stays in the {facts_of.residency}"
+    )
+    parts = [
+        *(f"{option}: {value}" for option, value in chosen.items() if value),
+        stays,
+        facts_of.note,
     ]
     return " · ".join(part for part in parts if part)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.completion import complete_run
 from unitune.cli.export import print_outcomes
 from unitune.cli.options import (
     JOB_FILE,
@@ -18,6 +17,7 @@ from unitune.cli.options import (
     Json,
     OtherBackend,
     Quiet,
+    complete_run,
     parse_deploy_options,
 )
 from unitune.cli.output import aside, console, print_json_text

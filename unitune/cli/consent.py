@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
+from pydantic import JsonValue
+
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
 from unitune.cli.output import confirmed
@@ -51,19 +53,28 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     job = resolved.job
     if job.budget is not None or project_budget(job.folder) != ProjectBudget():
         return  # the launch enforces the budgets
-    if resolved.offer.training_price == "none":
+    is_own = resolved.offer.training_price == "none"
+    if is_own and not job.judged_rewards:
         return
     planned = plan(resolved)
-    if planned.errors or (planned.charge == "unknown" and allow_unpriced):
-        return  # the launch refuses a plan with errors
-    usd = usd_range(planned.estimate.launch_usd) if planned.estimate else "unknown"
+    launch = planned.estimate and planned.estimate.launch_usd
+    if planned.errors or (launch is None and (allow_unpriced or is_own)):
+        return  # the launch refuses a plan with errors; own servers count only with a price
+    if is_own and launch and not launch.high:
+        return
+    usd = usd_range(launch)
     if usd == "unknown":
         usd += f"; set {job.backend}'s price per million tokens in US dollars: --price training=25"
     what = f"sweep of {len(planned.runs)} runs" if planned.runs else "training"
     confirm_cost(what, usd, "Launch it?", TRAINING)
 
 
-def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
+def confirm_deployment(
+    run: Run,
+    seconds: float,
+    budget: HostingBudget,
+    options: Mapping[str, JsonValue] | None = None,
+) -> None:
     """Ask the user to confirm the cost of a deployment, unless a budget covers it.
 
     Raises:
@@ -73,7 +84,7 @@ def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
         return  # deploying enforces the budgets
     if not isinstance(registry.backend(run.backend_name), Deploys):
         return  # deploying reports that there is nothing to deploy
-    rate = usd_per_hour(run, budget.prices)
+    rate = usd_per_hour(run, budget.prices, options)
     if rate == 0 or (rate is None and budget.unpriced):
         return
     hours = Decimal(seconds) / 3600

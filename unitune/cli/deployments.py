@@ -54,7 +54,7 @@ def deploy(
     seconds, options = ttl_seconds(ttl, "--ttl"), parse_deploy_options(option)
     prices = tuple(parse_prices(price, tuned_run.backend_name))
     limit = HostingBudget(usd=budget, unpriced=allow_unpriced, prices=prices)
-    confirm_deployment(tuned_run, seconds, limit)
+    confirm_deployment(tuned_run, seconds, limit, options)
     deployment = deploy(tuned_run, ttl=seconds, options=options, budget=limit)
     if wait:
         aside().print(f"{deployment.id} is {deployment.state}; waiting until it is ready.")
@@ -104,7 +104,7 @@ def deployments(
 ) -> None:
     """List active deployments with their backend, age, price and cost so far.
 
-    Deletes deployments whose time is over.
+    Deletes deployments whose time is over. Some vendors delete unused ones earlier, which is noted.
 
     [dim]$ unitune deployments[/dim]
     """
@@ -127,23 +127,32 @@ def deployments(
     if json:
         _print_json(listed)
     elif listed:
-        table = new_table("deployment", "backend", "state", "since", "until", "per hour", "so far")
-        for deployment in listed:
-            amounts = (deployment.usd_per_hour, deployment.usd_spent)
-            table.add_row(
-                deployment.id,
-                deployment.backend_name,
-                deployment.state,
-                _moment(deployment.since),
-                _moment(deployment.until) if deployment.stands else "-",
-                *("unknown" if usd is None else f"${usd}" for usd in amounts),
-            )
-        print_table(table)
-        for deployment in listed:
-            if deployment.run_id and not deployment.id.startswith(deployment.run_id):
-                console().print(f"{deployment.id} now serves run {deployment.run_id}.")
+        _print_table(listed)
     else:
         console().print("No active deployments.")
+
+
+def _print_table(listed: Sequence[Deployment]) -> None:
+    from unitune.backends import registry
+
+    table = new_table("deployment", "backend", "state", "since", "until", "per hour", "so far")
+    for deployment in listed:
+        amounts = (deployment.usd_per_hour, deployment.usd_spent)
+        table.add_row(
+            deployment.id,
+            deployment.backend_name,
+            deployment.state,
+            _moment(deployment.since),
+            _moment(deployment.until) if deployment.stands else "-",
+            *("unknown" if usd is None else f"${usd}" for usd in amounts),
+        )
+    print_table(table)
+    for name in sorted({each.backend_name for each in listed if each.stands}):
+        if deletion := registry.offer(name).idle_deletion:
+            console().print(deletion, style="dim")
+    for deployment in listed:
+        if deployment.run_id and not deployment.id.startswith(deployment.run_id):
+            console().print(f"{deployment.id} now serves run {deployment.run_id}.")
 
 
 def unwatched(deployment: Deployment) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unitune.tracking.interface import Outcome
 
 SHOWN_FILES = 6
-# Copied from `unitune.backends.exports`, which is slow to import
+# Copied from `unitune.backends.local_capabilities`, which is slow to import
 FormName = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
 
 
@@ -140,7 +140,7 @@ def push(
     $ unitune models push --to hub --folder triage-merged --public[/dim]
     """
     from unitune.cli.progress import working
-    from unitune.publish.hub import push
+    from unitune.publish import push
     from unitune.run.run import find_run
 
     del to  # there is only one target

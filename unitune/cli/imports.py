@@ -1,6 +1,6 @@
-"""Implement `unitune import`: import a vendor's job (``BACKEND:JOB``) or a suite (``TOOL:FILE``).
+"""Implement `unitune import`: a vendor's job (``BACKEND:JOB``), a suite (``TOOL:FILE``), or traces.
 
-The result is a job file with its cases and recorded answers.
+The result is a job file with its rows or cases and recorded answers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import typer
 from rich.text import Text
 
 from unitune.cli.options import Quiet
-from unitune.cli.output import aside, console, print_finding_lines
+from unitune.cli.output import aside, console, facts, print_finding_lines, print_findings
 from unitune.errors import BackendError, UserError
+from unitune.text import clip
 
 if TYPE_CHECKING:
     from unitune.findings import Finding
     from unitune.importers.import_suite import ImportResult
     from unitune.importers.vendor_jobs import Imported
 
+TRACES = "traces"
 SHOWN_FINDINGS = 20  # unsupported items that are listed; the others are counted
 
 
@@ -28,7 +30,7 @@ def import_sources(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="BACKEND:JOB, promptfoo:FILE, inspect:FILE or lm-eval:FILE (repeatable).",
+            help="BACKEND:JOB, promptfoo:, inspect: or lm-eval:FILE, or the word traces and FILEs.",
         ),
     ],
     *,
@@ -44,21 +46,37 @@ def import_sources(
     drop: Annotated[
         bool, typer.Option("--drop", help="Leave out unsupported items of a suite.")
     ] = False,
+    feedback: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Scores in traces that rate the answers."),
+    ] = None,
+    good: Annotated[
+        str | None,
+        typer.Option(metavar="VALUE", help="Lowest good score, or the good label, in traces."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Import an existing training, or a suite and results of another tool.
+    """Import an existing training, a suite and results of another tool, or traces.
 
     Several files of one tool become contenders. `unitune compare` compares recorded answers
-    without calling a model, at no cost.
+    without calling a model, at no cost. Traces of a running product (OpenTelemetry, Phoenix,
+    Langfuse, LangSmith) become rows.
 
     [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl
     $ unitune import promptfoo:results.json --output evals
-    $ unitune import inspect:base.eval inspect:tuned.eval --output evals[/dim]
+    $ unitune import inspect:base.eval inspect:tuned.eval --output evals
+    $ unitune import traces spans.jsonl scores.jsonl --output support[/dim]
     """
     from unitune.importers.import_suite import is_suite
     from unitune.importers.vendor_jobs import import_job
 
-    if any(map(is_suite, sources)):
+    if sources[0] != TRACES and (feedback or good):
+        raise UserError("--feedback and --good are for traces: unitune import traces FILE")
+    if sources[0] == TRACES:
+        if answers is not None or drop:
+            raise UserError("--answers and --drop are not for traces; they have rows with answers.")
+        _import_traces([Path(file) for file in sources[1:]], directory, feedback, good)
+    elif any(map(is_suite, sources)):
         if answers is not None:
             raise UserError("--answers is for a vendor's job; a suite contains its answers.")
         _import_suite(sources, directory, drop=drop, quiet=quiet)
@@ -75,6 +93,29 @@ def import_sources(
             "Next: choose another backend and model in unitune.yaml, then run: unitune plan "
             "unitune.yaml"
         )
+
+
+def _import_traces(
+    files: list[Path], directory: Path, feedback: str | None, good: str | None
+) -> None:
+    from unitune.importers.traces.job import import_traces
+
+    if not files:
+        raise UserError("traces needs at least one file: unitune import traces FILE")
+    imported = import_traces(files, directory, feedback=feedback, good=good)
+    rows = imported.rows
+    known = {what: f"{count:,}" for what, count in rows.counts.items()}
+    known["rows"] = f"{len(rows.train):,} to train on, {len(rows.test):,} to test on"
+    if rows.feedback is not None:
+        known["feedback"] = (
+            f"{clip(rows.feedback)}: {len(rows.ratings):,} rated answers, "
+            f"{len(rows.pairs):,} pairs of a good and a bad one"
+        )
+    console().print(facts(known))
+    _print_written(imported.files, ())
+    print_findings(each for each in imported.findings if each.severity != "note")
+    job = directory / "unitune.yaml"
+    console().print(f"Next: read some rows, then run: unitune check {job}", soft_wrap=True)
 
 
 def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:

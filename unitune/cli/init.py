@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from unitune.cli.job_files import BESIDE, EDITOR_LINE, write_beside
 from unitune.cli.options import JOB_FILE, Json, backend_option
 from unitune.cli.output import (
     console,
@@ -18,7 +19,6 @@ from unitune.cli.output import (
     print_json,
     replacing,
 )
-from unitune.cli.schema import BESIDE, EDITOR_LINE, write_beside
 from unitune.errors import UserError
 
 if TYPE_CHECKING:

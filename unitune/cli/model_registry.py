@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unitune.cli.compare import Batch, DeployFor, confirm_costs
-from unitune.cli.completion import complete_alias, complete_model, complete_run
 from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
@@ -17,6 +16,9 @@ from unitune.cli.options import (
     Json,
     Quiet,
     RunId,
+    complete_alias,
+    complete_model,
+    complete_run,
     parse_deploy_options,
 )
 from unitune.cli.output import aside, console, print_json

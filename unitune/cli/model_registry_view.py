@@ -12,7 +12,7 @@ from rich.text import Text
 from unitune.cli.output import console, fits, new_table, print_table
 from unitune.cost.prices.book import book_for
 from unitune.errors import NotFoundError
-from unitune.evaluate.gate_record import GateRecord, gate_records
+from unitune.evaluate.prompts.tuned_run import GateRecord, gate_records
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, ModelVersion
 from unitune.registry.deployments import mismatches

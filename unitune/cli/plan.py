@@ -101,7 +101,7 @@ def plan(
     from unitune.cli.plan_view import print_quote, print_tokens
     from unitune.cli.progress import working
     from unitune.job.job import Job
-    from unitune.planning.backend_calls import calibrate as time_steps
+    from unitune.planning.forecasts import calibrate as time_steps
     from unitune.planning.preflight import preflight
     from unitune.planning.saved import saved_text
     from unitune.render.terminal import view

@@ -9,8 +9,7 @@ from rich.text import Text
 from unitune.backends.capabilities import MaskedToken
 from unitune.cli.output import console
 from unitune.errors import Unsupported
-from unitune.planning.backend_calls import quote
-from unitune.planning.masks import MaskedRow, audit
+from unitune.planning.forecasts import MaskedRow, audit, quote
 from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.render.typography import dollars

@@ -15,10 +15,10 @@ from unitune.backends import registry
 from unitune.backends.offer import Offer
 from unitune.cli.output import console, new_table
 from unitune.cost.prices.book import PriceBook, book_here, rank
-from unitune.cost.prices.staleness import Freshness, freshness
+from unitune.cost.prices.refresh import Freshness, freshness
 from unitune.job.prices import ANY_MODEL, OF_ANSWERS, PriceRow, SourceKind, Unit
 from unitune.render.typography import counted
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 AGE_STYLES: dict[Freshness, str] = {
     "fresh": "green",

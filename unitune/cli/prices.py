@@ -105,7 +105,7 @@ def refresh(
 def _fetch(backend: str | None) -> tuple[dict[str, PriceUpdate], list[str]]:
     """Return what one or all vendors publish, and a message per vendor that failed."""
     from unitune.backends import registry
-    from unitune.workspace.today import today
+    from unitune.workspace.user_settings import today
 
     updates: dict[str, PriceUpdate] = {}
     failures: list[str] = []

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from unitune.cli.completion import complete_served
-from unitune.cli.options import NEWEST
+from unitune.cli.options import NEWEST, complete_served
 from unitune.cli.output import aside, print_raw
 from unitune.errors import NotFoundError, Unsupported, UserError
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from unitune.backends.protocol import State
 from unitune.cli.output import aside, new_table, print_json, print_raw, print_table
 from unitune.cli.progress import working
-from unitune.cli.run_view import RunView
 from unitune.cli.runs import state_text
 from unitune.cli.watch import (
+    RunView,
     follow,
     follow_launch,
     state_line,
@@ -22,8 +22,7 @@ from unitune.cli.watch import (
 from unitune.errors import Interrupted, RunFailed, UserError
 from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob
-from unitune.run.run import Run, launch
-from unitune.run.sweep import launch_sweep
+from unitune.run.run import Run, launch, launch_sweep
 from unitune.run.watching import watch_all
 
 

@@ -1,11 +1,15 @@
-"""Follow a training on the terminal and print how it ended."""
+"""Follow a training on the terminal, print how it ended, and define the JSON of a run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Self
 
+from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, SpinnerColumn
 from rich.text import Text
@@ -13,18 +17,80 @@ from rich.text import Text
 from unitune.backends.protocol import Event, State
 from unitune.cli.output import aside, console, print_json, print_raw
 from unitune.cli.progress import LOG_SECONDS, bar_column, is_narrow, text_column
-from unitune.cli.run_view import RunView
+from unitune.cost.documents import Estimate
+from unitune.cost.reconcile import Reconciliation
 from unitune.errors import Interrupted, RunFailed
+from unitune.models import TunedModel
 from unitune.render.charts import drawn_curve
 from unitune.render.terminal import view
 from unitune.render.terminal_curves import LEAST_WIDTH, curve_text
-from unitune.report.run_document import describe
+from unitune.report.run_document import describe, pushes_of
 from unitune.report.run_state import is_interrupted
-from unitune.report.runs import duplicate_lines, event_line, step_facts
+from unitune.report.runs import duplicate_lines, event_line, registered_names, step_facts
 from unitune.run.curves import curve_of
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
+
+
+class RunView(BaseModel):
+    """Run as `unitune runs show --json` prints it."""
+
+    schema_version: int = 1
+    id: str
+    name: str
+    state: State
+    raw: str
+    """Backend's own word for the state."""
+    error: str | None
+    warning: str | None = None
+    """Reason why the model is worse than before the training, if known."""
+    backend: str
+    base_model: str
+    started_from: tuple[str, ...] = ()
+    """Ids of the runs that it continued from, the oldest first; or a model's name without a run."""
+    continued_by: tuple[str, ...] = ()
+    """Ids of the runs that continue from it, the newest first."""
+    version: str | None = None
+    """Registered version of its model, such as ``triage:3``."""
+    aliases: tuple[str, ...] = ()
+    """Aliases that point to that version, such as ``triage@production``."""
+    pushed: tuple[str, ...] = ()
+    """Repositories, with commits, that its model was pushed to."""
+    training_fingerprint: str
+    launch_key: str
+    job_id: str | None
+    """Backend's id of the job, once it exists."""
+    duplicate_jobs: tuple[str, ...] = ()
+    """Further jobs with the run's key, which are all charged."""
+    created: datetime
+    updated: datetime
+    folder: Path
+    model: TunedModel | None
+    estimate: Estimate | None
+    """Estimated cost; None on this machine."""
+    reconciliation: Reconciliation | None
+    """Bill next to the estimate, after the end of the run."""
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Return the view of a run."""
+        names = registered_names(run)
+        same = cls.model_fields.keys() & set(dir(Run)) - {"model"}
+        return cls(
+            **{name: getattr(run, name) for name in same},
+            warning=run.worse_than_start,
+            backend=run.backend_name,
+            started_from=tuple(link.name for link in run.lineage.ancestors),
+            continued_by=tuple(link.name for link in run.lineage.continuations),
+            version=next(iter(names), None),
+            aliases=tuple(names[1:]),
+            pushed=tuple(pushes_of(run.events())),
+            training_fingerprint=run.fingerprint,
+            duplicate_jobs=tuple(run.duplicates),
+            model=run.tuned_model,
+        )
+
 
 LEAST_HEIGHT = 20  # lines a terminal needs for the loss curve and the messages above it
 STATE_SENTENCES = {

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from unitune.cost.prices.staleness import STALE_CODE
+from unitune.cost.prices.refresh import STALE_CODE
 from unitune.cost.spread import Spread, cents
 from unitune.documents import Frozen, Spec
 from unitune.files import yaml_file

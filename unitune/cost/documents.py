@@ -12,9 +12,9 @@ from unitune.cost.tokens import Count
 from unitune.documents import Frozen
 from unitune.job.prices import PriceRow
 
-Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage"]
+Item = Literal["training", "validation", "sampling", "graders", "evaluation", "hosting", "storage"]
 # Items of the training itself, which a job's budget limits
-LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
+LAUNCH: frozenset[Item] = frozenset({"training", "validation", "sampling", "graders"})
 MONTHLY: frozenset[Item] = frozenset({"hosting", "storage"})
 
 
@@ -62,12 +62,17 @@ class Estimate(Frozen):
 
     @property
     def launch_usd(self) -> Spread | None:
-        """Cost of the launch (training, validation and graders); None if unknown."""
+        """Cost of the launch (training, validation, sampling, graders); None if unknown."""
         total = _sum(line for line in self.lines if line.item in LAUNCH)
         least = self.minimum_usd
         if total is None or least is None:
             return total
         return Spread(*(max(end, least) for end in (total.low, total.expected, total.high)))
+
+    @property
+    def charge(self) -> Literal["estimated", "unknown"]:
+        """Whether the cost of the launch is known."""
+        return "unknown" if self.launch_usd is None else "estimated"
 
     @property
     def evaluation_usd(self) -> Spread | None:

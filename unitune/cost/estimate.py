@@ -6,19 +6,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from typing import cast
 
 from unitune.backends.offer import Terms
 from unitune.cost import billing
+from unitune.cost.billing import Tally, Workload
 from unitune.cost.documents import LAUNCH, Estimate, Item, Line
-from unitune.cost.evaluation import ContenderTokens, contender_tokens
+from unitune.cost.evaluation import ContenderTokens, contender_tokens, reward_tokens
+from unitune.cost.machine_hours import hours_of
 from unitune.cost.prices.book import PriceBook, PriceLookup
 from unitune.cost.reconcile import LEAST_BILLS, Lesson, narrowed_epochs, narrowed_tokens
 from unitune.cost.spread import MILLION, Spread
+from unitune.cost.step_tokens import StepTokens, step_tokens
 from unitune.cost.tokens import Count
-from unitune.cost.workload import Tally, Workload
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.job.evaluate import model_of
 from unitune.job.job import Job, TokenPrice
-from unitune.job.prices import UNIT_NAMES, PriceRow
+from unitune.job.prices import UNIT_NAMES, Kind, PriceRow
 from unitune.scorers.graders import OpenAIGrader
 
 HOURS_A_MONTH = Decimal(730)  # 365 days of 24 hours in 12 months, as in cloud price lists
@@ -45,11 +49,14 @@ def estimate(  # noqa: PLR0913 - everything that a cost depends on
     offer = book.offer(job.backend)
     terms = offer.terms(job.base_model, job.method)
     rules = terms.billing
-    tier = offer.tier(job.options.get(offer.name, {}))
-    prices = PriceLookup(book, offer.name, job.base_model, day, job.method, tier)
+    prices = PriceLookup(book, offer.name, job.base_model, day, job.method).with_options(job)
     epochs = billing.epochs(job, offer.name, rules, len(work.train))
     tokens = billing.training_tokens(job, offer.name, rules, terms.limits.row_tokens, work.train)
     trains = job.data.train is not None
+    steps = None
+    if rules.checkpoint_usd is not None and trains:
+        steps = step_tokens(job, rules, work.train, work.validation, epochs.count or Count.of(1))
+        tokens = billing.Charged(steps.epoch, steps.because)
     assumptions = [*work.assumptions, *(tokens.because + epochs.because if trains else ())]
     passes, charged = epochs.count or Count.of(1), tokens.count
     fitting = [lesson for lesson in lessons if lesson.basis == work.basis]
@@ -58,9 +65,15 @@ def estimate(  # noqa: PLR0913 - everything that a cost depends on
         charged = charged and narrowed_tokens(charged, fitting)
         assumptions.append(f"narrowed with the bills of {len(fitting)} earlier runs of this model")
     lines: list[Line] = []
-    if trains:
-        lines.append(_training(job, prices, charged, passes))
-        lines += _validation(job, terms, prices, work.validation, passes, assumptions)
+    if trains and offer.training_price == "none":
+        lines.append(Line(item="training", usd=Spread.of(Decimal(0))))
+        lines += _judges(job, prices, work, passes)
+    elif trains:
+        lines.append(_training(job, prices, charged and charged * passes))
+        if steps is not None:
+            lines += _steps(prices, steps)
+        else:
+            lines += _validation(job, terms, prices, work.validation, passes, assumptions)
         lines += _graders(job, prices)
     if job.data.test is not None:
         lines += _evaluation(
@@ -131,18 +144,19 @@ def price_of(row: PriceRow) -> Spread:
     return Spread(least, (least + row.usd) / 2, row.usd)
 
 
-def _training(job: Job, prices: PriceLookup, tokens: Count | None, passes: Count) -> Line:
+def _training(job: Job, prices: PriceLookup, tokens: Count | None) -> Line:
+    """Return the line of a training with so many tokens in all epochs."""
     row = prices.find("training")
+    is_rented = prices.book.offer(prices.backend).trains_on == "rented"
+    if row is None and is_rented and (row := prices.find("machine")) is None:
+        because = "its price depends on the cloud: add the machine's to prices.yaml"
+        return Line(item="training", tokens=tokens, because=because)
     if row is not None and row.per == "million-tokens":
-        return _line("training", row, tokens=tokens and tokens * passes)
-    hours = job.budget and job.budget.hours
-    by_hour = hours is not None and row is not None and row.per == "hour"
-    return _line(
-        "training",
-        row,
-        units=Spread(Decimal(0), hours, hours) if hours is not None and by_hour else None,
-        because="it is charged by the hour; set the maximum in budget.hours",
-    )
+        return _line("training", row, tokens=tokens)
+    because = "it is charged by the hour; set the maximum in budget.hours"
+    if row is None or row.per != "hour":
+        return _line("training", row, because=because)
+    return _line("training", row, units=hours_of(job, prices, tokens), because=because)
 
 
 def _validation(  # noqa: PLR0913, PLR0917 - everything that it depends on
@@ -165,6 +179,17 @@ def _validation(  # noqa: PLR0913, PLR0917 - everything that it depends on
     yield _line("validation", row, tokens=tokens and charged.count and tokens * charged.count)
 
 
+def _steps(prices: PriceLookup, steps: StepTokens) -> Iterator[Line]:
+    """Yield the lines of validation and of sampling at a vendor that sells steps."""
+    if steps.validation.high:
+        yield _line("validation", prices.validation(), tokens=steps.validation)
+    asked: tuple[tuple[Kind, Count], ...] = (("input", steps.read), ("output", steps.written))
+    for kind, tokens in asked:
+        if tokens.high:
+            line = _line("sampling", prices.tokens(kind, tuned=True), tokens=tokens)
+            yield line.model_copy(update={"what": "read" if kind == "input" else "written"})
+
+
 def _graders(job: Job, prices: PriceLookup) -> Iterator[Line]:
     """Yield the line of a grader that may call a model, whose output length is unknown."""
     if job.method != "rft":
@@ -178,7 +203,54 @@ def _graders(job: Job, prices: PriceLookup) -> Iterator[Line]:
         return  # unitune's own rewards call no model
     kind = grader.get("type") if isinstance(grader, dict) else None
     if kind not in NO_MODEL_GRADERS:
-        yield Line(item="graders", because="the tokens of a grader that calls a model are unknown")
+        yield _graded(job, prices, sorted(_grading_models(grader)))
+
+
+def _grading_models(grader: object) -> set[str]:
+    """Return the models that a grader, or a part of it, calls."""
+    if not isinstance(grader, dict):
+        return set()
+    content = cast("dict[str, object]", grader)
+    parts = content.get("graders")
+    inner = cast("dict[str, object]", parts).values() if isinstance(parts, dict) else ()
+    models = {content["model"]} if isinstance(content.get("model"), str) else set[object]()
+    return {str(model) for model in models}.union(*map(_grading_models, inner))
+
+
+def _graded(job: Job, prices: PriceLookup, models: Sequence[str]) -> Line:
+    """Return the line of a model that grades, with the tokens that the job expects.
+
+    Source of the formula: MicrosoftDocs/azure-ai-docs, fine-tuning cost management, 2026-10-05:
+    input tokens x price + output tokens x price, besides the hours of training.
+    """
+    option = f"options.{job.backend}.grader_tokens"
+    given = job.options.get(job.backend, {}).get("grader_tokens")
+    if not isinstance(given, dict) or len(models) != 1:
+        return Line(
+            item="graders",
+            because=f"the tokens of a grader that calls a model are unknown; set {option}",
+        )
+    tier = prices.book.offer(job.backend).billing.grader_tier
+    graded = replace(prices, model=models[0], method=None, tier=tier, serving_tier=None)
+    read, written = (graded.tokens(kind, tuned=False) for kind in ("input", "output"))
+    tokens = [Count.of(int(str(given.get(kind) or 0))) for kind in ("input", "output")]
+    line = Line(item="graders", what=models[0], tokens=tokens[0] + tokens[1])
+    if read is None or written is None:
+        return line.model_copy(update={"because": f"the price of {models[0]} as grader is unknown"})
+    usd = _per_million(tokens[0], price_of(read)) + _per_million(tokens[1], price_of(written))
+    return line.model_copy(update={"usd": usd, "price": written.id})
+
+
+def _judges(job: Job, prices: PriceLookup, work: Workload, passes: Count) -> Iterator[Line]:
+    """Yield the line of each judge among the rewards; the training pauses at the job's budget."""
+    budget = job.budget and job.budget.usd
+    for judge in job.judged_rewards:
+        tokens = reward_tokens(judge, job, work, passes)
+        line = _contender(model_of(judge), tokens, job, prices, None)
+        usd = line.usd
+        if usd and budget is not None and usd.expected <= budget < usd.high:
+            usd = Spread(usd.low, usd.expected, budget)
+        yield line.model_copy(update={"item": "graders", "usd": usd})
 
 
 def _evaluation(  # noqa: PLR0913 - everything that a cost depends on
@@ -232,6 +304,9 @@ def _answers_usd(
 ) -> tuple[Spread | None, str | None]:
     """Return the cost of answers priced per token and the id of the price, or None if unknown."""
     given = job.evaluate.price_of(spec, job.base_model)
+    where = spec.backend if isinstance(spec, Model) else prices.backend
+    if given is None and not isinstance(spec, Server) and prices.book.offer(where).is_own:
+        return Spread.of(Decimal(0)), None
     read = written = None
     if isinstance(spec, Model):
         prices = replace(prices, backend=spec.backend, model=spec.model, tier=None)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from unitune.backends.output_limit import (
     REASONING,
     THINKING_TOKENS,
+    TRAINING_ROOM,
     automatic_tokens,
     is_known_to_think,
     is_served,
     room,
 )
+from unitune.cost.billing import Workload
 from unitune.cost.tokens import Count
-from unitune.cost.workload import Workload
 from unitune.job.contenders import (
     ContenderSpec,
     FewShot,
@@ -25,6 +26,7 @@ from unitune.job.contenders import (
     prompt_kind,
 )
 from unitune.job.job import Evaluate, Job
+from unitune.job.tuning import AUTO_GROUP_SIZE
 from unitune.scorers.judge import Judge
 
 # Tokens of instructions made from training rows: at most 30 answers of at most 80 bytes
@@ -125,17 +127,33 @@ def _judge_tokens(judge: Judge, job: Job, work: Workload) -> ContenderTokens:
         judged += times
         shown += times * Count.of(2 if judge.compare else 1) * _answer(spec, job, work)
     judged += Count.of(min(REPEATED, n))
+    return _judgements(judge, judged, work.test.prompts.mean, shown)
+
+
+def reward_tokens(judge: Judge, job: Job, work: Workload, passes: Count) -> ContenderTokens:
+    """Return the tokens of a judge that rewards sampled answers; equal answers are judged once."""
+    group, limit = job.tuning.reward.group_size, job.tuning.reward.max_tokens
+    size = AUTO_GROUP_SIZE if group == "auto" else group
+    train, held_out = Count.of(len(work.train)), Count.of(len(work.validation))
+    judged = passes * (train * Count(1, size, size) + held_out) + held_out
+    longest = work.train.answers.longest.high
+    most = automatic_tokens(longest, TRAINING_ROOM) if limit == "auto" else limit
+    answer = Count(1, min(work.train.answers.mean.expected or most, most), most)
+    return _judgements(judge, judged, work.train.prompts.mean, judged * answer)
+
+
+def _judgements(judge: Judge, requests: Count, prompt: Count, shown: Count) -> ContenderTokens:
     words = judge.compare or " ".join(map(str, judge.rubric))
     rules = JUDGE_RULES + Count.of(len(words.encode()) // 3)
     verdicts = Count.of(max(1, len(judge.rubric)))
     usual = Count(JUDGEMENT.low, JUDGEMENT.expected, judge.max_tokens) * verdicts
     answer = Count(usual.low, min(usual.expected, judge.max_tokens), judge.max_tokens)
     return ContenderTokens(
-        requests=judged,
+        requests=requests,
         own=Count(),
         shared=rules,
-        prompt=judged * (rules + work.test.prompts.mean) + shown,
-        answer=judged * answer,
+        prompt=requests * (rules + prompt) + shown,
+        answer=requests * answer,
     )
 
 

@@ -138,8 +138,9 @@ def _charged(
         return None if bill.hours is None else bill.hours * row.usd
     if bill.tokens is None:
         return None
-    validation = Spread.total(line.usd for line in made.of("validation") if line.usd)
-    usd = bill.tokens * row.usd / MILLION + validation.expected
+    beside = (*made.of("validation"), *made.of("sampling"))
+    others = Spread.total(line.usd for line in beside if line.usd)
+    usd = bill.tokens * row.usd / MILLION + others.expected
     return max(usd, made.minimum_usd or usd)
 
 

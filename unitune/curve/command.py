@@ -97,7 +97,7 @@ def curve(
     from unitune.planning.plan import plan as curve_plan
     from unitune.planning.preflight import preflight
     from unitune.render.terminal import view
-    from unitune.run.sweep import launch_sweep
+    from unitune.run.run import launch_sweep
 
     check_goal(goal)
     options = answer_options(deploy, option, allow_unpriced=allow_unpriced)

@@ -81,11 +81,11 @@ def decide(
     from unitune.cli.sweep import follow_sweep
     from unitune.curve.measuring import check_goal
     from unitune.decision.decide import measure_and_conclude, resolve
+    from unitune.decision.evidence import describe, write_page
     from unitune.decision.measuring import Choices
-    from unitune.decision.page import describe, write_page
     from unitune.job.job import Job
     from unitune.render.terminal import view
-    from unitune.run.sweep import launch_sweep
+    from unitune.run.run import launch_sweep
 
     check_goal(goal)
     silent = quiet or json

@@ -15,18 +15,18 @@ from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
+from unitune.evaluate.collecting import FOLDER
+from unitune.evaluate.history import results_folder
 from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
 from unitune.evaluate.readiness import readiness_findings
-from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.task import dev_rows, once_each
-from unitune.evaluate.validation import FOLDER
 from unitune.files.filesystem import replacing
 from unitune.findings import shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import same_base_elsewhere
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.workspace.home import make_folder
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 DOCUMENT = "decision.json"
 

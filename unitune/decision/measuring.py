@@ -23,21 +23,21 @@ from unitune.curve.planning import (
 )
 from unitune.data.dataset import Dataset
 from unitune.decision.evidence import Conclusion, Gain, Measurement, Score, TuningOption
-from unitune.distillation.acceptance import AnswerForm
+from unitune.distillation.distill import AnswerForm
 from unitune.errors import UnituneError
+from unitune.evaluate.collecting import answer_validation
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.inference.engine import AnswerOptions, Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
-from unitune.evaluate.validation import answer_validation
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run
 from unitune.scorers.interface import Kind
-from unitune.tco.documents import TotalCost
+from unitune.tco.serving import TotalCost
 from unitune.tco.total_cost import total_cost
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 # Launches the runs of a sweep and returns them when they have ended
 Launch = Callable[[ResolvedJob], Sequence[Run]]

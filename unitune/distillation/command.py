@@ -14,8 +14,7 @@ from unitune.errors import UserError
 
 if TYPE_CHECKING:
     from unitune.distillation.distill import Distillation
-    from unitune.distillation.teacher import Teacher
-    from unitune.distillation.variants import WrittenQuestions
+    from unitune.distillation.teacher import Teacher, WrittenQuestions
 
 SHOWN_REJECTED = 3
 OTHERWISE = (
@@ -93,8 +92,7 @@ def distill(
     from unitune.cli.progress import evaluation_progress, working
     from unitune.distillation.distill import distill as run_distillation
     from unitune.distillation.distill import plan_distillation
-    from unitune.distillation.teacher import Teacher
-    from unitune.distillation.variants import plan_variants, write_variants
+    from unitune.distillation.teacher import Teacher, plan_variants, write_variants
     from unitune.evaluate.inference.engine import AnswerOptions, ignore
     from unitune.evaluate.inference.sources import check_batches
     from unitune.job.job import Job

@@ -31,7 +31,7 @@ from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
 from unitune.ledger.records import unreadable
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 # Time before its limit at which a job charged by the hour is cancelled: polls are up to 5 seconds
 # apart, and a vendor needs time to stop

@@ -1,7 +1,10 @@
-"""Resolve the names of runs and registered models for all commands and jobs."""
+"""Resolve the names of runs and registered models, and find what a run continues from."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from unitune.backends.protocol import State
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.job.contenders import NEWEST
 from unitune.ledger.ledger import SHOWN_RUNS, Ledger
@@ -72,3 +75,48 @@ def record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
         raise NotFoundError(
             "run for", str(version), (), f"It was run {version.run_id}, which is deleted."
         ) from None
+
+
+class Link(NamedTuple):
+    """A training of the chain; only its name is known if the ledger lacks it."""
+
+    name: str  # id of the run, or the model's name at its backend
+    method: str | None = None
+    state: State | None = None
+
+
+class Lineage(NamedTuple):
+    """The chain of trainings of a run."""
+
+    ancestors: tuple[Link, ...]
+    """Trainings that it continues from, the first one first."""
+    continuations: tuple[Link, ...]
+    """Runs that continue from it, newest first."""
+
+
+def lineage(ledger: Ledger, record: RunRecord) -> Lineage:
+    """Return the chain of trainings of a run."""
+    after = tuple(map(_link, ledger.continuations(record.id)))
+    before = (
+        Link(each) if isinstance(each, str) else _link(each)
+        for each in reversed(ancestors(ledger, record))
+    )
+    return Lineage(tuple(before), after)
+
+
+def ancestors(ledger: Ledger, record: RunRecord) -> list[RunRecord | str]:
+    """Return the runs that a run continues from, nearest first; a name if unknown."""
+    chain: list[RunRecord | str] = []
+    while record.start is not None:
+        if record.start.run is None:
+            return [*chain, record.start.model.name]
+        try:
+            record = ledger.record(record.start.run)
+        except NotFoundError:
+            return [*chain, record.start.run]
+        chain.append(record)
+    return chain
+
+
+def _link(record: RunRecord) -> Link:
+    return Link(record.id, record.method, record.state)

@@ -167,7 +167,7 @@ class Ledger(ProjectLedger):
         """Return the newest runs of this or of all projects; unreadable ones come last."""
         runs: list[RunRecord] = []
         unreadable: list[UnreadableRecord] = []
-        # Ids sort by time (`unitune.backends.launch_keys`), to 2.6 ms, and have an index.
+        # Ids sort by time (`unitune.backends.exactly_once`), to 2.6 ms, and have an index.
         query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.id.desc()).limit(most)
         for row in self._rows(query if everywhere else query.where(self.in_project())):
             try:

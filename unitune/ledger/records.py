@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import sqlalchemy as sa
 from pydantic import Field, TypeAdapter, ValidationError
 
-from unitune.backends.launch_keys import launch_key
+from unitune.backends.exactly_once import launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
 from unitune.files.validation import sentence

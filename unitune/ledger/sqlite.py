@@ -19,7 +19,7 @@ from unitune.errors import LockTimeout, UnituneError
 from unitune.files.filesystem import private_file
 from unitune.ledger.database import Database
 from unitune.workspace.home import make_home, refuse_network
-from unitune.workspace.locks import locked
+from unitune.workspace.own_files import locked
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 CREATED = "ledger.created"  # empty file next to a ledger that had its tables

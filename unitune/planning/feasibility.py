@@ -16,9 +16,10 @@ from unitune.documents import Spec
 from unitune.errors import JobError, nearest
 from unitune.findings import Finding, error, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
-from unitune.scorers.user_function import UserFunction
+from unitune.planning.tiers import tier_findings
+from unitune.scorers.functions import UserFunction
 from unitune.text import listed
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 OTHER_BACKEND_HELPS = frozenset(  # refusals whose fix names other backends
     {
@@ -76,6 +77,8 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     return (
         *_model_findings(job, offer, terms),
         *of_runs({name: _setting_findings(run, offer, most_epochs) for name, run in runs}),
+        *tier_findings(job, offer),
+        *_pause_findings(job, offer, terms),
         *(_date_findings(offer, terms.model, day) if terms.model else ()),
     )
 
@@ -313,6 +316,13 @@ def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Fin
         )
 
 
+def _pause_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
+    usd = terms.billing.pauses_at_usd
+    if usd is not None and job.method == "rft":
+        what = f"{offer.name} pauses a training that has cost ${usd:,}, graders included, and saves"
+        yield note("pauses", f"{what} a checkpoint that can be deployed. Resumed, it has no limit.")
+
+
 def _by_date(when: date, day: date) -> Callable[..., Finding]:
     return warning if when - day < SOON else note
 
@@ -345,11 +355,16 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
     if offer.hub_models and (on_hub := [name for name in names if name.count("/") == 1]):
         return tuple(on_hub[:1])
     size = next((size for name in names if (size := _billions(name))), None)
-    tier = offer.tier(job.options.get(offer.name, {}))
+    options = job.options.get(offer.name, {})
 
     def distance(model: OfferedModel) -> tuple[bool, int, Decimal]:
         row = book.find(
-            offer.name, model.name, "training", method=job.method, tier=tier, on=today()
+            offer.name,
+            model.name,
+            "training",
+            method=job.method,
+            tier=offer.tier(options, model.name),
+            on=today(),
         )
         sizes = (_billions(name) for name in (model.name, *model.aliases))
         theirs = next((each for each in sizes if each), None)

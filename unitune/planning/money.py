@@ -15,15 +15,15 @@ from unitune.cost.budget import (
 )
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate
-from unitune.cost.prices.staleness import age_findings, folder_findings
+from unitune.cost.prices.refresh import age_findings, folder_findings
 from unitune.cost.reconcile import Lesson
 from unitune.cost.spread import Spread
-from unitune.findings import Finding
+from unitune.findings import Finding, error
 from unitune.job.contenders import Model
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.workspace.home import home, ledger_url
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,18 @@ def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Itera
         project = caps(None, money.project, money.spent)
         yield from budget_findings(project, others, made.backend, what=what, less=less)
         limits = caps(job.budget and job.budget.usd, ProjectBudget(), Spent())
-    yield from budget_findings(
-        limits, usd, made.backend, what=what, less=less, unpriced=money.unpriced
-    )
+    unpriced = next((x for x in made.of("graders") if x.usd is None), None)
+    if limits and unpriced and unpriced.what and not money.unpriced:
+        yield error(
+            "unknown-price",
+            f"{limits[0]}, but the price of the judge {unpriced.what!r} is unknown.",
+            f"Set it under evaluate.prices: {{{unpriced.what}: {{input: 0.15, output: 0.60}}}} "
+            "(0 if free), or accept it with --allow-unpriced.",
+        )
+    else:
+        yield from budget_findings(
+            limits, usd, made.backend, what=what, less=less, unpriced=money.unpriced
+        )
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
     yield from folder_findings(made.prices, resolved.book, job, made.day)

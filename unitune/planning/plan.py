@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import zip_longest
 from typing import Any, Literal
 
 from unitune._shown import Printed
 from unitune.backends import registry
-from unitune.backends.forecasts import Forecast
+from unitune.backends.local_capabilities import Forecast
 from unitune.cost.documents import Estimate
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import read_job
 from unitune.data.example import digest_all
+from unitune.data.load import source_of
 from unitune.documents import Frozen
 from unitune.errors import JobError
 from unitune.findings import Finding, error, note
@@ -21,21 +23,20 @@ from unitune.job.job import Job, TrainingBudget
 from unitune.job.prices import PriceEntry
 from unitune.job.sweep import Value
 from unitune.models import Start
-from unitune.planning.backend_calls import (
+from unitune.planning.feasibility import NO_TRAINING_ROWS, proposed_bases
+from unitune.planning.forecasts import (
+    EvaluationForecast,
+    Seconds,
     backend_findings,
     counted_by_vendor,
     existence_findings,
-)
-from unitune.planning.evaluation_forecast import (
-    EvaluationForecast,
-    Seconds,
     forecast_evaluation,
 )
-from unitune.planning.feasibility import NO_TRAINING_ROWS, proposed_bases
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
-from unitune.workspace.today import today
+from unitune.planning.tiers import TierChoice, tier_choices
+from unitune.workspace.user_settings import today
 
 
 class Bound(Frozen):
@@ -68,6 +69,20 @@ class PlannedRun(Frozen):
     """Estimate, for hosted backends."""
 
 
+class PlannedSource(Frozen):
+    """Training rows of one source of a mixture."""
+
+    name: str
+    rows: int
+    """Rows that are trained on."""
+    of: int
+    """Rows that it has, without those held out."""
+    share: float
+    """Share of all rows that are trained on."""
+    tokens: int
+    """Expected tokens of the rows in one epoch."""
+
+
 class Plan(Printed, Frozen):
     """Plan of one job on one backend. The plan of a sweep covers all its runs."""
 
@@ -89,6 +104,8 @@ class Plan(Printed, Frozen):
     train_rows: int = 0
     validation_rows: int = 0
     test_rows: int | None = None
+    sources: tuple[PlannedSource, ...] = ()
+    """Sources of a mixture."""
     findings: tuple[Finding, ...] = ()
     tunable_until: date | None = None
     """First day on which this base model can no longer be tuned on this backend."""
@@ -100,6 +117,8 @@ class Plan(Printed, Frozen):
     """Estimate, for hosted backends."""
     evaluation: EvaluationForecast | None = None
     """Requests of the comparison, or None without test rows."""
+    tiers: tuple[TierChoice, ...] = ()
+    """Tiers that the backend offers for the base model, with their prices."""
     runs: tuple[PlannedRun, ...] = ()
     """Runs of a sweep in launch order; empty if the job has a single run."""
     bound: Bound | None = None
@@ -120,10 +139,13 @@ class Plan(Printed, Frozen):
     @property
     def training_seconds(self) -> Seconds | None:
         """Duration of the training, or None if the backend does not forecast it."""
-        forecast = self.forecast
-        if forecast is None:
+        if (forecast := self.forecast) is not None:
+            return Seconds(forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
+        lines = self.estimate.of("training") if self.estimate else ()
+        is_rented = registry.offer(self.backend).trains_on == "rented"
+        if not is_rented or len(lines) != 1 or (hours := lines[0].units) is None:
             return None
-        return Seconds(forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
+        return Seconds(*(float(end) * 3600 for end in (hours.low, hours.expected, hours.high)))
 
     @property
     def verdict_seconds(self) -> Seconds | None:
@@ -238,7 +260,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     findings += row_findings(offer.name, terms, splits, files, lengths)
     made = evaluation = None
     forecasts: tuple[Forecast, ...] = ()
-    if offer.training_price != "none":
+    if offer.training_price != "none" or job.judged_rewards:
         made = estimated(resolved, money)
         findings += money_findings(resolved, made, money)
     if alone:
@@ -254,18 +276,35 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     )
     return document.model_copy(
         update={
-            "charge": "estimated" if made and made.launch_usd is not None else document.charge,
+            "charge": made.charge if made else document.charge,
             "train_rows": len(splits.train),
             "validation_rows": len(splits.validation),
             "test_rows": None if splits.test is None else len(splits.test),
+            "sources": tuple(_sources(resolved)),
             "findings": (*findings, *refusals),
             "forecast": Forecast.of_sweep(forecasts) if forecasts else None,
             "estimate": made,
             "evaluation": evaluation,
+            "tiers": tier_choices(job, resolved.book, today()),
             "runs": _planned_runs(resolved, money, forecasts),
             "bound": bound,
         }
     )
+
+
+def _sources(resolved: ResolvedJob) -> Iterator[PlannedSource]:
+    """Yield the sources of a mixture with their tokens."""
+    found = {each.name: each for file in resolved.rows.read.report.files for each in file.sources}
+    if not found:
+        return
+    tokens = Counter[str | None]()
+    lengths = resolved.workload.train.totals.expected
+    for row, length in zip(resolved.splits.train, lengths, strict=True):
+        tokens[source_of(row)] += length
+    total = max(sum(source.used for source in found.values()), 1)
+    for name, source in found.items():
+        used, share = source.used, source.used / total
+        yield PlannedSource(name=name, rows=used, of=source.rows, share=share, tokens=tokens[name])
 
 
 def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
@@ -296,7 +335,7 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
 def _planned_runs(
     resolved: ResolvedJob, money: Money, forecasts: Sequence[Forecast]
 ) -> tuple[PlannedRun, ...]:
-    is_free = resolved.offer.training_price == "none"
+    is_free = resolved.offer.training_price == "none" and not resolved.job.judged_rewards
     pairs = zip_longest(resolved.runs, forecasts) if resolved.is_sweep else ()
     return tuple(
         PlannedRun(

@@ -12,9 +12,9 @@ from pydantic import BaseModel, JsonValue
 from unitune.backends import registry
 from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import Backend
+from unitune.cost.billing import Workload
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.prices.book import PriceBook, book_for
-from unitune.cost.workload import Workload
 from unitune.data.check import read_job
 from unitune.data.dataset import Dataset
 from unitune.data.example import digest
@@ -39,7 +39,7 @@ from unitune.planning.feasibility import offer_findings
 from unitune.planning.rows import Rows, WireFile
 from unitune.planning.start import find_start
 from unitune.tracking.interface import missing_trackers
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 

@@ -9,9 +9,9 @@ from functools import cached_property
 
 from unitune.backends.formats import wire_lines
 from unitune.backends.offer import Limits, Terms
+from unitune.cost.billing import Lengths, Workload, measure
 from unitune.cost.tokens import TokenCounter, counter_for
-from unitune.cost.tokens.approximate import ApproximateCounter
-from unitune.cost.workload import Lengths, Workload, measure
+from unitune.cost.tokens.counter import ApproximateCounter
 from unitune.data.check import JobRows
 from unitune.data.dataset import Dataset
 from unitune.data.split import Splits

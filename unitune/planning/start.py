@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import JsonValue
 
-from unitune.backends.launch_keys import DIGITS
+from unitune.backends.exactly_once import DIGITS
 from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import State
 from unitune.data.example import digest

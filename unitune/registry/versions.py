@@ -22,9 +22,13 @@ from unitune.errors import (
     UnreadableRecord,
     UserError,
 )
-from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files, rule_of
-from unitune.evaluate.looks import adjusted_p
-from unitune.evaluate.statistics.repeated_looks import ALPHA
+from unitune.evaluate.looks import ALPHA, adjusted_p
+from unitune.evaluate.prompts.tuned_run import (
+    GateRecord,
+    gate_records,
+    refuse_changed_files,
+    rule_of,
+)
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version

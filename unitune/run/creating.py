@@ -23,10 +23,11 @@ from unitune.backends.exactly_once import (
     CreateCall,
     Uncertain,
     exactly_once,
+    launch_key_in,
     recover,
+    run_of,
     search,
 )
-from unitune.backends.launch_keys import launch_key_in, run_of
 from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Launch, State
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError, LockTimeout, UnituneError, UserError

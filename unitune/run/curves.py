@@ -7,7 +7,7 @@ from typing import Literal
 
 from unitune.backends.protocol import FIGURES, Event
 from unitune.documents import Closed
-from unitune.workspace.notebook import live
+from unitune.workspace.progress import live
 
 
 class Curve(Closed):

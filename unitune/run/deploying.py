@@ -20,9 +20,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
-from unitune.backends.exactly_once import CreateCall, exactly_once
-from unitune.backends.launch_keys import deployment_name
+from unitune.backends.exactly_once import CreateCall, deployment_name, exactly_once
 from unitune.backends.protocol import Guarantee
 from unitune.cost.budget import NO_LIMIT, HostingBudget, ProjectBudget, least, project_budget
 from unitune.cost.prices.book import book_for
@@ -48,7 +48,7 @@ from unitune.run.deployment import (
 from unitune.run.reaper import host_of, leave_reaper, seconds_left, write
 from unitune.run.run import Run
 from unitune.workspace.home import home
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 DEFAULT_TTL = timedelta(hours=2)  # long enough for an evaluation
 UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -92,11 +92,13 @@ def deploy(
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
     seconds = ttl_seconds(ttl)
     budget = HostingBudget.of(budget)
-    host = host_of(run.backend_name)
+    host, options = host_of(run.backend_name), serving_options(run, options or {})
+    _check_tier(run, options, seconds)
     ledger = Ledger(home())
     earlier = _unfinished(run) if while_pid is None else None
     if earlier is None:
-        record = _planned(ledger, run, run.tuned_model, seconds, budget.prices)
+        price = usd_per_hour(run, budget.prices, options)
+        record = _planned(ledger, run, run.tuned_model, seconds, price)
         limits, unpriced = budget_of(run), budget.unpriced
         budgeting.add_deployment(ledger, record, limits, budget.usd, unpriced=unpriced)
     else:
@@ -112,7 +114,7 @@ def deploy(
     if record.ref is not None:
         return Deployment(ledger, record)
     try:
-        ref = exactly_once(_DeploymentCall(host, run.tuned_model, record.name, options or {}))
+        ref = exactly_once(_DeploymentCall(host, run.tuned_model, record.name, options))
     except UnituneError as error:
         # After a conflict something has this name; the list may not show it yet.
         if not error.is_ambiguous and getattr(error, "status", None) != CONFLICT:
@@ -260,11 +262,10 @@ def needs_deployment(run: Run) -> bool:
 
 
 def _planned(
-    ledger: Ledger, run: Run, model: TunedModel, seconds: float, prices: Iterable[PriceEntry]
+    ledger: Ledger, run: Run, model: TunedModel, seconds: float, price: Decimal | None
 ) -> DeploymentRecord:
     earlier = sum(record.run_id == run.id for record in ledger.deployments())
     name = deployment_name(run.id, earlier + 1)
-    price = usd_per_hour(run, prices)
     now = ledger.now()
     return DeploymentRecord(
         id=name,
@@ -286,11 +287,40 @@ def _leave_reaper(ledger: Ledger, record: DeploymentRecord, parent: str | None) 
     leave_reaper(ledger.folder, record.id, left, parent)
 
 
-def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
+def serving_options(run: Run, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the options of a deployment of a run's model, with the tier that its job chose."""
+    offer, options = registry.offer(run.backend_name), run.job.options.get(run.backend_name, {})
+    return offer.serving_options(options, given, run.base_model)
+
+
+def _check_tier(run: Run, options: Mapping[str, JsonValue], seconds: float) -> None:
+    """Raise `UserError` if a tier may move data that a job keeps in place, or ends too early."""
+    offer, chosen = registry.offer(run.backend_name), run.job.options.get(run.backend_name, {})
+    tier = offer.serving_tier({**chosen, **options}, run.base_model)
+    if offer.tiers is None:
+        return
+    if refusal := offer.tiers.residency_refusal(chosen, tier):
+        name = offer.tiers.residency_option
+        raise UserError(
+            f"options.{offer.name}.{name} of the job is {chosen[name]}, but {refusal}. Deploy with "
+            f"another {offer.tiers.serving_option}."
+        )
+    hours = offer.tiers.facts_of(tier).lifetime_hours
+    if hours is not None and seconds > hours * 3600:
+        raise UserError(
+            f"{offer.name} deletes a deployment of tier {tier} after {hours} hours. Use --ttl "
+            f"{hours}h or less, or another {offer.tiers.serving_option}."
+        )
+
+
+def usd_per_hour(
+    run: Run, prices: Iterable[PriceEntry] = (), options: Mapping[str, JsonValue] | None = None
+) -> Decimal | None:
     """Return the hourly price on the most expensive machine; None if unknown."""
     job = run.job.model_copy(update={"folder": _project(run) or Path()}).with_prices(prices)
     book = book_for(job)
-    tier = book.offer(run.backend_name).tier(job.options.get(run.backend_name, {}))
+    chosen = {**job.options.get(run.backend_name, {}), **serving_options(run, options or {})}
+    tier = book.offer(run.backend_name).serving_tier(chosen, run.base_model)
     ends = book.hosting(run.backend_name, run.base_model, tier=tier, on=today())
     if ends is None or any(row.usd and row.per not in HOURLY for row in ends):
         return None

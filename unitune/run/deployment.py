@@ -35,7 +35,7 @@ from unitune.run.reaper import (
 )
 from unitune.security.redaction import one_line
 from unitune.workspace.home import home
-from unitune.workspace.settings import Bound
+from unitune.workspace.user_settings import Bound
 
 POLL_SECONDS = 5.0
 log = logging.getLogger(__name__)

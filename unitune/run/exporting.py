@@ -16,7 +16,7 @@ from unitune.backends.capabilities import (
     Checkpoints,
     Downloads,
 )
-from unitune.backends.exports import (
+from unitune.backends.local_capabilities import (
     ABOUT,
     Exported,
     ExportForm,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from unitune._shown import Shown
 from unitune.backends.capabilities import Checkpoint
-from unitune.backends.exports import Exported, ExportForm
+from unitune.backends.local_capabilities import Exported, ExportForm
 from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
@@ -25,14 +25,14 @@ from unitune.cost.reconcile import Reconciliation
 from unitune.errors import BackendError, LockTimeout, RunFailed, UserError, WaitTimeout
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
+from unitune.ledger.finding import Lineage, lineage
 from unitune.models import Start, TunedModel
 from unitune.run import creating, deleting, exporting, launching
 from unitune.run.curves import show_steps
-from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
 from unitune.tracking.feed import feeding, trackers_to_feed
-from unitune.workspace.settings import Bound
+from unitune.workspace.user_settings import Bound
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20  # unanswered polls in a row before `watch` gives up; over a minute

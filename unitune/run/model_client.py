@@ -26,7 +26,7 @@ from unitune.errors import BackendError
 from unitune.ledger import Ledger
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.run.deployment import answering, needs_deployments
-from unitune.workspace.settings import Bound
+from unitune.workspace.user_settings import Bound
 
 # Long enough for a conversation, short enough to end the rambling of an untuned model
 MAX_TOKENS = 512

@@ -21,7 +21,7 @@ from unitune.backends.protocol import Event, State
 from unitune.errors import LockTimeout, UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.security.redaction import without_secrets
-from unitune.workspace import settings, user_config
+from unitune.workspace import user_config, user_settings
 from unitune.workspace.user_config import Notify
 
 NOTIFIED = "run.notified"
@@ -112,7 +112,7 @@ def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> 
             capture_output=True,
             check=False,
             timeout=COMMAND_SECONDS,
-            env={**without_secrets(settings.environment()), **named},
+            env={**without_secrets(user_settings.environment()), **named},
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"{told} took longer than {COMMAND_SECONDS:.0f} s.") from None

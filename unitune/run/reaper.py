@@ -30,7 +30,7 @@ from urllib.parse import quote
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
-from unitune.backends.launch_keys import is_deployment_name
+from unitune.backends.exactly_once import is_deployment_name
 from unitune.backends.retry import delays
 from unitune.documents import Frozen
 from unitune.errors import BackendError, LockTimeout, NotFoundError, Unreachable, Unsupported
@@ -39,7 +39,7 @@ from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.security.redaction import one_line
 from unitune.workspace.home import home
-from unitune.workspace.settings import environment
+from unitune.workspace.user_settings import environment
 
 LOOK_SECONDS = 5.0
 TRY_AGAIN_SECONDS = 60.0  # longest pause after an error

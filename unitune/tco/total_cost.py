@@ -10,7 +10,7 @@ from unitune.backends.capabilities import StoredModel, Stores
 from unitune.cost.break_even import break_even, payback
 from unitune.cost.estimate import HOURS_A_MONTH
 from unitune.cost.prices.book import PriceBook, PriceLookup, book_for
-from unitune.cost.prices.staleness import age_findings
+from unitune.cost.prices.refresh import age_findings
 from unitune.cost.spread import WIDE, Spread
 from unitune.cost.tokens import counter_for
 from unitune.data.check import read_job
@@ -21,10 +21,9 @@ from unitune.planning.feasibility import proposed_bases
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.planning.rows import Rows
-from unitune.tco.documents import Column, Horizon, TotalCost, TotalCostList
-from unitune.tco.serving import Serving, serving
+from unitune.tco.serving import Column, Horizon, Serving, TotalCost, TotalCostList, serving
 from unitune.tco.tokens import Tokens, count, measured, says_all_tokens, use_of
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 # Requests per month that are shown in addition to the planned ones
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
@@ -174,8 +173,7 @@ def _lookup(resolved: ResolvedJob, alternative: Alternative | None = None) -> Pr
     job, book = resolved.job, resolved.book
     backend = (alternative and alternative.backend) or job.backend
     model = alternative.model if alternative else job.base_model
-    tier = book.offer(backend).tier(job.options.get(backend, {}))
-    return PriceLookup(book, backend, model, today(), tier=tier)
+    return PriceLookup(book, backend, model, today()).with_options(job)
 
 
 def _paid_once(

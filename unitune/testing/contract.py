@@ -31,7 +31,7 @@ from unitune.backends.capabilities import (
     Deploys,
     SwapsModel,
 )
-from unitune.backends.launch_keys import batch_key, launch_key, run_id
+from unitune.backends.exactly_once import batch_key, launch_key, run_id
 from unitune.backends.protocol import Backend, Event, Guarantee, State
 from unitune.data.example import Message
 from unitune.errors import BackendError, NotFoundError, UnituneError

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
-from unitune.backends.launch_keys import launch_key, run_id
+from unitune.backends.exactly_once import launch_key, run_id
 from unitune.backends.protocol import Backend, Event, Launch, Status, Upload
 from unitune.data.example import Message
 from unitune.job.job import Data, Job, Tuning

@@ -26,8 +26,20 @@ from unitune.data.example import Example, Message, digest
 from unitune.documents import Frozen
 from unitune.errors import BackendError, NotFoundError
 from unitune.models import ChatModel, Reply, Request, Start, TunedModel
-from unitune.testing.fake_vendor import FakeBatches, count, create_call, tick, vendor_folder, write
-from unitune.testing.script import STATES, Answers, Moment, Script, events, moment
+from unitune.testing.fake_vendor import (
+    STATES,
+    Answers,
+    FakeBatches,
+    Moment,
+    Script,
+    count,
+    create_call,
+    events,
+    moment,
+    tick,
+    vendor_folder,
+    write,
+)
 
 
 class FakeJob(Frozen):

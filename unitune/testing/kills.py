@@ -36,7 +36,7 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")

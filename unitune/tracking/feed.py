@@ -42,8 +42,8 @@ from unitune.tracking.interface import (
     Tracker,
     open_tracker,
 )
-from unitune.workspace.locks import is_locked, locked
-from unitune.workspace.settings import environment
+from unitune.workspace.own_files import is_locked, locked
+from unitune.workspace.user_settings import environment
 
 FAILED = "run.tracking-failed"
 FOLDER = "tracking"  # current folder of the processes, in the ledger's folder

@@ -97,10 +97,10 @@ class HasRegistry(Protocol):
 
 
 SOURCES = {  # by name in a job, which is also the name of the package and extra
-    "mlflow": "unitune.tracking.mlflow:MlflowTracker",
-    "wandb": "unitune.tracking.wandb:WandbTracker",
-    "tensorboard": "unitune.tracking.tensorboard:TensorBoardTracker",
-    "trackio": "unitune.tracking.trackio:TrackioTracker",
+    "mlflow": "unitune.tracking.trackers:MlflowTracker",
+    "wandb": "unitune.tracking.trackers:WandbTracker",
+    "tensorboard": "unitune.tracking.trackers:TensorBoardTracker",
+    "trackio": "unitune.tracking.trackers:TrackioTracker",
 }
 WITH_REGISTRY = frozenset({"mlflow"})  # trackers that implement `HasRegistry`
 

@@ -9,8 +9,8 @@ from unitune.evaluate.diff import ComparisonDiff as ComparisonDiff
 from unitune.findings import Finding as Finding
 from unitune.models import Reply as Reply, Start as Start, TunedModel as TunedModel
 from unitune.planning.plan import Plan as Plan
-from unitune.publish.hub import Pushed as Pushed
+from unitune.publish import Pushed as Pushed
 from unitune.run.deployment import Deployment as Deployment
-from unitune.run.lineage import Lineage as Lineage
+from unitune.ledger.finding import Lineage as Lineage
 from unitune.run.model_client import ModelClient as ModelClient
-from unitune.tco.documents import TotalCost as TotalCost
+from unitune.tco.serving import TotalCost as TotalCost

@@ -25,7 +25,7 @@ from unitune.files.filesystem import content_of
 from unitune.report import cases
 from unitune.report.cases import Outcome, Passage
 from unitune.workspace.home import EVALUATION
-from unitune.workspace.locks import is_locked
+from unitune.workspace.own_files import is_locked
 
 ROWS = "rows.jsonl"
 SHOWN_COMPARISONS = 100

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from unitune.backends.protocol import INTERRUPTED, Event
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
-from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
+from unitune.evaluate.history import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.files import yaml_file
 from unitune.ledger import Ledger, RunRecord
@@ -29,7 +29,7 @@ from unitune.render.charts import DrawnCurve, drawn_curve
 from unitune.render.html import environment
 from unitune.render.sections import Cell, Section, Table
 from unitune.render.typography import dollars
-from unitune.report import html
+from unitune.report import files
 from unitune.report.cases import shared_system_prompt
 from unitune.report.comparison import describe as describe_comparison
 from unitune.report.run_document import cost, describe, progress
@@ -189,7 +189,7 @@ class Pages:
     def report(self, visit: Visit) -> str:
         """Return the full report with the notes."""
         comparison = kept_comparison(visit.path["comparison"])
-        return html.render(comparison, read_notes(_folder(comparison)))
+        return files.html_page(comparison, read_notes(_folder(comparison)))
 
     def write_note(self, visit: Visit) -> str:
         """Save a note on a case, and return the address of that case.
@@ -220,7 +220,7 @@ def _folder(comparison: Comparison) -> Path:
 def _render(
     template: str, section: str, *, live: bool = False, here: bool = True, **content: Any
 ) -> str:
-    page = environment(PACKAGE, html.PACKAGE).get_template(template)
+    page = environment(PACKAGE, files.PACKAGE).get_template(template)
     now = f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005 - the reader's local time
     content |= {"section": section, "live": live, "here": here, "now": now}
     return whole_text(page.render(seconds_until=_seconds_until, **content))

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast, get_args
 
 from unitune.errors import UserError
-from unitune.evaluate.notes import LONGEST_NOTE
+from unitune.evaluate.history import LONGEST_NOTE
 from unitune.evaluate.records import Answer
 from unitune.evaluate.review import Choice, Item, Judged, Look, Review
 from unitune.evaluate.review_figures import ReviewFigures, figures_of
-from unitune.evaluate.statistics.agreement import Agreement
+from unitune.evaluate.statistics.judgements import Agreement
 from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.render.html import environment
 from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
-from unitune.report import html
+from unitune.report import files
 from unitune.report.cases import Piece, marked, question, shared_system_prompt
 from unitune.security.json_fields import whole_text
 from unitune.ui.pages import PACKAGE, Visit
@@ -168,5 +168,5 @@ def _agreement_fact(name: str, agreement: Agreement, kind: str) -> Fact:
 
 
 def _render(template: str, **content: Any) -> str:
-    page = environment(PACKAGE, html.PACKAGE).get_template(template)
+    page = environment(PACKAGE, files.PACKAGE).get_template(template)
     return whole_text(page.render(live=False, here=False, now="", **content))

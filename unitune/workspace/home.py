@@ -25,7 +25,7 @@ from unitune.files.filesystem import (
     refuse_strangers,
     replacing,
 )
-from unitune.workspace.settings import variable
+from unitune.workspace.user_settings import variable
 
 # File system types of Linux whose locks SQLite cannot rely on. 9p and virtiofs are not among them:
 # containers use them for the root of a single machine. Source: "How To Corrupt An SQLite

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,6 +28,15 @@ def install_command(*extras: str) -> str:
     else:
         target = f"{NAME}{wanted} @ {source}"
     return f"pip install {option}{shlex.quote(target)}"
+
+
+def requirement(*extras: str) -> str | None:
+    """Return what another machine installs to have this version with extras; None for a folder."""
+    _, source = _origin()
+    if source is not None and source.startswith(("/", "file:")):
+        return None
+    wanted = f"{NAME}[{','.join(extras)}]"
+    return f"{wanted}=={version(NAME)}" if source is None else f"{wanted} @ {source}"
 
 
 def upgrade_command() -> str:

@@ -2,19 +2,25 @@
 
 The state folder keeps a record of each file: length and chained hash of everything that this user's
 unitune has appended. A file may lack the last entries, as after a power cut.
+
+Locks are among the processes of one machine; the kernel releases a lock when its holder dies.
+Several machines need leases instead (`unitune.ledger.leases`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import struct
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
-from unitune.errors import Mismatch
+from unitune.errors import LockTimeout, Mismatch
 from unitune.files.filesystem import (
     flush,
     no_link,
@@ -133,3 +139,44 @@ def _is_copy(project: Path, id_: str) -> bool:
     with replacing(known) as file:
         file.write(str(project))
     return False
+
+
+@contextmanager
+def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]:
+    """Hold the lock of a file, which is created if needed, while the body runs.
+
+    Args:
+        path: The lock file.
+        what: Name of the locked thing, for the message.
+        wait_seconds: Maximum wait for another holder.
+
+    Raises:
+        LockTimeout: Another process kept the lock.
+        UserError: The file is a symbolic link.
+    """
+    until = time.monotonic() + wait_seconds
+    with open(path, "a", encoding="utf-8", opener=no_link) as file:
+        while not _taken(file):
+            if time.monotonic() >= until:
+                raise LockTimeout(
+                    f"{what} is still held by another process after {wait_seconds:g} seconds. Wait "
+                    "until it is done, or end it, and try again."
+                )
+            time.sleep(0.02)
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a file."""
+    if not path.exists():
+        return False
+    with open(path, "a", encoding="utf-8", opener=no_link) as file:
+        return not _taken(file)
+
+
+def _taken(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

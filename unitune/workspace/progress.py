@@ -5,15 +5,19 @@
         for row in counted(rows, "counting tokens", len(rows)):    # the step
 
 Without `shown_by`, as in a script, nothing is counted.
+A line below a notebook's cell is rewritten here, too, without importing IPython.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from html import escape
+from importlib import import_module
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -87,3 +91,18 @@ class _CountedFile(io.FileIO):
         done = self.tell() if self._total else self._taken  # a pipe has neither size nor position
         self._show(self._what, done, self._total)
         return count
+
+
+def live() -> Callable[[str], None] | None:
+    """Return a function that replaces a line below the running cell; None outside a notebook."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):  # a notebook's, not IPython's prompt
+        return None
+    shown: Any = import_module("IPython.display")
+    handle = shown.display(shown.HTML(""), display_id=True)
+
+    def write(line: str) -> None:
+        handle.update(shown.HTML(f"<pre>{escape(line)}</pre>"))
+
+    return write

@@ -21,8 +21,14 @@ import httpx
 from pydantic import JsonValue
 
 from unitune.backends.credentials import gateway_for
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
-from unitune.backends.kit.connection import http_client
+from unitune.backends.kit.connection import (
+    GZIP_ONLY,
+    LARGEST_ANSWER,
+    LARGEST_FILE,
+    BodyError,
+    http_client,
+    unpacked,
+)
 from unitune.backends.kit.errors import (
     BROKEN,
     UNAUTHORIZED,

@@ -20,8 +20,8 @@ from urllib.request import getproxies
 import aiohttp
 
 from unitune.backends.credentials import gateway_for
-from unitune.backends.kit.bodies import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.chat_completions import Dialect, Refusal
+from unitune.backends.kit.connection import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.errors import (
     TEXT_BYTES,
     UNAUTHORIZED,

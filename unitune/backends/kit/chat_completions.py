@@ -238,13 +238,15 @@ def read_reply(content: object, seconds: float | None) -> Reply:
     refused = message.text("refusal")
     hidden = _tokens(usage.fields("completion_tokens_details"), "reasoning_tokens")
     hidden = _tokens(usage, "reasoning_tokens") if hidden is None else hidden
+    reasoning = next((text for name in THOUGHTS if (text := message.text(name))), None)
     return Reply(
         text=content_text(message) or refused or "",
         finish_reason="refusal" if refused else FINISHES[finish.lower()],
         prompt_tokens=_tokens(usage, "prompt_tokens"),
         completion_tokens=_tokens(usage, "completion_tokens"),
         reasoning_tokens=hidden,
-        thought=bool(hidden) or any(message.text(name) for name in THOUGHTS),
+        thought=bool(hidden or reasoning),
+        reasoning=reasoning,
         seconds=seconds,
         tool_calls=tuple(_functions(message)) or None,
     )

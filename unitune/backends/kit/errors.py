@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from unitune.backends.credentials import Parameters, forget_refused
-from unitune.backends.kit.bodies import BodyError
+from unitune.backends.kit.connection import BodyError
 from unitune.backends.retry import parse_retry_after
 from unitune.errors import BackendError, Unreachable
 from unitune.security.addresses import is_redirect, redirected

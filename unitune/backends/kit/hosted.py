@@ -26,7 +26,7 @@ from unitune.documents import Frozen
 from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
-from unitune.workspace import settings
+from unitune.workspace import user_settings
 
 # Longest wait for the vendor to validate a file; the upload can be repeated after it
 FILE_SECONDS = 1800.0
@@ -196,7 +196,7 @@ def required(variable: str, what: str, otherwise: str = "") -> str:
 
 
 def _headers_in(variable: str) -> dict[str, str]:
-    lines = (line.partition(":") for line in settings.variable(variable).split("\n"))
+    lines = (line.partition(":") for line in user_settings.variable(variable).split("\n"))
     return {
         name.strip(): checked_value(value.strip(), variable)
         for name, colon, value in lines

@@ -25,6 +25,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from unitune.backends import registry
 from unitune.backends.offer import ModelUpdate, Offer
+from unitune.backends.tiers import without_region
 from unitune.cost.prices import inference
 from unitune.documents import Spec
 from unitune.errors import JobError
@@ -32,8 +33,7 @@ from unitune.files import yaml_file
 from unitune.job.job import Job
 from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, as_written, rows_of
 from unitune.workspace import user_config
-from unitune.workspace.settings import current
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import current, today
 
 NAME = "prices.yaml"
 Share = Annotated[Decimal, BeforeValidator(as_written), Field(gt=0, le=1)]
@@ -145,7 +145,8 @@ class PriceBook:
         """
         offer = self.offer(backend)
         name = _offered_name(offer, model)
-        tiers = (tier or offer.tier({}), None)
+        tier_here = tier or offer.tier({}, name)
+        tiers = (tier_here, without_region(tier_here), None)
         fitting = [
             row
             for row in self.rows(backend)
@@ -205,7 +206,7 @@ class PriceBook:
             if row.kind == "hosting"
             and row.fits(_offered_name(offer, model))
             and row.holds_on(on)
-            and (offer.tiers is None or row.tier not in offer.tiers.names)
+            and (offer.tiers is None or without_region(row.tier) not in offer.tiers.names)
         ]
         if not machines:
             return None
@@ -229,14 +230,20 @@ class PriceLookup:
     model: str
     day: date
     method: str | None = None
-    tier: str | None = None  # where it runs; None for the backend's usual tier
+    tier: str | None = None  # where it trains; None for the backend's usual tier
+    serving_tier: str | None = None  # where tuned models answer; None if it is `tier`
     # Rows returned so far, by id
     used: dict[str, PriceRow] = field(default_factory=dict[str, PriceRow])
 
     def of_training(self, job: Job) -> PriceLookup:
         """Return the lookup for the model that another job tuned."""
-        tier = self.book.offer(job.backend).tier(job.options.get(job.backend, {}))
-        return replace(self, backend=job.backend, model=job.base_model, tier=tier)
+        return replace(self, backend=job.backend, model=job.base_model).with_options(job)
+
+    def with_options(self, job: Job) -> PriceLookup:
+        """Return the lookup with the tiers that a job's options choose."""
+        offer, options = self.book.offer(self.backend), job.options.get(self.backend, {})
+        tier, serving = offer.tier(options, self.model), offer.serving_tier(options, self.model)
+        return replace(self, tier=tier, serving_tier=serving)
 
     def find(self, kind: Kind) -> PriceRow | None:
         """Return the row that applies, or None if the price is unknown."""
@@ -246,13 +253,14 @@ class PriceLookup:
     def tokens(self, kind: Kind, *, tuned: bool) -> PriceRow | None:
         """Return the row of answer tokens, or None without a price per million tokens.
 
-        It is looked up at the tier. If base and tuned model cost the same, either's row counts; for
-        a base model, so does the row of its usual tier.
+        It is looked up at the tier where the model answers. If base and tuned model cost the same,
+        either's row counts; for a base model, so does the row of its usual tier.
         """
         serving = self.book.offer(self.backend).terms(self.model).serving
         same = serving is not None and serving.tuned_as_base
-        choices = [(tuned, self.tier)]
-        choices += [(not tuned, self.tier)] if same else []
+        tier = (self.serving_tier or self.tier) if tuned else self.tier
+        choices = [(tuned, tier)]
+        choices += [(not tuned, tier)] if same else []
         choices += [(False, None)] if same or not tuned else []
         rows = (self._row(kind, tier, tuned=of_tuned) for of_tuned, tier in choices)
         row = self._not_lowered(
@@ -279,7 +287,8 @@ class PriceLookup:
 
     def hosting(self) -> tuple[PriceRow, PriceRow] | None:
         """Return the cheapest and the most expensive hosting row; see `PriceBook.hosting`."""
-        ends = self.book.hosting(self.backend, self.model, tier=self.tier, on=self.day)
+        tier = self.serving_tier or self.tier
+        ends = self.book.hosting(self.backend, self.model, tier=tier, on=self.day)
         return ends and (self._use(ends[0]), self._use(ends[1]))
 
     def _row(self, kind: Kind, tier: str | None, *, tuned: bool = False) -> PriceRow | None:
@@ -304,13 +313,14 @@ def _offered_name(offer: Offer, model: str) -> str:
     return offered.name if offered else model
 
 
-def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
+def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, bool, int]:
     """Return the sort key of a row, most important part first; the smallest wins."""
     return (
         not row.holds_on(day),
         row.source_kind == "third-party",
         ORIGINS.index(row.origin),
         row.tier is None,
+        "/" not in (row.tier or ""),
         row.method is None,
         "*" in row.model,
         -row.as_of.toordinal(),

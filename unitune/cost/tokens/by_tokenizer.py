@@ -18,7 +18,7 @@ from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens.count import Count, RowCount, assumed_row, framing_assumption
 from unitune.data.example import Example, Message
 from unitune.scorers.bounded import OUT_OF_TIME, CheckFailed, rendered
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 TOKENIZER = "tokenizer.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -94,7 +94,7 @@ def assumed_row(example: Example, text: Callable[[str], Count]) -> RowCount:
     total = before + _framed(example.messages[len(example.prompt) :], text)
     if example.non_preferred_output:
         total += _framed(example.non_preferred_output, text) + Count(0, 0, prompt.high)
-    answer = text(example.answer or "")
+    answer = text(example.answer or "") + text(last.reasoning_content or "")
     if last.role == "assistant" and last.tool_calls:
         answer += text(_json(last.tool_calls))
     return RowCount(prompt, answer, total)
@@ -108,6 +108,9 @@ def _framed(turns: Iterable[Message], text: Callable[[str], Count]) -> Count:
             total += text(turn.name)
         if turn.tool_calls:
             total += text(_json(turn.tool_calls))
+        if turn.reasoning_content:  # templates may leave out that of earlier turns
+            reasoning = text(turn.reasoning_content)
+            total += Count(0, reasoning.expected, reasoning.high)
     return total
 
 

@@ -11,10 +11,13 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from functools import cached_property, wraps
 from inspect import iscoroutine, isgenerator
 from types import FunctionType
 from typing import Any
+
+from unitune.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +107,14 @@ def _within(method: Callable[..., Any]) -> Callable[..., Any]:
         return settings.run(method, self, *arguments, **named)
 
     return call
+
+
+def today() -> date:
+    """Return today's date (UTC), or that of ``UNITUNE_TODAY=YYYY-MM-DD`` if set."""
+    given = os.environ.get("UNITUNE_TODAY", "").strip()
+    if not given:
+        return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(given)
+    except ValueError as error:
+        raise UserError(f"UNITUNE_TODAY is {given!r}. Write it as YYYY-MM-DD.") from error

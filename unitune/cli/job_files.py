@@ -1,4 +1,4 @@
-"""Implement `unitune schema` and write the JSON Schema next to a job for editors.
+"""Implement `unitune check` and `unitune schema`, and write the schema next to a job for editors.
 
 A job's first line refers to that schema for the YAML language server (VS Code, JetBrains, Neovim,
 Helix), which completes and checks keys and options.
@@ -13,10 +13,60 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unitune.cli.output import print_json, replacing
+from unitune.cli.options import JOB_FILE, Json
+from unitune.cli.output import (
+    Kind,
+    aside,
+    check_output,
+    console,
+    exit_for_errors,
+    print_json,
+    replacing,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Job file or data file.")] = JOB_FILE,
+    *,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an HTML page with all rows to review."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a job and its data, or one data file.
+
+    Reports what plan, run and compare would refuse, then training rows to review: near duplicates,
+    contradictions, doubtful labels, odd answers. No model is called, and nothing is run or paid.
+
+    [dim]$ unitune check unitune.yaml
+    $ unitune check unitune.yaml --html check.html
+    $ unitune check train.jsonl --json[/dim]
+    """
+    from unitune.cli.progress import working
+    from unitune.evaluate.readiness import check
+    from unitune.render.terminal import view
+    from unitune.report.checked import describe
+
+    check_output(html, Kind.PAGE, [file])
+    with working("reading rows, looking for leaks", quiet=json):
+        report = check(file)
+    if json:
+        print_json(report)
+    else:
+        more = "" if html else f"All of them: unitune check {file} --html check.html"
+        console().print(view(describe(report, file.name, more)))
+    if html:
+        from unitune.report.checked import render
+
+        with replacing(html) as page:
+            page.write(render(report, file.name).encode())
+        aside().print(f"Page: {html}")
+    exit_for_errors(report.findings)
+
 
 READ_DOCUMENTS = ("job", "offer", "prices")  # written by people; the others are printed
 DocumentName = Literal[
@@ -41,14 +91,14 @@ MODELS: dict[DocumentName, str] = {
     "job": "unitune.job.job:Job",
     "plan": "unitune.planning.plan:Plan",
     "check": "unitune.data.report:DataReport",
-    "run": "unitune.cli.run_view:RunView",
+    "run": "unitune.cli.watch:RunView",
     "model": "unitune.cli.model_registry_view:ModelView",
     "verification": "unitune.registry.verification:Verification",
     "verdict": "unitune.evaluate.results:Comparison",
     "comparison-diff": "unitune.evaluate.diff:ComparisonDiff",
     "learning-curve": "unitune.curve.documents:LearningCurve",
     "decision": "unitune.decision.evidence:Decision",
-    "cost": "unitune.tco.documents:TotalCostList",
+    "cost": "unitune.tco.serving:TotalCostList",
     "budget": "unitune.cost.budget:ProjectBudget",
     "offer": "unitune.backends.offer:Offer",
     "prices": "unitune.cost.prices.book:PricesFile",

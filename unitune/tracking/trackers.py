@@ -1,5 +1,6 @@
-"""Track runs in MLflow: one experiment per job, and one MLflow run per run, found by its tag.
+"""Track runs in MLflow, Weights & Biases, TensorBoard or trackio.
 
+MLflow: one experiment per job, and one MLflow run per run, found by its tag.
 ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the server's variables choose the
 destination. Artifacts are stored only in a bucket, at the server or below the folder of its file.
 MLflow would send its token to any other address that an experiment names.
@@ -9,6 +10,20 @@ sent again.
 
 MLflow's registry mirrors unitune's. A tag identifies each version; its number is the same unless
 other programs register versions of that name. Nothing is uploaded: the source is the run.
+
+Weights & Biases: one project per job, and the same run ids. The environment and the user's own
+settings choose the destination (``WANDB_BASE_URL``, ``WANDB_PROJECT``, ``WANDB_MODE=offline``).
+Project settings are ignored, because a stranger may have written them.
+
+W&B's history rejects a step below the newest one. So its step is the point's id, which grows, and
+the training step is a figure that serves as the x axis. An offline run cannot query its history,
+so closing it writes the last id to a file. After a kill, figures are sent twice rather than
+never, and the server drops the duplicates by their step.
+
+TensorBoard: event files, in a folder per run below ``.unitune/tensorboard``.
+
+trackio: one project per job, in its local folder or the configured Space. A run's id is its name
+there, which resumes it. Steps that the store already has are skipped.
 """
 
 from __future__ import annotations
@@ -164,3 +179,145 @@ def _is_own(artifacts: str, store: str) -> bool:
         path = Path(unquote(place.path)).resolve()
         return any(path.is_relative_to(folder.resolve()) for folder in folders)
     return True
+
+
+class TensorBoardTracker:
+    """Folder of a run's event files.
+
+    Each process writes its own file. It first reads the files of other processes and skips their
+    points. A file that a kill truncated is read up to the truncation.
+    """
+
+    def __init__(self, run: TrackedRun) -> None:
+        folder = run.home / "tensorboard" / run.id
+        self.where = str(folder)
+        if folder.is_symlink() or folder.parent.is_symlink():
+            raise UserError(f"{folder} is a symbolic link, and nothing is written to it.")
+        self._written = _points_in(folder)
+        self._event: Any = import_module("tensorboard.compat.proto.event_pb2").Event
+        self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
+        module = import_module("tensorboard.summary.writer.event_file_writer")
+        self._writer: Any = module.EventFileWriter(str(folder))
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Write figures as scalars by step."""
+        for point in points:
+            self._write(point.step, point.time, point.values)
+        self._writer.flush()
+
+    def add(self, results: Results) -> None:
+        """Write the metrics of a comparison as scalars; TensorBoard stores no files."""
+        self._write(0, results.time, results.values)
+
+    def close(self, state: State) -> None:
+        """Close the file; TensorBoard stores no final state."""
+        del state
+        self._writer.close()
+
+    def _write(self, step: int, time: float, values: dict[str, float]) -> None:
+        for tag, value in values.items():
+            if (tag, step, time) not in self._written:
+                self._written.add((tag, step, time))
+                scalar = self._summary(value=[self._summary.Value(tag=tag, simple_value=value)])
+                self._writer.add_event(self._event(wall_time=time, step=step, summary=scalar))
+
+
+def _points_in(folder: Path) -> set[tuple[str, int, float]]:
+    if not folder.is_dir():
+        return set()
+    module = import_module("tensorboard.backend.event_processing.event_accumulator")
+    reader: Any = module.EventAccumulator(str(folder), size_guidance={module.SCALARS: 0})
+    reader.Reload()
+    return {
+        (tag, scalar.step, scalar.wall_time)
+        for tag in reader.Tags()[module.SCALARS]
+        for scalar in reader.Scalars(tag)
+    }
+
+
+class TrackioTracker:
+    """Run in trackio."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        trackio: Any = import_module("trackio")
+        self._run: Any = trackio.init(
+            project=run.project,
+            name=run.id,
+            config={**run.parameters, **run.tags},
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+        logs = trackio.SQLiteStorage.get_logs(run.project, run.id)
+        self._written = {(name, entry.get("step")) for entry in logs for name in entry}
+        self.where = f"{trackio.TRACKIO_DIR}, project {run.project}"
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Send figures by step."""
+        for point in points:
+            self._write(point.step, point.values)
+
+    def add(self, results: Results) -> None:
+        """Send the metrics of a comparison at step 0; its files are not sent."""
+        self._write(0, results.values)
+
+    def close(self, state: State) -> None:
+        """Send the remaining points; trackio stores no final state."""
+        del state
+        self._run.finish()
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        fresh = {name: value for name, value in values.items() if (name, step) not in self._written}
+        if fresh:
+            self._run.log(fresh, step=step)
+            self._written.update((name, step) for name in fresh)
+
+
+LAST_POINT = "unitune-last-point"  # file in an offline run's folder: id of its last point
+
+
+class WandbTracker:
+    """Run at Weights & Biases."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        self._wandb: Any = import_module("wandb")
+        folder = Path.cwd()
+        before = (folder / "wandb").glob(f"offline-run-*-{run.id}/{LAST_POINT}")
+        self._last = max((int(file.read_text(encoding="utf-8")) for file in before), default=0)
+        self._run: Any = self._wandb.init(
+            project=os.environ.get("WANDB_PROJECT", run.project),
+            id=run.id,
+            name=run.name,
+            resume="allow",
+            reinit="create_new",
+            config={**run.parameters, **run.tags},
+            dir=str(folder),
+            settings=self._wandb.Settings(console="off", silent=True, x_disable_stats=True),
+        )
+        if self._run.resumed:
+            self._last = self._run.step - 1
+        self._run.define_metric("*", step_metric="step")
+        self.where = self._run.url or str(Path(self._run.dir).parent)
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Send figures after the newest known point."""
+        for point in points:
+            if point.id > self._last:
+                self._run.log({**point.values, "step": point.step}, step=point.id)
+                self._last = point.id
+
+    def add(self, results: Results) -> None:
+        """Send a comparison's figures to the run's summary, and its files as an artifact."""
+        self._run.summary.update({**results.values, **results.tags})
+        artifact = self._wandb.Artifact(f"comparison-{self._run.id}", type="comparison")
+        for file in results.files:
+            artifact.add_file(str(file))
+        self._run.log_artifact(artifact, aliases=[results.comparison])
+
+    def close(self, state: State) -> None:
+        """Send the remaining points; a failed run is shown as failed."""
+        self._run.finish(exit_code=int(state in (State.FAILED, State.CANCELLED)))
+        if self._run.offline:
+            file = Path(self._run.dir).parent / LAST_POINT
+            file.write_text(str(self._last), encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from unitune.backends.exports import ABOUT, ExportForm
+from unitune.backends.local_capabilities import ABOUT, ExportForm
 from unitune.backends.protocol import PUSHED, Event
 from unitune.card.card import CARD_FILES, PROVENANCE, README, files_in, write_card
 from unitune.card.facts import CardFacts, find_facts, refuse_other_training
@@ -30,7 +30,7 @@ from unitune.run.run import Run
 from unitune.security.redaction import redacted
 from unitune.workspace.home import home
 from unitune.workspace.install import install_command
-from unitune.workspace.settings import variable
+from unitune.workspace.user_settings import variable
 
 # Licences (SPDX) that allow anyone to publish a changed model with attribution
 FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "isc", "cc0-1.0"})
