@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from support import warm
-from support.heavy import is_heavy
+from support.heavy import all_heavy, is_heavy
 
 GUARD = Path(__file__).parent / "guard"
 sys.path.insert(0, str(GUARD))
@@ -83,6 +83,15 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return collected
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files of which no test is run: importing takes seconds in each worker."""
+    here = Path(__file__).parent
+    if not collection_path.is_file() or not collection_path.is_relative_to(here):
+        return None
+    slow = collection_path.parent == here / "slow" and not _named("slow", config)
+    return slow or (_named("not heavy", config) and all_heavy(collection_path)) or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.chat_rows import chat_rows
 
-from unitune.data.files import Files
+from unitune.data.load import Files
 from unitune.data.quality.look import look_at
 from unitune.data.report import DataReport, FileReport
 from unitune.report.checked import render

@@ -12,7 +12,7 @@ from support.sample_comparison import gated, infested, measured, sample_comparis
 
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
-from unitune.report.html import render
+from unitune.report.files import html_page
 
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -53,7 +53,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
 
     def opened(comparison: Comparison, **options: Any) -> Any:
         file = tmp_path / "report.html"
-        file.write_text(render(comparison), encoding="utf-8")
+        file.write_text(html_page(comparison), encoding="utf-8")
         context = browser.new_context(**{"viewport": WIDE, **options})
         contexts.append(context)
         page = context.new_page()

@@ -17,8 +17,7 @@ from unitune.evaluate.results import Comparison
 from unitune.evaluate.review import Review
 from unitune.evaluate.review_figures import figures_of
 from unitune.ledger import Ledger
-from unitune.ui.access import Access
-from unitune.ui.app import application
+from unitune.ui.app import Access, application
 from unitune.workspace.home import home, make_home
 
 WIDE = {"width": 1400, "height": 900}

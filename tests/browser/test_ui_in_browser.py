@@ -12,11 +12,9 @@ import pytest
 from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 from support.served_pages import served
 
-from unitune.evaluate.history import history_folder
-from unitune.evaluate.notes import read_notes
+from unitune.evaluate.history import history_folder, read_notes
 from unitune.ui import pages
-from unitune.ui.access import Access
-from unitune.ui.app import _redirecting, application
+from unitune.ui.app import Access, _redirecting, application
 
 WIDE = {"width": 1400, "height": 900}
 PHONE = {"width": 390, "height": 844}

@@ -40,9 +40,14 @@ from unitune.run.run import Run, launch
 from unitune.testing.loopback import Fault
 from unitune.workspace.home import home
 
-OPTIONS = {"together": {"config": "cr_one"}, "bedrock": {}}
-DEPLOY = {"together": r"/deployments$", "bedrock": r"/custom-model-deployments"}
-"""Path of the call that brings a model up, by vendor."""
+OPTIONS = {"together": {"config": "cr_one"}, "bedrock": {}, "azure": {}, "nebius": {}}
+DEPLOY = {
+    "together": ("POST", r"/deployments$"),
+    "bedrock": ("POST", r"/custom-model-deployments"),
+    "azure": ("PUT", r"/deployments/"),
+    "nebius": ("POST", r"/v0/models$"),
+}
+"""Method and path of the call that brings a model up, by vendor."""
 
 
 @pytest.fixture(params=sorted(OPTIONS))
@@ -117,14 +122,14 @@ def test_a_time_that_is_none_deploys_nothing(run: Run, vendor: ServedVendor) -> 
     for ttl in times:
         with pytest.raises(UserError, match="write a time such as 30m, 2h or 1d"):
             deploy(run, ttl=ttl)
-    assert vendor.server.received("POST", DEPLOY[run.backend_name]) == []
+    assert vendor.server.received(*DEPLOY[run.backend_name]) == []
 
 
 @pytest.mark.usefixtures("no_reaper")
 def test_training_and_comparing_deploy_nothing(run: Run, vendor: ServedVendor) -> None:
     with pytest.raises(UserError):
         requested(run)
-    assert vendor.server.received("POST", DEPLOY[run.backend_name]) == []
+    assert vendor.server.received(*DEPLOY[run.backend_name]) == []
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -166,7 +171,7 @@ def test_a_deployment_that_is_refused_half_way_leaves_nothing(
     if run.backend_name == "together":
         with pytest.raises(JobError, match="several configurations"):
             deploy(run)
-    vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, *DEPLOY[run.backend_name])
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     assert deployments(standing=True) == []
@@ -177,7 +182,7 @@ def test_a_deployment_that_is_refused_half_way_leaves_nothing(
 def test_what_a_refused_deployment_left_and_cannot_be_removed_is_listed(
     run: Run, vendor: ServedVendor
 ) -> None:
-    vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, *DEPLOY[run.backend_name])
     vendor.server.inject_fault(Fault.EXPIRED_KEY, "DELETE", "")
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
@@ -250,7 +255,7 @@ def test_compare_deploys_each_run_that_needs_it_once(run: Run, tmp_path: Path) -
 def test_a_create_call_without_a_clear_response_is_sent_again_under_the_same_name(
     run: Run, vendor: ServedVendor, fault: Fault
 ) -> None:
-    vendor.server.inject_fault(fault, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(fault, *DEPLOY[run.backend_name])
     made = deploy(run, options=options(run)).wait()
     assert [one.id for one in deployments(standing=True)] == [made.id]
     made.take_down()
@@ -262,7 +267,7 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
     run: Run, vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exactly_once, "CREATE_CALLS", 1)
-    vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(Fault.ERROR_AFTER, *DEPLOY[run.backend_name])
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     (one,) = deployments(standing=True)
@@ -270,7 +275,8 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
     one.take_down()
     assert at_the_vendor(run, one.id) is None
 
-    vendor.server.inject_fault(Fault.SERVER_ERROR, "POST", "", times=9)
+    method, _ = DEPLOY[run.backend_name]
+    vendor.server.inject_fault(Fault.SERVER_ERROR, method, "", times=9)
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     (lost,) = deployments(standing=True)
@@ -304,7 +310,7 @@ def test_deploy_continues_where_it_was_killed(
     assert (begun.id, begun.until) == (made.id, made.until)
     assert [one.id for one in deployments()] == [made.id]
     assert made.id == deploy(run, options=options(run)).id, "one that is ready is continued, too"
-    assert len(vendor.server.received("POST", DEPLOY[run.backend_name])) == 1
+    assert len(vendor.server.received(*DEPLOY[run.backend_name])) == 1
 
 
 @pytest.mark.usefixtures("no_reaper")

@@ -19,7 +19,7 @@ from unitune.backends.capabilities import ImportedJob
 from unitune.backends.protocol import State
 from unitune.data.load import load
 from unitune.errors import DataError, NotFoundError, UnituneError, Unsupported, UserError
-from unitune.evaluate.inference.recorded import read_answers
+from unitune.evaluate.inference.sources import read_answers
 from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record_answers
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Job, Tuning

@@ -34,8 +34,10 @@ from unitune.testing.loopback import Vendor, VendorRequest, VendorResponse
 from unitune_providers.vertex import cloud as vertex_cloud
 
 SECRETS = {
+    "azure": "planted0123456789abcdefghijklmno0123456789abcdefghijklmno",
     "bedrock": "Planted/Secret+0123456789abcdefghijklmno",
     "fireworks": "fw_planted-0123456789-abcdefghijklmno",
+    "nebius": "v1.planted-0123456789-abcdefghijklmno",
     "openai": "sk-planted-0123456789-abcdefghijklmno",
     "together": "tgp-planted-0123456789-abcdefghijklmno",
     "vertex": "ya29.planted-0123456789-abcdefghijklmno",
@@ -96,6 +98,8 @@ def scene(
     monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", secret)
     with serve_vendor(name) as served:
         monkeypatch.setenv("FIREWORKS_API_KEY", SECRETS["fireworks"])
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", SECRETS["azure"])
+        monkeypatch.setenv("NEBIUS_API_KEY", SECRETS["nebius"])
         monkeypatch.setenv("OPENAI_API_KEY", SECRETS["openai"])
         monkeypatch.setenv("TOGETHER_API_KEY", SECRETS["together"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["bedrock"])

@@ -21,7 +21,7 @@ from unitune.backends.protocol import State
 from unitune.job.job import Data, Job
 from unitune.run.run import launch
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 CREATE = r"/fine_tuning/jobs$"
 NEITHER = ("metadata", "user_provided_suffix")

@@ -16,8 +16,8 @@ from unitune.backends.protocol import Backend
 from unitune.testing import BackendContract
 from unitune.testing.contract_base import reply_once, sha256_of
 from unitune.testing.loopback import Server
-from unitune_local.ray.launch import RayLaunch
-from unitune_local.ray.remote_training import run
+from unitune_local.remote.launch import RemoteLaunch
+from unitune_local.remote.training import run
 
 pytestmark = pytest.mark.heavy
 
@@ -54,7 +54,7 @@ def _real_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "data": {"train": "rows.jsonl"},
         "tuning": {"epochs": 1},
     }
-    launch = RayLaunch(key="r1-1", storage=str(folder), job=job, training=file, validation=None)
+    launch = RemoteLaunch(key="r1-1", storage=str(folder), job=job, training=file, validation=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNITUNE_CACHE", str(folder / "cache"))
         run(launch)

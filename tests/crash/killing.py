@@ -28,14 +28,13 @@ from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job.job import Data, Job, Tuning
 from unitune.ledger import costs, database, holders, leases, ledger, records, sqlite
-from unitune.run import creating, deleting, handle, launching, run, sweep
-from unitune.run.run import Run, launch, runs
-from unitune.run.sweep import launch_sweep
+from unitune.run import creating, deleting, handle, launching, run
+from unitune.run.run import Run, launch, launch_sweep, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
-from unitune.workspace import locks
+from unitune.workspace import own_files
 
-LAUNCHING = (creating, deleting, handle, launching, run, sweep)
-ACTING = (*LAUNCHING, exactly_once, locks, retry, fake, fake_vendor)
+LAUNCHING = (creating, deleting, handle, launching, run, run)
+ACTING = (*LAUNCHING, exactly_once, own_files, retry, fake, fake_vendor)
 RECORDING = (costs, database, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
 SEARCH = {str(exactly_once.__file__)}

@@ -81,6 +81,8 @@ def sources() -> Words:
         "promptfoo:job.yaml",
         "inspect:train.jsonl",
         "lm-eval:samples_t.jsonl",
+        "traces",
+        "train.jsonl",
     ) | st.builds("{}:{}".format, st.sampled_from(BACKENDS), texts().map(argument))
 
 
@@ -119,10 +121,12 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "directory": lambda: paths("new", "taken.txt"),
     "export": lambda: odd("dpo", "sft"),
     "file": lambda: paths("job.yaml", "train.jsonl", "plan.json", "home/ledger.db", "table.csv"),
+    "feedback": lambda: odd("user-feedback", ""),
     "first": lambda: odd("newest", "c26", ""),
     "folder": lambda: paths("home", "new"),
     "form": lambda: odd("adapter", "gguf", "x"),
     "goal": lambda: odd("0.9", "1", "0", "nan", "-1", "90"),
+    "good": lambda: odd("1", "nan", "up"),
     "host": lambda: odd("localhost", "::1", "0.0.0.0", "example.invalid"),  # noqa: S104 - a word
     "html": lambda: paths("out.html", "out.json", "job.yaml", "train.jsonl"),
     "job": lambda: odd("x"),

@@ -13,7 +13,7 @@ from hostile.schema import described, part
 from hostile.values import as_json, damaged, edited, spoilt, spoilt_lines
 from hypothesis import strategies as st
 
-from unitune.cli.schema import document_model
+from unitune.cli.job_files import document_model
 from unitune.job.job import Evaluate, Job
 
 OF_A_JOB = (

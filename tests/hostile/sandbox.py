@@ -35,7 +35,7 @@ from unittest.mock import patch
 
 from unitune import main as cli
 from unitune.cli import output
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 LIMIT_SECONDS = 60.0
 """No example has a reason to take a tenth of it, on a busy machine either; what passes it hangs."""

@@ -27,7 +27,7 @@ from hostile.sandbox import Sandbox
 from hostile.throwing import throw
 from hostile.values import TEXTS
 
-from unitune.cli import check
+from unitune.cli import job_files
 from unitune.errors import JobError
 from unitune.files import yaml_file
 
@@ -105,7 +105,7 @@ def test_a_planted_escape_sequence_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     def faulty(findings: Any) -> None:
         sys.stdout.write("\x1b[31m" if findings else "")
 
-    monkeypatch.setattr(check, "exit_for_errors", faulty)
+    monkeypatch.setattr(job_files, "exit_for_errors", faulty)
     assert any("control character" in fault for fault in faults_found())
 
 

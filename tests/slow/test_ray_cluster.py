@@ -113,7 +113,7 @@ def cluster() -> Iterator[Cluster]:
         folder = Path(short)
         cluster = Cluster(folder, free_port(), free_port())
         patch.setenv("RAY_API_SERVER_ADDRESS", cluster.url)
-        patch.setenv("UNITUNE_RAY_STORAGE", str(cluster.storage))
+        patch.setenv("UNITUNE_STORAGE", str(cluster.storage))
         patch.setenv("UNITUNE_CACHE", str(folder / "cache"))
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # others may use this machine's memory
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from unitune.data.general.questions import general_questions
+from unitune.data.general_questions import general_questions
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ FIXTURES = {
 USED = {
     "crash.postgres.new_database",
     "crash.postgres.the_server",
-    "unitune_local.ray.remote_training.run",
+    "unitune_local.remote.training.run",
     "unitune_local.training.loop.train",
     "unitune_local.training.profile_run.calibrate",
     "unitune_local.training.run.run_training",
@@ -36,10 +36,7 @@ SERVER = "postgresql"
 
 def is_heavy(item: pytest.Item) -> bool:
     """Return whether a test trains, kills processes, or needs a browser or a PostgreSQL server."""
-    folder = item.path.relative_to(HERE).parts[0]
-    if folder in FOLDERS or item.get_closest_marker("heavy"):
-        return True
-    if folder == "contract" and item.path.name not in QUICK_CONTRACTS:
+    if all_heavy(item.path) or item.get_closest_marker("heavy"):
         return True
     if not isinstance(item, pytest.Function):
         return False
@@ -50,6 +47,14 @@ def is_heavy(item: pytest.Item) -> bool:
         return True
     fixtures = (each for some in item._fixtureinfo.name2fixturedefs.values() for each in some)
     return not USED.isdisjoint(used([item.function, *(each.func for each in fixtures)]))
+
+
+def all_heavy(path: Path) -> bool:
+    """Return whether every test of a file is heavy, which its path alone tells."""
+    folder = path.relative_to(HERE).parts[0]
+    return folder in FOLDERS or (
+        folder == "contract" and path.name.startswith("test_") and path.name not in QUICK_CONTRACTS
+    )
 
 
 def used(functions: list[Any]) -> set[str]:

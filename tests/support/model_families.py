@@ -24,7 +24,7 @@ from unit.local.serving import served
 
 from support.tiny_gguf import TOKENS, write_gguf
 from support.tiny_model import SIZES, write_rows
-from unitune.backends.exports import ExportForm, ExportSpec
+from unitune.backends.local_capabilities import ExportForm, ExportSpec
 from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.errors import Unsupported, UserError
@@ -33,7 +33,7 @@ from unitune.models import Request, TunedModel
 from unitune_local import machine
 from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.export.export import export
+from unitune_local.export.forms import export
 from unitune_local.forecasting.forecast import forecast
 from unitune_local.inference.answers import Sampling
 from unitune_local.models import store

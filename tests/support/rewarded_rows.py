@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import render_prompts
 from unitune_local.grading import Reward, RewardGrader
+from unitune_local.inference.generate import generate_in_training
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objectives.loss import choose_form
 from unitune_local.objectives.reward import RewardLoss
@@ -74,7 +76,8 @@ def loss_of(
         RewardGrader(load_tokenizer(base), [Reward.of(scorer)]),
         REWARD.model_copy(update=changes),
     )
-    return RewardLoss(Rollouts(model, form, grader, settings, seed=0, longest=512))
+    generate = partial(generate_in_training, model, grader.tokenizer)
+    return RewardLoss(Rollouts(generate, grader, settings, seed=0, longest=512), model, form)
 
 
 def gradients_of(model: PeftModel) -> dict[str, Tensor]:
@@ -88,7 +91,7 @@ def moved(objective: RewardLoss) -> RewardLoss:
     """Return it with its model as some steps would leave it."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for weight in objective.rollouts.model.parameters():
+        for weight in objective.model.parameters():
             if weight.requires_grad:
                 weight.add_(0.02 * torch.randn_like(weight))
     return objective

@@ -17,9 +17,8 @@ from typing import Any
 
 from support.sample_evidence import evidence
 from unitune.data.example import Message
-from unitune.evaluate.contrasts import Contrast
 from unitune.evaluate.gate import apply
-from unitune.evaluate.records import Answer, CaseResult
+from unitune.evaluate.records import Answer, CaseResult, Contrast
 from unitune.evaluate.results import (
     BaselineResult,
     Comparison,

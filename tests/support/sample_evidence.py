@@ -53,11 +53,10 @@ def evidence(
     candidate = SimpleNamespace(
         task=task,
         repeats=[[_answer(score) for score in scores] for _, scores in required],
-        own_interval=Interval(*own_interval, LEVEL),
         totals=totals or {},
     )
     reading = SimpleNamespace(
-        hardest=SimpleNamespace(candidate=candidate, margin=margin),
+        hardest=SimpleNamespace(candidate=candidate, margin=margin, candidate_ends=own_interval),
         best=SimpleNamespace(interval=Interval(*interval, LEVEL)),
         paired=SimpleNamespace(n=n),
         errors=errors,

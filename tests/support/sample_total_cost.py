@@ -8,7 +8,7 @@ from typing import Any
 from unitune.cost.prices.book import PriceBook
 from unitune.job.job import Job
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.tco.documents import TotalCost
+from unitune.tco.serving import TotalCost
 from unitune.tco.total_cost import total_cost
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bank-intents"

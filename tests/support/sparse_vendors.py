@@ -15,6 +15,7 @@ from unittest.mock import patch
 from vendors import anthropic
 from vendors.openai import vendor as wire
 from vendors.openai.azure import AzureVendor
+from vendors.openai.nebius import NebiusVendor
 from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
@@ -28,7 +29,7 @@ from unitune.testing.contract_hosted import ROUNDS, Tally, poll_without_fields
 from unitune.testing.loopback import serve
 from unitune.testing.omissions import Omissions
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 CLAUDE = "claude-haiku-4-5"
 GPT = "gpt-4.1-mini-2025-04-14"
@@ -131,7 +132,7 @@ STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
         _standing,
         "nebius",
         LLAMA,
-        partial(wire.NebiusVendor, bases=(LLAMA,)),
+        partial(NebiusVendor, bases=(LLAMA,)),
         {"NEBIUS_BASE_URL": "{url}/v1", "NEBIUS_API_KEY": wire.KEY},
     ),
 }

@@ -1,7 +1,7 @@
 """Trainings in several ranks, of a tiny model.
 
 Each rank is a thread with a process group of its own; but those that share a base
-(`unitune_local.parallel.sharding`) are processes, which run this file:
+(`unitune_local.parallel.ranks`) are processes, which run this file:
 ``python trained_ranks.py MODEL FOLDER SETTINGS RANK``.
 """
 

@@ -26,7 +26,7 @@ from unitune.errors import JobError, NotFoundError, UserError
 from unitune.security.redaction import redacted
 from unitune.testing.loopback import Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace import settings
+from unitune.workspace import user_settings
 from unitune.workspace.home import artifacts, home, ledger_url
 from unitune.workspace.user_config import Notify, UserConfig, write
 
@@ -46,7 +46,7 @@ def variables_of(client: Client) -> dict[str, Any]:
     """Return the settings that a client's functions see."""
     run: Callable[..., Any] = client._settings.run
     names = ("UNITUNE_DIR", "UNITUNE_LEDGER", "OPENAI_API_KEY")
-    return {name: run(settings.variable, name) for name in names}
+    return {name: run(user_settings.variable, name) for name in names}
 
 
 @pytest.fixture(autouse=True)
@@ -152,9 +152,9 @@ def test_a_generator_that_is_left_early_restores_the_settings(job: Job) -> None:
     client = Client(home="north")
     events = client.launch(job).watch(0.001)
     next(events)
-    assert settings.current() is not client._settings
+    assert user_settings.current() is not client._settings
     events.close()
-    assert settings.current() is not client._settings
+    assert user_settings.current() is not client._settings
 
 
 def test_a_clients_home_replaces_the_ledger_of_the_environment(
@@ -223,11 +223,11 @@ def test_prices_replace_the_users_own(job: Job, tmp_path: Path) -> None:
 def test_a_child_process_gets_the_variables_of_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_LEDGER", "postgresql://elsewhere/ledger")
     client = Client(home="north", keys={"openai": key_of("north")})
-    environment = client._settings.run(settings.environment)
+    environment = client._settings.run(user_settings.environment)
     assert environment["UNITUNE_DIR"] == str(Path("north").absolute())
     assert environment["UNITUNE_LEDGER"] == ""
     assert environment["OPENAI_API_KEY"] == key_of("north")
-    assert settings.environment() == dict(os.environ)
+    assert user_settings.environment() == dict(os.environ)
 
 
 def test_a_users_program_is_told_the_clients_home(job: Job, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused, RoutedVendor, existing, route
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import Refused, RoutedVendor, ServerBehavior, existing, route
 from vendors import shapes, streams
 from vendors.bodies import text_of
 

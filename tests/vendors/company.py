@@ -37,12 +37,15 @@ VENDORS_BY_HOST = {
     "res-1.openai.azure.com": "azure",
     "api.together.ai": "together",
     "api.fireworks.ai": "fireworks",
+    "tinker.thinkingmachines.dev": "tinker",
     "api.tokenfactory.nebius.com": "nebius",
     "bedrock-mantle.us-east-1.api.aws": "mantle",
     "us-central1-aiplatform.googleapis.com": "vertex",
     "bedrock.us-east-1.amazonaws.com": "bedrock",
     "bedrock-runtime.us-east-1.amazonaws.com": "bedrock",
     "api.anthropic.com": "anthropic",
+    "huggingface.co": "hf-jobs",
+    "sky.example.com": "skypilot",
     "llm.example.com": "openai",
 }
 SIGN_IN_HOSTS = (
@@ -90,11 +93,11 @@ class Company:
     tunnels: list[str] = field(default_factory=list[str])
     seen: list[Seen] = field(default_factory=list[Seen])
 
-    def answer(self, seen: Seen, method: str, body: bytes) -> tuple[int, str, bytes]:
+    def answer(self, seen: Seen, method: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Answer a request that arrived."""
         self.seen.append(seen)
         if seen.host in SIGN_IN_HOSTS:
-            return 200, "application/json", _signed_in(seen.host)
+            return 200, {"content-type": "application/json"}, _signed_in(seen.host)
         vendor, headers = VENDORS_BY_HOST.get(seen.host, self.direct), dict(seen.headers)
         _, made, signed = headers.get("authorization", "").partition("Bearer bedrock-api-key-")
         if made and bedrock.KEY.encode() in base64.b64decode(signed):
@@ -103,8 +106,10 @@ class Company:
         with closing(HTTPConnection("127.0.0.1", port)) as connection:
             connection.request(method, seen.path, body or None, headers)
             response = connection.getresponse()
-            kind = response.headers.get("content-type", "application/json")
-            return response.status, kind, response.read()
+            kept = {"content-type": "application/json"}
+            for name in ("content-type", "x-skypilot-request-id"):
+                kept |= {name: value} if (value := response.headers.get(name)) else {}
+            return response.status, kept, response.read()
 
 
 def _signed_in(host: str) -> bytes:
@@ -131,9 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         seen = Seen(headers["host"].partition(":")[0], self.path, headers)
-        status, kind, content = self.company.answer(seen, self.command, body)
+        status, kept, content = self.company.answer(seen, self.command, body)
         self.send_response(status)
-        self.send_header("content-type", kind)
+        for name, value in kept.items():
+            self.send_header(name, value)
         self.send_header("x-amzn-requestid", "request-1")
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -16,8 +16,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused, existing, route
-from unitune.testing.vendor_setup import Progress, ServerBehavior
+from unitune.testing.vendor_setup import Progress, Refused, ServerBehavior, existing, route
 from vendors.bodies import chat_completion
 from vendors.fireworks_jobs import ACCOUNT, BASE, KEY, PAGE_SIZE, ROOT, FireworksJobs, checked
 

@@ -15,8 +15,14 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused, RoutedVendor, existing, route
-from unitune.testing.vendor_setup import Progress, ServerBehavior
+from unitune.testing.vendor_setup import (
+    Progress,
+    Refused,
+    RoutedVendor,
+    ServerBehavior,
+    existing,
+    route,
+)
 from vendors import shapes
 from vendors.bodies import form_parts
 

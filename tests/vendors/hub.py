@@ -22,7 +22,7 @@ import yaml
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.routes import Refused, RoutedVendor, route
+from unitune.testing.vendor_setup import Refused, RoutedVendor, route
 
 KEY = "hf_loopback"
 ACCOUNT = "ana"

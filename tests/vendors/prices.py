@@ -23,6 +23,70 @@ HARDWARE_PATH = "/api/jobs/hardware"
 FILTER = re.compile(r"startswith\(productName, '([^']+)'\) and priceType eq 'Consumption'")
 
 
+# One item of the list, as its documentation shows one
+RETAIL_ITEM: dict[str, type | tuple[type, ...]] = {
+    "currencyCode": str,
+    "tierMinimumUnits": float,
+    "retailPrice": float,
+    "unitPrice": float,
+    "armRegionName": str,
+    "location": str,
+    "effectiveStartDate": str,
+    "meterId": str,
+    "meterName": str,
+    "productId": str,
+    "skuId": str,
+    "productName": str,
+    "skuName": str,
+    "serviceName": str,
+    "serviceId": str,
+    "serviceFamily": str,
+    "unitOfMeasure": str,
+    "type": str,
+    "isPrimaryMeterRegion": bool,
+    "armSkuName": str,
+}
+RETAIL_PAGE = (
+    "BillingCurrency",
+    "CustomerEntityId",
+    "CustomerEntityType",
+    "Items",
+    "NextPageLink",
+    "Count",
+)
+
+
+def retail_item(
+    product: str, meter: str, unit: str, usd: str, region: str, **changes: object
+) -> Item:
+    """Return a meter with all documented fields; changes replace some."""
+    identity = f"{abs(hash((product, meter, region))):032x}"
+    item: dict[str, object] = {
+        "currencyCode": "USD",
+        "tierMinimumUnits": 0.0,
+        "retailPrice": float(usd),  # JSON has no other numbers
+        "unitPrice": float(usd),
+        "armRegionName": region,
+        "location": region.upper(),
+        "effectiveStartDate": "2026-03-01T00:00:00Z",
+        "meterId": identity,
+        "meterName": meter,
+        "productId": f"DZH{identity[:9]}",
+        "skuId": f"DZH{identity[:9]}/0001",
+        "productName": product,
+        "skuName": meter.removesuffix(" Tokens"),
+        "serviceName": "Foundry Models",
+        "serviceId": identity[:12],
+        "serviceFamily": "AI + Machine Learning",
+        "unitOfMeasure": unit,
+        "type": "Consumption",
+        "isPrimaryMeterRegion": True,
+        "armSkuName": "",
+        **changes,
+    }
+    return cast("Item", item)
+
+
 @dataclass(slots=True)
 class RetailPrices:
     """Azure's list of meters.

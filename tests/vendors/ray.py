@@ -7,7 +7,6 @@ with a cluster's.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,15 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.routes import Refused, RoutedVendor, route
-from unitune.testing.vendor_setup import Progress, ServerBehavior, VendorSetup, loss
+from unitune.testing.vendor_setup import (
+    Progress,
+    Refused,
+    RoutedVendor,
+    ServerBehavior,
+    VendorSetup,
+    route,
+)
+from vendors.stored import store_training
 
 KEY = "ray-loopback"
 FIELDS = {
@@ -50,7 +56,7 @@ class Job:
     @property
     def launch(self) -> dict[str, Any]:
         """What its workers are told."""
-        return json.loads(self.request["runtime_env"]["env_vars"]["UNITUNE_RAY_LAUNCH"])
+        return json.loads(self.request["runtime_env"]["env_vars"]["UNITUNE_LAUNCH"])
 
     def status(self, behavior: ServerBehavior) -> str:
         """Return Ray's word."""
@@ -157,27 +163,16 @@ class RayVendor(RoutedVendor):
 
     def _train(self, name: str, job: Job) -> None:
         """Let the storage hold what a training of so many steps has left there."""
-        folder = self.storage / "jobs" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        events = [
-            {
-                "key": f"step-{step}",
-                "kind": "step",
-                "time": job.progress.created + step,
-                "data": {"step": step, "loss": loss(step)},
-            }
-            for step in range(1, job.progress.steps(self.behavior) + 1)
-        ]
-        text = "".join(json.dumps(event) + "\n" for event in events)
-        (folder / "events").mkdir(exist_ok=True)
-        (folder / "events" / f"{0:012}.jsonl").write_text(text, encoding="utf-8")
-        if job.status(self.behavior) == "SUCCEEDED" and not (folder / "result.json").exists():
-            if self.adapter is not None:
-                shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)
-            base = job.launch["job"]["model"]
-            model = {"backend": "local", "name": "of its node", "base": base}
-            result = json.dumps({"state": "succeeded", "model": model})
-            (folder / "result.json").write_text(result, encoding="utf-8")
+        if "runtime_env" not in job.request:  # a job that is no training
+            return
+        store_training(
+            self.storage / "jobs" / name,
+            job.progress,
+            self.behavior,
+            job.launch,
+            adapter=self.adapter,
+            succeeded=job.status(self.behavior) == "SUCCEEDED",
+        )
 
 
 def _traceback(words: str) -> str:
@@ -200,7 +195,7 @@ def ray_setup(adapter: Path | None = None) -> VendorSetup:
         environment=lambda server: {
             "RAY_API_SERVER_ADDRESS": server.url,
             "RAY_AUTH_TOKEN": KEY,
-            "UNITUNE_RAY_STORAGE": str(server.vendor.storage),  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - RayVendor's
+            "UNITUNE_STORAGE": str(server.vendor.storage),  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - RayVendor's
         },
         create=r"/api/jobs/$",
         model="tiny",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from unitune.testing import vendor_setup
 from unitune.testing.loopback import Server
@@ -11,9 +12,12 @@ from unitune.testing.vendor_setup import ServedVendor, ServerBehavior, VendorSet
 from vendors import fireworks
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
+from vendors.openai import azure, nebius
 from vendors.openai import vendor as openai
 from vendors.together import vendor as together
 from vendors.vertex import vendor as vertex
+
+NEBIUS_BASE = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 
 
 @contextmanager
@@ -37,6 +41,23 @@ VENDORS = {
         create=r"/fine_tuning/jobs$",
         model="gpt-4.1-mini-2025-04-14",
         patches=_openai_patches,
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+    ),
+    "azure": VendorSetup(
+        vendor=azure.AzureVendor,
+        environment=azure.environment,
+        create=r"/fine_tuning/jobs$",
+        model="gpt-4.1-mini-2025-04-14",
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+    ),
+    "nebius": VendorSetup(
+        vendor=partial(nebius.NebiusVendor, bases=(NEBIUS_BASE,)),
+        environment=lambda server: {
+            "NEBIUS_BASE_URL": f"{server.url}/v1",
+            "NEBIUS_API_KEY": openai.KEY,
+        },
+        create=r"/fine_tuning/jobs$",
+        model=NEBIUS_BASE,
         timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "together": VendorSetup(

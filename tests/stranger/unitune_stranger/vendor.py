@@ -14,8 +14,15 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused, RoutedVendor, existing, route
-from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
+from unitune.testing.vendor_setup import (
+    Progress,
+    Refused,
+    RoutedVendor,
+    ServerBehavior,
+    existing,
+    loss,
+    route,
+)
 
 KEY = "example-key"
 PAGE_SIZE = 2

@@ -14,7 +14,7 @@ import pytest
 from support.command_line import Command
 
 from unitune.backends.kit.api import Api
-from unitune.backends.kit.bodies import LARGEST_ANSWER, Body, BodyError
+from unitune.backends.kit.connection import LARGEST_ANSWER, Body, BodyError
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 

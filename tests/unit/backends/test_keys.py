@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.backends.launch_keys import (
+from unitune.backends.exactly_once import (
     DIGITS,
     MOST_ATTEMPTS,
     RANDOM_DIGITS,

@@ -12,7 +12,7 @@ from unitune.backends import registry
 from unitune.backends.kit.hosted import HostedBackend
 from unitune.errors import MissingExtra, NotFoundError, UserError
 from unitune.testing.fake import FakeBackend
-from unitune.workspace import settings
+from unitune.workspace import user_settings
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
@@ -139,7 +139,7 @@ def test_a_backend_without_the_kit_is_checked_when_it_is_first_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(FakeBackend, "capabilities", ("Pauses", "DescribesJobs", "Quotes"))
-    settings.current().backends.clear()
+    user_settings.current().backends.clear()
     with pytest.raises(TypeError, match="FakeBackend declares Quotes without quote"):
         registry.backend("fake")
-    settings.current().backends.clear()
+    user_settings.current().backends.clear()

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import mlcroissant
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -28,11 +27,11 @@ from support.command_line import Command
 from support.sample_comparison import infested, sample_comparison
 from support.trained_runs import trained, triage_job
 
-from unitune.backends.exports import describe_export
+from unitune.backends.local_capabilities import describe_export
 from unitune.card.card import CARD_FILES, PROVENANCE, README, ROWS, SUMMARY, write_card
-from unitune.card.compute import compute_of
-from unitune.card.croissant import CONTEXT
 from unitune.card.facts import Base
+from unitune.card.model_card import compute_of
+from unitune.card.provenance import CONTEXT
 from unitune.errors import Mismatch, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.history import history_folder, keep
@@ -209,6 +208,8 @@ ROW_KINDS = {
 def test_croissant_readers_read_the_rows_by_it(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    import mlcroissant  # noqa: PLC0415 - takes seconds
+
     run = trained(triage_job(45))
     lines = [json.dumps(ROW_KINDS[method]).replace("{}", f"question {at}") for at in range(40)]
     (run.folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from support.command_line import Command
 from support.sample_comparison import Counts, gated, sample_comparison
 
-from unitune.backends.launch_keys import comparison_id
+from unitune.backends.exactly_once import comparison_id
 from unitune.evaluate import history
 from unitune.evaluate.history import keep
 from unitune.evaluate.results import Comparison

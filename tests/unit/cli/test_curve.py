@@ -11,7 +11,7 @@ from support.colour_job import write_colour_job
 from support.command_line import Command
 
 from unitune.cli import output
-from unitune.cli.schema import document_schema
+from unitune.cli.job_files import document_schema
 
 pytestmark = pytest.mark.heavy
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Command
 
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 COMMANDS = [
     ["plan", "unitune.yaml"],

@@ -9,7 +9,7 @@ import pytest
 from support.command_line import Command
 
 from unitune.backends import registry
-from unitune.backends.exports import Exported, ExportSpec
+from unitune.backends.local_capabilities import Exported, ExportSpec
 from unitune.data.example import Example, Message
 from unitune.job.job import Job
 from unitune.models import TunedModel

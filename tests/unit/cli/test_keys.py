@@ -26,7 +26,7 @@ pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 from unitune_providers.vertex import cloud
 
 SECRET = "sk-REAL/SECRET+0123456789abcdef"  # noqa: S105 - of nobody

@@ -131,7 +131,23 @@ def test_hosting_is_shown_as_expected_and_not_at_the_dearest_machine(
     assert high not in shown
 
 
-@pytest.mark.parametrize("name", ["huggingface", "no-such"])
+def test_a_machine_without_a_price_says_where_to_set_it(
+    unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra `skypilot`")
+    monkeypatch.setenv("UNITUNE_IMAGE", "registry.example.com/unitune:cuda")
+    monkeypatch.setenv("UNITUNE_STORAGE", str(file.parent))
+    change(file, "together: Qwen/Qwen3-8B", "skypilot: Qwen/Qwen3-8B")
+    change(file, "backend: openai", "backend: skypilot\nbudget: {usd: 9, hours: 4}")
+    told = re.sub(r"\s+", " ", unitune("plan", str(file)).out)
+    assert "add the machine's to prices.yaml" in told
+    assert "the job's budget is $9, but skypilot's price for the training is unknown" in told
+    with (file.parent / "prices.yaml").open("a", encoding="utf-8") as prices:
+        prices.write("  - {backend: skypilot, machine: 0.80}\n")
+    assert "may cost $0.00 to $3.20" in unitune("plan", str(file)).out
+
+
+@pytest.mark.parametrize("name", ["prime-intellect", "no-such"])
 def test_a_backend_that_cannot_be_used_is_one_line_with_those_that_can(
     unitune: Command, file: Path, name: str
 ) -> None:

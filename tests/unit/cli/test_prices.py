@@ -35,7 +35,7 @@ def test_all_backends_are_listed_with_the_age_of_their_oldest_price(unitune: Com
     out = unitune("prices").out
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
     assert lines["together"].endswith("201 days its own page, third parties")
-    assert "no launch from here yet" in lines["tinker"]
+    assert "no launch from here yet" in lines["prime-intellect"]
     assert "none closed by 2025-09-15" in lines["cohere"]
     assert "none no charge for training" in lines["local"]
 
@@ -102,7 +102,7 @@ def test_an_unknown_backend_is_refused(unitune: Command) -> None:
 def test_a_refresh_shows_the_difference_and_writes_nothing_unasked(
     unitune: Command, tmp_path: Path
 ) -> None:
-    found = unitune("prices", "refresh", "huggingface")
+    found = unitune("prices", "refresh", "hf-jobs")
     assert found.code == 0
     assert "2 changed or new, 1 confirmed." in found.out
     assert "$5.00 an hour" in found.out
@@ -115,13 +115,13 @@ def test_a_refresh_shows_the_difference_and_writes_nothing_unasked(
 def test_a_refresh_that_is_agreed_to_writes_the_projects_file(
     unitune: Command, tmp_path: Path
 ) -> None:
-    assert "Written to prices.yaml" in unitune("prices", "refresh", "huggingface", "--yes").out
-    again = json.loads(unitune("prices", "refresh", "huggingface", "--json").out)
+    assert "Written to prices.yaml" in unitune("prices", "refresh", "hf-jobs", "--yes").out
+    again = json.loads(unitune("prices", "refresh", "hf-jobs", "--json").out)
     assert (False, {False}) == (
         again["written"],
         {one["before"] != one["after"] for one in again["changes"]},
     )
-    listed = json.loads(unitune("prices", "huggingface", "--json").out)
+    listed = json.loads(unitune("prices", "hf-jobs", "--json").out)
     machine = next(
         view["price"]
         for view in listed["backends"][0]["prices"]
@@ -140,7 +140,7 @@ def test_a_refresh_writes_the_users_file_when_told_to(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    unitune("prices", "refresh", "huggingface", "--yes", "--user")
+    unitune("prices", "refresh", "hf-jobs", "--yes", "--user")
     assert (tmp_path / "home" / "unitune" / "prices.yaml").exists()
     assert not (tmp_path / "prices.yaml").exists()
 
@@ -168,10 +168,10 @@ def test_a_refresh_in_which_nobody_answers_fails(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     found = unitune("prices", "refresh")
     assert found.code == 4
-    assert "huggingface could not be read" in found.err
+    assert "hf-jobs could not be read" in found.err
 
 
 def test_who_tells_nothing_by_machine_is_refused(unitune: Command) -> None:
     found = unitune("prices", "refresh", "vertex")
     assert found.code == 2
-    assert "azure, bedrock, huggingface, mantle, openai, together" in found.err
+    assert "azure, bedrock, hf-jobs, mantle, openai, together" in found.err

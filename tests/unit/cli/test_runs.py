@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import Engine, event
 from support.command_line import Command
 
-from unitune.backends.launch_keys import run_id
+from unitune.backends.exactly_once import run_id
 from unitune.backends.protocol import State
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.ledger import SHOWN_RUNS
 from unitune.workspace.home import home
-from unitune.workspace.locks import locked
+from unitune.workspace.own_files import locked
 
 NEW_YEAR = 1_767_225_600.0
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from support.command_line import Command
 
-from unitune.cli.schema import BESIDE, DocumentName, document_schema
+from unitune.cli.job_files import BESIDE, DocumentName, document_schema
 from unitune.job.evaluate import Evaluate
 
 JOB: dict[str, Any] = {

@@ -15,7 +15,7 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 THINKING = "gpt-6-luna"
 CASES = 40
@@ -151,6 +151,34 @@ class Caller:
         return VendorResponse(
             {"choices": [{"index": 0, "finish_reason": ended, "message": message}]}
         )
+
+
+class Reasoner:
+    """A server that shows why it answers "red"; "blue" is only in its reasoning."""
+
+    def answer(self, _: VendorRequest) -> VendorResponse:
+        message = {"role": "assistant", "content": "red", "reasoning_content": "Not blue <b>."}
+        usage = {"prompt_tokens": 5, "completion_tokens": 9}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return VendorResponse({"choices": [choice], "usage": usage})
+
+
+def test_reasoning_is_kept_apart_shown_on_demand_and_paid(unitune: Command, tmp_path: Path) -> None:
+    half = _colours(tmp_path) | {"role": "baseline"}
+    with serve(Reasoner()) as server:
+        reasoner = {"type": "server", "url": f"{server.url}/v1", "model": "m", "name": "reasoner"}
+        reasoner |= {"prompt": "zero-shot", "role": "candidate"}
+        _job(tmp_path, {"scorers": ["exact", "contains"], "contenders": [half, reasoner]})
+        ended = unitune("compare", "unitune.yaml", "--output", "out")
+    assert ended.code == 0, ended.err
+    rows = _rows(tmp_path, "reasoner")
+    assert {(row["text"], row["reasoning"]) for row in rows} == {("red", "Not blue <b>.")}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<summary><b>reasoning</b></summary>" in page
+    assert "Not blue &lt;b&gt;." in page
+    found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
+    tokens = {one["name"]: one["completion_tokens"] for one in found["contenders"]}
+    assert tokens["reasoner"] == 9 * CASES, "of answer and reasoning"
 
 
 def _first(values: list[Any]) -> Any:

@@ -16,7 +16,7 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.testing.loopback import Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.settings import current
+from unitune.workspace.user_settings import current
 
 CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
 TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"

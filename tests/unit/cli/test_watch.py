@@ -21,7 +21,7 @@ from unitune.report.run_document import describe, training_facts
 from unitune.report.runs import event_line, step_facts
 from unitune.run.curves import curve_of
 from unitune.run.run import Run, runs
-from unitune.testing import fake, script
+from unitune.testing import fake, fake_vendor
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
     unitune: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def silent(*arguments: object, **settings: object) -> tuple[Event, ...]:
-        told = script.events(*arguments, **settings)  # type: ignore[arg-type] - as it was called
+        told = fake_vendor.events(*arguments, **settings)  # type: ignore[arg-type] - as it was called
         numbers = ({k: v for k, v in one.data.items() if k != "loss"} for one in told)
         return tuple(replace(one, data=data) for one, data in zip(told, numbers, strict=True))
 
@@ -132,3 +132,13 @@ def test_a_run_is_told_why_it_ended_and_which_step_is_the_model(run: Run) -> Non
     }
     assert figures["Step kept"][1:3] == ("2", text)
     assert text == event_line(kept)
+
+
+def test_the_requests_of_a_judge_are_shown_with_their_cost(run: Run) -> None:
+    judge: dict[str, JsonValue] = {
+        "judge_requests": 1592, "judge_usd": 0.031, "judge_failed": 0.0125
+    }  # fmt: skip
+    step = Event("step-4", "step", 0.0, {"step": 4, "steps": 9, "reward": 0.5, **judge})
+    figures = {fact.term: fact for fact in training_facts(run, [step], curve_of([step]))}
+    expected = ("1,592", "$0.04 at the last step, 1.2 % without a verdict")
+    assert figures["Judge's requests"][1:3] == expected

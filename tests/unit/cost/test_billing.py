@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from unitune.backends.offer import Billing
 from unitune.cost.billing import (
+    Lengths,
+    Tally,
     cookbook_epochs,
     cut,
     epochs,
@@ -15,7 +17,6 @@ from unitune.cost.billing import (
     validation_passes,
 )
 from unitune.cost.tokens import Count
-from unitune.cost.workload import Lengths, Tally
 from unitune.job.job import Data, Job, Tuning
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=3, max_size=3).map(

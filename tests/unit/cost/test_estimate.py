@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.backends.offer import Billing, Offer, OfferedModel
+from unitune.cost.billing import measure
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate, repriced
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count, RowCount, counter_for
-from unitune.cost.workload import measure
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
-from unitune.backends.forecasts import AnswerForecast, AnswerLoad
+from unitune.backends.local_capabilities import AnswerForecast, AnswerLoad
 from unitune.cost.evaluation import VERBOSE_TOKENS
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset
 from unitune.job.job import Job
-from unitune.planning.evaluation_forecast import EvaluationForecast, forecast_evaluation
+from unitune.planning.forecasts import EvaluationForecast, forecast_evaluation
 from unitune.planning.preflight import preflight
 
 MakeJob = Callable[..., Job]

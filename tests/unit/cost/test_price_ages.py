@@ -7,8 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from unitune.cost.prices.book import PriceBook
-from unitune.cost.prices.refresh import contradictions
-from unitune.cost.prices.staleness import age_findings, freshness
+from unitune.cost.prices.refresh import age_findings, contradictions, freshness
 from unitune.job.prices import PriceEntry, PriceRow, rows_of
 
 AS_OF = date(2026, 5, 1)

@@ -78,7 +78,7 @@ KNOWN: list[tuple[str, str, Kind, dict[str, object], str]] = [
     ("fireworks", "any", "hosting", {"tier": "b200"}, "13.00/gpu-hour"),
     ("tinker", "Qwen/Qwen3-8B", "training", {"method": "sft"}, "0.44"),
     ("tinker", "any", "storage", {}, "0.10/gb-month"),
-    ("huggingface", "any", "machine", {"tier": "h200"}, "5.00/hour"),
+    ("hf-jobs", "any", "machine", {"tier": "h200"}, "5.00/hour"),
     ("together", "meta-llama/Llama-3.1-8B-Instruct", "training", {"method": "sft"}, "0.48"),
     ("prime-intellect", "Qwen/Qwen3.5-9B", "training", {"method": "rft"}, "0.60"),
     # What vendors' own pages said, by copies of 2026.

@@ -25,7 +25,7 @@ prices:
 
 def row(usd: str, tier: str = "h200", day: date = DAY) -> PriceRow:
     return PriceRow(
-        backend="huggingface",
+        backend="hf-jobs",
         kind="machine",
         tier=tier,
         usd=Decimal(usd),

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from unitune.cli.schema import document_schema
+from unitune.cli.job_files import document_schema
 from unitune.errors import JobError
 from unitune.job.job import Job, Lora, Preference, Tuning
 from unitune.job.sweep import MOST_RUNS

@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from crash.postgres import new_database
 
-from unitune.backends.launch_keys import run_id
+from unitune.backends.exactly_once import run_id
 from unitune.errors import UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.database import Database, create, migrate
@@ -155,7 +155,7 @@ def test_a_file_that_is_no_ledger_is_said_to_be_none(
 
 OPEN_AND_ADD = """
 import pathlib, sys, time
-from unitune.backends.launch_keys import run_id
+from unitune.backends.exactly_once import run_id
 from unitune.ledger import Ledger, RunRecord
 now = time.time()
 record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", run_id(now), now, now)

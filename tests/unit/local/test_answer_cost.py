@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unitune.backends.forecasts import AnswerLoad
+from unitune.backends.local_capabilities import AnswerLoad
 from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.data.load import load

@@ -242,7 +242,7 @@ def test_rows_without_anything_to_learn_are_not_calibrated(tiny_model: Path) -> 
 
 
 def test_only_a_backend_that_trains_here_calibrates() -> None:
-    from unitune.planning.backend_calls import calibrate  # noqa: PLC0415 - beside the test of it
+    from unitune.planning.forecasts import calibrate  # noqa: PLC0415 - beside the test of it
 
     hosted = job().model_copy(update={"backend": "fake"})
     with pytest.raises(Unsupported, match="'fake' does not train on this machine"):

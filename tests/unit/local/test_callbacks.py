@@ -12,7 +12,7 @@ from unitune.backends.registry import offer
 from unitune.job.job import Job
 from unitune.job.tuning import Tuning
 from unitune.planning.feasibility import offer_findings
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 CODE = """
 from pathlib import Path

@@ -18,10 +18,10 @@ from support.tiny_model import TEMPLATE
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message, digest
-from unitune.data.general.questions import general_text
+from unitune.data.general_questions import general_text
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Reply, Request, ScoresText, TextLoss
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 from unitune_local import machine
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt

@@ -21,7 +21,7 @@ from unitune_local.data.chat_text import TemplateError, set_format, with_request
 from unitune_local.data.rendering import Rendered, render, render_prompt, turn_end, turn_ends
 from unitune_local.data.rows import render_rows
 from unitune_local.inference.answers import Answer, Ending, Generated, Sampling
-from unitune_local.inference.tool_calls import read_calls
+from unitune_local.inference.structured import read_calls
 from unitune_local.options import ChatFormat
 from unitune_local.training.run import prepare
 

@@ -11,7 +11,7 @@ from support.tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from unitune.backends.forecasts import Forecast
+from unitune.backends.local_capabilities import Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.job.job import Job
@@ -28,7 +28,7 @@ from unitune_local.forecasting.cost import (
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.models.size import Speed, empty_tuned_model, size_of
 from unitune_local.objectives.loss import Form, choose_form, most_logits
-from unitune_local.parallel.sharding import shard_findings
+from unitune_local.parallel.ranks import shard_findings
 from unitune_local.settings import Settings
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model

@@ -41,7 +41,7 @@ from transformers import (
 )
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-from unitune.backends.exports import Exported, ExportForm, ExportSpec
+from unitune.backends.local_capabilities import Exported, ExportForm, ExportSpec
 from unitune.data.example import Message
 from unitune.errors import Mismatch, Unsupported, UserError
 from unitune.models import Request, TunedModel
@@ -49,7 +49,7 @@ from unitune_local import machine
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt
 from unitune_local.export import forms, gguf_file, verify
-from unitune_local.export.export import export
+from unitune_local.export.forms import export
 from unitune_local.export.gguf_file import ModelTensors, rounding, write_model
 from unitune_local.export.gguf_tokenizer import pre_tokenizer
 from unitune_local.export.ollama import modelfile

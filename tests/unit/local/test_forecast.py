@@ -8,7 +8,7 @@ import torch
 import transformers
 from support.tiny_model import tiny_tokenizer, write_rows
 
-from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
+from unitune.backends.local_capabilities import AnswerForecast, AnswerLoad, Forecast
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -23,7 +23,7 @@ from unitune_local.forecasting.cost import LAYER_FLOPS, PROCESS_BYTES, CostModel
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
 from unitune_local.inference.answer_cost import LOAD_SECONDS, answer_seconds
-from unitune_local.models.full import full_findings
+from unitune_local.models.adapter import full_findings
 from unitune_local.models.model import add_adapter, load_model
 from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
 from unitune_local.settings import Dimensions, RewardSettings, Settings, default_rate, resolve

@@ -15,17 +15,16 @@ from support.tiny_model import SETTINGS, write_pairs, write_rows
 from support.tuned_here import job_for, noted, tune
 from transformers import AutoModelForCausalLM
 
-from unitune.backends.exports import ExportSpec
+from unitune.backends.local_capabilities import ExportSpec
 from unitune.data.example import Message
 from unitune.errors import Unsupported
 from unitune.models import Request, TunedModel
 from unitune_local.data.batches import TrainingRow, epoch_batches, padded
 from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.export.export import export
+from unitune_local.export.forms import export
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.job_folder import Kind
-from unitune_local.models.adapter import WEIGHTS
-from unitune_local.models.full import is_full, trained_model
+from unitune_local.models.adapter import WEIGHTS, is_full, trained_model
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
 from unitune_local.models.start import read_start
 from unitune_local.settings import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.backends.launch_keys import run_id
+from unitune.backends.exactly_once import run_id
 from unitune.backends.protocol import State
 from unitune.errors import BackendError, DuplicateRunError
 from unitune.ledger import Ledger, RunRecord

@@ -12,7 +12,7 @@ from support.tiny_model import SETTINGS
 from torch import nn
 from transformers import get_cosine_with_min_lr_schedule_with_warmup, get_wsd_schedule
 
-from unitune_local.models.full import trained_model
+from unitune_local.models.adapter import trained_model
 from unitune_local.models.model import load_model
 from unitune_local.settings import Settings
 from unitune_local.training import checkpoint

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from unitune_local.objectives.preference import (
     ReferencePass,
     answers,
     pair_losses,
+    pairs_by,
     rated_losses,
 )
 from unitune_local.settings import Loss, PreferenceSettings
@@ -218,9 +220,11 @@ def test_a_new_adapter_has_gained_nothing(
 ) -> None:
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
-    referenced = ReferencePass(model, form, tmp_path / "r.jsonl", lambda: False).run([[rows]])
+    referenced = ReferencePass(pairs_by(model, form), tmp_path / "r.jsonl", lambda: False).run(
+        [[rows]]
+    )
     assert referenced is not None
-    objective = PreferenceLoss(model, form, settings(loss))
+    objective = PreferenceLoss(partial(answers, model, form), settings(loss))
     ready = [referenced[row] for row in rows]
     (sums,) = objective.losses([ready])
     weight = objective.weight(ready)
@@ -237,7 +241,7 @@ def test_reference_of_new_adapters_is_the_base(
 ) -> None:
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
-    made = ReferencePass(model, form, tmp_path / "r", lambda: False).run([[rows]])
+    made = ReferencePass(pairs_by(model, form), tmp_path / "r", lambda: False).run([[rows]])
     with torch.no_grad(), model.disable_adapter():
         base = answers(model, form, rows).pairs
     assert made is not None
@@ -254,16 +258,19 @@ def test_an_interrupted_pass_goes_on(
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
     parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]
-    whole = ReferencePass(model, form, tmp_path / "whole", lambda: False).run(parts)
+    whole = ReferencePass(pairs_by(model, form), tmp_path / "whole", lambda: False).run(parts)
     file = tmp_path / "cut"
-    assert ReferencePass(model, form, file, lambda: True).run(parts) is None
+    assert ReferencePass(pairs_by(model, form), file, lambda: True).run(parts) is None
     kept = file.read_text()
     assert len(kept.splitlines()) == 1
     file.write_text(kept + json.dumps([[1.0, 2.0]])[:7])  # the process died while it wrote
 
     messages, done_rows = list[str](), (2, 4, len(rows))
     again = ReferencePass(
-        model, form, file, lambda: False, note=lambda _, data: messages.append(str(data["text"]))
+        pairs_by(model, form),
+        file,
+        lambda: False,
+        note=lambda _, data: messages.append(str(data["text"])),
     )
     assert whole == again.run(parts)
     assert file.read_text().startswith(kept)
@@ -333,10 +340,10 @@ def test_the_shift_of_rated_answers_is_the_whole_steps(
     base, model = (model_of(tiny_model, trained=trained) for trained in (False, True))
     form = choose_form(base, rated, share=True)
     use_attention(model, NAME)
-    referenced = ReferencePass(base, form, tmp_path / "r", lambda: False).run([[rated]])
+    referenced = ReferencePass(pairs_by(base, form), tmp_path / "r", lambda: False).run([[rated]])
     assert referenced is not None
     ready = [referenced[row] for row in rated]
-    objective = RatedLoss(model, form, settings("kto"))
+    objective = RatedLoss(partial(answers, model, form), settings("kto"))
     (whole,) = objective.losses([ready])
     parts = [*objective.losses([ready[:2], ready[2:]])]
 

@@ -19,7 +19,7 @@ from unitune.errors import DataError
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.feasibility import offer_findings
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 from unitune_local.backend import LocalBackend
 from unitune_local.data.rows import masked, render_texts
 from unitune_local.settings import Dimensions, resolve

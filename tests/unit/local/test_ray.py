@@ -28,11 +28,11 @@ from unitune.testing.loopback import serve
 from unitune_local.data.batches import Batch, TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, Result, parse_events, read_events
 from unitune_local.objectives.loss import Form
-from unitune_local.ray import remote_folder
 from unitune_local.ray.backend import RayBackend
-from unitune_local.ray.launch import RayLaunch, StartFolder
-from unitune_local.ray.remote_training import run
-from unitune_local.ray.storage import Storage
+from unitune_local.remote import folder as remote_folder
+from unitune_local.remote.launch import RemoteLaunch, StartFolder
+from unitune_local.remote.storage import Storage
+from unitune_local.remote.training import run
 from unitune_local.spec import Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import prepare, run_training
@@ -48,8 +48,8 @@ def _events_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RayLaunch]:
-    def made(storage: str, rows: int = 24, **job: JsonValue) -> RayLaunch:
+def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RemoteLaunch]:
+    def made(storage: str, rows: int = 24, **job: JsonValue) -> RemoteLaunch:
         file = write_rows(tmp_path / f"{rows}.jsonl", rows)
         name = f"files/{rows}.jsonl"
         Storage(storage).put(file, name)
@@ -63,7 +63,7 @@ def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RayLaunch]:
         }
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         training = {"ref": name, "sha256": sha256}
-        return RayLaunch.model_validate(
+        return RemoteLaunch.model_validate(
             {
                 "key": KEY,
                 "storage": storage,
@@ -95,7 +95,7 @@ def test_a_job_that_has_stored_no_event_yet_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "memory://ray"])
 def test_a_worker_on_another_node_goes_on_from_what_is_stored(
-    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     def stored(name: str) -> str:
         return f"{kind}/{name}" if "://" in kind else str(tmp_path / name)
@@ -123,7 +123,7 @@ def test_a_worker_on_another_node_goes_on_from_what_is_stored(
 
 
 def test_a_worker_that_starts_after_the_end_changes_nothing(
-    launch: Callable[..., RayLaunch], tmp_path: Path
+    launch: Callable[..., RemoteLaunch], tmp_path: Path
 ) -> None:
     run(launch(str(tmp_path)))
     before = events(str(tmp_path))
@@ -132,7 +132,7 @@ def test_a_worker_that_starts_after_the_end_changes_nothing(
 
 
 def test_what_is_wrong_with_the_job_is_its_result_and_not_tried_again(
-    launch: Callable[..., RayLaunch], tmp_path: Path
+    launch: Callable[..., RemoteLaunch], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     run(launch(str(tmp_path), model=str(tmp_path / "empty")))
@@ -140,8 +140,35 @@ def test_what_is_wrong_with_the_job_is_its_result_and_not_tried_again(
     assert f"{tmp_path}/empty" in str(result(str(tmp_path)).error)
 
 
+def test_the_next_attempt_goes_on_from_the_checkpoints_of_one_that_was_cut_off(
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the time limit of a rented machine: there is no result."""
+    run(launch(str(tmp_path / "whole")))
+    original = remote_folder.RemoteFolder.send_checkpoints
+
+    def cut_off_at_the_fourth(folder: remote_folder.RemoteFolder) -> None:
+        original(folder)
+        if (folder.local.checkpoints / "step-4").exists():
+            raise ConnectionError("the time limit")
+
+    monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", cut_off_at_the_fourth)
+    first, storage = launch(str(tmp_path / "cut")), str(tmp_path / "cut")
+    with pytest.raises(ConnectionError):
+        run(first)
+    monkeypatch.undo()
+    run(first.model_copy(update={"key": NEXT}))
+    texts = [event.data.get("text") for event in events(storage, NEXT)]
+    assert "resuming at step 4/9" in texts
+    whole = losses(str(tmp_path / "whole"))
+    assert losses(storage, NEXT) == {step: whole[step] for step in whole if step and step > 4}
+    other = launch(storage, tuning={"epochs": 2, "batch_size": 8})
+    run(other.model_copy(update={"key": f"{NEXT[:-1]}3"}))
+    assert [*losses(storage, f"{NEXT[:-1]}3")] == [*range(1, 7)]
+
+
 def test_a_chain_goes_on_from_an_adapter_in_the_storage_as_on_one_machine(
-    launch: Callable[..., RayLaunch], tmp_path: Path
+    launch: Callable[..., RemoteLaunch], tmp_path: Path
 ) -> None:
     storage = str(tmp_path / "storage")
     first = launch(storage)
@@ -186,7 +213,7 @@ def test_an_adapter_of_this_machine_is_stored_beside_the_training_and_one_of_the
 
 
 def test_threads_are_the_cores_that_ray_sets_aside(
-    launch: Callable[..., RayLaunch], tmp_path: Path
+    launch: Callable[..., RemoteLaunch], tmp_path: Path
 ) -> None:
     options: JsonValue = {"ray": {"cpus_per_worker": 2, "checkpoint_every_steps": 1}}
     run(launch(str(tmp_path), options=options))
@@ -210,7 +237,7 @@ def test_rows_are_read_from_an_offset_and_a_missing_file_is_empty() -> None:
     [("shared/runs", "other machines cannot find"), ("nosuch://bucket/x", "nosuch")],
 )
 def test_a_storage_that_cannot_be_used_is_named(address: str, words: str) -> None:
-    with pytest.raises(UserError, match=rf"UNITUNE_RAY_STORAGE is '{address}'.*{words}"):
+    with pytest.raises(UserError, match=rf"UNITUNE_STORAGE is '{address}'.*{words}"):
         Storage(address)
 
 
@@ -241,7 +268,7 @@ def test_of_an_adapter_only_its_own_files_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever may write to the storage could otherwise add a file to what `push` publishes."""
-    monkeypatch.setenv("UNITUNE_RAY_STORAGE", str(tmp_path / "storage"))
+    monkeypatch.setenv("UNITUNE_STORAGE", str(tmp_path / "storage"))
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
     adapter = tmp_path / "storage" / "jobs" / KEY / "adapter"
     adapter.mkdir(parents=True)
@@ -261,7 +288,7 @@ def test_a_password_in_the_address_of_a_storage_is_refused() -> None:
 def test_a_model_outside_the_storage_is_not_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UNITUNE_RAY_STORAGE", str(tmp_path / "storage"))
+    monkeypatch.setenv("UNITUNE_STORAGE", str(tmp_path / "storage"))
     other = tmp_path / "jobs" / KEY / "adapter"
     other.mkdir(parents=True)
     for name in (str(other), f"{tmp_path}/storage/../jobs/{KEY}/adapter"):
@@ -269,7 +296,7 @@ def test_a_model_outside_the_storage_is_not_deleted(
     assert other.exists()
 
 
-def test_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -> None:
+def test_a_judge_or_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -> None:
     (tmp_path / "checks_of_ray.py").write_text("def polite(case, answer):\n    return 1.0\n")
     given: dict[str, object] = {
         "name": "ray",
@@ -280,13 +307,16 @@ def test_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -
         "folder": tmp_path,
     }
     plain, own = "exact", {"type": "python", "function": "checks_of_ray.py:polite"}
+    judge = {"type": "judge", "url": "http://127.0.0.1:9/v1", "model": "m", "rubric": ["Polite."]}
     jobs = [
         Job.model_validate({**given, "tuning": {"reward": {"scorers": scorer}}})
-        for scorer in (plain, own)
+        for scorer in (plain, own, judge)
     ]
     RayBackend().validate_options(jobs[0])
     with pytest.raises(JobError, match="reads a file of this machine"):
         RayBackend().validate_options(jobs[1])
+    with pytest.raises(JobError, match="'judge' is a judge, whose key and judgements stay"):
+        RayBackend().validate_options(jobs[2])
 
 
 def test_a_base_is_not_spread_over_the_workers_of_a_cluster() -> None:
@@ -294,7 +324,7 @@ def test_a_base_is_not_spread_over_the_workers_of_a_cluster() -> None:
     job = Job.model_validate(given)
     RayBackend().validate_options(job)
     job = job.model_copy(update={"options": {"ray": {"processes": 2, "shard": True}}})
-    with pytest.raises(JobError, match="each worker of a cluster holds the whole model"):
+    with pytest.raises(JobError, match="each worker holds the whole model"):
         RayBackend().validate_options(job)
 
 
@@ -339,7 +369,7 @@ def test_a_storage_that_fails_for_a_moment_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses = list[float]()
-    monkeypatch.setattr("unitune_local.ray.storage.time.sleep", pauses.append)
+    monkeypatch.setattr("unitune_local.remote.storage.time.sleep", pauses.append)
     storage = Storage(str(tmp_path / "storage"))
     (tmp_path / "file").write_text("content")
     broken = Failing(storage, monkeypatch, ConnectionResetError("reset by peer"))
@@ -371,7 +401,7 @@ def test_a_storage_that_refuses_is_not_asked_again(
 
 
 def test_events_are_stored_in_parts_of_which_the_last_alone_is_sent_again(
-    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_folder, "PART_BYTES", 300)
     made, sizes = launch(str(tmp_path)), list[int]()
@@ -401,7 +431,7 @@ def test_events_are_stored_in_parts_of_which_the_last_alone_is_sent_again(
 
 
 def test_a_slow_storage_does_not_hold_up_a_step(
-    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = launch(str(tmp_path))
     asked, go_on = threading.Event(), threading.Event()
@@ -424,7 +454,7 @@ def test_a_slow_storage_does_not_hold_up_a_step(
 
 
 def test_failures_are_counted_from_the_last_checkpoint_on(
-    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = pytest.importorskip("unitune_local.ray.driver", reason="needs the extra `ray`")
     made = launch(str(tmp_path), options={"ray": {"max_failures": 2}})
@@ -439,7 +469,7 @@ def test_failures_are_counted_from_the_last_checkpoint_on(
                 )
             raise driver.ray.train.TrainingFailedError("a node is lost")
 
-    def trainer(_: RayLaunch, name: str) -> Trainer:
+    def trainer(_: RemoteLaunch, name: str) -> Trainer:
         names.append(name)
         return Trainer()
 
@@ -451,7 +481,7 @@ def test_failures_are_counted_from_the_last_checkpoint_on(
 
 
 def test_after_out_of_memory_all_workers_compute_half_as_much_at_a_time(
-    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device is one whose memory holds 200 tokens."""
     made, original, tries = launch(str(tmp_path)), Form.batch, 0

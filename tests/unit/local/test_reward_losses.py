@@ -39,14 +39,14 @@ def test_loss_and_gradient_are_those_of_all_answers_computed_alone(
     objective = moved(loss_of(tiny_model, trained=True, **settings))
     prompts = prompts_of(tiny_model)
     groups = objective.rollouts.groups(prompts, 1)
-    use_plain(objective.rollouts.model)
+    use_plain(objective.model)
     samples = [
         (prompt.ids, each) for prompt, group in zip(prompts, groups, strict=True) for each in group
     ]
     with torch.no_grad():
-        old = [chances_of(objective.rollouts.model, *sample)[0] for sample in samples]
+        old = [chances_of(objective.model, *sample)[0] for sample in samples]
         first = [chances_of(beginning, *sample)[0] for sample in samples]
-    model = (moved(objective) if updates == 2 else objective).rollouts.model
+    model = (moved(objective) if updates == 2 else objective).model
     rewards = torch.tensor([[each.reward for each in group] for group in groups])
     gains = rewards - rewards.mean(dim=1, keepdim=True)
     if scale == "group":
@@ -88,7 +88,7 @@ def test_loss_and_gradient_are_those_of_all_answers_computed_alone(
     if kl and updates == 2:
         assert 0 < clipped < tokens
         assert clipped / tokens == pytest.approx(figures["clipped"])
-    for name, gradient in gradients_of(objective.rollouts.model).items():
+    for name, gradient in gradients_of(objective.model).items():
         torch.testing.assert_close(gradient, gradients[name], rtol=2e-3, atol=2e-5)
 
 

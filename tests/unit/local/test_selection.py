@@ -35,7 +35,7 @@ from unitune_local.job_folder import EventLog, JobFolder, Kind, read_events
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
 from unitune_local.models.model_folder import sha256
 from unitune_local.objectives.loss import Form
-from unitune_local.objectives.objective import CrossEntropy
+from unitune_local.objectives.objective import objective_of
 from unitune_local.settings import SelectionSettings, Settings
 from unitune_local.spec import Spec
 from unitune_local.training import checkpoint
@@ -192,7 +192,8 @@ def test_a_job_that_overfits_ends_early_with_its_best_step(
     )
     cut = partial(micro_batches, most_tokens=10_000, share=True)
     use_attention(done.model, attention.NAME)
-    objective = CrossEntropy(done.model, Form("packed", share=True))
+    form = Form("packed", share=True)
+    objective = objective_of(done.model, form, None)
     kept = validation_figures(done.model, objective, rows.validation, cut)["loss"]
     assert pytest.approx(losses[best], rel=1e-5) == kept
     assert kept < losses[last]

@@ -18,7 +18,7 @@ from unit.local.serving import NAME, Served, served
 from unitune.data.example import Message
 from unitune.models import Request
 from unitune_local.inference.answers import Ending
-from unitune_local.inference.tool_calls import call_begins, read_calls
+from unitune_local.inference.structured import call_begins, read_calls
 
 WEATHER: dict[str, Any] = {
     "type": "function",

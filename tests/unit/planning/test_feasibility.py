@@ -16,7 +16,7 @@ from unitune.errors import UserError
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
 from unitune.planning.rows import WireFile, row_findings, wire_file
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 DAY = date(2026, 11, 25)
 OFFER = Offer(

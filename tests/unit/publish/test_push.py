@@ -12,9 +12,9 @@ from support.command_line import Command
 from support.trained_runs import trained, triage_job
 from vendors.hub import ACCOUNT, KEY, HubVendor
 
-from unitune.backends.exports import Exported, ExportForm, describe_export
+from unitune.backends.local_capabilities import Exported, ExportForm, describe_export
 from unitune.errors import BackendError, Mismatch, Unreachable, UserError
-from unitune.publish.hub import push
+from unitune.publish import push
 from unitune.registry.versions import register
 from unitune.run.run import Run
 from unitune.testing.loopback import Fault, Server, serve

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from unitune.tracking.feed import follow
 from unitune.tracking.interface import Outcome
 from unitune.workspace.home import home
 
-pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
 pytestmark = [
+    # Importing it takes seconds in each worker.
+    pytest.mark.skipif(find_spec("mlflow") is None, reason="needs the extra `mlflow`"),
     pytest.mark.usefixtures("workplace"),
     # SQLAlchemy 2.1 has deprecated what MLflow 3.17 still says of its tables.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),

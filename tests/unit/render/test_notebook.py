@@ -13,7 +13,7 @@ import pytest
 import unitune
 from unitune.backends.protocol import Event
 from unitune.run.curves import step_words
-from unitune.workspace.notebook import live
+from unitune.workspace.progress import live
 
 HOSTILE = "</td><script>alert(1)</script>"
 ROW = '{"prompt": "q%d", "completion": "a"}\n'

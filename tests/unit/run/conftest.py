@@ -15,7 +15,7 @@ from unitune.backends.offer import Billing
 from unitune.job.job import Data, Job, TrainingBudget
 from unitune.job.prices import PriceEntry
 from unitune.ledger import sqlite
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 Priced = Callable[..., Job]

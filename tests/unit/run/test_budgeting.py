@@ -35,7 +35,7 @@ from unitune.report import runs as runs_report
 from unitune.run import handle, launching, run, watching
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
-from unitune.workspace.today import today
+from unitune.workspace.user_settings import today
 
 from .conftest import Clock, Priced
 

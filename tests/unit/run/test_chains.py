@@ -13,12 +13,12 @@ from unitune import compare
 from unitune.errors import DuplicateRunError, Leak, Mismatch, UserError
 from unitune.evaluate.prompts.tuned_run import find_tuned_runs
 from unitune.job.job import Job
+from unitune.ledger.finding import Link
 from unitune.models import Start
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
 from unitune.planning.saved import changes
 from unitune.report.runs import lineage_facts
-from unitune.run.lineage import Link
 from unitune.run.run import Run, find_run, launch
 from unitune.testing.fake import FakeJob
 

@@ -15,7 +15,7 @@ from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.run.run import launch
 from unitune.testing import FakeBackend, Script
-from unitune.testing.script import events, moment
+from unitune.testing.fake_vendor import events, moment
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from crash.forks import Fork, eventually, stop_here, stopped
 
-from unitune.backends.launch_keys import run_id
+from unitune.backends.exactly_once import run_id
 from unitune.backends.protocol import State, Upload
 from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger import Ledger, RunRecord, leases

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.backends.launch_keys import run_id
+from unitune.backends.exactly_once import run_id
 from unitune.backends.protocol import Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout
 from unitune.ledger import DeploymentRecord, Ledger, RunRecord, Standing

@@ -11,7 +11,7 @@ import pytest
 from unitune.backends import registry
 from unitune.backends.protocol import Launch
 from unitune.errors import Unsupported
-from unitune.planning.backend_calls import quote
+from unitune.planning.forecasts import quote
 from unitune.testing.fake import FakeBackend
 
 from .conftest import MakeJob

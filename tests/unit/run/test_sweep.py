@@ -15,8 +15,7 @@ from unitune.job.job import Job, Tuning
 from unitune.ledger import Ledger, budgeting
 from unitune.planning.plan import plan
 from unitune.run import launching
-from unitune.run.run import Run, find_run, launch, runs
-from unitune.run.sweep import launch_sweep
+from unitune.run.run import Run, find_run, launch, launch_sweep, runs
 from unitune.run.watching import watch_all
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home

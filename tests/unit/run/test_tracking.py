@@ -28,7 +28,7 @@ from unitune.run.run import launch
 from unitune.tracking import feed, interface
 from unitune.tracking.feed import feeding
 from unitune.tracking.interface import TrackedRun, open_tracker
-from unitune.tracking.mlflow import _is_own
+from unitune.tracking.trackers import _is_own
 from unitune.workspace.home import artifacts, home
 
 MakeJob = Callable[[dict[str, Any]], Job]

@@ -13,7 +13,7 @@ from unitune.data.load import load
 from unitune.errors import JobError, UserError
 from unitune.job.job import Data
 from unitune.report.total_cost import headline
-from unitune.tco.documents import TotalCost
+from unitune.tco.serving import TotalCost
 from unitune.tco.total_cost import total_cost
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
     assert tuned.total_usd is None
     assert found.break_even is None
     assert found.pays_back is None
-    assert any("hosting a tuned Qwen-32B" in note for note in found.notes)
+    assert any("hosting a tuned Qwen3-32B" in note for note in found.notes)
 
 
 def test_a_shutdown_caps_the_horizon_and_the_notes_say_so() -> None:

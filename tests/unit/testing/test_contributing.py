@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-from unitune.backends import capabilities, exports, forecasts, registry
+from unitune.backends import capabilities, local_capabilities, registry
 
 TEXT = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -14,7 +14,7 @@ TEXT = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8
 def table() -> Iterator[str]:
     yield "| protocol | what it is | methods |"
     yield "|--|--|--|"
-    kinds = {**vars(capabilities), **vars(exports), **vars(forecasts)}
+    kinds = {**vars(capabilities), **vars(local_capabilities), **vars(local_capabilities)}
     for name, methods in registry.protocols().items():
         summary = (inspect.getdoc(kinds[name]) or "").partition("\n")[0].rstrip(".")
         yield f"| `{name}` | {summary} | {', '.join(f'`{method}`' for method in methods)} |"

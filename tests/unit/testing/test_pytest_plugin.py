@@ -16,7 +16,7 @@ from support.sample_comparison import infested, sample_comparison
 
 # pytester forgets what a run inside this process imports, and numpy cannot be imported twice.
 import unitune.evaluate.compare
-import unitune.report.html  # noqa: F401 - likewise
+import unitune.report.files  # noqa: F401 - likewise
 from unitune.pytest_plugin import describe
 
 pytest_plugins = ["pytester"]

@@ -13,8 +13,7 @@ from support.sample_ledger import SampleLedger, fill
 
 from unitune.evaluate.review import Review
 from unitune.ledger import Ledger
-from unitune.ui.access import Access
-from unitune.ui.app import application
+from unitune.ui.app import Access, application
 
 
 @dataclass(frozen=True)

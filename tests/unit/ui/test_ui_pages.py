@@ -15,8 +15,14 @@ from support.sample_comparison import infested, sample_comparison
 from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 
 from unitune.errors import Mismatch
-from unitune.evaluate.history import history_folder, keep
-from unitune.evaluate.notes import LONGEST_NOTE, NOTES, read_notes, write_note
+from unitune.evaluate.history import (
+    LONGEST_NOTE,
+    NOTES,
+    history_folder,
+    keep,
+    read_notes,
+    write_note,
+)
 from unitune.ledger import Ledger
 from unitune.ui import pages
 from unitune.workspace.home import home

@@ -15,7 +15,7 @@ from unitune.evaluate.results import Comparison
 from unitune.evaluate.review import Item, Review
 from unitune.ledger import Ledger
 from unitune.ui import app
-from unitune.ui.access import Access
+from unitune.ui.app import Access
 from unitune.workspace.home import home, make_home
 
 from .conftest import Visitor

@@ -15,7 +15,7 @@ from support.warm import warm_run
 
 import unitune
 import unitune_local
-from unitune.workspace.locks import is_locked
+from unitune.workspace.own_files import is_locked
 from unitune_local.job_folder import JobFolder
 from unitune_local.training.worker import environment, start_worker
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import LockTimeout
-from unitune.workspace.locks import is_locked, locked
+from unitune.workspace.own_files import is_locked, locked
 
 HOLD = """
 import pathlib, sys
-from unitune.workspace.locks import locked
+from unitune.workspace.own_files import locked
 with locked(pathlib.Path(sys.argv[1]), "the thing"):
     print(flush=True)
     sys.stdin.readline()

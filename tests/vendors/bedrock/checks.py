@@ -20,7 +20,7 @@ from typing import Any, cast
 from botocore.session import Session
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 from vendors.bedrock.wire import refused
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {

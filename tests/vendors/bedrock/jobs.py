@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
-from unitune_providers.bedrock.status import METRICS
+from unitune_providers.bedrock.jobs import METRICS
 from vendors.bedrock.storage import REGION, Storage
 
 ACCOUNT = "123456789012"

@@ -24,8 +24,7 @@ from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused, RoutedVendor, route
-from unitune.testing.vendor_setup import Progress, ServerBehavior
+from unitune.testing.vendor_setup import Progress, Refused, RoutedVendor, ServerBehavior, route
 from vendors import shapes, streams
 from vendors.bedrock.checks import check_job, check_members, invalid, region_of
 from vendors.bedrock.jobs import ACCOUNT, CustomizationJob, when

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import Refused, ServerBehavior
 
 STATUS = {
     "AccessDeniedException": 403,

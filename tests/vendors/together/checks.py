@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 from vendors.together.parts import Fields, field, needed
 
 LIMITS: Fields = {

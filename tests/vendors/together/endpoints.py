@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused, route
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import Refused, ServerBehavior, route
 from vendors.together.jobs import Jobs
 from vendors.together.parts import (
     NAMESPACE,

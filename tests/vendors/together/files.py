@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.routes import Refused, RoutedVendor, route
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import Refused, RoutedVendor, ServerBehavior, route
 from vendors.bodies import form_parts
 from vendors.together.parts import Fields, fresh, missing
 

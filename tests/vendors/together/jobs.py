@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.routes import Refused, route
-from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
+from unitune.testing.vendor_setup import Progress, Refused, ServerBehavior, loss, route
 from vendors.together.checks import LIMITS, TRAININGS, check_create, check_rows
 from vendors.together.files import Files
 from vendors.together.parts import NAMESPACE, Fields, fresh, missing, moment, needed

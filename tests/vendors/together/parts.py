@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 
 NAMESPACE = "loopback"
 """Slug of the one project, and the first part of every name in it."""

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused, route
+from unitune.testing.vendor_setup import Refused, route
 from vendors import shapes
 from vendors.bodies import last_question
 from vendors.together.endpoints import Endpoints

@@ -20,8 +20,7 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused, route
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import Refused, ServerBehavior, route
 from vendors.vertex.jobs import CANCELLED, SUCCEEDED, Job, TuningJobs, existing_job, timestamp
 from vendors.vertex.requests import LOCATION, camel, check_batch, invalid, read_body
 

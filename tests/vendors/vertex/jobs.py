@@ -18,8 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import route
-from unitune.testing.vendor_setup import Progress, ServerBehavior
+from unitune.testing.vendor_setup import Progress, ServerBehavior, route
 from vendors.vertex.models import Models
 from vendors.vertex.requests import (
     LOCATION,

@@ -16,8 +16,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.routes import RoutedVendor, route
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import RoutedVendor, ServerBehavior, route
 from vendors import streams
 from vendors.vertex.requests import (
     ANSWERING,

@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 
 LOCATION = r"projects/[^/]+/locations/[^/]+"
 SPECS = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.routes import Refused, RoutedVendor, route
+from unitune.testing.vendor_setup import Refused, RoutedVendor, route
 
 BUCKET = "unitune-test"
 OBJECTS = "/storage/v1/b/{bucket}/o"

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused
+from unitune.testing.vendor_setup import Refused
 from vendors import shapes
 from vendors.vertex.batches import BatchJobs
 from vendors.vertex.storage import BUCKET, StorageVendor

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from unitune.cost.tokens import Count, counter_for
-from unitune.cost.tokens.approximate import LATIN, SCRIPTS, UNSEEN, Multiple
-from unitune.cost.tokens.counter import families, family_of
+from unitune.cost.tokens.counter import LATIN, SCRIPTS, UNSEEN, Multiple, families, family_of
 from unitune.data.example import Example, Message
 
 

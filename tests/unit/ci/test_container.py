@@ -1,0 +1,123 @@
+"""The container image: what its Dockerfile copies, installs and runs; built where Docker runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+dockerfile_parse = pytest.importorskip("dockerfile_parse", reason="needs the extra `dev`")
+pytest.importorskip("fsspec", reason="needs the extra `hf-jobs`")
+
+ROOT = Path(__file__).parents[3]
+TARGETS = ("cpu", "cuda")
+BUILD_SECONDS = 1800
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each stage, by its name, with those of the stage that it starts from."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    parser: Any = dockerfile_parse.DockerfileParser(str(tmp_path / "Dockerfile"))
+    parser.content = text
+    stages: dict[str, list[tuple[str, str]]] = {}
+    current: list[tuple[str, str]] = []
+    for each in parser.structure:
+        if each["instruction"] == "FROM":
+            image, _, name = each["value"].partition(" AS ")
+            current = stages[name] = [*stages.get(image, []), ("FROM", image)]
+        elif each["instruction"] != "COMMENT":
+            current.append((each["instruction"], each["value"]))
+    return stages
+
+
+def values(stage: list[tuple[str, str]], instruction: str) -> list[str]:
+    return [value for name, value in stage if name == instruction]
+
+
+def ignored() -> Iterator[str]:
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        if line.startswith("!"):
+            yield line.removeprefix("!")
+
+
+def test_targets_start_from_an_image_that_is_pinned_by_its_tag(
+    stages: dict[str, list[tuple[str, str]]],
+) -> None:
+    assert [*stages] == ["base", *TARGETS]
+    for image in values(stages["base"], "FROM"):
+        assert re.fullmatch(r"[\w./-]+:\d[\w.-]+", image), image
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_worker_runs_without_root(
+    stages: dict[str, list[tuple[str, str]]], target: str
+) -> None:
+    stage = stages[target]
+    assert stage[-2:] == [
+        ("USER", "unitune"),
+        ("CMD", '["python", "-P", "-m", "unitune_local.remote.worker"]'),
+    ]
+    assert "useradd --create-home --uid 1000 unitune" in values(stage, "RUN")
+    command = json.loads(values(stage, "CMD")[0])
+    assert find_spec(command[-1])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_copied_exists_and_is_sent_to_docker(
+    stages: dict[str, list[tuple[str, str]]], target: str
+) -> None:
+    copied = [path for value in values(stages[target], "COPY") for path in value.split()[:-1]]
+    assert sorted(copied) == sorted(ignored())
+    assert all((ROOT / path).exists() for path in copied)
+    build: Any = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = build["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = [*wheel["packages"], *wheel["force-include"], build["project"]["readme"]]
+    assert all(any(path == one or path.startswith(f"{one}/") for one in copied) for path in needed)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_extras_that_are_installed_exist(
+    stages: dict[str, list[tuple[str, str]]], target: str
+) -> None:
+    (install,) = (run for run in values(stages[target], "RUN") if run.startswith("pip install"))
+    (extras,) = re.findall(r'"\.\[([\w,-]+)\]"', install)
+    build: Any = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(extras.split(",")) <= build["project"]["optional-dependencies"].keys()
+    assert {"local", "hf-jobs"} <= set(extras.split(","))
+
+
+def docker_runs() -> bool:
+    docker = shutil.which("docker")
+    return (
+        docker is not None
+        and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not docker_runs(), reason="no Docker runs here")
+@pytest.mark.parametrize("target", TARGETS)
+def test_image_is_built_and_its_worker_starts(target: str) -> None:
+    tag = f"unitune-test:{target}"
+    build = ["docker", "build", "--target", target, "--tag", tag, str(ROOT)]
+    subprocess.run(build, check=True, timeout=BUILD_SECONDS)
+    run = [
+        "docker",
+        "run",
+        "--rm",
+        tag,
+        "python",
+        "-c",
+        "import unitune_local.remote.worker, os; print(os.getuid())",
+    ]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1000"
