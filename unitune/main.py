@@ -50,6 +50,8 @@ from unitune.curve.command import curve
 from unitune.decision.command import decide
 from unitune.distillation.command import distill
 from unitune.errors import Interrupted
+from unitune.observability.logs import print_logs
+from unitune.observability.traces import export_traces
 from unitune.security.redaction import printable
 
 
@@ -216,6 +218,8 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     with guarded_streams():
         try:
+            print_logs()
+            export_traces()
             # Shell completion depends on the name.
             command_line()(sys.argv[1:] or ["--help"], prog_name="unitune")
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug in unitune

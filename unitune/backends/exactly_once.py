@@ -32,12 +32,22 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee
-from unitune.backends.retry import delays, is_delay_too_long, retry_delay, retry_rate_limited, sleep
+from unitune.backends.retry import (
+    delays,
+    is_delay_too_long,
+    report_retry,
+    retry_delay,
+    retry_rate_limited,
+    sleep,
+)
 from unitune.errors import CONFLICT, BackendError, UnituneError
+from unitune.observability.logs import Log, cause_of
+from unitune.observability.traces import span
 
 CREATE_CALLS = 2  # create calls without a clear response before giving up until a resume
 # Rate-limited create calls before giving up until a resume
 RATE_LIMITED_CALLS = 6
+log = Log(__name__)
 FIND_SECONDS = 60.0  # how long a rate-limited search is retried
 
 
@@ -154,17 +164,24 @@ def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
                 return created
         call.announce()
         try:
-            return call.create()
+            with span("unitune.submit", {"unitune.submit.attempt": sent}):
+                created = call.create()
         except UnituneError as raised:
             error = raised
+        else:
+            log.info("the create call returned %s", created)
+            return created
         if error.is_ambiguous:
+            log.info("the create call got no clear response", **cause_of(error))
             return error
         if not error.is_rate_limited:
             return _refused(call, error)
         call.cancel_submit()
         if sent == RATE_LIMITED_CALLS or is_delay_too_long(error):
             raise error
-        call.sleep(retry_delay(error, pause))
+        wait = retry_delay(error, pause)
+        report_retry(sent, wait, **cause_of(error))
+        call.sleep(wait)
         search_first = True
     raise AssertionError("delays never end")
 

@@ -29,6 +29,8 @@ from tenacity.stop import stop_base
 
 from unitune.errors import BackendError
 from unitune.models import Reply
+from unitune.observability.logs import Log, cause_of
+from unitune.observability.traces import count_retry
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
 READ_ATTEMPTS = 3  # of a request that changes nothing
@@ -56,6 +58,7 @@ BUCKETS = (
 SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 Result = TypeVar("Result")
+log = Log(__name__)
 
 
 def delays(longest: float = LONGEST_DELAY_SECONDS) -> Iterator[float]:
@@ -106,7 +109,9 @@ async def retry_stream(
             longest = min(FIRST_PAUSE_SECONDS * 2 ** (sent - 1), LONGEST_PAUSE_SECONDS)
             # Spread retries of requests that failed together.
             pause = longest * random.uniform(0.5, 1)  # noqa: S311 - not a secret
-            await asyncio.sleep(reply_delay(reply) or pause)
+            pause = reply_delay(reply) or pause
+            report_retry(sent, pause, status=reply.status)
+            await asyncio.sleep(pause)
         async with aclosing(attempt()) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Reply):
@@ -139,13 +144,34 @@ def _repeat(
         return is_of_vendor and not is_delay_too_long(error)
 
     retry = retry_if_exception(again)
-    return Retrying(retry=retry, wait=_delay, stop=stop, sleep=_sleep, reraise=True)(call)
+    retrying = Retrying(
+        retry=retry,
+        wait=_delay,
+        stop=stop,
+        sleep=_sleep,
+        before_sleep=_before_sleep,
+        reraise=True,
+    )
+    return retrying(call)
 
 
 def _delay(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     grown = wait_exponential(min=FIRST_DELAY_SECONDS, max=LONGEST_DELAY_SECONDS)(state)
     return retry_delay(error, grown)
+
+
+def report_retry(sent: int, pause: float, **cause: object) -> None:
+    """Log and count a failed attempt that is repeated after a pause (see `logs.cause_of`)."""
+    count_retry()
+    why = f"HTTP {cause['status']}" if cause.get("status") else "no answer"
+    log.info("attempt %d failed (%s); the next one is in %.1f s", sent, why, pause, **cause)
+
+
+def _before_sleep(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    pause = state.next_action.sleep if state.next_action else 0.0
+    report_retry(state.attempt_number, pause, **cause_of(error))
 
 
 def _sleep(seconds: float) -> None:

@@ -40,6 +40,8 @@ from unitune.evaluate.sweep import (
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Job
+from unitune.observability.logs import Log
+from unitune.observability.traces import Attributes, report_evaluations
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.workspace.progress import live
 
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from unitune.evaluate.inference.sources import Source
     from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
+
+
+log = Log(__name__)
 
 
 def _in_notebook() -> Notify:
@@ -189,7 +194,24 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
             tuned[comparison.candidate].record_gate(resolved.job, comparison)
     folder = report_folder(comparison, config.folder)
     write_verdict(comparison, folder)
+    report_evaluations(_evaluations(comparison))
+    log.info("comparison %s: %s, %d cases", comparison.id, comparison.verdict, comparison.n)
     return comparison.model_copy(update={"folder": folder})
+
+
+def _evaluations(comparison: Comparison) -> Iterator[Attributes]:
+    """Yield the score of each answer by the deciding metric, as attributes of an event."""
+    of_comparison = {"unitune.comparison.id": comparison.id, "unitune.job": comparison.job}
+    for case in comparison.cases:
+        for name, answer in case.answers.items():
+            yield {
+                **of_comparison,
+                "unitune.case.id": case.id,
+                "unitune.contender": name,
+                "gen_ai.evaluation.name": comparison.metric,
+                "gen_ai.evaluation.score.value": answer.scores.get(comparison.metric),
+                "error.type": "no answer" if answer.error else None,
+            }
 
 
 def _refuse(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> None:

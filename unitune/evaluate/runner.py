@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -299,7 +300,8 @@ class EvaluationRunner:
                 self.notify(replace(progress, phase="stopping"))
                 raise
 
-        return self.loop.run(collect())
+        # The runner's own context is that of its first call.
+        return self.loop.run(collect(), context=copy_context())
 
     def _batch_job(self, source: Source, model: ChatModel, choice: Choice) -> BatchJob:
         return BatchJob(

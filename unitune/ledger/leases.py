@@ -23,6 +23,7 @@ from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger.database import Database
 from unitune.ledger.holders import Holder, Life, this_process
 from unitune.ledger.records import RUNS, RunRecord, columns_of, run_of
+from unitune.observability.logs import Log
 
 LEASE_SECONDS = 60.0  # duration of a lease that is not renewed
 # Maximum from now; a longer lease was written before a clock was set back
@@ -34,6 +35,7 @@ WAIT_OR_END = "Wait until it is done, or end it, and try again."
 # Renewals per lease duration; more often after a failure
 RENEWALS, RENEWALS_AFTER_FAILURE = 3, 12
 
+log = Log(__name__)
 LeaseKey = tuple[str, str]  # name of the database, id of the run
 
 
@@ -80,6 +82,8 @@ class _Kept:
             time.sleep(LEASE_SECONDS / renewals)
             with self.at_work:
                 done = self._work_off([*self.leases.values(), *self.to_give_back])
+            if not done and renewals == RENEWALS:
+                log.warning("leases cannot be renewed, because the ledger does not answer")
             renewals = RENEWALS if done else RENEWALS_AFTER_FAILURE
 
     def _work_off(self, leases: Iterable[_Lease]) -> bool:
@@ -117,9 +121,11 @@ def acting(database: Database, run_id: str) -> Generator[RunRecord]:
         lease = _Lease(database, run_id, record.fence)
         try:
             _kept.keep(lease)
+            log.debug("took the lease of run %s, fence %d", run_id, record.fence)
             yield record
         finally:
             _kept.give_back(lease)
+            log.debug("returned the lease of run %s", run_id)
     finally:
         turn.release()
 
@@ -177,6 +183,8 @@ def _taken(database: Database, run_id: str) -> RunRecord:
         seen = _tried(database, run_id)
         if isinstance(seen, RunRecord):
             return seen
+        if pause == FIRST_LOOK_SECONDS:
+            log.info("waiting for the lease of run %s, held by %s", run_id, seen.holder)
         if time.monotonic() >= end:
             raise _busy(run_id, f"another process ({seen.holder})", seen.advice)
         time.sleep(pause)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from unitune.backends.protocol import WORSE, Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
+from unitune.ledger.observing import observe_change
 from unitune.ledger.projects import PROJECTS, ProjectLedger, is_lost
 from unitune.ledger.records import (
     DEPLOYMENTS,
@@ -38,6 +39,7 @@ from unitune.ledger.records import (
     state_of,
     values_of,
 )
+from unitune.observability.traces import run_context
 from unitune.security.redaction import redacted
 
 if TYPE_CHECKING:
@@ -59,14 +61,17 @@ class Ledger(ProjectLedger):
         folder: State folder (`unitune.workspace.home.home`), created on the first write.
     """
 
-    def acting(self, run_id: str) -> AbstractContextManager[RunRecord]:
+    @contextmanager
+    def acting(self, run_id: str) -> Generator[RunRecord]:
         """Hold the lease of a run in the body, and yield its record.
 
         Raises:
             LockTimeout: Another process keeps the lease.
             NotFoundError: The run does not exist.
         """
-        return leases.acting(self._database, run_id)
+        acting = leases.acting(self._database, run_id)
+        with acting as record, run_context(run_id, record.backend):
+            yield record
 
     def is_held(self, run_id: str) -> bool:
         """Return whether a process holds the lease of a run."""
@@ -129,6 +134,7 @@ class Ledger(ProjectLedger):
                 change = {"job": written.job_id, "model": values_of(written)["model"]}
                 change |= {"attempt": written.attempt, "error": error}
                 audit.record(self._database, connection, f"run.{written.state}", written.id, change)
+        observe_change(before, written, events)
         return written
 
     def note(self, record: RunRecord, event: Event) -> bool:

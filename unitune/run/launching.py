@@ -38,6 +38,7 @@ from unitune.errors import (
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.metering import billing_events
 from unitune.models import TunedModel
+from unitune.observability.logs import Log
 from unitune.run.creating import (
     adopt_named,
     cancel_submit,
@@ -46,6 +47,7 @@ from unitune.run.creating import (
     search_again,
 )
 
+log = Log(__name__)
 # States in which the backend may have no job yet
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 # How long a rate-limited poll is retried; other processes may act on the run after that
@@ -123,6 +125,7 @@ def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if path.name not in known or known[path.name].sha256 != sha256:
             uploaded = retry_rate_limited(partial(backend.upload, path, sha256), UPLOAD_SECONDS)
+            log.info("uploaded %s as %s", path.name, uploaded.ref)
             ledger.add_upload(record, path.name, replace(uploaded, sha256=sha256))
 
 
@@ -214,6 +217,7 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Poll a job once and record what is new."""
     request = partial(registry.backend(record.backend).poll, job_of(record), record.cursor)
     status = retry_rate_limited(request, POLL_SECONDS)
+    log.debug("polled job %s: %s, %d new events", record.job_id, status.raw, len(status.events))
     # Keep a cancel that has not reached the backend yet.
     cancelling = record.state is State.CANCELLING and not status.state.ended
     polled = replace(

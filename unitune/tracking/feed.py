@@ -30,6 +30,7 @@ from unitune.errors import LockTimeout, UnreadableRecord
 from unitune.files.filesystem import private_folder
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
 from unitune.ledger.model_versions import AliasMove
+from unitune.ledger.observing import figures_of
 from unitune.security.json_fields import flat
 from unitune.security.redaction import redacted
 from unitune.tracking.interface import (
@@ -57,8 +58,6 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
-GROUPS = {"step": "train", "validation": "validation"}  # kinds of events with figures
-NO_FIGURES = frozenset({"step", "steps", "seconds_left"})
 
 
 @contextmanager
@@ -232,14 +231,11 @@ def _tracked_run(ledger: Ledger, record: RunRecord) -> TrackedRun:
 
 
 def _point(seen: RecordedEvent) -> Point | None:
-    event, step = seen.event, seen.event.number("step")
-    group, names = GROUPS.get(event.kind), event.data.keys() - NO_FIGURES
-    values = {
-        f"{group}/{name}": value for name in names if (value := event.number(name)) is not None
-    }
-    if group is None or step is None or not values:
+    step, figures = seen.event.number("step"), figures_of(seen.event)
+    if step is None or not figures:
         return None
-    return Point(seen.id, int(step), event.time, values)
+    values = {name.replace(".", "/", 1): value for name, value in figures.items()}
+    return Point(seen.id, int(step), seen.event.time, values)
 
 
 def main() -> None:

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from unitune.documents import Closed
 from unitune.errors import RunFailed
 from unitune.files.filesystem import sha256, whole_folder
+from unitune.observability.logs import Log
 from unitune_local.job_folder import saved_steps
 from unitune_local.training.optimizers import Optimizers
 from unitune_local.training.selection import NONE_YET, Selection
 
+log = Log(__name__)
 TABLES = ("qmap1", "qmap2")
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -125,7 +127,8 @@ class Saver:
 
     def _write(self) -> None:
         if self._position is not None and self._position != self._saved:
-            save(self.folder, self._position, self._weights, self._optimizer, self._kept)
+            done = save(self.folder, self._position, self._weights, self._optimizer, self._kept)
+            log.info("wrote the checkpoint %s", done)
             self._saved = self._position
 
 

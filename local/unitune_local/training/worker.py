@@ -25,6 +25,7 @@ from unitune.backends.launched import rank_and_size
 from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed, UserError
 from unitune.files import yaml_file
 from unitune.files.filesystem import no_link
+from unitune.observability.logs import print_logs
 from unitune.security.redaction import without_secrets
 from unitune.workspace import user_config, user_settings
 from unitune.workspace.own_files import is_locked, locked
@@ -243,6 +244,7 @@ def notify_end(folder: JobFolder) -> None:
 
 def main(own: str = "", rank: str = "", parent: str = "") -> None:
     """Be one of the processes of a training."""
+    print_logs()
     folder = JobFolder(Path(own))
     if rank:
         end_with(int(parent))

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from unitune.backends.kit.requests import chat_span
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
 from unitune.models import ChatModel, Reply, Request, function_call
@@ -53,7 +54,9 @@ class BedrockChatModel(ChatModel):
         """Answer one request; report a failure in the reply's `error`."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(CHAT_THREADS, thread_name_prefix="bedrock")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._reply, request)
+        loop = asyncio.get_running_loop()
+        with chat_span("bedrock", "", self._model_id, request) as answered:
+            return answered(await loop.run_in_executor(self._threads, self._reply, request))
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
         """Yield the answer's text, as it arrives or at once, and then the reply."""

@@ -39,6 +39,7 @@ from unitune.backends.kit.errors import (
     complaint,
     vendor_errors,
 )
+from unitune.backends.kit.requests import request_span
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields, read_json
@@ -260,7 +261,11 @@ class Api:
         sent = self.endpoint.request_headers(gateway)
         seconds = UPLOAD_SECONDS if "content" in request else TIMEOUT_SECONDS
         request, client = {"timeout": seconds, **request}, http_client(url)
-        with vendor_errors(vendor, action, ERRORS), ExitStack() as sending:
+        with (
+            vendor_errors(vendor, action, ERRORS),
+            request_span(vendor.name, method, url) as seen,
+            ExitStack() as sending,
+        ):
             send = partial(client.stream, method, url, **request)
             response = sending.enter_context(send(headers={**sent, **GZIP_ONLY}))
             is_refused = response.status_code == UNAUTHORIZED
@@ -268,6 +273,7 @@ class Api:
                 if content := request.get("content"):
                     content.seek(0)
                 response = sending.enter_context(send(headers={**newer, **GZIP_ONLY}))
+            seen(response.status_code, response.headers)
             if not response.is_success and response.status_code not in expected:
                 content = b"".join(_body(response, LARGEST_ANSWER))
                 words = complaint(content) or response.reason_phrase

@@ -12,7 +12,13 @@ import json
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import replace
 from functools import partial
 from urllib.request import getproxies
@@ -36,6 +42,7 @@ from unitune.backends.kit.event_streams import (
     StreamedCompletion,
     json_events,
 )
+from unitune.backends.kit.requests import chat_span
 from unitune.backends.retry import rate_limit_delay
 from unitune.errors import BackendError, JobError, UnituneError
 from unitune.models import ChatModel, Reply, Request
@@ -101,6 +108,15 @@ class JsonChatModel(ChatModel):
         raise NotImplementedError
 
     async def reply(self, request: Request) -> Reply:
+        with self.reported(request) as answered:
+            return answered(await self.answer(request))
+
+    def reported(self, request: Request) -> AbstractContextManager[Callable[[Reply], Reply]]:
+        """Report the request of the body; pass the reply through the function."""
+        return chat_span(self._endpoint.vendor.name, self._url, self._model, request)
+
+    async def answer(self, request: Request) -> Reply:
+        """Send a request and return the reply."""
         started = time.perf_counter()
         try:
             body = self.body(request)
@@ -220,6 +236,12 @@ class StreamingChatModel(JsonChatModel):
         If a server refuses to stream, the plain request is sent. A server that answers at once is
         read as is.
         """
+        with self.reported(request) as answered:
+            async with aclosing(self._stream(request)) as pieces:
+                async for piece in pieces:
+                    yield answered(piece) if isinstance(piece, Reply) else piece
+
+    async def _stream(self, request: Request) -> AsyncGenerator[str | Reply]:
         answer, started, has_text = self.streamed(), time.perf_counter(), False
         try:
             body = self.streamed_body(self.body(request))
@@ -236,7 +258,7 @@ class StreamingChatModel(JsonChatModel):
                     reply = self._reply(body, response, content, started)
                     break
                 if not self.learn(body, request, _refusal(response.status, content)):
-                    reply = await self.reply(request)
+                    reply = await self.answer(request)
                     break
         except JobError:
             raise

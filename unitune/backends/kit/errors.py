@@ -62,7 +62,7 @@ class Vendor:
         return BackendError(
             f"{sentence} {advice}".rstrip(),
             status=status,
-            request_id=next((headers[name] for name in REQUEST_IDS if name in headers), None),
+            request_id=request_id_of(headers),
             retry_after=parse_retry_after(headers),
         )
 
@@ -83,6 +83,11 @@ class Vendor:
     def safe(self, words: str) -> str:
         """Return a vendor's message without keys, cut to `SHOWN_CHARACTERS`."""
         return redacted(whole_text(words), self.secrets, SHOWN_CHARACTERS).strip().rstrip(".")
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the vendor's id of a request."""
+    return next((headers[name] for name in REQUEST_IDS if name in headers), None)
 
 
 @dataclass(frozen=True, slots=True)

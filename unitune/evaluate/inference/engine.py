@@ -20,8 +20,10 @@ from unitune.evaluate.inference.journal import Journal, ResponseCache
 from unitune.evaluate.inference.requests import LIMIT, AdaptiveLimiter, Outcome, request_with_retry
 from unitune.evaluate.records import Record, Uncounted
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
+from unitune.observability.logs import Log
 from unitune.security.redaction import redacted
 
+log = Log(__name__)
 # Questions in a row without an answer after all attempts, from which on the vendor is down
 DOWN_AFTER = 10
 # Refusals in a row, before any answer, that would affect every question: the key or the model
@@ -241,6 +243,14 @@ class _Requests:
             else:
                 self.records[question.case, question.repeat] = record
         self.journal.append(cached)
+        recorded = len(self.records) - len(cached)
+        log.info(
+            "%s: %d answers are recorded, %d are cached, %d are requested",
+            self.contender,
+            recorded,
+            len(cached),
+            len(pending),
+        )
         self.notify(len(self.records))
         return pending
 

@@ -1,0 +1,1 @@
+"""Report what unitune does: log records and OpenTelemetry spans, metrics and events."""
