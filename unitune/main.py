@@ -50,6 +50,7 @@ from unitune.curve.command import curve
 from unitune.decision.command import decide
 from unitune.distillation.command import distill
 from unitune.errors import Interrupted
+from unitune.mcp.command import mcp
 from unitune.observability.logs import print_logs
 from unitune.observability.traces import export_traces
 from unitune.security.redaction import printable
@@ -164,7 +165,7 @@ _add_group(
         down=undeploy,
     ),
 )
-_add("Runs and models", chat, serve, ui)
+_add("Runs and models", chat, serve, ui, mcp)
 _add("Vendors and this machine", backends)
 _add_group("Vendors and this machine", prices, keys)
 _add("Vendors and this machine", doctor, schema)

@@ -132,7 +132,7 @@ def plan(
         print_tokens(resolved, rows)
         return
     with working("counting tokens, forecasting time", quiet=json):
-        planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
+        planned = plan_single(resolved, count_with_vendor=count_with_vendor)
     if output is not None and not planned.errors:
         text = saved_text(planned, output, file)
         with replacing(output) as plan_file:  # before printing: standard output may be closed
@@ -181,7 +181,7 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
     print_json(planned) if json else console().print(view(describe_several(planned)))
 
 
-def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
+def plan_single(resolved: ResolvedJob, *, count_with_vendor: bool = False) -> Plan:
     """Return a plan with the findings that would make a comparison refuse the job."""
     from unitune.evaluate.readiness import readiness_findings
     from unitune.planning.plan import comparison_plan, plan

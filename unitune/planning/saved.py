@@ -67,7 +67,7 @@ def job_of(plan: Plan, path: Path) -> Job:
         )
     if bound is None or not file.exists():
         raise JobError(f"{path} was made from {file}, which no longer exists.")
-    job = Job.load(file).with_backend(plan.backend).with_prices(bound.given_prices)
+    job = Job.load(file).with_backend(plan.backend).withprices_of(bound.given_prices)
     given = bound.given_budget
     return job if given is None else job.model_copy(update={"budget": given})
 
@@ -96,7 +96,7 @@ def changes(then: Plan, now: Plan) -> tuple[str, ...]:
         return ("one of the plans is not bound to a job",)
     jobs = _differences(_flat(then.bound.job), _flat(now.bound.job))
     files = _differences(then.bound.files, now.bound.files)
-    prices = _differences(_prices(then), _prices(now))
+    prices = _differences(prices_of(then), prices_of(now))
     start = now.bound.start
     is_other = start is not None and start.content != (then.bound.start or start).content
     return (
@@ -118,7 +118,8 @@ def _differences(
             yield key, then.get(key), now.get(key)
 
 
-def _prices(plan: Plan) -> dict[str, str]:
+def prices_of(plan: Plan) -> dict[str, str]:
+    """Return the prices that a plan rests on, with their dates."""
     rows = plan.estimate.launch_prices if plan.estimate else ()
     return {f"{row.kind} of {row.model}": f"{row.rate} as of {row.as_of}" for row in rows}
 

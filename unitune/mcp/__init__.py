@@ -1,0 +1,1 @@
+"""Serve unitune to coding agents over the Model Context Protocol (MCP)."""
