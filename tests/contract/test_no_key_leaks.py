@@ -43,6 +43,8 @@ SECRETS = {
     "vertex": "ya29.planted-0123456789-abcdefghijklmno",
 }
 
+ROW_TEXT = "What is the colour of snow?"
+
 
 @dataclass
 class Telltale:
@@ -55,7 +57,7 @@ class Telltale:
     def answer(self, asked: VendorRequest) -> VendorResponse:
         if not self.refuses(asked):
             return self.vendor.answer(asked)
-        words = f"Incorrect key provided: {self.secret}. It may not do this."
+        words = f"Incorrect key provided: {self.secret}. It may not do this. Row: {ROW_TEXT}"
         told: JsonValue = {"message": words, "code": 401, "status": "UNAUTHENTICATED"}
         named = {"x-amzn-ErrorType": "AccessDeniedException"}
         return VendorResponse({"error": told, "message": words}, 401, named)
@@ -144,7 +146,8 @@ def test_a_planted_key_is_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture
 
     events = [repr(event) for one in runs() for event in one.events()]
     shown = [repr((one, one.error, one.raw, one.tuned_model)) for one in runs()]
-    logged = [record.getMessage() for record in caplog.records if record.name.startswith("unitune")]
+    records = [record for record in caplog.records if record.name.startswith("unitune")]
+    logged = [repr((record.getMessage(), vars(record))) for record in records]
     places = {
         "told": "\n".join(scene.told).encode(),
         "events": "\n".join(events).encode(),
@@ -157,3 +160,10 @@ def test_a_planted_key_is_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture
     secret = SECRETS[scene.name].encode()
     forms = (secret, base64.b64encode(secret))
     assert [name for name, content in places.items() for form in forms if form in content] == []
+
+    assert ROW_TEXT in "".join(ROWS)
+    above_debug = [
+        text for text, record in zip(logged, records, strict=True) if record.levelno > 10
+    ]
+    assert any("is succeeded" in text and run.id in text for text in above_debug)
+    assert not [text for text in above_debug if ROW_TEXT in text]

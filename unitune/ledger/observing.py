@@ -32,7 +32,7 @@ def observe_change(before: RunRecord, after: RunRecord, events: Sequence[Event])
             log.info("%s has a checkpoint after step %s", after.backend, event.data.get("step"))
     if before.state == after.state:
         return
-    log.info("run %s is %s (job %s)", after.id, after.state, after.job_id, attempt=after.attempt)
+    log.info("run %s is %s", after.id, after.state, job_id=after.job_id, attempt=after.attempt)
     if after.state.ended:
         ended = {
             "unitune.run.state": str(after.state),

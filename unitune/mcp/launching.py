@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from threading import Lock
@@ -13,10 +14,12 @@ from pydantic import Field
 
 from unitune.cli.consent import refuse_unready
 from unitune.cli.watch import RunView
+from unitune.cost.spread import cents
 from unitune.errors import DuplicateRunError, Mismatch, OverBudget, UserError
 from unitune.evaluate.compare import compare as run_comparison
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.mcp.tools import (
+    JOB,
     Backend,
     Document,
     File,
@@ -26,7 +29,6 @@ from unitune.mcp.tools import (
     dumped,
     verdict,
 )
-from unitune.planning.preflight import preflight
 from unitune.run.run import Run, launch, launch_sweep
 
 Hash = Annotated[str, Field(description="`plan_hash` of the job's current plan, from `plan`.")]
@@ -47,7 +49,7 @@ class LaunchingTools(ReadingTools):
         self._used: dict[str, Decimal] = {}
         self._lock = Lock()
 
-    def run(self, file: File, plan_hash: Hash, backend: Backend = None) -> Document:
+    def run(self, plan_hash: Hash, file: File = JOB, backend: Backend = None) -> Document:
         """Launch the job exactly once, as planned, and return without waiting. Costs money.
 
         Follow it with `show`. A repeated call never launches the same training twice.
@@ -74,8 +76,8 @@ class LaunchingTools(ReadingTools):
 
     def compare(
         self,
-        file: File,
         plan_hash: Hash,
+        file: File = JOB,
         run: Annotated[str | None, Field(description="Run to evaluate; default: newest.")] = None,
         backend: Backend = None,
         limit: Annotated[int | None, Field(ge=1, description="Preview on N cases.")] = None,
@@ -89,8 +91,8 @@ class LaunchingTools(ReadingTools):
             resolved = self._confirmed(file, plan_hash, backend).resolved
             tuned, key = run and self.project_run(run), f"compare {file} {backend} {run}"
             own = resolved.job.evaluate.budget
-            most = min(filter(None, (self._left(key), own and own.usd)), default=Decimal(0))
-            bounded = preflight(resolved.job.with_evaluation_budget(most))
+            most = min(self._left(key), own.usd if own else self.budget)
+            bounded = replace(resolved, job=resolved.job.with_evaluation_budget(most))
             requests: list[EvaluationProgress] = []
             with self._spending(key, most, requests):
                 comparison = run_comparison(
@@ -123,9 +125,9 @@ class LaunchingTools(ReadingTools):
         left, before = self._left(key), self._used.get(key, Decimal(0))
         if most > left:
             raise OverBudget(
-                f"it may cost up to ${most:.2f}, but ${left:.2f} of this session's ${self.budget} "
-                "is left. Nothing was launched. Only the user can raise the budget: unitune mcp "
-                "--allow-launch --budget USD."
+                f"it may cost up to ${cents(most)}, but ${left:f} of this session's "
+                f"${self.budget} is left. Nothing was launched. Only the user can raise the "
+                "budget: unitune mcp --allow-launch --budget USD."
             )
         self._used[key] = most
         try:

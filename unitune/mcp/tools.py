@@ -22,13 +22,11 @@ from unitune.evaluate.readiness import check as check_file
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import NEWEST, Recorded
 from unitune.job.job import Job
-from unitune.ledger import Ledger, RunRecord
 from unitune.planning import saved
 from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.run.run import Run, find_run, runs
 from unitune.tco.total_cost import total_costs
-from unitune.workspace.home import home
 
 Document: TypeAlias = dict[str, Any]
 File = Annotated[str, Field(description="Path of the job file, inside the project folder.")]
@@ -97,7 +95,7 @@ class ReadingTools:
     def project_run(self, name: str) -> Run:
         """Return a run of this project."""
         run = find_run(name)
-        own = [each.id for each in Ledger(home()).newest(None) if isinstance(each, RunRecord)]
+        own = [each.id for each in runs()]
         if run.id not in own:
             raise NotFoundError("run", name, own[:SHOWN], "It belongs to another project.")
         return run

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -17,7 +18,7 @@ from unitune.errors import UserError
 from unitune.security.redaction import one_line, redacted
 
 # run_id and vendor come from `log_fields`; others are given with a message
-FIELDS = ("run_id", "vendor", "request_id", "status", "attempt")
+FIELDS = ("run_id", "vendor", "job_id", "request_id", "status", "attempt")
 
 logging.getLogger("unitune").addHandler(logging.NullHandler())
 _fields: ContextVar[dict[str, str]] = ContextVar("unitune_log_fields")
@@ -85,6 +86,13 @@ class _Lines(logging.Formatter):
         return " ".join([text, *(f"{name}={value}" for name, value in known.items())])
 
 
+class _StandardError(logging.Handler):
+    """Handler that looks up standard error at each record, because it may be replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201 - not for a console
+
+
 LEVEL = "UNITUNE_LOG"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -99,8 +107,8 @@ def print_logs() -> None:
     given = os.environ.get(LEVEL, "")
     if given and given.lower() not in LEVELS:
         raise UserError(f"{LEVEL} is {given!r}. Set it to one of: {', '.join(LEVELS)}.")
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(_Lines(FORMAT) if given else logging.Formatter("%(message)s"))
     own = logging.getLogger("unitune")
-    own.handlers, own.propagate = [handler], False
+    own.handlers = [handler]
     own.setLevel(LEVELS[given.lower() or "warning"])

@@ -59,8 +59,10 @@ def _measure(kind: str, name: str, value: float, attributes: Attributes, unit: s
 
 
 def _known(attributes: Attributes) -> dict[str, Any]:
-    fields = {f"unitune.{name}": value for name, value in current_fields().items()}
-    return {name: value for name, value in {**fields, **attributes}.items() if value is not None}
+    common = {
+        f"unitune.{name.replace('_', '.')}": value for name, value in current_fields().items()
+    }
+    return {name: value for name, value in {**common, **attributes}.items() if value is not None}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from unitune.backends.launched import rank_and_size
 from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed, UserError
 from unitune.files import yaml_file
 from unitune.files.filesystem import no_link
-from unitune.observability.logs import print_logs
+from unitune.observability.logs import log_fields, print_logs
 from unitune.security.redaction import without_secrets
 from unitune.workspace import user_config, user_settings
 from unitune.workspace.own_files import is_locked, locked
@@ -251,7 +251,8 @@ def main(own: str = "", rank: str = "", parent: str = "") -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the first process gets, too
         assist(folder, int(rank), folder.rendezvous(int(parent)))
     elif own:
-        work(folder)
+        with log_fields(run_id=run_of(folder.path.name)):
+            work(folder)
         notify_end(folder)
     elif launched := rank_and_size():
         join(launched[0])

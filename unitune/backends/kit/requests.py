@@ -24,7 +24,8 @@ def request_span(vendor: str, method: str, url: str) -> Generator[Seen]:
     Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/, HTTP client (2026-12-01).
     """
     address, started = urlsplit(url), time.monotonic()
-    place = f"{address.scheme}://{address.hostname}{address.path}"  # a query may hold a key
+    host = address.netloc.rpartition("@")[2]
+    place = f"{address.scheme}://{host}{address.path}"  # user and query may be keys
     attributes = {
         "http.request.method": method,
         "server.address": address.hostname,
@@ -37,7 +38,7 @@ def request_span(vendor: str, method: str, url: str) -> Generator[Seen]:
             log.debug(
                 "%s %s: HTTP %d after %.2f s", method, place, status, seconds, request_id=request_id
             )
-            add({"http.response.status_code": status, "unitune.request_id": request_id})
+            add({"http.response.status_code": status, "unitune.request.id": request_id})
             if status >= ERROR_STATUS:
                 add({"error.type": str(status)})
 
