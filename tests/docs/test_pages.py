@@ -47,6 +47,7 @@ BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
     re.DOTALL | re.MULTILINE,
 )
+VARIABLE = re.compile(r"(?P<name>[A-Z_]+)=(?P<value>.*)")
 DRIFT = "after the vendor changed its models"
 JOB = {
     "name": "job",
@@ -82,7 +83,10 @@ class Walk:
 
     def command(self, line: str) -> int:
         """Run one command line of unitune and return its exit code."""
-        words = shlex.split(line, comments=True)
+        words, environment = shlex.split(line, comments=True), dict(self.environment)
+        while words and (given := VARIABLE.fullmatch(words[0])):
+            environment[given["name"]] = given["value"]
+            del words[0]
         if words[:2] == ["unitune", "serve"]:
             return self.serve([*words, "--port", str(self.port)])
         if words[0] == "export":
@@ -91,7 +95,7 @@ class Walk:
         if words[0] != "unitune":
             assert words[:2] == ["pip", "install"], line
             return 0
-        done = warm_run([sys.executable, "-m", *words], cwd=self.folder, env=self.environment)
+        done = warm_run([sys.executable, "-m", *words], cwd=self.folder, env=environment)
         print(line, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
         return done.returncode
 
@@ -224,7 +228,12 @@ def walk(
     ],
 )
 def test_a_page_does_what_it_says(page: str, walk: Walk) -> None:
-    text = GENERATE["PART"].sub("", (DOCS / page).read_text(encoding="utf-8"))
+    walk_through(DOCS / page, walk)
+
+
+def walk_through(page: Path, walk: Walk) -> None:
+    """Write the files of a page and run its commands, in order."""
+    text = GENERATE["PART"].sub("", page.read_text(encoding="utf-8"))
     for block in BLOCK.finditer(text):
         note, language, title = block["note"] or "", block["language"], block["title"]
         if note.startswith("skip: ") or (title is None and language == "text"):
