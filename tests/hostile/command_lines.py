@@ -190,6 +190,7 @@ ENVIRONMENT = {
     "PIP_INDEX_URL": lambda: odd("http://127.0.0.1:1/simple"),
     "UNITUNE_FAKE_DIR": lambda: paths("home", "job.yaml"),
     "CI": lambda: odd("1"),
+    "UNITUNE_LOG": lambda: odd("debug", "INFO"),
 }
 """Variables that commands read."""
 ENCODINGS = ("utf-8", "utf-8", "utf-8", "latin-1", "ascii", "utf-16", "cp1252")

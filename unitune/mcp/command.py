@@ -21,11 +21,12 @@ def mcp(
     ] = False,
     budget: BudgetUsd = None,
 ) -> None:
-    """Serve this folder's jobs and runs to a coding agent over MCP (standard input and output).
+    """Serve this folder's jobs and runs to coding agents over MCP.
 
-    Needs the extra `mcp`. The tools read only: check, plan, runs, show, comparisons, decide, cost,
-    schema. With --allow-launch, the agent can also launch, compare and cancel. Each launch needs
-    the hash of its current plan, and all of them together cost at most --budget.
+    The agent starts this command and uses its standard input and output. Needs the extra `mcp`.
+    The tools read only: check, plan, runs, show, comparisons, decide, cost, schema. With
+    --allow-launch, the agent can also launch, compare and cancel. Each launch needs the hash of
+    its current plan, and all of them together cost at most --budget.
 
     [dim]$ unitune mcp
     $ unitune mcp --allow-launch --budget 20[/dim]

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import wraps
 from pathlib import Path
-from typing import Any
-
-from mcp.server import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
+from typing import TYPE_CHECKING, Any
 
 from unitune._version import __version__
 from unitune.cli.streams import explained, first
 from unitune.mcp.launching import LaunchingTools
 from unitune.mcp.tools import Document, ReadingTools
 from unitune.security.redaction import printable, redacted
+
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
 
 READING = ("check", "plan", "runs", "show", "comparisons", "decide", "cost", "schema")
 LAUNCHING = ("run", "compare", "cancel")
@@ -36,6 +35,9 @@ WITH_LAUNCHES = (
 
 def build(root: Path, budget: Decimal | None) -> MCPServer[Any]:
     """Return the server of a folder; without a budget, its tools only read."""
+    from mcp.server import MCPServer
+    from mcp_types import ToolAnnotations
+
     tools = ReadingTools(root) if budget is None else LaunchingTools(root, budget)
     more = READ_ONLY if budget is None else WITH_LAUNCHES.format(budget)
     server = MCPServer[Any](
@@ -59,6 +61,7 @@ def serve(root: Path, budget: Decimal | None) -> None:
 
 def _explained(tool: Callable[..., Document]) -> Callable[..., Document]:
     """Return a tool whose errors have the text and the exit code of the command line's."""
+    from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(tool)
     def call(**arguments: Any) -> Document:

@@ -178,9 +178,9 @@ def export_traces() -> None:
     """Send everything to the collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``, if that is set."""
     if not os.environ.get(COLLECTOR) or os.environ.get("OTEL_SDK_DISABLED") == "true":
         return
+    from unitune.observability.exporting import export  # noqa: PLC0415 - for few
+
     try:
-        from unitune.observability.exporting import export  # noqa: PLC0415 - slow, and for few
+        export()
     except ImportError:  # the variable may be meant for other programs
         log.info('%s is set, but not used. Install: pip install "unitune[otel]"', COLLECTOR)
-    else:
-        export()

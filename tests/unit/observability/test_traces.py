@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+from support.warm import warm_run
 from vendors.serving import ServedVendor, serve_vendor
 
 from unitune.backends import registry
@@ -31,9 +35,10 @@ from unitune.evaluate.compare import compare
 from unitune.job.contenders import Recorded
 from unitune.job.evaluate import Evaluate
 from unitune.job.job import Data, Job
+from unitune.observability import traces
 from unitune.run.run import launch
 from unitune.testing.contract_base import ROWS, reply_once
-from unitune.testing.loopback import Fault
+from unitune.testing.loopback import Fault, VendorRequest, VendorResponse, serve
 
 
 @dataclass
@@ -220,3 +225,43 @@ with traces.span("unitune.submit", {}) as add:
 traces.report_figures({"train.loss": 1.0})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@dataclass
+class Collector:
+    """A collector of OpenTelemetry."""
+
+    received: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+
+    def answer(self, request: VendorRequest, /) -> VendorResponse:
+        self.received.setdefault(request.path, []).append(request.body)
+        return VendorResponse(b"")
+
+
+def test_the_command_line_sends_everything_to_a_collector(
+    vendor: ServedVendor, tmp_path: Path, guarded_environment: dict[str, str]
+) -> None:
+    job(tmp_path, vendor).with_budget(Decimal(5)).save(tmp_path / "unitune.yaml")
+    with serve(collector := Collector()) as server:
+        done = warm_run(
+            [sys.executable, "-m", "unitune", "run", "--quiet"],
+            cwd=tmp_path,
+            env={**guarded_environment, **os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": server.url},
+        )
+    assert done.returncode == 0, done.stderr
+    spans = b"".join(collector.received["/v1/traces"])
+    assert all(name in spans for name in (b"unitune.run", b"unitune.submit", b"POST"))
+    assert b"unitune.train.loss" in b"".join(collector.received["/v1/metrics"])
+    everything = b"".join(body for bodies in collector.received.values() for body in bodies)
+    assert os.environ["OPENAI_API_KEY"].encode() not in everything
+    assert b"What is the colour" not in everything
+
+
+def test_a_collector_without_the_extra_is_named_at_info(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="unitune")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    traces.export_traces()
+    assert 'pip install "unitune[otel]"' in caplog.text
