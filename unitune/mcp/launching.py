@@ -64,7 +64,9 @@ class LaunchingTools(ReadingTools):
             if plan.charge != "none":
                 usd = plan.estimate and plan.estimate.launch_usd
                 if usd is None:
-                    raise OverBudget("the price of the training is unknown. Launch it by hand.")
+                    raise OverBudget(
+                        "the price of the training is unknown. Only the user can launch it."
+                    )
                 most = usd.high
             launched: list[Run] = []
             with self._spending(f"launch {len(self._used)}", most, launched):

@@ -76,7 +76,7 @@ class ReadingTools:
         return job
 
     def planned(self, file: str, backend: str | None) -> Planned:
-        """Plan a job as it is now."""
+        """Plan the current content of a job file."""
         resolved = preflight(self.job(file, backend))
         plan, test = plan_single(resolved), resolved.splits.test
         made = plan.estimate
@@ -122,7 +122,7 @@ class ReadingTools:
         return {"schema_version": 1, "runs": views}
 
     def show(self, run: RunName = NEWEST) -> Document:
-        """Show a run as it is now: state, error, cost, tuned model."""
+        """Show the current state of a run, its error, cost and tuned model."""
         return dumped(RunView.of(self.project_run(run).refresh()))
 
     def comparisons(self, first: str | None = None, second: str | None = None) -> Document:

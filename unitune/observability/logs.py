@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from unitune.errors import UserError
 from unitune.security.redaction import one_line, redacted
 
-# run_id and vendor come from `log_fields`; others are given with a message
+# `log_fields` sets run_id and vendor; the others are arguments of a message
 FIELDS = ("run_id", "vendor", "job_id", "request_id", "status", "attempt")
 
 logging.getLogger("unitune").addHandler(logging.NullHandler())
