@@ -67,7 +67,7 @@ def job_of(plan: Plan, path: Path) -> Job:
         )
     if bound is None or not file.exists():
         raise JobError(f"{path} was made from {file}, which no longer exists.")
-    job = Job.load(file).with_backend(plan.backend).withprices_of(bound.given_prices)
+    job = Job.load(file).with_backend(plan.backend).with_prices(bound.given_prices)
     given = bound.given_budget
     return job if given is None else job.model_copy(update={"budget": given})
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def test_a_half_written_checkpoint_is_not_seen_and_not_in_the_way(tmp_path: Path
 
 def test_without_checkpoints_there_is_no_latest(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "absent") is None
+
+
+def test_a_written_checkpoint_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="unitune")
+    saver = checkpoint.Saver(tmp_path, *trained_layer())
+    saver.move(Position(step=7))
+    saver.save()
+    saver.save()
+    assert caplog.messages == [f"wrote the checkpoint {tmp_path / 'step-7'}"]

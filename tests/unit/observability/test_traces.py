@@ -168,8 +168,9 @@ def test_a_failed_request_is_an_error_without_its_words(
 
 
 def test_an_evaluation_is_one_event_per_case_and_contender(
-    received: Received, tmp_path: Path
+    received: Received, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="unitune")
     rows = [f'{{"id": "c{n}", "prompt": "{n}?", "completion": "{n}"}}' for n in range(6)]
     (tmp_path / "test.jsonl").write_text("\n".join(rows))
     for name, right in (("old", 3), ("new", 6)):
@@ -204,6 +205,7 @@ def test_an_evaluation_is_one_event_per_case_and_contender(
         for name, answer in case.answers.items()
     }
     assert len(records) == 12
+    assert "new: 0 answers are recorded, 0 are cached, 6 are requested" in caplog.messages
     assert scores == expected
 
 
