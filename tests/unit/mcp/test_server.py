@@ -159,11 +159,21 @@ def test_a_launch_needs_the_hash_of_the_current_plan_and_budget(project: Project
         names = {*Comparison.model_fields} - {"cases", "folder"}
         assert names <= {*verdict}
         assert verdict["run"] == run["id"]
+        spent = float(launched["budget_used_usd"]) + float(verdict["spent_usd"])
+        assert float(verdict["budget_used_usd"]) == pytest.approx(spent)
         listed = (await call(client, "comparisons"))["comparisons"]
         assert [each["id"] for each in listed] == [verdict["id"]]
         assert "already succeeded" in await refused(client, "cancel", run=run["id"])
 
+    async def without_money(client: Client) -> None:
+        project.save(evaluate={"scorers": ["exact"], "contenders": ["tuned", "instructed"]})
+        asked = len(project.vendor.server.received("POST", "/chat/completions"))
+        plan = await call(client, "plan")
+        assert "exit code 6" in await refused(client, "compare", plan_hash=plan["plan_hash"])
+        assert len(project.vendor.server.received("POST", "/chat/completions")) == asked
+
     project.talk(talk, "--allow-launch", "--budget", "5")
+    project.talk(without_money, "--allow-launch", "--budget", "0")
 
 
 def test_all_launches_of_a_session_share_its_budget(project: Project) -> None:
