@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from unitune.backends.protocol import State
 from unitune.cli.consent import refuse_unready
 from unitune.cli.watch import RunView
 from unitune.cost.spread import cents
@@ -29,7 +30,8 @@ from unitune.mcp.tools import (
     dumped,
     verdict,
 )
-from unitune.run.run import Run, launch, launch_sweep
+from unitune.planning.preflight import ResolvedJob
+from unitune.run.run import Run, launch, launch_sweep, runs
 
 Hash = Annotated[str, Field(description="`plan_hash` of the job's current plan, from `plan`.")]
 # Errors that are raised before anything is sent
@@ -52,12 +54,14 @@ class LaunchingTools(ReadingTools):
     def run(self, plan_hash: Hash, file: File = JOB, backend: Backend = None) -> Document:
         """Launch the job exactly once, as planned, and return without waiting. Costs money.
 
-        Follow it with `show`. A repeated call never launches the same training twice.
+        Follow it with `show`. A repeated call returns the run that it launched before.
         """
         with self._lock:
             planned = self._confirmed(file, plan_hash, backend)
             resolved, plan = planned.resolved, planned.plan
             refuse_unready(resolved)
+            if existing := _launched_before(resolved):
+                return self._with_budget({"runs": [dumped(RunView.of(run)) for run in existing]})
             if resolved.is_sweep and resolved.offer.trains_here:
                 raise UserError(f"a sweep on this machine needs a terminal: unitune run {file}")
             most = Decimal(0)
@@ -142,3 +146,13 @@ class LaunchingTools(ReadingTools):
     def _with_budget(self, document: Document) -> Document:
         used = sum(self._used.values(), Decimal(0))
         return {**document, "budget_usd": str(self.budget), "budget_used_usd": str(used)}
+
+
+def _launched_before(resolved: ResolvedJob) -> list[Run]:
+    """Return the project's run of the same training, unless it has failed or was cancelled."""
+    return [
+        run
+        for run in runs()
+        if run.fingerprint == resolved.fingerprint
+        and run.state not in (State.FAILED, State.CANCELLED)
+    ]

@@ -85,16 +85,20 @@ def span(
         record_exception=False,
         set_status_on_exception=False,
     ) as current:
+        is_failed = False
 
         def add(more: Attributes) -> None:
+            nonlocal is_failed
             current.set_attributes(_known(more))
             if "error.type" in more:
+                is_failed = True
                 current.set_status(trace.StatusCode.ERROR)
 
         try:
             yield add
         except BaseException as error:
-            add({"error.type": type(error).__name__})
+            if not is_failed:  # a status is more exact
+                add({"error.type": type(error).__name__})
             raise
 
 

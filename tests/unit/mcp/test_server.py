@@ -150,8 +150,9 @@ def test_a_launch_needs_the_hash_of_the_current_plan_and_budget(project: Project
         launched = await call(client, "run", plan_hash=plan["plan_hash"])
         (run,) = launched["runs"]
         assert float(launched["budget_used_usd"]) >= most
-        again = await refused(client, "run", plan_hash=plan["plan_hash"])
-        assert run["id"] in again
+        again = await call(client, "run", plan_hash=plan["plan_hash"])
+        assert [each["id"] for each in again["runs"]] == [run["id"]]
+        assert again["budget_used_usd"] == launched["budget_used_usd"]
         assert project.jobs == 1
         while (await call(client, "show", run=run["id"]))["state"] != "succeeded":  # noqa: ASYNC110
             await asyncio.sleep(0.05)

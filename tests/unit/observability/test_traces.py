@@ -108,6 +108,7 @@ def test_a_launch_with_a_retry_is_one_trace(
         if str((span.attributes or {})["url.full"]).endswith("/fine_tuning/jobs")
     ]
     assert [(each or {})["http.response.status_code"] for each in created] == [429, 200]
+    assert [(each or {}).get("error.type") for each in created] == ["429", None]
     submits = {span.context and span.context.span_id for span in (first, second)}
     assert submits <= {span.parent and span.parent.span_id for span in received.named("POST")}
     trace_id = int.from_bytes(sha256(run.id.encode()).digest()[:16])
