@@ -144,15 +144,8 @@ def _repeat(
         return is_of_vendor and not is_delay_too_long(error)
 
     retry = retry_if_exception(again)
-    retrying = Retrying(
-        retry=retry,
-        wait=_delay,
-        stop=stop,
-        sleep=_sleep,
-        before_sleep=_before_sleep,
-        reraise=True,
-    )
-    return retrying(call)
+    retrying = Retrying(retry=retry, wait=_delay, stop=stop, sleep=_sleep, reraise=True)
+    return retrying.copy(before_sleep=_before_sleep)(call)
 
 
 def _delay(state: RetryCallState) -> float:

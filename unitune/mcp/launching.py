@@ -16,7 +16,7 @@ from unitune.backends.protocol import State
 from unitune.cli.consent import refuse_unready
 from unitune.cli.watch import RunView
 from unitune.cost.spread import cents
-from unitune.errors import DuplicateRunError, Mismatch, OverBudget, UserError
+from unitune.errors import Mismatch, OverBudget, UserError
 from unitune.evaluate.compare import compare as run_comparison
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.mcp.tools import (
@@ -35,7 +35,7 @@ from unitune.run.run import Run, launch, launch_sweep, runs
 
 Hash = Annotated[str, Field(description="`plan_hash` of the job's current plan, from `plan`.")]
 # Errors that are raised before anything is sent
-REFUSALS = (UserError, Mismatch, OverBudget, DuplicateRunError)
+REFUSALS = (UserError, Mismatch, OverBudget)
 
 
 class LaunchingTools(ReadingTools):
@@ -150,9 +150,5 @@ class LaunchingTools(ReadingTools):
 
 def _launched_before(resolved: ResolvedJob) -> list[Run]:
     """Return the project's run of the same training, unless it has failed or was cancelled."""
-    return [
-        run
-        for run in runs()
-        if run.fingerprint == resolved.fingerprint
-        and run.state not in (State.FAILED, State.CANCELLED)
-    ]
+    same = (run for run in runs() if run.fingerprint == resolved.fingerprint)
+    return [run for run in same if run.state not in (State.FAILED, State.CANCELLED)]

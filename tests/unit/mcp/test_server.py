@@ -200,3 +200,10 @@ def test_launches_and_a_budget_need_each_other(unitune: Command, options: tuple[
     refusal = unitune("mcp", *options)
     assert refusal.code == 2
     assert "--allow-launch and --budget need each other" in refusal.err
+
+
+def test_the_command_names_its_extra(unitune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    refusal = unitune("mcp")
+    assert refusal.code == 2
+    assert "[mcp]" in refusal.err

@@ -243,14 +243,9 @@ class _Requests:
             else:
                 self.records[question.case, question.repeat] = record
         self.journal.append(cached)
-        recorded = len(self.records) - len(cached)
-        log.info(
-            "%s: %d answers are recorded, %d are cached, %d are requested",
-            self.contender,
-            recorded,
-            len(cached),
-            len(pending),
-        )
+        counts = len(self.records) - len(cached), len(cached), len(pending)
+        text = "%s: %d answers are recorded, %d are cached, %d are requested"
+        log.info(text, self.contender, *counts)
         self.notify(len(self.records))
         return pending
 
