@@ -19,6 +19,7 @@ from unitune.evaluate.judging.figures import (
     agreement,
     basis_of,
     calibrate,
+    clauses_of,
     result_of,
     same_family,
     with_judgements,
@@ -47,7 +48,7 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Role, Server, Tuned
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Kind
-from unitune.scorers.judge import Judge
+from unitune.scorers.judge import PASS_FAIL, Judge
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
@@ -133,7 +134,7 @@ def conclude(  # noqa: PLR0913 - each is independent
             *large_cluster(task, judgement.verdict),
         ),
         provenance=_provenance(task, contenders, judgings),
-        cases=_with_judgements(_cases(task, graded, required.cases), judgings),
+        cases=_with_judgements(task, _cases(task, graded, required.cases), judgings),
     )
 
 
@@ -168,10 +169,10 @@ def _judge_result(
         longer = [len(sides[0][at].text) - len(sides[1][at].text) for at in cases]
         length = length_controlled([new[at] - old[at] for at in cases], longer)
         result = result.model_copy(update={"length": length})
+    known: dict[str, object] = {"clauses": clauses_of(judging, len(task.cases), calibration)}
     kappa = agreement(pairing, name, labels)
-    if kappa is None or kappa.estimate is None:
-        return result
-    known = {"agreement": kappa.estimate, "agreement_interval": kappa.interval.ends}
+    if kappa and kappa.estimate is not None:
+        known |= {"agreement": kappa.estimate, "agreement_interval": kappa.interval.ends}
     return result.model_copy(update=known)
 
 
@@ -196,10 +197,13 @@ def _about_judges(
 
 
 def _with_judgements(
-    cases: tuple[CaseResult, ...], judgings: Sequence[Judging]
+    task: Task, cases: tuple[CaseResult, ...], judgings: Sequence[Judging]
 ) -> tuple[CaseResult, ...]:
     for judging in judgings:
-        made = judging.judgements(len(cases))
+        made, judge = judging.judgements(len(cases)), judging.judge
+        if judging is judgings[0] and judge.scale == PASS_FAIL:
+            pairs = zip(cases, task.cases, strict=True)
+            cases = tuple(replace(case, clauses=judge.clauses(row)) for case, row in pairs)
         cases = tuple(
             replace(case, judgements=(*case.judgements, *new))
             for case, new in zip(cases, made, strict=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import fmean
 
 from unitune.data.labels import (
+    VALUES,
     Label,
     answers_digest,
     labels_of_cases,
@@ -16,11 +17,11 @@ from unitune.data.labels import (
     read_labels,
 )
 from unitune.errors import DataError
-from unitune.evaluate.grading import Answered
+from unitune.evaluate.grading import Answered, Graded
 from unitune.evaluate.inference.budget import record_usd
 from unitune.evaluate.judging.collecting import Judging, changed
 from unitune.evaluate.readings import Pairing, Ruling
-from unitune.evaluate.records import CaseJudgement, Record
+from unitune.evaluate.records import CaseJudgement, ClauseResult
 from unitune.evaluate.results import JudgeResult
 from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa
 from unitune.evaluate.statistics.labels import MIN_LABELS
@@ -28,7 +29,7 @@ from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
 from unitune.job.job import Job
 from unitune.scorers.interface import Score
-from unitune.scorers.judge import Judge
+from unitune.scorers.judge import PASS_FAIL, Judge
 from unitune.text import listed
 
 # Words of model names, by the family that they stand for
@@ -127,12 +128,11 @@ def result_of(
     price, usd = judging.price, None
     if price is not None:
         usd = sum((record_usd(price, each) for each in judging.records), Decimal(0))
-    clauses = [each if isinstance(each, str) else f"column {each.column}" for each in judge.rubric]
     result = JudgeResult(
         name=judge.name,
         model=judging.fingerprint,
         compares=judge.compare is not None,
-        criteria=(judge.compare,) if judge.compare else tuple(clauses),
+        criteria=(judge.compare,) if judge.compare else judge.clause_names,
         decides=decides,
         requests=len(judging.records),
         failed=sum(each.error is not None for each in every),
@@ -178,20 +178,17 @@ def same_family(judge: Judge, models: Mapping[str, str]) -> str | None:
     )
 
 
-OF_ONE = ("pass", "fail")  # verdicts on one answer, whose contender is the label's candidate
-
-
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """People's verdicts on the pairs of a comparison, and whether a verdict may rest on them."""
+    """People's verdicts on the answers of a comparison, and whether a verdict may rest on them."""
 
     # Verdict of each labelled case by position, by baseline: 1 if the candidate is better
     labels: Mapping[str, Mapping[int, float]] = field(
         default_factory=dict[str, Mapping[int, float]]
     )
-    # Whether the candidate's answer to each labelled case is right: 1 or 0, by baseline
-    passed: Mapping[str, Mapping[int, float]] = field(
-        default_factory=dict[str, Mapping[int, float]]
+    # Labels of single answers by position of the case, by contender
+    answers: Mapping[str, Mapping[int, Sequence[Label]]] = field(
+        default_factory=dict[str, Mapping[int, Sequence[Label]]]
     )
     # Why no verdict rests on a judge that decides
     bar: Ruling | None = None
@@ -199,7 +196,9 @@ class Calibration:
     def applied(self, pairings: Mapping[str, Pairing]) -> dict[str, Pairing]:
         """Return the pairings with people's verdicts."""
         return {
-            name: replace(each, labels=self.labels[name], passed=self.passed[name])
+            name: replace(
+                each, labels=self.labels[name], passed=_means(self.answers[each.candidate.name])
+            )
             for name, each in pairings.items()
         }
 
@@ -208,18 +207,56 @@ def calibrate(job: Job, task: Task, pairings: Mapping[str, Pairing]) -> Calibrat
     """Return the labels of each pair, and the reason why no verdict rests on the deciding judge.
 
     Raises:
-        DataError: The labels file cannot be read.
+        DataError: The labels file cannot be read, or has a case that the test lacks.
     """
     if task.omitted:
         return Calibration(bar=Ruling(3, "A preview (--limit) does not read labels of people."))
     file, labels = job.evaluate.labels, dict[str, Mapping[int, float]]()
-    passed = dict[str, Mapping[int, float]]()
+    answers = dict[str, Mapping[int, Sequence[Label]]]()
     if file is not None:
-        read = read_labels(job.path(file)) if job.path(file).exists() else ()
+        read = _read(job, task, file)
         for name, pairing in pairings.items():
-            labels[name], passed[name] = _verdicts(read, file, pairing)
+            sides = pairing.candidate, pairing.baseline
+            answers |= {each.name: _labels_of(read, file, each) for each in sides}
+            new, old = (_means(answers[each.name]) for each in sides)
+            both = {at: new[at] - old[at] for at in new.keys() & old.keys()}
+            labels[name] = both | _means(_labels_of(read, file, *sides))
     bar = _bar(pairings, labels)
-    return Calibration(labels, passed, bar if isinstance(task.scoring.primary, Judge) else None)
+    return Calibration(labels, answers, bar if isinstance(task.scoring.primary, Judge) else None)
+
+
+def _read(job: Job, task: Task, file: str) -> list[Label]:
+    """Return the labels of a job's file for the current rubric, with the ids of kept cases."""
+    path, sizes = job.path(file), {len(each.rubric) for each in job.evaluate.judges if each.rubric}
+    labels = [
+        label.model_copy(update={"case": task.copies.get(label.case, label.case)})
+        for label in (read_labels(path) if path.exists() else ())
+        if not (label.clauses and sizes) or len(label.clauses) in sizes
+    ]
+    ids = {case.case_id for case in task.cases}
+    left_out = task.copies or (task.leaks.action == "drop" and task.leaks.cases)
+    if left_out and any(each.answers is None and each.case not in ids for each in labels):
+        raise DataError(
+            f"{file}: rows were left out of the test (copies, leaks), so numbers of cases are not "
+            "those of rows. Use the ids of test cases."
+        )
+    return labels
+
+
+def _labels_of(labels: Sequence[Label], file: str, *sides: Graded) -> dict[int, list[Label]]:
+    """Return the labels of one contender's answers, or of a pair's, by position of the case."""
+    task, names = sides[0].task, [side.name for side in sides]
+    shown = zip(*(side.answered.records[:: task.repeats] for side in sides), strict=True)
+    ids = [case.case_id for case in task.cases]
+    digests = {id_: answers_digest(*each) for id_, each in zip(ids, shown, strict=True)}
+    found = labels_of_cases([each for each in labels if each.is_about(*names)], digests, file)
+    return {at: found[id_] for at, id_ in enumerate(ids) if id_ in found}
+
+
+def _means(labels: Mapping[int, Sequence[Label]]) -> dict[int, float]:
+    """Return the reviewers' mean verdicts; a case that no reviewer could decide is left out."""
+    means = {at: mean_verdict(each) for at, each in labels.items()}
+    return {at: mean for at, mean in means.items() if mean is not None}
 
 
 def _bar(
@@ -249,52 +286,6 @@ def _bar(
     return None
 
 
-def _verdicts(
-    labels: Sequence[Label], file: str, pairing: Pairing
-) -> tuple[dict[int, float], dict[int, float]]:
-    """Return the reviewers' mean verdicts on the pairs, and on the candidate's answers.
-
-    Verdicts pass and fail on the answers of both sides become their difference. A case that no
-    reviewer could decide is not labelled.
-
-    Raises:
-        DataError: A label is about a case that the test lacks.
-    """
-    task, sides = pairing.task, (pairing.candidate, pairing.baseline)
-    kept = ((task.copies.get(label.case, label.case), label) for label in labels)
-    labels = [label.model_copy(update={"case": case}) for case, label in kept]
-    names = tuple(side.name for side in sides)
-    shown = [side.answered.records[:: task.repeats] for side in sides]
-    ids = [case.case_id for case in task.cases]
-    places = {name: at for at, name in enumerate(ids)}
-    left_out = task.copies or (task.leaks.action == "drop" and task.leaks.cases)
-    if left_out and any(each.answers is None and each.case not in places for each in labels):
-        raise DataError(
-            f"{file}: rows were left out of the test (copies, leaks), so numbers of cases are not "
-            "those of rows. Use the ids of test cases."
-        )
-
-    def by_case(chosen: Sequence[Label], *answers: Sequence[Record]) -> dict[int, float]:
-        digests = [answers_digest(*each) for each in zip(*answers, strict=True)]
-        of_cases = labels_of_cases(chosen, dict(zip(ids, digests, strict=True)), file)
-        means = {places[case]: mean_verdict(each) for case, each in of_cases.items()}
-        return {at: mean for at, mean in means.items() if mean is not None}
-
-    of_pairs = [
-        label
-        for label in labels
-        if label.verdict not in OF_ONE
-        and (label.candidate or names[0], label.baseline or names[1]) == names
-    ]
-    passed = [
-        by_case([x for x in labels if x.verdict in OF_ONE and x.candidate == name], records)
-        for name, records in zip(names, shown, strict=True)
-    ]
-    both = passed[0].keys() & passed[1].keys()
-    pairs = {at: passed[0][at] - passed[1][at] for at in both} | by_case(of_pairs, *shown)
-    return pairs, passed[0]
-
-
 def agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> Agreement | None:
     """Return the agreement of a judge and the people on who is better, or None without labels."""
     old, new = pairing.scores(metric)
@@ -303,6 +294,57 @@ def agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> Agr
         return None
     judged = [_sign(new[at] - old[at]) for at in cases]
     return cohens_kappa(judged, [_sign(labels[at]) for at in cases])
+
+
+def by_clause(
+    clauses: Sequence[str], answers: Iterable[tuple[Sequence[Label], Sequence[str]]]
+) -> tuple[ClauseResult, ...]:
+    """Return how far a judge and the people agree on each clause of a rubric.
+
+    Args:
+        clauses: Name of each clause.
+        answers: People's labels of each answer, and the judge's verdict on each clause.
+    """
+    made: list[list[tuple[float, float]]] = [[] for _ in clauses]
+    for labels, verdicts in answers:
+        whole = [label.clauses for label in labels if len(label.clauses) == len(verdicts)]
+        for number, verdict in enumerate(verdicts):
+            given = [VALUES[each[number]] for each in whole if each[number] in VALUES]
+            if given:
+                made[number].append((fmean(given), VALUES[verdict]))
+    return tuple(_clause(*each) for each in zip(clauses, made, strict=True) if each[1])
+
+
+def _clause(clause: str, verdicts: Sequence[tuple[float, float]]) -> ClauseResult:
+    people, judge = zip(*verdicts, strict=True)
+    kappa = cohens_kappa(
+        [_sign(2 * each - 1) for each in judge], [_sign(2 * v - 1) for v in people]
+    )
+    known = kappa.estimate is not None
+    return ClauseResult(
+        clause=clause,
+        labels=len(verdicts),
+        people=fmean(people),
+        judge=fmean(judge),
+        agreement=kappa.estimate,
+        agreement_interval=kappa.interval.ends if known else None,
+    )
+
+
+def clauses_of(judging: Judging, cases: int, calibration: Calibration) -> tuple[ClauseResult, ...]:
+    """Return the agreement on each clause over all labelled answers of a comparison."""
+    judge = judging.judge
+    if judge.scale != PASS_FAIL:
+        return ()
+    return by_clause(
+        judge.clause_names,
+        (
+            (calibration.answers.get(each.contender, {}).get(at, ()), each.verdicts)
+            for at, made in enumerate(judging.judgements(cases))
+            for each in made
+            if each.value is not None and not each.repeat
+        ),
+    )
 
 
 def _sign(value: float) -> int:
