@@ -42,6 +42,7 @@ from unitune.errors import UserError
 from unitune.evaluate.history import LONGEST_NOTE, VERDICT
 from unitune.evaluate.records import CaseJudgement, CaseResult
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.statistics.judgements import sign
 from unitune.evaluate.statistics.labels import MIN_LABELS, labels_needed
 from unitune.files.filesystem import content_of, replacing
 from unitune.workspace.own_files import locked
@@ -96,11 +97,6 @@ class Judged(NamedTuple):
     value: float  # above 0 if the candidate's answer is better, below if the baseline's is
     is_pair: bool
     reasons: tuple[str, ...]
-
-
-def sign(value: float) -> int:
-    """Return 1, 0 or -1, as the value of a verdict."""
-    return (value > 0) - (value < 0)
 
 
 class Review:

@@ -11,8 +11,13 @@ from unitune.data.preferences import preference
 from unitune.data.records import BadRow, Flat
 from unitune.evaluate.judging.figures import by_clause
 from unitune.evaluate.records import Answer, CaseResult, ClauseResult
-from unitune.evaluate.review import Look, sign
-from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa, krippendorff_alpha
+from unitune.evaluate.review import Look
+from unitune.evaluate.statistics.judgements import (
+    Agreement,
+    cohens_kappa,
+    krippendorff_alpha,
+    sign,
+)
 
 
 @dataclass(frozen=True, slots=True)

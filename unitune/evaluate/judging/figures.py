@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import fmean
+from typing import Any
 
 from unitune.data.labels import (
     VALUES,
@@ -23,7 +24,7 @@ from unitune.evaluate.judging.collecting import Judging, changed
 from unitune.evaluate.readings import Pairing, Ruling
 from unitune.evaluate.records import CaseJudgement, ClauseResult
 from unitune.evaluate.results import JudgeResult
-from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa
+from unitune.evaluate.statistics.judgements import cohens_kappa, length_controlled, sign
 from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
@@ -113,22 +114,17 @@ def _of_candidate(answered: Sequence[Answered], made: Sequence[CaseJudgement]) -
     return Score(fmean((1 + value) / 2 for value in known), "mean over the baselines")
 
 
-def result_of(
-    judging: Judging,
-    cases: int,
-    *,
-    decides: bool,
-    labels: int,
-    basis: str,
-) -> JudgeResult:
-    """Return the figures of a judge."""
-    judge = judging.judge
-    every = [each for of_case in judging.judgements(cases) for each in of_case]
+def judge_result(judging: Judging, pairing: Pairing, calibration: Calibration) -> JudgeResult:
+    """Return the figures of a judge, with those of the deciding pair."""
+    judge, task = judging.judge, pairing.task
+    labels = calibration.labels.get(pairing.baseline.name, {})
+    every = [each for of_case in judging.judgements(len(task.cases)) for each in of_case]
     differ, repeated = changed(judging.repeated)
     price, usd = judging.price, None
     if price is not None:
         usd = sum((record_usd(price, each) for each in judging.records), Decimal(0))
-    result = JudgeResult(
+    decides = task.scoring.primary is judge
+    return JudgeResult(
         name=judge.name,
         model=judging.fingerprint,
         compares=judge.compare is not None,
@@ -138,31 +134,36 @@ def result_of(
         failed=sum(each.error is not None for each in every),
         repeated=repeated,
         changed=differ,
-        labels=labels,
-        basis=basis,
+        labels=len(labels),
+        clauses=_clauses(judging, len(task.cases), calibration),
+        basis=_basis(calibration, decides=decides),
         usd=usd,
+        **(_of_pairs(judging, pairing, every) if judge.compare else {}),
+        **_agreement(pairing, judge.name, labels),
     )
-    return result.model_copy(update=_position(judging, every)) if judge.compare else result
 
 
-def _position(judging: Judging, every: Sequence[CaseJudgement]) -> dict[str, object]:
-    """Return how a judge of pairs depends on the order of the answers."""
+def _of_pairs(judging: Judging, pairing: Pairing, every: Sequence[CaseJudgement]) -> dict[str, Any]:
+    """Return how a judge of pairs depends on the order and the length of the answers."""
     whole = [each.verdicts for each in every if each.error is None]
-    flips = sum(bool(one and other) and one != other for one, other in whole)
-    preferred: list[float] = []
-    cases: list[int] = []
-    for item, opinion in judging.items:
-        if opinion.error is None and (verdict := opinion.verdicts[0]) != "tie":
-            preferred.append(float(verdict == "A"))
-            cases.append(item.case)
-    figures: dict[str, object] = {
+    given = [
+        (each.case, opinion.verdicts[0]) for each, opinion in judging.items if opinion.verdicts
+    ]
+    preferred = {at: verdict == "A" for at, (_, verdict) in enumerate(given) if verdict != "tie"}
+    figures: dict[str, Any] = {
         "pairs": len(whole),
-        "flips": flips,
+        "flips": sum(bool(one and other) and one != other for one, other in whole),
         "ties": sum(not all(each) for each in whole),
     }
     if preferred:
-        figures["first"] = fmean(preferred)
-        figures["first_interval"] = own_score(preferred, clusters=cases).ends
+        cases = [given[at][0] for at in preferred]
+        interval = own_score([*map(float, preferred.values())], clusters=cases)
+        figures |= {"first": fmean(preferred.values()), "first_interval": interval.ends}
+    if known := pairing.whole:
+        old, new = pairing.scores(judging.judge.name)
+        sides = pairing.candidate.answers, pairing.baseline.answers
+        longer = [len(sides[0][at].text) - len(sides[1][at].text) for at in known]
+        figures["length"] = length_controlled([new[at] - old[at] for at in known], longer)
     return figures
 
 
@@ -286,14 +287,12 @@ def _bar(
     return None
 
 
-def agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> Agreement | None:
-    """Return the agreement of a judge and the people on who is better, or None without labels."""
+def _agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> dict[str, Any]:
+    """Return the agreement of a judge and the people on who is better; empty without labels."""
     old, new = pairing.scores(metric)
     cases = [at for at in pairing.whole if at in labels]
-    if not cases:
-        return None
-    judged = [_sign(new[at] - old[at]) for at in cases]
-    return cohens_kappa(judged, [_sign(labels[at]) for at in cases])
+    judged, people = [sign(new[at] - old[at]) for at in cases], [sign(labels[at]) for at in cases]
+    return cohens_kappa(judged, people).figures if cases else {}
 
 
 def by_clause(
@@ -317,21 +316,17 @@ def by_clause(
 
 def _clause(clause: str, verdicts: Sequence[tuple[float, float]]) -> ClauseResult:
     people, judge = zip(*verdicts, strict=True)
-    kappa = cohens_kappa(
-        [_sign(2 * each - 1) for each in judge], [_sign(2 * v - 1) for v in people]
-    )
-    known = kappa.estimate is not None
+    kappa = cohens_kappa(*([sign(2 * share - 1) for share in side] for side in (judge, people)))
     return ClauseResult(
         clause=clause,
         labels=len(verdicts),
         people=fmean(people),
         judge=fmean(judge),
-        agreement=kappa.estimate,
-        agreement_interval=kappa.interval.ends if known else None,
+        **kappa.figures,
     )
 
 
-def clauses_of(judging: Judging, cases: int, calibration: Calibration) -> tuple[ClauseResult, ...]:
+def _clauses(judging: Judging, cases: int, calibration: Calibration) -> tuple[ClauseResult, ...]:
     """Return the agreement on each clause over all labelled answers of a comparison."""
     judge = judging.judge
     if judge.scale != PASS_FAIL:
@@ -347,17 +342,14 @@ def clauses_of(judging: Judging, cases: int, calibration: Calibration) -> tuple[
     )
 
 
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
-
-
-def basis_of(*, decides: bool, calibration: Calibration, labels: Sequence[int]) -> str:
+def _basis(calibration: Calibration, *, decides: bool) -> str:
     """Return in a sentence or two what rests on a judge."""
     if not decides:
         return "It is shown next to the deciding scorer, and no verdict and no gate rests on it."
     if calibration.bar is not None:
         return calibration.bar.reason
+    fewest = min(map(len, calibration.labels.values()))
     return (
-        f"The verdict rests on people's labels of {min(labels):,} cases. The judge only makes the "
+        f"The verdict rests on people's labels of {fewest:,} cases. The judge only makes the "
         "interval shorter (prediction-powered inference), whatever its bias."
     )
