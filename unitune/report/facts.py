@@ -134,7 +134,10 @@ def judge(result: JudgeResult) -> tuple[Fact, ...]:
         first = f"{percent(result.first)} ({interval(result.first_interval)})"
     of_pairs = f"of {counted(result.pairs, 'pair')}" if result.compares else ""
     facts = (
-        Fact("Criterion" if result.compares else "Clauses", "; ".join(result.criteria)),
+        Fact(
+            "Criterion" if result.compares else "Clauses",
+            "" if result.clauses else "; ".join(each.rstrip(".") for each in result.criteria),
+        ),
         Fact(
             "Stability",
             f"{result.changed} of {result.repeated} judgements changed",
