@@ -267,6 +267,17 @@ class Contrast(Difference):
     p_adjusted: float
     """P-value adjusted within its kind: Benjamini-Hochberg for slices, Holm for the others."""
 
+    @classmethod
+    def of(cls, name: str, result: PairedResult, p_adjusted: float) -> Contrast:
+        """Return a paired result as a contrast."""
+        return cls(
+            **cls.figures(result),
+            name=name,
+            baseline=result.baseline,
+            candidate=result.candidate,
+            p_adjusted=p_adjusted,
+        )
+
 
 class MeasureContrast(Contrast):
     """Candidate compared with a baseline by a measure, in its own unit."""

@@ -10,7 +10,7 @@ from unitune.data.labels import VALUES, Label
 from unitune.data.preferences import preference
 from unitune.data.records import BadRow, Flat
 from unitune.evaluate.judging.figures import by_clause
-from unitune.evaluate.records import Answer, CaseResult, ClauseResult
+from unitune.evaluate.records import Answer, ClauseResult
 from unitune.evaluate.review import Look
 from unitune.evaluate.statistics.judgements import (
     Agreement,
@@ -97,21 +97,17 @@ def preference_rows(look: Look) -> Iterator[str]:
     for case, mean in look.people.items():
         if mean:
             names = (candidate, baseline) if mean > 0 else (baseline, candidate)
-            row = _row(look.review.cases[case], names)
+            shown = look.review.cases[case]
+            row: Flat = {
+                "input": {"messages": [message.wire for message in shown.messages]},
+                "preferred_output": [_message(shown.answers[names[0]])],
+                "non_preferred_output": [_message(shown.answers[names[1]])],
+                "id": case,
+            }
             try:
                 yield json.dumps(preference(row), ensure_ascii=False)
             except BadRow:
                 continue
-
-
-def _row(case: CaseResult, names: tuple[str, str]) -> Flat:
-    better, worse = (_message(case.answers[name]) for name in names)
-    return {
-        "input": {"messages": [message.wire for message in case.messages]},
-        "preferred_output": [better],
-        "non_preferred_output": [worse],
-        "id": case.id,
-    }
 
 
 def _message(answer: Answer) -> Flat:
