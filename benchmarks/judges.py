@@ -1,7 +1,7 @@
 """Measure the verdict of a judge with labels of people: its coverage, and a judge of real pairs.
 
     python benchmarks/judges.py coverage [--trials 2000]
-    python benchmarks/judges.py pairs PAIRS [--cases 40] [--characters 700]
+    python benchmarks/judges.py pairs PAIRS [--cases 30] [--characters 1600]
 
 `coverage` draws people's verdicts on the cases, and a judge that is right on 75 %, else random, and
 moved one step towards the candidate with 15 %. It shows how often the 95 % interval of `compare`
@@ -108,8 +108,8 @@ def main() -> None:
     kinds.add_parser("coverage").add_argument("--trials", type=int, default=2000)
     of_pairs = kinds.add_parser("pairs")
     of_pairs.add_argument("file", type=Path)
-    of_pairs.add_argument("--cases", type=int, default=40)
-    of_pairs.add_argument("--characters", type=int, default=700)
+    of_pairs.add_argument("--cases", type=int, default=30)
+    of_pairs.add_argument("--characters", type=int, default=1600)
     given = parser.parse_args()
     if given.kind == "coverage":
         coverage(given.trials)
