@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.reviewed import ORCA, PAIRS, orca, reviewed
+from support.reviewed import CLAUSES, ORCA, PAIRS, orca, reviewed, reviewed_by_rubric
 from support.served_pages import served
 
 from unitune.data.labels import read_all_labels, read_labels
@@ -42,6 +42,13 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNITUNE_DIR", str(tmp_path_factory.mktemp("site") / "home"))
         yield reviewed(judge=JUDGE)
+
+
+@pytest.fixture(scope="module")
+def by_rubric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_DIR", str(tmp_path_factory.mktemp("rubric") / "home"))
+        yield reviewed_by_rubric()
 
 
 @pytest.fixture
@@ -217,20 +224,27 @@ def test_an_answer_that_is_markup_is_only_text(
     assert page.complaints == []
 
 
+@pytest.mark.parametrize("kind", ["comparison", "by_rubric"])
 @pytest.mark.parametrize(("scheme", "size"), LOOKS)
 def test_axe_finds_no_fault_and_nothing_scrolls_sideways(
-    enter: Open, comparison: Comparison, tmp_path: Path, scheme: str, size: Any
+    enter: Open,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    *,
+    scheme: str,
+    size: Any,
+    kind: str,
 ) -> None:
     """Source: axe-core, all of its rules, best practices too."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    review = opened(comparison, tmp_path)
+    review = opened(request.getfixturevalue(kind), tmp_path)
     page = enter(review, color_scheme=scheme, viewport=size)
     faults: list[tuple[str, str]] = []
     paths = ["/review", "/review?item=1"]
     for path in [*paths, "end", "/review?round=second"]:
         if path == "end":
             for item in review.look().items:
-                review.write(item, "tie")
+                review.write(item, ("unsure", "pass", "fail") if item.contender else "tie")
             path = "/review"  # noqa: PLW2901
         page.goto(path)
         found = axe.Axe().run(page).response
@@ -250,6 +264,79 @@ def test_on_a_phone_the_buttons_stay_on_the_screen(
         assert box["height"] >= 36
     page.locator("button[value=tie]").tap()
     page.get_by_text("Review 2 of 8").wait_for()
+
+
+def test_a_rubric_by_keyboard_alone(enter: Open, by_rubric: Comparison, tmp_path: Path) -> None:
+    review = opened(by_rubric, tmp_path, cases=4)
+    page = enter(review)
+    assert page.locator("legend").all_inner_texts() == list(CLAUSES)
+    page.keyboard.press("n")
+    page.keyboard.type("pfu")
+    page.keyboard.press("Escape")
+    for key in "pf":
+        page.keyboard.press(key)
+    page.keyboard.press("u")  # back to the second clause
+    page.keyboard.press("p")
+    press(page, "?")
+    for key in "pp":
+        page.keyboard.press(key)
+    press(page, "f")
+    look = review.look()
+    made = [look.own[item] for item in look.items[:2]]
+    assert [label.clauses for label in made] == [
+        ("pass", "pass", "unsure"),
+        ("pass", "pass", "fail"),
+    ]
+    assert [(label.verdict, label.note) for label in made] == [("unsure", "pfu"), ("fail", "")]
+    press(page, "u")  # back to the second answer
+    assert [each.is_checked() for each in page.locator("input[value=fail]").all()] == [
+        False,
+        False,
+        True,
+    ]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("f")
+    press(page, "Enter")
+    look = review.look()
+    assert look.own[look.items[1]].clauses == ("pass", "fail", "fail")
+    assert "Review 3 of 8" in page.locator(".site").inner_text()
+    assert page.complaints == []
+
+
+def test_an_answer_is_not_sent_before_all_clauses_are_decided(
+    enter: Open, by_rubric: Comparison, tmp_path: Path
+) -> None:
+    review = opened(by_rubric, tmp_path, cases=4)
+    for page in (enter(review), enter(review, java_script_enabled=False)):
+        page.locator("input[value=pass]").first.check()
+        page.get_by_role("button", name="Save").click()
+        assert "Review 1 of 8" in page.locator(".site").inner_text()
+    assert read_all_labels(review.file) == []
+    for clause in page.locator("fieldset").all():
+        clause.get_by_label("Pass").check()
+    page.get_by_role("button", name="Save").click()
+    assert [label.verdict for label in read_all_labels(review.file)] == ["pass"]
+
+
+def test_a_rubric_hides_contenders_and_judge_until_the_second_look(
+    enter: Open, by_rubric: Comparison, tmp_path: Path
+) -> None:
+    review = opened(by_rubric, tmp_path, cases=12)
+    page = enter(review)
+    while page.locator("h1").inner_text() != "All cases are reviewed":
+        source = page.content()
+        for name in (*review.sides, "judge", "case-", "It does not"):
+            assert name not in source
+        verdict = "p" if "LF-" in page.locator("section .text").nth(1).inner_text() else "f"
+        for key in (verdict, "p"):
+            page.keyboard.press(key)
+        press(page, "p")
+    table = page.locator("table").inner_text()
+    assert all(clause in table for clause in CLAUSES)
+    page.get_by_text("Look at the disagreements").click()
+    assert "You: pass. The judge: fail." in page.locator(".clause").first.inner_text()
+    assert page.locator(".clause blockquote").all_inner_texts() == ["It does not."]
+    assert page.complaints == []
 
 
 @pytest.mark.skipif(not ORCA.exists(), reason="needs the orca-dpo-pairs next to the checkout")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from support.sample_comparison import VERDICTS, sample_comparison
 from unitune.data.example import Message
 from unitune.evaluate.history import keep
 from unitune.evaluate.records import Answer, CaseJudgement, CaseResult
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, JudgeResult
 
 ORCA = Path(__file__).parents[3] / "shared" / "data" / "orca-dpo-pairs" / "validation.jsonl"
 
@@ -71,13 +72,53 @@ def reviewed(pairs: Sequence[Pair] = PAIRS, judge: Sequence[float | None] = ()) 
             reasons=("A says what happens next.", "B says what happens next."),
             error=failed,
         )
-        cases[at] = CaseResult(
-            **{
-                name: getattr(cases[at], name) for name in ("id", "messages", "expected", "answers")
-            },
-            judgements=(judgement,),
-        )
+        cases[at] = replace(cases[at], judgements=(judgement,))
     return keep(made.model_copy(update={"cases": tuple(cases)}))
+
+
+CLAUSES = (
+    "The reply says what happens next.",
+    "The tone is polite, and the reply does not blame the customer.",
+    "The reply has at most 50 words.",
+)
+
+
+def reviewed_by_rubric(pairs: Sequence[Pair] = PAIRS) -> Comparison:
+    """Keep a comparison whose judge has a rubric. Every fourth case, it fails the candidate."""
+    made = sample_comparison(VERDICTS["better"])
+    cases = [
+        replace(
+            _case(made, at, pair),
+            clauses=CLAUSES,
+            judgements=tuple(
+                CaseJudgement(
+                    judge="judge",
+                    contender=name,
+                    value=float(first == "pass"),
+                    verdicts=(first, "pass", "pass"),
+                    reasons=("It names a date." if first == "pass" else "It does not.", "", ""),
+                )
+                for name, first in (
+                    (made.candidate, "pass" if at % 4 else "fail"),
+                    (made.baseline, "fail"),
+                )
+            ),
+        )
+        for at, pair in enumerate(pairs)
+    ]
+    figures = JudgeResult(
+        name="judge",
+        model="the-judge",
+        compares=False,
+        criteria=CLAUSES,
+        decides=True,
+        requests=2 * len(pairs),
+        failed=0,
+        repeated=20,
+        changed=0,
+        basis="A judge decides.",
+    )
+    return keep(made.model_copy(update={"cases": tuple(cases), "judges": (figures,)}))
 
 
 def _case(made: Comparison, at: int, pair: Pair) -> CaseResult:

@@ -235,8 +235,9 @@ def review(
     port: Port = 0,
     browser: Browser = True,
 ) -> None:
-    """Judge the two answers to each case blind, on a local page, with the keyboard.
+    """Review the answers to each case blind, on a local page, with the keyboard.
 
+    You compare two answers or, if the judge has a rubric, decide each clause for one answer.
     The contenders are hidden, the cases are drawn at random, and every verdict is saved at once.
     Run the command again to continue.
 

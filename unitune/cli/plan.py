@@ -222,7 +222,7 @@ def apply(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Launch a saved plan exactly as it was saved.
+    """Launch a saved plan unchanged.
 
     Exits 5 if the job, its rows or the prices have changed since.
 

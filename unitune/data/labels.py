@@ -8,13 +8,14 @@ note.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from unitune.data.example import called, digest, explain
 from unitune.data.load import SHOWN_FINDINGS, read_records
@@ -28,6 +29,7 @@ from unitune.text import clip
 # Value of each verdict; "unsure" counts for no side and is left out
 VALUES: Mapping[str, float] = {"win": 1.0, "tie": 0.0, "loss": -1.0, "pass": 1.0, "fail": 0.0}
 Round = Literal["first", "repeat", "second"]
+ClauseVerdict = Literal["pass", "fail", "unsure"]
 
 
 class HasText(Protocol):
@@ -52,6 +54,8 @@ class Label(Closed):
     reviewer: str = ""
     verdict: Literal["win", "loss", "tie", "unsure", "pass", "fail"]
     """win, loss and tie are the candidate's; pass and fail are for one answer."""
+    clauses: tuple[ClauseVerdict, ...] = ()
+    """Verdict on each clause of the rubric, in its order."""
     note: str = ""
     candidate: str | None = None
     """Contender whose answer was compared."""
@@ -73,6 +77,29 @@ class Label(Closed):
     def _number_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("clauses", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return re.findall(r"\w+", value.lower()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _of_its_clauses(self) -> Self:
+        if self.clauses and self.verdict != (verdict := verdict_of(self.clauses)):
+            raise ValueError(f"verdict is {self.verdict!r}, but its clauses make it {verdict!r}")
+        if self._is_of_one and self.candidate is None:
+            raise ValueError("it is about one answer, so name the contender as 'candidate'")
+        return self
+
+    @property
+    def _is_of_one(self) -> bool:
+        return bool(self.clauses) or self.verdict in ("pass", "fail")
+
+    def is_about(self, *contenders: str) -> bool:
+        """Return whether it is about one contender's answer, or about that of two contenders."""
+        if self._is_of_one:
+            return contenders == (self.candidate,)
+        return contenders == (self.candidate or contenders[0], self.baseline or contenders[-1])
+
     @property
     def value(self) -> float | None:
         """Value of the verdict: 1, 0 or -1; None if the reviewer was unsure."""
@@ -83,6 +110,11 @@ class Label(Closed):
         """Parts that make it unique in a file."""
         about = (self.candidate, self.baseline, self.answers)
         return (self.case, self.reviewer, *about, self.round)
+
+
+def verdict_of(clauses: Sequence[ClauseVerdict]) -> ClauseVerdict:
+    """Return the verdict on an answer: it fails if a clause fails, and passes if all pass."""
+    return "fail" if "fail" in clauses else "unsure" if "unsure" in clauses else "pass"
 
 
 def answers_digest(*answers: HasText) -> str:

@@ -28,9 +28,9 @@ ROWS: dict[Rows, tuple[str, str]] = {
     "test": ("test cases", "Add rows of real use that are not in train to data.test."),
 }
 MEASUREMENTS: dict[Measurement, str] = {
-    "prompts": "each prompt answers the validation rows",
-    "training": "one training, whose model answers the validation rows",
-    "curve": "trainings on parts of the rows, whose models answer the validation rows",
+    "prompts": "an answer of each prompt to every validation row",
+    "training": "one training, and its answers to the validation rows",
+    "curve": "trainings on parts of the rows, and their answers to the validation rows",
 }
 
 
@@ -47,7 +47,7 @@ def measure(
         reasons=(question,),
         next=NextStep(
             command=command(evidence, "decide", *options),
-            why=f"It measures that: {MEASUREMENTS[what]}.",
+            why=f"It takes {MEASUREMENTS[what]}.",
             measures=what,
             backend=option.backend,
         ),

@@ -89,7 +89,7 @@ def nowhere(evidence: Evidence) -> Conclusion | None:
         answer="cannot tell",
         headline="Cannot tell: every backend that was considered is ruled out",
         changes=(
-            "A backend that accepts the job and keeps its base model as long as it is needed.",
+            "A backend that accepts the job and keeps its base model for as long as you need it.",
         ),
         next=NextStep(
             command=command(evidence, "decide", f"--backend {others[0]}") if others else "",

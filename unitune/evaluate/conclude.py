@@ -16,10 +16,8 @@ from unitune.evaluate.grading import MOST_ERRORS, Answered, Graded, grade, style
 from unitune.evaluate.judging.collecting import Judging
 from unitune.evaluate.judging.figures import (
     Calibration,
-    agreement,
-    basis_of,
     calibrate,
-    result_of,
+    judge_result,
     same_family,
     with_judgements,
 )
@@ -38,16 +36,14 @@ from unitune.evaluate.results import (
     BaselineResult,
     Comparison,
     ContenderResult,
-    JudgeResult,
     judged_run,
 )
-from unitune.evaluate.statistics.judgements import length_controlled
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Role, Server, Tuned
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Kind
-from unitune.scorers.judge import Judge
+from unitune.scorers.judge import PASS_FAIL, Judge
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
@@ -121,7 +117,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
         gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use, cost_of_tuning),
-        judges=tuple(_judge_result(each, task, pairing, calibration) for each in judgings),
+        judges=tuple(judge_result(each, pairing, calibration) for each in judgings),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,
         dev_rows=len(task.dev),
@@ -133,7 +129,7 @@ def conclude(  # noqa: PLR0913 - each is independent
             *large_cluster(task, judgement.verdict),
         ),
         provenance=_provenance(task, contenders, judgings),
-        cases=_with_judgements(_cases(task, graded, required.cases), judgings),
+        cases=_with_judgements(task, _cases(task, graded, required.cases), judgings),
     )
 
 
@@ -154,27 +150,6 @@ def _at_level_of_use(
     return judgement, use
 
 
-def _judge_result(
-    judging: Judging, task: Task, pairing: Pairing, calibration: Calibration
-) -> JudgeResult:
-    name, decides = judging.judge.name, task.scoring.primary is judging.judge
-    labels = calibration.labels.get(pairing.baseline.name, {})
-    counts = [len(each) for each in calibration.labels.values()]
-    basis = basis_of(decides=decides, calibration=calibration, labels=counts)
-    result = result_of(judging, len(task.cases), decides=decides, labels=len(labels), basis=basis)
-    if judging.judge.compare and (cases := pairing.whole):
-        old, new = pairing.scores(name)
-        sides = pairing.candidate.answers, pairing.baseline.answers
-        longer = [len(sides[0][at].text) - len(sides[1][at].text) for at in cases]
-        length = length_controlled([new[at] - old[at] for at in cases], longer)
-        result = result.model_copy(update={"length": length})
-    kappa = agreement(pairing, name, labels)
-    if kappa is None or kappa.estimate is None:
-        return result
-    known = {"agreement": kappa.estimate, "agreement_interval": kappa.interval.ends}
-    return result.model_copy(update=known)
-
-
 def _about_judges(
     resolved: ResolvedJob, graded: Sequence[Graded], judgings: Sequence[Judging]
 ) -> Iterator[str]:
@@ -188,7 +163,7 @@ def _about_judges(
     for judging in judgings:
         if alike := same_family(judging.judge, models):
             yield alike
-    if judgings and graded[0].task.scoring.on_dev is None:
+    if judgings and models and graded[0].task.scoring.on_dev is None:
         yield (
             "Prompts were not chosen on dev rows, because only a judge scores answers: each "
             "contender uses its first prompt. Add another scorer to let dev rows choose."
@@ -196,10 +171,13 @@ def _about_judges(
 
 
 def _with_judgements(
-    cases: tuple[CaseResult, ...], judgings: Sequence[Judging]
+    task: Task, cases: tuple[CaseResult, ...], judgings: Sequence[Judging]
 ) -> tuple[CaseResult, ...]:
     for judging in judgings:
-        made = judging.judgements(len(cases))
+        made, judge = judging.judgements(len(cases)), judging.judge
+        if judging is judgings[0] and judge.scale == PASS_FAIL:
+            pairs = zip(cases, task.cases, strict=True)
+            cases = tuple(replace(case, clauses=judge.clauses(row)) for case, row in pairs)
         cases = tuple(
             replace(case, judgements=(*case.judgements, *new))
             for case, new in zip(cases, made, strict=True)

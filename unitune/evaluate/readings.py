@@ -199,7 +199,7 @@ class Pairing:
         if len(members) < 2 or len(members) == len(self.task.cases):
             return None
         result = self.compare(members=members)
-        return _contrast("cases that both answered", result, result.p_value)
+        return Contrast.of("cases that both answered", result, result.p_value)
 
     def money(self, economics: Economics) -> Money | None:
         """Weigh quality against cost, or return None if the price of an answer is unknown."""
@@ -355,17 +355,7 @@ def _family(
 ) -> tuple[Contrast, ...]:
     adjusted = adjust([result.p_value for result in results.values()])
     pairs = zip(results.items(), adjusted, strict=True)
-    return tuple(_contrast(name, result, p) for (name, result), p in pairs)
-
-
-def _contrast(name: str, result: PairedResult, p_adjusted: float) -> Contrast:
-    return Contrast(
-        **Contrast.figures(result),
-        name=name,
-        baseline=result.baseline,
-        candidate=result.candidate,
-        p_adjusted=p_adjusted,
-    )
+    return tuple(Contrast.of(name, result, p) for (name, result), p in pairs)
 
 
 def undecided(errors: int, cut: str) -> Ruling:

@@ -120,6 +120,21 @@ class CaseJudgement:
     error: str | None = None  # why there is no value
 
 
+class ClauseResult(Closed):
+    """Agreement of a judge with people on one clause of its rubric."""
+
+    clause: str
+    labels: int
+    """Answers of all contenders on which people decided the clause."""
+    people: float
+    """Share of them that pass according to people."""
+    judge: float
+    """Share of them that pass according to the judge."""
+    agreement: float | None = None
+    """Cohen's kappa; None if all verdicts are equal."""
+    agreement_interval: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
     """Case with the answer of every contender."""
@@ -135,6 +150,8 @@ class CaseResult:
     # Cluster of the case; None if the cases are not clustered
     cluster: str | None = None
     judgements: tuple[CaseJudgement, ...] = ()  # by judges, if any
+    # Clauses of the first judge's rubric of pass and fail; empty without one
+    clauses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +266,17 @@ class Contrast(Difference):
     candidate: float
     p_adjusted: float
     """P-value adjusted within its kind: Benjamini-Hochberg for slices, Holm for the others."""
+
+    @classmethod
+    def of(cls, name: str, result: PairedResult, p_adjusted: float) -> Contrast:
+        """Return a paired result as a contrast."""
+        return cls(
+            **cls.figures(result),
+            name=name,
+            baseline=result.baseline,
+            candidate=result.candidate,
+            p_adjusted=p_adjusted,
+        )
 
 
 class MeasureContrast(Contrast):

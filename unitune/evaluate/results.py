@@ -14,6 +14,7 @@ from unitune.documents import Closed, Spec
 from unitune.errors import MissingExtra
 from unitune.evaluate.records import (
     CaseResult,
+    ClauseResult,
     Contrast,
     Difference,
     MeasureContrast,
@@ -215,6 +216,8 @@ class JudgeResult(Closed):
     agreement: float | None = None
     """Cohen's kappa of the judge and the people on them; None without both kinds of verdicts."""
     agreement_interval: tuple[float, float] | None = None
+    clauses: tuple[ClauseResult, ...] = ()
+    """Clauses of a rubric of pass and fail that people have labelled."""
     basis: str
     """What rests on the judge, in a sentence."""
     usd: Decimal | None = None

@@ -216,14 +216,7 @@ class RetentionTask:
         return Retention(
             contender=pair.tuned,
             base_model=pair.base_model,
-            questions=result
-            and Contrast(
-                **Contrast.figures(result),
-                name=QUESTIONS,
-                baseline=result.baseline,
-                candidate=result.candidate,
-                p_adjusted=result.p_value,
-            ),
+            questions=result and Contrast.of(QUESTIONS, result, result.p_value),
             gained=result.gained if result else 0,
             lost=result.lost if result else 0,
             categories=categories,

@@ -1,8 +1,11 @@
 """Review a comparison's answers blind: the draw of cases, and the queue of a reviewer.
 
+A pair of answers is compared. With a judge that has a rubric of pass and fail, each answer is
+reviewed by itself instead, clause by clause.
+
 Cases are drawn at random once for each comparison. The draw is stored next to it, so that all
-reviewers see the same cases and no one can choose them. Of every 20 cases one is shown again with
-exchanged sides, which measures the reviewer; nothing shows which.
+reviewers see the same cases and no one can choose them. Of every 20 cases one is shown again, a
+pair with exchanged sides. This measures the reviewer; nothing shows which case it is.
 
 Every verdict is appended to the labels file at once. A changed verdict is appended again, and the
 later one counts.
@@ -23,6 +26,7 @@ from typing import Literal, NamedTuple, cast
 
 from unitune.data.example import digest
 from unitune.data.labels import (
+    ClauseVerdict,
     Label,
     Round,
     answers_digest,
@@ -31,12 +35,14 @@ from unitune.data.labels import (
     mean_verdict,
     mend_labels,
     read_all_labels,
+    verdict_of,
 )
 from unitune.documents import Closed
 from unitune.errors import UserError
 from unitune.evaluate.history import LONGEST_NOTE, VERDICT
-from unitune.evaluate.records import CaseResult
+from unitune.evaluate.records import CaseJudgement, CaseResult
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.statistics.judgements import sign
 from unitune.evaluate.statistics.labels import MIN_LABELS, labels_needed
 from unitune.files.filesystem import content_of, replacing
 from unitune.workspace.own_files import locked
@@ -69,6 +75,8 @@ class Item(NamedTuple):
 
     case: str
     round: Round
+    contender: str = ""
+    """Contender whose answer is reviewed by the rubric; empty for a pair."""
 
 
 class Progress(NamedTuple):
@@ -89,11 +97,6 @@ class Judged(NamedTuple):
     value: float  # above 0 if the candidate's answer is better, below if the baseline's is
     is_pair: bool
     reasons: tuple[str, ...]
-
-
-def sign(value: float) -> int:
-    """Return 1, 0 or -1, as the value of a verdict."""
-    return (value > 0) - (value < 0)
 
 
 class Review:
@@ -131,27 +134,43 @@ class Review:
         if not self.cases:
             both = " and ".join(self.sides)
             raise UserError(f"there is nothing to review: no case has answers of both {both}.")
+        self.has_rubric = any(case.clauses for case in comparison.cases)
+        self.contenders = self.sides if self.has_rubric else ("",)
         self.answers = {
-            case.id: answers_digest(*(case.answers[name] for name in self.sides))
-            for case in comparison.cases
+            contender: {
+                case.id: answers_digest(*(case.answers[name] for name in self.shown(contender)))
+                for case in comparison.cases
+            }
+            for contender in self.contenders
         }
         self.draw = _draw(comparison, self.cases)
         with locked(file, str(file), WAIT_SECONDS):
             mend_labels(file)
         self.look()
 
+    def shown(self, contender: str) -> tuple[str, ...]:
+        """Return the contenders whose answers an item shows."""
+        return (contender,) if contender else self.sides
+
     def look(self) -> Look:
         """Read the labels file. Raises DataError."""
         every = read_all_labels(self.file) if self.file.stat().st_size else []
-        found = labels_of_cases(every, self.answers, str(self.file))
-        return Look(self, {case: found[case] for case in self.cases if case in found})
+        labels: dict[Item, list[Label]] = {}
+        for contender in self.contenders:
+            own = [label for label in every if label.is_about(*self.shown(contender))]
+            found = labels_of_cases(own, self.answers[contender], str(self.file))
+            for id_, case in self.cases.items():
+                sizes = 0, len(case.clauses)
+                if whole := [each for each in found.get(id_, ()) if len(each.clauses) in sizes]:
+                    labels[Item(id_, "first", contender)] = whole
+        return Look(self, labels)
 
     def candidate_is_left(self, item: Item) -> bool:
-        """Return the side of the candidate's answer: a hash of case and reviewer fixes it."""
+        """Return whether the candidate's answer is left, or first: a hash of case and reviewer."""
         left = int(digest([item.case, self.reviewer])[:8], 16) % 2 == 0
         return left is not (item.round == "repeat")
 
-    def write(self, item: Item, choice: Choice, note: str = "") -> None:
+    def write(self, item: Item, choice: Choice | tuple[ClauseVerdict, ...], note: str = "") -> None:
         """Append a verdict to the labels file.
 
         Raises:
@@ -160,29 +179,35 @@ class Review:
         """
         if len(note) > LONGEST_NOTE:
             raise UserError(f"the note has {len(note):,} characters; {LONGEST_NOTE:,} are allowed.")
-        verdict = choice
+        clauses = choice if isinstance(choice, tuple) else ()
+        verdict = verdict_of(choice) if isinstance(choice, tuple) else choice
         if verdict in ("left", "right"):
             is_win = (verdict == "left") is self.candidate_is_left(item)
             verdict = "win" if is_win else "loss"
-        candidate, baseline = self.sides
+        candidate, baseline = (*self.shown(item.contender), None)[:2]
         label = Label(
             case=item.case,
             reviewer=self.reviewer,
             verdict=verdict,
+            clauses=clauses,
             note="\n".join(note.split("\r\n")).strip(),
             candidate=candidate,
             baseline=baseline,
-            answers=self.answers[item.case],
+            answers=self.answers[item.contender][item.case],
             round=item.round,
             created=datetime.now(UTC),
         )
         with locked(self.file, str(self.file), WAIT_SECONDS):
             append_label(self.file, label)
 
+    def judgements(self, case: CaseResult) -> dict[str, CaseJudgement]:
+        """Return the first judge's judgements of a case by contender."""
+        own = [each for each in case.judgements if each.judge == case.judgements[0].judge]
+        return {each.contender: each for each in own if not each.repeat}
+
     def judged(self, case: CaseResult) -> Judged | None:
         """Return the first judge's view of the two answers; None without one."""
-        own = [each for each in case.judgements if each.judge == case.judgements[0].judge]
-        made = {each.contender: each for each in own if not each.repeat}
+        made = self.judgements(case)
         candidate, baseline = (made.get(name) for name in self.sides)
         if baseline is None or baseline.value is None:
             return None
@@ -199,32 +224,43 @@ class Look:
     """Labels of a comparison at one moment, and what follows from them."""
 
     review: Review
-    labels: dict[str, list[Label]]  # of all reviewers and rounds, by case
+    labels: dict[Item, list[Label]]  # of all reviewers and rounds, by the item's first round
 
     @cached_property
     def own(self) -> dict[Item, Label]:
         """This reviewer's labels by item."""
         return {
-            Item(label.case, label.round): label
-            for labels in self.labels.values()
+            item._replace(round=label.round): label
+            for item, labels in self.labels.items()
             for label in labels
             if label.reviewer == self.review.reviewer
         }
 
     @cached_property
-    def first(self) -> dict[str, list[Label]]:
-        """First verdicts of all reviewers by case."""
+    def first(self) -> dict[Item, list[Label]]:
+        """First verdicts of all reviewers by item."""
         return {
-            case: first
-            for case, labels in self.labels.items()
+            item: first
+            for item, labels in self.labels.items()
             if (first := [label for label in labels if label.round == "first"])
         }
 
     @cached_property
     def people(self) -> dict[str, float]:
-        """Mean of the reviewers' first verdicts by case, without those who could not tell."""
-        means = {case: mean_verdict(labels) for case, labels in self.first.items()}
-        return {case: mean for case, mean in means.items() if mean is not None}
+        """Mean of the reviewers' first verdicts by case, without those who could not tell.
+
+        With a rubric, it is the candidate's mean minus the baseline's.
+        """
+        values: dict[str, list[float | None]] = {}
+        for contender in self.review.contenders:
+            for case in self.review.cases:
+                labels = self.first.get(Item(case, "first", contender), ())
+                values.setdefault(case, []).append(mean_verdict(labels))
+        return {
+            case: means[0] - sum(means[1:])
+            for case, found in values.items()
+            if len(means := [mean for mean in found if mean is not None]) == len(found)
+        }
 
     @cached_property
     def judged(self) -> dict[str, Judged]:
@@ -236,24 +272,40 @@ class Look:
     def items(self) -> list[Item]:
         """The reviewer's queue: the drawn cases, and repeats of some."""
         draw, size = self.review.draw, self.size
-        queue = [(float(at), Item(case, "first")) for at, case in enumerate(draw.cases[:size])]
+        queue: list[tuple[float, Item]] = []
+        for at, case in enumerate(draw.cases[:size]):
+            of_case = [Item(case, "first", name) for name in self.review.contenders]
+            order = of_case if self.review.candidate_is_left(of_case[0]) else of_case[::-1]
+            queue += [(at + place / 4, item) for place, item in enumerate(order)]
         for block in range(0, size, REPEAT_EVERY):
             chance = random.Random(f"{draw.seed} {self.review.reviewer} {block}")  # noqa: S311
             at = block + chance.randrange(REPEAT_EVERY - SHORTEST_GAP)
             again = min(at + chance.randint(SHORTEST_GAP, LONGEST_GAP), size - 1)
             if again - at >= SHORTEST_GAP:
-                queue.append((again + 0.5, Item(draw.cases[at], "repeat")))
+                contender = chance.choice(self.review.contenders)
+                queue.append((again + 0.5, Item(draw.cases[at], "repeat", contender)))
         return [item for _, item in sorted(queue)]
 
     @cached_property
     def disagreements(self) -> list[Item]:
-        """The reviewer's cases on which the judge has another verdict, for a second look."""
-        own = {item.case: label.value for item, label in self.own.items() if item.round == "first"}
+        """The reviewer's items on which the judge has another verdict, for a second look."""
         return [
-            Item(case, "second")
+            Item(case, "second", contender)
             for case in self.review.draw.cases
-            if case in self.judged and own.get(case) not in (None, sign(self.judged[case].value))
+            for contender in self.review.contenders
+            if self._differs(Item(case, "first", contender))
         ]
+
+    def _differs(self, item: Item) -> bool:
+        """Return whether the reviewer's first verdict on an item, if any, is not the judge's."""
+        if (label := self.own.get(item)) is None:
+            return False
+        if item.contender:
+            judgement = self.review.judgements(self.review.cases[item.case]).get(item.contender)
+            both = zip(label.clauses, judgement.verdicts if judgement else (), strict=False)
+            return any("unsure" != own != verdict for own, verdict in both)
+        known = item.case in self.judged and label.value is not None
+        return known and label.value != sign(self.judged[item.case].value)
 
     @cached_property
     def size(self) -> int:
@@ -262,7 +314,8 @@ class Look:
         if review.wanted is not None:
             return min(review.wanted, len(review.cases))
         pilot = review.draw.cases[:MIN_LABELS]
-        if any(Item(case, "first") not in self.own for case in pilot):
+        first = (Item(case, "first", name) for case in pilot for name in review.contenders)
+        if any(item not in self.own for item in first):
             return len(pilot)
         known = [case for case in pilot if case in self.people]
         if len(known) < 2:
@@ -279,10 +332,12 @@ class Look:
         return needed or len(review.cases)
 
     def choice(self, item: Item) -> Choice | None:
-        """Return the choice by which the reviewer decided an item; None if it is open."""
+        """Return the choice by which the reviewer decided a pair; None if it is open."""
         label = self.own.get(item)
-        if label is None or label.verdict in ("tie", "unsure"):
-            return label and cast("Choice", label.verdict)
+        if label is None or item.contender:
+            return None
+        if label.verdict in ("tie", "unsure"):
+            return cast("Choice", label.verdict)
         is_left = (label.verdict == "win") is self.review.candidate_is_left(item)
         return "left" if is_left else "right"
 

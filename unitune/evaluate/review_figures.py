@@ -6,12 +6,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unitune.data.labels import Label
+from unitune.data.labels import VALUES, Label
 from unitune.data.preferences import preference
 from unitune.data.records import BadRow, Flat
-from unitune.evaluate.records import Answer, CaseResult
-from unitune.evaluate.review import Look, sign
-from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa, krippendorff_alpha
+from unitune.evaluate.judging.figures import by_clause
+from unitune.evaluate.records import Answer, ClauseResult
+from unitune.evaluate.review import Look
+from unitune.evaluate.statistics.judgements import (
+    Agreement,
+    cohens_kappa,
+    krippendorff_alpha,
+    sign,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +35,18 @@ class ReviewFigures:
     reviewers: tuple[str, ...]
     agreement: Agreement | None  # None with a single reviewer
     judge: Agreement | None  # of the reviewers' mean with the judge; None without a judge
+    clauses: tuple[ClauseResult, ...]  # with a rubric, of the reviewers and the judge
 
 
 def figures_of(look: Look) -> ReviewFigures:
     """Return the figures of all labels so far."""
-    first = {item.case: each for item, each in look.own.items() if item.round == "first"}
-    again = {
-        round_: [
-            first[item.case].verdict == each.verdict
-            for item, each in look.own.items()
-            if item.round == round_ and item.case in first
-        ]
-        for round_ in ("repeat", "second")
-    }
+    first = {item: each for item, each in look.own.items() if item.round == "first"}
+    again: dict[str, list[bool]] = {"repeat": [], "second": []}
+    for item, each in look.own.items():
+        before = first.get(item._replace(round="first"))
+        if item.round != "first" and before:
+            same = (before.verdict, before.clauses) == (each.verdict, each.clauses)
+            again[item.round].append(same)
     sides = [look.choice(item) for item in look.own if item.round != "second"]
     given = [label.verdict for label in first.values()]
     names = sorted({label.reviewer for labels in look.first.values() for label in labels})
@@ -49,7 +54,7 @@ def figures_of(look: Look) -> ReviewFigures:
     judge = [sign(look.judged[case].value) for case in both]
     return ReviewFigures(
         cases=len(look.people),
-        verdicts={verdict: given.count(verdict) for verdict in ("win", "tie", "loss", "unsure")},
+        verdicts={verdict: given.count(verdict) for verdict in (*VALUES, "unsure")},
         left=sides.count("left"),
         preferences=sides.count("left") + sides.count("right"),
         same=again["repeat"].count(True),
@@ -59,7 +64,17 @@ def figures_of(look: Look) -> ReviewFigures:
         reviewers=tuple(names),
         agreement=_agreement(list(look.first.values()), names),
         judge=cohens_kappa([sign(look.people[case]) for case in both], judge) if judge else None,
+        clauses=_clauses(look),
     )
+
+
+def _clauses(look: Look) -> tuple[ClauseResult, ...]:
+    review = look.review
+    rubric = next((e.criteria for e in review.comparison.judges if not e.compares), ())
+    made = {id_: review.judgements(case) for id_, case in review.cases.items()}
+    answers = ((labels, made[item.case].get(item.contender)) for item, labels in look.first.items())
+    known = [(labels, each.verdicts) for labels, each in answers if each and each.value is not None]
+    return by_clause(rubric, known) if review.has_rubric else ()
 
 
 def _agreement(cases: Sequence[Sequence[Label]], names: Sequence[str]) -> Agreement | None:
@@ -82,21 +97,17 @@ def preference_rows(look: Look) -> Iterator[str]:
     for case, mean in look.people.items():
         if mean:
             names = (candidate, baseline) if mean > 0 else (baseline, candidate)
-            row = _row(look.review.cases[case], names)
+            shown = look.review.cases[case]
+            row: Flat = {
+                "input": {"messages": [message.wire for message in shown.messages]},
+                "preferred_output": [_message(shown.answers[names[0]])],
+                "non_preferred_output": [_message(shown.answers[names[1]])],
+                "id": case,
+            }
             try:
                 yield json.dumps(preference(row), ensure_ascii=False)
             except BadRow:
                 continue
-
-
-def _row(case: CaseResult, names: tuple[str, str]) -> Flat:
-    better, worse = (_message(case.answers[name]) for name in names)
-    return {
-        "input": {"messages": [message.wire for message in case.messages]},
-        "preferred_output": [better],
-        "non_preferred_output": [worse],
-        "id": case.id,
-    }
 
 
 def _message(answer: Answer) -> Flat:

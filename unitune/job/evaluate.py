@@ -248,7 +248,7 @@ class Evaluate(Spec):
                 "changed questions. Remove robustness, or let another scorer decide"
             )
         if self.labels is not None and not names:
-            raise ValueError("labels calibrate a judge, but no scorer is a judge")
+            raise ValueError("labels calibrate a judge: add one to scorers, or remove labels")
         return self
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class Lora(Swept):
     """Numbers of layers with adapters, from 0; `auto` is all layers."""
     modules_to_save: tuple[str, ...] | Auto = "auto"
     """Names of modules that are fully trained and saved with the adapter, such as ``[embed_tokens,
-    lm_head]``; `auto` is none."""
+    lm_head]``; `auto` stands for an empty list."""
     rslora: bool | Auto = "auto"
     """Rank-stabilised scale for high ranks (Kalajdzievski 2023, arXiv 2312.03732)."""
     dora: bool | Auto = "auto"
@@ -236,7 +236,7 @@ class Tuning(Swept):
     answers to the validation rows by the primary scorer, which takes longer."""
     neftune_noise_alpha: Annotated[float, Field(ge=0)] | Auto = "auto"
     """Noise on the embeddings of training rows for ``method: sft``, of size alpha / sqrt(row tokens
-    times width) (NEFTune: Jain et al. 2023, arXiv 2310.05914). `auto` is none; 5 is usual."""
+    times width) (NEFTune: Jain et al. 2023, arXiv 2310.05914). `auto` turns it off; 5 is usual."""
     lora: Lora = Lora()
     """Adapter settings."""
     preference: Preference = Preference()

@@ -96,7 +96,7 @@ def section_lines(section: Section) -> Iterator[RenderableType]:
     if shown and section.title:
         yield plain(section.title, f"bold {STYLES[section.tone]}".strip())
     for at, (part, lines) in enumerate(shown):
-        yield from [*([Text()] if at and not isinstance(part, str) else []), *lines]
+        yield from [*([Text()] if at and not isinstance(part, str | Figure) else []), *lines]
 
 
 def _part(part: Part) -> Iterator[RenderableType]:
@@ -267,7 +267,7 @@ def _width(console: Console, column: GridColumn, folded: int) -> int:
 
 @dataclass(frozen=True)
 class CurveView:
-    """Curve with its caption, on a terminal that is wide enough."""
+    """Curve with its caption below an empty line, on a terminal that is wide enough."""
 
     curve: DrawnCurve
     caption: str = ""
@@ -275,6 +275,7 @@ class CurveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.is_terminal and options.max_width >= LEAST_WIDTH:
             rows = RATE_ROWS if self.curve.figure == "learning rate" else ROWS
+            yield Text()
             yield curve_text(self.curve, options.max_width, rows)
             if self.caption:
                 yield plain(self.caption, "dim")

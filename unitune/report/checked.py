@@ -88,7 +88,7 @@ def _compared(quality: Quality) -> str:
     which = "All" if quality.is_whole else "The first"
     return (
         f"{which} {counted(quality.rows, 'row')}{apart} were compared with one another. There is "
-        "no score: only a person can say whether a row is right. The most doubtful come first."
+        "no score: only a person can decide whether a row is right. The most doubtful are first."
     )
 
 

@@ -101,7 +101,9 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         yield Section("The gate", [*_checks(comparison)], on_page=True)
     yield Section("The contenders", [*_contenders(comparison)])
     for judge in comparison.judges:
-        what = [judge.basis, Facts(facts.judge(judge))]
+        what: list[Part] = [judge.basis, Facts(facts.judge(judge))]
+        if judge.clauses:
+            what.append(facts.clause_table(judge.clauses))
         title = "The judge" if judge.name == "judge" else f"The judge {judge.name}"
         yield Section(title, what, on_page=True)
     if comparison.economics:

@@ -5,9 +5,10 @@ No statistic is computed here; every figure is from `Comparison`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+from unitune.evaluate.records import ClauseResult
 from unitune.evaluate.results import Comparison, JudgeResult, Money, StyleFeature
 from unitune.render.sections import Cell, Fact, Section, Table
 from unitune.render.typography import counted, interval, moment, p_value, percent, points
@@ -127,14 +128,16 @@ def _leaks(comparison: Comparison) -> str:
 def judge(result: JudgeResult) -> tuple[Fact, ...]:
     """Return the known figures on how far a judge can be trusted."""
     agreement = first = ""
-    if result.agreement is not None and result.agreement_interval:
-        low, high = result.agreement_interval
-        agreement = f"kappa {result.agreement:.2f} ({low:.2f} to {high:.2f})"
+    if result.agreement is not None:
+        agreement = f"kappa {_kappa(result.agreement)} ({_ends(result.agreement_interval)})"
     if result.first is not None and result.first_interval:
         first = f"{percent(result.first)} ({interval(result.first_interval)})"
     of_pairs = f"of {counted(result.pairs, 'pair')}" if result.compares else ""
     facts = (
-        Fact("Criterion" if result.compares else "Clauses", "; ".join(result.criteria)),
+        Fact(
+            "Criterion" if result.compares else "Clauses",
+            "" if result.clauses else "; ".join(each.rstrip(".") for each in result.criteria),
+        ),
         Fact(
             "Stability",
             f"{result.changed} of {result.repeated} judgements changed",
@@ -170,6 +173,33 @@ def judge(result: JudgeResult) -> tuple[Fact, ...]:
         Fact("Cost", "" if result.usd is None else _dollars(result.usd)),
     )
     return tuple(fact for fact in facts if fact.value)
+
+
+def clause_table(clauses: Sequence[ClauseResult]) -> Table:
+    """Return the table of a rubric's clauses with labels of people."""
+    return Table(
+        ["Clause", "#Labelled", "#Pass: people", "#Pass: judge", "#Kappa"],
+        [
+            [
+                each.clause,
+                f"{each.labels:,}",
+                percent(each.people),
+                percent(each.judge),
+                Cell(_kappa(each.agreement), _ends(each.agreement_interval)),
+            ]
+            for each in clauses
+        ],
+        "Agreement of the judge with people by clause, over the answers of all contenders; Cohen's "
+        "kappa is 1 if they always agree and 0 by chance",
+    )
+
+
+def _kappa(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:.2f}".replace("-", "\u2212")
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    return " to ".join(map(_kappa, interval)) if interval else "all verdicts are equal"
 
 
 def economics(money: Money) -> tuple[Fact, ...]:

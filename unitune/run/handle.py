@@ -75,7 +75,7 @@ class Run(Bound, Shown):
 
     @cached_property
     def job(self) -> Job:
-        """The job as it was launched."""
+        """The launched job."""
         return self._ledger.job(self.id)
 
     @property

@@ -107,6 +107,13 @@ class Judge(Scorer):
         return ""
 
     @property
+    def clause_names(self) -> tuple[str, ...]:
+        """Each clause, or the column that it is taken from."""
+        return tuple(
+            each if isinstance(each, str) else f"column {each.column}" for each in self.rubric
+        )
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Short name of each clause, as a column of the report."""
         names = (each if isinstance(each, str) else each.column for each in self.rubric)

@@ -1,10 +1,37 @@
 "use strict";
 // Keys of the review. Every key is also a button or a link, so that the page works without them.
 const VERDICTS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", "?": "unsure" };
+const CLAUSE_VERDICTS = { p: "pass", f: "fail", "?": "unsure" };
 const note = document.querySelector("textarea[name=note]");
+const form = document.querySelector("form.pair");
+const clauses = [...document.querySelectorAll(".clause")];
 let sent = false;
+let current = 0; // clause that the keys decide
 
-document.querySelector("form.pair")?.addEventListener("submit", (event) => {
+function show(at) {
+  current = Math.max(0, Math.min(at, clauses.length - 1));
+  clauses.forEach((clause, number) => clause.classList.toggle("current", number === current));
+  clauses[current].scrollIntoView({ block: "nearest" });
+}
+
+// Return whether a key was for the clauses. The last verdict sends all of them.
+function decideClause(key) {
+  const verdict = CLAUSE_VERDICTS[key];
+  if (verdict) {
+    clauses[current].querySelector(`input[value=${verdict}]`).checked = true;
+    if (current === clauses.length - 1) form.requestSubmit();
+    else show(current + 1);
+  } else if (key === "ArrowDown") show(current + 1);
+  else if (key === "ArrowUp" || (key === "u" && current)) show(current - 1);
+  else if (key === "Enter") form.requestSubmit();
+  else return false;
+  return true;
+}
+
+if (clauses.length) show(0);
+clauses.forEach((clause, number) => clause.addEventListener("change", () => show(number + 1)));
+
+form?.addEventListener("submit", (event) => {
   if (sent) event.preventDefault(); // one verdict for each page
   sent = true;
 });
@@ -20,8 +47,10 @@ addEventListener("keydown", (event) => {
     if (event.key === "Escape") note.blur();
     return;
   }
-  const verdict = VERDICTS[event.key];
-  if (verdict) {
+  const verdict = clauses.length ? undefined : VERDICTS[event.key];
+  if (clauses.length && decideClause(event.key)) {
+    event.preventDefault();
+  } else if (verdict) {
     event.preventDefault();
     document.querySelector(`button[value=${verdict}]`)?.click();
   } else if (event.key === "u") {

@@ -1,4 +1,4 @@
-"""Render the pages of `unitune review`: two answers side by side, then the figures.
+"""Render the pages of `unitune review`: two answers side by side, or one next to a rubric.
 
 A page contains no contender's name and, before the second look, nothing of a judge.
 """
@@ -6,12 +6,13 @@ A page contains no contender's name and, before the second look, nothing of a ju
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
+from unitune.data.labels import ClauseVerdict
 from unitune.errors import UserError
 from unitune.evaluate.history import LONGEST_NOTE
-from unitune.evaluate.records import Answer
+from unitune.evaluate.records import Answer, CaseResult
 from unitune.evaluate.review import Choice, Item, Judged, Look, Review
 from unitune.evaluate.review_figures import ReviewFigures, figures_of
 from unitune.evaluate.statistics.judgements import Agreement
@@ -21,6 +22,7 @@ from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
 from unitune.report import files
 from unitune.report.cases import Piece, marked, question, shared_system_prompt
+from unitune.report.facts import clause_table
 from unitune.security.json_fields import whole_text
 from unitune.ui.pages import PACKAGE, Visit
 
@@ -52,36 +54,69 @@ class ReviewPages:
             UserError: The form has no such item or verdict.
         """
         items, second = _queue(self._review.look(), visit.query)
-        number, choice = _number(visit.query), visit.form.get("verdict", "")
-        if number is None or not 0 <= number < len(items) or choice not in get_args(Choice):
+        number, form = _number(visit.query), visit.form
+        choice: Choice | tuple[ClauseVerdict, ...] | None = None
+        if number is not None and 0 <= number < len(items):
+            choice = self._choice(items[number], form)
+        if number is None or choice is None:
             raise UserError("this verdict belongs to no case of the review. Open /review again.")
-        self._review.write(items[number], cast("Choice", choice), visit.form.get("note", ""))
+        self._review.write(items[number], choice, form.get("note", ""))
         return f"/review{'?round=second' if second else ''}"
 
+    def _choice(
+        self, item: Item, form: Mapping[str, str]
+    ) -> Choice | tuple[ClauseVerdict, ...] | None:
+        if not item.contender:
+            verdict = form.get("verdict", "")
+            return cast("Choice", verdict) if verdict in get_args(Choice) else None
+        count = len(self._review.cases[item.case].clauses)
+        verdicts = tuple(form.get(f"clause-{at}", "") for at in range(count))
+        known = all(each in get_args(ClauseVerdict) for each in verdicts)
+        return cast("tuple[ClauseVerdict, ...]", verdicts) if known else None
+
     def _item(self, look: Look, items: list[Item], number: int, *, second: bool) -> str:
-        item, review = items[number], self._review
-        case, is_left = review.cases[item.case], review.candidate_is_left(items[number])
-        candidate, baseline = (_shown(case.answers[name]) for name in review.sides)
-        left, right = (candidate, baseline) if is_left else (baseline, candidate)
+        item, case = items[number], self._review.cases[items[number].case]
         label, system = look.own.get(item), shared_system_prompt([case])
-        judged = look.judged.get(item.case) if second else None
-        own = look.choice(Item(item.case, "first"))
         return _render(
-            "review.html.j2",
+            "rubric.html.j2" if item.contender else "review.html.j2",
             section="",
             number=number,
             second=second,
             progress=look.progress(items),
             system=system,
             question=question(case, system),
-            sides=[("A", "left", _marked(left, right)), ("B", "right", _marked(right, left))],
-            equal=left == right,
             note=label.note if label else "",
-            before=SIDES.get(look.choice(item) or "", ""),
-            own=SIDES.get(own or "", "") if second else "",
-            judge=_judge_words(judged, is_left=is_left) if judged else None,
             longest_note=LONGEST_NOTE,
+            **(self._answer if item.contender else self._pair)(look, item, case),
         )
+
+    def _pair(self, look: Look, item: Item, case: CaseResult) -> dict[str, Any]:
+        is_left, is_second = self._review.candidate_is_left(item), item.round == "second"
+        candidate, baseline = (_shown(case.answers[name]) for name in self._review.sides)
+        left, right = (candidate, baseline) if is_left else (baseline, candidate)
+        judged = look.judged.get(item.case) if is_second else None
+        own = look.choice(Item(item.case, "first"))
+        return {
+            "sides": [("A", "left", _marked(left, right)), ("B", "right", _marked(right, left))],
+            "equal": left == right,
+            "before": SIDES.get(look.choice(item) or "", ""),
+            "own": SIDES.get(own or "", "") if is_second else "",
+            "judge": _judge_words(judged, is_left=is_left) if judged else None,
+        }
+
+    def _answer(self, look: Look, item: Item, case: CaseResult) -> dict[str, Any]:
+        """Return the content of a page with one answer: each clause with what is known of it."""
+        label, first = look.own.get(item), look.own.get(item._replace(round="first"))
+        chosen = label.clauses if label else ()
+        known: list[Sequence[str]] = [chosen, (), (), ()]
+        judgement = self._review.judgements(case).get(item.contender)
+        if item.round == "second" and first and judgement:
+            known = [chosen, first.clauses, judgement.verdicts, judgement.reasons]
+        blank = [""] * len(case.clauses)
+        return {
+            "answer": _shown(case.answers[item.contender]),
+            "clauses": [*zip(case.clauses, *(each or blank for each in known), strict=True)],
+        }
 
     def _end(self, look: Look, items: list[Item], *, second: bool) -> str:
         figures, comparison = figures_of(look), self._review.comparison
@@ -93,7 +128,8 @@ class ReviewPages:
             file=self._review.file,
             last=len(items) - 1,
             second=second,
-            facts=Facts(tuple(_facts(figures)), "figures"),
+            facts=Facts(tuple(_facts(figures, rubric=self._review.has_rubric)), "figures"),
+            clauses=clause_table(figures.clauses),
             missing=max(0, missing),
             disagreements=len(look.disagreements),
             open_disagreements=sum(item not in look.own for item in look.disagreements),
@@ -136,22 +172,27 @@ def _judge_words(judged: Judged, *, is_left: bool) -> tuple[str, list[tuple[str,
     return choice, list(zip(about, judged.reasons, strict=False))
 
 
-def _facts(figures: ReviewFigures) -> Iterator[Fact]:
+def _facts(figures: ReviewFigures, *, rubric: bool) -> Iterator[Fact]:
     verdicts = figures.verdicts
     yield Fact("Labelled cases", f"{figures.cases:,}", f"by {', '.join(figures.reviewers) or '-'}")
     unsure = f"; {counted(verdicts['unsure'], 'case')} unsure" if verdicts["unsure"] else ""
-    counts = " · ".join(f"{verdicts[kind]:,}" for kind in ("win", "tie", "loss"))
-    yield Fact("Your verdicts", counts, f"wins, ties and losses of the candidate{unsure}")
+    kinds, meaning = ("win", "tie", "loss"), "wins, ties and losses of the candidate"
+    if rubric:
+        kinds, meaning = ("pass", "fail"), "answers that pass and fail"
+        unsure = unsure.replace("case", "answer")
+    counts = " · ".join(f"{verdicts[kind]:,}" for kind in kinds)
+    yield Fact("Your verdicts", counts, f"{meaning}{unsure}")
     if figures.repeated:
         same = f"{figures.same:,} of {figures.repeated:,}"
-        yield Fact("Your stability", same, "repeated cases with the same verdict, sides exchanged")
+        meaning = "repeated answers with" if rubric else "repeated cases, sides exchanged, with"
+        yield Fact("Your stability", same, f"{meaning} the same verdict")
     if figures.preferences:
         share = percent(figures.left / figures.preferences)
         yield Fact("A preferred to B", share, "50 % without a preference for a side")
     if figures.agreement:
         kind = "Cohen's kappa" if len(figures.reviewers) == 2 else "Krippendorff's alpha"
         yield _agreement_fact("Agreement of reviewers", figures.agreement, kind)
-    if figures.judge:
+    if figures.judge and not rubric:  # the table of clauses shows more
         yield _agreement_fact("Agreement with the judge", figures.judge, "Cohen's kappa")
     if figures.second:
         changed = f"{figures.changed:,} of {figures.second:,}"

@@ -58,6 +58,14 @@ def test_a_spreadsheet_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_has_the_clauses_in_one_cell(tmp_path: Path) -> None:
+    text = 'case,candidate,verdict,clauses\na,new,fail,"pass, Fail; unsure"\n'
+    (label,) = read_labels(written(tmp_path, text))
+    assert label.clauses == ("pass", "fail", "unsure")
+    assert label.is_about("new")
+    assert not label.is_about("new", "old")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -70,6 +78,12 @@ def test_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("case,verdict,reviewer\na,win,x\na,tie,x\n", r":3: x has labelled case 'a' before, on li"),
         ("case,verdict\n" + "a,hm\n" * 9, r"and 4 more"),
         ("case,verdict,answers\na,win,both long\n", r"labels.csv:2: answers is 'both long'"),
+        ("case,verdict\na,pass\n", r"labels.csv:2: .*name the contender as 'candidate'"),
+        (
+            "case,candidate,verdict,clauses\na,new,pass,pass fail\n",
+            r"labels.csv:2: .*verdict is 'pass', but its clauses make it 'fail'",
+        ),
+        ("case,candidate,verdict,clauses\na,new,pass,ok\n", r"labels.csv:2: clauses\[0\] is 'ok'"),
         ("case,verdict,created\na,win,last week\n", r"labels.csv:2: created is 'last week'"),
     ],
 )

@@ -619,3 +619,22 @@ def test_a_model_on_this_machine_is_a_judge(
     assert pairs.pairs + pairs.failed == 6
     assert clauses.failed < 12
     assert result.verdict == "inconclusive"
+
+
+def test_recorded_answers_have_no_note_about_prompts(
+    make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(answers(str, str, better))
+    for at, name in enumerate(("old", "new")):
+        lines = (json.dumps({"case": f"c{row}", "answer": f"is {row + at}"}) for row in range(6))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    contenders = [
+        {"type": "recorded", "name": name, "answers": f"{name}.jsonl", "role": role}
+        for name, role in (("old", "baseline"), ("new", "candidate"))
+    ]
+    job = make_job({"scorers": [PAIR], "contenders": contenders})
+    rows = (json.dumps({"id": f"c{row}", "prompt": f"test {row}"}) for row in range(6))
+    (tmp_path / "test.jsonl").write_text("\n".join(rows) + "\n")
+    result = compare(job)
+    assert result.judges[0].pairs == 6
+    assert not any("dev rows" in note for note in result.notes)

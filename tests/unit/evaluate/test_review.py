@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.reviewed import PAIRS, Pair, reviewed
+from support.reviewed import CLAUSES, PAIRS, Pair, reviewed, reviewed_by_rubric
 
 from unitune.data.labels import Label, append_label, read_all_labels, read_labels
 from unitune.data.load import load
@@ -121,7 +121,7 @@ class TestWriting:
         assert (label.case, label.reviewer, label.note) == (item.case, "ana", "terse\nbut right")
         assert label.verdict == ("loss" if review.candidate_is_left(item) else "win")
         assert (label.candidate, label.baseline) == (comparison.candidate, comparison.baseline)
-        assert label.answers == review.answers[item.case]
+        assert label.answers == review.answers[""][item.case]
         assert review.look().choice(item) == "right"
 
     def test_a_changed_verdict_is_appended_and_counts(
@@ -256,3 +256,76 @@ class TestPreferenceRows:
         assert better["case-0"] == PAIRS[0].candidate
         assert better["case-1"] == PAIRS[1].baseline
         assert rows["case-0"].prompt[-1].text == PAIRS[0].question
+
+
+class TestRubric:
+    @pytest.fixture
+    def judged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
+        monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+        return reviewed_by_rubric()
+
+    def test_each_answer_is_reviewed_by_itself_and_some_again(
+        self, judged: Comparison, tmp_path: Path
+    ) -> None:
+        items = opened(judged, tmp_path).look().items
+        first = [item for item in items if item.round == "first"]
+        assert len(first) == 80
+        assert {len({item.case for item in first[at : at + 2]}) for at in range(0, 80, 2)} == {1}
+        sooner = [item.contender for item in first[::2]]
+        assert 10 <= sooner.count(judged.candidate) <= 30, "which answer comes first is hidden"
+        again = [item for item in items if item.round == "repeat"]
+        assert len(again) == 2
+        assert all(items.index(item._replace(round="first")) < items.index(item) for item in again)
+
+    def test_an_answer_fails_by_one_clause_and_the_label_has_all(
+        self, judged: Comparison, tmp_path: Path
+    ) -> None:
+        review = opened(judged, tmp_path)
+        first, second = review.look().items[:2]
+        review.write(first, ("pass", "pass", "pass"))
+        review.write(second, ("pass", "fail", "unsure"))
+        own = review.look().own
+        assert [own[item].verdict for item in (first, second)] == ["pass", "fail"]
+        assert own[second].clauses == ("pass", "fail", "unsure")
+        assert own[second].answers == review.answers[second.contender][second.case]
+        better = 1.0 if first.contender == judged.candidate else -1.0
+        assert review.look().people == {first.case: better}
+
+    def test_labels_by_another_rubric_do_not_count(
+        self, judged: Comparison, tmp_path: Path
+    ) -> None:
+        review = opened(judged, tmp_path)
+        review.write(review.look().items[0], ("pass", "pass"))
+        assert review.look().own == {}
+
+    def test_clauses_are_compared_with_the_judge(self, judged: Comparison, tmp_path: Path) -> None:
+        """Ana passes each candidate by all clauses, and fails each baseline by the first one."""
+        review = opened(judged, tmp_path)
+        for item in review.look().items:
+            is_candidate = item.contender == judged.candidate
+            review.write(item, ("pass" if is_candidate else "fail", "pass", "unsure"))
+        look = review.look()
+        assert {(item.contender, int(item.case[5:]) % 4) for item in look.disagreements} == {
+            (judged.candidate, 0)
+        }
+        figures = figures_of(look)
+        assert figures.verdicts["pass"] == 0
+        assert figures.verdicts["unsure"] == figures.verdicts["fail"] == 40
+        names, polite = figures.clauses
+        assert (names.clause, polite.clause) == CLAUSES[:2], "nothing is known of the third one"
+        wrong = len(look.disagreements)
+        assert (names.labels, names.people) == (80, 0.5)
+        assert names.judge == pytest.approx((40 - wrong) / 80)
+        # Cohen: observed 1 - wrong/80; chance 0.5, because people pass one half
+        assert names.agreement == pytest.approx((0.5 - wrong / 80) / 0.5)
+        assert (polite.people, polite.judge, polite.agreement) == (1.0, 1.0, None)
+        assert figures.same == figures.repeated == 2
+
+    def test_the_preferred_answer_of_a_rubric_is_exported(
+        self, judged: Comparison, tmp_path: Path
+    ) -> None:
+        review = opened(judged, tmp_path)
+        review.write(Item("case-9", "first", judged.candidate), ("fail", "pass", "pass"))
+        review.write(Item("case-9", "first", judged.baseline), ("pass", "pass", "pass"))
+        (row,) = map(json.loads, preference_rows(review.look()))
+        assert row["preferred_output"][0]["content"] == PAIRS[9].baseline

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from unitune.backends.protocol import Event
+from unitune.render import terminal
 from unitune.render.charts import drawn_curve, drawn_rates
+from unitune.render.sections import Document, Fact, Facts, Figure, Section
 from unitune.render.terminal_curves import LEAST_WIDTH, RATE_ROWS, curve_text
 from unitune.run.curves import Curve, curve_of
 
@@ -23,6 +25,14 @@ def lines_of(curve: Curve, width: int) -> list[str]:
     drawn = drawn_curve(curve)
     assert drawn is not None
     return curve_text(drawn, width).plain.split("\n")
+
+
+def test_without_a_terminal_it_leaves_no_empty_lines() -> None:
+    figures = [Figure(drawn_curve(CURVE), "loss"), Figure(drawn_rates(CURVE), "rates")]
+    section = Section("The training", [Facts([Fact("Steps", "4")]), *figures])
+    document = Document(title="run", about=("job",), sections=(section,))
+    assert terminal.text(document).split("The training\n")[1].split() == ["Steps", "4"]
+    assert terminal.text(document).endswith("Steps  4")
 
 
 @pytest.mark.parametrize("width", [LEAST_WIDTH, 80, 120, 400])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import fmean
+from typing import Any
 
 from unitune.data.labels import (
+    VALUES,
     Label,
     answers_digest,
     labels_of_cases,
@@ -16,19 +18,19 @@ from unitune.data.labels import (
     read_labels,
 )
 from unitune.errors import DataError
-from unitune.evaluate.grading import Answered
+from unitune.evaluate.grading import Answered, Graded
 from unitune.evaluate.inference.budget import record_usd
 from unitune.evaluate.judging.collecting import Judging, changed
 from unitune.evaluate.readings import Pairing, Ruling
-from unitune.evaluate.records import CaseJudgement, Record
+from unitune.evaluate.records import CaseJudgement, ClauseResult
 from unitune.evaluate.results import JudgeResult
-from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa
+from unitune.evaluate.statistics.judgements import cohens_kappa, length_controlled, sign
 from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
 from unitune.job.job import Job
 from unitune.scorers.interface import Score
-from unitune.scorers.judge import Judge
+from unitune.scorers.judge import PASS_FAIL, Judge
 from unitune.text import listed
 
 # Words of model names, by the family that they stand for
@@ -112,57 +114,56 @@ def _of_candidate(answered: Sequence[Answered], made: Sequence[CaseJudgement]) -
     return Score(fmean((1 + value) / 2 for value in known), "mean over the baselines")
 
 
-def result_of(
-    judging: Judging,
-    cases: int,
-    *,
-    decides: bool,
-    labels: int,
-    basis: str,
-) -> JudgeResult:
-    """Return the figures of a judge."""
-    judge = judging.judge
-    every = [each for of_case in judging.judgements(cases) for each in of_case]
+def judge_result(judging: Judging, pairing: Pairing, calibration: Calibration) -> JudgeResult:
+    """Return the figures of a judge, with those of the deciding pair."""
+    judge, task = judging.judge, pairing.task
+    labels = calibration.labels.get(pairing.baseline.name, {})
+    every = [each for of_case in judging.judgements(len(task.cases)) for each in of_case]
     differ, repeated = changed(judging.repeated)
     price, usd = judging.price, None
     if price is not None:
         usd = sum((record_usd(price, each) for each in judging.records), Decimal(0))
-    clauses = [each if isinstance(each, str) else f"column {each.column}" for each in judge.rubric]
-    result = JudgeResult(
+    decides = task.scoring.primary is judge
+    return JudgeResult(
         name=judge.name,
         model=judging.fingerprint,
         compares=judge.compare is not None,
-        criteria=(judge.compare,) if judge.compare else tuple(clauses),
+        criteria=(judge.compare,) if judge.compare else judge.clause_names,
         decides=decides,
         requests=len(judging.records),
         failed=sum(each.error is not None for each in every),
         repeated=repeated,
         changed=differ,
-        labels=labels,
-        basis=basis,
+        labels=len(labels),
+        clauses=_clauses(judging, len(task.cases), calibration),
+        basis=_basis(calibration, decides=decides),
         usd=usd,
+        **(_of_pairs(judging, pairing, every) if judge.compare else {}),
+        **_agreement(pairing, judge.name, labels),
     )
-    return result.model_copy(update=_position(judging, every)) if judge.compare else result
 
 
-def _position(judging: Judging, every: Sequence[CaseJudgement]) -> dict[str, object]:
-    """Return how a judge of pairs depends on the order of the answers."""
+def _of_pairs(judging: Judging, pairing: Pairing, every: Sequence[CaseJudgement]) -> dict[str, Any]:
+    """Return how a judge of pairs depends on the order and the length of the answers."""
     whole = [each.verdicts for each in every if each.error is None]
-    flips = sum(bool(one and other) and one != other for one, other in whole)
-    preferred: list[float] = []
-    cases: list[int] = []
-    for item, opinion in judging.items:
-        if opinion.error is None and (verdict := opinion.verdicts[0]) != "tie":
-            preferred.append(float(verdict == "A"))
-            cases.append(item.case)
-    figures: dict[str, object] = {
+    given = [
+        (each.case, opinion.verdicts[0]) for each, opinion in judging.items if opinion.verdicts
+    ]
+    preferred = {at: verdict == "A" for at, (_, verdict) in enumerate(given) if verdict != "tie"}
+    figures: dict[str, Any] = {
         "pairs": len(whole),
-        "flips": flips,
+        "flips": sum(bool(one and other) and one != other for one, other in whole),
         "ties": sum(not all(each) for each in whole),
     }
     if preferred:
-        figures["first"] = fmean(preferred)
-        figures["first_interval"] = own_score(preferred, clusters=cases).ends
+        cases = [given[at][0] for at in preferred]
+        interval = own_score([*map(float, preferred.values())], clusters=cases)
+        figures |= {"first": fmean(preferred.values()), "first_interval": interval.ends}
+    if known := pairing.whole:
+        old, new = pairing.scores(judging.judge.name)
+        sides = pairing.candidate.answers, pairing.baseline.answers
+        longer = [len(sides[0][at].text) - len(sides[1][at].text) for at in known]
+        figures["length"] = length_controlled([new[at] - old[at] for at in known], longer)
     return figures
 
 
@@ -178,20 +179,17 @@ def same_family(judge: Judge, models: Mapping[str, str]) -> str | None:
     )
 
 
-OF_ONE = ("pass", "fail")  # verdicts on one answer, whose contender is the label's candidate
-
-
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """People's verdicts on the pairs of a comparison, and whether a verdict may rest on them."""
+    """People's verdicts on the answers of a comparison, and whether a verdict may rest on them."""
 
     # Verdict of each labelled case by position, by baseline: 1 if the candidate is better
     labels: Mapping[str, Mapping[int, float]] = field(
         default_factory=dict[str, Mapping[int, float]]
     )
-    # Whether the candidate's answer to each labelled case is right: 1 or 0, by baseline
-    passed: Mapping[str, Mapping[int, float]] = field(
-        default_factory=dict[str, Mapping[int, float]]
+    # Labels of single answers by position of the case, by contender
+    answers: Mapping[str, Mapping[int, Sequence[Label]]] = field(
+        default_factory=dict[str, Mapping[int, Sequence[Label]]]
     )
     # Why no verdict rests on a judge that decides
     bar: Ruling | None = None
@@ -199,7 +197,9 @@ class Calibration:
     def applied(self, pairings: Mapping[str, Pairing]) -> dict[str, Pairing]:
         """Return the pairings with people's verdicts."""
         return {
-            name: replace(each, labels=self.labels[name], passed=self.passed[name])
+            name: replace(
+                each, labels=self.labels[name], passed=_means(self.answers[each.candidate.name])
+            )
             for name, each in pairings.items()
         }
 
@@ -208,18 +208,56 @@ def calibrate(job: Job, task: Task, pairings: Mapping[str, Pairing]) -> Calibrat
     """Return the labels of each pair, and the reason why no verdict rests on the deciding judge.
 
     Raises:
-        DataError: The labels file cannot be read.
+        DataError: The labels file cannot be read, or has a case that the test lacks.
     """
     if task.omitted:
         return Calibration(bar=Ruling(3, "A preview (--limit) does not read labels of people."))
     file, labels = job.evaluate.labels, dict[str, Mapping[int, float]]()
-    passed = dict[str, Mapping[int, float]]()
+    answers = dict[str, Mapping[int, Sequence[Label]]]()
     if file is not None:
-        read = read_labels(job.path(file)) if job.path(file).exists() else ()
+        read = _read(job, task, file)
         for name, pairing in pairings.items():
-            labels[name], passed[name] = _verdicts(read, file, pairing)
+            sides = pairing.candidate, pairing.baseline
+            answers |= {each.name: _labels_of(read, file, each) for each in sides}
+            new, old = (_means(answers[each.name]) for each in sides)
+            both = {at: new[at] - old[at] for at in new.keys() & old.keys()}
+            labels[name] = both | _means(_labels_of(read, file, *sides))
     bar = _bar(pairings, labels)
-    return Calibration(labels, passed, bar if isinstance(task.scoring.primary, Judge) else None)
+    return Calibration(labels, answers, bar if isinstance(task.scoring.primary, Judge) else None)
+
+
+def _read(job: Job, task: Task, file: str) -> list[Label]:
+    """Return the labels of a job's file for the current rubric, with the ids of kept cases."""
+    path, sizes = job.path(file), {len(each.rubric) for each in job.evaluate.judges if each.rubric}
+    labels = [
+        label.model_copy(update={"case": task.copies.get(label.case, label.case)})
+        for label in (read_labels(path) if path.exists() else ())
+        if not (label.clauses and sizes) or len(label.clauses) in sizes
+    ]
+    ids = {case.case_id for case in task.cases}
+    left_out = task.copies or (task.leaks.action == "drop" and task.leaks.cases)
+    if left_out and any(each.answers is None and each.case not in ids for each in labels):
+        raise DataError(
+            f"{file}: rows were left out of the test (copies, leaks), so numbers of cases are not "
+            "those of rows. Use the ids of test cases."
+        )
+    return labels
+
+
+def _labels_of(labels: Sequence[Label], file: str, *sides: Graded) -> dict[int, list[Label]]:
+    """Return the labels of one contender's answers, or of a pair's, by position of the case."""
+    task, names = sides[0].task, [side.name for side in sides]
+    shown = zip(*(side.answered.records[:: task.repeats] for side in sides), strict=True)
+    ids = [case.case_id for case in task.cases]
+    digests = {id_: answers_digest(*each) for id_, each in zip(ids, shown, strict=True)}
+    found = labels_of_cases([each for each in labels if each.is_about(*names)], digests, file)
+    return {at: found[id_] for at, id_ in enumerate(ids) if id_ in found}
+
+
+def _means(labels: Mapping[int, Sequence[Label]]) -> dict[int, float]:
+    """Return the reviewers' mean verdicts; a case that no reviewer could decide is left out."""
+    means = {at: mean_verdict(each) for at, each in labels.items()}
+    return {at: mean for at, mean in means.items() if mean is not None}
 
 
 def _bar(
@@ -249,73 +287,69 @@ def _bar(
     return None
 
 
-def _verdicts(
-    labels: Sequence[Label], file: str, pairing: Pairing
-) -> tuple[dict[int, float], dict[int, float]]:
-    """Return the reviewers' mean verdicts on the pairs, and on the candidate's answers.
-
-    Verdicts pass and fail on the answers of both sides become their difference. A case that no
-    reviewer could decide is not labelled.
-
-    Raises:
-        DataError: A label is about a case that the test lacks.
-    """
-    task, sides = pairing.task, (pairing.candidate, pairing.baseline)
-    kept = ((task.copies.get(label.case, label.case), label) for label in labels)
-    labels = [label.model_copy(update={"case": case}) for case, label in kept]
-    names = tuple(side.name for side in sides)
-    shown = [side.answered.records[:: task.repeats] for side in sides]
-    ids = [case.case_id for case in task.cases]
-    places = {name: at for at, name in enumerate(ids)}
-    left_out = task.copies or (task.leaks.action == "drop" and task.leaks.cases)
-    if left_out and any(each.answers is None and each.case not in places for each in labels):
-        raise DataError(
-            f"{file}: rows were left out of the test (copies, leaks), so numbers of cases are not "
-            "those of rows. Use the ids of test cases."
-        )
-
-    def by_case(chosen: Sequence[Label], *answers: Sequence[Record]) -> dict[int, float]:
-        digests = [answers_digest(*each) for each in zip(*answers, strict=True)]
-        of_cases = labels_of_cases(chosen, dict(zip(ids, digests, strict=True)), file)
-        means = {places[case]: mean_verdict(each) for case, each in of_cases.items()}
-        return {at: mean for at, mean in means.items() if mean is not None}
-
-    of_pairs = [
-        label
-        for label in labels
-        if label.verdict not in OF_ONE
-        and (label.candidate or names[0], label.baseline or names[1]) == names
-    ]
-    passed = [
-        by_case([x for x in labels if x.verdict in OF_ONE and x.candidate == name], records)
-        for name, records in zip(names, shown, strict=True)
-    ]
-    both = passed[0].keys() & passed[1].keys()
-    pairs = {at: passed[0][at] - passed[1][at] for at in both} | by_case(of_pairs, *shown)
-    return pairs, passed[0]
-
-
-def agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> Agreement | None:
-    """Return the agreement of a judge and the people on who is better, or None without labels."""
+def _agreement(pairing: Pairing, metric: str, labels: Mapping[int, float]) -> dict[str, Any]:
+    """Return the agreement of a judge and the people on who is better; empty without labels."""
     old, new = pairing.scores(metric)
     cases = [at for at in pairing.whole if at in labels]
-    if not cases:
-        return None
-    judged = [_sign(new[at] - old[at]) for at in cases]
-    return cohens_kappa(judged, [_sign(labels[at]) for at in cases])
+    judged, people = [sign(new[at] - old[at]) for at in cases], [sign(labels[at]) for at in cases]
+    return cohens_kappa(judged, people).figures if cases else {}
 
 
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+def by_clause(
+    clauses: Sequence[str], answers: Iterable[tuple[Sequence[Label], Sequence[str]]]
+) -> tuple[ClauseResult, ...]:
+    """Return how far a judge and the people agree on each clause of a rubric.
+
+    Args:
+        clauses: Name of each clause.
+        answers: People's labels of each answer, and the judge's verdict on each clause.
+    """
+    made: list[list[tuple[float, float]]] = [[] for _ in clauses]
+    for labels, verdicts in answers:
+        whole = [label.clauses for label in labels if len(label.clauses) == len(verdicts)]
+        for number, verdict in enumerate(verdicts):
+            given = [VALUES[each[number]] for each in whole if each[number] in VALUES]
+            if given:
+                made[number].append((fmean(given), VALUES[verdict]))
+    return tuple(_clause(*each) for each in zip(clauses, made, strict=True) if each[1])
 
 
-def basis_of(*, decides: bool, calibration: Calibration, labels: Sequence[int]) -> str:
+def _clause(clause: str, verdicts: Sequence[tuple[float, float]]) -> ClauseResult:
+    people, judge = zip(*verdicts, strict=True)
+    kappa = cohens_kappa(*([sign(2 * share - 1) for share in side] for side in (judge, people)))
+    return ClauseResult(
+        clause=clause,
+        labels=len(verdicts),
+        people=fmean(people),
+        judge=fmean(judge),
+        **kappa.figures,
+    )
+
+
+def _clauses(judging: Judging, cases: int, calibration: Calibration) -> tuple[ClauseResult, ...]:
+    """Return the agreement on each clause over all labelled answers of a comparison."""
+    judge = judging.judge
+    if judge.scale != PASS_FAIL:
+        return ()
+    return by_clause(
+        judge.clause_names,
+        (
+            (calibration.answers.get(each.contender, {}).get(at, ()), each.verdicts)
+            for at, made in enumerate(judging.judgements(cases))
+            for each in made
+            if each.value is not None and not each.repeat
+        ),
+    )
+
+
+def _basis(calibration: Calibration, *, decides: bool) -> str:
     """Return in a sentence or two what rests on a judge."""
     if not decides:
         return "It is shown next to the deciding scorer, and no verdict and no gate rests on it."
     if calibration.bar is not None:
         return calibration.bar.reason
+    fewest = min(map(len, calibration.labels.values()))
     return (
-        f"The verdict rests on people's labels of {min(labels):,} cases. The judge only makes the "
+        f"The verdict rests on people's labels of {fewest:,} cases. The judge only makes the "
         "interval shorter (prediction-powered inference), whatever its bias."
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,17 @@ class Agreement:
     estimate: float | None  # None if all verdicts are equal, because chance then explains all
     interval: Interval
     cases: int  # with verdicts of at least two reviewers
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Figures of a judge's result; the interval is known only with an estimate."""
+        ends = None if self.estimate is None else self.interval.ends
+        return {"agreement": self.estimate, "agreement_interval": ends}
+
+
+def sign(value: float) -> int:
+    """Return 1, 0 or -1, as the value of a verdict."""
+    return (value > 0) - (value < 0)
 
 
 def cohens_kappa(
