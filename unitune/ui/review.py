@@ -20,7 +20,7 @@ from unitune.render.html import environment
 from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
 from unitune.report import files
-from unitune.report.cases import Piece, marked, question, shared_system_prompt
+from unitune.report.cases import Piece, Thumbnails, marked, question, shared_system_prompt
 from unitune.security.json_fields import whole_text
 from unitune.ui.pages import PACKAGE, Visit
 
@@ -74,6 +74,7 @@ class ReviewPages:
             progress=look.progress(items),
             system=system,
             question=question(case, system),
+            images=Thumbnails().of(case.messages),
             sides=[("A", "left", _marked(left, right)), ("B", "right", _marked(right, left))],
             equal=left == right,
             note=label.note if label else "",
