@@ -346,8 +346,15 @@ def _blocks(message: Message) -> Iterator[JsonValue]:
         called = message.tool_call_id or ""
         yield {"type": "tool_result", "tool_use_id": called, "content": message.text}
         return
-    if message.text:
-        yield {"type": "text", "text": message.text}
+    for piece in message.pieces:
+        if isinstance(piece, str):
+            if piece:
+                yield {"type": "text", "text": piece}
+        elif piece.image is None:
+            yield {"type": "image", "source": {"type": "url", "url": piece.url}}
+        else:
+            data = {"media_type": piece.image.media_type, "data": piece.url.partition(",")[2]}
+            yield {"type": "image", "source": {"type": "base64", **data}}
     for call in message.tool_calls or ():
         function = cast("Mapping[str, Any]", call["function"])
         arguments = json.loads(function["arguments"] or "{}")

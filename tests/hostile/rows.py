@@ -40,6 +40,25 @@ CHAT = [
         "required": True,
     },
 ]
+PICTURED = [
+    {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "q"},
+                    {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
+                ],
+            },
+            {"role": "assistant", "content": "a"},
+        ]
+    }
+    for url in (
+        "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw==",
+        "https://example.com/a.png",
+        "../../../etc/passwd",
+    )
+]
 PREFERENCES = [
     {
         "input": {"messages": [{"role": "user", "content": "q"}], "tools": [TOOL]},
@@ -68,7 +87,7 @@ FOREIGN = [
     },
 ]
 PLAIN = [{"prompt": f"{at * 7919}?", "completion": "Paris"} for at in range(12)]
-SOURCES = (CHAT, PREFERENCES, VERTEX, FOREIGN, PLAIN, CHAT + PLAIN)
+SOURCES = (CHAT, PICTURED, PREFERENCES, VERTEX, FOREIGN, PLAIN, CHAT + PLAIN)
 
 
 @st.composite

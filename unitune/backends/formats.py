@@ -18,8 +18,9 @@ from pydantic_core import to_json
 from unitune.backends import registry
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, explain
-from unitune.data.load import read, read_records
+from unitune.data.load import folder_of, read, read_records
 from unitune.data.records import BadRow, Record
+from unitune.data.rows import with_images
 from unitune.data.shapes import read_wire
 from unitune.errors import DataError
 from unitune.findings import Finding, error
@@ -145,6 +146,8 @@ def _encoded(
     left_out = [key for key in item.example.beside if key not in row]
     if '"strict":' in tools and '"strict":' not in text:  # a setting inside a tool
         left_out.append("strict")
+    if '"detail":' not in text and any(image.detail for image in item.example.images):
+        left_out.append("detail")
     return Converted(item.line, text, tuple(left_out))
 
 
@@ -161,7 +164,8 @@ def _decoded(form: Format, item: Record | Finding, path: str | os.PathLike[str])
     if isinstance(item, Finding):
         return item
     try:
-        return Row(item.line, Example.model_validate(read_wire(form, item.value)))
+        example = Example.model_validate(read_wire(form, item.value))
+        return Row(item.line, with_images(example, folder_of(str(path))))
     except BadRow as problem:
         finding = problem.findings[0]
     except ValidationError as failure:

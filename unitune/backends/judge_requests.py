@@ -46,7 +46,7 @@ def request_of(judge: Judge, case: Example, answers: Sequence[str], *, seed: int
         JobError: The row lacks a column of the rubric.
     """
     shown = [turn for turn in case.prompt if turn.role not in HIDDEN]
-    turns = [f"{turn.role}: {written(turn.text, turn.tool_calls)}" for turn in shown]
+    turns = [f"{turn.role}: {written(turn.shown, turn.tool_calls)}" for turn in shown]
     clauses = judge.clauses(case)
     code = _code([*turns, *answers, *clauses])
     names = ["answer A", "answer B"] if judge.compare else ["answer"]

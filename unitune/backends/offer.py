@@ -31,6 +31,24 @@ class Limits(Spec):
     row_tokens: int | None = None  # maximum length of a row in tokens
 
 
+class Images(Spec):
+    """Rules for images in training rows; the first whose pattern matches the model's name applies.
+
+    An omitted limit is unknown. Only messages from the user may have images, at every vendor.
+    """
+
+    pattern: str  # regular expression for the model's name
+    methods: tuple[str, ...] = ("sft",)
+    types: tuple[str, ...]  # such as png
+    modes: tuple[str, ...] | None = None  # colour modes, in Pillow's words
+    per_row: int | None = None  # maximum number of images in a row
+    rows: int | None = None  # maximum number of training rows with images
+    bytes: int | None = None  # maximum size of an image
+    references: tuple[Literal["https", "gs", "s3"], ...] = ()  # addresses that the vendor opens
+    detail: bool = False  # whether the vendor supports `detail`
+    source: str
+
+
 class BetaRange(Spec):
     """Values of `tuning.preference.beta` that a vendor accepts, all above 0."""
 
@@ -182,6 +200,7 @@ class Terms:
     limits: Limits
     billing: Billing
     serving: Serving | None  # how it answers; None if unknown
+    images: Images | None  # rules for images in training rows; None if they are not accepted
     refusal: str | None  # reason if its name is refused
 
     @property
@@ -221,6 +240,7 @@ class Offer(Spec):
     billing: Billing = Billing()
     prices: tuple[PriceEntry, ...] = ()
     serving: tuple[Serving, ...] = ()
+    images: tuple[Images, ...] = ()
     newest: Newest | None = None  # newest model of about the size that is tuned here
     outputs: OutputTerms | None = None  # terms on training on its answers; None if unknown
     tiers: Tiers | None = None  # price tiers; None if each kind has one price
@@ -325,6 +345,9 @@ class Offer(Spec):
             limits=limits,
             billing=self.billing.model_copy(update=own_billing),
             serving=next(servings, None),
+            images=next(
+                (each for each in self.images if re.search(each.pattern, offered.name)), None
+            ),
             refusal=next((each.reason for each in refused), None),
         )
 

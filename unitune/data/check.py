@@ -60,6 +60,7 @@ class _File:
     sources: tuple[SourceRows, ...] = ()
     _rows: int = 0
     _weighted: int = 0
+    _images: int = 0
     _lengths: Counter[int] = field(default_factory=Counter[int])
     _codes: Counter[str] = field(default_factory=Counter[str])
     _roles: Counter[str] = field(default_factory=Counter[str])
@@ -94,6 +95,7 @@ class _File:
                 self.cut.add(item.example)
             turns = (*item.example.messages, *(item.example.non_preferred_output or ()))
             self._rows += 1
+            self._images += len(item.example.images)
             self._weighted += item.example.weight != 1
             self._lengths[sum(len(turn.text) for turn in turns)] += 1
             self._roles.update(turn.role for turn in turns)
@@ -136,6 +138,7 @@ class _File:
             contradictions=self._codes["contradiction"],
             shared=dict(self.shared),
             characters=Lengths.of(self._lengths),
+            images=self._images,
             parts=self.parts,
             sources=self.sources,
         )

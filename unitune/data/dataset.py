@@ -206,7 +206,7 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the rendered rows, independent of the file format."""
-        content = (row.content for row in self)
+        content = (row.identity for row in self)
         return digest_all(counted(content, "hashing rows", len(self)))
 
     @property

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     TypeAdapter,
@@ -25,6 +26,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
+from unitune.data.images import ImagePart, ImageUrl
 from unitune.data.records import json_or_none
 from unitune.errors import nearest
 from unitune.files.validation import Location, by_location, dotted, own_text, wanted
@@ -49,12 +51,15 @@ class TextPart:
     text: str
 
 
+Part = Annotated[TextPart | ImagePart, Discriminator("type")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Message:
     """One turn of a conversation; a dataclass takes 89 bytes, a pydantic model 577."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | tuple[TextPart, ...] | None = None
+    content: str | tuple[Part, ...] | None = None
     name: str | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     tool_call_id: str | None = None
@@ -67,21 +72,63 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The content as one string, empty if there is none."""
+        """The texts of the content as one string, empty if there are none."""
+        return self._written(lambda _: "")
+
+    @property
+    def shown(self) -> str:
+        """The content for people: images as ``[image: cat.png, 640x480]``."""
+        return self._written(lambda image: f" {image} ").strip() if self.images else self.text
+
+    @property
+    def key(self) -> str:
+        """The content for comparison: images as their hash."""
+        return self._written(lambda image: f"[{image.key}]")
+
+    @property
+    def pieces(self) -> tuple[str | ImageUrl, ...]:
+        """The texts and images of the content, in order."""
         if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content or ())
+            return (self.content,)
+        return tuple(
+            part.text if isinstance(part, TextPart) else part.image_url
+            for part in self.content or ()
+        )
+
+    @property
+    def images(self) -> tuple[ImageUrl, ...]:
+        """The images of the content."""
+        return tuple(piece for piece in self.pieces if isinstance(piece, ImageUrl))
+
+    def _written(self, write: Callable[[ImageUrl], str]) -> str:
+        return "".join(each if isinstance(each, str) else write(each) for each in self.pieces)
 
     @property
     def row(self) -> dict[str, JsonValue]:
         """The turn as JSON values, without defaults."""
-        return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True)
+        return without_image_names(_MESSAGE.dump_python(self, mode="json", exclude_defaults=True))
 
     @property
     def wire(self) -> dict[str, JsonValue]:
         """The turn as sent in requests: `row` without weight and reasoning."""
-        unsent = {"weight", "reasoning_content"}
-        return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True, exclude=unsent)
+        return {
+            key: value
+            for key, value in self.row.items()
+            if key not in ("weight", "reasoning_content")
+        }
+
+
+def without_image_names(value: Any) -> Any:
+    """Return JSON values without the names of images, which say nothing about the content."""
+    if isinstance(value, list):
+        return [without_image_names(each) for each in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    row = cast("dict[str, Any]", value)
+    if row.get("type") == "image_url" and isinstance(image := row.get("image_url"), dict):
+        image = cast("dict[str, Any]", image)
+        return {**row, "image_url": {key: image[key] for key in image if key != "name"}}
+    return {key: without_image_names(each) for key, each in row.items()}
 
 
 _MESSAGE = TypeAdapter(Message)
@@ -175,6 +222,16 @@ class Example(BaseModel):
         }
 
     @property
+    def images(self) -> tuple[ImageUrl, ...]:
+        """The images of all messages."""
+        return tuple(image for turn in self.messages for image in turn.images)
+
+    @property
+    def identity(self) -> dict[str, JsonValue]:
+        """The `content` without the names of images."""
+        return without_image_names(self.content) if self.images else self.content
+
+    @property
     def beside(self) -> tuple[str, ...]:
         """Keys next to the conversation, for scoring and graders; never trained on."""
         judging = [key for key in ("id", "expected") if getattr(self, key) is not None]
@@ -193,18 +250,18 @@ class Example(BaseModel):
 
         Content in one string or in parts, weights and ids of tool calls make no difference.
         """
-        turns = [[turn.role, turn.text, turn.name, called(turn.tool_calls)] for turn in self.prompt]
+        turns = [[turn.role, turn.key, turn.name, called(turn.tool_calls)] for turn in self.prompt]
         return digest([turns, self.tools])
 
     @property
     def case_id(self) -> str:
         """The row's `id`, or 12 hex digits of its content's hash without `required`."""
-        return self.id or digest(_without(self.content, "required"))[:12]
+        return self.id or digest(_without(self.identity, "required"))[:12]
 
     @property
     def case_hash(self) -> str:
         """Hash of everything that a score may depend on: input, expected answer, custom keys."""
-        return digest(_without(self.content, "id", "required", "weight"))
+        return digest(_without(self.identity, "id", "required", "weight"))
 
 
 def _without(content: dict[str, JsonValue], *keys: str) -> dict[str, JsonValue]:
@@ -264,6 +321,8 @@ _REPLACEMENTS = {
     "reasoning": "Write it under `reasoning_content`.",
     "thinking": "Write it under `reasoning_content`.",
 }
+_PARTS = 'Write {"type": "text", "text": …} or {"type": "image_url", "image_url": {"url": …}}.'
+_HOLDERS = {"image_url": ImageUrl, "content": TextPart}  # what has the unknown keys below a key
 # Words in the names of parts, in the formats of OpenAI, Anthropic and Google
 _MEDIA = ("image", "audio", "video", "file", "document")
 
@@ -283,16 +342,23 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
     if media := _media_type(value, at):
         return error(
             "unsupported-part",
-            f"{_dotted(at[:4])} is of type {media!r}. Images, audio and files are not supported "
-            "yet.",
-            "Remove the row, or describe the part in words.",
+            f"{_dotted(at[:4])} is of type {media!r}. Audio, video and files are not supported.",
+            'Write an image as {"type": "image_url", "image_url": {"url": PATH}}. Describe other '
+            "media in words, or remove the row.",
         )
     if detail["type"] == "unexpected_keyword_argument":  # a dataclass's unknown key
-        keys = [field.name for field in fields(TextPart if "content" in at[:-1] else Message)]
+        holder = next((_HOLDERS[step] for step in reversed(at[:-1]) if step in _HOLDERS), Message)
+        keys = [field.name for field in fields(holder)]
         guess = "" if key in _REPLACEMENTS else _guess(key, keys)
         known = f"Allowed keys: {', '.join(keys)}. Put custom keys next to `messages`."
         what = f"{around} has an unknown key {key!r}.{guess}"
         return error("unknown-key", what, _REPLACEMENTS.get(key, known))
+    if detail["type"].startswith("union_tag"):  # a part of the content
+        given: object = detail["input"]
+        part = cast("dict[str, object]", given) if isinstance(given, dict) else {}
+        tag = part.get("type")
+        what = f"{where}.type is {clip(tag)}." if tag else f"{where} has no 'type'."
+        return error("wrong-value" if tag else "missing-key", what, _PARTS)
     if detail["type"] == "missing":
         return error("missing-key", f"{around} has no {key!r}.", "Add it.")
     if detail["type"] == "value_error":
@@ -311,7 +377,7 @@ def _media_type(value: JsonValue, at: Location) -> str | None:
         elif isinstance(value, list) and isinstance(part, int):
             value = value[part]
         kind = value.get("type") if isinstance(value, dict) else None
-        if isinstance(kind, str) and any(word in kind for word in _MEDIA):
+        if isinstance(kind, str) and kind != "image_url" and any(word in kind for word in _MEDIA):
             return kind
     return None
 

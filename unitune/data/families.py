@@ -146,7 +146,7 @@ class Repeats:
             bare = example.model_copy(
                 update={"messages": tuple(without), "non_preferred_output": None}
             )
-        content = bare.content
+        content = bare.identity
         content.pop("id", None)
         if example.id:
             self._ids.append(len(self._rows), key(example.id))
@@ -193,7 +193,7 @@ def _question(example: Example, input_key: str) -> int:
     if example.non_preferred_output is None:
         return int(input_key[:16], 16)
     turns = (example.messages[-1], *example.non_preferred_output)
-    return _key([input_key, sorted(digest([turn.text, called(turn.tool_calls)]) for turn in turns)])
+    return _key([input_key, sorted(digest([turn.key, called(turn.tool_calls)]) for turn in turns)])
 
 
 def _key(value: list[object]) -> int:

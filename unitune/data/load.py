@@ -184,7 +184,7 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
             yield record
             continue
         mapped = by_job or (by_name if record.from_table else None)
-        for item in examples(record, mapped, use, reading.shape):
+        for item in examples(record, mapped, use, reading.shape, folder_of(name)):
             if isinstance(item, Finding):
                 yield item.at(line=record.line)
                 continue
@@ -202,6 +202,12 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
             f"{', '.join(map(repr, list(left_out)[:MOST_KEYS]))}.",
             "Name them under `data.columns` or in `data.template` if the model should see them.",
         )
+
+
+def folder_of(name: str) -> Path | None:
+    """Return the folder whose images the rows of a data file may name; None for a Hub data set."""
+    path = Path(name)
+    return None if name.startswith(SCHEME) else path if path.is_dir() else path.parent
 
 
 def _with_label(example: Example, labels: Mapping[str, str]) -> Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeAlias
 
 from unitune.data.example import Example, called, digest
@@ -37,6 +37,7 @@ _ENDS = re.compile(  # ends of clauses; JSON inside a string has escaped line br
 )
 
 _DIGITS = re.compile(r"\d+")
+_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")  # a hash is not a number of the question
 
 # Source: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable_Code_Point
 _INVISIBLE = re.compile(
@@ -98,17 +99,28 @@ def question(example: Example) -> Turns:
         or [turn for turn in prompt if turn.role not in ("system", "developer")]
         or prompt
     )
-    return tuple(normal(turn.text) for turn in turns)
+    texts = tuple(normal(turn.text) for turn in turns)
+    images = [image.key for turn in prompt for image in turn.images]
+    return _about(images, texts) if images else texts
+
+
+def _about(images: Sequence[str], texts: Turns) -> Turns:
+    """Replace words by their hashes with the images, as other images make another question."""
+    about = digest(images)
+    return tuple(
+        " ".join(digest([about, word])[:12].translate(_AS_LETTERS) for word in text.split() or [""])
+        for text in texts
+    )
 
 
 def conversation(example: Example) -> Turns:
     """Return all turns before the answer, normalised, with their tool calls."""
-    return tuple(normal(" ".join((turn.text, *called(turn.tool_calls)))) for turn in example.prompt)
+    return tuple(normal(" ".join((turn.key, *called(turn.tool_calls)))) for turn in example.prompt)
 
 
 def question_hash(example: Example) -> str:
     """Return a hash of the prompt that ignores case, width and white space."""
-    turns = [[turn.role, normal(turn.text), called(turn.tool_calls)] for turn in example.prompt]
+    turns = [[turn.role, normal(turn.key), called(turn.tool_calls)] for turn in example.prompt]
     return digest([turns, example.tools])
 
 

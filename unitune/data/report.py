@@ -67,6 +67,8 @@ class FileReport(Closed):
     """Rows whose question is in an earlier file of the job, by kind of match."""
     characters: Lengths | None
     """Lengths of the rows."""
+    images: int = 0
+    """Images in all rows."""
     parts: dict[Purpose, int] = {}  # noqa: RUF012 - pydantic copies it
     """Rows of a training file by purpose, if parts of it are held out."""
     sources: tuple[SourceRows, ...] = ()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
 from unitune.data.example import Example, explain
+from unitune.data.images import BadImage, ImagePart, embedded
 from unitune.data.mapping import ByUsualNames, Mapping
 from unitune.data.questions import is_blank
 from unitune.data.records import BadRow, Flat, Record, bad, json_or_none
@@ -33,14 +36,19 @@ _NEED_NO_ANSWER = ("dpo", "rft", "any")  # dpo rows without an answer get anothe
 
 
 def examples(
-    record: Record, mapping: Mapping | None, use: Use = "case", shape: Shape | None = None
+    record: Record,
+    mapping: Mapping | None,
+    use: Use = "case",
+    shape: Shape | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Example | Finding]:
     """Yield the example in a record, if it is usable, and findings about it.
 
-    Rows for sft and case need an answer, for dpo a pair, for kto a rated one, for cpt a text.
+    Rows for sft and case need an answer, for dpo a pair, for kto a rated one, for cpt a text. Local
+    images are read from `folder`.
     """
     try:
-        example = _example(record, mapping, use, shape)
+        example = with_images(_example(record, mapping, use, shape), folder)
     except BadRow as problem:
         yield from problem.findings
         return
@@ -48,6 +56,35 @@ def examples(
     yield from findings
     if all(finding.severity != "error" for finding in findings):
         yield example
+
+
+def with_images(example: Example, folder: Path | None) -> Example:
+    """Return an example whose local images are embedded.
+
+    Raises:
+        BadRow: An image cannot be used, or is not in a user's message; has all findings.
+    """
+    messages, findings = list(example.messages), list[Finding]()
+    for index, turn in enumerate((*messages, *(example.non_preferred_output or ()))):
+        if not turn.images:
+            continue
+        if turn.role != "user":
+            what = f"messages[{index}], from {turn.role!r}, has an image, which no vendor accepts."
+            findings.append(error("image-role", what, "Move the image to a message from 'user'."))
+            continue
+        parts = list(turn.content or ())
+        for at, part in enumerate(parts):
+            if isinstance(part, ImagePart):
+                try:
+                    parts[at] = replace(part, image_url=embedded(part.image_url, folder))
+                except BadImage as problem:
+                    what = f"the image in messages[{index}].content[{at}] {problem}."
+                    fix = "Replace it, or remove the row."
+                    findings.append(error("broken-image", what, fix))
+        messages[index] = replace(turn, content=tuple(parts))
+    if findings:
+        raise BadRow(*findings)
+    return example.model_copy(update={"messages": tuple(messages)}) if example.images else example
 
 
 def is_mapped(record: Record, mapping: Mapping) -> bool:
@@ -125,10 +162,12 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
         )
     for index, message in enumerate(example.prompt):
         # A tool may return nothing.
-        if is_blank(message.text) and not message.tool_calls and message.role != "tool":
+        is_empty = is_blank(message.text) and not message.tool_calls and not message.images
+        if is_empty and message.role != "tool":
             severity = error if message.role in ("user", "assistant") else warning
             what = f"messages[{index}], from {message.role!r}, is empty."
             yield severity("empty-message", what, "Fill it in or remove it.")
+    yield from _animated(example)
     yield from tool_findings(example)
     yield from _control_tokens(example)
     last = example.messages[-1]
@@ -143,6 +182,13 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
     elif is_blank(example.answer) and not (example.expected is None and last.tool_calls):
         yield error("empty-answer", "the answer is empty.", "Add an answer, or remove the row.")
     yield from _weightless(example, use)
+
+
+def _animated(example: Example) -> Iterator[Finding]:
+    for at, turn in enumerate(example.messages):
+        if any(image.image and image.image.is_animated for image in turn.images):
+            what = f"messages[{at}] has an animated image; models see at most its first frame."
+            yield warning("animated-image", what, "Save the frame that matters.")
 
 
 def _control_tokens(example: Example) -> Iterator[Finding]:

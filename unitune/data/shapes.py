@@ -303,7 +303,15 @@ def _chat(row: Flat) -> Flat:
 def _without_blank_keys(turn: JsonValue) -> JsonValue:
     if not isinstance(turn, dict):
         return turn
+    if isinstance(parts := turn.get("content"), list):  # tables have every key in every part
+        turn = {**turn, "content": [_without_nulls(part) for part in parts]}
     return {key: value for key, value in turn.items() if key in _TURN or value}
+
+
+def _without_nulls(part: JsonValue) -> JsonValue:
+    if not isinstance(part, dict):
+        return part
+    return {key: _without_nulls(value) for key, value in part.items() if value is not None}
 
 
 def _sharegpt(row: Flat) -> Flat:

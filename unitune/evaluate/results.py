@@ -362,7 +362,7 @@ class Comparison(Shown, Difference):
             {
                 "case": case.id,
                 "contender": name,
-                "question": case.messages[-1].text if case.messages else "",
+                "question": case.messages[-1].shown if case.messages else "",
                 "expected": case.expected,
                 "required": case.required,
                 "answer": answer.text,

@@ -12,7 +12,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
-from unitune.data.example import Example
+from unitune.data.example import Example, TextPart
+from unitune.data.images import ImagePart
 from unitune.scorers.measures import Change
 
 # A line of a list of options: ``A) yes``, ``(b) no``, ``1. maybe``, ``- other``
@@ -57,7 +58,10 @@ def _changed(case: Example, change: Change) -> Example | None:
             text = _CHANGES[change](turn.text)
             if text == turn.text:
                 return None
-            messages = (*case.messages[:at], replace(turn, content=text), *case.messages[at + 1 :])
+            parts = (*(part for part in turn.content or () if isinstance(part, ImagePart)),)
+            content = (*parts, TextPart(type="text", text=text)) if parts else text
+            changed = replace(turn, content=content)
+            messages = (*case.messages[:at], changed, *case.messages[at + 1 :])
             return case.model_copy(update={"messages": messages})
     return None
 

@@ -32,6 +32,7 @@ from unitune.planning.forecasts import (
     existence_findings,
     forecast_evaluation,
 )
+from unitune.planning.images import image_findings
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
@@ -258,6 +259,8 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     splits, files = resolved.splits, resolved.files
     lengths = None if terms.limits.row_tokens is None else resolved.workload.train.totals
     findings += row_findings(offer.name, terms, splits, files, lengths)
+    if any(file.images for file in read.files):
+        findings += image_findings(job, offer, terms, splits)
     made = evaluation = None
     forecasts: tuple[Forecast, ...] = ()
     if offer.training_price != "none" or job.judged_rewards:

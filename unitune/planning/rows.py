@@ -12,6 +12,7 @@ from unitune.backends.offer import Limits, Terms
 from unitune.cost.billing import Lengths, Workload, measure
 from unitune.cost.tokens import TokenCounter, counter_for
 from unitune.cost.tokens.counter import ApproximateCounter
+from unitune.cost.tokens.images import ImageCounter
 from unitune.data.check import JobRows
 from unitune.data.dataset import Dataset
 from unitune.data.split import Splits
@@ -63,8 +64,11 @@ class Rows:
         """Return the rows with a model's token counts."""
         counter = self.counters.get(model) or counter_for(model, aliases=aliases)
         # The approximate count is the same for every missing tokenizer.
-        alike = isinstance(counter, ApproximateCounter)
-        key = counter.basis if alike else (counter.basis, counter.assumptions)
+        rule, texts = None, counter
+        if isinstance(counter, ImageCounter):
+            rule, texts = counter.rule, counter.own
+        alike = isinstance(texts, ApproximateCounter)
+        key = (counter.basis, rule, () if alike else counter.assumptions)
         if key not in self._counted:
             self._counted[key] = measure(self.read.splits, counter)
         return replace(self._counted[key], assumptions=counter.assumptions)

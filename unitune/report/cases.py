@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from markupsafe import escape
 
 from unitune.data.example import Message
+from unitune.data.images import DATA_URI, BadImage, ImageUrl
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 
@@ -29,6 +30,7 @@ BEGINNING = 240  # visible characters of a folded text
 # Bytes of all texts of a page with their marks; with 1,000 rows the page stays below 1.5 MB.
 TEXT_BUDGET = 1_100_000
 SHORTEST_CUT = 60  # minimum characters of a cut text, for any number of cases
+IMAGE_BUDGET = 8_000_000  # bytes of the images of a page; text stands for further ones
 FOLD_BYTES = 130  # bytes that folding or cutting a text adds to the page
 MARKED_BYTES = 1.5  # bytes per byte of text: more than half the words of a wrong answer differ
 REASON_CHARACTERS = 160  # limit for a scorer's reason, which is usually a few words
@@ -59,6 +61,38 @@ class Piece(NamedTuple):
     text: str
 
 
+class Thumbnail(NamedTuple):
+    """Image to show: its `data:` URI, and the text in its place."""
+
+    url: str
+    text: str
+
+
+class Thumbnails:
+    """Images of a page, as many as fit its budget of bytes."""
+
+    def __init__(self, budget: int = IMAGE_BUDGET) -> None:
+        self._left = budget
+
+    def of(self, messages: Iterable[Message]) -> tuple[Thumbnail, ...]:
+        """Return the embedded images of messages that still fit."""
+        return tuple(
+            Thumbnail(image.url, str(image))
+            for message in messages
+            for image in message.images
+            if self._fits(image)
+        )
+
+    def _fits(self, image: ImageUrl) -> bool:
+        try:
+            header = DATA_URI.fullmatch(image.url) and image.image
+        except BadImage:  # in a file from elsewhere
+            return False
+        fits = header is not None and len(image.url) <= self._left
+        self._left -= len(image.url) if fits else 0
+        return fits
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """Text to show, in marked pieces."""
@@ -70,6 +104,7 @@ class Passage:
     error: str | None = None  # why there is no answer
     reasoning: str = ""  # what the model wrote before the answer
     note: str = ""  # reason of the deciding scorer for an answer that is not fully right
+    images: tuple[Thumbnail, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +168,14 @@ def grouped(
             texts += (question(case, prompt), wanted(case))
             texts += (answer.error or answer.text for answer in answers)
             texts += (answer.reasoning for answer in answers if answer.reasoning)
-    limit = _length_limit(texts, budget)
+    limit, thumbnails = _length_limit(texts, budget), Thumbnails()
     groups: list[Group] = []
     for key, cases in by_outcome.items():
-        shown = (_shown(comparison, case, prompt, limit, notes) for case in cases[:MAX_CASES])
+        shown = (
+            replace(made, question=replace(made.question, images=thumbnails.of(case.messages)))
+            for case in cases[:MAX_CASES]
+            for made in [_shown(comparison, case, prompt, limit, notes)]
+        )
         groups.append(Group(key, len(cases), tuple(shown)))
     return tuple(groups)
 
@@ -196,8 +235,8 @@ def question(case: CaseResult, prompt: str) -> str:
 
 def _content(message: Message) -> str:
     if message.tool_calls is None:
-        return message.text
-    return message.text + json.dumps(message.tool_calls, ensure_ascii=False)
+        return message.shown
+    return message.shown + json.dumps(message.tool_calls, ensure_ascii=False)
 
 
 def _length_limit(texts: Sequence[str], budget: int) -> int:

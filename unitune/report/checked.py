@@ -114,6 +114,8 @@ def _file(file: FileReport) -> Iterator[str]:
         yield f"{each.name}: {each.used:,} of {counted(each.rows, 'row')} ({share} of the training)"
     if file.read_as:
         yield f"read as {file.read_as}"
+    if file.images:
+        yield counted(file.images, "image")
     if lengths := file.characters:
         yield f"characters in a row: median {lengths.median:,}, longest {lengths.longest:,}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from unitune.evaluate.records import CaseResult, Record
 from unitune.evaluate.results import Comparison
 from unitune.files.filesystem import content_of
 from unitune.report import cases
-from unitune.report.cases import Outcome, Passage
+from unitune.report.cases import Outcome, Passage, Thumbnails
 from unitune.workspace.home import EVALUATION
 from unitune.workspace.own_files import is_locked
 
@@ -189,7 +189,8 @@ def browse(comparison: Comparison, chosen: Chosen, notes: Mapping[str, str]) -> 
     begin = (chosen.page - 1) * PAGE_CASES
     prompt = cases.shared_system_prompt(comparison.cases)
     shown = numbers[begin : begin + PAGE_CASES]
-    page = [_browsed(comparison, number, prompt, notes) for number in shown]
+    thumbnails = Thumbnails()
+    page = [_browsed(comparison, number, prompt, notes, thumbnails) for number in shown]
     kept = [(name, count) for name, count in counts if count or name in FILTERS[:5]]
     return Found(page, len(numbers), kept)
 
@@ -206,20 +207,25 @@ def _kinds(comparison: Comparison, case: CaseResult, notes: Mapping[str, str]) -
 
 def _texts(case: CaseResult, notes: Mapping[str, str]) -> Iterable[str]:
     yield from (case.id, cases.wanted(case), notes.get(case.id, ""))
-    yield from (message.text for message in case.messages)
+    yield from (message.shown for message in case.messages)
     yield from (answer.error or answer.text for answer in case.answers.values())
 
 
 def _browsed(
-    comparison: Comparison, number: int, prompt: str, notes: Mapping[str, str]
+    comparison: Comparison,
+    number: int,
+    prompt: str,
+    notes: Mapping[str, str],
+    thumbnails: Thumbnails,
 ) -> BrowsedCase:
     case = comparison.cases[number - 1]
+    asked = cases.plain_passage(cases.question(case, prompt), TEXT_CHARACTERS)
     return BrowsedCase(
         number=number,
         id=case.id,
         outcome=cases.outcome(comparison, case),
         tags=[*["required"] * case.required, *case.slices],
-        question=cases.plain_passage(cases.question(case, prompt), TEXT_CHARACTERS),
+        question=replace(asked, images=thumbnails.of(case.messages)),
         expected=cases.plain_passage(cases.wanted(case), TEXT_CHARACTERS),
         answers=[_answer(comparison, case, name) for name in case.answers],
         note=notes.get(case.id, ""),

@@ -21,7 +21,7 @@ from unitune.render.html import environment
 from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
 from unitune.report import files
-from unitune.report.cases import Piece, marked, question, shared_system_prompt
+from unitune.report.cases import Piece, Thumbnails, marked, question, shared_system_prompt
 from unitune.report.facts import clause_table
 from unitune.security.json_fields import whole_text
 from unitune.ui.pages import PACKAGE, Visit
@@ -85,6 +85,7 @@ class ReviewPages:
             progress=look.progress(items),
             system=system,
             question=question(case, system),
+            images=Thumbnails().of(case.messages),
             note=label.note if label else "",
             longest_note=LONGEST_NOTE,
             **(self._answer if item.contender else self._pair)(look, item, case),

@@ -50,6 +50,15 @@ class TemplateError(Mismatch):
         self.fix = fix
 
 
+def refuse_images(messages: Sequence[Message]) -> None:
+    """Raise TemplateError if a message has an image."""
+    if any(message.images for message in messages):
+        raise TemplateError(
+            "the conversation has an image, but models that run or train here see text only.",
+            "Choose a vendor that trains on images (`unitune plan --all`), or remove the image.",
+        )
+
+
 def format_of(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     """Return the format that a tokenizer renders conversations in."""
     return getattr(tokenizer, _FORMAT, _PLAIN)
@@ -136,6 +145,7 @@ def apply(
     """
     if not messages:
         return ""
+    refuse_images(messages)
     form, source = format_of(tokenizer), template_of(tokenizer, tools)
     special = cast("Any", tokenizer).special_tokens_map
     template = ChatTemplate(source, special, form.kwargs, form.day)

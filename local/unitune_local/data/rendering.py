@@ -29,6 +29,7 @@ from unitune_local.data.chat_text import (
     format_of,
     has_template,
     opening,
+    refuse_images,
 )
 from unitune_local.data.turn_checks import check_answer, check_context, said_of
 
@@ -269,6 +270,7 @@ def completed_text(messages: Sequence[Message], tools: Tools = None) -> str:
     Raises:
         TemplateError: The conversation has tools, or no text.
     """
+    refuse_images(messages)
     text = "\n\n".join(message.text for message in messages)
     if tools or any(message.role == "tool" or message.tool_calls for message in messages):
         raise TemplateError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -30,6 +30,7 @@ from unitune_providers.bedrock.clients import (
     content_of,
     list_all,
     put_file,
+    put_image,
     split_uri,
 )
 from unitune_providers.bedrock.jobs import (
@@ -45,6 +46,7 @@ from unitune_providers.bedrock.jobs import (
     offered_name,
     raw_of,
 )
+from unitune_providers.image_uploads import image_name, images_stored
 
 PAGE_SIZE = 100
 DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {
@@ -79,8 +81,17 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
 
     def upload(self, path: Path, sha256: str) -> Upload:
         uri = bucket_uri(f"{content_name(sha256)}.jsonl")
-        put_file(self._aws.s3, path, uri)
+        with images_stored(path, "bytes", self._store_image) as file:
+            put_file(self._aws.s3, file, uri)
         return Upload(uri, sha256)
+
+    def _store_image(self, block: dict[str, Any]) -> dict[str, Any]:
+        """Upload the image in a block of Nova's rows and return it with its place."""
+        if block.keys() != {"format", "source"} or "bytes" not in block["source"]:
+            return block
+        content, name = image_name(block["source"]["bytes"], f"image/{block['format']}")
+        put_image(self._aws.s3, content, uri := bucket_uri(name))
+        return {**block, "source": {"s3Location": {"uri": uri}}}
 
     def submit(self, launch: Launch) -> str:
         """Create a job; a repeated launch key returns the first one."""

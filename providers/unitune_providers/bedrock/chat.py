@@ -25,6 +25,7 @@ from unitune.security.json_fields import Fields, Unreadable
 from unitune.workspace.user_settings import variable
 from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, aws_errors, call
 from unitune_providers.bedrock.jobs import offered_name
+from unitune_providers.formats.bedrock import image_block
 
 # Variable with the inference profile for base models that need one: us, global, …
 PROFILE = "UNITUNE_BEDROCK_PROFILE"
@@ -201,8 +202,15 @@ def _blocks(message: Message) -> Iterator[dict[str, Any]]:
         content = [{"text": message.text}]
         yield {"toolResult": {"toolUseId": message.tool_call_id or "", "content": content}}
         return
-    if message.text:
-        yield {"text": message.text}
+    for place, piece in enumerate(message.pieces):
+        if isinstance(piece, str):
+            yield from ([{"text": piece}] if piece else [])
+            continue
+        block = cast("dict[str, Any]", image_block(f"part {place}", piece))
+        source = block["image"]["source"]
+        if "bytes" in source:
+            source["bytes"] = piece.content
+        yield block
     for tool_call in message.tool_calls or ():
         function = cast("Mapping[str, Any]", tool_call["function"])
         arguments = json.loads(function["arguments"] or "{}")

@@ -250,14 +250,28 @@ def put_file(s3: S3Client, path: Path, uri: str) -> None:
     """Upload a file to S3, a large one in parts, unless it exists."""
     bucket, key = split_uri(uri)
     with aws_errors(f"upload {path.name} to {bucket}"):
-        try:
-            s3.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if _error_response(error).status not in MISSING_FILE:
-                raise
+        if not _exists(s3, bucket, key):
             with path.open("rb") as content:
                 add = counter(f"uploading {path.name}", path.stat().st_size)
                 s3.upload_fileobj(content, bucket, key, Callback=add)
+
+
+def put_image(s3: S3Client, content: bytes, uri: str) -> None:
+    """Upload an image to S3, unless it exists."""
+    bucket, key = split_uri(uri)
+    with aws_errors(f"upload an image to {bucket}"):
+        if not _exists(s3, bucket, key):
+            s3.put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def _exists(s3: S3Client, bucket: str, key: str) -> bool:
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if _error_response(error).status not in MISSING_FILE:
+            raise
+        return False
+    return True
 
 
 def content_of(s3: S3Client, uri: str) -> bytes | None:

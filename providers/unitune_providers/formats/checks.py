@@ -1,8 +1,8 @@
 """Check canonical rows before they are encoded, and decode them.
 
-Each check raises `UnrepresentableRow` with the position in the row. Two details may be lost because
-they carry no information: the default weight of a turn (1 for assistants, 0 for others) and a
-content list of a single text. `id`, `expected` and custom keys are for evaluation; formats drop
+Each check raises `UnrepresentableRow` with the position in the row. Three details may be lost: the
+default weight of a turn (1 for assistants, 0 for others), a content list of a single text, and the
+`detail` of an image. `id`, `expected` and custom keys are for evaluation; formats drop
 them, except for reinforcement, where graders read them.
 """
 
@@ -14,9 +14,11 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.backends.formats import UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message, explain
+from unitune.data.images import BadImage, Image, ImageUrl
 from unitune.data.preferences import preference
 from unitune.data.records import BadRow, strict_json
 from unitune.findings import Finding
+from unitune.text import listed
 
 # Keys of a canonical row that graders do not use as references
 CONVERSATION = ("messages", "tools", "weight")
@@ -114,15 +116,48 @@ def written_system(where: str, turn: Message) -> tuple[str, Message]:
     return where, turn
 
 
-def texts(where: str, turn: Message) -> list[str]:
-    """Return the content of a turn as a list with the text of each part."""
+def pieces(where: str, turn: Message) -> list[str | ImageUrl]:
+    """Return the content of a turn as a list with each text and image."""
     if turn.content is None:
         raise UnrepresentableRow(f"{where} has no content")
-    if isinstance(turn.content, str):
-        return [turn.content]
-    if not turn.content:
+    if not turn.pieces:
         raise UnrepresentableRow(f"{where}.content is an empty list")
-    return [part.text for part in turn.content]
+    if turn.images and turn.role != "user":
+        raise UnrepresentableRow(
+            f"{where} is from {turn.role!r} and has an image; only messages from 'user' may"
+        )
+    return [*turn.pieces]
+
+
+def texts(where: str, turn: Message) -> list[str]:
+    """Return the content of a turn as a list with the text of each part."""
+    given = pieces(where, turn)
+    if turn.images:
+        raise UnrepresentableRow(f"{where} has an image, but only text is allowed there")
+    return [part for part in given if isinstance(part, str)]
+
+
+def embedded(where: str, image: ImageUrl, *schemes: str) -> Image | None:
+    """Return an embedded image's header, or None for a reference with an allowed scheme."""
+    if image.scheme in schemes:
+        return None
+    if image.scheme != "data":
+        allowed = (
+            f" and {listed([f'{scheme}: addresses' for scheme in schemes])}" if schemes else ""
+        )
+        raise UnrepresentableRow(
+            f"{where} has the image {image.url[:80]!r}; only embedded images (local files, data: "
+            f"URIs){allowed} are allowed there"
+        )
+    try:
+        return image.image
+    except BadImage as problem:
+        raise UnrepresentableRow(f"the image in {where} {problem}") from None
+
+
+def image_part(url: str) -> JsonValue:
+    """Return a canonical image part."""
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def single_text(where: str, turn: Message) -> str:
@@ -193,15 +228,27 @@ def text_of(where: str, value: JsonValue) -> str:
     return value
 
 
-def joined(where: str, blocks: list[WireRow], known: Collection[str] = ("text",)) -> JsonValue:
-    """Convert text blocks to content: one text, or a list of texts."""
-    content: list[str] = []
+def joined(
+    where: str,
+    blocks: list[WireRow],
+    known: Collection[str] = ("text",),
+    image: Callable[[str, WireRow], str | None] | None = None,
+) -> JsonValue:
+    """Convert blocks to content: one text, or a list of texts and images.
+
+    `image` returns the address of the image in a block, or None if the block is a text.
+    """
+    content: list[JsonValue] = []
     for index, block in enumerate(blocks):
+        if image and (url := image(f"{where}[{index}]", block)):
+            content.append(image_part(url))
+            continue
         known_keys(f"{where}[{index}]", block, known)
-        content.append(text_of(f"{where}[{index}].text", block.get("text")))
-    if len(content) == 1:
-        return content[0]
-    return [{"type": "text", "text": text} for text in content]
+        text = text_of(f"{where}[{index}].text", block.get("text"))
+        if len(blocks) == 1:
+            return text
+        content.append({"type": "text", "text": text})
+    return content
 
 
 def example_of(row: Mapping[str, JsonValue], encode: Callable[[Example], WireRow]) -> Example:

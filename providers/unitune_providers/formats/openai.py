@@ -20,15 +20,16 @@ from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import TRIPLE, Example, Message
 from unitune.scorers.row_scorers import KEY
 from unitune_providers.formats.checks import (
+    embedded,
     example_of,
     is_answered,
     is_pair,
     is_question,
     known_keys,
     object_of,
+    pieces,
     require_unit_weight,
     text_of,
-    texts,
     weighs_as_usual,
     with_paths,
 )
@@ -96,7 +97,7 @@ def check_turn(where: str, turn: Message) -> None:
             "tool_call_id, which is required in tool messages and not allowed in others"
         )
     if turn.tool_calls is None or turn.content is not None:
-        texts(where, turn)
+        pieces(where, turn)
     for index, call in enumerate(turn.tool_calls or ()):
         check_call(f"{where}.tool_calls[{index}]", call)
     if turn.tool_calls is not None and not turn.tool_calls:
@@ -146,6 +147,8 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     check_turn(where, turn)
     if turn.name is not None and turn.role == "tool":
         raise UnrepresentableRow(f"{where} has a name, which is not allowed in tool messages")
+    for image in turn.images:
+        embedded(where, image, "https")
     return turn.row
 
 

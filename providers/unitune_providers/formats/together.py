@@ -1,8 +1,9 @@
 """Convert rows of Together's fine-tuning files: OpenAI's formats with other rules.
 
 Rows, and turns of any role, may have weights. There is no developer role and no name. A text must
-be a single string, as a list of parts means images. User and assistant alternate. Rows with
-`reasoning` are refused, because canonical rows do not have it.
+be a single string, but in a row with images, which must be embedded, each content is a list of
+parts. User and assistant alternate. Rows with `reasoning` are refused, because canonical rows do
+not have it.
 
 Source: docs.together.ai/docs/fine-tuning/data-preparation (2026), and the checks in
 together/lib/utils/files.py of together 2 (made by the server from version 3).
@@ -19,7 +20,9 @@ from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
     called_functions,
+    embedded,
     example_of,
+    image_part,
     is_answered,
     is_pair,
     no_name,
@@ -97,7 +100,12 @@ def _messages(messages: Sequence[Message]) -> list[JsonValue]:
             raise UnrepresentableRow(
                 f"{where} is from {turn.role!r} like the message before; roles must alternate"
             )
-    return [_turn(where, turn) for where, turn in with_paths(messages)]
+    rows = [_turn(where, turn) for where, turn in with_paths(messages)]
+    if any(turn.images for turn in messages):  # then all messages of a row must have parts
+        for row in rows:
+            if isinstance(text := row.get("content"), str):
+                row["content"] = [{"type": "text", "text": text}]
+    return [*rows]
 
 
 def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
@@ -109,7 +117,14 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     check_turn(where, turn)
     list(called_functions(where, turn))  # checks that arguments are objects
     row = turn.row
-    if turn.content is not None:
+    for image in turn.images:
+        embedded(where, image)
+    if turn.images:
+        row["content"] = [
+            {"type": "text", "text": piece} if isinstance(piece, str) else image_part(piece.url)
+            for piece in turn.pieces
+        ]
+    elif turn.content is not None:
         row["content"] = single_text(where, turn)
     return row
 

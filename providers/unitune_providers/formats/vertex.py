@@ -1,7 +1,7 @@
 """Convert rows of Gemini's tuning files on Vertex: `contents` of parts instead of messages.
 
     system        systemInstruction (preference: system_instruction)
-    user          {"role": "user", "parts": [{"text"}]}
+    user          {"role": "user", "parts": [{"text"}, {"inlineData"}, {"fileData"}]}
     assistant     {"role": "model", "parts": [{"text"}, {"functionCall"}]}
     tool          {"role": "user", "parts": [{"functionResponse"}]}, neighbours in one content
     own keys      references of text (reinforcement, whose rewards read them)
@@ -26,9 +26,11 @@ from pydantic import JsonValue
 
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
+from unitune.data.images import ImageUrl
 from unitune.scorers.row_scorers import KEY
 from unitune_providers.formats.checks import (
     CONVERSATION,
+    embedded,
     example_of,
     is_answered,
     is_pair,
@@ -40,6 +42,7 @@ from unitune_providers.formats.checks import (
     object_of,
     objects,
     only_text,
+    pieces,
     require_unit_weight,
     single_text,
     text_of,
@@ -50,6 +53,13 @@ from unitune_providers.formats.checks import (
 from unitune_providers.formats.openai import check_call
 from unitune_providers.formats.vertex_tools import declarations, tools_of
 
+# Endings of the images that Gemini reads. Source: docs.cloud.google.com, Image understanding (2026)
+_MEDIA_TYPES = {
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+}
 Place = tuple[str, Message]
 Parts = list[JsonValue]
 
@@ -99,6 +109,19 @@ def _row(example: Example) -> WireRow:
     return {**row, "tools": declarations(example.tools)} if example.tools else row
 
 
+def _image(where: str, part: WireRow) -> str | None:
+    if "inlineData" in part:
+        data = _camel(object_of(f"{where}.inlineData", part["inlineData"]))
+        known_keys(f"{where}.inlineData", data, ("mimeType", "data"))
+        media_type = text_of(f"{where}.mimeType", data.get("mimeType"))
+        return f"data:{media_type};base64,{text_of(f'{where}.data', data.get('data'))}"
+    if "fileData" in part:
+        data = _camel(object_of(f"{where}.fileData", part["fileData"]))
+        known_keys(f"{where}.fileData", data, ("mimeType", "fileUri"))
+        return text_of(f"{where}.fileUri", data.get("fileUri"))
+    return None
+
+
 def _example(row: Mapping[str, JsonValue]) -> WireRow:
     row = _camel(row)
     known_keys("the row", row, ("systemInstruction", "contents", "tools"))
@@ -115,6 +138,7 @@ def encode_preference(example: Example) -> WireRow:
         raise UnrepresentableRow("the row has tools, but preferences may contain only text there")
     for where, turn in [*with_paths(example.messages), ("non_preferred_output", worse)]:
         only_text(where, turn)
+        texts(where, turn)
     system, turns = _system(example.messages[:-1])
     if not turns or turns[-1][1].role != "user":
         raise UnrepresentableRow("the message before the two answers is not the user's")
@@ -174,7 +198,21 @@ def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
             f"{where} is from {turn.role!r}, which is not allowed there; {why}"
         )
     only_text(where, turn)
-    return {"role": "user", "parts": _text_parts(where, turn)}
+    return {"role": "user", "parts": [_part(where, part) for part in pieces(where, turn)]}
+
+
+def _part(where: str, part: str | ImageUrl) -> JsonValue:
+    if isinstance(part, str):
+        return {"text": part}
+    if found := embedded(where, part, "gs", "https"):
+        return {"inlineData": {"mimeType": found.media_type, "data": part.url.partition(",")[2]}}
+    kind = _MEDIA_TYPES.get(part.url.partition("?")[0].rpartition(".")[2].lower())
+    if kind is None:
+        raise UnrepresentableRow(
+            f"{where} has the image {part.url[:80]!r}; its address must end in one of "
+            f"{', '.join(_MEDIA_TYPES)}"
+        )
+    return {"fileData": {"mimeType": kind, "fileUri": part.url}}
 
 
 def _model_parts(where: str, turn: Message, names: dict[str, str]) -> Parts:
@@ -251,7 +289,8 @@ def _messages(contents: JsonValue) -> list[JsonValue]:
         if any("functionResponse" in part for part in parts) and role in ("user", "function"):
             made += [_tool_turn(f"{where}.parts[{n}]", part, names) for n, part in enumerate(parts)]
         elif role == "user":
-            made.append({"role": "user", "content": joined(f"{where}.parts", parts)})
+            user = joined(f"{where}.parts", parts, image=_image)
+            made.append({"role": "user", "content": user})
         elif role == "model":
             made.append(_assistant_turn(where, parts, names))
         else:
@@ -307,8 +346,12 @@ def _result(where: str, answer: WireRow) -> str:
 
 _SPELLINGS: Mapping[str, str] = {
     "system_instruction": "systemInstruction",
+    "file_data": "fileData",
+    "file_uri": "fileUri",
     "function_call": "functionCall",
     "function_response": "functionResponse",
+    "inline_data": "inlineData",
+    "mime_type": "mimeType",
 }
 
 

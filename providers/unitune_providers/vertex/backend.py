@@ -11,10 +11,11 @@ googleapis/googleapis, google/cloud/aiplatform/v1, endpoint_service.proto and mo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
@@ -28,6 +29,7 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, Request, TunedModel
 from unitune.security.json_fields import Fields
 from unitune.workspace.progress import counted_file
+from unitune_providers.image_uploads import image_name, images_stored
 from unitune_providers.vertex import jobs
 from unitune_providers.vertex.batches import VertexBatches
 from unitune_providers.vertex.chat import VertexChatModel, question
@@ -63,9 +65,22 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         """Upload a file to the bucket under its hash, unless it exists."""
         uri = upload_uri(f"{content_name(sha256)}.jsonl")
         if not self.cloud.exists(uri):
-            with path.open("rb") as file:
+            with (
+                images_stored(path, "inlineData", self._store_image) as rows,
+                rows.open("rb") as file,
+            ):
                 self.cloud.write(uri, counted_file(file, f"uploading {path.name}"))
         return Upload(uri, sha256)
+
+    def _store_image(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Upload the image in a part and return the part with its place."""
+        if part.keys() != {"inlineData"}:
+            return part
+        media_type = part["inlineData"]["mimeType"]
+        content, name = image_name(part["inlineData"]["data"], media_type)
+        if not self.cloud.exists(uri := upload_uri(name)):
+            self.cloud.write(uri, io.BytesIO(content))
+        return {"fileData": {"mimeType": media_type, "fileUri": uri}}
 
     def submit(self, launch: Launch) -> str:
         parent = self.cloud.parent()

@@ -79,13 +79,18 @@ BAD = [
     Bad('{"prompt": "a", "completion": "\u200b\ufeff"}', "empty-answer", "is empty"),
     Bad(
         chat('{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}', ANSWER),
+        "missing-key",
+        "messages[0].content[0].image_url has no 'url'",
+    ),
+    Bad(
+        chat('{"role": "user", "content": [{"type": "image", "source": {}}]}', ANSWER),
         "unsupported-part",
-        "messages[0].content[0] is of type 'image_url'",
+        "messages[0].content[0] is of type 'image'",
     ),
     Bad(
         chat('{"role": "user", "content": [{"type": "input_audio", "data": ""}]}', ANSWER),
         "unsupported-part",
-        "not supported yet",
+        "not supported",
     ),
     Bad(
         chat('{"role": "user", "content": [{"type": "txt", "text": "a"}]}', ANSWER),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.images import asked, png, uri
 from support.reviewed import PAIRS, reviewed
 
+from unitune.data.example import Message
 from unitune.data.labels import read_labels
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.review import Item, Review
@@ -49,6 +52,19 @@ def test_the_address_leads_to_the_review(visit: Visitor) -> None:
     answer = visit(f"/?token={visit.access.token}", token="")
     assert (answer.status, answer.headers["Location"]) == (303, "/review")
     assert "Order" in visit("/review").words
+
+
+def test_the_images_of_a_question_are_shown(
+    visit: Visitor, comparison: Comparison, tmp_path: Path
+) -> None:
+    turn = Message(**asked(uri(png()), "What is this?"))
+    cases = tuple(replace(case, messages=(turn,)) for case in comparison.cases)
+    pictured = comparison.model_copy(update={"cases": cases})
+    visit.review = Review(pictured, tmp_path / "other.jsonl", "ana", 6)
+    page = visit("/review")
+    assert f'<img class="thumbnail" src="{uri(png())}"' in page.text
+    assert "What is this? [image: image/png, 64\u00d748]" in page.words
+    assert "img-src data:" in page.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize("path", ["/review", "/review?item=2", "/review.js"])

@@ -10,7 +10,11 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+from vendors.bodies import text_of
+
 LEAST_ROWS = 10
+KINDS = ("jpeg", "png", "webp")
+IMAGE_TOKENS = 425  # of an image of up to 1024 x 512 in detail
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 CHAT_KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
 INPUT_KEYS = {"messages", "tools", "parallel_tool_calls"}
@@ -43,8 +47,10 @@ def rows_and_tokens(content: bytes) -> tuple[int, int]:
     """Return the rows of a file, and its tokens at four bytes each, three around a message."""
     lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
     messages = [_messages_in(line) for line in lines]
-    texts = (str(message.get("content") or "") for row in messages for message in row)
-    around = 3 * sum(map(len, messages))
+    contents = [message.get("content") or "" for row in messages for message in row]
+    texts = [text_of(content) for content in contents]
+    images = sum('"image_url"' in json.dumps(part) for each in contents for part in each)
+    around = 3 * sum(map(len, messages)) + IMAGE_TOKENS * images
     return len(lines), around + sum((len(text.encode()) + 3) // 4 for text in texts)
 
 
@@ -123,10 +129,27 @@ def _message(message: Any) -> Problems:
         yield f"{role} message without content"
     if not (content is None or isinstance(content, str | list)):
         yield "content must be text or parts"
+    for part in cast("list[Any]", content) if isinstance(content, list) else ():
+        yield from _part(part, role)
     if "weight" in message and (role != "assistant" or message["weight"] not in (0, 1)):
         yield "weight must be 0 or 1, on an assistant message"
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         yield "tool message without tool_call_id"
+
+
+def _part(part: Any, role: object) -> Problems:
+    """Yield what the guide to vision fine-tuning does not allow."""
+    part = cast("Row", part) if isinstance(part, dict) else {}
+    if part.get("type") not in ("text", "image_url"):
+        yield "a part is neither text nor image_url"
+    if part["type"] == "text":
+        return
+    image = cast("Row", part["image_url"])
+    yield from _unknown(image, {"url", "detail"})
+    if role != "user":
+        yield "only user messages may have images"
+    if not image["url"].startswith(("https://", *(f"data:image/{kind};base64," for kind in KINDS))):
+        yield "an image is neither embedded nor at an address"
 
 
 def _is_tool(tool: Any) -> bool:

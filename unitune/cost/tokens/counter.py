@@ -42,6 +42,7 @@ from unitune.backends.capabilities import CountsTokens, StoredModel
 from unitune.cost.tokens.by_encoding import EncodingCounter, count_tokens
 from unitune.cost.tokens.by_tokenizer import TokenizerCounter, find_tokenizer
 from unitune.cost.tokens.count import Count, RowCount, TokenCounter, assumed_row, framing_assumption
+from unitune.cost.tokens.images import ImageCounter, rule_of
 from unitune.data.example import Example
 from unitune.documents import Spec
 from unitune.errors import Unsupported
@@ -144,10 +145,15 @@ class Family(Spec):
 
 def family_of(model: str) -> Family | None:
     """Return the family of a model (tuned or not), or None for an open or unknown model."""
+    name = _bare(model)
+    return next((family for family in families() if re.match(family.pattern, name)), None)
+
+
+def _bare(model: str) -> str:
     name = model.lower()
     while prefix := _PREFIX.match(name):
         name = name[prefix.end() :]
-    return next((family for family in families() if re.match(family.pattern, name)), None)
+    return name
 
 
 @cache
@@ -165,6 +171,12 @@ def counter_for(
 
     The tokenizers of `stored` models are searched in addition to the Hugging Face cache.
     """
+    return ImageCounter(_text_counter(model, stored, aliases), rule_of(_bare(model)))
+
+
+def _text_counter(
+    model: str, stored: Iterable[StoredModel], aliases: Iterable[str]
+) -> TokenCounter:
     kept, names = tuple(stored), (model, *aliases)
     folder = next(filter(None, (find_tokenizer(name, kept) for name in names)), None)
     readable = find_spec("tokenizers") is not None

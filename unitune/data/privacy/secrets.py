@@ -20,6 +20,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, TypeAdapter
 
+from unitune.data.images import DATA_URI
 from unitune.data.records import json_or_none
 from unitune.documents import Closed
 
@@ -38,8 +39,9 @@ def plain(text: str) -> str:
 def strings(value: JsonValue) -> Iterator[str]:
     """Yield all texts of a JSON value, keys and JSON inside strings included."""
     if isinstance(value, str):
-        yield value
-        yield from strings(_within(value))
+        if not DATA_URI.fullmatch(value):
+            yield value
+            yield from strings(_within(value))
     elif isinstance(value, dict):
         for key, each in value.items():
             yield from strings(key)
@@ -52,6 +54,8 @@ def strings(value: JsonValue) -> Iterator[str]:
 def changed(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
     """Return a JSON value with all its texts changed, keys and JSON inside strings included."""
     if isinstance(value, str):
+        if DATA_URI.fullmatch(value):
+            return value
         inner = _within(value)
         within, new = changed(inner, change), change(value)
         is_same = within == inner or within == _within(new)

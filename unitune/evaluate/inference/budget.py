@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from unitune.cost.prices.book import PriceBook, PriceLookup
 from unitune.cost.prices.refresh import freshness
+from unitune.cost.tokens.images import most_image_tokens
 from unitune.errors import OverBudget
 from unitune.evaluate.records import Record, Uncounted
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
@@ -36,11 +37,14 @@ def most_tokens(request: Request) -> Uncounted:
     No tokenizer produces more tokens than a text has bytes, and JSON in plain ASCII has at least as
     many bytes as its texts. Tools are indented, as in some chat templates.
     """
-    messages = json.dumps([message.wire for message in request.messages])
+    images = [image for message in request.messages for image in message.images]
+    texts = sum(len(image.url) for image in images)
+    messages = len(json.dumps([message.wire for message in request.messages])) - texts
+    messages += sum(map(most_image_tokens, images))
     tools = json.dumps(request.tools, indent=4) if request.tools else ""
     around = AROUND_REQUEST + (AROUND_TOOLS if request.tools else 0)
     return Uncounted(
-        prompt_tokens=len(messages) + len(tools) + around, completion_tokens=request.max_tokens
+        prompt_tokens=messages + len(tools) + around, completion_tokens=request.max_tokens
     )
 
 

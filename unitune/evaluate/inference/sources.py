@@ -199,7 +199,7 @@ def answer_line(case: str, answer: str, scores: Mapping[str, float] | None = Non
 
 
 def _question(messages: Sequence[Message]) -> str:
-    return digest([[turn.role, turn.text] for turn in messages])
+    return digest([[turn.role, turn.key] for turn in messages])
 
 
 @dataclass(frozen=True, slots=True)

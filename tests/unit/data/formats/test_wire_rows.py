@@ -309,7 +309,7 @@ UNREADABLE = [
     ("openai-dpo", CHAT, "'messages'"),
     ("openai-rft", {**QUESTION, "weight": 1}, "'weight'"),
     ("together-chat", {"text": "a"}, "no 'messages'"),
-    ("vertex-sft", {"contents": [user({"fileData": {}}), model({"text": "a"})]}, "'fileData'"),
+    ("vertex-sft", {"contents": [user({"fileData": {}}), model({"text": "a"})]}, "fileUri"),
     ("vertex-sft", {"contents": [user({"text": "a"})]}, "from 'user'"),
     ("vertex-sft", {"contents": [user({"text": "a"}), {"role": "ai", "parts": []}]}, "'ai'"),
     ("vertex-sft", {"contents": 3}, "contents is not a list"),
