@@ -66,7 +66,7 @@ class Rows:
         alike = isinstance(counter, ApproximateCounter)
         key = counter.basis if alike else (counter.basis, counter.assumptions)
         if key not in self._counted:
-            self._counted[key] = measure(self.read.splits, counter)
+            self._counted[key] = measure(self.read.splits, counter, self.read.max_turns)
         return replace(self._counted[key], assumptions=counter.assumptions)
 
     def written_in(self, format_name: str | None) -> dict[str, WireFile]:
