@@ -85,22 +85,38 @@ def refund_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
 
 @dataclass
 class AgentServer:
-    """A chat server with the three models; `seen` counts equal requests."""
+    """A chat server with the three models; `seen` counts equal requests that were answered.
 
-    seconds: float = 0.0  # time of an answer
+    At the request with the number `hold_at` it sets `held` and waits for `released`; like those
+    that wait behind it, that request is lost. Counting begins again with `revive`.
+    """
+
     seen: Counter[str] = field(default_factory=Counter[str])
-    answered: threading.Event = field(default_factory=threading.Event)
+    hold_at: int | None = None
+    held: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, request: VendorRequest) -> VendorResponse:
         """Answer a request for a chat completion."""
         body = request.json
+        if self.seen.total() == self.hold_at:
+            self.held.set()
+            self.released.wait()
+            return VendorResponse(status=500)
         self.seen[json.dumps(body, sort_keys=True)] += 1
-        time.sleep(self.seconds)
         message = reply(body["model"], body["messages"])
         calls = bool(message.get("tool_calls"))
         choice = {"message": message, "finish_reason": "tool_calls" if calls else "stop"}
         usage = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 5}
         return VendorResponse({"choices": [choice], "usage": usage})
+
+    def revive(self) -> None:
+        """Lose the requests that wait, and answer later ones again."""
+        self.released.set()
+        time.sleep(0.5)  # until the last that waited is lost
+        self.hold_at = None
+        self.held.clear()
+        self.released.clear()
 
 
 def reply(model: str, messages: list[dict[str, Any]]) -> dict[str, JsonValue]:
