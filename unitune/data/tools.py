@@ -7,7 +7,7 @@ dialogue.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from unitune.data.example import Example, Message, digest
 from unitune.errors import JobError
 from unitune.files.filesystem import content_of
-from unitune.job.dialogue import Dialogue
+from unitune.job.dialogue import Dialogue, names_function
 from unitune.scorers.functions import UserFunction
 from unitune.scorers.trajectory import turns_after_question
 from unitune.security.json_fields import whole_text
@@ -132,12 +132,24 @@ def expected_turns(case: Example) -> int:
     return max(1, sum(turn.role == "assistant" for turn in turns_after_question(case.messages)))
 
 
+def each_answer(case: Example) -> Iterator[Example]:
+    """Yield a case up to each answer of its expected trajectory."""
+    start = len(case.messages) - len(turns_after_question(case.messages))
+    for at, turn in enumerate(case.messages[start:], start + 1):
+        if turn.role == "assistant" and at < len(case.messages):
+            yield case.model_copy(update={"messages": case.messages[:at], "expected": None})
+    yield case
+
+
 def with_call_ids(
     calls: Iterable[Mapping[str, JsonValue]], turn: int
 ) -> tuple[dict[str, JsonValue], ...]:
-    """Return calls with an id each, which some servers leave out."""
+    """Return calls with an id each, which some servers leave out.
+
+    Mistral's chat templates require nine letters or digits.
+    """
     return tuple(
-        {**call, "id": call.get("id") or f"call_{turn}_{at}"} for at, call in enumerate(calls)
+        {**call, "id": call.get("id") or f"call{turn:02}{at:03}"} for at, call in enumerate(calls)
     )
 
 
@@ -214,8 +226,7 @@ def _names(tools: Iterable[Mapping[str, JsonValue]]) -> set[str]:
 
 def _function(name: str, source: str, folder: Path) -> UserFunction | None:
     """Return the function that a source names; None if it is a file of recorded results."""
-    is_function = ":" in source and not source.endswith(".jsonl")
-    return UserFunction(source, folder, f"the tool {name!r}") if is_function else None
+    return UserFunction(source, folder, f"the tool {name!r}") if names_function(source) else None
 
 
 def _read_recorded(name: str, path: Path) -> dict[str, str]:

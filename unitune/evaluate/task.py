@@ -22,7 +22,7 @@ from unitune.data.example import Example, digest
 from unitune.data.families import Groups, families
 from unitune.data.load import SOURCE
 from unitune.data.overlap import SharedCase, leaks, refuse
-from unitune.data.tools import opening
+from unitune.data.tools import each_answer, opening
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.inference.dialogues import Dialogues
 from unitune.evaluate.inference.engine import Question
@@ -187,7 +187,10 @@ def prepare(
     cases = _first_look(whole, limit)
     heads, dev = families(cases), dev_rows(splits.validation)
     dev = dev[: limit if len(cases) < len(whole) else None]
-    longest = longest_expected(chain(splits.train, test))
+    answered = chain(splits.train, test)
+    if evaluate.dialogue is not None:
+        answered = chain.from_iterable(map(each_answer, answered))
+    longest = longest_expected(answered)
     changed = changed_cases(cases, evaluate.robustness)
     return Task(
         cases=cases,

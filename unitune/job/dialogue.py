@@ -11,6 +11,11 @@ from unitune.documents import Spec
 MOST_TURNS = 100
 
 
+def names_function(source: str) -> bool:
+    """Return whether a tool's source names a Python function, not a file of recorded results."""
+    return ":" in source and not source.endswith(".jsonl")
+
+
 class Dialogue(Spec):
     """Several turns per test case: the model calls tools, gets their results and answers.
 
