@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from support.rewarded_rows import REWARD
+from support.rewarded_rows import REWARD, use_plain
 from support.tiny_model import SETTINGS, save_model
 from unit.local.test_reward import Trained
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.tools import Tools
+from unitune.job.job import Job
+from unitune.planning.plan import plan
+from unitune.planning.preflight import preflight
+from unitune.run.run import launch
 from unitune.scorers.interface import Setting
 from unitune.scorers.rewards import RewardFunction
 from unitune.scorers.trajectory import Trajectory
@@ -46,7 +50,7 @@ TOOL: dict[str, Any] = {
 }
 
 
-def row(number: int, *, with_end: bool = True) -> dict[str, Any]:
+def row(number: int) -> dict[str, Any]:
     call = {"id": "c1", "type": "function", "function": {**json.loads(CITY)}}
     call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     messages: list[dict[str, Any]] = [
@@ -74,7 +78,7 @@ def prompts_of(base: Path, count: int) -> tuple[TrainingRow, ...]:
 
 
 def grader_of(base: Path, reward: Reward) -> RewardGrader:
-    tools = Tools({"weather": lambda city: "sunny"}, {}, "f")
+    tools = Tools({"weather": lambda city: "sunny" if city else ""}, {}, "f")
     return RewardGrader(load_tokenizer(base), [reward], tools=tools)
 
 
@@ -110,8 +114,10 @@ def test_tokens_of_results_are_masked_and_all_others_are_as_in_the_row(
         assert (sample.learnt, sample.reward) == ([1] * len(sample.ids), 0.0)
         assert len(asked) == 1
         return
-    assert list(learnt.ids) == whole.ids
-    assert list(map(bool, learnt.trained)) == whole.trained
+    size = len(learnt.ids)
+    assert list(learnt.ids) == whole.ids[:size]
+    assert list(map(bool, learnt.trained)) == whole.trained[:size]
+    assert tokenizer.decode(whole.ids[size:]) == "\n", "the template's own, after the last turn"
     assert tuple(asked[1]) == tuple(whole.ids[: len(asked[1])]), "what inference would feed"
     assert sample.tokens == sum(whole.trained)
     assert (sample.reward, sample.text, sample.cut) == (1.0, "It is sunny.", False)
@@ -170,6 +176,7 @@ def test_only_written_tokens_have_a_gradient(base: Path) -> None:
     made = prompt.followed_by((*answers, *results, 6), (1, 1, 1, 0, 0, 1))
     objective._divisor, objective._computed = 4.0, made.trained_tokens
     (part,) = objective.losses([[made]])
+    use_plain(model)
     logits = model(input_ids=torch.tensor([list(made.ids)])).logits[0].log_softmax(-1)
     start = len(prompt.ids)
     places = [start, start + 1, start + 2, start + 5]
@@ -195,3 +202,63 @@ def test_functions_get_the_trajectories_of_a_group(tmp_path: Path) -> None:
     case = Example.model_validate(row(0))
     scores = scorer.grade(case, ["a", "b"], [case.messages[1:], case.messages[3:]])
     assert [score.value for score in scores] == [3.0, 1.0]
+
+
+def job_of(base: Path, folder: Path, backend: str = "local", **evaluate: Any) -> Job:
+    lines = "".join(f"{json.dumps(row(number))}\n" for number in range(6))
+    (folder / "train.jsonl").write_text(lines)
+    (folder / "tools.py").write_text("def weather(city):\n    return 'sunny'\n")
+    (folder / "reward.py").write_text(
+        "def length(answers, case, trajectories):\n"
+        "    assert all(turns[-1].role == 'assistant' for turns in trajectories)\n"
+        "    return [len(answer) + len(turns) for answer, turns in zip(answers, trajectories)]\n"
+    )
+    tools = {"tools": {"weather": "tools.py:weather"}, "max_turns": 2}
+    return Job.model_validate(
+        {
+            "name": "dialogues",
+            "model": str(base),
+            "backend": backend,
+            "method": "rft",
+            "data": {"train": "train.jsonl", "validation": 0.3},
+            "tuning": {
+                "epochs": 2,
+                "batch_size": 2,
+                "reward": {
+                    "scorers": {"type": "reward_function", "function": "reward.py:length"},
+                    "group_size": 2,
+                    "max_tokens": 4,
+                },
+            },
+            "evaluate": {"dialogue": tools, "scorers": ["trajectory"], **evaluate},
+            "options": {"local": {"threads": 1, "dtype": "float32"}},
+            "folder": folder,
+        }
+    )
+
+
+def test_a_job_is_planned_and_trained_in_a_process_of_its_own(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    job = job_of(base, tmp_path)
+    errors = [finding for finding in plan(job).findings if finding.severity == "error"]
+    assert not errors
+    run = launch(job)
+    run.wait()
+    assert run.state.value == "succeeded", run
+    events = [event for event in run.events() if event.kind == "step"]
+    assert len(events) == 4
+    assert all(event.data["reward"] > 0 for event in events)
+
+
+def test_other_tools_are_another_training(base: Path, tmp_path: Path) -> None:
+    job = job_of(base, tmp_path)
+    other = job_of(base, tmp_path, dialogue={"max_turns": 3})
+    assert preflight(job).fingerprint != preflight(other).fingerprint
+
+
+def test_vendors_that_reward_single_answers_refuse_dialogues(base: Path, tmp_path: Path) -> None:
+    job = job_of(base, tmp_path, backend="vertex").model_copy(update={"model": "gemini-3.5-flash"})
+    words = [str(finding) for finding in plan(job).findings]
+    assert any("vertex rewards single answers, not those of" in each for each in words), words
