@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 from support.agents import AgentServer, refund_job
 
-from unitune.errors import JobError, Unsupported
+from unitune.errors import JobError, OverBudget, Unsupported
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import read_record
 from unitune.evaluate.results import Comparison
+from unitune.planning.forecasts import forecast_evaluation
+from unitune.planning.preflight import preflight
+from unitune.report.files import write_report
 from unitune.testing.loopback import Fault, Server, serve
 
 
@@ -189,3 +194,72 @@ def test_what_cannot_work_is_refused_before_any_request(
 def test_batches_are_refused(tmp_path: Path, server: Server) -> None:
     with pytest.raises(Unsupported, match="needs the answer before it"):
         compared(tmp_path, server, batch=True)
+
+
+def test_the_cache_has_whole_conversations(tmp_path: Path, server: Server) -> None:
+    first = compared(tmp_path, server, evaluate={"cases": 6}, out=tmp_path / "one")
+    asked = len(server.requests)
+    again = compared(tmp_path, server, evaluate={"cases": 6}, out=tmp_path / "two", use_cache=True)
+    assert len(server.requests) == asked
+    assert again.cases == first.cases
+
+
+def test_a_report_folds_the_trajectory_and_quotes_it_as_data(
+    tmp_path: Path, server: Server
+) -> None:
+    evil = "<script>alert(1)</script>"
+    line = {"arguments": {"order": "A1"}, "result": {"amount": 11, "note": evil}}
+    (tmp_path / "orders.jsonl").write_text(json.dumps(line))
+    tools = {"refund": "tools.py:refund", "get_order": "orders.jsonl"}
+    found = compared(tmp_path, server, evaluate={"cases": 2, "dialogue": {"tools": tools}})
+    (tmp_path / "report").mkdir()
+    text = write_report(found, tmp_path / "report").read_text()
+    assert evil not in text
+    heading = "<summary><b>turns: 3, tool errors: 0</b>"
+    folded = re.search(rf"<details[^>]*>{heading}.*?</details>", text, re.DOTALL)
+    assert folded is not None
+    shown = html.unescape(folded[0])
+    assert 'call: {"name": "refund", "arguments": "{\\"order\\": \\"A1\\"' in shown
+    assert "alert(1)" in shown
+    assert 'assistant: "I refunded 11 for A1."' in shown
+
+
+def test_a_plan_counts_one_to_max_turns_requests_per_case(tmp_path: Path, server: Server) -> None:
+    """Expected are the turns of the rows: on average 2.7, so 3."""
+    forecast = forecast_evaluation(preflight(refund_job(tmp_path, f"{server.url}/v1")))
+    assert forecast is not None
+    careful = forecast.contenders[1]
+    assert (careful.requests.low, careful.requests.expected, careful.requests.high) == (30, 90, 120)
+    found = compared(tmp_path, server)
+    (actual,) = (each for each in found.contenders if each.name == "careful")
+    tokens = 0
+    for body in agent(server).seen:
+        content = json.loads(body)
+        if content["model"] == "careful":
+            tokens += len(json.dumps([content["messages"], content["tools"]])) // 4
+    assert actual.prompt_tokens is not None
+    assert careful.tokens.low <= tokens <= careful.tokens.high
+    assert 0.4 < careful.tokens.expected / tokens < 2.5
+
+
+def test_a_budget_ends_a_comparison_between_turns(tmp_path: Path, server: Server) -> None:
+    price = {"input": 1000, "output": 0}
+    prices = {"prices": {"careful": price, "hasty": price}, "cases": 3}
+    with pytest.raises(OverBudget, match="the next answer may cost up to"):
+        compared(tmp_path, server, evaluate={**prices, "budget": {"usd": 2.2}})
+    before = len(server.requests)
+    assert before > 3, "the first turns are answered and kept"
+    found = compared(tmp_path, server, evaluate={**prices, "budget": {"usd": 100}})
+    assert sum(each.errors for each in found.contenders) == 0
+    assert len(server.requests) == 2 + 3 + 3 + 3 * 2 > before
+    assert set(agent(server).seen.values()) == {1}
+
+
+def test_a_judge_reads_the_trajectory(tmp_path: Path, server: Server) -> None:
+    judge = {"type": "judge", "url": f"{server.url}/v1", "model": "judge", "rubric": ["is honest"]}
+    scorers = [{"type": "trajectory", "answer": "exact"}, judge]
+    compared(tmp_path, server, evaluate={"scorers": scorers, "cases": 2})
+    asked = [json.loads(request.body) for request in server.requests]
+    texts = [body["messages"][-1]["content"] for body in asked if body["model"] == "judge"]
+    assert any('(calls the tool {"name": "refund"' in text for text in texts)
+    assert any("tool: {" in text for text in texts)
