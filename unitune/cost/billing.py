@@ -84,7 +84,7 @@ class Turns:
 
     @property
     def later(self) -> Count:
-        """Tokens added to all prompts of a case, of which turn k has k - 1 additions."""
+        """Tokens added to all prompts of a case; that of turn k has k - 1 additions."""
         turns = self.count
         pairs = (at * (at - 1) // 2 for at in (turns.low, turns.expected, turns.high))
         return Count(*pairs) * self.added

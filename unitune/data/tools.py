@@ -76,7 +76,7 @@ class Tools:
 
     def result(self, case: Example, call: Mapping[str, JsonValue]) -> ToolResult:
         """Return the result of a call in a case's dialogue."""
-        named = cast("Mapping[str, str]", call.get("function") or {})
+        named = _function_of(call)
         name, written = named.get("name", ""), named.get("arguments") or EMPTY_ARGUMENTS
         if (arguments := arguments_of(written)) is None:
             return ToolResult.error(f"the arguments are not a JSON object: {clip(written)}")
@@ -175,10 +175,10 @@ def results_as_turns(
     ]
 
 
-def arguments_of(written: str) -> dict[str, JsonValue] | None:
+def arguments_of(written: object) -> dict[str, JsonValue] | None:
     """Return a call's arguments; None if they are not a JSON object."""
     try:
-        value: object = json.loads(written)
+        value: object = json.loads(written) if isinstance(written, str) else written
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, JsonValue]", value) if isinstance(value, dict) else None
@@ -210,13 +210,18 @@ def _results_in(case: Example) -> dict[str, dict[str, str]]:
     calls: dict[str, Mapping[str, str]] = {}
     for turn in case.messages:
         for call in turn.tool_calls or ():
-            calls[str(call.get("id"))] = cast("Mapping[str, str]", call.get("function") or {})
+            calls[str(call.get("id"))] = _function_of(call)
         if turn.role == "tool" and (called := calls.get(turn.tool_call_id or "")):
             arguments = arguments_of(called.get("arguments") or EMPTY_ARGUMENTS)
             if arguments is not None:
                 results = recorded.setdefault(called.get("name", ""), {})
                 results.setdefault(_key(arguments), turn.text)
     return recorded
+
+
+def _function_of(call: Mapping[str, JsonValue]) -> Mapping[str, str]:
+    function = call.get("function")
+    return cast("Mapping[str, str]", function if isinstance(function, dict) else {})
 
 
 def _names(tools: Iterable[Mapping[str, JsonValue]]) -> set[str]:

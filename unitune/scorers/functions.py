@@ -162,7 +162,7 @@ class FunctionScorer(Scorer):
     def prepare(self, setting: Setting) -> None:
         self._function = self._code(setting.folder).load()
 
-    def beside(self, name: str, value: object) -> dict[str, object]:
+    def optional(self, name: str, value: object) -> dict[str, object]:
         """Return an optional argument, if the function has a parameter of this name."""
         try:
             has_it = name in inspect.signature(self.loaded).parameters
@@ -196,7 +196,7 @@ class PythonFunction(FunctionScorer):
 
     def judge(self, attempt: Attempt) -> Score:
         try:
-            turns = self.beside("trajectory", tuple(attempt.trajectory))
+            turns = self.optional("trajectory", tuple(attempt.trajectory))
             returned = self.loaded(attempt.text, attempt.case, **turns)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error

@@ -52,7 +52,7 @@ class RewardFunction(FunctionScorer):
         self, case: Case, texts: Sequence[str], trajectories: Sequence[Sequence[Turn]] = ()
     ) -> list[Score]:
         """Score all answers to a case; raises what the function raises."""
-        paths = self.beside("trajectories", list(map(tuple, trajectories)))
+        paths = self.optional("trajectories", list(map(tuple, trajectories)))
         returned = self.loaded(list(texts), case, **paths)
         if inspect.isawaitable(returned):
             returned = asyncio.run(_awaited(returned))

@@ -62,7 +62,7 @@ class _Case:
         if record.error is None:
             self.messages += (answer,)
 
-    def go_on(self, results: Sequence[ToolResult]) -> None:
+    def add_results(self, results: Sequence[ToolResult]) -> None:
         """Add the results of the last answer's calls, and ask for the next answer."""
         answer = self.messages[-1]
         turns = results_as_turns(answer.tool_calls or (), results)
@@ -119,7 +119,7 @@ async def collect_dialogues(  # noqa: PLR0913 - as `collect_answers`
         for each, record in zip(open_, records, strict=True):
             each.add(record)
             if each.is_open and turn + 1 < dialogues.max_turns:
-                each.go_on(_results(dialogues, journal, each, replay=options.replay))
+                each.add_results(_results(dialogues, journal, each, replay=options.replay))
         before += len(open_)
     return [each.whole for each in all_]
 
