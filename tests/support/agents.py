@@ -106,8 +106,8 @@ class AgentServer:
         self.seen[json.dumps(body, sort_keys=True)] += 1
         message = reply(body["model"], body["messages"])
         calls = bool(message.get("tool_calls"))
-        choice = {"message": message, "finish_reason": "tool_calls" if calls else "stop"}
-        usage = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 5}
+        choice: JsonValue = {"message": message, "finish_reason": "tool_calls" if calls else "stop"}
+        usage: JsonValue = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 5}
         return VendorResponse({"choices": [choice], "usage": usage})
 
     def revive(self) -> None:

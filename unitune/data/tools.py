@@ -91,12 +91,6 @@ class Tools:
             return ToolResult.error(f"unknown tool {name!r}")
         return ToolResult.error(f"no result is recorded for {name}({written})")
 
-    def answered(
-        self, case: Example, calls: Sequence[Mapping[str, JsonValue]]
-    ) -> tuple[ToolResult, ...]:
-        """Return the results of all calls of an answer."""
-        return tuple(self.result(case, call) for call in calls)
-
 
 def check_tools(dialogue: Dialogue | None, folder: Path, cases: Iterable[Example] = ()) -> None:
     """Raise JobError for missing functions or unreadable files, without running any code.
@@ -144,10 +138,7 @@ def each_answer(case: Example) -> Iterator[Example]:
 def with_call_ids(
     calls: Iterable[Mapping[str, JsonValue]], turn: int
 ) -> tuple[dict[str, JsonValue], ...]:
-    """Return calls with an id each, which some servers leave out.
-
-    Mistral's chat templates require nine letters or digits.
-    """
+    """Return calls with an id each; Mistral's chat templates require nine letters or digits."""
     return tuple(
         {**call, "id": call.get("id") or f"call{turn:02}{at:03}"} for at, call in enumerate(calls)
     )

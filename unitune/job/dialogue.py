@@ -8,8 +8,6 @@ from pydantic import Field
 
 from unitune.documents import Spec
 
-MOST_TURNS = 100
-
 
 def names_function(source: str) -> bool:
     """Return whether a tool's source names a Python function, not a file of recorded results."""
@@ -29,5 +27,5 @@ class Dialogue(Spec):
     call's arguments, or JSON Lines of recorded results (``{"arguments": {…}, "result": …}``),
     relative to the job's folder. Otherwise the results recorded in the case's own row are used.
     Any other call gets an error as its result."""
-    max_turns: Annotated[int, Field(ge=1, le=MOST_TURNS)] = 10
+    max_turns: Annotated[int, Field(ge=1, le=100)] = 10
     """Largest number of answers per case; the tools that the last one calls are not run."""

@@ -91,11 +91,7 @@ class Turns(Measure):
 
 
 class ToolErrors(Measure):
-    """Calls of a dialogue whose result is an error.
-
-    An unknown tool, a call without a recorded result, arguments that are not a JSON object, or an
-    exception of the tool's function.
-    """
+    """Calls of a dialogue whose result is an error, such as those of an unknown tool."""
 
     type: Literal["tool_errors"] = "tool_errors"
     name: str = "tool_errors"

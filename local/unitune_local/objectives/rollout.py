@@ -82,7 +82,7 @@ class Path:
         self.turns.append(turn)
         if self.cut or is_last or not calls:
             return
-        results = results_as_turns(calls, grader.tools.answered(case, calls))
+        results = results_as_turns(calls, [grader.tools.result(case, call) for call in calls])
         begun = opening(case).prompt
         ids = result_ids(grader.tokenizer, begun, sendable(turn), results, case.tools)
         self.turns += results

@@ -64,6 +64,10 @@ def weather(city: str) -> dict[str, str]:
     return {"sky": f"blue over {city}"}
 
 
+def silent(done: int, total: int) -> None:
+    """Show nothing."""
+
+
 def second(first: Reply | None, folder: Path) -> tuple[Request, Record]:
     """Return the request after an answer that calls tools, and the dialogue's record."""
     assert first is not None
@@ -77,7 +81,7 @@ def second(first: Reply | None, folder: Path) -> tuple[Request, Record]:
             [question],
             journal,
             "c",
-            lambda *_: None,
+            silent,
             options=InferenceOptions(),
             dialogues=dialogues,
         )
@@ -136,6 +140,7 @@ def test_bedrocks_wire(tmp_path: Path) -> None:
     request, _ = second(read_bedrock(Fields(answer), 1.0), tmp_path)
     body = converse_request("amazon.nova-lite-v1:0", request)
     model = Session().get_service_model("bedrock-runtime").operation_model("Converse")
+    assert model.input_shape is not None
     report = ParamValidator().validate(body, model.input_shape)
     assert not report.has_errors(), report.generate_report()
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]

@@ -133,7 +133,8 @@ def _results(
     if known and (replay or known.tools == fingerprint):
         return known.results
     case = dialogues.cases[record.case]
-    results = dialogues.tools.answered(case, dialogue.messages[-1].tool_calls or ())
+    calls = dialogue.messages[-1].tool_calls or ()
+    results = tuple(dialogues.tools.result(case, call) for call in calls)
     if not replay:
         kept = ToolResults(tools=fingerprint, results=results)
         journal.append([replace(record, tool_results=kept)])
