@@ -12,7 +12,7 @@ from unitune.cost.tokens import Count, TokenCounter
 from unitune.data.dataset import Dataset, NumberTable
 from unitune.data.example import Example
 from unitune.data.split import Splits
-from unitune.data.tools import expected_turns, opening
+from unitune.data.tools import each_answer, opening
 from unitune.job.job import Job
 from unitune.workspace.progress import counted
 
@@ -118,7 +118,7 @@ def measure(splits: Splits, counter: TokenCounter, max_turns: int | None = None)
     if max_turns is None or not splits.test:
         return work
     openings = tally([*map(opening, splits.test)], counter)
-    turns = sum(map(expected_turns, splits.test))
+    turns = sum(len([*each_answer(case)]) for case in splits.test)
     expected = min(max_turns, -(-turns // len(test)))
     later = test.prompts.total.expected - openings.prompts.total.expected
     added = later // max(1, turns - len(test))

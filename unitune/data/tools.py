@@ -1,7 +1,6 @@
 """Run the tools that a model calls in a dialogue: the user's functions and recorded results.
 
-A call that has no result gets ``{"error": "…"}``, as a runtime would answer. It never ends the
-dialogue.
+A call without a result gets ``{"error": "…"}``, as a runtime would answer.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from unitune.security.json_fields import whole_text
 from unitune.text import clip
 
 EMPTY_ARGUMENTS = "{}"
-ERROR_CHARACTERS = 1000  # limit for an exception's text, which is sent to the model
 
 
 class ToolResult(NamedTuple):
@@ -37,7 +35,7 @@ class ToolResult(NamedTuple):
     @classmethod
     def error(cls, why: str) -> Self:
         """Return an error as a runtime would."""
-        return cls(json.dumps({"error": why[:ERROR_CHARACTERS]}, ensure_ascii=False), True)
+        return cls(json.dumps({"error": why[:1000]}, ensure_ascii=False), True)
 
 
 @checked_dataclass(frozen=True, slots=True)
@@ -119,11 +117,6 @@ def opening(case: Example) -> Example:
     answer = [turn for turn in expected[-1:] if turn.role == "assistant"]
     begun = {"messages": (*question, *answer), "id": case.case_id}
     return case.model_copy(update=begun) if question else case
-
-
-def expected_turns(case: Example) -> int:
-    """Return the answers of a case's expected trajectory, at least one."""
-    return max(1, sum(turn.role == "assistant" for turn in turns_after_question(case.messages)))
 
 
 def each_answer(case: Example) -> Iterator[Example]:

@@ -150,16 +150,9 @@ def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
     """Return a record in the form that measures read."""
     cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
     dollars = None if cost is None else float(cost)
-    turns = record.trajectory and record.trajectory.turns
-    errors = record.trajectory and record.trajectory.tool_errors
-    return Measured(
-        record.text,
-        record.completion_tokens,
-        record.seconds,
-        dollars,
-        turns=turns,
-        tool_errors=errors,
-    )
+    measured = Measured(record.text, record.completion_tokens, record.seconds, dollars)
+    path = record.trajectory
+    return replace(measured, turns=path.turns, tool_errors=path.tool_errors) if path else measured
 
 
 def attempt_of(case: Example, record: Record) -> Attempt:

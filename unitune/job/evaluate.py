@@ -220,15 +220,11 @@ class Evaluate(Spec):
     def _scorers_fit_the_dialogue(self) -> Self:
         for scorer in self.scorers:
             if isinstance(scorer, Trajectory) and self.dialogue is None:
-                raise ValueError(
-                    f"the scorer {scorer.name!r} reads several turns; set evaluate.dialogue, or "
-                    "use tool_calls for the calls of a single answer"
-                )
+                why = "reads several turns; set evaluate.dialogue, or use tool_calls"
+                raise ValueError(f"the scorer {scorer.name!r} {why}")
             if isinstance(scorer, ToolCalls) and self.dialogue is not None:
-                raise ValueError(
-                    f"the scorer {scorer.name!r} reads only the calls of a single answer; use "
-                    "trajectory for those of a dialogue"
-                )
+                why = "reads the calls of a single answer; use trajectory for those of a dialogue"
+                raise ValueError(f"the scorer {scorer.name!r} {why}")
         if self.dialogue is not None and self.response_schema is not None:
             raise ValueError("response_schema forbids tool calls, which a dialogue needs")
         return self

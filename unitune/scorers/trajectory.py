@@ -57,15 +57,10 @@ class Trajectory(Scorer):
     @model_validator(mode="after")
     def _answer_is_a_text(self) -> Self:
         unfit = FunctionScorer, RecordedScore, OpenAIGrader, Judge, HttpGrader, RowScorers
-        if self.answer is None:
-            return self
-        if not isinstance(self.answer, Scorer) or isinstance(
-            self.answer, (*unfit, ToolCalls, Trajectory)
-        ):
-            raise ValueError(  # noqa: TRY004 - pydantic's
-                f"answer cannot be {self.answer.type_name()}; use a scorer of texts, such as exact "
-                "or contains, and list other scorers under evaluate.scorers"
-            )
+        inner = self._of_answer
+        if self.answer and (inner is None or isinstance(inner, (*unfit, ToolCalls, Trajectory))):
+            why = f"answer cannot be {self.answer.type_name()}; use a scorer of texts, such as"
+            raise ValueError(f"{why} exact, and list other scorers under evaluate.scorers")
         return self
 
     @property
@@ -90,8 +85,7 @@ class Trajectory(Scorer):
         return "the row has no expected answer" if missing else inner.refusal(case)
 
     def asserted(self, case: Case) -> str:
-        calls = _calls(turns_after_question(case.messages))
-        return f"calls ({self.match}): {shown_calls(calls)}"
+        return f"calls ({self.match}): {shown_calls(_calls(turns_after_question(case.messages)))}"
 
     def judge(self, attempt: Attempt) -> Score:
         made = _calls(attempt.trajectory)
@@ -123,11 +117,8 @@ class Trajectory(Scorer):
             return expected == given
         if expected.name != given.name or not isinstance(given.arguments, dict):
             return False
-        missing = object()
-        arguments = given.arguments
-        return all(
-            arguments.get(key, missing) == value for key, value in expected.arguments.items()
-        )
+        kept = {key: given.arguments[key] for key in expected.arguments if key in given.arguments}
+        return kept == expected.arguments
 
 
 def _calls(turns: Sequence[Turn]) -> Calls:

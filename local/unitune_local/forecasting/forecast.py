@@ -83,12 +83,8 @@ def forecast(
         UserError: No layer is a target, or the model does not state its context length.
     """
     read = read_start(start, job, folder) if start else StartAdapter(None, ())
-    longest = 0
-    if job.method == "rft":
-        has_turns = job.evaluate.dialogue is not None
-        longest = longest_expected(
-            chain.from_iterable(map(each_answer, train)) if has_turns else train
-        )
+    answered = chain.from_iterable(map(each_answer, train)) if job.evaluate.dialogue else train
+    longest = longest_expected(answered) if job.method == "rft" else 0
     base = dimensions_of(folder, job.tuning.sequence_length)
     settings = resolve(job, base, read.shape, longest)
     tokenizer = load_tokenizer(folder, settings.chat)

@@ -89,12 +89,9 @@ def answer_text(parts: Iterable[Fields], *, thoughts: bool = False) -> str:
 
 
 def question(request: Request) -> dict[str, JsonValue]:
-    """Return a request in the format of a training row, or raise `UnrepresentableRow`.
-
-    Signatures of earlier calls are sent back, without which Gemini 3 refuses the request with a 400
-    (ai.google.dev/gemini-api/docs/thought-signatures, as quoted in QwenLM/qwen-code#1202, read
-    2026-12-01).
-    """
+    """Return a request in the format of a training row, or raise `UnrepresentableRow`."""
+    # Gemini 3 refuses earlier calls without their signature: ai.google.dev, Thought signatures, as
+    # quoted in QwenLM/qwen-code#1202, read 2026-12-01
     calls = [call for turn in request.messages for call in turn.tool_calls or ()]
     turns = [
         replace(turn, weight=None, reasoning_content=None, tool_calls=plain_calls(turn.tool_calls))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from unitune.data.example import Example
-from unitune.data.tools import Tools, each_answer, expected_turns, opening, sendable, with_call_ids
+from unitune.data.tools import Tools, each_answer, opening, sendable, with_call_ids
 from unitune.job.dialogue import Dialogue
 from unitune.models import function_call
 
@@ -81,7 +81,6 @@ def test_a_dialogue_begins_with_the_last_question_and_expects_the_rest() -> None
     begun = opening(CASE)
     assert [turn.text for turn in begun.prompt] == ["first", "hm", "second"]
     assert (begun.answer, begun.case_id) == ("done", CASE.case_id)
-    assert expected_turns(CASE) == 2
     assert [len(each.messages) for each in each_answer(CASE)] == [4, 6]
 
 

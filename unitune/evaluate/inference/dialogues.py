@@ -1,7 +1,6 @@
 """Ask all questions of dialogues turn by turn, with the results of called tools in between.
 
-Turn k of every dialogue is requested before turn k + 1, by the same engine as single questions, so
-each turn is recorded, retried, paid and cached by its whole conversation. The results of tools are
+Each turn is a request of the engine, after that turn of all other dialogues. Results of tools are
 recorded with the turn that called them, so a resumed comparison sends the same conversations.
 """
 
@@ -95,15 +94,12 @@ async def collect_dialogues(  # noqa: PLR0913 - as `collect_answers`
     questions: Sequence[Question],
     journal: Journal,
     contender: str,
-    notify: Callable[[int, int], None],
+    notify: Callable[[int, int], None],  # of the answers so far and of those known to be needed
     *,
     options: InferenceOptions,
     dialogues: Dialogues,
 ) -> list[Record]:
-    """Return one record per question, with its trajectory; raises as `collect_answers`.
-
-    `notify` gets the answers so far and all answers known to be needed.
-    """
+    """Return one record per question, with its trajectory; raises as `collect_answers`."""
     all_ = [_Case(question) for question in questions]
     before = 0
     for turn in range(dialogues.max_turns):
