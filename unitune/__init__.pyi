@@ -29,6 +29,7 @@ from .job.evaluate import (
     Gate as Gate,
     TokenPrice as TokenPrice,
 )
+from .job.dialogue import Dialogue as Dialogue
 from .job.data import Columns as Columns, Data as Data, Template as Template
 from .job.job import Job as Job
 from .job.prices import PriceEntry as PriceEntry

@@ -121,6 +121,12 @@ def function_call(
     return {**named, "type": "function", "function": {"name": name, "arguments": text}}
 
 
+def plain_calls(calls: ToolCalls | None) -> ToolCalls | None:
+    """Return calls without what a vendor adds to them, such as signatures of its reasoning."""
+    keys = ("id", "type", "function")
+    return calls and tuple({key: call[key] for key in keys if key in call} for call in calls)
+
+
 class TunedModel(Frozen):
     """A model trained by a successful run."""
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import JsonValue
 
-from unitune.data.example import Example, digest
+from unitune.data.example import Example, Message, digest
+from unitune.data.tools import Tools
 from unitune.documents import Closed
 from unitune.errors import BackendError, Mismatch
 from unitune.scorers import RewardSpec
@@ -40,6 +41,7 @@ class Group(NamedTuple):
 
     case: Example
     texts: Sequence[str]
+    trajectories: Sequence[Sequence[Message]] = ()  # of dialogues: the turns after the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,11 @@ class Reward:
     """A reward, ready to grade."""
 
     name: str
-    grade: Callable[[Example, Sequence[str]], list[Score]]
+    grade: Callable[..., list[Score]]  # of a case, its answers and, if read, their trajectories
     weight: float = 1.0
     # Whether grading mostly waits for something else, so that groups are graded concurrently
     waits: bool = False
+    reads_trajectories: bool = False
 
     @classmethod
     def of(cls, scorer: Scorer, weight: float = 1.0, judgements: Judgements | None = None) -> Self:
@@ -68,7 +71,11 @@ class Reward:
         if isinstance(scorer, HttpGrader):
             return cls(scorer.name, http_grading(scorer), weight, waits=True)
         waits = isinstance(scorer, RewardFunction) and inspect.iscoroutinefunction(scorer.loaded)
-        return cls(scorer.name, partial(grade, scorer), weight, waits)
+        return cls(scorer.name, partial(grade, scorer), weight, waits, reads_trajectories=True)
+
+    def of_group(self, group: Group) -> list[Score]:
+        """Return the scores of a group's answers."""
+        return self.grade(*(group if self.reads_trajectories else group[:2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class RewardGrader:
     tokenizer: PreTrainedTokenizerBase
     rewards: Sequence[Reward]
     judgements: Judgements | None = None  # of judges among them
+    tools: Tools | None = None  # of dialogues; None if prompts have one answer
 
     def grade(self, groups: Sequence[Group]) -> list[list[list[Score]]]:
         """Return the scores of each group of answers, by reward and then by answer.
@@ -90,12 +98,12 @@ class RewardGrader:
         threads = ThreadPoolExecutor(AT_ONCE, "unitune-reward")
         try:
             started = {
-                at: threads.submit(reward.grade, *group)
+                at: threads.submit(reward.of_group, group)
                 for at, (reward, group) in enumerate(work)
                 if reward.waits
             }
             scores = [
-                started[at].result() if at in started else reward.grade(*group)
+                started[at].result() if at in started else reward.of_group(group)
                 for at, (reward, group) in enumerate(work)
             ]
         finally:

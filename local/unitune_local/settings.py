@@ -18,7 +18,7 @@ from unitune.backends.launched import rank_and_size
 from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
 from unitune.documents import Closed, Frozen
-from unitune.job.job import Job, Preference, Reward
+from unitune.job.job import Job, Preference
 from unitune.job.tuning import AUTO_GROUP_SIZE, SIMPO_MARGIN, Tuning
 from unitune_local import machine
 from unitune_local.options import ChatFormat, LocalOptions
@@ -150,6 +150,8 @@ class RewardSettings(Closed):
     loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
     scale: Literal["none", "group", "batch"] = "none"
     updates: int = 1
+    max_turns: int | None = None
+    """Largest number of answers in a dialogue with tools; None: a prompt has one answer."""
     clip: float = CLIP
     clip_high: float | None = None
     """Upper clipping bound; None: the same as `clip`."""
@@ -309,7 +311,7 @@ def resolve(
         **explicit,
         "selection": _selection(tuning),
         "preference": _preference(tuning.preference) if job.method == "dpo" else None,
-        "reward": _reward(tuning.reward, longest_answer) if job.method == "rft" else None,
+        "reward": _reward(job, longest_answer) if job.method == "rft" else None,
         "chat": ChatFormat.of(job),
         "raw_text": job.method == "cpt",
         "device": device.type,
@@ -365,6 +367,9 @@ def _selection(tuning: Tuning) -> SelectionSettings:
     return _decided(SelectionSettings, values)
 
 
-def _reward(given: Reward, longest_answer: int) -> RewardSettings:
-    values = {"max_tokens": automatic_tokens(longest_answer, TRAINING_ROOM), **_explicit(given)}
+def _reward(job: Job, longest_answer: int) -> RewardSettings:
+    given = {"max_tokens": automatic_tokens(longest_answer, TRAINING_ROOM)}
+    values = {**given, **_explicit(job.tuning.reward)}
+    if job.evaluate.dialogue is not None:
+        values["max_turns"] = job.evaluate.dialogue.max_turns
     return _decided(RewardSettings, values)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from unitune.documents import Closed
+from unitune.job.dialogue import Dialogue
 from unitune.job.job import TokenPrice
 from unitune_local.grading import Grading
 from unitune_local.settings import Settings
@@ -59,6 +60,10 @@ class Spec(Closed):
     """Adapter to continue from; None: the training begins at the base model."""
     rewards: tuple[Grading, ...] = ()
     """Rewards of sampled answers."""
+    dialogue: Dialogue | None = None
+    """Tools of sampled dialogues; None: a prompt has one answer."""
+    tools: str = ""
+    """Fingerprint of the tools when the run was submitted."""
     judge_prices: dict[str, TokenPrice] = {}  # noqa: RUF012 - pydantic copies it
     """Known prices of judges among the rewards, by name."""
     budget_usd: Decimal | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from unitune.backends.offer import Billing
@@ -12,6 +12,7 @@ from unitune.cost.tokens import Count, TokenCounter
 from unitune.data.dataset import Dataset, NumberTable
 from unitune.data.example import Example
 from unitune.data.split import Splits
+from unitune.data.tools import each_answer, opening
 from unitune.job.job import Job
 from unitune.workspace.progress import counted
 
@@ -72,6 +73,27 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """Requests per case of a dialogue, and the tokens that each adds to the next one's prompt.
+
+    Unknown results of tools count as at most as long as the longest prompt among the test rows.
+    """
+
+    count: Count
+    added: Count
+
+    @property
+    def later(self) -> Count:
+        """Tokens added to all prompts of a case; that of turn k has k - 1 additions."""
+        turns = self.count
+        pairs = (at * (at - 1) // 2 for at in (turns.low, turns.expected, turns.high))
+        return Count(*pairs) * self.added
+
+
+ONE_TURN = Turns(Count.of(1), Count())
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """Token counts of a job's rows by one tokenizer. Without test rows, that tally is empty."""
 
@@ -79,17 +101,30 @@ class Workload:
     assumptions: tuple[str, ...]  # reasons why counts are ranges
     train: Tally
     validation: Tally
-    test: Tally
+    test: Tally  # for a dialogue, cases as they begin
+    turns: Turns = ONE_TURN
 
 
-def measure(splits: Splits, counter: TokenCounter) -> Workload:
-    """Count a job's rows."""
-    return Workload(
+def measure(splits: Splits, counter: TokenCounter, max_turns: int | None = None) -> Workload:
+    """Count a job's rows, whose test cases take up to `max_turns` turns in dialogues."""
+    test = tally(splits.test or (), counter)
+    work = Workload(
         basis=counter.basis,
         assumptions=counter.assumptions,
         train=tally(splits.train, counter),
         validation=tally(splits.validation, counter),
-        test=tally(splits.test or (), counter),
+        test=test,
+    )
+    if max_turns is None or not splits.test:
+        return work
+    openings = tally([*map(opening, splits.test)], counter)
+    turns = sum(len([*each_answer(case)]) for case in splits.test)
+    expected = min(max_turns, -(-turns // len(test)))
+    later = test.prompts.total.expected - openings.prompts.total.expected
+    added = later // max(1, turns - len(test))
+    longest = max(added, test.prompts.longest.high)
+    return replace(
+        work, test=openings, turns=Turns(Count(1, expected, max_turns), Count(0, added, longest))
     )
 
 

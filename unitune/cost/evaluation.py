@@ -91,7 +91,8 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     # The other finalists also answer the test rows
     if kind == "few-shot" and spec.role == "baseline":
         times = times * Count(2, FINALISTS, FINALISTS)
-    requests = times * Count.of(len(work.test)) + on_dev
+    cases = times * Count.of(len(work.test)) + on_dev
+    requests = cases * (Count.of(1) if isinstance(spec, Recorded) else work.turns.count)
     general = Count()
     if isinstance(spec, Tuned) and is_served(spec, job.backend):
         general = Count.of(2 * job.evaluate.general_questions(here=False))  # with the untuned model
@@ -104,8 +105,9 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
         requests=requests + general,
         own=own,
         shared=Count(added.low - own.low, added.expected - own.expected, added.high),
-        prompt=work.test.prompts.total * times
-        + on_dev * work.validation.prompts.mean
+        prompt=(work.test.prompts.total * times + on_dev * work.validation.prompts.mean)
+        * work.turns.count
+        + cases * work.turns.later
         + requests * added
         + general * GENERAL_PROMPT,
         answer=requests * _answer(spec, job, work) + general * GENERAL_ANSWER,
@@ -125,7 +127,8 @@ def _judge_tokens(judge: Judge, job: Job, work: Workload) -> ContenderTokens:
             finals = Count(1, FINALISTS, FINALISTS)
         times = finals * Count.of(asked)
         judged += times
-        shown += times * Count.of(2 if judge.compare else 1) * _answer(spec, job, work)
+        whole = work.turns.count * (_answer(spec, job, work) + work.turns.added)
+        shown += times * Count.of(2 if judge.compare else 1) * whole
     judged += Count.of(min(REPEATED, n))
     return _judgements(judge, judged, work.test.prompts.mean, shown)
 

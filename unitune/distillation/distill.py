@@ -38,6 +38,7 @@ from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import attempt_of, scoring_of
 from unitune.evaluate.task import Task, dev_rows
 from unitune.files.filesystem import replacing
+from unitune.models import plain_calls
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Scorer
 from unitune.workspace.user_settings import today
@@ -292,7 +293,9 @@ def _judged(
 
 def _row(planned: DistillationPlan, question: Example, record: Record, prompt: str) -> Example:
     answer = Message(
-        role="assistant", content=record.text.strip() or None, tool_calls=record.tool_calls
+        role="assistant",
+        content=record.text.strip() or None,
+        tool_calls=plain_calls(record.tool_calls),
     )
     origin: dict[str, JsonValue] = {
         "teacher": planned.teacher.name,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 from unitune._version import __version__
 from unitune.errors import BackendError
@@ -30,7 +30,7 @@ from unitune.evaluate.readings import (
     against_references,
     judge,
 )
-from unitune.evaluate.records import CaseResult, Retention, UseOfTest
+from unitune.evaluate.records import CaseResult, Retention, UseOfTest, total
 from unitune.evaluate.remarks import large_cluster, remarks
 from unitune.evaluate.results import (
     BaselineResult,
@@ -47,8 +47,6 @@ from unitune.scorers.judge import PASS_FAIL, Judge
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
-
-Number = TypeVar("Number", int, float)
 
 
 def conclude(  # noqa: PLR0913 - each is independent
@@ -244,19 +242,14 @@ def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
         measures=each.measures,
         confusion=task.scoring.confusion(task.attempts(answered.records)),
         answers=len(succeeded),
-        prompt_tokens=_total([record.prompt_tokens for record in succeeded]),
-        completion_tokens=_total([record.completion_tokens for record in succeeded]),
+        prompt_tokens=total([record.prompt_tokens for record in succeeded]),
+        completion_tokens=total([record.completion_tokens for record in succeeded]),
         usd=answered.usd,
-        seconds=_total([record.seconds for record in succeeded]),
+        seconds=total([record.seconds for record in succeeded]),
         effort=_effort(answered, tuned),
         run=tuned and tuned.run.id,
         curve=tuned and tuned.curve,
     )
-
-
-def _total(known: Sequence[Number | None]) -> Number | None:
-    numbers = [each for each in known if each is not None]
-    return sum(numbers[1:], numbers[0]) if numbers and len(numbers) == len(known) else None
 
 
 def _effort(answered: Answered, tuned: TunedRun | None) -> str:
@@ -278,7 +271,7 @@ def _cases(
     return tuple(
         CaseResult(
             id=case.case_id,
-            messages=case.prompt,
+            messages=task.asked(case).prompt,
             expected=case.answer or "",
             asserted=task.scoring.asserted(case),
             required=case.case_id in required,

@@ -21,6 +21,7 @@ from unitune.data.example import Example
 from unitune.data.families import families
 from unitune.data.labels import labels_of_cases, read_labels
 from unitune.data.report import DataReport
+from unitune.data.tools import check_tools
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
 from unitune.evaluate.inference.budget import answer_prices
@@ -206,6 +207,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     yield from _raised(required_cases, evaluate.gate, cases, copies)
     yield from _raised(without_leaks, job, rows.leaks, test, copies)
     yield from _raised(check_recorded, job, cases)
+    yield from _raised(check_tools, evaluate.dialogue, job.folder, cases)
     for spec in evaluate.contenders if job.data.train is not None and run is None else ():
         if isinstance(spec, Tuned) and spec.run is None:
             yield from _raised(check_prompts, spec, (splits.train,), cases)

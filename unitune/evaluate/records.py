@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict
 
 from unitune.data.example import Message
+from unitune.data.tools import ToolResult
 from unitune.documents import Closed
 from unitune.job.evaluate import RETENTION_METRICS
 from unitune.models import ToolCalls
 
 if TYPE_CHECKING:
     from unitune.evaluate.statistics.paired import PairedResult
+
+
+Number = TypeVar("Number", int, float)
+
+
+def total(known: Sequence[Number | None]) -> Number | None:
+    """Return the sum of numbers; None without any, or if one is unknown."""
+    numbers = [each for each in known if each is not None]
+    return sum(numbers[1:], numbers[0]) if numbers and len(numbers) == len(known) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,34 @@ class Uncounted:
             prompt_tokens=sum(part.prompt_tokens for part in known),
             completion_tokens=sum(part.completion_tokens for part in known),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResults:
+    """Results of the tools that an answer called."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    tools: str  # fingerprint of the tools
+    results: tuple[ToolResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """Turns of a dialogue after its question."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    messages: tuple[Message, ...]
+    tool_errors: int = 0  # results that are errors
+
+    @property
+    def turns(self) -> int:
+        """Number of answers."""
+        return sum(turn.role == "assistant" for turn in self.messages)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True if it ended with a tool call, at `max_turns`."""
+        return bool(self.messages and self.messages[-1].tool_calls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +103,8 @@ class Record:
     left_out: tuple[str, ...] | None = None
     seconds: float | None = None
     tool_calls: ToolCalls | None = None
+    tool_results: ToolResults | None = None  # of the calls, if a dialogue continued
+    trajectory: Trajectory | None = None  # of a whole dialogue, whose tokens are added up
     given: dict[str, float] | None = None  # `Reply.given`
     error: str | None = None
     # Maximum tokens charged to the budget, if the vendor's count was missing or impossible
@@ -91,6 +132,7 @@ class Answer:
     # By measure; unknown ones are left out
     measures: dict[str, float] = field(default_factory=dict[str, float])
     tool_calls: ToolCalls | None = None
+    trajectory: Trajectory | None = None  # of a dialogue
     reasoning: str | None = None  # `Record.reasoning`; never scored
     error: str | None = None  # reason why there is no answer, or the primary scorer failed
     cut: bool = False  # reached `max_tokens` before its end

@@ -24,6 +24,7 @@ from unitune.evaluate.grading import Answered, dev_score
 from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
 from unitune.evaluate.inference.budget import Budget, most_usd
+from unitune.evaluate.inference.dialogues import collect_dialogues
 from unitune.evaluate.inference.engine import (
     AnswerOptions,
     EvaluationProgress,
@@ -174,7 +175,7 @@ class EvaluationRunner:
                 source.origin if is_fingerprint else next(filter(None, recorded), "")
             )
             return
-        model = source.open(self.config.task.cases)
+        model = source.open([*map(self.config.task.asked, self.config.task.cases)])
         try:
             yield model
         finally:
@@ -288,13 +289,18 @@ class EvaluationRunner:
             config.concurrency, guard, cache, self.thinking, replay=config.options.replay
         )
 
-        def notify(done: int) -> None:
-            self.notify(replace(progress, done=done))
+        def notify(done: int, total: int = progress.total) -> None:
+            self.notify(replace(progress, done=done, total=total))
 
         async def collect() -> list[Record]:
+            dialogues = config.task.dialogues
             try:
-                return await collect_answers(
-                    model, questions, journal, name, notify, options=options
+                if dialogues is None or progress.phase not in ("dev", "test"):
+                    return await collect_answers(
+                        model, questions, journal, name, notify, options=options
+                    )
+                return await collect_dialogues(
+                    model, questions, journal, name, notify, options=options, dialogues=dialogues
                 )
             except asyncio.CancelledError:  # Ctrl-C: show at once that it was received
                 self.notify(replace(progress, phase="stopping"))

@@ -84,6 +84,7 @@ class Scoring:
                 name: value for score in scores.values() for name, value in score.parts.items()
             },
             tool_calls=record.tool_calls,
+            trajectory=record.trajectory,
             reasoning=record.reasoning,
             error=record.error or (primary.reason if primary.failed else None),
             cut=record.cut,
@@ -149,7 +150,9 @@ def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
     """Return a record in the form that measures read."""
     cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
     dollars = None if cost is None else float(cost)
-    return Measured(record.text, record.completion_tokens, record.seconds, dollars)
+    measured = Measured(record.text, record.completion_tokens, record.seconds, dollars)
+    path = record.trajectory
+    return replace(measured, turns=path.turns, tool_errors=path.tool_errors) if path else measured
 
 
 def attempt_of(case: Example, record: Record) -> Attempt:
@@ -162,6 +165,7 @@ def attempt_of(case: Example, record: Record) -> Attempt:
         record.tool_calls or (),
         record.given or {},
         finish_reason=record.finish_reason,
+        trajectory=record.trajectory.messages if record.trajectory else (),
     )
 
 

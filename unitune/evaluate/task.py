@@ -22,7 +22,9 @@ from unitune.data.example import Example, digest
 from unitune.data.families import Groups, families
 from unitune.data.load import SOURCE
 from unitune.data.overlap import SharedCase, leaks, refuse
+from unitune.data.tools import each_answer, opening
 from unitune.errors import DataError, JobError, Leak
+from unitune.evaluate.inference.dialogues import Dialogues
 from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.prompts import Nearest, Prompt
 from unitune.evaluate.records import Record
@@ -73,6 +75,7 @@ class Task:
     # Ids of dropped duplicates, each with the id of the kept case
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
     omitted: int = 0  # number of cases left out by a preview (`--limit`)
+    dialogues: Dialogues | None = None  # tools of test and dev cases that take several turns
 
     @property
     def size(self) -> int:
@@ -92,13 +95,19 @@ class Task:
             if isinstance(shots, Nearest)
             else [shot.case_hash for shot in shots]
         )
-        settings = [
+        settings: list[object] = [
             self.temperature,
             self.repeats,
             self.output_limit.fixed,
             self.response_schema,
         ]
+        if self.dialogues:
+            settings += [self.dialogues.max_turns, self.dialogues.tools.fingerprint]
         return digest([fingerprint, prompt.instructions, shown, settings])
+
+    def asked(self, case: Example) -> Example:
+        """Return a case as a model is asked: the beginning of its dialogue, or the row itself."""
+        return opening(case) if self.dialogues else case
 
     def questions(
         self, prompt: Prompt, spec: ContenderSpec, rows: Sequence[Example] | None = None
@@ -109,7 +118,7 @@ class Task:
 
         def question(case: Example, repeat: int) -> Question:
             request = Request(
-                messages=prompt.messages(case),
+                messages=prompt.messages(self.asked(case)),
                 tools=case.tools,
                 max_tokens=limit,
                 temperature=self.temperature,
@@ -176,12 +185,16 @@ def prepare(
     leaking = _leaks(resolved, trained, test)
     whole = without_leaks(job, leaking.cases, test, copies)
     cases = _first_look(whole, limit)
-    heads = families(cases)
-    longest = longest_expected(chain(splits.train, test))
+    heads, dev = families(cases), dev_rows(splits.validation)
+    dev = dev[: limit if len(cases) < len(whole) else None]
+    answered = chain(splits.train, test)
+    if evaluate.dialogue is not None:
+        answered = chain.from_iterable(map(each_answer, answered))
+    longest = longest_expected(answered)
     changed = changed_cases(cases, evaluate.robustness)
     return Task(
         cases=cases,
-        dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
+        dev=dev,
         scoring=scoring_of(job, splits.train),
         output_limit=OutputLimit(
             None if most == "auto" else most, longest, job.backend, backends or {}
@@ -202,6 +215,7 @@ def prepare(
         chat_template_kwargs=job.data.chat_template_kwargs,
         copies=copies,
         omitted=len(whole) - len(cases),
+        dialogues=Dialogues.of(evaluate.dialogue, job.folder, (*dev, *cases)),
     )
 
 

@@ -19,13 +19,24 @@ from unitune.job.contenders import (
     Tuned,
     ZeroShot,
 )
+from unitune.job.dialogue import Dialogue
 from unitune.job.tuning import Auto, Budget
 from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Kind, Scorer
+from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.judge import Judge
-from unitune.scorers.measures import Change, Measure, PassK, Stability, Unstable
+from unitune.scorers.measures import (
+    Change,
+    Measure,
+    PassK,
+    Stability,
+    ToolErrors,
+    Turns,
+    Unstable,
+)
 from unitune.scorers.text import Exact
+from unitune.scorers.trajectory import Trajectory
 
 # What tuning cost, in `Gate.constraints`: differences of the share of general questions answered
 # right and of the loss on the general text, tuned minus untuned model
@@ -154,6 +165,8 @@ class Evaluate(Spec):
     response_schema: dict[str, JsonValue] | None = None
     """JSON Schema that every answer must follow, by a vendor's structured output or a local
     grammar."""
+    dialogue: Dialogue | None = None
+    """Several turns with tools in each case; by default a case has one answer."""
     labels: str | None = None
     """File with verdicts of people on test cases (JSON Lines or CSV: case, reviewer, verdict,
     note). With at least 30 labelled cases, the verdict of a judge rests on them."""
@@ -201,6 +214,19 @@ class Evaluate(Spec):
             if isinstance(measure, PassK | Unstable) and self.repeats < needed:
                 repeats = f"evaluate.repeats of at least {needed}, not {self.repeats}"
                 raise ValueError(f"{measure.name} needs {repeats}")
+        return self
+
+    @model_validator(mode="after")
+    def _scorers_fit_the_dialogue(self) -> Self:
+        for scorer in self.scorers:
+            if isinstance(scorer, Trajectory) and self.dialogue is None:
+                why = "reads several turns; set evaluate.dialogue, or use tool_calls"
+                raise ValueError(f"the scorer {scorer.name!r} {why}")
+            if isinstance(scorer, ToolCalls) and self.dialogue is not None:
+                why = "reads the calls of a single answer; use trajectory for those of a dialogue"
+                raise ValueError(f"the scorer {scorer.name!r} {why}")
+        if self.dialogue is not None and self.response_schema is not None:
+            raise ValueError("response_schema forbids tool calls, which a dialogue needs")
         return self
 
     @model_validator(mode="after")
@@ -324,6 +350,7 @@ class Evaluate(Spec):
         return [
             *(PassK(k=k, name=f"pass^{k}", required_score=score) for k in sorted(sizes)),
             *([Unstable(required_score=score)] if is_repeated else []),
+            *([Turns(), ToolErrors()] if self.dialogue else []),
             *(
                 Stability(name=f"stable_{change}", change=change, tolerance=self.margin)
                 for change in dict.fromkeys(self.robustness)

@@ -18,6 +18,7 @@ from unitune.errors import JobError
 from unitune.files import yaml_file
 from unitune.files.filesystem import replacing
 from unitune.job.data import Columns, Data, Template
+from unitune.job.dialogue import names_function
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
 from unitune.job.sweep import Value, written
@@ -322,6 +323,11 @@ class Job(Shown, Spec):
         tuning: dict[str, Any] = content.get("tuning", {})
         if called := tuning.get("callbacks"):
             tuning["callbacks"] = [self._moved_function(each, file.parent) for each in called]
+        dialogue: dict[str, Any] = content.get("evaluate", {}).get("dialogue", {})
+        tools: dict[str, str] = dialogue.get("tools", {})
+        for name, source in tools.items():
+            move = self._moved_function if names_function(source) else self._moved
+            tools[name] = move(source, file.parent)
         rewarding = tuning.get("reward", {}).get("scorers") or ()
         for scorer in (*content.get("evaluate", {}).get("scorers", ()), *rewarding):
             if isinstance(scorer, dict):

@@ -157,6 +157,9 @@ def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
         what = f"{offer.name} cannot do {job.method}"
         what += f" with {job.base_model}" if job.method in offer.methods else ""
         yield _refusal("method", what, terms.methods)
+    if job.method == "rft" and job.evaluate.dialogue is not None and not offer.trains_here:
+        what = f"{offer.name} rewards single answers, not those of evaluate.dialogue."
+        yield error("rft-dialogue", what, "Train on the backend local, or remove the dialogue.")
     if terms.model is not None:
         return
     name, names = job.base_model, tuple(sorted(each.name for each in offer.models))

@@ -126,6 +126,8 @@ class ResolvedJob:
             chosen["best_by"] = job.evaluate.deciding.model_dump(mode="json")
         if job.method == "rft":
             chosen["reward"] = [reward.model_dump(mode="json") for reward in job.rewards]
+            if job.evaluate.dialogue is not None:
+                chosen["dialogue"] = job.evaluate.dialogue.model_dump(mode="json")
         return digest(
             {
                 **chosen,

@@ -70,7 +70,7 @@ class Rows:
         alike = isinstance(texts, ApproximateCounter)
         key = (counter.basis, rule, () if alike else counter.assumptions)
         if key not in self._counted:
-            self._counted[key] = measure(self.read.splits, counter)
+            self._counted[key] = measure(self.read.splits, counter, self.read.max_turns)
         return replace(self._counted[key], assumptions=counter.assumptions)
 
     def written_in(self, format_name: str | None) -> dict[str, WireFile]:

@@ -22,7 +22,7 @@ from markupsafe import escape
 
 from unitune.data.example import Message
 from unitune.data.images import DATA_URI, BadImage, ImageUrl
-from unitune.evaluate.records import CaseResult
+from unitune.evaluate.records import CaseResult, Trajectory
 from unitune.evaluate.results import Comparison
 
 FOLD_ABOVE = 420  # characters that readers take in at once, about five lines
@@ -103,6 +103,8 @@ class Passage:
     cut: int = 0  # omitted characters at its end
     error: str | None = None  # why there is no answer
     reasoning: str = ""  # what the model wrote before the answer
+    trajectory: str = ""  # calls and results of a dialogue, one line each
+    turns: str = ""  # heading of the trajectory: its numbers of turns and errors
     note: str = ""  # reason of the deciding scorer for an answer that is not fully right
     images: tuple[Thumbnail, ...] = ()
 
@@ -168,6 +170,7 @@ def grouped(
             texts += (question(case, prompt), wanted(case))
             texts += (answer.error or answer.text for answer in answers)
             texts += (answer.reasoning for answer in answers if answer.reasoning)
+            texts += (steps(answer.trajectory) for answer in answers if answer.trajectory)
     limit, thumbnails = _length_limit(texts, budget), Thumbnails()
     groups: list[Group] = []
     for key, cases in by_outcome.items():
@@ -293,9 +296,10 @@ def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: i
     """Return a contender's answer, marked unless it is right, with texts cut at a limit."""
     answer = case.answers[name]
     if answer.error is not None:
-        return Passage((), error=answer.error[:limit])
+        return _with_path(Passage((), error=answer.error[:limit]), answer.trajectory, limit)
     shown, score = plain_passage(answer.text, limit), _score(comparison, case, name)
     shown = replace(shown, reasoning=(answer.reasoning or "")[:limit])
+    shown = _with_path(shown, answer.trajectory, limit)
     if score >= 1:
         return shown
     cut = "cut off at its longest" if answer.cut else ""
@@ -306,6 +310,27 @@ def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: i
     if not case.asserted:  # an answer need not contain the words of assertions
         shown = replace(shown, pieces=marked(case.expected[:limit], answer.text[:limit]))
     return replace(shown, note=": ".join(filter(None, [cut, graded, reason])))
+
+
+def steps(trajectory: Trajectory) -> str:
+    """Return the turns of a dialogue, with calls and results quoted as JSON."""
+    lines: list[str] = []
+    for turn in trajectory.messages:
+        if turn.role == "tool":
+            lines.append(f"result: {json.dumps(turn.text, ensure_ascii=False)}")
+            continue
+        lines += [f"{turn.role}: {json.dumps(turn.text, ensure_ascii=False)}"] if turn.text else []
+        calls = (call.get("function") for call in turn.tool_calls or ())
+        lines += [f"call: {json.dumps(call, ensure_ascii=False)}" for call in calls]
+    return "\n".join(lines)
+
+
+def _with_path(shown: Passage, trajectory: Trajectory | None, limit: int) -> Passage:
+    if trajectory is None:
+        return shown
+    heading = f"turns: {trajectory.turns}, tool errors: {trajectory.tool_errors}"
+    ended = ", ended at max_turns" if trajectory.is_unfinished else ""
+    return replace(shown, trajectory=steps(trajectory)[:limit], turns=heading + ended)
 
 
 def plain_passage(text: str, limit: int) -> Passage:

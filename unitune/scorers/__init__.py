@@ -11,10 +11,11 @@
     functions    python, recorded_score                     a user's function; another tool's
                                                             score
     row_scorers  row_scorers                                scorers named in each row
+    trajectory   trajectory                                 the calls and answer of a dialogue
     graders      grader                                     OpenAI's grader objects
     judge        judge                                      a language model's judgement
     measures     length, latency, cost, consistency,        no quality; decide nothing
-                 pass_k, unstable
+                 pass_k, unstable, turns, tool_errors
     style        style                                      the style of the training answers
     rewards      reward_function, http                      groups of answers, in rft only
 
@@ -34,6 +35,7 @@ from pydantic import BeforeValidator, Field
 from unitune.documents import from_name, is_short
 from unitune.scorers.interface import Entry, Scorer, leaves
 from unitune.scorers.row_scorers import RowScorers
+from unitune.scorers.trajectory import Trajectory
 
 for _module in iter_modules(__path__):
     if _module.name != "formulas":  # imports numpy, so it is imported on use
@@ -59,7 +61,8 @@ else:
 
     ScorerSpec = _by_type(ENTRIES.values())
     RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
-    RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
+    for _model in (RowScorers, Trajectory):  # they contain scorers themselves
+        _model.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})
 
 _NAMES = {kind.__name__: kind for kind in _ALL}
 globals().update(_NAMES)

@@ -18,6 +18,8 @@ from .measures import (
     Latency as Latency,
     Length as Length,
     PassK as PassK,
+    ToolErrors as ToolErrors,
+    Turns as Turns,
     Unstable as Unstable,
 )
 from .overlap import (
@@ -38,6 +40,7 @@ from .text import (
     Numeric as Numeric,
     Regex as Regex,
 )
+from .trajectory import Trajectory as Trajectory
 
 ENTRIES: dict[str, type[Entry]]
 ScorerSpec = Entry

@@ -1,9 +1,12 @@
 """Score by a user's function (`python`), or by another tool's recorded score.
 
     def polite(answer: str, case: unitune.Example) -> float | bool | dict
+    def polite(answer: str, case: unitune.Example, trajectory: tuple[unitune.Message, ...]) -> …
 
 The function is in a file or an installed module: ``FILE.py:NAME`` or ``MODULE:NAME``. `case.answer`
-is the expected answer, and custom keys are in `case.model_extra`. It returns True or False, a
+is the expected answer, and custom keys are in `case.model_extra`. A parameter `trajectory` gets
+the turns of a dialogue after its question (`evaluate.dialogue`): answers with their `tool_calls`,
+and results of tools. It returns True or False, a
 number from 0 to 1, or a dictionary with a `score` and optionally a `reason`. An exception fails
 only that case. The function runs in this process and must be deterministic, because answers are
 rescored.
@@ -159,6 +162,14 @@ class FunctionScorer(Scorer):
     def prepare(self, setting: Setting) -> None:
         self._function = self._code(setting.folder).load()
 
+    def optional(self, name: str, value: object) -> dict[str, object]:
+        """Return an optional argument, if the function has a parameter of this name."""
+        try:
+            has_it = name in inspect.signature(self.loaded).parameters
+        except (TypeError, ValueError):  # a function written in C
+            return {}
+        return {name: value} if has_it else {}
+
     @property
     def loaded(self) -> Function:
         """The imported function."""
@@ -185,7 +196,8 @@ class PythonFunction(FunctionScorer):
 
     def judge(self, attempt: Attempt) -> Score:
         try:
-            returned = self.loaded(attempt.text, attempt.case)
+            turns = self.optional("trajectory", tuple(attempt.trajectory))
+            returned = self.loaded(attempt.text, attempt.case, **turns)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
         return read_score(returned)

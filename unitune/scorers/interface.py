@@ -72,6 +72,8 @@ class Turn(Protocol):
     @property
     def role(self) -> str: ...
     @property
+    def text(self) -> str: ...
+    @property
     def tool_calls(self) -> ToolCalls | None: ...
 
 
@@ -101,6 +103,8 @@ class Measured:
     score: float | None = None  # by the deciding scorer
     # Scores of the answers to harmless changes of the same question
     changed: Mapping[str, float] = field(default_factory=dict[str, float])
+    turns: int | None = None  # answers of a dialogue
+    tool_errors: int | None = None  # results of its tools that are errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class Attempt:
     measured: Measured | None = None  # values for measures; None if unknown
     # Why the answer ended, in the vendor's word; None if unknown
     finish_reason: str | None = None
+    # Turns of a dialogue after its question: answers with their calls, and results of tools
+    trajectory: Sequence[Turn] = ()
     # Scores by judges, which are requested before scoring
     judged: Mapping[str, Score] = field(default_factory=dict[str, "Score"])
 

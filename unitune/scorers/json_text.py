@@ -290,15 +290,10 @@ class ToolCalls(Scorer):
 
     def judge(self, attempt: Attempt) -> Score:
         right = self._same(attempt.tool_calls, expected_calls(attempt.case))
-        return Score(float(right), "" if right else f"called {_shown(attempt.tool_calls)}")
+        return Score(float(right), "" if right else f"called {shown_calls(attempt.tool_calls)}")
 
     def refusal(self, case: Case) -> str | None:
-        for call in expected_calls(case):
-            try:
-                self._read(call)
-            except ValueError as error:
-                return f"the arguments of the expected call {clip(call)} are not JSON: {error}"
-        return None
+        return unreadable_call(expected_calls(case)) if self.arguments else None
 
     def indulgence(self, case: Case) -> str | None:
         if case.tools or expected_calls(case):
@@ -306,19 +301,31 @@ class ToolCalls(Scorer):
         return "no case offers a tool or expects a call, so every answer without a call is right"
 
     def _same(self, given: Calls, expected: Calls) -> bool:
-        wanted = [self._read(call) for call in expected]
+        wanted = [read_call(call, arguments=self.arguments) for call in expected]
         try:
-            made = [self._read(call) for call in given]
+            made = [read_call(call, arguments=self.arguments) for call in given]
         except ValueError:
             return False
         if self.ordered:
             return made == wanted
         return len(made) == len(wanted) and all(made.count(c) == wanted.count(c) for c in wanted)
 
-    def _read(self, call: Mapping[str, JsonValue]) -> Call:
-        function = _function(call)
-        arguments = read_json(function.get("arguments") or "{}") if self.arguments else None
-        return Call(function.get("name", ""), arguments)
+
+def read_call(call: Mapping[str, JsonValue], *, arguments: bool = True) -> Call:
+    """Return a call's name and arguments; raises `ValueError` if the arguments are not JSON."""
+    function = _function(call)
+    values = read_json(function.get("arguments") or "{}") if arguments else None
+    return Call(function.get("name", ""), values)
+
+
+def unreadable_call(calls: Calls) -> str | None:
+    """Return why the arguments of an expected call cannot be read, or None."""
+    for call in calls:
+        try:
+            read_call(call)
+        except ValueError as error:
+            return f"the arguments of the expected call {clip(call)} are not JSON: {error}"
+    return None
 
 
 def expected_calls(case: Case) -> Calls:
@@ -331,7 +338,8 @@ def _function(call: Mapping[str, JsonValue]) -> dict[str, str]:
     return cast("dict[str, str]", call.get("function") or {})
 
 
-def _shown(calls: Calls) -> str:
+def shown_calls(calls: Calls) -> str:
+    """Return calls in short, for a score's reason."""
     functions = map(_function, calls)
     shown = (f"{call.get('name', '?')}({call.get('arguments', '')})" for call in functions)
     return clip(", ".join(shown), 200) if calls else "nothing"

@@ -80,6 +80,26 @@ class Cost(Measure):
         return answer.usd
 
 
+class Turns(Measure):
+    """Answers of the model in a dialogue, until it ended."""
+
+    type: Literal["turns"] = "turns"
+    name: str = "turns"
+
+    def of_answer(self, answer: Measured) -> float | None:
+        return answer.turns
+
+
+class ToolErrors(Measure):
+    """Calls of a dialogue whose result is an error, such as those of an unknown tool."""
+
+    type: Literal["tool_errors"] = "tool_errors"
+    name: str = "tool_errors"
+
+    def of_answer(self, answer: Measured) -> float | None:
+        return answer.tool_errors
+
+
 class Consistency(Measure):
     """Agreement of repeated answers to one case.
 

@@ -2,6 +2,7 @@
 
     def shortest(answers: list[str], case: unitune.Example) -> list[float]
 
+A parameter `trajectories` gets the turns of each dialogue (`evaluate.dialogue`), as in `python`.
 A reward function returns one entry per answer, in order: a number, True or False, None if it cannot
 grade the answer, or a dictionary with such a `score` and optionally a `reason`. An ``async def``
 runs in a separate event loop per group, and groups run concurrently.
@@ -18,16 +19,20 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 
 from unitune.scorers.functions import FunctionScorer, read_number
-from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Unscorable
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Turn, Unscorable
 from unitune.security.addresses import Address
 
 
-def grade(scorer: Scorer, case: Case, texts: Sequence[str]) -> list[Score]:
+def grade(
+    scorer: Scorer, case: Case, texts: Sequence[str], trajectories: Sequence[Sequence[Turn]] = ()
+) -> list[Score]:
     """Score all answers to a case by a prepared scorer; failures are recorded in the scores."""
     if not isinstance(scorer, RewardFunction):
-        return [scorer.score(Attempt(case, text)) for text in texts]
+        paths = trajectories or [()] * len(texts)
+        pairs = zip(texts, paths, strict=True)
+        return [scorer.score(Attempt(case, text, trajectory=path)) for text, path in pairs]
     try:
-        return scorer.grade(case, texts)
+        return scorer.grade(case, texts, trajectories)
     except Unscorable as error:
         why = str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
@@ -43,9 +48,12 @@ class RewardFunction(FunctionScorer):
     type: Literal["reward_function"] = "reward_function"
     name: str = "reward_function"
 
-    def grade(self, case: Case, texts: Sequence[str]) -> list[Score]:
+    def grade(
+        self, case: Case, texts: Sequence[str], trajectories: Sequence[Sequence[Turn]] = ()
+    ) -> list[Score]:
         """Score all answers to a case; raises what the function raises."""
-        returned = self.loaded(list(texts), case)
+        paths = self.optional("trajectories", list(map(tuple, trajectories)))
+        returned = self.loaded(list(texts), case, **paths)
         if inspect.isawaitable(returned):
             returned = asyncio.run(_awaited(returned))
         return read_scores(returned, len(texts))

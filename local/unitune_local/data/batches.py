@@ -83,9 +83,9 @@ class TrainingRow:
         answer = range(self.fork.better, self.fork.better + len(self.ids) - self.fork.worse)
         return [*range(self.fork.worse), *answer]
 
-    def followed_by(self, answer: Sequence[int]) -> TrainingRow:
-        """Return the row followed by an answer that carries loss."""
-        trained = (*self.trained, *(True,) * len(answer))
+    def followed_by(self, answer: Sequence[int], learnt: Sequence[int] = ()) -> TrainingRow:
+        """Return the row followed by an answer that carries loss, or only its `learnt` tokens."""
+        trained = (*self.trained, *(learnt or (True,) * len(answer)))
         return replace(self, ids=(*self.ids, *answer), trained=trained)
 
     @property

@@ -264,6 +264,36 @@ def render_prompt(
     return list(chain(*ids))
 
 
+def result_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    question: Sequence[Message],
+    answer: Message,
+    results: Sequence[Message],
+    tools: Tools,
+) -> list[int]:
+    """Return the ids between the end of an answer that calls tools and the next answer.
+
+    Raises:
+        TemplateError: The template omits a result, or changes the answer's end.
+    """
+    turn = _turn(tokenizer, [*question, answer], len(question), tools)
+    text = chat_text.apply(tokenizer, [*question, answer, *results], tools, asks=True)
+    check_context(text, [*question, answer, *results])
+    # Some templates drop the reasoning at the beginning of an answer once results follow.
+    kept = next(
+        (turn.answer[at:] for at in range(len(turn.answer)) if turn.answer[at:] in text), ""
+    )
+    begun, _, rest = text.rpartition(kept)
+    if len(kept) <= len(max(chat_text.turn_ends(tokenizer, tools)[:2], key=len)):
+        raise TemplateError(
+            "the chat template changes the end of an answer once results of its tool calls follow.",
+            "Use a model whose template only appends.",
+        )
+    after = [piece.text for piece in _openings_apart(tokenizer, rest, tools)]
+    ((_, *ids),) = _encode_pieces(tokenizer, [[begun + kept, *after]])
+    return list(chain(*ids))
+
+
 def completed_text(messages: Sequence[Message], tools: Tools = None) -> str:
     """Return what a model without a chat template completes: all messages, a blank line apart.
 

@@ -13,12 +13,21 @@ from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.capabilities import MaskedToken
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example
+from unitune.data.example import Example, Message
+from unitune.data.tools import opening
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, warning
+from unitune.models import function_call
 from unitune_local.data.batches import Fork, TrainingRow
 from unitune_local.data.chat_text import TemplateError
-from unitune_local.data.rendering import Rendered, render, render_all, render_prompt, text_ids
+from unitune_local.data.rendering import (
+    Rendered,
+    render,
+    render_all,
+    render_prompt,
+    result_ids,
+    text_ids,
+)
 from unitune_local.settings import Overlength, Settings
 
 RENDERED_TOGETHER = 256  # rows tokenised in one call
@@ -96,8 +105,10 @@ def rows_of(
     longest = settings.sequence_length
     if settings.raw_text:
         return render_texts(tokenizer, dataset, longest)
-    rendering = render_rows if settings.reward is None else render_prompts
-    return rendering(tokenizer, dataset, longest, settings.overlength)
+    if settings.reward is None:
+        return render_rows(tokenizer, dataset, longest, settings.overlength)
+    has_turns = settings.reward.max_turns is not None
+    return render_prompts(tokenizer, dataset, longest, settings.overlength, has_turns=has_turns)
 
 
 def render_prompts(
@@ -105,9 +116,14 @@ def render_prompts(
     dataset: Dataset,
     longest: int,
     overlength: Overlength = "refuse",
+    *,
+    has_turns: bool = False,
 ) -> RenderedRows:
-    """Render the prompts for sampled answers, and separate rows without room for an answer."""
-    made = [[_prompt(tokenizer, row)] for row in dataset.rows]
+    """Render the prompts for sampled answers, and separate rows without room for an answer.
+
+    With `has_turns`, a prompt is the beginning of a dialogue.
+    """
+    made = [[_prompt(tokenizer, row, has_turns=has_turns)] for row in dataset.rows]
     return _sorted_out(dataset, made, longest, overlength)
 
 
@@ -159,10 +175,17 @@ def _truncated(row: TrainingRow, longest: int) -> TrainingRow | None:
     return replace(row, ids=ids, trained=trained, fork=Fork(start, len(sides[0])))
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row) -> TrainingRow | Finding:
+def _prompt(
+    tokenizer: PreTrainedTokenizerBase, row: Row, *, has_turns: bool
+) -> TrainingRow | Finding:
     case = row.example
+    prompt = opening(case).prompt if has_turns else case.prompt
     try:
-        ids = render_prompt(tokenizer, case.prompt, case.tools)
+        ids = render_prompt(tokenizer, prompt, case.tools)
+        if has_turns and case.tools:
+            call = Message(role="assistant", tool_calls=(function_call("a", {}, "call00000"),))
+            result = Message(role="tool", tool_call_id="call00000", content="result")
+            result_ids(tokenizer, prompt, call, [result], case.tools)
     except TemplateError as refusal:
         return error("template", refusal.problem, refusal.fix)
     return TrainingRow(tuple(ids), (False,) * len(ids), case.weight, row.line, case=case)

@@ -15,6 +15,7 @@ from peft import PeftModel
 from unitune.backends.local_capabilities import AnswerLoad, Forecast
 from unitune.backends.output_limit import longest_expected
 from unitune.data.dataset import Dataset
+from unitune.data.tools import each_answer
 from unitune.errors import Unsupported
 from unitune.findings import Finding, error, warning
 from unitune.job.job import Job
@@ -82,7 +83,8 @@ def forecast(
         UserError: No layer is a target, or the model does not state its context length.
     """
     read = read_start(start, job, folder) if start else StartAdapter(None, ())
-    longest = longest_expected(train) if job.method == "rft" else 0
+    answered = chain.from_iterable(map(each_answer, train)) if job.evaluate.dialogue else train
+    longest = longest_expected(answered) if job.method == "rft" else 0
     base = dimensions_of(folder, job.tuning.sequence_length)
     settings = resolve(job, base, read.shape, longest)
     tokenizer = load_tokenizer(folder, settings.chat)

@@ -46,6 +46,8 @@ def answer_tokens(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow], reward: RewardSettings
 ) -> AnswerTokens:
     """Return the length of the answers to some prompts."""
+    if reward.max_turns is not None:  # with its tools' results, a dialogue may fill the sequence
+        return AnswerTokens(1, reward.max_turns * 2 * reward.max_tokens)
     texts = [row.case.answer for row in rows if row.case and row.case.answer]
     if not texts:
         return AnswerTokens(1, reward.max_tokens)

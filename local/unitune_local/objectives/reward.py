@@ -129,8 +129,9 @@ class RewardedAnswers:
         listed = cast("list[list[float]]", gains.tolist())  # pyright: ignore[reportUnknownMemberType]
         learnt = [*chain.from_iterable(map(self._learnt, rows, groups, listed))]
         samples = list(chain.from_iterable(groups))
-        answered = sum(len(sample.ids) for sample in samples)
+        answered = sum(sample.tokens for sample in samples)
         prompts = sum(len(row.ids) * len(group) for row, group in zip(rows, groups, strict=True))
+        sampled = sum(len(sample.ids) for sample in samples)  # with results of tools
         figures = {
             **_figures(samples, self.rollouts.names),
             "reward_std": _deviations(rewards).nanmean().nan_to_num(0.0).item(),
@@ -141,7 +142,7 @@ class RewardedAnswers:
         divisors = {"dapo": answered, "grpo": count, "dr_grpo": count * settings.max_tokens}
         self._divisor = divisors[settings.loss]
         self._computed = sum(row.trained_tokens for row in learnt)
-        return StepRows(learnt, self._divisor, prompts + answered, figures)
+        return StepRows(learnt, self._divisor, prompts + sampled, figures)
 
     def validate(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """Return the mean figures of the likeliest answers."""
@@ -152,16 +153,17 @@ class RewardedAnswers:
     ) -> list[TrainingRow]:
         """Return a prompt's answers as rows, weighted by their advantages; equal ones once."""
         weighted = [
-            (sample.ids, gain * prompt.weight) for sample, gain in zip(group, gains, strict=True)
+            ((sample.ids, tuple(sample.learnt)), gain * prompt.weight)
+            for sample, gain in zip(group, gains, strict=True)
         ]
         if not self.rollouts.settings.kl and self.rollouts.settings.updates == 1:
-            sums = dict.fromkeys((ids for ids, _ in weighted), 0.0)
-            for ids, weight in weighted:
-                sums[ids] += weight
+            sums = dict.fromkeys((answer for answer, _ in weighted), 0.0)
+            for answer, weight in weighted:
+                sums[answer] += weight
             weighted = [*sums.items()]
         if not self.rollouts.settings.kl:
-            weighted = [(ids, weight) for ids, weight in weighted if weight]
-        return [replace(prompt.followed_by(ids), weight=weight) for ids, weight in weighted]
+            weighted = [(answer, weight) for answer, weight in weighted if weight]
+        return [replace(prompt.followed_by(*answer), weight=weight) for answer, weight in weighted]
 
     def _require_signal(
         self, groups: Sequence[Sequence[Sample]], signals: Tensor, step: int
@@ -281,7 +283,7 @@ def _figures(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, float
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     figures = {
         "reward": fmean(rewards) if rewards else math.nan,
-        "answer_tokens": fmean(len(sample.ids) for sample in samples),
+        "answer_tokens": fmean(sample.tokens for sample in samples),
         "cut": _share_cut(samples),
     }
     for at, name in enumerate(names if len(names) > 1 else ()):

@@ -8,13 +8,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, cast
 
+from unitune.data.example import Message
+from unitune.data.tools import opening, results_as_turns, sendable, with_call_ids
 from unitune.scorers.interface import Score
 from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rendering import result_ids
 from unitune_local.grading import Group, RewardGrader
 from unitune_local.inference.answers import Generated, Sampling
+from unitune_local.inference.structured import read_calls
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import RewardSettings
 
@@ -31,6 +35,60 @@ class Sample(NamedTuple):
     reason: str  # reasons given by the rewards
     cut: bool  # it reached the maximum number of tokens before its end
     grades: Sequence[float]  # grade by each reward; NaN if it could not grade the answer
+    # Of a dialogue: 1 for each token that the model wrote, 0 for those of tools' results
+    learnt: Sequence[int] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that the model wrote."""
+        return sum(self.learnt) if self.learnt else len(self.ids)
+
+
+@dataclass(slots=True)
+class Path:
+    """Turns of one sample: its answers and, in a dialogue, the results of the tools they call."""
+
+    prompt: TrainingRow
+    ids: list[int] = field(default_factory=list[int])
+    learnt: list[int] = field(default_factory=list[int])
+    turns: list[Message] = field(default_factory=list[Message])
+    text: str = ""  # of the last answer
+    cut: bool = False  # it reached the maximum number of tokens before its end
+    is_open: bool = True
+
+    def answer(self, generated: Generated) -> None:
+        """Add an answer, which ends the sample."""
+        self.ids += generated.ids
+        self.learnt += [1] * len(generated.ids)
+        self.text, self.cut = generated.text, generated.finish_reason == "length"
+        self.is_open = False
+
+    def converse(
+        self, generated: Generated, number: int, grader: RewardGrader, *, is_last: bool
+    ) -> None:
+        """Add the turn of an answer and the results of the tools it calls, which reopen it."""
+        assert grader.tools is not None, "dialogues have tools"
+        case = self.prompt.case
+        assert case is not None, "rows of this method have a case"
+        said = read_calls(generated.text, case.tools or ())
+        calls = with_call_ids(({**call, "id": None} for call in said.calls), number)
+        turn = Message(
+            role="assistant",
+            content=said.text or None,
+            tool_calls=calls or None,
+            reasoning_content=generated.reasoning or None,
+        )
+        self.text = said.text
+        self.turns.append(turn)
+        if self.cut or is_last or not calls:
+            return
+        results = results_as_turns(calls, [grader.tools.result(case, call) for call in calls])
+        begun = opening(case).prompt
+        ids = result_ids(grader.tokenizer, begun, sendable(turn), results, case.tools)
+        self.turns += results
+        self.ids += ids
+        self.learnt += [0] * len(ids)
+        self.is_open = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +132,52 @@ class Rollouts:
     ) -> list[list[Sample]]:
         if not prompts:
             return []
-        ids = [tuple(prompt.ids) for prompt in prompts for _ in range(size)]
-        limits = [min(self.settings.max_tokens, self.longest - len(prompt)) for prompt in ids]
-        samplings = [
-            Sampling(limit, temperature, seed) for limit, seed in zip(limits, seeds, strict=True)
-        ]
-        answers = self.generate(ids, samplings)
-        groups = [answers[at : at + size] for at in range(0, len(answers), size)]
-        texts = [[answer.text for answer in group] for group in groups]
-        cases = [prompt.case for prompt in prompts if prompt.case]  # rows of this method have one
-        graded = self.grader.grade([Group(*pair) for pair in zip(cases, texts, strict=True)])
+        paths = [Path(prompt) for prompt in prompts for _ in range(size)]
+        for number in range(self.settings.max_turns or 1):
+            self._add_turns(number, paths, temperature, seeds)
+        groups = [paths[at : at + size] for at in range(0, len(paths), size)]
+        graded = self.grader.grade(
+            [
+                Group(prompt.case, [each.text for each in group], [each.turns for each in group])
+                for prompt, group in zip(prompts, groups, strict=True)
+                if prompt.case  # rows of this method have one
+            ]
+        )
         return [
             [self._sample(*pair) for pair in zip(group, zip(*by_reward, strict=True), strict=True)]
             for group, by_reward in zip(groups, graded, strict=True)
         ]
 
-    def _sample(self, answer: Generated, scores: Sequence[Score]) -> Sample:
+    def _add_turns(
+        self, number: int, paths: Sequence[Path], temperature: float, seeds: Sequence[int]
+    ) -> None:
+        """Add the next answer of each open path."""
+        room = [self.longest - len(path.prompt.ids) - len(path.ids) for path in paths]
+        for path, left in zip(paths, room, strict=True):
+            path.cut = path.cut or (path.is_open and left < 1)
+        asked = [at for at, path in enumerate(paths) if path.is_open and room[at] > 0]
+        samplings = [
+            Sampling(
+                min(self.settings.max_tokens, room[at]),
+                temperature,
+                seed_of(seeds[at], number) if number else seeds[at],
+            )
+            for at in asked
+        ]
+        prompts = [(*paths[at].prompt.ids, *paths[at].ids) for at in asked]
+        answers = self.generate(prompts, samplings) if asked else []
+        for at, answer in zip(asked, answers, strict=True):
+            paths[at].answer(answer)
+            if (most := self.settings.max_turns) is not None:
+                paths[at].converse(answer, number, self.grader, is_last=number + 1 == most)
+
+    def _sample(self, path: Path, scores: Sequence[Score]) -> Sample:
         values = [math.nan if score.failed else score.value for score in scores]
         weights = [reward.weight for reward in self.grader.rewards]
         parts = [weight * value for weight, value in zip(weights, values, strict=True) if weight]
         reason = "; ".join(score.reason for score in scores if score.reason)
-        cut = answer.finish_reason == "length"
-        return Sample(tuple(answer.ids), answer.text, sum(parts), reason, cut, values)
+        learnt = path.learnt if path.turns else ()
+        return Sample(tuple(path.ids), path.text, sum(parts), reason, path.cut, values, learnt)
 
 
 def seed_of(*places: int) -> int:

@@ -18,6 +18,7 @@ from unitune.backends.launched import rank_and_size
 from unitune.backends.protocol import Event, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
+from unitune.data.tools import Tools
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.files.filesystem import sha256
 from unitune.job.evaluate import model_of
@@ -70,6 +71,7 @@ def prepare(launch: Launch) -> Spec:
         raise DataError(f"{what}; {len(wrong)} errors, the first: {wrong[0]}", wrong)
     require_memory(expected.summary)
     settings = expected.batching.settings
+    dialogue = job.evaluate.dialogue if job.method == "rft" else None
     # A resumed training renders its rows with the date of the launch.
     chat = settings.chat.model_copy(update={"day": str(today())})
     return Spec(
@@ -88,6 +90,8 @@ def prepare(launch: Launch) -> Spec:
             Grading.of(reward, job.folder, (job.tuning.reward.weights or {}).get(reward.name, 1.0))
             for reward in job.rewards
         ),
+        dialogue=dialogue,
+        tools=Tools.of(dialogue, job.folder).fingerprint if dialogue else "",
         judge_prices={
             each.name: price
             for each in map(model_of, job.judged_rewards)
@@ -226,7 +230,7 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     judgements = Judgements(own, spec.judge_prices, spec.budget_usd, others)
     ready = ((each.ready(examples(spec)), each.weight) for each in spec.rewards)
     rewards = [Reward.of(*each, judgements) for each in ready]
-    grader = RewardGrader(tokenizer, rewards, judgements) if rewards else None
+    grader = RewardGrader(tokenizer, rewards, judgements, tools_of(spec)) if rewards else None
     context = TrainingContext(checkpoints, note, stop, score, grader, ranks, rescue)
     with noticing_loss(), judgements:
         finished = train(tuned, rows, validation, settings, context)
@@ -234,6 +238,19 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
         return None
     others = ranks.gather(_usage(settings.device))[1:]
     return Trained(tuned, tokenizer, checked_prompts(rows, validation), others)
+
+
+def tools_of(spec: Spec) -> Tools | None:
+    """Return the tools of sampled dialogues, if any. Raises Mismatch if their files changed."""
+    if spec.dialogue is None:
+        return None
+    tools = Tools.of(spec.dialogue, spec.folder)
+    if tools.fingerprint != spec.tools:
+        raise Mismatch(
+            "a file that evaluate.dialogue.tools names has changed since the run was submitted. "
+            "Start a new run."
+        )
+    return tools
 
 
 def with_callbacks(note: Note, names: Sequence[str], folder: Path, model: PeftModel) -> Note:

@@ -11,14 +11,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
 from unitune.backends.kit.chat import StreamingChatModel
 from unitune.backends.kit.hosted import without_none
 from unitune.data.example import Example, Message
-from unitune.models import Reply, Request, function_call
+from unitune.models import Reply, Request, function_call, plain_calls
 from unitune.security.json_fields import Fields
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.cloud import Cloud
@@ -90,10 +90,30 @@ def answer_text(parts: Iterable[Fields], *, thoughts: bool = False) -> str:
 
 def question(request: Request) -> dict[str, JsonValue]:
     """Return a request in the format of a training row, or raise `UnrepresentableRow`."""
-    turns = [replace(turn, weight=None) for turn in request.messages]
+    # Gemini 3 refuses earlier calls without their signature: ai.google.dev, Thought signatures, as
+    # quoted in QwenLM/qwen-code#1202, read 2026-12-01
+    calls = [call for turn in request.messages for call in turn.tool_calls or ()]
+    turns = [
+        replace(turn, weight=None, reasoning_content=None, tool_calls=plain_calls(turn.tool_calls))
+        for turn in request.messages
+    ]
     row = SFT.encode(Example(messages=(*turns, ANSWER), tools=request.tools))
-    contents = cast("list[JsonValue]", row["contents"])
-    return {**row, "contents": contents[:-1]}
+    contents = cast("list[dict[str, Any]]", row["contents"])[:-1]
+    parts = (part for content in contents for part in content["parts"] if "functionCall" in part)
+    for part, call in zip(parts, calls, strict=True):
+        extra = Fields(call).fields("extra_content").fields("google")
+        if signature := extra.text("thought_signature"):
+            part["thoughtSignature"] = signature
+    return {**row, "contents": cast("JsonValue", contents)}
+
+
+def _signed_call(part: Fields) -> dict[str, JsonValue]:
+    """Return a part's call, with its signature as in Google's OpenAI-compatible API."""
+    call, signature = part.fields("functionCall"), part.text("thoughtSignature")
+    made = function_call(call.text("name") or "", call.all.get("args") or {}, call.text("id"))
+    if not signature:
+        return made
+    return {**made, "extra_content": {"google": {"thought_signature": signature}}}
 
 
 def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
@@ -141,7 +161,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
     first = candidates[0]
     parts, finish = first.fields("content").items("parts"), first.text("finishReason") or "STOP"
     thoughts, written = usage.whole("thoughtsTokenCount"), usage.whole("candidatesTokenCount")
-    calls = [part.fields("functionCall") for part in parts if part.fields("functionCall").all]
+    calls = [_signed_call(part) for part in parts if part.fields("functionCall").all]
     return Reply(
         text=answer_text(parts),
         finish_reason=FINISHES.get(finish, finish),
@@ -152,9 +172,5 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
         thought=bool(thoughts),
         reasoning=answer_text(parts, thoughts=True) or None,
         seconds=seconds,
-        tool_calls=tuple(
-            function_call(call.text("name") or "", call.all.get("args") or {}, call.text("id"))
-            for call in calls
-        )
-        or None,
+        tool_calls=tuple(calls) or None,
     )

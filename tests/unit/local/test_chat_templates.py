@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from unitune.data.example import Example
 from unitune_local.data.chat_text import TemplateError, opening
-from unitune_local.data.rendering import Rendered, render, render_prompt, turn_ends
+from unitune_local.data.rendering import Rendered, render, render_prompt, result_ids, turn_ends
 
 FOLDER = Path(__file__).parents[2] / "chat_templates"
 TEMPLATES: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "templates.yaml").read_text())
@@ -235,6 +235,30 @@ def test_each_kind_of_row_is_learnt_as_inference_feeds_it_or_refused_by_name(
     assert refused.keys() == outcomes.keys()
     for kind, words in refused.items():
         assert words in outcomes[kind]
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_results_of_tools_are_fed_between_sampled_answers_as_rows_have_them(
+    name: str, embedded: Any
+) -> None:
+    tokenizer = tokenizer_of(embedded, name)
+    messages, tools = KINDS["trajectory"]
+    example = Example.model_validate({"messages": messages, "tools": tools})
+    question, call, *results, _ = example.messages
+    if "trajectory" in TEMPLATES[name].get("refused", {}):
+        with pytest.raises(TemplateError):
+            result_ids(tokenizer, [question], call, results, tools)
+        return
+    if name == "apertus":  # it ends an answer with another token once results follow
+        with pytest.raises(TemplateError, match="changes the end of an answer"):
+            result_ids(tokenizer, [question], call, results, tools)
+        return
+    between = result_ids(tokenizer, [question], call, results, tools)
+    fed = render_prompt(tokenizer, example.messages[:-1], tools)
+    assert between == fed[-len(between) :]
+    assert fed[-len(between) - 1] in turn_ends(tokenizer), "it begins where the answer ends"
+    assert "TR1" in tokenizer.decode(between)
+    assert "Oslo" not in tokenizer.decode(between)
 
 
 def test_there_are_at_least_forty_templates_each_with_its_source() -> None:

@@ -271,4 +271,7 @@ def _functions(message: Fields) -> Iterator[dict[str, JsonValue]]:
         if name and call.text("type") in ("function", None):
             arguments = function.text("arguments")
             given = function.all.get("arguments") if arguments is None else arguments
-            yield function_call(name, "" if given is None else given, call.text("id"))
+            made = function_call(name, "" if given is None else given, call.text("id"))
+            # Gemini's signature of its reasoning, which must be sent back with the call
+            extra = call.all.get("extra_content")
+            yield made if extra is None else {**made, "extra_content": extra}

@@ -32,7 +32,7 @@ CACHE = "answers.sqlite"
 CACHE_WAIT_SECONDS = 1.0  # wait for another process that writes; then continue without the cache
 # Answers per transaction: each transaction writes to disk, and lost answers can be requested again
 WRITTEN_TOGETHER = 100
-KEPT_FINISHES = ("stop", "length")
+KEPT_FINISHES = ("stop", "length", "tool_calls", "tool_use")
 
 Line = TypeVar("Line")
 _RECORD = TypeAdapter(Record)

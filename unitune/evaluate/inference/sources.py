@@ -20,7 +20,7 @@ from unitune.backends.credentials import check_allowed, key_for
 from unitune.backends.protocol import Backend
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.data.privacy.redaction import Redaction
-from unitune.errors import DataError, UserError
+from unitune.errors import DataError, Unsupported, UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.engine import AnswerOptions
@@ -300,6 +300,11 @@ def check_batches(job: Job, *, deploys: bool) -> None:
     elsewhere = any(isinstance(spec, Tuned) and spec.run for spec in specs)
     if not elsewhere and not any(supports_batches(name) for name in backends):
         batching_backend(job.backend)
+    if job.evaluate.dialogue is not None:
+        raise Unsupported(
+            "--batch answers single requests within a day, but each turn of evaluate.dialogue "
+            "needs the answer before it. Compare without --batch."
+        )
     if deploys:
         raise UserError(
             "--deploy and --batch cannot be combined: a batch takes up to a day, and the "

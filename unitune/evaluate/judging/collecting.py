@@ -170,12 +170,21 @@ def _items(
                 shown = [candidate.records[at * size], record] if judge.compare else [record]
                 if any(one.error is not None for one in shown):
                     continue
-                texts = [written(one.text, one.tool_calls) for one in shown]
+                texts = list(map(_shown, shown))
                 for swapped in (False, True) if judge.compare else (False,):
-                    request = request_of(judge, case, texts[::-1] if swapped else texts)
+                    asked = task.asked(case)
+                    request = request_of(judge, asked, texts[::-1] if swapped else texts)
                     key = digest([case.case_id, each.name, repeat, swapped])[:20]
                     question = Question(f"{case.case_id} {key}", request)
                     yield Item(at, each.name, repeat, swapped, question)
+
+
+def _shown(record: Record) -> str:
+    """Return an answer as a judge sees it; a dialogue with its calls and their results."""
+    if record.trajectory is None:
+        return written(record.text, record.tool_calls)
+    turns = record.trajectory.messages
+    return "\n\n".join(f"{turn.role}: {written(turn.text, turn.tool_calls)}" for turn in turns)
 
 
 def _repeatable(judge: Judge, task: Task, candidate: Answered, items: Sequence[Item]) -> list[Item]:

@@ -1,0 +1,141 @@
+"""A task of several turns with tools, and a chat server whose models solve it by a script.
+
+Each case asks to refund an order. The right way is get_order, then refund with its amount, then an
+answer. `careful` goes it. `hasty` refunds 1 at once and claims the rest. `looping` looks again and
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from unitune.job.job import Job
+from unitune.models import function_call
+from unitune.testing.loopback import VendorRequest, VendorResponse
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {key: {"type": kind} for key, kind in keys},
+            },
+        },
+    }
+    for name, keys in (
+        ("get_order", [("order", "string")]),
+        ("refund", [("order", "string"), ("amount", "number")]),
+    )
+]
+CODE = """
+def refund(order, amount):
+    if amount > 10_000:
+        raise ValueError("too much")
+    return {"refunded": amount}
+"""
+
+
+def row(at: int) -> dict[str, Any]:
+    """A row with its trajectory; each third order does not exist."""
+    order, amount = f"A{at}", 10 + at
+    steps: list[tuple[dict[str, JsonValue], JsonValue]] = [
+        (function_call("get_order", {"order": order}, "c1"), {"amount": amount}),
+        (function_call("refund", {"order": order, "amount": amount}, "c2"), {"refunded": amount}),
+    ]
+    answer = f"I refunded {amount} for {order}."
+    if at % 3 == 0:
+        steps = [(steps[0][0], {"error": "no such order"})]
+        answer = f"There is no order {order}."
+    messages: list[dict[str, Any]] = [{"role": "user", "content": f"Refund order {order}."}]
+    for call, result in steps:
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        result_text = json.dumps(result)
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": result_text})
+    messages.append({"role": "assistant", "content": answer})
+    return {"id": f"case-{at}", "messages": messages, "tools": TOOLS}
+
+
+def refund_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
+    """A comparison of `hasty` with `careful`; get_order is recorded, refund is a function."""
+    (folder / "test.jsonl").write_text("".join(f"{json.dumps(row(at))}\n" for at in range(cases)))
+    (folder / "tools.py").write_text(CODE)
+    content = {
+        "scorers": [{"type": "trajectory", "answer": "exact"}],
+        "dialogue": {"tools": {"refund": "tools.py:refund"}, "max_turns": 4},
+        "contenders": [
+            {"type": "server", "url": url, "model": model, "role": role, "prompt": "zero-shot"}
+            for model, role in (("hasty", "baseline"), ("careful", "candidate"))
+        ],
+        **evaluate,
+    }
+    job = {"name": "refunds", "model": "careful", "backend": "fake", "data": {"test": "test.jsonl"}}
+    (folder / "unitune.yaml").write_text(json.dumps({**job, "evaluate": content}))
+    return Job.load(folder / "unitune.yaml")
+
+
+@dataclass
+class AgentServer:
+    """A chat server with the three models; `seen` counts equal requests that were answered.
+
+    At the request with the number `hold_at` it sets `held` and waits for `released`; like those
+    that wait behind it, that request is lost. Counting begins again with `revive`.
+    """
+
+    seen: Counter[str] = field(default_factory=Counter[str])
+    hold_at: int | None = None
+    held: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        """Answer a request for a chat completion."""
+        body = request.json
+        if self.seen.total() == self.hold_at:
+            self.held.set()
+            self.released.wait()
+            return VendorResponse(status=500)
+        self.seen[json.dumps(body, sort_keys=True)] += 1
+        message = reply(body["model"], body["messages"])
+        calls = bool(message.get("tool_calls"))
+        choice: JsonValue = {"message": message, "finish_reason": "tool_calls" if calls else "stop"}
+        usage: JsonValue = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 5}
+        return VendorResponse({"choices": [choice], "usage": usage})
+
+    def revive(self) -> None:
+        """Lose the requests that wait, and answer later ones again."""
+        self.released.set()
+        time.sleep(0.5)  # until the last that waited is lost
+        self.hold_at = None
+        self.held.clear()
+        self.released.clear()
+
+
+def reply(model: str, messages: list[dict[str, Any]]) -> dict[str, JsonValue]:
+    """The next message of a model."""
+    (question,) = [turn["content"] for turn in messages if turn["role"] == "user"]
+    order = question.split()[-1].rstrip(".")
+    results = [json.loads(turn["content"]) for turn in messages if turn["role"] == "tool"]
+    look = function_call("get_order", {"order": order}, f"call_{order}_{len(results)}")
+    if model == "looping":
+        return {"role": "assistant", "content": None, "tool_calls": [look]}
+    if not results:
+        early = function_call("refund", {"order": order, "amount": 1}, f"call_{order}_0")
+        calls: list[JsonValue] = [early if model == "hasty" else look]
+        return {"role": "assistant", "content": "One moment.", "tool_calls": calls}
+    if "error" in results[0]:
+        return {"role": "assistant", "content": f"There is no order {order}."}
+    if model == "careful" and len(results) == 1:
+        amount = results[0]["amount"]
+        then = function_call("refund", {"order": order, "amount": amount}, f"call_{order}_1")
+        return {"role": "assistant", "content": None, "tool_calls": [then]}
+    refunded = results[-1]["refunded"]
+    return {"role": "assistant", "content": f"I refunded {refunded} for {order}."}
