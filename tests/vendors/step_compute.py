@@ -1,4 +1,4 @@
-"""What computes at the loopback Tinker: arithmetic that a test can follow, or a real model.
+"""What computes at loopback vendors of steps: arithmetic that a test can follow, or a real model.
 
 Both are a `Computing`. A state is what a checkpoint holds; it is never changed in place.
 """
