@@ -135,7 +135,8 @@ def test_what_requests_are_held_to_are_the_fields_of_the_sdk() -> None:
             if not field.startswith("_")
         }
         known = {
-            f"{field}?" if "Optional" in hint or "None" in hint else field for field, hint in hints.items()
+            f"{field}?" if "Optional" in hint or "None" in hint else field
+            for field, hint in hints.items()
         } | own.get(name, set())
         assert set(fields.split()) == known, name
 
