@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -46,6 +46,10 @@ def vendor(tiny_model: Path) -> AzureSessionsVendor:
     return AzureSessionsVendor(models={str(tiny_model): 512})
 
 
+def no_sleep(_: float) -> None:
+    """Take no time."""
+
+
 @pytest.fixture(autouse=True)
 def server(vendor: AzureSessionsVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for module in (
@@ -53,7 +57,7 @@ def server(vendor: AzureSessionsVendor, monkeypatch: pytest.MonkeyPatch) -> Iter
         "unitune_local.steps.run",
         "unitune_local.steps.foundry",
     ):
-        monkeypatch.setattr(f"{module}.sleep", lambda _: None)
+        monkeypatch.setattr(f"{module}.sleep", no_sleep)
     with serve(vendor) as made:
         made.late_seconds = 0.1
         monkeypatch.setenv("AZURE_AI_PROJECT_ENDPOINT", made.url)
@@ -129,15 +133,13 @@ def test_what_requests_are_held_to_are_the_fields_of_the_sdk() -> None:
     own = {"CreateSessionRequest": {"from_checkpoint?"}}
     for name, fields in FIELDS.items():
         hints = {
-            field: str(hint)
-            for base in vars(models)[name].__mro__
+            str(field): str(hint)
+            for base in cast("type", vars(models)[name]).__mro__
             for field, hint in vars(base).get("__annotations__", {}).items()
-            if not field.startswith("_")
+            if field[0] != "_"
         }
-        known = {
-            f"{field}?" if "Optional" in hint or "None" in hint else field
-            for field, hint in hints.items()
-        } | own.get(name, set())
+        may_lack = {field for field, hint in hints.items() if "None" in hint or "Optional" in hint}
+        known = {field + "?" * (field in may_lack) for field in hints} | own.get(name, set())
         assert set(fields.split()) == known, name
 
 
@@ -300,7 +302,7 @@ def test_a_training_among_many_sessions_is_found(
     vendor.before_step = end
     with pytest.raises(BackendError, match=r"HTTP 404\). If the session has ended"):
         trained(there)
-    asked = {"type": "training", "lora_config": {"rank": 16}}
+    asked: foundry.Body = {"type": "training", "lora_config": {"rank": 16}}
     api = AzureSessionsBackend().vendor_api(None)
     for _ in range(5):  # of others
         foundry.Session.open(api, {**asked, "base_model": next(iter(vendor.models))})
@@ -373,9 +375,18 @@ def test_the_worker_signs_in_with_entra_id_where_there_is_no_key(
 ) -> None:
     monkeypatch.delenv("AZURE_AI_API_KEY")
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "of-the-principal")
-    monkeypatch.setattr("unitune_local.steps.backend.entra_token", lambda _: lambda: ENTRA_TOKEN)
-    there, given = folder(), dict[str, str]()
-    monkeypatch.setattr(worker, "start_process", lambda *args: given.update(args[2]))
+
+    def signs_in(_: str) -> Callable[[], str]:
+        return lambda: ENTRA_TOKEN
+
+    given = dict[str, str]()
+
+    def started(_: JobFolder, _module: str, variables: dict[str, str]) -> None:
+        given.update(variables)
+
+    monkeypatch.setattr("unitune_local.steps.backend.entra_token", signs_in)
+    monkeypatch.setattr(worker, "start_process", started)
+    there = folder()
     AzureSessionsBackend().start(there)
     assert (given["AZURE_CLIENT_SECRET"], given["AZURE_AI_API_KEY"]) == ("of-the-principal", "")
     assert learnt(vendor, trained(there)) == whole
