@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,17 +19,16 @@ pytest.importorskip("tinker", reason="needs the extra `tinker`")
 
 from support.tiny_model import save_tiny_model, write_pairs, write_rows
 from support.warm import WARM_SUBPROCESS
-from vendors.tinker import KEY
-from vendors.tinker.vendor import TinkerVendor
+from vendors.step_places import AZURE, TINKER, AnyVendor, StepPlace
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
-from unitune.backends.protocol import Launch, State, Status
+from unitune.backends.protocol import Backend, Launch, State, Status
 from unitune.job.job import Data, Job, Method, Reward, Tuning
 from unitune.job.prices import PriceEntry
 from unitune.scorers.text import Regex
 from unitune.testing.contract_base import sha256_of
-from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.workspace.own_files import is_locked
 from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.training import worker
@@ -43,25 +42,26 @@ REWARD = Reward(scorers=(Regex(pattern="[A-M]"),), group_size=2, max_tokens=3)
 WRITERS = {"sft": write_rows, "dpo": write_pairs, "rft": write_rows}
 
 
-class Killing(TinkerVendor):
-    """Tinker on loopback that kills the worker of a job at one of its requests."""
+class Killing:
+    """Vendor of steps on loopback that kills the worker of a job at one of its requests."""
 
-    def __init__(self, base: str, at: int = 0, when: When = "before") -> None:
-        super().__init__(models={base: 512})
+    def __init__(self, vendor: AnyVendor, at: int = 0, when: When = "before") -> None:
+        self.vendor = vendor
         self.at, self.when = at, when
         self.seen: list[str] = []
         self.job_id = ""
 
     def answer(self, request: VendorRequest) -> VendorResponse:
-        of_worker = "tinker" in request.headers.get("user-agent", "").lower()
-        if not of_worker or request.path.endswith("heartbeat"):
-            return super().answer(request)
+        # Without a folder of the job, the request is the backend's, which asks before a launch.
+        has_worker = JobFolder(Path(self.job_id)).lock.exists()
+        if not has_worker or request.path.endswith("heartbeat"):
+            return self.vendor.answer(request)
         self.seen.append(request.path)
         dies = len(self.seen) == self.at
         if dies and self.when == "before":
             self._kill()
             return VendorResponse(status=503)
-        answer = super().answer(request)
+        answer = self.vendor.answer(request)
         if dies:
             self._kill()
         return answer
@@ -94,8 +94,8 @@ def worker_of(job_id: str) -> int:
     raise AssertionError("no worker")
 
 
-def launch_of(base: str, method: Method, folder: Path) -> Launch:
-    backend = registry.backend("tinker")
+def launch_of(place: StepPlace, base: str, method: Method, folder: Path) -> Launch:
+    backend = registry.backend(place.name)
     files = [
         WRITERS[method](folder / "train.jsonl", 16),
         WRITERS[method](folder / "dev.jsonl", 2),
@@ -103,23 +103,22 @@ def launch_of(base: str, method: Method, folder: Path) -> Launch:
     job = Job(
         name="killed",
         model=base,
-        backend="tinker",
+        backend=place.name,
         method=method,
         data=Data(train="train.jsonl"),
         tuning=Tuning(epochs=2, batch_size=4, keep="best", evaluate_every=3, reward=REWARD)
         if method == "rft"
         else Tuning(epochs=2, batch_size=4, keep="best", evaluate_every=3),
-        options={"tinker": {"checkpoint_usd": str(CHECKPOINT_USD)}},
-        prices=(PriceEntry.model_validate({"backend": "tinker", "training": TRAINING}),),
+        options={place.name: {"checkpoint_usd": str(CHECKPOINT_USD)}},
+        prices=(PriceEntry.model_validate({"backend": place.name, "training": TRAINING}),),
         folder=folder,
     )
     uploads = [backend.upload(each, sha256_of(each)) for each in files]
     return Launch("r1-1", job, uploads[0], uploads[1], folder)
 
 
-def until(job_id: str, state: State) -> Status:
+def until(backend: Backend, job_id: str, state: State) -> Status:
     end = time.monotonic() + PATIENCE_SECONDS
-    backend = registry.backend("tinker")
     while (status := backend.poll(job_id, "")).state is not state:
         log = JobFolder(Path(job_id)).log
         assert time.monotonic() < end, (status.raw, log.read_text(encoding="utf-8")[-3000:])
@@ -128,26 +127,32 @@ def until(job_id: str, state: State) -> Status:
     return status
 
 
-def run(
-    base: str, folder: Path, method: Method = "sft", at: int = 0, when: When = "before"
+def run(  # noqa: PLR0917 - what is trained where, and when it is killed
+    place: StepPlace,
+    base: str,
+    folder: Path,
+    method: Method = "sft",
+    at: int = 0,
+    when: When = "before",
 ) -> Ended:
     """Train, be killed at a request of the worker (0: never), resume, and train to the end."""
     folder.mkdir()
-    launch = launch_of(base, method, folder)
-    vendor = Killing(base, at, when)
-    vendor.job_id = str(folder.resolve() / launch.key)
-    with serve(vendor) as server, tinker_at(server):
-        backend = registry.backend("tinker")
+    launch = launch_of(place, base, method, folder)
+    vendor = place.vendor(models={base: 512})
+    killing = Killing(vendor, at, when)
+    killing.job_id = str(folder.resolve() / launch.key)
+    with place.served(killing):
+        backend = registry.backend(place.name)
         assert isinstance(backend, Pauses)
         job_id = backend.submit(launch)
-        assert job_id == vendor.job_id
+        assert job_id == killing.job_id
         if at:
-            until_dead(vendor)
+            until_dead(killing)
             backend.resume(job_id)
-        status = until(job_id, State.SUCCEEDED)
+        status = until(backend, job_id, State.SUCCEEDED)
     assert status.model is not None
-    prices = {"training": TRAINING, "sampling_prefill": 0, "sampling_sample": 0}
-    usd = sum((Decimal(prices[kind]) * n / 1_000_000 for _, kind, n in vendor.billed), Decimal(0))
+    usd = Decimal(TRAINING) * vendor.billed_tokens() / 1_000_000
+    models = place.models(vendor)
     events = read_events(JobFolder(Path(job_id)).events, "").events
     return Ended(
         status=status,
@@ -156,10 +161,10 @@ def run(
             for each in events
             if each.kind in ("step", "validation")
         ],
-        digest=vendor.kept[status.model.name].state[1],
+        digest=models[status.model.name][1],
         usd=usd,
-        requests=len(vendor.seen),
-        models=sum(each.kind == "sampler_weights" for each in vendor.kept.values()),
+        requests=len(killing.seen),
+        models=len(models),
     )
 
 
@@ -168,14 +173,6 @@ def until_dead(vendor: Killing) -> None:
     while len(vendor.seen) < vendor.at or is_locked(lock):
         assert time.monotonic() < end, (vendor.at, len(vendor.seen))
         time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def tinker_at(server: Server) -> Generator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINKER_BASE_URL", server.url)
-        patch.setenv("TINKER_API_KEY", KEY)
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -205,11 +202,14 @@ def dearest_step(method: Method) -> Decimal:
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
-def test_killed_at_some_requests(base: str, tmp_path: Path, method: Method) -> None:
-    whole = run(base, tmp_path / "whole", method)
+@pytest.mark.parametrize("place", [TINKER, AZURE], ids=str)
+def test_killed_at_some_requests(
+    place: StepPlace, base: str, tmp_path: Path, method: Method
+) -> None:
+    whole = run(place, base, tmp_path / "whole", method)
     for number, share in enumerate((0.3, 0.7, 0.97)):
         at, when = round(share * whole.requests), ("before", "after")[number % 2]
-        ended = run(base, tmp_path / f"killed-{at}", method, at, when)  # type: ignore[arg-type]
+        ended = run(place, base, tmp_path / f"killed-{at}", method, at, when)  # type: ignore[arg-type]
         twice = assert_same(whole, ended)
         assert twice <= CHECKPOINT_USD + dearest_step(method), (at, when)
 
@@ -219,12 +219,16 @@ def test_killed_at_some_requests(base: str, tmp_path: Path, method: Method) -> N
     [pytest.param(15, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.exhaustive)],
 )
 @pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
-def test_killed_at_many_requests(base: str, tmp_path: Path, method: Method, apart: int) -> None:
-    whole = run(base, tmp_path / "whole", method)
+@pytest.mark.parametrize("place", [TINKER, AZURE], ids=str)
+def test_killed_at_many_requests(
+    place: StepPlace, base: str, tmp_path: Path, method: Method, apart: int
+) -> None:
+    whole = run(place, base, tmp_path / "whole", method)
     twice = [
-        assert_same(whole, run(base, tmp_path / f"{when}-{at}", method, at, when))
+        assert_same(whole, run(place, base, tmp_path / f"{when}-{at}", method, at, when))
         for at in range(1, whole.requests + 1, apart)
         for when in ("before", "after")
     ]
-    print(f"{method}: {len(twice)} kills, whole {whole.usd}, paid twice at most {max(twice)}")  # noqa: T201
+    what = f"{place} {method}: {len(twice)} kills, whole {whole.usd}"
+    print(f"{what}, paid twice at most {max(twice)}")  # noqa: T201
     assert max(twice) <= CHECKPOINT_USD + dearest_step(method)

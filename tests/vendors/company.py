@@ -35,6 +35,7 @@ USER, PASSWORD = "jane", "p@ss word"
 VENDORS_BY_HOST = {
     "api.openai.com": "openai",
     "res-1.openai.azure.com": "azure",
+    "account-1.services.ai.azure.com": "azure-sessions",
     "api.together.ai": "together",
     "api.fireworks.ai": "fireworks",
     "tinker.thinkingmachines.dev": "tinker",

@@ -8,12 +8,9 @@ of `HfJobsVendor` leave an adapter that was made before; with `runs`, each job i
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +22,12 @@ from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import (
     Progress,
     Refused,
-    RoutedVendor,
     ServerBehavior,
     VendorSetup,
     existing,
     route,
 )
+from vendors.rented import RentedVendor, rented_setup
 from vendors.stored import store_training
 
 KEY = "hf_loopback"
@@ -111,35 +108,15 @@ class Job:
         }
 
 
-class HfJobsVendor(RoutedVendor):
-    """Jobs of one account, whose storage is a folder.
-
-    Args:
-        storage: The folder that jobs and whoever launches share.
-        behavior: How it behaves.
-        adapter: What a training leaves behind; None: an empty folder.
-        runs: Whether each job is a process that runs its command.
-    """
+class HfJobsVendor(RentedVendor):
+    """Jobs of one account."""
 
     key = KEY
     no_route = "Sorry, we can't find the page you are looking for."
 
-    def __init__(
-        self,
-        storage: Path,
-        behavior: ServerBehavior | None = None,
-        adapter: Path | None = None,
-        *,
-        runs: bool = False,
-    ) -> None:
-        super().__init__(behavior)
-        self.storage, self.adapter, self.runs = storage, adapter, runs
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.jobs: dict[str, Job] = {}
-
-    @property
-    def files(self) -> list[Path]:
-        """The uploaded files."""
-        return list(self.storage.glob("files/*"))
 
     def error(self, refusal: Refused) -> JsonValue:
         return {"error": refusal.message}
@@ -180,7 +157,8 @@ class HfJobsVendor(RoutedVendor):
         job = Job(f"{len(self.jobs):024x}", body)
         self.jobs[job.id] = job
         if self.runs:
-            job.process = self._start(job)
+            given = {**body["environment"], **body.get("secrets", {}), "JOB_ID": job.id}
+            job.process = self.run([sys.executable, *body["command"][1:]], given, job.id)
         return job.info(self.behavior)
 
     @route("GET", "/api/jobs/{account}")
@@ -230,52 +208,21 @@ class HfJobsVendor(RoutedVendor):
                 job.process.kill()
         return job.info(self.behavior)
 
-    def close(self) -> None:
-        """End the processes of jobs."""
-        for job in self.jobs.values():
-            if job.process is not None:
-                job.process.kill()
-                job.process.wait()
-
     def _check_account(self, account: str) -> None:
         if account != ACCOUNT:
             raise Refused(403, f"Forbidden: you cannot use the namespace {account}")
 
-    def _start(self, job: Job) -> subprocess.Popen[bytes]:
-        """Run the command of a job here, with nothing but what the job was given."""
-        command = [sys.executable, *job.spec["command"][1:]]
-        kept = {
-            name: os.environ[name]
-            for name in ("PATH", "TMPDIR", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
-            if name in os.environ
-        }
-        given = {**job.spec["environment"], **job.spec.get("secrets", {}), "JOB_ID": job.id}
-        with (self.storage / f"{job.id}.log").open("wb") as log:
-            return subprocess.Popen(command, env={**kept, **given}, stdout=log, stderr=log)
 
-
-@contextmanager
-def hf_jobs(
-    behavior: ServerBehavior | None = None, adapter: Path | None = None, *, runs: bool = False
-) -> Generator[HfJobsVendor]:
-    """Give an account with a storage of its own while the body runs; its processes then end."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage:
-        vendor = HfJobsVendor(Path(storage), behavior, adapter, runs=runs)
-        yield vendor
-        vendor.close()
+hf_jobs = HfJobsVendor.with_storage
 
 
 def hf_jobs_setup(adapter: Path | None = None, *, runs: bool = False) -> VendorSetup:
     """Return how an account is served whose trainings leave an adapter."""
-    return VendorSetup(
-        vendor=lambda behavior: hf_jobs(behavior, adapter, runs=runs),
-        environment=lambda server: {
-            "HF_ENDPOINT": server.url,
-            "HF_TOKEN": KEY,
-            "UNITUNE_IMAGE": "registry.example.com/unitune:0.1.0-cuda",
-            "UNITUNE_STORAGE": str(server.vendor.storage),  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - HfJobsVendor's
-        },
-        create=rf"/api/jobs/{ACCOUNT}$",
-        model="tiny",
-        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+    variables = {"HF_TOKEN": KEY, "UNITUNE_IMAGE": "registry.example.com/unitune:0.1.0-cuda"}
+    return rented_setup(
+        HfJobsVendor,
+        lambda url: {"HF_ENDPOINT": url, **variables},
+        rf"/api/jobs/{ACCOUNT}$",
+        adapter,
+        runs=runs,
     )

@@ -7,9 +7,7 @@ with a cluster's.
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,11 @@ from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import (
     Progress,
     Refused,
-    RoutedVendor,
     ServerBehavior,
     VendorSetup,
     route,
 )
+from vendors.rented import RentedVendor, rented_setup
 from vendors.stored import store_training
 
 KEY = "ray-loopback"
@@ -94,29 +92,14 @@ class Job:
         }
 
 
-class RayVendor(RoutedVendor):
-    """A cluster whose trainings leave an adapter that was made before.
-
-    Args:
-        storage: The folder that it shares with whoever launches.
-        behavior: How it behaves.
-        adapter: What a training leaves behind; None: an empty folder.
-    """
+class RayVendor(RentedVendor):
+    """A cluster whose trainings leave an adapter that was made before."""
 
     key = KEY
 
-    def __init__(
-        self, storage: Path, behavior: ServerBehavior | None = None, adapter: Path | None = None
-    ) -> None:
-        super().__init__(behavior)
-        self.storage = storage
-        self.adapter = adapter
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.jobs: dict[str, Job] = {}
-
-    @property
-    def files(self) -> list[Path]:
-        """The uploaded files."""
-        return list(self.storage.glob("files/*"))
 
     def refuse(self, refusal: Refused) -> VendorResponse:
         return VendorResponse(refusal.message.encode(), refusal.status)  # Ray answers with text
@@ -179,25 +162,14 @@ def _traceback(words: str) -> str:
     return f'Traceback (most recent call last):\n  File "job_head.py", line 419\n{words}\n.\n'
 
 
-@contextmanager
-def ray_cluster(
-    behavior: ServerBehavior | None = None, adapter: Path | None = None
-) -> Generator[RayVendor]:
-    """Give a cluster with a storage of its own while the body runs."""
-    with tempfile.TemporaryDirectory() as storage:
-        yield RayVendor(Path(storage), behavior, adapter)
+ray_cluster = RayVendor.with_storage
 
 
 def ray_setup(adapter: Path | None = None) -> VendorSetup:
     """Return how a cluster is served whose trainings leave an adapter."""
-    return VendorSetup(
-        vendor=lambda behavior: ray_cluster(behavior, adapter),
-        environment=lambda server: {
-            "RAY_API_SERVER_ADDRESS": server.url,
-            "RAY_AUTH_TOKEN": KEY,
-            "UNITUNE_STORAGE": str(server.vendor.storage),  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - RayVendor's
-        },
-        create=r"/api/jobs/$",
-        model="tiny",
-        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+    return rented_setup(
+        RayVendor,
+        lambda url: {"RAY_API_SERVER_ADDRESS": url, "RAY_AUTH_TOKEN": KEY},
+        r"/api/jobs/$",
+        adapter,
     )

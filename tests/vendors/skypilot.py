@@ -11,9 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,11 @@ from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import (
     Progress,
     Refused,
-    RoutedVendor,
     ServerBehavior,
     VendorSetup,
     route,
 )
+from vendors.rented import RentedVendor, rented_setup
 from vendors.stored import store_training
 
 KEY = "sky_loopback"
@@ -100,37 +97,17 @@ class Machine:
         return ["SUCCEEDED" if done else behavior.state or "RUNNING"]
 
 
-class SkyPilotVendor(RoutedVendor):
-    """A server of one user, whose storage is a folder.
-
-    Args:
-        storage: The folder that machines and whoever launches share.
-        behavior: How it behaves.
-        adapter: What a training leaves behind; None: an empty folder.
-        runs: Whether each job is a process that runs its command.
-    """
+class SkyPilotVendor(RentedVendor):
+    """A server of one user."""
 
     key = KEY
     no_route = "Not Found"
 
-    def __init__(
-        self,
-        storage: Path,
-        behavior: ServerBehavior | None = None,
-        adapter: Path | None = None,
-        *,
-        runs: bool = False,
-    ) -> None:
-        super().__init__(behavior)
-        self.storage, self.adapter, self.runs = storage, adapter, runs
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.jobs: dict[str, Machine] = {}
         self.requests: dict[str, dict[str, Any]] = {}
         self.refuses = ""  # why no cloud can be used
-
-    @property
-    def files(self) -> list[Path]:
-        """The uploaded files."""
-        return list(self.storage.glob("files/*"))
 
     def error(self, refusal: Refused) -> JsonValue:
         return {"detail": refusal.message}
@@ -176,12 +153,6 @@ class SkyPilotVendor(RoutedVendor):
             if name is None or each["cluster_name"] == name
         ]
 
-    def close(self) -> None:
-        """End the processes of jobs."""
-        for process in (each for machine in self.jobs.values() for each in machine.processes):
-            process.kill()
-            process.wait()
-
     def _payload(self, made: dict[str, Any], *, whole: bool) -> dict[str, JsonValue]:
         status, machine = made["status"], self.jobs.get(made["cluster_name"] or "")
         if made["name"] == "sky.launch" and status == "SUCCEEDED" and machine is not None:
@@ -219,7 +190,10 @@ class SkyPilotVendor(RoutedVendor):
         machine = self.jobs.setdefault(name, Machine(name))
         machine.tasks.append(task)
         if self.runs:
-            machine.processes.append(self._start(task, f"sky-{name}_job_{len(machine.tasks)}"))
+            own = f"sky-{name}_job_{len(machine.tasks)}"
+            path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+            given = {**task["envs"], **task["secrets"], "SKYPILOT_TASK_ID": own, "PATH": path}
+            machine.processes.append(self.run(["bash", "-c", task["run"]], given, own))
         return {"job_id": len(machine.tasks), "handle": "gASV"}
 
     def _status(self, body: dict[str, Any]) -> JsonValue:
@@ -318,43 +292,15 @@ class SkyPilotVendor(RoutedVendor):
             raise Failed("ClusterDoesNotExist", f"Cluster {body['cluster_name']!r} does not exist.")
         return machine
 
-    def _start(self, task: dict[str, Any], name: str) -> subprocess.Popen[bytes]:
-        """Run a task here, with nothing but what it was given."""
-        kept = {
-            each: os.environ[each]
-            for each in ("TMPDIR", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
-            if each in os.environ
-        }
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        given = {**task["envs"], **task["secrets"], "SKYPILOT_TASK_ID": name, "PATH": path}
-        with (self.storage / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(
-                ["bash", "-c", task["run"]], env={**kept, **given}, stdout=log, stderr=log
-            )
-
-
-@contextmanager
-def skypilot(
-    behavior: ServerBehavior | None = None, adapter: Path | None = None, *, runs: bool = False
-) -> Generator[SkyPilotVendor]:
-    """Give a server with a storage of its own while the body runs; its processes then end."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage:
-        vendor = SkyPilotVendor(Path(storage), behavior, adapter, runs=runs)
-        yield vendor
-        vendor.close()
-
 
 def skypilot_setup(adapter: Path | None = None, *, runs: bool = False) -> VendorSetup:
     """Return how a server is served whose trainings leave an adapter."""
-    return VendorSetup(
-        vendor=lambda behavior: skypilot(behavior, adapter, runs=runs),
-        environment=lambda server: {
-            "SKYPILOT_API_SERVER_ENDPOINT": server.url,
-            "SKYPILOT_SERVICE_ACCOUNT_TOKEN": KEY,
-            "UNITUNE_IMAGE": "registry.example.com/unitune:0.1.0-cuda",
-            "UNITUNE_STORAGE": str(server.vendor.storage),  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - SkyPilotVendor's
-        },
-        create=r"/launch$",
-        model="tiny",
-        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+    image = "registry.example.com/unitune:0.1.0-cuda"
+    variables = {"SKYPILOT_SERVICE_ACCOUNT_TOKEN": KEY, "UNITUNE_IMAGE": image}
+    return rented_setup(
+        SkyPilotVendor,
+        lambda url: {"SKYPILOT_API_SERVER_ENDPOINT": url, **variables},
+        r"/launch$",
+        adapter,
+        runs=runs,
     )

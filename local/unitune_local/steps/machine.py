@@ -160,9 +160,11 @@ class VendorMachine:
     def save(self, step: int) -> None:
         assert self._position is not None
         if step not in self._saved or not self._position.evaluated:
-            self._saved[step] = self.vendor.save(step, self._position.model_dump_json())
+            # First here: some vendors keep no position, and a checkpoint without one is of no use.
+            position = self._position.model_dump_json()
             self.folder.mkdir(exist_ok=True)
-            self._note_of(step).write_text(self._position.model_dump_json(), encoding="utf-8")
+            self._note_of(step).write_text(position, encoding="utf-8")
+            self._saved[step] = self.vendor.save(step, position)
             self.note("checkpoint", {"step": step, "usd": float(self.meter.usd)})
         self.meter.saved()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,6 +16,7 @@ from pydantic import JsonValue
 from unitune.backends.credentials import key_in
 from unitune.backends.output_limit import longest_expected
 from unitune.backends.protocol import Launch
+from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.cost.prices.book import PriceLookup, book_for
 from unitune.data.dataset import Dataset
 from unitune.errors import BackendError, DataError, Mismatch
@@ -36,6 +38,10 @@ from unitune_local.steps.vendor import Loss, Meter, Prices, StepVendor, connect
 from unitune_local.training.run import examples, rendered, spec_in
 from unitune_local.training.selection import Evaluations
 from unitune_local.training.stepping import run_steps
+
+# Attempts to continue after failures that may pass; their pauses add up to 7 minutes
+RECOVERIES = 10
+LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Specified(Spec):
@@ -134,7 +140,9 @@ def run_training(folder: JobFolder, log: EventLog) -> Result | None:
 
     with noting_warnings(note, steps.sdk):
         try:
-            name = vendor.find().model or _trained(spec, vendor, meter, folder, note)
+            name = _recovering(
+                lambda: vendor.find().model or _trained(spec, vendor, meter, folder, note), note
+            )
         finally:
             with suppress(BackendError):  # a session ends some time after its process
                 vendor.finish("success" if name else "interrupted")
@@ -154,6 +162,19 @@ def run_training(folder: JobFolder, log: EventLog) -> Result | None:
         billed_tokens=sum(int(each.number(CHARGED) or 0) for each in steps_made) or None,
         billed_usd=_billed(vendor, meter, note),
     )
+
+
+def _recovering(train: Callable[[], str | None], note: Note) -> str | None:
+    """Train, and after a failure that may pass, train again from the newest checkpoint."""
+    for pause in islice(delays(LONGEST_PAUSE_SECONDS), RECOVERIES):
+        try:
+            return train()
+        except BackendError as error:
+            if not error.is_retryable:
+                raise
+            note("warning", {"text": f"{error} The training continues from the newest checkpoint."})
+            sleep(retry_delay(error, pause))
+    return train()
 
 
 def _billed(vendor: StepVendor, meter: Meter, note: Note) -> Decimal | None:

@@ -26,6 +26,14 @@ class StepOptions(Spec):
     ppo with more."""
 
 
+class AzureSessionsOptions(StepOptions):
+    """Options of a training in Azure's sessions."""
+
+    training_type: Literal["global", "data-zone", "developer"] | None = None
+    """Where it trains: `global` anywhere, `data-zone` in the zone of the Foundry account,
+    `developer` on idle capacity. By default, Azure chooses."""
+
+
 class StepSpec(Closed):
     """Facts about the vendor, for the worker."""
 
@@ -33,7 +41,7 @@ class StepSpec(Closed):
     adapter: str
     """Adapter of the vendor, as ``module:Class``."""
     sdk: str
-    """Package of the vendor, whose warnings become events."""
+    """Package of the vendor, or the module that calls it, whose warnings become events."""
     key_variable: str
     contract: Contract
     options: StepOptions

@@ -103,6 +103,8 @@ class Contract(Closed):
     seed: int = 0
     url: str | None = None
     """Address of the server; None for the vendor's own or that of the environment."""
+    tier: str | None = None
+    """The vendor's name of the training's tier; None for its usual one."""
     stops: tuple[int, ...] = ()
     """Tokens that end an answer."""
 

@@ -7,43 +7,25 @@ ends it, the vendor keeps the checkpoints, and a resume continues from the newes
 from __future__ import annotations
 
 import sys
-import threading
-import traceback
 from pathlib import Path
 
-from unitune.errors import BackendError, IntegrityError, RunFailed, UserError
 from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.training.rescue import Rescue
 from unitune_local.training.worker import notify_end, work
 
 
-def outcome(folder: JobFolder) -> Result | None:
-    """Train, and return the outcome, or None if the training can be resumed."""
-    if folder.cancel.exists():
-        return Result(state="cancelled")
-    log = EventLog(folder.events)
-    log.write("message", {"text": "worker started"})
-    folder.interruption.unlink(missing_ok=True)
-    rescue = Rescue(folder, log)
-    if threading.current_thread() is threading.main_thread():
-        rescue.end_on_sigterm()
-    try:
-        from unitune_local.steps.run import run_training  # noqa: PLC0415 - slow; we live already
+def train(folder: JobFolder, log: EventLog, rescue: Rescue) -> Result | None:
+    """Train at the vendor; return None if paused."""
+    del rescue  # the vendor has the weights
+    from unitune_local.steps.run import run_training  # noqa: PLC0415 - slow; we live already
 
-        return run_training(folder, log)
-    except (UserError, IntegrityError, RunFailed) as error:  # the same would happen again
-        return Result(state="failed", error=str(error))
-    except Exception as error:  # noqa: BLE001 - the cause can be corrected, and the training resumed
-        traceback.print_exc()
-        is_ours = isinstance(error, BackendError)
-        rescue.interrupt(str(error) if is_ours else f"{type(error).__name__}: {error}")
-        return None
+    return run_training(folder, log)
 
 
 def main(own: str) -> None:
     """Be the process of a training."""
     folder = JobFolder(Path(own))
-    work(folder, outcome)
+    work(folder, train)
     notify_end(folder)
 
 

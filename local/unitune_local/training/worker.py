@@ -144,20 +144,20 @@ def judge_keys(folder: JobFolder) -> list[str]:
     return [name for name, judge in given if name and name in allowed_variables(judge["url"])]
 
 
-Outcome = Callable[[JobFolder], Result | None]
+# Trains by a folder's specification; returns None if the training was paused
+Train = Callable[[JobFolder, EventLog, Rescue], Result | None]
 
 
-def work(folder: JobFolder, outcome: Outcome | None = None) -> None:
+def work(folder: JobFolder, train: Train | None = None) -> None:
     """Train by a folder's specification, unless another worker does or it has ended.
 
     Args:
         folder: Folder of the training.
-        outcome: Trains and returns the outcome, or None if the training can be resumed; without
-            it, this machine trains.
+        train: Trains; without it, this machine does.
     """
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
-            if folder.result() is None and (result := (outcome or _outcome)(folder)) is not None:
+            if folder.result() is None and (result := _outcome(folder, train)) is not None:
                 for each in folder.path.glob("rendezvous-*"):  # of killed workers, too
                     each.unlink(missing_ok=True)
                 folder.finish(result)
@@ -165,8 +165,8 @@ def work(folder: JobFolder, outcome: Outcome | None = None) -> None:
         print(error, flush=True)  # noqa: T201 - into worker.log
 
 
-def _outcome(folder: JobFolder) -> Result | None:
-    """Train, and return the outcome, or None if the training was paused."""
+def _outcome(folder: JobFolder, train: Train | None) -> Result | None:
+    """Train, and return the outcome, or None if the training can be resumed."""
     if folder.cancel.exists():
         return Result(state="cancelled")
     log = EventLog(folder.events)
@@ -175,12 +175,8 @@ def _outcome(folder: JobFolder) -> Result | None:
     rescue = Rescue(folder, log)
     if threading.current_thread() is threading.main_thread():
         rescue.end_on_sigterm()
-    if rank_and_size() is None:
-        start_ranks(folder, _setting(folder, "processes"), rescue.end)
     try:
-        from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
-
-        model = run_training(folder, log, rescue.ready)
+        return (train or _train_here)(folder, log, rescue)
     except (UserError, IntegrityError, RunFailed) as error:  # the same would happen again
         return Result(state="failed", error=str(error))
     except Exception as error:  # noqa: BLE001 - the cause can be corrected, and the training resumed
@@ -190,6 +186,14 @@ def _outcome(folder: JobFolder) -> Result | None:
             time.sleep(GRACE_SECONDS)
         rescue.interrupt(_reason(error, folder))
         return None
+
+
+def _train_here(folder: JobFolder, log: EventLog, rescue: Rescue) -> Result | None:
+    if rank_and_size() is None:
+        start_ranks(folder, _setting(folder, "processes"), rescue.end)
+    from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
+
+    model = run_training(folder, log, rescue.ready)
     if model is None:
         return Result(state="cancelled") if folder.cancel.exists() else None
     return Result(state="succeeded", model=model)

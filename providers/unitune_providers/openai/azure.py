@@ -5,10 +5,9 @@ Deployments alone serve tuned models. Both APIs take tokens of Entra ID, each of
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from functools import cache, partial
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import JsonValue
@@ -16,11 +15,11 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.credentials import environment_address, key_in
 from unitune.backends.kit.api import Api, Query
-from unitune.backends.kit.connection import certificate_advice, certificate_file
+from unitune.backends.kit.entra import ENTRA_ADVICE, entra_token
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import required
 from unitune.backends.options import validated
-from unitune.errors import BackendError, UserError
+from unitune.errors import BackendError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune.workspace.user_settings import variable
@@ -39,10 +38,6 @@ MAKERS = {
 }
 OPENAI = "OpenAI"
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
-ENTRA_ADVICE = (
-    "Or install azure-identity (unitune's extra `azure`) and sign in with `az login` or a managed "
-    "identity."
-)
 # Source: MicrosoftDocs/azure-ai-docs, openai/quotas-limits.md, 2026-02-17
 LIMITS_ADVICE = (
     "Wait, or raise the deployment's capacity or your quota. A resource runs 3 trainings at a time "
@@ -161,28 +156,3 @@ def _arm() -> Api:
 def _next_link(page: Fields) -> Query | None:
     """Return the parameters of the next page; only those, so that no other host is asked."""
     return dict(parse_qsl(urlsplit(page.text("nextLink") or "").query)) or None
-
-
-def entra_token(scope: str) -> Callable[[], str] | None:
-    """Return a function that returns a valid token for a scope; None without azure-identity."""
-    try:
-        identity = importlib.import_module("azure.identity")
-    except ModuleNotFoundError:
-        return None
-
-    def token() -> str:
-        try:
-            return _entra_credential(identity).get_token(scope).token
-        except Exception as error:  # its ways to sign in raise many kinds
-            reason = Vendor("Entra ID").safe(str(error))
-            words = f"Entra ID did not return a token: {reason}. Sign in with `az login`, or set "
-            words += "variables of azure-identity such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
-            raise UserError(f"{words}{certificate_advice(reason)}".rstrip()) from error
-
-    return token
-
-
-@cache
-def _entra_credential(identity: Any) -> Any:
-    trusted = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    return identity.DefaultAzureCredential(**({"connection_verify": trusted} if trusted else {}))

@@ -199,7 +199,7 @@ def test_a_failed_step_is_failed_in_the_vendors_words(
     vendor.behavior.fails = "the rows taste of soap"
     with pytest.raises(RunFailed, match="the rows taste of soap"):
         trained(there)
-    assert {each.finished for each in vendor.sessions.values()} == {"interrupted"}
+    assert {each.ended for each in vendor.sessions.values()} == {"interrupted"}
 
 
 def test_a_session_that_ended_is_followed_by_another(
@@ -211,7 +211,7 @@ def test_a_session_that_ended_is_followed_by_another(
         seen.append(1)
         if len(seen) == 3:
             for each in vendor.sessions.values():
-                each.finished = "interrupted"
+                each.ended = "interrupted"
 
     vendor.before_step = end
     with pytest.raises(BackendError, match=r"HTTP 410\). The session has ended"):
@@ -229,7 +229,7 @@ def test_checkpoints_that_others_changed_or_made_are_no_obstacle(
         seen.append(1)
         if len(seen) == 3:
             for each in vendor.sessions.values():
-                each.finished = "interrupted"
+                each.ended = "interrupted"
 
     vendor.before_step = end
     with pytest.raises(BackendError):

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from vendors import fireworks, hf_jobs, skypilot
 from vendors.anthropic import KEY as ANTHROPIC_KEY
+from vendors.azure_sessions import KEY as AZURE_KEY
 from vendors.bedrock import vendor as bedrock
 from vendors.company import Company
 from vendors.openai.vendor import KEY
@@ -27,13 +28,14 @@ from unitune.backends.kit.chat import open_server
 from unitune.models import Reply
 from unitune.testing.contract_base import reply_once
 from unitune.workspace.user_settings import current
-from unitune_local.steps.vendor import Contract, Found, connect
+from unitune_local.steps.vendor import Contract, Found, StepVendor, connect
 
 GPT = "gpt-4.1-mini-2025-04-14"
 LLAMA = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 MODELS = {
     "openai": GPT,
     "azure": GPT,
+    "azure-sessions": "Qwen/Qwen3.8-27B",
     "together": "Qwen/Qwen3-8B",
     "fireworks": fireworks.BASE,
     "tinker": "Qwen/Qwen3-8B",
@@ -49,6 +51,7 @@ MODELS = {
 HOSTS = {
     "openai": "api.openai.com",
     "azure": "res-1.openai.azure.com",
+    "azure-sessions": "account-1.services.ai.azure.com",
     "together": "api.together.ai",
     "fireworks": "api.fireworks.ai",
     "tinker": "tinker.thinkingmachines.dev",
@@ -66,6 +69,7 @@ AWS_KEYS = {"AWS_ACCESS_KEY_ID": bedrock.KEY, "AWS_SECRET_ACCESS_KEY": "s"}
 KEYS = {
     "openai": {"OPENAI_API_KEY": KEY},
     "azure": {"AZURE_OPENAI_API_KEY": KEY},
+    "azure-sessions": {"AZURE_AI_API_KEY": AZURE_KEY},
     "together": {"TOGETHER_API_KEY": together.KEY},
     "fireworks": {"FIREWORKS_API_KEY": fireworks.KEY},
     "tinker": {"TINKER_API_KEY": TINKER_KEY},
@@ -81,6 +85,9 @@ KEYS = {
 SETTINGS = {
     "skypilot": {"SKYPILOT_API_SERVER_ENDPOINT": "https://sky.example.com"},
     "azure": {"AZURE_OPENAI_ENDPOINT": "https://res-1.openai.azure.com"},
+    "azure-sessions": {
+        "AZURE_AI_PROJECT_ENDPOINT": "https://account-1.services.ai.azure.com/api/projects/p"
+    },
     "fireworks": {"FIREWORKS_ACCOUNT_ID": fireworks.ACCOUNT},
     "mantle": AWS,
     "bedrock": AWS,
@@ -89,6 +96,7 @@ SETTINGS = {
 ADDRESSES = {
     "openai": {"OPENAI_BASE_URL": "{url}/v1"},
     "azure": {"AZURE_OPENAI_ENDPOINT": "{url}"},
+    "azure-sessions": {"AZURE_AI_PROJECT_ENDPOINT": "{url}/api/projects/p"},
     "together": {"TOGETHER_BASE_URL": "{url}"},
     "fireworks": {"FIREWORKS_BASE_URL": "{url}"},
     "tinker": {"TINKER_BASE_URL": "{url}/services/tinker-prod"},
@@ -152,17 +160,27 @@ class Stage:
             return reply_once(open_server(f"{self.address}/v1", GPT, key=key))
         if self.vendor in ("hf-jobs", "skypilot"):  # their models answer on this machine
             return Reply(text=str(registry.backend(self.vendor).find("r-1", self.folder)))
+        if self.vendor == "azure-sessions":  # whose tokenizer is on the Hub
+            session = self.steps()
+            session.begin(None)
+            session.finish("success")
+            return Reply(text="opened")
         return reply_once(registry.backend(self.vendor).chat(MODELS[self.vendor]))
+
+    def steps(self) -> StepVendor:
+        """Return the adapter of a vendor of steps, as its worker makes it."""
+        backend: Any = registry.backend(self.vendor)
+        contract = Contract(key="r1-1", base=MODELS[self.vendor])
+        return connect(backend.adapter, contract, credentials.key_in(backend.key_variable))
 
     def call(self) -> None:
         """Call the vendor as a launch does, and as evaluation does."""
         if self.vendor not in ("server", "anthropic", "hf-jobs", "skypilot"):  # which have no lists
             backend: Any = registry.backend(self.vendor)
-            if self.vendor == "tinker":  # which has no jobs, and whose worker uses the SDK
-                backend.vendor_api(None).get("get_server_capabilities", action="list the models")
-                contract = Contract(key="r1-1", base=MODELS["tinker"])
-                key = credentials.key_in("TINKER_API_KEY")
-                assert connect(backend.adapter, contract, key).find() == Found()
+            if self.vendor in ("azure-sessions", "tinker"):  # which have no jobs
+                if self.vendor == "tinker":  # whose worker uses the SDK
+                    backend.vendor_api(None).get("get_server_capabilities", action="list models")
+                assert self.steps().find() == Found()
             else:
                 backend.list_jobs("")
         assert self.ask().error is None

@@ -170,7 +170,7 @@ def test_azures_own_package_signs_in_with_a_managed_identity(
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{server.url}/token")
         monkeypatch.setenv("IDENTITY_HEADER", "identity-secret")
         credential = Mock(return_value=identity.ManagedIdentityCredential())
-        monkeypatch.setattr("unitune_providers.openai.azure._entra_credential", credential)
+        monkeypatch.setattr("unitune.backends.kit.entra._entra_credential", credential)
         model = azure.backend.poll(azure.succeed(), "").model
         assert model is not None
         azure.backend.deploy(model, "unitune-1", {})

@@ -35,6 +35,7 @@ from unit.providers.company_stage import (
 )
 from vendors import fireworks, hf_jobs, skypilot
 from vendors.anthropic import AnthropicVendor
+from vendors.azure_sessions import AzureSessionsVendor
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
 from vendors.company import USER, Company, company_network
@@ -75,6 +76,9 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     doubles: dict[str, Any] = {
         "openai": OpenAIVendor(),
         "azure": AzureVendor(),
+        "azure-sessions": AzureSessionsVendor(
+            models={"Qwen/Qwen3.8-27B": 32768}, prefix="/api/projects/p"
+        ),
         "together": together.TogetherVendor(),
         "fireworks": fireworks.FireworksVendor(),
         "tinker": TinkerVendor(models={"Qwen/Qwen3-8B": 32768}, prefix="/services/tinker-prod"),
@@ -299,7 +303,7 @@ MEANS: dict[str, tuple[Callable[[Stage], None], tuple[str, ...]]] = {
     "AWS role": (by_aws_role, ("bedrock", "mantle")),
     "workload identity": (by_workload_identity, ("vertex",)),
     "impersonation": (by_impersonation, ("vertex",)),
-    "Entra ID": (by_entra, ("azure",)),
+    "Entra ID": (by_entra, ("azure", "azure-sessions")),
 }
 """What calls by each means, and for which vendors the means applies."""
 CELLS = [(vendor, means) for vendor in MODELS for means in MEANS]

@@ -157,8 +157,8 @@ def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job()
         "You can tune the same model with azure (gpt-4o-mini-2024-07-18, not open to all)." in text
     )
     assert (
-        "With another base model, bedrock, fireworks, hf-jobs, local, nebius, ray, skypilot, "
-        "tinker, together and vertex take the job." in text
+        "With another base model, azure-sessions (not open to all), bedrock, fireworks, hf-jobs, "
+        "local, nebius, ray, skypilot, tinker, together and vertex take the job." in text
     )
 
 
@@ -167,8 +167,8 @@ def test_who_would_refuse_the_job_itself_is_not_named() -> None:
     text = said("openai", "gpt-4o-mini", date(2027, 4, 1), tuning={"learning_rate": 1e-5})
     assert "gpt-4o-mini-2024-07-18)" not in text
     assert (
-        "With another base model, bedrock, fireworks, hf-jobs, local, nebius, ray, skypilot, "
-        "tinker and together take the job." in text
+        "With another base model, azure-sessions (not open to all), bedrock, fireworks, hf-jobs, "
+        "local, nebius, ray, skypilot, tinker and together take the job." in text
     )
 
 

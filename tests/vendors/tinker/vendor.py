@@ -30,8 +30,8 @@ from unitune.testing.vendor_setup import (
     route,
 )
 from vendors.bodies import chat_completion
+from vendors.step_compute import Answered, Arithmetic, Computing, Datum
 from vendors.tinker import KEY
-from vendors.tinker.compute import Answered, Arithmetic, Computing, Datum
 
 PROTO = "application/x-protobuf"
 # US dollars per million tokens
@@ -51,7 +51,7 @@ class Session:
     id: str
     marks: dict[str, str]
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
-    finished: str | None = None
+    ended: str | None = None
     runs: list[str] = field(default_factory=list[str])
 
 
@@ -189,7 +189,7 @@ class TinkerVendor(RoutedVendor):
     @route("POST", "/api/v1/sessions/{session_id}/finish")
     def finish(self, request: VendorRequest, session_id: str) -> VendorResponse:
         session = existing(self.sessions, session_id, "session")
-        session.finished = session.finished or request.json["reason"]["type"]
+        session.ended = session.ended or request.json["reason"]["type"]
         return VendorResponse(b"", 204)
 
     @route("POST", "/api/v1/sessions/search")
@@ -486,7 +486,7 @@ class TinkerVendor(RoutedVendor):
 
     def _session(self, session_id: str) -> Session:
         session = existing(self.sessions, session_id, "session")
-        if session.finished:
+        if session.ended:
             raise Refused(410, f"session {session_id} has finished")
         return session
 

@@ -1,4 +1,4 @@
-"""What computes at the loopback Tinker: arithmetic that a test can follow, or a real model.
+"""What computes at loopback vendors of steps: arithmetic that a test can follow, or a real model.
 
 Both are a `Computing`. A state is what a checkpoint holds; it is never changed in place.
 """
@@ -87,7 +87,7 @@ class Arithmetic:
     ) -> list[Answered]:
         """Answer with a letter that depends on the seed and the place, and the end of a turn."""
         end, steps = int(params["stop"][0]), state[0] if state else 0
-        letters = [33 + (params["seed"] + at + len(ids)) % 26 for at in range(count)]
+        letters = [33 + (params["seed"] + 13 * at + len(ids)) % 26 for at in range(count)]
         lone = params["max_tokens"] < 2
         return [
             Answered(
