@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, JsonValue, model_validator
 
+from unitune.backends.image_rules import Images
 from unitune.backends.tiers import Tiers, without_region
 from unitune.documents import Spec
 from unitune.job.prices import PriceEntry, PriceRow, Usd, rows_of
@@ -29,24 +30,6 @@ class Limits(Spec):
     validation_rows_most: int | None = None
     epochs_most: int | None = None  # maximum number of epochs
     row_tokens: int | None = None  # maximum length of a row in tokens
-
-
-class Images(Spec):
-    """Rules for images in training rows; the first whose pattern matches the model's name applies.
-
-    An omitted limit is unknown. Only messages from the user may have images, at every vendor.
-    """
-
-    pattern: str  # regular expression for the model's name
-    methods: tuple[str, ...] = ("sft",)
-    types: tuple[str, ...]  # such as png
-    modes: tuple[str, ...] | None = None  # colour modes, in Pillow's words
-    per_row: int | None = None  # maximum number of images in a row
-    rows: int | None = None  # maximum number of training rows with images
-    bytes: int | None = None  # maximum size of an image
-    references: tuple[Literal["https", "gs", "s3"], ...] = ()  # addresses that the vendor opens
-    detail: bool = False  # whether the vendor supports `detail`
-    source: str
 
 
 class BetaRange(Spec):
@@ -336,6 +319,7 @@ class Offer(Spec):
         limits = offered.limits or self.limits
         if method in self.unvalidated:
             limits = limits.model_copy(update={"validation_rows_most": 0})
+        images = (each for each in self.images if re.search(each.pattern, offered.name))
         servings = (each for each in self.serving if re.search(each.pattern, offered.name))
         return Terms(
             model=self.model(name),
@@ -345,9 +329,7 @@ class Offer(Spec):
             limits=limits,
             billing=self.billing.model_copy(update=own_billing),
             serving=next(servings, None),
-            images=next(
-                (each for each in self.images if re.search(each.pattern, offered.name)), None
-            ),
+            images=next(images, None),
             refusal=next((each.reason for each in refused), None),
         )
 

@@ -27,9 +27,7 @@ from unitune_local.data.chat_text import (
     TemplateError,
     Tools,
     format_of,
-    has_template,
     opening,
-    refuse_images,
 )
 from unitune_local.data.turn_checks import check_answer, check_context, said_of
 
@@ -255,7 +253,7 @@ def render_prompt(
     Raises:
         TemplateError: The template omits a message of the user, the system or a tool.
     """
-    if not has_template(tokenizer):
+    if not chat_text.has_template(tokenizer):
         return text_ids(tokenizer, completed_text(messages, tools))
     text = _with_tools(tokenizer, messages, tools, asks=True)
     check_context(text, [each for each in messages if each.role != "assistant"])
@@ -280,9 +278,8 @@ def result_ids(
     text = chat_text.apply(tokenizer, [*question, answer, *results], tools, asks=True)
     check_context(text, [*question, answer, *results])
     # Some templates drop the reasoning at the beginning of an answer once results follow.
-    kept = next(
-        (turn.answer[at:] for at in range(len(turn.answer)) if turn.answer[at:] in text), ""
-    )
+    endings = (turn.answer[at:] for at in range(len(turn.answer)))
+    kept = next((ending for ending in endings if ending in text), "")
     begun, _, rest = text.rpartition(kept)
     if len(kept) <= len(max(chat_text.turn_ends(tokenizer, tools)[:2], key=len)):
         raise TemplateError(
@@ -300,7 +297,7 @@ def completed_text(messages: Sequence[Message], tools: Tools = None) -> str:
     Raises:
         TemplateError: The conversation has tools, or no text.
     """
-    refuse_images(messages)
+    chat_text.refuse_images(messages)
     text = "\n\n".join(message.text for message in messages)
     if tools or any(message.role == "tool" or message.tool_calls for message in messages):
         raise TemplateError(
