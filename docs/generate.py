@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import runpy
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -159,6 +160,23 @@ def exit_codes() -> str:
     )
 
 
+def exit_help() -> str:
+    """Return what to do for each exit code."""
+    return _table(
+        ("code", "meaning", "what to do"),
+        ((f"**{code}**", text, HELP[code]) for code, text in CODES.items()),
+    )
+
+
+def findings() -> str:
+    """Return the findings of the code with their messages."""
+    rows = runpy.run_path(str(DOCS / "messages.py"))["findings"]()
+    return _table(
+        ("code", "severity", "message"),
+        ((f"`{code}`", severity, _cell(text, "<br>")) for code, severity, text in rows),
+    )
+
+
 NOT_PARTS = (Job, Entry, Scorer)
 CODES = {
     0: "success; the gate is met",
@@ -172,6 +190,18 @@ CODES = {
     130: "interrupted; can be resumed",
     141: "standard output was closed early, as by `| head -1`",
 }
+HELP = {
+    0: "nothing",
+    1: "read the report: the cases that were lost are listed first",
+    2: "correct what the message names; run `unitune check` or `unitune COMMAND --help`",
+    3: "add test cases; the report says how many",
+    4: "run the same command again, it continues; `unitune doctor` shows the connection",
+    5: "remove the leak, or restore the file that changed; nothing was evaluated",
+    6: "raise the budget, add a price (`--price`), or run `unitune prices refresh`",
+    70: "report it with the traceback",
+    130: "run the same command again to continue",
+    141: "nothing, if the reader closed the pipe on purpose",
+}
 GENERATED = {
     "file": file,
     "python": python,
@@ -183,6 +213,8 @@ GENERATED = {
     "decision-rules": decision_rules,
     "model-families": model_families,
     "exit-codes": exit_codes,
+    "exit-help": exit_help,
+    "findings": findings,
 }
 
 

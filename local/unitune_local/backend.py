@@ -27,6 +27,8 @@ from unitune.backends.local_capabilities import (
 from unitune.backends.protocol import Launch
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
+from unitune.errors import Unsupported
+from unitune.files.system import POSIX
 from unitune.job.job import Job
 from unitune.models import Start, TunedModel
 from unitune_local.job_folder import JobFolder, Result
@@ -37,6 +39,12 @@ from unitune_local.training.worker_backend import WorkerBackend
 if TYPE_CHECKING:
     from unitune_local.inference.chat import LocalChatModel
 
+if not POSIX:
+    raise Unsupported(
+        "Training on this machine does not run on Windows itself. Install unitune in WSL "
+        "(https://learn.microsoft.com/windows/wsl/install), or choose another backend: "
+        "`unitune plan --all` compares them."
+    )
 for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil"):
     if find_spec(_package) is None:
         raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)

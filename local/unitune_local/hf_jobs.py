@@ -18,10 +18,10 @@ from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.credentials import checked_value, environment_address, key_in
@@ -32,12 +32,13 @@ from unitune.backends.retry import retry_read
 from unitune.cost.machine_hours import machine_hours, parameters_in
 from unitune.cost.tokens import Count
 from unitune.errors import BackendError, UserError
-from unitune.job.job import Auto, Job
+from unitune.job.job import Job
 from unitune.security.json_fields import Fields, read_json
 from unitune.workspace import user_settings
 from unitune_local.remote import rented, storage
 from unitune_local.remote.backend import RemoteBackend
-from unitune_local.remote.launch import VARIABLE, RemoteOptions
+from unitune_local.remote.launch import VARIABLE
+from unitune_local.remote.options import HfJobsOptions
 from unitune_local.remote.storage import Storage
 
 LABEL = "unitune-launch"
@@ -53,34 +54,6 @@ MOST = 10**12  # seconds and millionths of a dollar beyond which an answer is no
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')  # in the header Link
 SECONDS = {"second": 1, "minute": 60, "hour": 3600}
-
-Flavor = Literal[
-    "cpu-basic",
-    "cpu-upgrade",
-    "cpu-performance",
-    "cpu-xl",
-    "t4-small",
-    "t4-medium",
-    "l4x1",
-    "l40sx1",
-    "a10g-small",
-    "a10g-large",
-    "a100-large",
-    "h200",
-    "rtx-pro-6000",
-]
-
-
-class HfJobsOptions(RemoteOptions):
-    """Options under ``options: {hf-jobs: …}``: those of local training, and the machine."""
-
-    flavor: Flavor = "l4x1"
-    """Machine to rent, with one GPU or none; `unitune prices hf-jobs` shows their prices."""
-    timeout_hours: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """Hours after which Hugging Face ends the job; `auto`: `budget.hours`, or twice the high end of
-    the forecast, at least 1 and 24 if the time is unknown. `budget.usd` shortens them."""
-    processes: Literal[1] | Auto = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Processes that train; one."""
 
 
 class HfJobsBackend(RemoteBackend[HfJobsOptions]):

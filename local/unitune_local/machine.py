@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import resource
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -211,6 +210,8 @@ def peak_of_process(device: str) -> int:
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
+        import resource  # noqa: PLC0415 - Windows does not have it
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
     (mark,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(mark.split()[1]) * 1024

@@ -22,10 +22,10 @@ from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, cast
+from typing import ClassVar, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from unitune.backends.kit.api import ERRORS, Body
 from unitune.backends.kit.errors import vendor_errors
@@ -33,11 +33,12 @@ from unitune.backends.kit.hosted import without_none
 from unitune.backends.protocol import Guarantee, Launch, State, Status
 from unitune.backends.retry import retry_read
 from unitune.errors import NOT_FOUND, BackendError, Unreachable
-from unitune.job.job import Auto, Job
+from unitune.job.job import Job
 from unitune.security.json_fields import Fields, read_json
 from unitune_local.remote import rented
 from unitune_local.remote.backend import RemoteBackend
-from unitune_local.remote.launch import VARIABLE, RemoteOptions
+from unitune_local.remote.launch import VARIABLE
+from unitune_local.remote.options import SkyPilotOptions
 
 REQUEST = "x-skypilot-request-id"  # header with the request whose result is asked for
 LAUNCH_REQUEST = "sky.launch"
@@ -51,25 +52,6 @@ COLOURS = re.compile(r"\x1b\[[\d;]*m")  # in SkyPilot's messages
 MOST_USD = 10**9  # beyond which a bill is not believed
 # Packages with which fsspec reads addresses of clouds
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-
-
-class SkyPilotOptions(RemoteOptions):
-    """Options under ``options: {skypilot: …}``: those of local training, and the machine."""
-
-    accelerators: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*(:1)?$")] | None = "L4:1"
-    """GPU to rent, as SkyPilot names it; null: a machine without one."""
-    infra: Annotated[str, Field(pattern=r"^[\w*][\w./*@:-]*$")] | None = None
-    """Where to rent it, such as `aws`, `gcp/us-central1`, `kubernetes` or `slurm`; by default,
-    wherever it is cheapest among the clouds that the server may use."""
-    use_spot: bool = False
-    """Rent a cheaper machine that the cloud may take back; the run then fails, and
-    `unitune runs resume` continues from the newest checkpoint."""
-    autostop_minutes: Annotated[int, Field(ge=1, le=1440)] = 10
-    """Minutes without a job after which SkyPilot deletes the machine."""
-    timeout_hours: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """Hours after which the training is ended; `auto`: `budget.hours`, or else 24."""
-    processes: Literal[1] | Auto = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Processes that train; one."""
 
 
 class SkyPilotBackend(RemoteBackend[SkyPilotOptions]):

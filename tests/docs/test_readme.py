@@ -53,15 +53,16 @@ def test_the_gate_in_readme_is_a_gate() -> None:
 
 
 def test_contributors_begin_with_three_extras_and_ci_installs_all() -> None:
-    (begun,) = re.findall(r'pip install -e "\.\[(.+)\]" && \.ci/check', README)
-    assert len(begun.split(",")) <= 3
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    installed = [
-        set(extras.split(","))
-        for extras in re.findall(r'pip install (?:-q )?-e "\.\[(.+)\]"', contributing)
-    ]
-    (everything,) = re.findall(r'-e "\.\[(.+)\]"', (ROOT / ".ci/run").read_text(encoding="utf-8"))
-    assert installed == [set(begun.split(",")), set(everything.split(","))]
+    begun, everything = re.findall(r'pip install (?:-q )?-e "\.\[(.+)\]"', contributing)
+    assert len(begun.split(",")) <= 3
+    (installed,) = re.findall(r'-e "\.\[(.+)\]"', (ROOT / ".ci/run").read_text(encoding="utf-8"))
+    assert set(everything.split(",")) == set(installed.split(","))
+
+
+def test_the_first_screen_installs_from_the_index_or_a_clone() -> None:
+    assert blocks("bash")[0] == 'pip install "unitune[local]" && unitune quickstart\n'
+    assert '`pip install -e ".[local]" && unitune quickstart` in a clone' in README
 
 
 def test_every_relative_link_leads_to_a_file() -> None:

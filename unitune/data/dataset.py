@@ -5,7 +5,6 @@ Numbers of every row are in memory while rows are few, then in a temporary file 
 
 from __future__ import annotations
 
-import os
 import tempfile
 import weakref
 from array import array
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from unitune.data.example import Example, digest_all
+from unitune.files.system import read_at
 from unitune.findings import Finding
 from unitune.workspace.progress import counted
 
@@ -87,7 +87,7 @@ class NumberTable:
     def _read(self, start: int, count: int) -> array[int]:
         assert self._file is not None, "something was written"
         self._file.flush()
-        return array(UNSIGNED_64, os.pread(self._file.fileno(), count * BYTES, start * BYTES))
+        return array(UNSIGNED_64, read_at(self._file.fileno(), count * BYTES, start * BYTES))
 
 
 class Column(Sequence[int]):
@@ -244,7 +244,7 @@ class Spool:
     def read(self, at: int) -> Row:
         """Return the row at a position. Threads may read at the same time."""
         line, start, size = self._index[at]
-        text = os.pread(self._file.fileno(), size, start)
+        text = read_at(self._file.fileno(), size, start)
         return Row(line, Example.model_validate_json(text))
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from unitune.errors import UserError
+from unitune.files.system import NO_LINK, POSIX, is_own
 
 MOST_BYTES = 1 << 30  # default limit for a file that is read whole
 ROOT = 0
-NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK  # does not wait for the other end of a pipe either
 SHARED = stat.S_IRWXG | stat.S_IRWXO  # permissions of anyone but the owner
 
 
@@ -53,11 +53,16 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[TextIO]:
-    """Open a UTF-8 draft that replaces a file, or a link, when the body ends without an error."""
+def replacing(path: Path, *, private: bool = False) -> Generator[TextIO]:
+    """Open a UTF-8 draft that replaces a file, or a link, when the body ends without an error.
+
+    Args:
+        path: The file.
+        private: Whether only the user may read it; always so in a private folder.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(draft, "x", encoding="utf-8", opener=no_link) as file:
+        with open(draft, "x", encoding="utf-8", opener=_private if private else no_link) as file:
             yield cast("TextIO", file)
             file.flush()
             os.fsync(file.fileno())
@@ -88,7 +93,11 @@ def whole_folder(path: Path) -> Generator[Path]:
 
 def flush(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if not POSIX and path.is_dir():
+        return  # Windows opens no folders, and writes their entries with their files
+    handle = os.open(
+        path, os.O_RDONLY if POSIX else os.O_RDWR
+    )  # Windows flushes what may be written
     try:
         os.fsync(handle)
     finally:
@@ -97,15 +106,18 @@ def flush(path: Path) -> None:
 
 def no_link(path: str, flags: int) -> int:
     """Open a file for the argument `opener` of `open`; UserError for a symbolic link."""
+    advice = UserError(
+        f"{path} is a symbolic link, and unitune does not write through one. Remove it, or "
+        "choose another folder."
+    )
+    if not POSIX and Path(path).is_symlink():
+        raise advice
     try:
         return os.open(path, flags | NO_LINK, 0o600 if _is_private(path) else 0o666)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise UserError(
-            f"{path} is a symbolic link, and unitune does not write through one. Remove it, or "
-            "choose another folder."
-        ) from error
+        raise advice from error
 
 
 def refuse_strangers(path: Path, advice: str) -> None:
@@ -116,9 +128,13 @@ def refuse_strangers(path: Path, advice: str) -> None:
     """
     real = path.resolve()
     status = real.stat()
-    if status.st_uid not in (os.geteuid(), ROOT):
+    if not is_own(status) and status.st_uid != ROOT:
         why = "it belongs to another user"
-    elif status.st_mode & SHARED and any((parent / ".git").exists() for parent in real.parents):
+    elif (
+        POSIX
+        and status.st_mode & SHARED
+        and any((parent / ".git").exists() for parent in real.parents)
+    ):
         why = (
             "it is in a git repository, so a clone or a pull may have written it. If it is yours, "
             f"run `chmod go= {shlex.quote(str(path))}`"
@@ -142,7 +158,7 @@ def private_file(file: Path, text: str = "") -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | NO_LINK, 0o600)
 
 
 def _is_private(path: str) -> bool:

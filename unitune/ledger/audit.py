@@ -20,6 +20,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from unitune.errors import DataError, Mismatch
+from unitune.files.system import POSIX
 from unitune.ledger.database import Database
 from unitune.ledger.records import METADATA, Time
 
@@ -65,8 +66,8 @@ def current_user() -> str:
         return named
     try:
         account = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        account = f"user {os.getuid()}"
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        account = f"user {os.getuid()}" if POSIX else "unknown user"
     return f"{account}@{socket.gethostname()}"
 
 

@@ -17,7 +17,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-PROC = Path("/proc")  # on Linux; elsewhere `ps` and `sysctl` are used
+from unitune.files.system import POSIX
+
+PROC = Path("/proc")  # on Linux; `ps` and `sysctl` are used on macOS, PowerShell on Windows
 # States of a process: dead or a zombie; stopped. Source: proc_pid_stat(5); ps(1) of macOS has Z and
 # T, too.
 DEAD, STOPPED = ("Z", "X"), ("T", "t")
@@ -99,7 +101,8 @@ def _boot() -> str:
     file = PROC / "sys/kernel/random/boot_id"
     if file.exists():
         return file.read_text().strip()
-    return _output("sysctl", "-n", "kern.bootsessionuuid")
+    # Without it, a process is still identified by its start time.
+    return _output("sysctl", "-n", "kern.bootsessionuuid") if POSIX else ""
 
 
 def _space() -> str:
@@ -108,6 +111,8 @@ def _space() -> str:
 
 
 def _exists(pid: int) -> bool:
+    if not POSIX:  # where signal 0 is Ctrl-C
+        return _seen(pid) is not None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -128,8 +133,12 @@ def _seen(pid: int) -> _Seen | None:
     """Return a process; None if it cannot be seen.
 
     Source: proc_pid_stat(5): after the command in parentheses, field 1 is the state, field 20 the
-    start time.
+    start time. On Windows, the start time of another user's process is unknown.
     """
+    if not POSIX:
+        started = f'"R $((Get-Process -Id {pid} -ErrorAction Stop).StartTime.ToFileTimeUtc())"'
+        shown = _output("powershell", "-NoProfile", "-NonInteractive", "-Command", started)
+        return _Seen("R", shown.removeprefix("R").strip()) if shown else None
     if not (PROC / "self").exists():
         state, _, started = _output("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
         return _Seen(state[:1], started.strip()) if started else None

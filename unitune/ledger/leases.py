@@ -103,11 +103,12 @@ class _Kept:
 
 _kept = _Kept()
 # A forked child has no threads and no leases of its parent.
-os.register_at_fork(
-    before=lambda: _kept.at_work.acquire(),  # noqa: PLW0108 - a child replaces the lock
-    after_in_parent=lambda: _kept.at_work.release(),  # noqa: PLW0108 - a child replaces it
-    after_in_child=_kept.__init__,
-)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _kept.at_work.acquire(),  # noqa: PLW0108 - a child replaces the lock
+        after_in_parent=lambda: _kept.at_work.release(),  # noqa: PLW0108 - a child replaces it
+        after_in_child=_kept.__init__,
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, SQLAlchemy
 from sqlalchemy.exc import OperationalError as NotOperating
 
 from unitune.errors import LockTimeout, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.files.system import after_fork
 from unitune.ledger.database import Database
 from unitune.security.redaction import redacted
 from unitune.workspace.install import install_command
@@ -162,7 +163,7 @@ def _engine_at(url: sa.URL) -> sa.Engine:
             f"Install it with: {install_command('postgres')}"
         ) from error
     atexit.register(_close, engine, os.getpid())
-    os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
+    after_fork(partial(engine.dispose, close=False))
     return engine
 
 

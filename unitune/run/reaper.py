@@ -35,6 +35,7 @@ from unitune.backends.retry import delays
 from unitune.documents import Frozen
 from unitune.errors import BackendError, LockTimeout, NotFoundError, Unreachable, Unsupported
 from unitune.files.filesystem import private_folder, replacing
+from unitune.files.system import DETACHED
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.security.redaction import one_line
@@ -47,9 +48,6 @@ TRY_AGAIN_SECONDS = 60.0  # longest pause after an error
 GIVE_UP_SECONDS = 86_400.0
 WRITES = 3  # attempts of a change while other processes change the record
 LOG_BYTES = 65_536
-# A clock that is never set and continues while the machine sleeps, as the vendor's billing does.
-# Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTONIC does so.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +55,7 @@ class Reaper(Frozen):
     """Process that takes a deployment down."""
 
     process: str  # the process, as `Holder.text`
-    due: float  # time of the take-down, by `CLOCK`
+    due: float  # time of the take-down, by `clock`
     parent: str | None = None  # process whose end also ends the deployment, as `Holder.text`
 
     @property
@@ -72,8 +70,13 @@ class Reaper(Frozen):
 
 
 def clock() -> float:
-    """Return the seconds of `CLOCK`."""
-    return time.clock_gettime(CLOCK)
+    """Return the time of a clock that is never set and continues while the machine sleeps.
+
+    The vendor's billing does so, too. Source: clock_gettime(2) of Linux; clock_gettime(3) of macOS,
+    whose CLOCK_MONOTONIC does so; `time.monotonic` of Windows (QueryPerformanceCounter).
+    """
+    number = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+    return time.monotonic() if number is None else time.clock_gettime(number)
 
 
 def reaper_of(home: Path, deployment_id: str) -> Reaper | None:
@@ -101,14 +104,14 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | N
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        creationflags=DETACHED,
         env={**environment(), "UNITUNE_DIR": str(home)},
     )
     # Its exit status must be read, or it stays in the process table.
     threading.Thread(target=started.wait, daemon=True).start()
     file = _file(home, deployment_id)
     private_folder(file.parent)
-    with replacing(file) as draft:
-        os.fchmod(draft.fileno(), 0o600)
+    with replacing(file, private=True) as draft:
         made = Reaper(process=process(started.pid).text, due=due, parent=parent)
         draft.write(made.model_dump_json())
 

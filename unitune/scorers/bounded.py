@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from select import select
 from typing import Any
 
 from pydantic import JsonValue
 
+from unitune.files.system import after_fork
 from unitune.scorers.interface import Unscorable
 
 # CPU time for one text. Plain patterns take microseconds on the longest answers.
@@ -43,8 +42,7 @@ class _Worker:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         atexit.register(self.close)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+        after_fork(self._forget)
 
     def _forget(self) -> None:
         self._process, self._lock = None, threading.Lock()  # the process belongs to the parent
@@ -55,11 +53,14 @@ class _Worker:
             assert process.stdin, "the process was started with pipes"
             assert process.stdout, "the process was started with pipes"
             reply = ""
-            with suppress(BrokenPipeError):
+            late = threading.Timer(TIMEOUT_SECONDS, process.kill)
+            late.daemon = True
+            late.start()
+            with suppress(OSError):  # the process has ended
                 process.stdin.write(request + "\n")
                 process.stdin.flush()
-                readable, _, _ = select([process.stdout], [], [], TIMEOUT_SECONDS)
-                reply = process.stdout.readline() if readable else ""
+                reply = process.stdout.readline()
+            late.cancel()
             if not reply:
                 self.close()
             return reply

@@ -75,7 +75,7 @@ class FakeBackend(FakeBatches):
             kept.parent.mkdir(parents=True, exist_ok=True)
             draft = kept.with_suffix(f".{os.getpid()}")
             shutil.copyfile(path, draft)
-            draft.rename(kept)
+            draft.replace(kept)
         return Upload(str(kept), sha256)
 
     def submit(self, launch: Launch) -> str:

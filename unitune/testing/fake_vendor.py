@@ -196,11 +196,13 @@ def write(file: Path, content: BaseModel) -> None:
     """Write a file atomically."""
     draft = file.with_suffix(f".{os.getpid()}")
     draft.write_text(content.model_dump_json(), encoding="utf-8")
-    draft.rename(file)
+    draft.replace(file)
 
 
 def _die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(
+        os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM)
+    )  # which ends it at once on Windows, too
     raise AssertionError("a killed process continues")
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import math
 import os
-import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -28,6 +28,7 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Event
 from unitune.errors import LockTimeout, UnreadableRecord
 from unitune.files.filesystem import private_folder
+from unitune.files.system import DETACHED
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
 from unitune.ledger.model_versions import AliasMove
 from unitune.ledger.observing import figures_of
@@ -148,6 +149,7 @@ def _start(
         cwd=folder,
         env={**QUIET, **store, **environment(), **own},
         start_new_session=True,  # Ctrl-C is meant for the watching process
+        creationflags=DETACHED,
     )
 
 
@@ -169,9 +171,17 @@ def _lock(ledger: Ledger, run_id: str, name: str) -> Path:
 
 
 def _send_events(ledger: Ledger, record: RunRecord, tracker: Tracker, watch: int) -> None:
-    last, is_watched = 0, True
+    last, ended = 0, threading.Event()
+
+    def wait() -> None:
+        with suppress(OSError):
+            os.read(watch, 1)
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    is_watched = True
     while is_watched:
-        is_watched = not select.select([watch], [], [], LOOK_SECONDS)[0]
+        is_watched = not ended.wait(LOOK_SECONDS)
         fresh = ledger.events(record.id, record.attempt, last)
         last = fresh[-1].id if fresh else last
         tracker.log([point for seen in fresh if (point := _point(seen))])

@@ -25,6 +25,7 @@ from unitune.files.filesystem import (
     refuse_strangers,
     replacing,
 )
+from unitune.files.system import is_own
 from unitune.workspace.user_settings import variable
 
 # File system types of Linux whose locks SQLite cannot rely on. 9p and virtiofs are not among them:
@@ -81,11 +82,11 @@ def artifacts() -> Path:
     for folder in (parent / NAME for parent in (here, *here.parents)):
         if not folder.is_dir() and not folder.is_symlink():
             continue
-        is_own = folder.lstat().st_uid == os.geteuid()
-        if not is_own and folder.parent != here:
+        is_users = is_own(folder.lstat())
+        if not is_users and folder.parent != here:
             _warn_of_other_user(folder)
             continue
-        if folder.is_symlink() or not is_own:
+        if folder.is_symlink() or not is_users:
             why = "is a symbolic link" if folder.is_symlink() else "belongs to another user"
             raise UserError(f"{folder} {why}. Remove it, or set UNITUNE_DIR to your own folder.")
         return folder

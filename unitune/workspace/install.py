@@ -12,7 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 NAME = "unitune"
 
@@ -23,7 +24,7 @@ def install_command(*extras: str) -> str:
     option, source = _origin()
     if source is None:
         target = f"{NAME}{wanted}"
-    elif source.startswith("/"):
+    elif Path(source).is_absolute():
         target = f"{source}{wanted}"
     else:
         target = f"{NAME}{wanted} @ {source}"
@@ -33,7 +34,7 @@ def install_command(*extras: str) -> str:
 def requirement(*extras: str) -> str | None:
     """Return what another machine installs to have this version with extras; None for a folder."""
     _, source = _origin()
-    if source is not None and source.startswith(("/", "file:")):
+    if source is not None and (Path(source).is_absolute() or source.startswith("file:")):
         return None
     wanted = f"{NAME}[{','.join(extras)}]"
     return f"{wanted}=={version(NAME)}" if source is None else f"{wanted} @ {source}"
@@ -59,7 +60,7 @@ def _origin() -> tuple[str, str | None]:
     direct: dict[str, Any] = json.loads(text)
     url = str(direct["url"])
     if "dir_info" in direct:
-        folder = unquote(urlsplit(url).path)
+        folder = url2pathname(urlsplit(url).path)
         return ("-e " if direct["dir_info"].get("editable") else "", folder)
     if "vcs_info" in direct:
         vcs = direct["vcs_info"]

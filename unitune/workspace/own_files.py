@@ -9,7 +9,6 @@ Several machines need leases instead (`unitune.ledger.leases`).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import struct
@@ -18,7 +17,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from unitune.errors import LockTimeout, Mismatch
 from unitune.files.filesystem import (
@@ -28,6 +26,7 @@ from unitune.files.filesystem import (
     refuse_strangers,
     replacing,
 )
+from unitune.files.system import try_lock
 from unitune.workspace.home import NAME, artifacts, home, make_home, project_id
 
 FOLDER = "own-files"  # in the state folder
@@ -156,7 +155,7 @@ def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]
     """
     until = time.monotonic() + wait_seconds
     with open(path, "a", encoding="utf-8", opener=no_link) as file:
-        while not _taken(file):
+        while not try_lock(file.fileno()):
             if time.monotonic() >= until:
                 raise LockTimeout(
                     f"{what} is still held by another process after {wait_seconds:g} seconds. Wait "
@@ -171,12 +170,4 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     with open(path, "a", encoding="utf-8", opener=no_link) as file:
-        return not _taken(file)
-
-
-def _taken(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return not try_lock(file.fileno())

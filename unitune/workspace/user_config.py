@@ -102,8 +102,7 @@ def write(config: UserConfig) -> Path:
     """Write the user's configuration, and return its file, which only the user may read."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     file = (folder() / FILE).resolve()  # managers of dotfiles create links here
-    with replacing(file) as draft:
-        os.fchmod(draft.fileno(), 0o600)
+    with replacing(file, private=True) as draft:
         draft.write("# Written by `unitune keys`; comments are not kept.\n")
         draft.write(yaml_file.dump(config.model_dump(mode="json", exclude_defaults=True)))
     return file

@@ -72,7 +72,7 @@ class TogetherBackend(TogetherTrainings):
             # The SDK distinguishes two archives by content type.
             ending = ".tar.gz" if "x-tar" in content_type else ".tar.zst"
             name = model.name.replace("/", "--").replace(":", "-step-")
-            return draft.rename(folder / f"{name}{ending}")
+            return draft.replace(folder / f"{name}{ending}")
         finally:
             draft.unlink(missing_ok=True)
 

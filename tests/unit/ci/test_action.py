@@ -13,6 +13,8 @@ import yaml
 from support.github_action import ACTION, ROOT, STEPS, Runner, command
 
 CI = ROOT / "examples" / "ci"
+GITHUB = ROOT / ".github"
+FORMS = GITHUB / "ISSUE_TEMPLATE"
 
 
 @pytest.mark.parametrize(
@@ -21,11 +23,16 @@ CI = ROOT / "examples" / "ci"
         ("vendor.github-actions", ACTION / "action.yml"),
         ("vendor.github-workflows", CI / "github.yml"),
         ("vendor.gitlab-ci", CI / "gitlab-ci.yml"),
+        *(("vendor.github-workflows", file) for file in (GITHUB / "workflows").iterdir()),
+        *(("vendor.github-issue-forms", FORMS / f"{name}.yml") for name in ("bug", "feature")),
+        ("vendor.github-issue-config", FORMS / "config.yml"),
+        ("vendor.dependabot", GITHUB / "dependabot.yml"),
+        ("vendor.citation-file-format", ROOT / "CITATION.cff"),
     ],
     ids=lambda item: item.name if isinstance(item, Path) else item,
 )
 def test_files_for_ci_are_valid_by_their_published_schemas(schema: str, file: Path) -> None:
-    """Source: SchemaStore's github-action, github-workflow and GitLab's ci.json, as vendored."""
+    """Source: SchemaStore's schemas and GitLab's ci.json, as check-jsonschema vendors them."""
     pytest.importorskip("check_jsonschema", reason="needs the extra dev")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
     more = ["--data-transform", "gitlab-ci"] if schema == "vendor.gitlab-ci" else []

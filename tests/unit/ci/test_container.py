@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,44 @@ def test_extras_that_are_installed_exist(
     build: Any = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert set(extras.split(",")) <= build["project"]["optional-dependencies"].keys()
     assert {"local", "hf-jobs"} <= set(extras.split(","))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_state_is_in_a_volume_that_the_user_may_write(
+    stages: dict[str, list[tuple[str, str]]], target: str
+) -> None:
+    assert values(stages[target], "VOLUME") == ['["/state"]']
+    assert values(stages[target], "WORKDIR")[-1] == "/work"
+    (made,) = (run for run in values(stages[target], "RUN") if "install --directory" in run)
+    assert made.count("--owner unitune") == made.count("--directory") == 2
+    (variables,) = (each for each in values(stages[target], "ENV") if "XDG_STATE_HOME" in each)
+    paths = dict(part.split("=") for part in variables.split())
+    assert paths["XDG_STATE_HOME"] == "/state"
+    for name in ("XDG_CONFIG_HOME", "UNITUNE_CACHE"):
+        assert paths[name].startswith("/state/"), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "Dockerfile"])
+def test_the_documented_command_runs_a_target_with_its_folders(
+    stages: dict[str, list[tuple[str, str]]], page: str
+) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (words,) = (shlex.split(line.lstrip("# ")) for line in text.splitlines() if " run --rm" in line)
+    assert words[:4] == ["docker", "run", "--rm", "-it"]
+    volumes = [word for flag, word in pairwise(words) if flag == "-v"]
+    assert volumes == ["$PWD:/work", "unitune:/state"]
+    image, *command = words[words.index(volumes[-1]) + 1 :]
+    assert f"docker build --target {image.partition(':')[2]} --tag {image} ." in text
+    assert image.partition(":")[2] in stages
+    assert command == ["unitune", "quickstart"]
+
+
+def test_a_devcontainer_installs_what_contributors_begin_with() -> None:
+    """Source: https://containers.dev/implementors/json_reference/, 2026-12-01."""
+    given = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
+    assert given.keys() == {"name", "image", "remoteUser", "postCreateCommand", "customizations"}
+    assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", given["image"])
+    assert given["postCreateCommand"] in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def docker_runs() -> bool:

@@ -23,6 +23,7 @@ from urllib.request import getproxies
 import httpx
 
 from unitune.errors import UserError
+from unitune.files.system import after_fork
 
 CERTIFICATES = "SSL_CERT_FILE"
 
@@ -93,7 +94,7 @@ def _client(proxy: str | None, context: ssl.SSLContext) -> httpx.Client:
     return httpx.Client(follow_redirects=False, transport=transport)
 
 
-os.register_at_fork(after_in_child=_client.cache_clear)
+after_fork(_client.cache_clear)
 
 
 def tls_context() -> ssl.SSLContext:

@@ -130,8 +130,7 @@ class Redaction(BaseModel):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map, readable by the user only (mode 600)."""
-        with replacing(Path(path)) as file:
-            os.fchmod(file.fileno(), 0o600)
+        with replacing(Path(path), private=True) as file:
             file.write(self.text)
 
 
