@@ -79,7 +79,9 @@ class WarmPopen:
         umask: int = -1,
         start_new_session: bool = False,
         limits: Mapping[int, int] | None = None,
+        creationflags: int = 0,  # for Windows; a fork has none
     ) -> None:
+        assert creationflags == 0
         at = command.index("-m") + 1 if "-m" in command else 1
         request = {
             "words": command[at:],
