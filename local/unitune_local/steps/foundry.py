@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from unitune.backends.kit.api import Api, Query, created_id
 from unitune.backends.retry import delays, sleep
-from unitune.errors import BackendError, RunFailed
+from unitune.errors import BackendError, RunFailed, UnituneError
 from unitune.security.json_fields import Fields
 
 ROOT = ("fine_tuning", "sessions")
@@ -109,7 +109,7 @@ class Session:
         while not self.ended.wait(HEARTBEAT_SECONDS):
             try:
                 self.api.post(*path, action="keep the session", query=VERSION)
-            except BackendError as error:
+            except UnituneError as error:  # also a key command that fails once
                 log.warning("%s", error)
 
 

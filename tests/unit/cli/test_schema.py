@@ -59,7 +59,8 @@ def test_names_that_the_schema_completes_are_whole_entries() -> None:
     assert {"exact", "choice", "json_equal"} <= set(scorers)
     assert {"regex", "python", "grader"}.isdisjoint(scorers)  # need options
     for name in scorers:
-        Evaluate.model_validate({"scorers": sorted({"exact", name}), "repeats": 2})
+        turns = {"dialogue": {"tools": {}}} if name == "trajectory" else {}
+        Evaluate.model_validate({"scorers": sorted({"exact", name}), "repeats": 2, **turns})
     for name in contenders:
         Evaluate.model_validate({"contenders": [name]})
 

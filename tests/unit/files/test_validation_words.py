@@ -208,12 +208,15 @@ def test_the_table_of_other_tools_names_keys_that_there_are() -> None:
     assert sorted(set(other_tools()) & set(Tuning.model_fields)) == []
 
 
-def all_keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
-    """Yield the dotted names of all keys of a model."""
+def all_keys(
+    model: type[BaseModel], before: str = "", outer: tuple[type[BaseModel], ...] = ()
+) -> Iterator[str]:
+    """Yield the dotted names of all keys of a model; a model inside itself is not repeated."""
     for name in keys_of(model):
         yield f"{before}{name}"
         for inner in part_at(model, {name: {}}, (name,)).inner:
-            yield from all_keys(inner, f"{before}{name}.") if inner is not model else ()
+            if inner not in (*outer, model):
+                yield from all_keys(inner, f"{before}{name}.", (*outer, model))
 
 
 @pytest.mark.parametrize(

@@ -403,10 +403,19 @@ def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
             "'user'",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image_url", "image_url": {"url": "https://x.test/y"}}
+                        ],
+                    }
+                ]
+            },
             openai.BadRequestError,
-            "messages[0].content",
-            "Images",
+            "messages",
+            "an image",
         ),
         ({"extra_body": {"beams": 4}}, openai.BadRequestError, "beams", "not a known key"),
     ],

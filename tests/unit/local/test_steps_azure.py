@@ -304,9 +304,11 @@ def test_a_training_among_many_sessions_is_found(
         trained(there)
     asked: foundry.Body = {"type": "training", "lora_config": {"rank": 16}}
     api = AzureSessionsBackend().vendor_api(None)
-    for _ in range(5):  # of others
-        foundry.Session.open(api, {**asked, "base_model": next(iter(vendor.models))})
+    body = {**asked, "base_model": next(iter(vendor.models))}
+    others = [foundry.Session.open(api, body) for _ in range(5)]
     assert learnt(vendor, trained(there)) == whole
+    for other in others:
+        other.ended.set()
     assert vendor.steps == 4
 
 
