@@ -218,10 +218,14 @@ class Evaluate(Spec):
 
     @model_validator(mode="after")
     def _scorers_fit_the_dialogue(self) -> Self:
+        recorded = [each.name for each in self.contenders if isinstance(each, Recorded)]
         for scorer in self.scorers:
             if isinstance(scorer, Trajectory) and self.dialogue is None:
                 why = "reads several turns; set evaluate.dialogue, or use tool_calls"
                 raise ValueError(f"the scorer {scorer.name!r} {why}")
+            if isinstance(scorer, Trajectory) and recorded:
+                why = f"reads several turns, but {recorded[0]!r} has recorded answers of one turn"
+                raise ValueError(f"the scorer {scorer.name!r} {why}. Remove one of them")
             if isinstance(scorer, ToolCalls) and self.dialogue is not None:
                 why = "reads the calls of a single answer; use trajectory for those of a dialogue"
                 raise ValueError(f"the scorer {scorer.name!r} {why}")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import AgentServer, refund_job
+from support.agents import AgentServer, refund_job, row
 
 from unitune.errors import JobError, OverBudget, Unsupported
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import read_record
 from unitune.evaluate.results import Comparison
+from unitune.job.job import Job
 from unitune.planning.forecasts import forecast_evaluation
 from unitune.planning.preflight import preflight
 from unitune.report.files import write_report
@@ -179,6 +180,10 @@ def test_user_functions_see_the_trajectory(tmp_path: Path, server: Server) -> No
             r"test\.jsonl:1 is not a recorded resu",
         ),
         ({"scorers": [{"type": "trajectory", "answer": "length"}]}, "answer cannot be length"),
+        (
+            {"contenders": [{"type": "recorded", "answers": "a.jsonl"}, "zero-shot"]},
+            "'trajectory' reads several turns, but 'recorded' has recorded answers of one turn",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_request(
@@ -189,6 +194,31 @@ def test_what_cannot_work_is_refused_before_any_request(
     with pytest.raises(JobError, match=words):
         compared(tmp_path, server, evaluate=evaluate)
     assert not server.requests
+
+
+def test_a_trajectory_chooses_no_step(tmp_path: Path) -> None:
+    path = refund_job(tmp_path, "http://127.0.0.1:1/v1").folder / "unitune.yaml"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "tuning": {"best_by": "score"}}))
+    with pytest.raises(JobError, match="'trajectory' decides, which reads dialogues.*best_by to l"):
+        Job.load(path)
+
+
+def test_dev_rows_use_their_own_results(tmp_path: Path, server: Server) -> None:
+    """Ids of dev rows may be those of test cases."""
+    rows = [{**row(at), "id": f"case-{at - 100}"} for at in range(100, 160)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    job = refund_job(tmp_path, f"{server.url}/v1", cases=60)
+    path = job.folder / "unitune.yaml"
+    content = json.loads(path.read_text())
+    content["data"] |= {"train": "train.jsonl", "validation": 0.5}
+    content["evaluate"]["contenders"][1]["prompt"] = "few-shot"
+    path.write_text(json.dumps(content))
+    found = compare(Job.load(path))
+    assert found.folder is not None
+    dev = (found.folder / "dev.jsonl").read_text()
+    assert "refunded" in dev
+    assert "no result is recorded" not in dev
 
 
 def test_batches_are_refused(tmp_path: Path, server: Server) -> None:
