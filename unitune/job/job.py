@@ -133,6 +133,12 @@ class Job(Shown, Spec):
         return self
 
     @model_validator(mode="after")
+    def _rewards_fit_the_dialogue(self) -> Self:
+        for reward in self.rewards:
+            self.evaluate.check_turns(reward)
+        return self
+
+    @model_validator(mode="after")
     def _steps_are_chosen_by_answers(self) -> Self:
         decides = self.evaluate.deciding
         if isinstance(decides, Judge | Trajectory) and self.tuning.best_by == "score":
