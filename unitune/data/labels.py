@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
-from unitune.data.example import called, digest, explain
+from unitune.data.example import Message, called, digest, explain
 from unitune.data.load import SHOWN_FINDINGS, read_records
 from unitune.data.records import BadRow, Record, bad
 from unitune.documents import Closed
@@ -32,6 +32,15 @@ Round = Literal["first", "repeat", "second"]
 ClauseVerdict = Literal["pass", "fail", "unsure"]
 
 
+class HasTurns(Protocol):
+    """Anything with the turns of a dialogue."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """Answers and results of tools."""
+        ...
+
+
 class HasText(Protocol):
     """Anything with the text and the tool calls of an answer."""
 
@@ -43,6 +52,11 @@ class HasText(Protocol):
     @property
     def tool_calls(self) -> Sequence[dict[str, JsonValue]] | None:
         """Tool calls of the answer, if any."""
+        ...
+
+    @property
+    def trajectory(self) -> HasTurns | None:
+        """All turns, if the answer ends a dialogue."""
         ...
 
 
@@ -122,7 +136,12 @@ def answers_digest(*answers: HasText) -> str:
 
     For a rubric, it is that of the one answer.
     """
-    return digest([[answer.text, called(answer.tool_calls)] for answer in answers])[:12]
+    paths = [each.trajectory.messages if each.trajectory else () for each in answers]
+    turns = [
+        [[turn.text, called(turn.tool_calls)] for turn in (answer, *path)]
+        for answer, path in zip(answers, paths, strict=True)
+    ]
+    return digest([[part for turn in some for part in turn] for some in turns])[:12]
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:

@@ -6,21 +6,27 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.agents import AgentServer, refund_job, row
 
+from unitune.data.labels import answers_digest
 from unitune.errors import JobError, OverBudget, Unsupported
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import read_record
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.review import Review
+from unitune.evaluate.review_figures import preference_rows
 from unitune.job.job import Job
 from unitune.planning.forecasts import forecast_evaluation
 from unitune.planning.preflight import preflight
 from unitune.report.files import write_report
 from unitune.testing.loopback import Fault, Server, serve
+from unitune.ui.pages import Visit
+from unitune.ui.review import ReviewPages
 
 
 @pytest.fixture
@@ -200,8 +206,28 @@ def test_a_trajectory_chooses_no_step(tmp_path: Path) -> None:
     path = refund_job(tmp_path, "http://127.0.0.1:1/v1").folder / "unitune.yaml"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "tuning": {"best_by": "score"}}))
-    with pytest.raises(JobError, match="'trajectory' decides, which reads dialogues.*best_by to l"):
+    with pytest.raises(
+        JobError, match=r"'trajectory' decides, which reads dialogues.*best_by to l"
+    ):
         Job.load(path)
+
+
+@pytest.mark.parametrize(
+    ("reward", "dialogue", "words"),
+    [
+        ("trajectory", None, "'trajectory' reads several turns; set evaluate.dialogue"),
+        ("tool_calls", {}, "'tool_calls' reads the calls of a single answer; use trajectory"),
+    ],
+)
+def test_a_reward_reads_the_turns_that_are_sampled(
+    tmp_path: Path, reward: str, dialogue: dict[str, Any] | None, words: str
+) -> None:
+    refund_job(tmp_path, "http://127.0.0.1:1/v1", scorers=["exact"], dialogue=dialogue)
+    content = json.loads((tmp_path / "unitune.yaml").read_text())
+    content |= {"method": "rft", "tuning": {"reward": {"scorers": [{"type": reward}]}}}
+    (tmp_path / "unitune.yaml").write_text(json.dumps(content))
+    with pytest.raises(JobError, match=words):
+        Job.load(tmp_path / "unitune.yaml")
 
 
 def test_dev_rows_use_their_own_results(tmp_path: Path, server: Server) -> None:
@@ -293,3 +319,31 @@ def test_a_judge_reads_the_trajectory(tmp_path: Path, server: Server) -> None:
     texts = [body["messages"][-1]["content"] for body in asked if body["model"] == "judge"]
     assert any('(calls the tool {"name": "refund"' in text for text in texts)
     assert any("tool: {" in text for text in texts)
+
+
+def test_a_review_shows_the_trajectory_and_labels_are_about_it(
+    tmp_path: Path, server: Server
+) -> None:
+    found = compared(tmp_path, server, evaluate={"cases": 2})
+    review = Review(found, tmp_path / "labels.jsonl", "ana", 2)
+    number = [item.case for item in review.look().items].index("case-1")
+    page = html.unescape(ReviewPages(review).page(Visit({}, {"item": str(number)})))
+    text = re.sub(r"</?mark>", "", page)
+    assert (
+        'call: {"name": "refund", "arguments": "{\\"order\\": \\"A1\\", \\"amount\\": 11}"}' in text
+    )
+    assert 'result: "{\\"refunded\\": 11}"\n\nI refunded 11 for A1.' in text
+    answer = found.cases[1].answers["careful"]
+    path = answer.trajectory
+    assert path is not None
+    shorter = replace(answer, trajectory=replace(path, messages=path.messages[2:]))
+    assert answers_digest(answer) != answers_digest(shorter)
+
+
+def test_answers_after_calls_are_no_preference_rows(tmp_path: Path, server: Server) -> None:
+    """Without the calls before it, such an answer teaches to claim what was not looked up."""
+    review = Review(compared(tmp_path, server, evaluate={"cases": 2}), tmp_path / "l.jsonl", "a", 2)
+    for item in review.look().items:
+        review.write(item, "left")
+    assert review.look().people
+    assert not [*preference_rows(review.look())]
