@@ -89,6 +89,8 @@ class Label(Closed):
     @field_validator("case", mode="before")
     @classmethod
     def _number_as_text(cls, value: object) -> object:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("clauses", mode="before")
@@ -188,7 +190,7 @@ def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
 
 def _label(record: Record) -> Label:
     """Return the label of a row; raises `BadRow`. Other columns of a table are left out."""
-    given = record.value
+    given = {key: value for key, value in record.value.items() if value is not None}
     if record.from_table:
         given = {key.strip().lower(): value for key, value in given.items() if value != ""}
         given = {key: value for key, value in given.items() if key in Label.model_fields}

@@ -46,6 +46,12 @@ def test_every_format_gives_the_same_label(tmp_path: Path, name: str, text: str)
     assert label.value == 1.0
 
 
+def test_rows_of_other_programs_may_have_nulls_and_numbers(tmp_path: Path) -> None:
+    """pandas writes whole numbers as 1.0 next to missing ones."""
+    text = '{"case": 1.0, "reviewer": null, "verdict": "tie", "clauses": null, "note": null}'
+    assert read_labels(written(tmp_path, text, "l.jsonl")) == (Label(case="1", verdict="tie"),)
+
+
 def test_a_spreadsheet_is_read(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
