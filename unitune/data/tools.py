@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import JsonValue
 
 from unitune.data.example import Example, Message, digest
+from unitune.data.load import read_records
 from unitune.errors import JobError
-from unitune.files.filesystem import content_of
+from unitune.findings import Finding
 from unitune.job.dialogue import Dialogue, names_function
 from unitune.scorers.functions import UserFunction
 from unitune.scorers.trajectory import turns_after_question
@@ -36,17 +36,6 @@ class ToolResult(NamedTuple):
     def error(cls, why: str) -> Self:
         """Return an error as a runtime would."""
         return cls(json.dumps({"error": why[:1000]}, ensure_ascii=False), True)
-
-
-@checked_dataclass(frozen=True, slots=True)
-class RecordedResult:
-    """One line of a file of recorded results."""
-
-    arguments: dict[str, JsonValue]
-    result: JsonValue
-
-
-_LINE = TypeAdapter(RecordedResult)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,28 +209,23 @@ def _function(name: str, source: str, folder: Path) -> UserFunction | None:
 
 def _read_recorded(name: str, path: Path) -> dict[str, str]:
     how = 'Write one {"arguments": {…}, "result": …} per line, or name a function: FILE.py:NAME.'
-    try:
-        lines = content_of(path).decode().split("\n")
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise JobError(
-            f"{path}: the results of the tool {name!r} cannot be read: {why}. {how}"
-        ) from error
     results: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for item in read_records(path):
+        place = f"{path}:{item.line}" if item.line else str(path)
+        if isinstance(item, Finding):
+            if item.severity == "error":
+                why = f"cannot be read: {item.message} {item.fix}"
+                raise JobError(f"{place}: the results of the tool {name!r} {why} {how}")
             continue
-        try:
-            recorded = _LINE.validate_json(line)
-        except ValidationError as error:
-            raise JobError(
-                f"{path}:{number} is not a recorded result of the tool {name!r}. {how}"
-            ) from error
-        content = recorded.result
+        arguments = arguments_of(item.value.get("arguments"))
+        if arguments is None or "result" not in item.value:
+            shown = clip(json.dumps(item.value, ensure_ascii=False))
+            raise JobError(f"{place} is not a recorded result of the tool {name!r}: {shown}. {how}")
+        content = item.value["result"]
         text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-        if results.setdefault(_key(recorded.arguments), text) != text:
+        if results.setdefault(_key(arguments), text) != text:
             raise JobError(
-                f"{path}:{number} has another result of {name} for the same arguments as an "
+                f"{place} has another result of {name} for the same arguments as an "
                 "earlier line. Keep one of them."
             )
     return results
