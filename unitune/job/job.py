@@ -133,9 +133,16 @@ class Job(Shown, Spec):
         return self
 
     @model_validator(mode="after")
-    def _rewards_fit_the_dialogue(self) -> Self:
+    def _dialogue_fits(self) -> Self:
         for reward in self.rewards:
             self.evaluate.check_turns(reward)
+        dialogue = self.evaluate.dialogue
+        if dialogue and dialogue.tools and self.data.personal_data == "redact":
+            raise ValueError(
+                "data.personal_data is redact, but results of evaluate.dialogue.tools are sent "
+                "unredacted. Record them in the rows and remove the tools, or set personal_data "
+                "to warn"
+            )
         return self
 
     @model_validator(mode="after")

@@ -202,13 +202,22 @@ def test_what_cannot_work_is_refused_before_any_request(
     assert not server.requests
 
 
-def test_a_trajectory_chooses_no_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"tuning": {"best_by": "score"}}, r"'trajectory' decides, which reads dialogues.*by to l"),
+        (
+            {"data": {"test": "test.jsonl", "personal_data": "redact"}},
+            r"results of evaluate\.dialogue\.tools are sent unredacted",
+        ),
+    ],
+)
+def test_a_job_that_contradicts_its_dialogue_is_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
     path = refund_job(tmp_path, "http://127.0.0.1:1/v1").folder / "unitune.yaml"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "tuning": {"best_by": "score"}}))
-    with pytest.raises(
-        JobError, match=r"'trajectory' decides, which reads dialogues.*best_by to l"
-    ):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(JobError, match=words):
         Job.load(path)
 
 
