@@ -180,11 +180,14 @@ def _called(function: Callable[..., object], arguments: Mapping[str, JsonValue])
 def _results_in(case: Example) -> dict[str, dict[str, str]]:
     """Return the results recorded in a row, by tool and arguments; the first of equal calls."""
     recorded: dict[str, dict[str, str]] = {}
-    calls: dict[str, Mapping[str, str]] = {}
+    waiting: list[tuple[str, Mapping[str, str]]] = []  # calls without a result, with their ids
     for turn in case.messages:
-        for call in turn.tool_calls or ():
-            calls[str(call.get("id"))] = _function_of(call)
-        if turn.role == "tool" and (called := calls.get(turn.tool_call_id or "")):
+        waiting += [(str(call.get("id")), _function_of(call)) for call in turn.tool_calls or ()]
+        own = turn.tool_call_id  # without an id, it is the result of the first call that waits
+        answered = [each for each in waiting if not own or each[0] == own]
+        if turn.role == "tool" and answered:
+            waiting.remove(answered[0])
+            called = answered[0][1]
             arguments = arguments_of(called.get("arguments") or EMPTY_ARGUMENTS)
             if arguments is not None:
                 results = recorded.setdefault(called.get("name", ""), {})

@@ -79,6 +79,20 @@ def test_any_other_call_gets_an_error(tools: Tools, call: dict[str, Any], words:
     assert words in json.loads(found.content)["error"]
 
 
+@pytest.mark.parametrize(("own", "named"), [(None, None), ("1", None), ("1", "1")])
+def test_results_without_an_id_answer_the_calls_in_order(
+    tools: Tools, own: str | None, named: str | None
+) -> None:
+    calls = [{**function_call("look", {"n": n}), "id": own and str(n)} for n in (1, 2)]
+    results = [
+        {"role": "tool", "content": f"result {n}", "tool_call_id": named and str(n)} for n in (1, 2)
+    ]
+    turns = [ROW["messages"][0], {"role": "assistant", "tool_calls": calls}, *results]
+    case = Example.model_validate({**ROW, "messages": [*turns, ROW["messages"][-1]]})
+    found = [tools.result(case, function_call("look", {"n": n})).content for n in (1, 2)]
+    assert found == ["result 1", "result 2"]
+
+
 def test_a_dialogue_begins_with_the_last_question_and_expects_the_rest() -> None:
     begun = opening(CASE)
     assert [turn.text for turn in begun.prompt] == ["first", "hm", "second"]
