@@ -5,6 +5,7 @@ A call without a result gets ``{"error": "…"}``, as a runtime would answer.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,7 +55,11 @@ class Tools:
         material: dict[str, JsonValue] = {}
         for name, source in dialogue.tools.items():
             if (function := _function(name, source, folder)) is not None:
-                functions[name] = function.load()
+                functions[name] = loaded = function.load()
+                if inspect.iscoroutinefunction(loaded):
+                    raise JobError(
+                        f"the tool {name!r}: {source} is async. Name a function without async."
+                    )
                 material[name] = [source, function.source()]
             else:
                 recorded[name] = _read_recorded(name, folder / source)

@@ -128,3 +128,9 @@ def test_a_file_without_results_is_refused(tmp_path: Path, line: str | None, wor
         (tmp_path / "say.jsonl").write_text(f"{line}\n")
     with pytest.raises(JobError, match=words):
         check_tools(Dialogue(tools={"say": "say.jsonl"}), tmp_path)
+
+
+def test_an_async_tool_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("async def look():\n    return 1\n")
+    with pytest.raises(JobError, match=r"later\.py:look is async"):
+        Tools.of(Dialogue(tools={"look": "later.py:look"}), tmp_path)
