@@ -92,6 +92,7 @@ def test_the_same_image_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
         ("x.heic", "ftypheic"),
         ("bomb.png", "80,000\u00d750,000 pixels"),
         ("large.png", "20 MiB"),
+        ("x" * 300, "cannot be read: File name too long."),
         ("data:image/png;base64,!!!!", "not valid base64"),
         ("data:image/png,abc", "without ;base64"),
         ("data:image/png;base64," + "A" * (MAX_BYTES * 4 // 3 + 8), "more than 20 MiB"),
