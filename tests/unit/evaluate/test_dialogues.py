@@ -307,6 +307,17 @@ def test_a_plan_counts_one_to_max_turns_requests_per_case(tmp_path: Path, server
     assert 0.4 < careful.tokens.expected / tokens < 2.5
 
 
+def test_a_plan_counts_dev_rows_as_they_begin(tmp_path: Path) -> None:
+    job = refund_job(tmp_path, "http://127.0.0.1:1/v1")
+    rows = "".join(f"{json.dumps(row(at))}\n" for at in range(100, 140))
+    (tmp_path / "train.jsonl").write_text(rows)
+    data = job.data.model_copy(update={"train": "train.jsonl", "validation": 0.5})
+    work = preflight(job.model_copy(update={"data": data})).workload
+    assert len(work.dev) == len(work.validation) > 0
+    assert work.dev.prompts.mean.expected == work.test.prompts.mean.expected
+    assert work.dev.prompts.mean.expected < work.validation.prompts.mean.expected
+
+
 def test_a_budget_ends_a_comparison_between_turns(tmp_path: Path, server: Server) -> None:
     price = {"input": 1000, "output": 0}
     prices = {"prices": {"careful": price, "hasty": price}, "cases": 3}
