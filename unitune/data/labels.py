@@ -19,7 +19,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 
 from unitune.data.example import Message, called, digest, explain
 from unitune.data.load import SHOWN_FINDINGS, read_records
-from unitune.data.records import BadRow, Record, bad
+from unitune.data.records import BadRow, Flat, Record, bad
 from unitune.documents import Closed
 from unitune.errors import DataError
 from unitune.files.filesystem import no_link
@@ -190,7 +190,7 @@ def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
 
 def _label(record: Record) -> Label:
     """Return the label of a row; raises `BadRow`. Other columns of a table are left out."""
-    given = {key: value for key, value in record.value.items() if value is not None}
+    given: Flat = {key: value for key, value in record.value.items() if value is not None}
     if record.from_table:
         given = {key.strip().lower(): value for key, value in given.items() if value != ""}
         given = {key: value for key, value in given.items() if key in Label.model_fields}
