@@ -318,6 +318,20 @@ def test_an_answer_is_not_sent_before_all_clauses_are_decided(
     assert [label.verdict for label in read_all_labels(review.file)] == ["pass"]
 
 
+def test_enter_on_a_link_follows_it(enter: Open, by_rubric: Comparison, tmp_path: Path) -> None:
+    review = opened(by_rubric, tmp_path)
+    page = enter(review)
+    for key in "pp":
+        page.keyboard.press(key)
+    press(page, "p")
+    for clause in page.locator("fieldset").all():
+        clause.get_by_label("Pass").check()
+    page.locator("#undo").focus()
+    press(page, "Enter")
+    assert page.url.endswith("item=0")
+    assert len(read_all_labels(review.file)) == 1, "the second answer is not saved"
+
+
 def test_a_rubric_hides_contenders_and_judge_until_the_second_look(
     enter: Open, by_rubric: Comparison, tmp_path: Path
 ) -> None:

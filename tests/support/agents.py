@@ -121,9 +121,9 @@ class AgentServer:
 
 def reply(model: str, messages: list[dict[str, Any]]) -> dict[str, JsonValue]:
     """The next message of a model."""
-    (question,) = [turn["content"] for turn in messages if turn["role"] == "user"]
-    order = question.split()[-1].rstrip(".")
-    results = [json.loads(turn["content"]) for turn in messages if turn["role"] == "tool"]
+    asked = max(at for at, turn in enumerate(messages) if turn["role"] == "user")
+    order = messages[asked]["content"].split()[-1].rstrip(".")
+    results = [json.loads(turn["content"]) for turn in messages[asked:] if turn["role"] == "tool"]
     look = function_call("get_order", {"order": order}, f"call_{order}_{len(results)}")
     if model == "looping":
         return {"role": "assistant", "content": None, "tool_calls": [look]}

@@ -277,8 +277,8 @@ def _export(opened: Review, method: str, output: Path) -> None:
     rows = list(preference_rows(opened.look()))
     if not rows:
         raise UserError(
-            f"{opened.file} has no preference between the answers of "
-            f"{opened.comparison.id}, so there is no row to write."
+            f"{opened.file} has no preference between answers of {opened.comparison.id} that can "
+            "be trained on, so there is no row to write. Answers after tool calls cannot be."
         )
     with replacing(output) as file:
         file.writelines(f"{row}\n".encode() for row in rows)

@@ -101,31 +101,35 @@ class Workload:
     assumptions: tuple[str, ...]  # reasons why counts are ranges
     train: Tally
     validation: Tally
-    test: Tally  # for a dialogue, cases as they begin
+    # Rows as models are asked to answer them: of a dialogue, its beginning
+    test: Tally
+    dev: Tally
     turns: Turns = ONE_TURN
 
 
 def measure(splits: Splits, counter: TokenCounter, max_turns: int | None = None) -> Workload:
     """Count a job's rows, whose test cases take up to `max_turns` turns in dialogues."""
-    test = tally(splits.test or (), counter)
+    test, validation = tally(splits.test or (), counter), tally(splits.validation, counter)
     work = Workload(
         basis=counter.basis,
         assumptions=counter.assumptions,
         train=tally(splits.train, counter),
-        validation=tally(splits.validation, counter),
+        validation=validation,
         test=test,
+        dev=validation,
     )
     if max_turns is None or not splits.test:
         return work
-    openings = tally([*map(opening, splits.test)], counter)
+    openings, dev = (
+        tally([*map(opening, part)], counter) for part in (splits.test, splits.validation)
+    )
     turns = sum(len([*each_answer(case)]) for case in splits.test)
     expected = min(max_turns, -(-turns // len(test)))
     later = test.prompts.total.expected - openings.prompts.total.expected
     added = later // max(1, turns - len(test))
     longest = max(added, test.prompts.longest.high)
-    return replace(
-        work, test=openings, turns=Turns(Count(1, expected, max_turns), Count(0, added, longest))
-    )
+    whole = Turns(Count(1, expected, max_turns), Count(0, added, longest))
+    return replace(work, test=openings, dev=dev, turns=whole)
 
 
 def tally(rows: Dataset | Sequence[Example], counter: TokenCounter) -> Tally:

@@ -105,8 +105,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
         requests=requests + general,
         own=own,
         shared=Count(added.low - own.low, added.expected - own.expected, added.high),
-        prompt=(work.test.prompts.total * times + on_dev * work.validation.prompts.mean)
-        * work.turns.count
+        prompt=(work.test.prompts.total * times + on_dev * work.dev.prompts.mean) * work.turns.count
         + cases * work.turns.later
         + requests * added
         + general * GENERAL_PROMPT,

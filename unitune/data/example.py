@@ -342,7 +342,7 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
     if media := _media_type(value, at):
         return error(
             "unsupported-part",
-            f"{_dotted(at[:4])} is of type {media!r}. Audio, video and files are not supported.",
+            f"{_dotted(at[:4])} is of type {media!r}. Allowed types are text and image_url.",
             'Write an image as {"type": "image_url", "image_url": {"url": PATH}}. Describe other '
             "media in words, or remove the row.",
         )

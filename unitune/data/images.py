@@ -249,7 +249,8 @@ def _inside(url: str, scheme: str, folder: Path | None) -> Path:
         path = (base / text).resolve()
         exists = path.is_file()
     except (OSError, RuntimeError) as problem:  # a loop of links
-        raise BadImage(f"is the file {url[:60]!r}, which cannot be read: {problem}") from None
+        why = getattr(problem, "strerror", None) or problem
+        raise BadImage(f"is the file {url[:60]!r}, which cannot be read: {why}") from None
     if not path.is_relative_to(base):
         raise BadImage(
             f"is the file {url[:60]!r}, which is outside the folder of the data file; copy it there"

@@ -17,9 +17,9 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
-from unitune.data.example import called, digest, explain
+from unitune.data.example import Message, called, digest, explain
 from unitune.data.load import SHOWN_FINDINGS, read_records
-from unitune.data.records import BadRow, Record, bad
+from unitune.data.records import BadRow, Flat, Record, bad
 from unitune.documents import Closed
 from unitune.errors import DataError
 from unitune.files.filesystem import no_link
@@ -30,6 +30,15 @@ from unitune.text import clip
 VALUES: Mapping[str, float] = {"win": 1.0, "tie": 0.0, "loss": -1.0, "pass": 1.0, "fail": 0.0}
 Round = Literal["first", "repeat", "second"]
 ClauseVerdict = Literal["pass", "fail", "unsure"]
+
+
+class HasTurns(Protocol):
+    """Anything with the turns of a dialogue."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """Answers and results of tools."""
+        ...
 
 
 class HasText(Protocol):
@@ -43,6 +52,11 @@ class HasText(Protocol):
     @property
     def tool_calls(self) -> Sequence[dict[str, JsonValue]] | None:
         """Tool calls of the answer, if any."""
+        ...
+
+    @property
+    def trajectory(self) -> HasTurns | None:
+        """All turns, if the answer ends a dialogue."""
         ...
 
 
@@ -75,6 +89,8 @@ class Label(Closed):
     @field_validator("case", mode="before")
     @classmethod
     def _number_as_text(cls, value: object) -> object:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("clauses", mode="before")
@@ -122,7 +138,12 @@ def answers_digest(*answers: HasText) -> str:
 
     For a rubric, it is that of the one answer.
     """
-    return digest([[answer.text, called(answer.tool_calls)] for answer in answers])[:12]
+    paths = [each.trajectory.messages if each.trajectory else () for each in answers]
+    turns = [
+        [[turn.text, called(turn.tool_calls)] for turn in (answer, *path)]
+        for answer, path in zip(answers, paths, strict=True)
+    ]
+    return digest([[part for turn in some for part in turn] for some in turns])[:12]
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:
@@ -169,7 +190,7 @@ def read_all_labels(path: str | os.PathLike[str]) -> list[Label]:
 
 def _label(record: Record) -> Label:
     """Return the label of a row; raises `BadRow`. Other columns of a table are left out."""
-    given = record.value
+    given: Flat = {key: value for key, value in record.value.items() if value is not None}
     if record.from_table:
         given = {key.strip().lower(): value for key, value in given.items() if value != ""}
         given = {key: value for key, value in given.items() if key in Label.model_fields}

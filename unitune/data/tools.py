@@ -5,18 +5,19 @@ A call without a result gets ``{"error": "…"}``, as a runtime would answer.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import JsonValue
 
 from unitune.data.example import Example, Message, digest
+from unitune.data.load import read_records
 from unitune.errors import JobError
-from unitune.files.filesystem import content_of
+from unitune.findings import Finding
 from unitune.job.dialogue import Dialogue, names_function
 from unitune.scorers.functions import UserFunction
 from unitune.scorers.trajectory import turns_after_question
@@ -38,17 +39,6 @@ class ToolResult(NamedTuple):
         return cls(json.dumps({"error": why[:1000]}, ensure_ascii=False), True)
 
 
-@checked_dataclass(frozen=True, slots=True)
-class RecordedResult:
-    """One line of a file of recorded results."""
-
-    arguments: dict[str, JsonValue]
-    result: JsonValue
-
-
-_LINE = TypeAdapter(RecordedResult)
-
-
 @dataclass(frozen=True, slots=True)
 class Tools:
     """Tools of a dialogue, ready to be called."""
@@ -65,7 +55,11 @@ class Tools:
         material: dict[str, JsonValue] = {}
         for name, source in dialogue.tools.items():
             if (function := _function(name, source, folder)) is not None:
-                functions[name] = function.load()
+                functions[name] = loaded = function.load()
+                if inspect.iscoroutinefunction(loaded):
+                    raise JobError(
+                        f"the tool {name!r}: {source} is async. Name a function without async."
+                    )
                 material[name] = [source, function.source()]
             else:
                 recorded[name] = _read_recorded(name, folder / source)
@@ -191,11 +185,14 @@ def _called(function: Callable[..., object], arguments: Mapping[str, JsonValue])
 def _results_in(case: Example) -> dict[str, dict[str, str]]:
     """Return the results recorded in a row, by tool and arguments; the first of equal calls."""
     recorded: dict[str, dict[str, str]] = {}
-    calls: dict[str, Mapping[str, str]] = {}
+    waiting: list[tuple[str, Mapping[str, str]]] = []  # calls without a result, with their ids
     for turn in case.messages:
-        for call in turn.tool_calls or ():
-            calls[str(call.get("id"))] = _function_of(call)
-        if turn.role == "tool" and (called := calls.get(turn.tool_call_id or "")):
+        waiting += [(str(call.get("id")), _function_of(call)) for call in turn.tool_calls or ()]
+        own = turn.tool_call_id  # without an id, it is the result of the first call that waits
+        answered = [each for each in waiting if not own or each[0] == own]
+        if turn.role == "tool" and answered:
+            waiting.remove(answered[0])
+            called = answered[0][1]
             arguments = arguments_of(called.get("arguments") or EMPTY_ARGUMENTS)
             if arguments is not None:
                 results = recorded.setdefault(called.get("name", ""), {})
@@ -220,28 +217,23 @@ def _function(name: str, source: str, folder: Path) -> UserFunction | None:
 
 def _read_recorded(name: str, path: Path) -> dict[str, str]:
     how = 'Write one {"arguments": {…}, "result": …} per line, or name a function: FILE.py:NAME.'
-    try:
-        lines = content_of(path).decode().split("\n")
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise JobError(
-            f"{path}: the results of the tool {name!r} cannot be read: {why}. {how}"
-        ) from error
     results: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for item in read_records(path):
+        place = f"{path}:{item.line}" if item.line else str(path)
+        if isinstance(item, Finding):
+            if item.severity == "error":
+                why = f"cannot be read: {item.message} {item.fix}"
+                raise JobError(f"{place}: the results of the tool {name!r} {why} {how}")
             continue
-        try:
-            recorded = _LINE.validate_json(line)
-        except ValidationError as error:
-            raise JobError(
-                f"{path}:{number} is not a recorded result of the tool {name!r}. {how}"
-            ) from error
-        content = recorded.result
+        arguments = arguments_of(item.value.get("arguments"))
+        if arguments is None or "result" not in item.value:
+            shown = clip(json.dumps(item.value, ensure_ascii=False))
+            raise JobError(f"{place} is not a recorded result of the tool {name!r}: {shown}. {how}")
+        content = item.value["result"]
         text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-        if results.setdefault(_key(recorded.arguments), text) != text:
+        if results.setdefault(_key(arguments), text) != text:
             raise JobError(
-                f"{path}:{number} has another result of {name} for the same arguments as an "
+                f"{place} has another result of {name} for the same arguments as an "
                 "earlier line. Keep one of them."
             )
     return results

@@ -186,9 +186,10 @@ def _with_judgements(
 def _refuse_silence(*sides: Graded) -> None:
     for side in sides:
         if not side.answered.succeeded:
+            why = str(side.answers[0].error).rstrip(".")
             raise BackendError(
                 f"{side.name} did not answer any of {len(side.answers)} cases. First reason: "
-                f"{side.answers[0].error}. Fix it and run compare again: it requests only missing "
+                f"{why}. Fix it and run compare again: it requests only missing "
                 "answers."
             )
 

@@ -25,7 +25,12 @@ from unitune.data.tools import check_tools
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
 from unitune.evaluate.inference.budget import answer_prices
-from unitune.evaluate.inference.sources import check_keys, check_recorded, read_recorded
+from unitune.evaluate.inference.sources import (
+    check_images,
+    check_keys,
+    check_recorded,
+    read_recorded,
+)
 from unitune.evaluate.judging.figures import same_family
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
@@ -207,6 +212,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     yield from _raised(required_cases, evaluate.gate, cases, copies)
     yield from _raised(without_leaks, job, rows.leaks, test, copies)
     yield from _raised(check_recorded, job, cases)
+    yield from _raised(check_images, job, test)
     yield from _raised(check_tools, evaluate.dialogue, job.folder, cases)
     for spec in evaluate.contenders if job.data.train is not None and run is None else ():
         if isinstance(spec, Tuned) and spec.run is None:

@@ -90,14 +90,17 @@ def _agreement(cases: Sequence[Sequence[Label]], names: Sequence[str]) -> Agreem
 def preference_rows(look: Look) -> Iterator[str]:
     """Yield a preference row for each case on which the reviewers prefer an answer.
 
-    Cases without a preference, and those whose answers cannot be trained on (an empty one), are
-    left out.
+    Cases without a preference, and those whose answers cannot be trained on (an empty one, or one
+    after calls that the other answer does not share), are left out.
     """
     candidate, baseline = look.review.sides
     for case, mean in look.people.items():
         if mean:
             names = (candidate, baseline) if mean > 0 else (baseline, candidate)
             shown = look.review.cases[case]
+            paths = [shown.answers[name].trajectory for name in names]
+            if any(path is not None and len(path.messages) > 1 for path in paths):
+                continue
             row: Flat = {
                 "input": {"messages": [message.wire for message in shown.messages]},
                 "preferred_output": [_message(shown.answers[names[0]])],

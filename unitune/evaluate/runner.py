@@ -294,13 +294,13 @@ class EvaluationRunner:
 
         async def collect() -> list[Record]:
             dialogues = config.task.dialogues
+            rows = {"dev": config.task.dev, "test": config.task.cases}.get(progress.phase)
+            work = model, questions, journal, name, notify
             try:
-                if dialogues is None or progress.phase not in ("dev", "test"):
-                    return await collect_answers(
-                        model, questions, journal, name, notify, options=options
-                    )
+                if dialogues is None or rows is None or isinstance(source.spec, Recorded):
+                    return await collect_answers(*work, options=options)
                 return await collect_dialogues(
-                    model, questions, journal, name, notify, options=options, dialogues=dialogues
+                    *work, options=options, dialogues=dialogues, rows=rows
                 )
             except asyncio.CancelledError:  # Ctrl-C: show at once that it was received
                 self.notify(replace(progress, phase="stopping"))

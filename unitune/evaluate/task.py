@@ -185,8 +185,7 @@ def prepare(
     leaking = _leaks(resolved, trained, test)
     whole = without_leaks(job, leaking.cases, test, copies)
     cases = _first_look(whole, limit)
-    heads, dev = families(cases), dev_rows(splits.validation)
-    dev = dev[: limit if len(cases) < len(whole) else None]
+    heads = families(cases)
     answered = chain(splits.train, test)
     if evaluate.dialogue is not None:
         answered = chain.from_iterable(map(each_answer, answered))
@@ -194,7 +193,7 @@ def prepare(
     changed = changed_cases(cases, evaluate.robustness)
     return Task(
         cases=cases,
-        dev=dev,
+        dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
         scoring=scoring_of(job, splits.train),
         output_limit=OutputLimit(
             None if most == "auto" else most, longest, job.backend, backends or {}
@@ -215,7 +214,7 @@ def prepare(
         chat_template_kwargs=job.data.chat_template_kwargs,
         copies=copies,
         omitted=len(whole) - len(cases),
-        dialogues=Dialogues.of(evaluate.dialogue, job.folder, (*dev, *cases)),
+        dialogues=Dialogues.of(evaluate.dialogue, job.folder),
     )
 
 

@@ -23,7 +23,7 @@ from unitune.job.dialogue import Dialogue
 from unitune.job.tuning import Auto, Budget
 from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
-from unitune.scorers.interface import Kind, Scorer
+from unitune.scorers.interface import Entry, Kind, Scorer
 from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.judge import Judge
 from unitune.scorers.measures import (
@@ -218,16 +218,25 @@ class Evaluate(Spec):
 
     @model_validator(mode="after")
     def _scorers_fit_the_dialogue(self) -> Self:
+        recorded = [each.name for each in self.contenders if isinstance(each, Recorded)]
         for scorer in self.scorers:
-            if isinstance(scorer, Trajectory) and self.dialogue is None:
-                why = "reads several turns; set evaluate.dialogue, or use tool_calls"
-                raise ValueError(f"the scorer {scorer.name!r} {why}")
-            if isinstance(scorer, ToolCalls) and self.dialogue is not None:
-                why = "reads the calls of a single answer; use trajectory for those of a dialogue"
-                raise ValueError(f"the scorer {scorer.name!r} {why}")
+            self.check_turns(scorer)
+            if isinstance(scorer, Trajectory) and recorded:
+                why = f"reads several turns, but {recorded[0]!r} has recorded answers of one turn"
+                raise ValueError(f"the scorer {scorer.name!r} {why}. Remove one of them")
         if self.dialogue is not None and self.response_schema is not None:
             raise ValueError("response_schema forbids tool calls, which a dialogue needs")
         return self
+
+    def check_turns(self, scorer: Entry) -> None:
+        """Raise ValueError if a scorer reads a dialogue where cases have one answer, or reverse."""
+        why = ""
+        if isinstance(scorer, Trajectory) and self.dialogue is None:
+            why = "reads several turns; set evaluate.dialogue, or use tool_calls"
+        if isinstance(scorer, ToolCalls) and self.dialogue is not None:
+            why = "reads the calls of a single answer; use trajectory for those of a dialogue"
+        if why:
+            raise ValueError(f"the scorer {scorer.name!r} {why}")
 
     @model_validator(mode="after")
     def _constraints_look_at_scorers(self) -> Self:

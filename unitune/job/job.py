@@ -34,6 +34,7 @@ from unitune.job.tuning import (
 )
 from unitune.scorers.interface import Scorer
 from unitune.scorers.judge import Judge
+from unitune.scorers.trajectory import Trajectory
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 
 __all__ = [
@@ -132,11 +133,28 @@ class Job(Shown, Spec):
         return self
 
     @model_validator(mode="after")
-    def _judges_choose_no_step(self) -> Self:
-        if isinstance(self.evaluate.deciding, Judge) and self.tuning.best_by == "score":
+    def _dialogue_fits(self) -> Self:
+        for reward in self.rewards:
+            self.evaluate.check_turns(reward)
+        dialogue = self.evaluate.dialogue
+        if dialogue and dialogue.tools and self.data.personal_data == "redact":
             raise ValueError(
-                "tuning.best_by is score, but a judge decides, and judges read only answers to "
-                "test cases. Set best_by to loss, or let another scorer decide"
+                "data.personal_data is redact, but results of evaluate.dialogue.tools are sent "
+                "unredacted. Record them in the rows and remove the tools, or set personal_data "
+                "to warn"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_chosen_by_answers(self) -> Self:
+        decides = self.evaluate.deciding
+        if isinstance(decides, Judge | Trajectory) and self.tuning.best_by == "score":
+            why = "a judge decides, and judges read only answers to test cases"
+            if isinstance(decides, Trajectory):
+                why = f"{decides.name!r} decides, which reads dialogues, and validation has none"
+            raise ValueError(
+                f"tuning.best_by is score, but {why}. Set best_by to loss, or let another scorer "
+                "decide (evaluate.primary)"
             )
         return self
 

@@ -170,7 +170,7 @@ def grouped(
             texts += (question(case, prompt), wanted(case))
             texts += (answer.error or answer.text for answer in answers)
             texts += (answer.reasoning for answer in answers if answer.reasoning)
-            texts += (steps(answer.trajectory) for answer in answers if answer.trajectory)
+            texts += (steps(answer.trajectory.messages) for answer in answers if answer.trajectory)
     limit, thumbnails = _length_limit(texts, budget), Thumbnails()
     groups: list[Group] = []
     for key, cases in by_outcome.items():
@@ -312,10 +312,10 @@ def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: i
     return replace(shown, note=": ".join(filter(None, [cut, graded, reason])))
 
 
-def steps(trajectory: Trajectory) -> str:
-    """Return the turns of a dialogue, with calls and results quoted as JSON."""
+def steps(turns: Iterable[Message]) -> str:
+    """Return turns of a dialogue, with calls and results quoted as JSON."""
     lines: list[str] = []
-    for turn in trajectory.messages:
+    for turn in turns:
         if turn.role == "tool":
             lines.append(f"result: {json.dumps(turn.text, ensure_ascii=False)}")
             continue
@@ -330,7 +330,7 @@ def _with_path(shown: Passage, trajectory: Trajectory | None, limit: int) -> Pas
         return shown
     heading = f"turns: {trajectory.turns}, tool errors: {trajectory.tool_errors}"
     ended = ", ended at max_turns" if trajectory.is_unfinished else ""
-    return replace(shown, trajectory=steps(trajectory)[:limit], turns=heading + ended)
+    return replace(shown, trajectory=steps(trajectory.messages)[:limit], turns=heading + ended)
 
 
 def plain_passage(text: str, limit: int) -> Passage:

@@ -335,7 +335,13 @@ def expected_calls(case: Case) -> Calls:
 
 
 def _function(call: Mapping[str, JsonValue]) -> dict[str, str]:
-    return cast("dict[str, str]", call.get("function") or {})
+    """Return a call's name and arguments as JSON text, which rows may also have as an object."""
+    function = cast("dict[str, JsonValue]", call.get("function") or {})
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in function.items()
+        if value is not None
+    }
 
 
 def shown_calls(calls: Calls) -> str:

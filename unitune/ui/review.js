@@ -48,7 +48,8 @@ addEventListener("keydown", (event) => {
     return;
   }
   const verdict = clauses.length ? undefined : VERDICTS[event.key];
-  if (clauses.length && decideClause(event.key)) {
+  const opens = event.key === "Enter" && event.target.closest("a, summary"); // its own key
+  if (clauses.length && !opens && decideClause(event.key)) {
     event.preventDefault();
   } else if (verdict) {
     event.preventDefault();

@@ -21,7 +21,7 @@ from unitune.render.html import environment
 from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
 from unitune.report import files
-from unitune.report.cases import Piece, Thumbnails, marked, question, shared_system_prompt
+from unitune.report.cases import Piece, Thumbnails, marked, question, shared_system_prompt, steps
 from unitune.report.facts import clause_table
 from unitune.security.json_fields import whole_text
 from unitune.ui.pages import PACKAGE, Visit
@@ -149,8 +149,10 @@ def _number(query: Mapping[str, str]) -> int | None:
 
 
 def _shown(answer: Answer) -> str:
+    """Return an answer with its calls, below the earlier turns of its dialogue."""
     calls = json.dumps(answer.tool_calls, ensure_ascii=False) if answer.tool_calls else ""
-    return answer.text + calls
+    earlier = answer.trajectory.messages[:-1] if answer.trajectory else ()
+    return "\n\n".join(filter(None, [steps(earlier), answer.text + calls]))
 
 
 def _marked(text: str, other: str) -> list[Piece]:

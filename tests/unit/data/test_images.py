@@ -16,6 +16,7 @@ from unitune.data.check import check_file, read_job
 from unitune.data.example import Example
 from unitune.data.images import MAX_BYTES, BadImage, ImageUrl, embedded, image_of
 from unitune.data.load import load, read
+from unitune.data.quality.look import quality_of
 from unitune.data.questions import question
 from unitune.errors import DataError
 from unitune.findings import Finding
@@ -91,6 +92,7 @@ def test_the_same_image_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
         ("x.heic", "ftypheic"),
         ("bomb.png", "80,000\u00d750,000 pixels"),
         ("large.png", "20 MiB"),
+        ("x" * 300, "cannot be read: File name too long."),
         ("data:image/png;base64,!!!!", "not valid base64"),
         ("data:image/png,abc", "without ;base64"),
         ("data:image/png;base64," + "A" * (MAX_BYTES * 4 // 3 + 8), "more than 20 MiB"),
@@ -216,3 +218,14 @@ def test_the_figures_of_a_file_count_its_images(tmp_path: Path) -> None:
     report = check_file(write(tmp_path, row(uri(png())), row(uri(png(colour=BLUE)), "blue")))
     assert report.files[0].images == 2
     assert "2 images" in str(report)
+
+
+def test_labels_of_images_are_not_judged_by_the_words_beside_them(tmp_path: Path) -> None:
+    questions = ("Is the square red?", "Which colour has this square?")
+    rows = [
+        row(uri(png(64, 64, (at, 100, 3))), "blue" if at % 3 == 0 else "red", questions[at % 2])
+        for at in range(40)
+    ]
+    quality = quality_of(str(write(tmp_path, *rows)))
+    assert quality is not None
+    assert "label-errors" not in {cause.code for cause in quality.causes}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from unitune.data.example import Message
 from unitune.data.labels import (
     Label,
     answers_digest,
@@ -18,6 +17,8 @@ from unitune.data.labels import (
     read_labels,
 )
 from unitune.errors import DataError, UserError
+from unitune.evaluate.records import Answer
+from unitune.models import function_call
 
 ANSWERS = {"a": "d1" * 6, "b": "d2" * 6, "7": "d3" * 6}
 
@@ -43,6 +44,12 @@ def test_every_format_gives_the_same_label(tmp_path: Path, name: str, text: str)
     (label,) = read_labels(written(tmp_path, text, name))
     assert label == Label(case="a", reviewer="ana", verdict="win", note="short")
     assert label.value == 1.0
+
+
+def test_rows_of_other_programs_may_have_nulls_and_numbers(tmp_path: Path) -> None:
+    """pandas writes whole numbers as 1.0 next to missing ones."""
+    text = '{"case": 1.0, "reviewer": null, "verdict": "tie", "clauses": null, "note": null}'
+    assert read_labels(written(tmp_path, text, "l.jsonl")) == (Label(case="1", verdict="tie"),)
 
 
 def test_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -168,10 +175,9 @@ def test_reviewers_are_averaged_without_those_who_cannot_tell() -> None:
 
 
 def test_the_digest_depends_on_order_and_tool_calls() -> None:
-    one, two = (Message(role="assistant", content=text) for text in ("yes", "no"))
-    call = {"type": "function", "id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    again = call | {"id": "2", "function": {"name": "f", "arguments": '{ "a":1 }'}}
-    calls = [Message(role="assistant", content="yes", tool_calls=(each,)) for each in (call, again)]
+    one, two = (Answer(text=text, scores={}) for text in ("yes", "no"))
+    made = [function_call("f", '{"a": 1}', "1"), function_call("f", '{ "a":1 }', "2")]
+    calls = [Answer(text="yes", scores={}, tool_calls=(each,)) for each in made]
     assert answers_digest(one, two) != answers_digest(two, one)
     assert answers_digest(one) != answers_digest(calls[0])
     assert answers_digest(calls[0]) == answers_digest(calls[1])

@@ -6,20 +6,27 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import AgentServer, refund_job
+from support.agents import AgentServer, refund_job, row
 
+from unitune.data.labels import answers_digest
 from unitune.errors import JobError, OverBudget, Unsupported
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import read_record
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.review import Review
+from unitune.evaluate.review_figures import preference_rows
+from unitune.job.job import Job
 from unitune.planning.forecasts import forecast_evaluation
 from unitune.planning.preflight import preflight
 from unitune.report.files import write_report
 from unitune.testing.loopback import Fault, Server, serve
+from unitune.ui.pages import Visit
+from unitune.ui.review import ReviewPages
 
 
 @pytest.fixture
@@ -179,6 +186,10 @@ def test_user_functions_see_the_trajectory(tmp_path: Path, server: Server) -> No
             r"test\.jsonl:1 is not a recorded resu",
         ),
         ({"scorers": [{"type": "trajectory", "answer": "length"}]}, "answer cannot be length"),
+        (
+            {"contenders": [{"type": "recorded", "answers": "a.jsonl"}, "zero-shot"]},
+            "'trajectory' reads several turns, but 'recorded' has recorded answers of one turn",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_request(
@@ -189,6 +200,60 @@ def test_what_cannot_work_is_refused_before_any_request(
     with pytest.raises(JobError, match=words):
         compared(tmp_path, server, evaluate=evaluate)
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"tuning": {"best_by": "score"}}, r"'trajectory' decides, which reads dialogues.*by to l"),
+        (
+            {"data": {"test": "test.jsonl", "personal_data": "redact"}},
+            r"results of evaluate\.dialogue\.tools are sent unredacted",
+        ),
+    ],
+)
+def test_a_job_that_contradicts_its_dialogue_is_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    path = refund_job(tmp_path, "http://127.0.0.1:1/v1").folder / "unitune.yaml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(JobError, match=words):
+        Job.load(path)
+
+
+@pytest.mark.parametrize(
+    ("reward", "dialogue", "words"),
+    [
+        ("trajectory", None, "'trajectory' reads several turns; set evaluate.dialogue"),
+        ("tool_calls", {}, "'tool_calls' reads the calls of a single answer; use trajectory"),
+    ],
+)
+def test_a_reward_reads_the_turns_that_are_sampled(
+    tmp_path: Path, reward: str, dialogue: dict[str, Any] | None, words: str
+) -> None:
+    refund_job(tmp_path, "http://127.0.0.1:1/v1", scorers=["exact"], dialogue=dialogue)
+    content = json.loads((tmp_path / "unitune.yaml").read_text())
+    content |= {"method": "rft", "tuning": {"reward": {"scorers": [{"type": reward}]}}}
+    (tmp_path / "unitune.yaml").write_text(json.dumps(content))
+    with pytest.raises(JobError, match=words):
+        Job.load(tmp_path / "unitune.yaml")
+
+
+def test_dev_rows_use_their_own_results(tmp_path: Path, server: Server) -> None:
+    """Ids of dev rows may be those of test cases."""
+    rows = [{**row(at), "id": f"case-{at - 100}"} for at in range(100, 160)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    job = refund_job(tmp_path, f"{server.url}/v1", cases=60)
+    path = job.folder / "unitune.yaml"
+    content = json.loads(path.read_text())
+    content["data"] |= {"train": "train.jsonl", "validation": 0.5}
+    content["evaluate"]["contenders"][1]["prompt"] = "few-shot"
+    path.write_text(json.dumps(content))
+    found = compare(Job.load(path))
+    assert found.folder is not None
+    dev = (found.folder / "dev.jsonl").read_text()
+    assert "refunded" in dev
+    assert "no result is recorded" not in dev
 
 
 def test_batches_are_refused(tmp_path: Path, server: Server) -> None:
@@ -242,6 +307,17 @@ def test_a_plan_counts_one_to_max_turns_requests_per_case(tmp_path: Path, server
     assert 0.4 < careful.tokens.expected / tokens < 2.5
 
 
+def test_a_plan_counts_dev_rows_as_they_begin(tmp_path: Path) -> None:
+    job = refund_job(tmp_path, "http://127.0.0.1:1/v1")
+    rows = "".join(f"{json.dumps(row(at))}\n" for at in range(100, 140))
+    (tmp_path / "train.jsonl").write_text(rows)
+    data = job.data.model_copy(update={"train": "train.jsonl", "validation": 0.5})
+    work = preflight(job.model_copy(update={"data": data})).workload
+    assert len(work.dev) == len(work.validation) > 0
+    assert work.dev.prompts.mean.expected == work.test.prompts.mean.expected
+    assert work.dev.prompts.mean.expected < work.validation.prompts.mean.expected
+
+
 def test_a_budget_ends_a_comparison_between_turns(tmp_path: Path, server: Server) -> None:
     price = {"input": 1000, "output": 0}
     prices = {"prices": {"careful": price, "hasty": price}, "cases": 3}
@@ -263,3 +339,31 @@ def test_a_judge_reads_the_trajectory(tmp_path: Path, server: Server) -> None:
     texts = [body["messages"][-1]["content"] for body in asked if body["model"] == "judge"]
     assert any('(calls the tool {"name": "refund"' in text for text in texts)
     assert any("tool: {" in text for text in texts)
+
+
+def test_a_review_shows_the_trajectory_and_labels_are_about_it(
+    tmp_path: Path, server: Server
+) -> None:
+    found = compared(tmp_path, server, evaluate={"cases": 2})
+    review = Review(found, tmp_path / "labels.jsonl", "ana", 2)
+    number = [item.case for item in review.look().items].index("case-1")
+    page = html.unescape(ReviewPages(review).page(Visit({}, {"item": str(number)})))
+    text = re.sub(r"</?mark>", "", page)
+    assert (
+        'call: {"name": "refund", "arguments": "{\\"order\\": \\"A1\\", \\"amount\\": 11}"}' in text
+    )
+    assert 'result: "{\\"refunded\\": 11}"\n\nI refunded 11 for A1.' in text
+    answer = found.cases[1].answers["careful"]
+    path = answer.trajectory
+    assert path is not None
+    shorter = replace(answer, trajectory=replace(path, messages=path.messages[2:]))
+    assert answers_digest(answer) != answers_digest(shorter)
+
+
+def test_answers_after_calls_are_no_preference_rows(tmp_path: Path, server: Server) -> None:
+    """Without the calls before it, such an answer teaches to claim what was not looked up."""
+    review = Review(compared(tmp_path, server, evaluate={"cases": 2}), tmp_path / "l.jsonl", "a", 2)
+    for item in review.look().items:
+        review.write(item, "left")
+    assert review.look().people
+    assert not [*preference_rows(review.look())]

@@ -26,6 +26,7 @@ from unitune.evaluate.records import Record
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.preflight import preflight
+from unitune.scorers import Trajectory
 
 NAME = "fake:big"
 
@@ -302,7 +303,7 @@ def test_an_answer_that_was_not_refused_may_end_in_a_call(finish: str, accepted:
         contender="t", case="c", request_hash="h", finish_reason=finish, tool_calls=(call,)
     )
     question = Example(messages=(Message(role="user", content="q"),))
-    assert accepted == (Acceptance((), AnswerForm()).refusal(question, record) is None)
+    assert accepted == (Acceptance((Trajectory(),), AnswerForm()).refusal(question, record) is None)
 
 
 @pytest.mark.parametrize(

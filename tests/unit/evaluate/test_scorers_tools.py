@@ -59,6 +59,14 @@ def test_no_arguments_may_be_written_in_two_ways() -> None:
     assert right(ToolCalls(), expecting(STOP), function_call("stop", "")) == 1
 
 
+def test_a_row_may_have_arguments_as_an_object() -> None:
+    """So do rows for chat templates of Hugging Face."""
+    wanted = {"function": {"name": "play", "arguments": {"artist": "Abba", "minutes": 20}}}
+    assert right(ToolCalls(), expecting(wanted), PLAY) == 1
+    score = build(ToolCalls()).score(Attempt(expecting(wanted), "", ()))
+    assert (score.value, score.reason) == (0, "called nothing")
+
+
 def test_names_alone_may_count() -> None:
     other = function_call("play", "{broken")
     assert right(ToolCalls(arguments=False), expecting(PLAY), other) == 1

@@ -74,7 +74,7 @@ def second(first: Reply | None, folder: Path) -> tuple[Request, Record]:
     assert first.error is None
     model = Once(first)
     question = Question("a", Request(messages=CASE.messages, tools=CASE.tools))
-    dialogues = Dialogues(Tools({"weather": weather}, {}, "f"), 2, {"a": CASE})
+    dialogues = Dialogues(Tools({"weather": weather}, {}, "f"), 2)
     with open_journal(folder / "rows.jsonl") as journal:
         work = collect_dialogues(
             model,
@@ -84,6 +84,7 @@ def second(first: Reply | None, folder: Path) -> tuple[Request, Record]:
             silent,
             options=InferenceOptions(),
             dialogues=dialogues,
+            rows=[CASE],
         )
         (record,) = asyncio.run(work)
     return model.requests[1], record

@@ -17,8 +17,11 @@ from support.images import BLUE, GREEN, RED, asked, padded_png, png, row, uri, w
 from vendors.serving import VENDORS
 
 from unitune.backends import registry
+from unitune.data.check import read_job
 from unitune.data.example import Example
+from unitune.errors import DataError
 from unitune.evaluate.compare import compare
+from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import Finding
 from unitune.job.job import Job
 from unitune.models import Request
@@ -136,6 +139,25 @@ def test_a_vendor_without_detail_is_named(tmp_path: Path, backend: str) -> None:
     ]
     assert len(found) == (backend != "openai")
     assert all("set for 1 of the images" in each.message for each in found)
+
+
+def test_images_of_the_test_are_refused_for_models_that_run_here(tmp_path: Path) -> None:
+    write_rows(tmp_path / "test.jsonl", [{"prompt": "q", "completion": "a"}, *pictures()])
+    server = {"type": "server", "url": "http://127.0.0.1:1/v1", "model": "m", "role": "candidate"}
+    server["prompt"] = "zero-shot"
+
+    def of(*contenders: Any) -> Job:
+        data = {"train": None, "validation": None, "test": "test.jsonl"}
+        own = job(tmp_path, "local", [], "smollm2-135m-instruct", data=data)
+        evaluate = {"scorers": ["exact"], "contenders": contenders}
+        return Job.model_validate({**own.model_dump(), "evaluate": evaluate, "folder": tmp_path})
+
+    with pytest.raises(
+        DataError, match=r"test\.jsonl:2: .*image, but 'zero-shot' runs on your own"
+    ):
+        compare(of("zero-shot", server))
+    own = of({**server, "name": "b", "role": "baseline"}, server)
+    assert "no-images" not in {each.code for each in readiness_findings(own, read_job(own))}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class QualityRow:
     text: str
     answer: str | None
     characters: int
+    has_images: bool
 
 
 @dataclass(frozen=True, slots=True)

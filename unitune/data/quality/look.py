@@ -77,6 +77,7 @@ def _quality_row(row: Row) -> QualityRow:
         " ".join(asked) or " ".join(turn.text for turn in example.prompt),
         _answer(example),
         sum(len(turn.text) for turn in turns),
+        bool(example.images),
     )
 
 
@@ -102,7 +103,8 @@ def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
     if contradictions:
         yield contradictions
     if labels:
-        yield label_errors(rows)
+        if not any(row.has_images for row in rows):  # words alone do not decide their labels
+            yield label_errors(rows)
         yield spellings(rows)
     yield from formats(rows)
     if near:

@@ -6,7 +6,7 @@ recorded with the turn that called them, so a resumed comparison sends the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -22,25 +22,22 @@ from unitune.models import ChatModel
 
 @dataclass(frozen=True, slots=True)
 class Dialogues:
-    """Tools and cases of dialogues."""
+    """Tools of dialogues, and the largest number of their turns."""
 
     tools: Tools
     max_turns: int
-    cases: Mapping[str, Example]  # by id
 
     @classmethod
-    def of(cls, dialogue: Dialogue | None, folder: Path, cases: Iterable[Example]) -> Self | None:
-        """Return the dialogues of a job's cases, or None. Raises JobError like `Tools.of`."""
-        if dialogue is None:
-            return None
-        tools = Tools.of(dialogue, folder)
-        return cls(tools, dialogue.max_turns, {case.case_id: case for case in cases})
+    def of(cls, dialogue: Dialogue | None, folder: Path) -> Self | None:
+        """Return the dialogues of a job, or None. Raises JobError like `Tools.of`."""
+        return dialogue and cls(Tools.of(dialogue, folder), dialogue.max_turns)
 
 
 @dataclass(slots=True)
 class _Case:
     """Progress of one dialogue: its next question, its turns so far, and their records."""
 
+    row: Example
     question: Question
     messages: tuple[Message, ...] = ()
     records: tuple[Record, ...] = ()
@@ -98,9 +95,11 @@ async def collect_dialogues(  # noqa: PLR0913 - as `collect_answers`
     *,
     options: InferenceOptions,
     dialogues: Dialogues,
+    rows: Iterable[Example],
 ) -> list[Record]:
-    """Return one record per question, with its trajectory; raises as `collect_answers`."""
-    all_ = [_Case(question) for question in questions]
+    """Return one record per question about `rows`; raises as `collect_answers`."""
+    by_id = {row.case_id: row for row in rows}
+    all_ = [_Case(by_id[question.case], question) for question in questions]
     before = 0
     for turn in range(dialogues.max_turns):
         open_ = [each for each in all_ if each.is_open]
@@ -128,9 +127,8 @@ def _results(
     known = record.tool_results
     if known and (replay or known.tools == fingerprint):
         return known.results
-    case = dialogues.cases[record.case]
     calls = dialogue.messages[-1].tool_calls or ()
-    results = tuple(dialogues.tools.result(case, call) for call in calls)
+    results = tuple(dialogues.tools.result(dialogue.row, call) for call in calls)
     if not replay:
         kept = ToolResults(tools=fingerprint, results=results)
         journal.append([replace(record, tool_results=kept)])

@@ -17,7 +17,9 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.backends.credentials import check_allowed, key_for
+from unitune.backends.output_limit import is_served
 from unitune.backends.protocol import Backend
+from unitune.data.dataset import Dataset
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.data.privacy.redaction import Redaction
 from unitune.errors import DataError, Unsupported, UserError
@@ -25,6 +27,7 @@ from unitune.evaluate.inference.batches import batching_backend, supports_batche
 from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.files.filesystem import content_of, no_link
+from unitune.findings import error
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
 from unitune.models import (
@@ -291,6 +294,22 @@ def check_keys(spec: Server) -> None:
 
 def _key_of(spec: Server) -> tuple[str | None, str, str]:
     return spec.api_key_variable, spec.url, f"the contender {spec.name!r}"
+
+
+def check_images(job: Job, test: Dataset) -> None:
+    """Raise DataError for a test row with an image if a contender runs on the user's hardware."""
+    shown = next((row for row in test.rows if row.example.images), None)
+    here = [
+        each.name
+        for each in job.evaluate.contenders
+        if not isinstance(each, Recorded) and not is_served(each, job.backend)
+        if not isinstance(each, Tuned) or each.run is None
+    ]
+    if shown and here:
+        what = f"the row has an image, but {here[0]!r} runs on your own or rented machines, where "
+        fix = "Leave such rows out, or compare models of vendors and servers."
+        found = test.located(error("no-images", f"{what}models see text only.", fix), shown)
+        raise DataError(str(found), (found,))
 
 
 def check_batches(job: Job, *, deploys: bool) -> None:
