@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -56,6 +56,7 @@ __all__ = [
     "Tuning",
 ]
 Method = Literal["sft", "dpo", "rft", "cpt"]
+Place: TypeAlias = Callable[[str], str]  # returns another path of a file
 CHAT_TEMPLATES = ("hermes",)  # built-in values of `Data.chat_template`
 
 
@@ -312,47 +313,61 @@ class Job(Shown, Spec):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the job as YAML without defaults, with paths relative to the new folder."""
         file = Path(path)
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        data: dict[str, Any] = content["data"]
-        for key in {"train", "test", "validation"} & data.keys():
-            data[key] = self._moved(data[key], file.parent)
-        if "chat_template" in data and data["chat_template"] not in CHAT_TEMPLATES:
-            data["chat_template"] = self._moved(data["chat_template"], file.parent)
-        if self.start is not None and self.path(self.start).is_dir():
-            content["start"] = self._moved(self.start, file.parent)
-        tuning: dict[str, Any] = content.get("tuning", {})
-        if called := tuning.get("callbacks"):
-            tuning["callbacks"] = [self._moved_function(each, file.parent) for each in called]
-        dialogue: dict[str, Any] = content.get("evaluate", {}).get("dialogue", {})
-        tools: dict[str, str] = dialogue.get("tools", {})
-        for name, source in tools.items():
-            move = self._moved_function if names_function(source) else self._moved
-            tools[name] = move(source, file.parent)
-        rewarding = tuning.get("reward", {}).get("scorers") or ()
-        for scorer in (*content.get("evaluate", {}).get("scorers", ()), *rewarding):
-            if isinstance(scorer, dict):
-                self._move_files(cast("dict[str, Any]", scorer), file.parent)
+
+        def place(name: str) -> str:
+            is_fixed = "://" in name or Path(name).is_absolute() or file.parent == self.folder
+            return name if is_fixed else os.path.relpath(self.path(name), file.parent)
+
         with replacing(file) as draft:
-            draft.write(yaml_file.dump(content))
+            draft.write(yaml_file.dump(self.document(place)))
 
-    def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
-        for key in {"definition", "file", "grader"} & scorer.keys():
-            scorer[key] = self._moved(scorer[key], folder)
-        if "function" in scorer:
-            scorer["function"] = self._moved_function(scorer["function"], folder)
+    def document(self, place: Place) -> dict[str, Any]:
+        """Return the job without defaults, each file that it names replaced by ``place(file)``."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        evaluate, tuning = content.get("evaluate", {}), content.get("tuning", {})
+        _place_data(content["data"], place)
+        if self.start is not None and self.path(self.start).is_dir():
+            content["start"] = place(self.start)
+        if called := tuning.get("callbacks"):
+            tuning["callbacks"] = [_place_function(each, place) for each in called]
+        tools: dict[str, str] = evaluate.get("dialogue", {}).get("tools", {})
+        for name, source in tools.items():
+            tools[name] = (
+                _place_function(source, place) if names_function(source) else place(source)
+            )
+        rewards = tuning.get("reward", {}).get("scorers") or ()
+        for scorer in (*evaluate.get("scorers", ()), *rewards):
+            _place_keys(scorer, {"definition", "file", "grader", "function"}, place)
+        for contender in evaluate.get("contenders", ()):
+            _place_keys(contender, {"answers"}, place)
+        _place_keys(evaluate.get("gate"), {"baseline"}, place)
+        _place_keys(evaluate, {"labels"}, place)
+        return content
 
-    def _moved_function(self, reference: str, folder: Path) -> str:
-        path, _, name = reference.rpartition(":")
-        return f"{self._moved(path, folder)}:{name}" if path.endswith(".py") else reference
 
-    def _moved(self, value: Any, folder: Path) -> Any:
-        if isinstance(value, list):
-            return [self._moved(each, folder) for each in cast("list[Any]", value)]
-        if (
-            not isinstance(value, str)
-            or "://" in value
-            or Path(value).is_absolute()
-            or folder == self.folder
-        ):
-            return value
-        return os.path.relpath(self.path(value), folder)
+def _place_data(data: dict[str, Any], place: Place) -> None:
+    if isinstance(data.get("test"), dict):
+        _place_keys(data["test"], {*data["test"]}, place)
+    for source in data["train"] if isinstance(data.get("train"), list) else ():
+        _place_keys(source, {"files"}, place)
+    own = () if data.get("chat_template") in CHAT_TEMPLATES else ("chat_template",)
+    _place_keys(data, {"train", "test", "validation", *own}, place)
+
+
+def _place_keys(part: object, keys: set[str], place: Place) -> None:
+    """Replace files, lists of files and functions under keys; other values are unchanged."""
+    if not isinstance(part, dict):
+        return
+    values = cast("dict[str, Any]", part)
+    for key in keys & values.keys():
+        if key == "function":
+            values[key] = _place_function(values[key], place)
+        elif isinstance(values[key], str):
+            values[key] = place(values[key])
+        elif isinstance(values[key], list):
+            values[key] = [place(x) if isinstance(x, str) else x for x in values[key]]
+
+
+def _place_function(reference: str, place: Place) -> str:
+    path, _, name = reference.rpartition(":")
+    return f"{place(path)}:{name}" if path.endswith(".py") else reference

@@ -128,8 +128,17 @@ def test_a_server_without_a_budget_reads_only(project: Project, tmp_path: Path) 
         assert "exit code 2" in await refused(client, "show")
         for name in ("../secret.jsonl", "link.jsonl", str(tmp_path / "secret.jsonl")):
             assert "outside the project folder" in await refused(client, "check", file=name)
-        project.save(data={"train": "../secret.jsonl"})
-        assert "'../secret.jsonl' is outside" in await refused(client, "plan")
+        own = {"train": "train.jsonl", "test": "test.jsonl"}
+        scorers = ["exact", {"type": "python", "function": "../checks.py:good"}]
+        for named, key, job in (
+            ("../secret.jsonl", "data", {**own, "train": "../secret.jsonl"}),
+            ("../chat.jinja", "data", {**own, "chat_template": "../chat.jinja"}),
+            ("link.jsonl", "data", {**own, "train": "l*.jsonl"}),
+            ("../checks.py", "evaluate", {"scorers": scorers}),
+            ("../a.jsonl", "evaluate", {"gate": {"mode": "no-regress", "baseline": "../a.jsonl"}}),
+        ):
+            project.save(**{key: job})
+            assert f"{named}' is outside" in await refused(client, "plan")
 
     project.talk(talk)
     assert project.vendor.server.requests == []
