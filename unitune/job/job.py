@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -18,8 +18,8 @@ from unitune.errors import JobError
 from unitune.files import yaml_file
 from unitune.files.filesystem import replacing
 from unitune.job.data import Columns, Data, Template
-from unitune.job.dialogue import names_function
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
+from unitune.job.files import CHAT_TEMPLATES, document
 from unitune.job.prices import PriceEntry, rows_of
 from unitune.job.sweep import Value, written
 from unitune.job.tuning import (
@@ -56,8 +56,6 @@ __all__ = [
     "Tuning",
 ]
 Method = Literal["sft", "dpo", "rft", "cpt"]
-Place: TypeAlias = Callable[[str], str]  # returns another path of a file
-CHAT_TEMPLATES = ("hermes",)  # built-in values of `Data.chat_template`
 
 
 def other_tools() -> dict[str, str]:
@@ -319,55 +317,4 @@ class Job(Shown, Spec):
             return name if is_fixed else os.path.relpath(self.path(name), file.parent)
 
         with replacing(file) as draft:
-            draft.write(yaml_file.dump(self.document(place)))
-
-    def document(self, place: Place) -> dict[str, Any]:
-        """Return the job without defaults, each file that it names replaced by ``place(file)``."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        evaluate, tuning = content.get("evaluate", {}), content.get("tuning", {})
-        _place_data(content["data"], place)
-        if self.start is not None and self.path(self.start).is_dir():
-            content["start"] = place(self.start)
-        if called := tuning.get("callbacks"):
-            tuning["callbacks"] = [_place_function(each, place) for each in called]
-        tools: dict[str, str] = evaluate.get("dialogue", {}).get("tools", {})
-        for name, source in tools.items():
-            tools[name] = (
-                _place_function(source, place) if names_function(source) else place(source)
-            )
-        rewards = tuning.get("reward", {}).get("scorers") or ()
-        for scorer in (*evaluate.get("scorers", ()), *rewards):
-            _place_keys(scorer, {"definition", "file", "grader", "function"}, place)
-        for contender in evaluate.get("contenders", ()):
-            _place_keys(contender, {"answers"}, place)
-        _place_keys(evaluate.get("gate"), {"baseline"}, place)
-        _place_keys(evaluate, {"labels"}, place)
-        return content
-
-
-def _place_data(data: dict[str, Any], place: Place) -> None:
-    if isinstance(data.get("test"), dict):
-        _place_keys(data["test"], {*data["test"]}, place)
-    for source in data["train"] if isinstance(data.get("train"), list) else ():
-        _place_keys(source, {"files"}, place)
-    own = () if data.get("chat_template") in CHAT_TEMPLATES else ("chat_template",)
-    _place_keys(data, {"train", "test", "validation", *own}, place)
-
-
-def _place_keys(part: object, keys: set[str], place: Place) -> None:
-    """Replace files, lists of files and functions under keys; other values are unchanged."""
-    if not isinstance(part, dict):
-        return
-    values = cast("dict[str, Any]", part)
-    for key in keys & values.keys():
-        if key == "function":
-            values[key] = _place_function(values[key], place)
-        elif isinstance(values[key], str):
-            values[key] = place(values[key])
-        elif isinstance(values[key], list):
-            values[key] = [place(x) if isinstance(x, str) else x for x in values[key]]
-
-
-def _place_function(reference: str, place: Place) -> str:
-    path, _, name = reference.rpartition(":")
-    return f"{place(path)}:{name}" if path.endswith(".py") else reference
+            draft.write(yaml_file.dump(document(self, place)))

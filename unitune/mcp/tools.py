@@ -23,6 +23,7 @@ from unitune.evaluate.readiness import check as check_file
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import NEWEST
 from unitune.job.data import FilePurpose
+from unitune.job.files import document
 from unitune.job.job import Job
 from unitune.planning import saved
 from unitune.planning.plan import Plan
@@ -70,7 +71,7 @@ class ReadingTools:
         """Load a job file whose files are all inside the project folder."""
         path = self.inside(file)
         job = Job.load(path).with_backend(backend)
-        job.document(lambda name: str(self.inside(name, path.parent)))
+        document(job, lambda name: str(self.inside(name, path.parent)))
         for purpose in PURPOSES:
             for name in Files.of(job, purpose).paths:  # a pattern may find links
                 self.inside(name)
