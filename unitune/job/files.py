@@ -1,26 +1,29 @@
-"""List and replace the files that a job names."""
+"""Find and replace the files that a job names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 from unitune.job.dialogue import names_function
 
-if TYPE_CHECKING:
-    from unitune.job.job import Job
-
 CHAT_TEMPLATES = ("hermes",)  # built-in values of `Data.chat_template`
-Place: TypeAlias = Callable[[str], str]  # returns another path of a file
+Place: TypeAlias = Callable[[str], str]
 
 
-def document(job: Job, place: Place) -> dict[str, Any]:
-    """Return the job without defaults, each file that it names replaced by ``place(file)``."""
-    content = job.model_dump(mode="json", exclude_defaults=True)
+def place_files(content: dict[str, Any], folder: Path, place: Place) -> None:
+    """Replace each file that a job's document names by ``place(file)``.
+
+    Args:
+        content: A job as JSON, which is changed.
+        folder: Folder of the job.
+        place: Returns another path of a file.
+    """
     evaluate, tuning = content.get("evaluate", {}), content.get("tuning", {})
     _place_data(content["data"], place)
-    if job.start is not None and job.path(job.start).is_dir():
-        content["start"] = place(job.start)
+    if "start" in content and (folder / content["start"]).is_dir():
+        content["start"] = place(content["start"])
     if called := tuning.get("callbacks"):
         tuning["callbacks"] = [_place_function(each, place) for each in called]
     tools: dict[str, str] = evaluate.get("dialogue", {}).get("tools", {})
@@ -33,7 +36,6 @@ def document(job: Job, place: Place) -> dict[str, Any]:
         _place_keys(contender, {"answers"}, place)
     _place_keys(evaluate.get("gate"), {"baseline"}, place)
     _place_keys(evaluate, {"labels"}, place)
-    return content
 
 
 def _place_data(data: dict[str, Any], place: Place) -> None:

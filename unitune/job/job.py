@@ -19,7 +19,7 @@ from unitune.files import yaml_file
 from unitune.files.filesystem import replacing
 from unitune.job.data import Columns, Data, Template
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
-from unitune.job.files import CHAT_TEMPLATES, document
+from unitune.job.files import CHAT_TEMPLATES, place_files
 from unitune.job.prices import PriceEntry, rows_of
 from unitune.job.sweep import Value, written
 from unitune.job.tuning import (
@@ -316,5 +316,7 @@ class Job(Shown, Spec):
             is_fixed = "://" in name or Path(name).is_absolute() or file.parent == self.folder
             return name if is_fixed else os.path.relpath(self.path(name), file.parent)
 
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        place_files(content, self.folder, place)
         with replacing(file) as draft:
-            draft.write(yaml_file.dump(document(self, place)))
+            draft.write(yaml_file.dump(content))

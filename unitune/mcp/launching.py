@@ -42,7 +42,8 @@ class LaunchingTools(ReadingTools):
     """Reading tools, and launches whose total cost is bounded.
 
     A launch counts with the maximum of its estimate, at which unitune also stops the run. A
-    comparison counts with what it has spent, or after a failure with what it was allowed to spend.
+    comparison counts with the cost of its answers, also of those that it takes from an earlier one,
+    or after a failure with what it was allowed to spend.
     """
 
     def __init__(self, root: Path, budget: Decimal) -> None:
@@ -95,7 +96,7 @@ class LaunchingTools(ReadingTools):
         """
         with self._lock:
             resolved = self._confirmed(file, plan_hash, backend).resolved
-            tuned, key = run and self.project_run(run), f"compare {file} {backend} {run}"
+            tuned, key = run and self.project_run(run), f"compare {plan_hash} {run} {limit}"
             own = resolved.job.evaluate.budget
             most = min(self._left(key), own.usd if own else self.budget)
             bounded = replace(resolved, job=resolved.job.with_evaluation_budget(most))

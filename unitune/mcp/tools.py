@@ -23,7 +23,7 @@ from unitune.evaluate.readiness import check as check_file
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import NEWEST
 from unitune.job.data import FilePurpose
-from unitune.job.files import document
+from unitune.job.files import place_files
 from unitune.job.job import Job
 from unitune.planning import saved
 from unitune.planning.plan import Plan
@@ -71,7 +71,11 @@ class ReadingTools:
         """Load a job file whose files are all inside the project folder."""
         path = self.inside(file)
         job = Job.load(path).with_backend(backend)
-        document(job, lambda name: str(self.inside(name, path.parent)))
+        place_files(
+            job.model_dump(mode="json", exclude_defaults=True),
+            path.parent,
+            lambda name: str(self.inside(name, path.parent)),
+        )
         for purpose in PURPOSES:
             for name in Files.of(job, purpose).paths:  # a pattern may find links
                 self.inside(name)

@@ -173,6 +173,13 @@ def test_a_launch_needs_the_hash_of_the_current_plan_and_budget(project: Project
         assert float(verdict["budget_used_usd"]) == pytest.approx(spent)
         listed = (await call(client, "comparisons"))["comparisons"]
         assert [each["id"] for each in listed] == [verdict["id"]]
+        project.save(evaluate={"scorers": ["exact"], "contenders": ["tuned", "few-shot"]})
+        other = (await call(client, "plan"))["plan_hash"]
+        for limit in (None, 5):
+            more = await call(client, "compare", plan_hash=other, run=run["id"], limit=limit)
+            spent += float(more["spent_usd"])
+            assert float(more["budget_used_usd"]) == pytest.approx(spent)
+        project.save()
         assert "already succeeded" in await refused(client, "cancel", run=run["id"])
 
     async def without_money(client: Client) -> None:
