@@ -22,6 +22,7 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.evaluate.results import Comparison
 from unitune.planning.plan import Plan
 from unitune.testing.contract_base import ROWS
+from unitune.testing.loopback import Fault
 
 READING = ["check", "plan", "runs", "show", "comparisons", "decide", "cost", "schema"]
 LAUNCHING = ["run", "compare", "cancel"]
@@ -208,6 +209,30 @@ def test_all_launches_of_a_session_share_its_budget(project: Project) -> None:
         assert cancelled["state"] in ("cancelling", "cancelled")
 
     project.talk(talk, "--allow-launch", "--budget", "0.05")
+    assert project.jobs == 1
+
+
+def test_an_interrupted_launch_is_continued_by_another_server(project: Project) -> None:
+    hashes: list[str] = []
+
+    async def interrupted(client: Client) -> None:
+        hashes.append((await call(client, "plan"))["plan_hash"])
+        project.vendor.server.inject_fault(Fault.CUT, "POST", "/files")
+        text = await refused(client, "run", plan_hash=hashes[0])
+        assert "exit code 4" in text
+
+    async def talk(client: Client) -> None:
+        (run,) = (await call(client, "runs"))["runs"]
+        assert run["state"] == "uploading"
+        continued = await call(client, "run", plan_hash=hashes[0])
+        (again,) = continued["runs"]
+        assert again["id"] == run["id"]
+        assert again["job_id"]
+        assert float(continued["budget_used_usd"]) > 0
+
+    project.talk(interrupted, "--allow-launch", "--budget", "5")
+    assert project.jobs == 0
+    project.talk(talk, "--allow-launch", "--budget", "5")
     assert project.jobs == 1
 
 
