@@ -34,11 +34,17 @@ from unitune.run.run import Run
 from unitune.workspace.home import home
 
 DELETE = r"/custom-model-deployments"
-QUICK_REAPER = """
-import sys
+LOOKED = "looks again"
+QUICK_REAPER = f"""
+import sys, time
 from unitune.run import reaper
 reaper.LOOK_SECONDS, reaper.TRY_AGAIN_SECONDS = 0.1, 0.5
 reaper._keep_log(sys.argv[1])
+pause = time.sleep
+def sleep(seconds):
+    reaper.log.info("{LOOKED}")
+    pause(seconds)
+time.sleep = sleep
 reaper.reap(sys.argv[1], None)
 """
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -119,8 +125,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def quick_reaper(deployment_id: str) -> subprocess.Popen[bytes]:
     """Start a reaper that looks often, and return when it has read the ledger."""
     process = subprocess.Popen([sys.executable, "-c", QUICK_REAPER, deployment_id])
-    wait_until(reaper.log_file(home(), deployment_id).exists)  # it has imported what it needs
-    time.sleep(1)
+    log = reaper.log_file(home(), deployment_id)
+    wait_until(lambda: log.exists() and LOOKED in log.read_text(encoding="utf-8"))
     return process
 
 
@@ -130,7 +136,8 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
     made = deploy(run, ttl=8)
     watching = quick_reaper(made.id)
     (tmp_path / "home").rename(tmp_path / "away")
-    time.sleep(1)
+    missed = reaper.log_file(tmp_path / "away", made.id)
+    wait_until(lambda: "there is no ledger in" in missed.read_text(encoding="utf-8"))
     assert not (tmp_path / "home").exists()
     (tmp_path / "away").rename(tmp_path / "home")
     assert at_the_vendor(run, made.id)
@@ -140,7 +147,6 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
     assert ended is not None
     assert made.until <= datetime.fromtimestamp(ended, UTC)
     log = reaper.log_file(tmp_path / "home", made.id)
-    assert "there is no ledger in" in log.read_text(encoding="utf-8")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 

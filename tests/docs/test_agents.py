@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 import yaml
-from docs.test_pages import DOCS, GENERATE, PAGES, ROOT, Walk, walk, walk_through
+from docs.test_pages import DOCS, PAGES, ROOT, Walk, walk, walk_through
 
 from unitune.main import app
 from unitune.mcp.command import mcp
 
+LLMS = runpy.run_path(str(DOCS / "llms.py"))
 SKILL = ROOT / "skills" / "unitune" / "SKILL.md"
 __all__ = ["walk"]
 
@@ -36,13 +38,13 @@ def test_the_skill_has_the_form_of_agent_skills() -> None:
 def test_llms_txt_lists_every_page_as_it_is() -> None:
     """`python docs/generate.py` would change nothing."""
     text = (DOCS / "llms.txt").read_text(encoding="utf-8")
-    assert text == GENERATE["llms"]()
+    assert text == LLMS["llms"]()
     linked = set(re.findall(r"^- \[[^]]+\]\(([^)]+)\): .+", text, re.MULTILINE))
     assert linked == {page.replace("index.md", ".").replace(".md", "/") for page in PAGES}
 
 
 def test_the_full_text_has_every_page() -> None:
-    full = GENERATE["llms_full"]()
+    full = LLMS["llms_full"]()
     for page in PAGES:
         first = re.search(r"^# .+", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
         assert first is not None

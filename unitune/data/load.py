@@ -290,7 +290,7 @@ class Files:
     """Data files read as one."""
 
     def __init__(self, paths: Sequence[str], names: Sequence[str | None] = ()) -> None:
-        self._paths = tuple(paths)
+        self.paths = tuple(paths)
         self._names = tuple(names) or (None,) * len(paths)
         self._before = [0]  # lines before each opened file
 
@@ -307,18 +307,18 @@ class Files:
     @property
     def places(self) -> Callable[[int], Place] | None:
         """`place` if there are several files, otherwise None."""
-        return self.place if len(self._paths) > 1 else None
+        return self.place if len(self.paths) > 1 else None
 
     @property
     def name(self) -> str:
         """The path of the first file and the number of the others."""
-        more = len(self._paths) - 1
-        return f"{self._paths[0]} and {more:,} more" if more else self._paths[0]
+        more = len(self.paths) - 1
+        return f"{self.paths[0]} and {more:,} more" if more else self.paths[0]
 
     def read(self, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
         """Read the rows of all files, and findings with file and line."""
         last = 0
-        for at, (path, name) in enumerate(zip(self._paths, self._names, strict=True)):
+        for at, (path, name) in enumerate(zip(self.paths, self._names, strict=True)):
             before = last
             if at:
                 self._before.append(before)
@@ -333,7 +333,7 @@ class Files:
     def place(self, line: int) -> Place:
         """Return the file and line of a row."""
         at = bisect_right(self._before, line - 1) - 1
-        return Place(self._paths[max(at, 0)], line - self._before[max(at, 0)])
+        return Place(self.paths[max(at, 0)], line - self._before[max(at, 0)])
 
     def placed(self, finding: Finding) -> Finding:
         """Return a finding with its file, and its line if it is about a row."""

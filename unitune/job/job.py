@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -18,8 +18,8 @@ from unitune.errors import JobError
 from unitune.files import yaml_file
 from unitune.files.filesystem import replacing
 from unitune.job.data import Columns, Data, Template
-from unitune.job.dialogue import names_function
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
+from unitune.job.files import CHAT_TEMPLATES, place_files
 from unitune.job.prices import PriceEntry, rows_of
 from unitune.job.sweep import Value, written
 from unitune.job.tuning import (
@@ -57,7 +57,6 @@ __all__ = [
     "Tuning",
 ]
 Method = Literal["sft", "dpo", "rft", "cpt"]
-CHAT_TEMPLATES = ("hermes",)  # built-in values of `Data.chat_template`
 
 
 def other_tools() -> dict[str, str]:
@@ -330,47 +329,12 @@ class Job(Shown, Spec):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the job as YAML without defaults, with paths relative to the new folder."""
         file = Path(path)
+
+        def place(name: str) -> str:
+            is_fixed = "://" in name or Path(name).is_absolute() or file.parent == self.folder
+            return name if is_fixed else os.path.relpath(self.path(name), file.parent)
+
         content = self.model_dump(mode="json", exclude_defaults=True)
-        data: dict[str, Any] = content["data"]
-        for key in {"train", "test", "validation"} & data.keys():
-            data[key] = self._moved(data[key], file.parent)
-        if "chat_template" in data and data["chat_template"] not in CHAT_TEMPLATES:
-            data["chat_template"] = self._moved(data["chat_template"], file.parent)
-        if self.start is not None and self.path(self.start).is_dir():
-            content["start"] = self._moved(self.start, file.parent)
-        tuning: dict[str, Any] = content.get("tuning", {})
-        if called := tuning.get("callbacks"):
-            tuning["callbacks"] = [self._moved_function(each, file.parent) for each in called]
-        dialogue: dict[str, Any] = content.get("evaluate", {}).get("dialogue", {})
-        tools: dict[str, str] = dialogue.get("tools", {})
-        for name, source in tools.items():
-            move = self._moved_function if names_function(source) else self._moved
-            tools[name] = move(source, file.parent)
-        rewarding = tuning.get("reward", {}).get("scorers") or ()
-        for scorer in (*content.get("evaluate", {}).get("scorers", ()), *rewarding):
-            if isinstance(scorer, dict):
-                self._move_files(cast("dict[str, Any]", scorer), file.parent)
+        place_files(content, self.folder, place)
         with replacing(file) as draft:
             draft.write(yaml_file.dump(content))
-
-    def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
-        for key in {"definition", "file", "grader"} & scorer.keys():
-            scorer[key] = self._moved(scorer[key], folder)
-        if "function" in scorer:
-            scorer["function"] = self._moved_function(scorer["function"], folder)
-
-    def _moved_function(self, reference: str, folder: Path) -> str:
-        path, _, name = reference.rpartition(":")
-        return f"{self._moved(path, folder)}:{name}" if path.endswith(".py") else reference
-
-    def _moved(self, value: Any, folder: Path) -> Any:
-        if isinstance(value, list):
-            return [self._moved(each, folder) for each in cast("list[Any]", value)]
-        if (
-            not isinstance(value, str)
-            or "://" in value
-            or Path(value).is_absolute()
-            or folder == self.folder
-        ):
-            return value
-        return os.path.relpath(self.path(value), folder)

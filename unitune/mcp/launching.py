@@ -30,7 +30,7 @@ from unitune.mcp.tools import (
     dumped,
     verdict,
 )
-from unitune.planning.preflight import ResolvedJob
+from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run, launch, launch_sweep, runs
 
 Hash = Annotated[str, Field(description="`plan_hash` of the job's current plan, from `plan`.")]
@@ -42,7 +42,8 @@ class LaunchingTools(ReadingTools):
     """Reading tools, and launches whose total cost is bounded.
 
     A launch counts with the maximum of its estimate, at which unitune also stops the run. A
-    comparison counts with what it has spent, or after a failure with what it was allowed to spend.
+    comparison counts with the cost of its answers, also of those that it takes from an earlier one,
+    or after a failure with what it was allowed to spend.
     """
 
     def __init__(self, root: Path, budget: Decimal) -> None:
@@ -54,13 +55,17 @@ class LaunchingTools(ReadingTools):
     def run(self, plan_hash: Hash, file: File = JOB, backend: Backend = None) -> Document:
         """Launch the job exactly once, as planned, and return without waiting. Costs money.
 
-        Follow it with `show`. A repeated call returns the run that it launched before.
+        Follow it with `show`. A repeated call returns the run that it launched before, or continues
+        its launch if that was interrupted.
         """
         with self._lock:
             planned = self._confirmed(file, plan_hash, backend)
             resolved, plan = planned.resolved, planned.plan
             refuse_unready(resolved)
-            if existing := _launched_before(resolved):
+            same = [run for run in runs() if run.fingerprint == resolved.fingerprint]
+            existing = [run for run in same if run.state not in (State.FAILED, State.CANCELLED)]
+            interrupted = [run for run in existing if run.state in BEFORE_JOB]
+            if existing and not interrupted:
                 return self._with_budget({"runs": [dumped(RunView.of(run)) for run in existing]})
             if resolved.is_sweep and resolved.offer.trains_here:
                 raise UserError(f"a sweep on this machine needs a terminal: unitune run {file}")
@@ -73,8 +78,11 @@ class LaunchingTools(ReadingTools):
                     )
                 most = usd.high
             launched: list[Run] = []
-            with self._spending(f"launch {len(self._used)}", most, launched):
-                if resolved.is_sweep:
+            key = f"launch {resolved.fingerprint} {len(same) - len(existing)}"
+            with self._spending(key, most, launched):
+                if interrupted:
+                    launched.extend(run.resume() for run in interrupted)
+                elif resolved.is_sweep:
                     launched.extend(launch_sweep(resolved, plan=plan))
                 else:
                     launched.append(launch(resolved, plan=plan))
@@ -95,7 +103,7 @@ class LaunchingTools(ReadingTools):
         """
         with self._lock:
             resolved = self._confirmed(file, plan_hash, backend).resolved
-            tuned, key = run and self.project_run(run), f"compare {file} {backend} {run}"
+            tuned, key = run and self.project_run(run), f"compare {plan_hash} {run} {limit}"
             own = resolved.job.evaluate.budget
             most = min(self._left(key), own.usd if own else self.budget)
             bounded = replace(resolved, job=resolved.job.with_evaluation_budget(most))
@@ -146,9 +154,3 @@ class LaunchingTools(ReadingTools):
     def _with_budget(self, document: Document) -> Document:
         used = sum(self._used.values(), Decimal(0))
         return {**document, "budget_usd": str(self.budget), "budget_used_usd": str(used)}
-
-
-def _launched_before(resolved: ResolvedJob) -> list[Run]:
-    """Return the project's run of the same training, unless it has failed or was cancelled."""
-    same = (run for run in runs() if run.fingerprint == resolved.fingerprint)
-    return [run for run in same if run.state not in (State.FAILED, State.CANCELLED)]

@@ -12,6 +12,7 @@ from unitune.cli.job_files import DocumentName, document_schema
 from unitune.cli.plan import plan_single
 from unitune.cli.watch import RunView
 from unitune.data.example import digest, digest_all
+from unitune.data.load import Files
 from unitune.decision.decide import measure_and_conclude, resolve
 from unitune.decision.measuring import Choices
 from unitune.errors import NotFoundError, UserError
@@ -20,7 +21,9 @@ from unitune.evaluate.history import comparison_listing, find_comparison
 from unitune.evaluate.inference.engine import AnswerOptions, ignore
 from unitune.evaluate.readiness import check as check_file
 from unitune.evaluate.results import Comparison
-from unitune.job.contenders import NEWEST, Recorded
+from unitune.job.contenders import NEWEST
+from unitune.job.data import FilePurpose
+from unitune.job.files import place_files
 from unitune.job.job import Job
 from unitune.planning import saved
 from unitune.planning.plan import Plan
@@ -34,6 +37,7 @@ Backend = Annotated[str | None, Field(description="Backend to use instead of the
 RunName = Annotated[str, Field(description="Id of a run, its first letters, or newest.")]
 Requests = Annotated[int | None, Field(ge=0, description="Requests per month.")]
 JOB = "unitune.yaml"
+PURPOSES: tuple[FilePurpose, ...] = ("train", "validation", "test")
 SHOWN = 20  # newest runs or comparisons of a list
 
 
@@ -67,12 +71,14 @@ class ReadingTools:
         """Load a job file whose files are all inside the project folder."""
         path = self.inside(file)
         job = Job.load(path).with_backend(backend)
-        for purpose in ("train", "validation", "test"):
-            for name in job.data.files(purpose):
-                self.inside(name, path.parent)
-        for spec in job.evaluate.contenders:
-            if isinstance(spec, Recorded):
-                self.inside(spec.answers, path.parent)
+        place_files(
+            job.model_dump(mode="json", exclude_defaults=True),
+            path.parent,
+            lambda name: str(self.inside(name, path.parent)),
+        )
+        for purpose in PURPOSES:
+            for name in Files.of(job, purpose).paths:  # a pattern may find links
+                self.inside(name)
         return job
 
     def planned(self, file: str, backend: str | None) -> Planned:

@@ -90,7 +90,8 @@ class _StandardError(logging.Handler):
     """Handler that looks up standard error at each record, because it may be replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201 - not for a console
+        with suppress(OSError, ValueError):  # a full disk or a closed stream ends no training
+            print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201 - not for a console
 
 
 LEVEL = "UNITUNE_LOG"

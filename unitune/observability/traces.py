@@ -187,4 +187,4 @@ def export_traces() -> None:
     try:
         export()
     except ImportError:  # the variable may be meant for other programs
-        log.info('%s is set, but not used. Install: pip install "unitune[otel]"', COLLECTOR)
+        log.info("%s is set, but not used: unitune's extra `otel` is not installed", COLLECTOR)

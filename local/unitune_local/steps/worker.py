@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from unitune.observability.logs import print_logs
 from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.training.rescue import Rescue
-from unitune_local.training.worker import notify_end, work
+from unitune_local.training.worker import lead
 
 
 def train(folder: JobFolder, log: EventLog, rescue: Rescue) -> Result | None:
@@ -24,9 +25,8 @@ def train(folder: JobFolder, log: EventLog, rescue: Rescue) -> Result | None:
 
 def main(own: str) -> None:
     """Be the process of a training."""
-    folder = JobFolder(Path(own))
-    work(folder, train)
-    notify_end(folder)
+    print_logs()
+    lead(JobFolder(Path(own)), train)
 
 
 if __name__ == "__main__":

@@ -246,6 +246,13 @@ def notify_end(folder: JobFolder) -> None:
     )
 
 
+def lead(folder: JobFolder, train: Train | None = None) -> None:
+    """Do the work of a folder, with the run's id in all records, and report the end."""
+    with log_fields(run_id=run_of(folder.path.name)):
+        work(folder, train)
+    notify_end(folder)
+
+
 def main(own: str = "", rank: str = "", parent: str = "") -> None:
     """Be one of the processes of a training."""
     print_logs()
@@ -255,9 +262,7 @@ def main(own: str = "", rank: str = "", parent: str = "") -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the first process gets, too
         assist(folder, int(rank), folder.rendezvous(int(parent)))
     elif own:
-        with log_fields(run_id=run_of(folder.path.name)):
-            work(folder)
-        notify_end(folder)
+        lead(folder)
     elif launched := rank_and_size():
         join(launched[0])
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +119,32 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
     assert os.path.realpath(job.path("train.jsonl")) == os.path.realpath(
         moved.path(moved.data.train)
     )
+
+
+def test_every_file_of_a_job_is_moved_with_it(tmp_path: Path) -> None:
+    files = {
+        "data": {"train": [{"files": "a.jsonl"}, {"files": ["b.jsonl", "hf://owner/name"]}],
+                 "test": {"hard": "c.jsonl", "files": ["d.jsonl"]}, "validation": "e.jsonl",
+                 "chat_template": "f.jinja"},
+        "evaluate": {"scorers": [{"type": "json_schema", "definition": "g.json"},
+                                 {"type": "python", "function": "h.py:good"},
+                                 {"type": "judge", "model": "m", "backend": "openai",
+                                  "rubric": ["Is it good?"]}],
+                     "contenders": ["tuned", {"type": "recorded", "answers": "i.jsonl"}],
+                     "gate": {"mode": "no-regress", "baseline": "j.jsonl"}, "labels": "k.csv"},
+    }  # fmt: skip
+    (tmp_path / "elsewhere").mkdir()
+    job = Job.load(written(tmp_path, yaml.safe_dump(yaml.safe_load(SHORTEST) | files)))
+
+    job.save(tmp_path / "elsewhere" / "job.yaml")
+
+    saved = (tmp_path / "elsewhere" / "job.yaml").read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/])(?:\.\./)?[a-k]\.[a-z]+", saved)
+    assert sorted(named) == sorted(f"../{name}" for name in (
+        "a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl", "e.jsonl", "f.jinja", "g.json", "h.py",
+        "i.jsonl", "j.jsonl", "k.csv",
+    ))  # fmt: skip
+    assert "- hf://owner/name" in saved
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -241,6 +244,27 @@ def test_a_poll_that_fails_is_repeated(
     server.inject_fault(fault, "GET", "request/")
     assert learnt(vendor, trained(there)) == whole
     assert len(vendor.sessions) == 1
+
+
+def test_the_worker_logs_what_happens_without_the_key(
+    vendor: AzureSessionsVendor, server: Server, folder: Callable[..., JobFolder]
+) -> None:
+    there = folder("r1-1")
+    vendor.pending = 3
+    server.inject_fault(Fault.SERVER_ERROR, "GET", "request/")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "unitune_local.steps.worker", str(there.path)],
+        env={**os.environ, "UNITUNE_LOG": "debug"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = there.result()
+    assert result is not None
+    assert result.state == "succeeded", done.stderr
+    (retry,) = [line for line in done.stderr.splitlines() if "attempt 1 failed" in line]
+    assert "run_id=r1" in retry
+    assert KEY not in done.stderr
 
 
 def test_an_engine_that_died_is_followed_by_another_session(

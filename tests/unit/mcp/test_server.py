@@ -22,6 +22,7 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.evaluate.results import Comparison
 from unitune.planning.plan import Plan
 from unitune.testing.contract_base import ROWS
+from unitune.testing.loopback import Fault
 
 READING = ["check", "plan", "runs", "show", "comparisons", "decide", "cost", "schema"]
 LAUNCHING = ["run", "compare", "cancel"]
@@ -128,8 +129,17 @@ def test_a_server_without_a_budget_reads_only(project: Project, tmp_path: Path) 
         assert "exit code 2" in await refused(client, "show")
         for name in ("../secret.jsonl", "link.jsonl", str(tmp_path / "secret.jsonl")):
             assert "outside the project folder" in await refused(client, "check", file=name)
-        project.save(data={"train": "../secret.jsonl"})
-        assert "'../secret.jsonl' is outside" in await refused(client, "plan")
+        own = {"train": "train.jsonl", "test": "test.jsonl"}
+        scorers = ["exact", {"type": "python", "function": "../checks.py:good"}]
+        for named, key, job in (
+            ("../secret.jsonl", "data", {**own, "train": "../secret.jsonl"}),
+            ("../chat.jinja", "data", {**own, "chat_template": "../chat.jinja"}),
+            ("link.jsonl", "data", {**own, "train": "l*.jsonl"}),
+            ("../checks.py", "evaluate", {"scorers": scorers}),
+            ("../a.jsonl", "evaluate", {"gate": {"mode": "no-regress", "baseline": "../a.jsonl"}}),
+        ):
+            project.save(**{key: job})
+            assert f"{named}' is outside" in await refused(client, "plan")
 
     project.talk(talk)
     assert project.vendor.server.requests == []
@@ -164,6 +174,13 @@ def test_a_launch_needs_the_hash_of_the_current_plan_and_budget(project: Project
         assert float(verdict["budget_used_usd"]) == pytest.approx(spent)
         listed = (await call(client, "comparisons"))["comparisons"]
         assert [each["id"] for each in listed] == [verdict["id"]]
+        project.save(evaluate={"scorers": ["exact"], "contenders": ["tuned", "few-shot"]})
+        other = (await call(client, "plan"))["plan_hash"]
+        for limit in (None, 5):
+            more = await call(client, "compare", plan_hash=other, run=run["id"], limit=limit)
+            spent += float(more["spent_usd"])
+            assert float(more["budget_used_usd"]) == pytest.approx(spent)
+        project.save()
         assert "already succeeded" in await refused(client, "cancel", run=run["id"])
 
     async def without_money(client: Client) -> None:
@@ -192,6 +209,30 @@ def test_all_launches_of_a_session_share_its_budget(project: Project) -> None:
         assert cancelled["state"] in ("cancelling", "cancelled")
 
     project.talk(talk, "--allow-launch", "--budget", "0.05")
+    assert project.jobs == 1
+
+
+def test_an_interrupted_launch_is_continued_by_another_server(project: Project) -> None:
+    hashes: list[str] = []
+
+    async def interrupted(client: Client) -> None:
+        hashes.append((await call(client, "plan"))["plan_hash"])
+        project.vendor.server.inject_fault(Fault.CUT, "POST", "/files")
+        text = await refused(client, "run", plan_hash=hashes[0])
+        assert "exit code 4" in text
+
+    async def talk(client: Client) -> None:
+        (run,) = (await call(client, "runs"))["runs"]
+        assert run["state"] == "uploading"
+        continued = await call(client, "run", plan_hash=hashes[0])
+        (again,) = continued["runs"]
+        assert again["id"] == run["id"]
+        assert again["job_id"]
+        assert float(continued["budget_used_usd"]) > 0
+
+    project.talk(interrupted, "--allow-launch", "--budget", "5")
+    assert project.jobs == 0
+    project.talk(talk, "--allow-launch", "--budget", "5")
     assert project.jobs == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.command_line import Command
@@ -69,6 +70,24 @@ def test_lines_end_with_their_fields(
     (line,) = capsys.readouterr().err.splitlines()
     head = "INFO unitune.local.training.checkpoint: two\ufffdlines"
     assert line.endswith(f"{head} run_id=r1 request_id=req-1")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
+def test_a_stream_that_fails_does_not_end_what_is_logged() -> None:
+    code = """
+import os, sys
+from unitune.observability.logs import Log, print_logs
+print_logs()
+log, sys.stderr = Log("unitune.test"), open("/dev/full", "w")
+log.warning("no space left")
+sys.stderr = open("/dev/null", "w")
+sys.stderr.close()
+log.warning("a closed file")
+print("works")
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-uc", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "works\n"
 
 
 def test_another_level_is_refused(unitune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
