@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive  # minutes each, on a quiet machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
