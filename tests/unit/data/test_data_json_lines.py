@@ -90,7 +90,7 @@ BAD = [
     Bad(
         chat('{"role": "user", "content": [{"type": "input_audio", "data": ""}]}', ANSWER),
         "unsupported-part",
-        "not supported",
+        "Allowed types are",
     ),
     Bad(
         chat('{"role": "user", "content": [{"type": "txt", "text": "a"}]}', ANSWER),
