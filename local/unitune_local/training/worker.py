@@ -81,9 +81,12 @@ def start_worker(folder: JobFolder) -> None:
 def start_process(folder: JobFolder, module: str, variables: Mapping[str, str]) -> None:
     """Start a module as the worker of a folder, and return when it holds the folder's lock.
 
+    A worker that has written an event and then died did start; the training can be resumed.
+
     Raises:
         BackendError: The worker does not start.
     """
+    earlier = _size(folder.events)
     with open(folder.log, "ab", opener=no_link) as log:
         worker = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", module, str(folder.path)],
@@ -99,9 +102,14 @@ def start_process(folder: JobFolder, module: str, variables: Mapping[str, str]) 
     if worker.poll() is None:
         # Without a wait, the ended process would stay in the process table.
         threading.Thread(target=worker.wait, daemon=True).start()
-    elif worker.returncode != 0:
+    elif worker.returncode != 0 and _size(folder.events) == earlier:
         last = folder.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise BackendError(f"the training process failed to start: {last} See {folder.log}.")
+        reason = last or f"it ended with status {worker.returncode}."
+        raise BackendError(f"the training process failed to start: {reason} See {folder.log}.")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def environment(
