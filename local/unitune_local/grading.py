@@ -41,7 +41,7 @@ class Group(NamedTuple):
 
     case: Example
     texts: Sequence[str]
-    trajectories: Sequence[Sequence[Message]] = ()  # of dialogues: the turns after the question
+    trajectories: Sequence[Sequence[Message]] = ()  # turns after a question that offers tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,10 @@ class Reward:
     """A reward, ready to grade."""
 
     name: str
-    grade: Callable[..., list[Score]]  # of a case, its answers and, if read, their trajectories
+    grade: Callable[..., list[Score]]  # of the fields of a `Group`
     weight: float = 1.0
     # Whether grading mostly waits for something else, so that groups are graded concurrently
     waits: bool = False
-    reads_trajectories: bool = False
 
     @classmethod
     def of(cls, scorer: Scorer, weight: float = 1.0, judgements: Judgements | None = None) -> Self:
@@ -71,11 +70,7 @@ class Reward:
         if isinstance(scorer, HttpGrader):
             return cls(scorer.name, http_grading(scorer), weight, waits=True)
         waits = isinstance(scorer, RewardFunction) and inspect.iscoroutinefunction(scorer.loaded)
-        return cls(scorer.name, partial(grade, scorer), weight, waits, reads_trajectories=True)
-
-    def of_group(self, group: Group) -> list[Score]:
-        """Return the scores of a group's answers."""
-        return self.grade(*(group if self.reads_trajectories else group[:2]))
+        return cls(scorer.name, partial(grade, scorer), weight, waits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +93,12 @@ class RewardGrader:
         threads = ThreadPoolExecutor(AT_ONCE, "unitune-reward")
         try:
             started = {
-                at: threads.submit(reward.of_group, group)
+                at: threads.submit(reward.grade, *group)
                 for at, (reward, group) in enumerate(work)
                 if reward.waits
             }
             scores = [
-                started[at].result() if at in started else reward.of_group(group)
+                started[at].result() if at in started else reward.grade(*group)
                 for at, (reward, group) in enumerate(work)
             ]
         finally:
@@ -152,7 +147,7 @@ class Grading(Closed):
         return Grader(tokenizer, self.ready(cases))
 
 
-def http_grading(grader: HttpGrader) -> Callable[[Example, Sequence[str]], list[Score]]:
+def http_grading(grader: HttpGrader) -> Callable[..., list[Score]]:
     """Return a function that has a user's server grade a group and counts the requests.
 
     Requests are retried. The function raises BackendError where the server refuses a request or its
@@ -172,7 +167,9 @@ def http_grading(grader: HttpGrader) -> Callable[[Example, Sequence[str]], list[
         sent: dict[str, Any] = {"json": body, "timeout": grader.timeout_seconds}
         return api.request("POST", action="grade answers", **sent).fields
 
-    def grade(case: Example, texts: Sequence[str]) -> list[Score]:
+    def grade(
+        case: Example, texts: Sequence[str], trajectories: Sequence[Sequence[Message]] = ()
+    ) -> list[Score]:
         own = case.model_extra or {}
         body: dict[str, JsonValue] = {
             "messages": [message.wire for message in case.prompt],
@@ -180,6 +177,8 @@ def http_grading(grader: HttpGrader) -> Callable[[Example, Sequence[str]], list[
             "row": {key: value for key, value in case.content.items() if key in own},
             "answers": list(texts),
         }
+        if any(trajectories):
+            body["trajectories"] = [[turn.wire for turn in each] for each in trajectories]
         reply = retry_read(partial(send, body), ATTEMPTS)
         try:
             return read_scores(reply.all.get("scores"), len(texts))

@@ -20,9 +20,15 @@ from pydantic.dataclasses import dataclass
 
 from unitune.backends import event_loop
 from unitune.backends.credentials import key_for
-from unitune.backends.judge_requests import Opinion, SchemaOptional, opinion_of, request_of
+from unitune.backends.judge_requests import (
+    Opinion,
+    SchemaOptional,
+    opinion_of,
+    request_of,
+    transcript,
+)
 from unitune.backends.retry import retry_reply
-from unitune.data.example import Example, digest
+from unitune.data.example import Example, Message, digest
 from unitune.errors import BackendError
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel, Reply, Request
@@ -86,7 +92,7 @@ class Judgements:
         self._count += len(made)
         self._failed += sum(each.opinion.error is not None for each in made)
 
-    def grading(self, judge: Judge) -> Callable[[Example, Sequence[str]], list[Score]]:
+    def grading(self, judge: Judge) -> Callable[..., list[Score]]:
         """Return a function that has a judge score all answers to a prompt.
 
         It raises BackendError if the judge does not answer or the budget is spent.
@@ -113,10 +119,17 @@ class Judgements:
                 return Score(0.0, opinion.error, failed=True)
             return Score(judge.reward(opinion.verdicts), "; ".join(opinion.reasons))
 
-        async def group(case: Example, texts: Sequence[str]) -> list[Score]:
+        async def group(case: Example, texts: Iterable[str]) -> list[Score]:
             return list(await asyncio.gather(*(score(case, text) for text in texts)))
 
-        return lambda case, texts: event_loop.run(group(case, texts))
+        def grade(
+            case: Example, texts: Sequence[str], trajectories: Sequence[Sequence[Message]] = ()
+        ) -> list[Score]:
+            return event_loop.run(
+                group(case, map(transcript, trajectories) if any(trajectories) else texts)
+            )
+
+        return grade
 
     async def _ask(
         self, judge: Judge, model: SchemaOptional, request: Request, key: str

@@ -71,6 +71,13 @@ def written(text: str, tool_calls: ToolCalls | None) -> str:
     return "\n".join([text, *(f"(calls the tool {call})" for call in calls)]).strip()
 
 
+def transcript(turns: Sequence[Message]) -> str:
+    """Return the turns after a question as a judge sees them: calls, their results, the answer."""
+    if len(turns) == 1:
+        return written(turns[0].text, turns[0].tool_calls)
+    return "\n\n".join(f"{turn.role}: {written(turn.text, turn.tool_calls)}" for turn in turns)
+
+
 def _code(texts: Sequence[str]) -> str:
     """Return a code that occurs in none of the texts; equal texts have the same code."""
     code = digest(list(texts))[:CODE_DIGITS]

@@ -29,8 +29,11 @@ def grade(
     """Score all answers to a case by a prepared scorer; failures are recorded in the scores."""
     if not isinstance(scorer, RewardFunction):
         paths = trajectories or [()] * len(texts)
-        pairs = zip(texts, paths, strict=True)
-        return [scorer.score(Attempt(case, text, trajectory=path)) for text, path in pairs]
+        attempts = [
+            Attempt(case, text, (path[-1].tool_calls or ()) if path else (), trajectory=path)
+            for text, path in zip(texts, paths, strict=True)
+        ]
+        return [scorer.score(attempt) for attempt in attempts]
     try:
         return scorer.grade(case, texts, trajectories)
     except Unscorable as error:
@@ -64,9 +67,11 @@ class HttpGrader(Scorer):
 
     For each prompt unitune sends one POST request with the JSON object ``{"messages": [...],
     "expected": "...", "row": {...}, "answers": ["...", ...]}``; `row` holds the other keys of the
-    row. The server responds with ``{"scores": [...]}``, one entry per answer: a number, null if it
-    cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A failed request (no response,
-    status 408, 429 or from 500) is retried with growing delays. No key is sent.
+    row. If the prompt offers tools, `trajectories` holds the turns of each answer: its calls and,
+    in a dialogue, their results. The server responds with ``{"scores": [...]}``, one entry per
+    answer: a number, null if it cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A
+    failed request (no response, status 408, 429 or from 500) is retried with growing delays. No key
+    is sent.
     """
 
     kind = Kind.GRADED

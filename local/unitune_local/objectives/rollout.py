@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(slots=True)
-class Path:
+class Episode:
     """Turns of one sample: its answers and, in a dialogue, the results of the tools they call."""
 
     prompt: TrainingRow
@@ -55,6 +55,11 @@ class Path:
     text: str = ""  # of the last answer
     cut: bool = False  # it reached the maximum number of tokens before its end
     is_open: bool = True
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether its question offers tools, so that an answer may call them."""
+        return self.prompt.case is not None and bool(self.prompt.case.tools)
 
     def answer(self, generated: Generated) -> None:
         """Add an answer, which ends the sample."""
@@ -67,7 +72,6 @@ class Path:
         self, generated: Generated, number: int, grader: RewardGrader, *, is_last: bool
     ) -> None:
         """Add the turn of an answer and the results of the tools it calls, which reopen it."""
-        assert grader.tools is not None, "dialogues have tools"
         case = self.prompt.case
         assert case is not None, "rows of this method have a case"
         said = read_calls(generated.text, case.tools or ())
@@ -82,6 +86,7 @@ class Path:
         self.turns.append(turn)
         if self.cut or is_last or not calls:
             return
+        assert grader.tools is not None, "dialogues have tools"
         results = results_as_turns(calls, [grader.tools.result(case, call) for call in calls])
         begun = opening(case).prompt
         ids = result_ids(grader.tokenizer, begun, sendable(turn), results, case.tools)
@@ -132,10 +137,10 @@ class Rollouts:
     ) -> list[list[Sample]]:
         if not prompts:
             return []
-        paths = [Path(prompt) for prompt in prompts for _ in range(size)]
+        episodes = [Episode(prompt) for prompt in prompts for _ in range(size)]
         for number in range(self.settings.max_turns or 1):
-            self._add_turns(number, paths, temperature, seeds)
-        groups = [paths[at : at + size] for at in range(0, len(paths), size)]
+            self._add_turns(number, episodes, temperature, seeds)
+        groups = [episodes[at : at + size] for at in range(0, len(episodes), size)]
         graded = self.grader.grade(
             [
                 Group(prompt.case, [each.text for each in group], [each.turns for each in group])
@@ -149,13 +154,13 @@ class Rollouts:
         ]
 
     def _add_turns(
-        self, number: int, paths: Sequence[Path], temperature: float, seeds: Sequence[int]
+        self, number: int, episodes: Sequence[Episode], temperature: float, seeds: Sequence[int]
     ) -> None:
-        """Add the next answer of each open path."""
-        room = [self.longest - len(path.prompt.ids) - len(path.ids) for path in paths]
-        for path, left in zip(paths, room, strict=True):
-            path.cut = path.cut or (path.is_open and left < 1)
-        asked = [at for at, path in enumerate(paths) if path.is_open and room[at] > 0]
+        """Add the next answer of each open episode."""
+        room = [self.longest - len(episode.prompt.ids) - len(episode.ids) for episode in episodes]
+        for episode, left in zip(episodes, room, strict=True):
+            episode.cut = episode.cut or (episode.is_open and left < 1)
+        asked = [at for at, episode in enumerate(episodes) if episode.is_open and room[at] > 0]
         samplings = [
             Sampling(
                 min(self.settings.max_tokens, room[at]),
@@ -164,20 +169,23 @@ class Rollouts:
             )
             for at in asked
         ]
-        prompts = [(*paths[at].prompt.ids, *paths[at].ids) for at in asked]
+        prompts = [(*episodes[at].prompt.ids, *episodes[at].ids) for at in asked]
         answers = self.generate(prompts, samplings) if asked else []
+        is_last = number + 1 == (self.settings.max_turns or 1)
         for at, answer in zip(asked, answers, strict=True):
-            paths[at].answer(answer)
-            if (most := self.settings.max_turns) is not None:
-                paths[at].converse(answer, number, self.grader, is_last=number + 1 == most)
+            episodes[at].answer(answer)
+            if self.settings.max_turns is not None or episodes[at].offers_tools:
+                episodes[at].converse(answer, number, self.grader, is_last=is_last)
 
-    def _sample(self, path: Path, scores: Sequence[Score]) -> Sample:
+    def _sample(self, episode: Episode, scores: Sequence[Score]) -> Sample:
         values = [math.nan if score.failed else score.value for score in scores]
         weights = [reward.weight for reward in self.grader.rewards]
         parts = [weight * value for weight, value in zip(weights, values, strict=True) if weight]
         reason = "; ".join(score.reason for score in scores if score.reason)
-        learnt = path.learnt if path.turns else ()
-        return Sample(tuple(path.ids), path.text, sum(parts), reason, path.cut, values, learnt)
+        learnt = episode.learnt if episode.turns else ()
+        return Sample(
+            tuple(episode.ids), episode.text, sum(parts), reason, episode.cut, values, learnt
+        )
 
 
 def seed_of(*places: int) -> int:

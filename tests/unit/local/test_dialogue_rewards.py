@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
 from unitune.run.run import launch
 from unitune.scorers.interface import Setting
+from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.rewards import RewardFunction
 from unitune.scorers.trajectory import Trajectory
 from unitune_local.data.batches import TrainingRow
@@ -121,6 +123,21 @@ def test_tokens_of_results_are_masked_and_all_others_are_as_in_the_row(
     assert tuple(asked[1]) == tuple(whole.ids[: len(asked[1])]), "what inference would feed"
     assert sample.tokens == sum(whole.trained)
     assert (sample.reward, sample.text, sample.cut) == (1.0, "It is sunny.", False)
+
+
+@pytest.mark.parametrize(("said", "reward"), [(CALL, 1.0), ("It is sunny.", 0.0)])
+def test_calls_of_a_single_answer_are_scored(base: Path, said: str, reward: float) -> None:
+    (prompt,) = prompts_of(base, 1)
+    assert prompt.case is not None
+    wanted = Example.model_validate({**row(0), "messages": row(0)["messages"][:2]})
+    grader = RewardGrader(load_tokenizer(base), [Reward.of(ToolCalls())])
+
+    def generate(prompts: Sequence[tuple[int, ...]], _: Sequence[Sampling]) -> list[Generated]:
+        return [Generated([1, 2], said, "stop", 0.0) for _ in prompts]
+
+    rollouts = Rollouts(generate, grader, REWARD, 0, 4096)
+    ((sample, *_),) = rollouts.groups([replace(prompt, case=wanted)], 1)
+    assert (sample.reward, sample.ids, sample.tokens) == (reward, (1, 2), 2)
 
 
 def run(base: Path, folder: Path, *, stop_after: int | None = None, epochs: int = 8) -> Trained:

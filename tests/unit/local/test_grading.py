@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue, ValidationError
 
 from unitune.backends import retry
-from unitune.data.example import Example
+from unitune.data.example import Example, Message
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.job.evaluate import Evaluate
 from unitune.job.tuning import Reward as RewardOptions
@@ -172,6 +172,17 @@ def test_an_http_grader_gets_a_group_and_its_row(
     assert vendor.requests == [expected]
 
 
+def test_an_http_grader_gets_the_calls_of_answers(
+    grading: tuple[GradingServer, Server],
+) -> None:
+    vendor, server = grading
+    looks: dict[str, JsonValue] = {"name": "look", "arguments": "{}"}
+    call: dict[str, JsonValue] = {"id": "c", "type": "function", "function": looks}
+    turn = Message(role="assistant", content=None, tool_calls=(call,))
+    Reward.of(http(server)).grade(CASE, ["", "no"], [[turn], []])
+    assert vendor.requests[0]["trajectories"] == [[turn.wire], []]
+
+
 def test_an_http_grader_that_fails_for_a_while_is_asked_again(
     grading: tuple[GradingServer, Server], waits: list[float]
 ) -> None:
@@ -229,7 +240,7 @@ def test_requests_beyond_the_maximum_are_not_sent(
 def test_several_groups_are_sent_at_the_same_time() -> None:
     met = threading.Barrier(4, timeout=20)
 
-    def grade(case: Example, texts: object) -> list[Score]:
+    def grade(case: Example, texts: object, _: object) -> list[Score]:
         del case, texts
         met.wait()
         return [Score(1.0)]

@@ -19,7 +19,7 @@ from support.tiny_model import write_rows
 from unitune.cli.consent import confirm_training
 from unitune.cost.documents import Line
 from unitune.data.dataset import Dataset
-from unitune.data.example import Example
+from unitune.data.example import Example, Message
 from unitune.errors import BackendError, OverBudget, UserError
 from unitune.job.job import Job, TokenPrice
 from unitune.planning.plan import plan
@@ -303,3 +303,15 @@ def test_only_a_judge_with_a_price_is_confirmed(
     if price is None:
         (error,) = plan(job.with_budget(Decimal(1))).errors
         assert "the price of the judge 'judge' is unknown" in error.message
+
+
+def test_a_judge_sees_the_calls_of_answers(
+    serving: tuple[JudgeServer, Server], tmp_path: Path, keep: Keep
+) -> None:
+    vendor, server = serving
+    looks: dict[str, JsonValue] = {"name": "look", "arguments": "{}"}
+    call: dict[str, JsonValue] = {"id": "c", "type": "function", "function": looks}
+    turn = Message(role="assistant", content="Let me look.", tool_calls=(call,))
+    made = keep(tmp_path / "judgements.jsonl", PRICES)
+    Reward.of(judge(server), judgements=made).grade(CASE, ["Let me look."], [[turn]])
+    assert vendor.judged == [f"Let me look.\n(calls the tool {json.dumps(looks)})"]

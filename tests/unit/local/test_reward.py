@@ -320,7 +320,7 @@ def test_several_rewards_are_added_up_by_their_weights(tiny_model: Path) -> None
     assert 0 < figures["reward_std"] < 2
 
 
-def unsure(case: Example, texts: Sequence[str]) -> list[Score]:
+def unsure(case: Example, texts: Sequence[str], _: object) -> list[Score]:
     del case
     return [Score(0.0, "not sure", failed=True)] * len(texts)
 
@@ -340,10 +340,10 @@ def test_the_spread_of_rewards_is_the_mean_deviation_of_groups() -> None:
 def test_grades_that_fail_later_pause_a_training(tiny_model: Path, tmp_path: Path) -> None:
     """RunFailed would end it for good; see `unitune_local.training.worker`."""
 
-    def grade(case: Example, texts: Sequence[str]) -> list[Score]:
+    def grade(case: Example, texts: Sequence[str], trajectories: object) -> list[Score]:
         calls.append(case)
         if len(calls) > 12:  # two before the first step, four of each step
-            return unsure(case, texts)
+            return unsure(case, texts, trajectories)
         return [Score(float(at)) for at, _ in enumerate(texts)]
 
     calls: list[Example] = []

@@ -16,6 +16,7 @@ from unitune.backends.judge_requests import (
     SchemaOptional,
     opinion_of,
     request_of,
+    transcript,
     written,
 )
 from unitune.cost.evaluation import REPEATED
@@ -183,8 +184,7 @@ def _shown(record: Record) -> str:
     """Return an answer as a judge sees it; a dialogue with its calls and their results."""
     if record.trajectory is None:
         return written(record.text, record.tool_calls)
-    turns = record.trajectory.messages
-    return "\n\n".join(f"{turn.role}: {written(turn.text, turn.tool_calls)}" for turn in turns)
+    return transcript(record.trajectory.messages)
 
 
 def _repeatable(judge: Judge, task: Task, candidate: Answered, items: Sequence[Item]) -> list[Item]:
