@@ -77,6 +77,8 @@ class Judge(Scorer):
     """Sampling temperature of the judge."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     """Longest judgement in tokens, with its reasons."""
+    images: bool = True
+    """Send the images of a question, too, which the judging model must accept."""
 
     @field_validator("scale", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from support.images import BLUE, GREEN, RED, asked, padded_png, png, row, uri, w
 from vendors.serving import VENDORS
 
 from unitune.backends import registry
+from unitune.backends.judge_requests import request_of
 from unitune.data.check import read_job
 from unitune.data.example import Example
 from unitune.errors import DataError
@@ -28,6 +29,7 @@ from unitune.models import Request
 from unitune.planning.plan import plan
 from unitune.report.files import write_report
 from unitune.run.run import launch
+from unitune.scorers.judge import Judge
 from unitune.testing.vendor_setup import ServerBehavior, serve_vendor
 from unitune_providers.anthropic import message_body
 from unitune_providers.bedrock.chat import converse_request
@@ -146,16 +148,20 @@ def test_images_of_the_test_are_refused_for_models_that_run_here(tmp_path: Path)
     server = {"type": "server", "url": "http://127.0.0.1:1/v1", "model": "m", "role": "candidate"}
     server["prompt"] = "zero-shot"
 
-    def of(*contenders: Any) -> Job:
+    def of(*contenders: Any, scorers: Any = ("exact",)) -> Job:
         data = {"train": None, "validation": None, "test": "test.jsonl"}
         own = job(tmp_path, "local", [], "smollm2-135m-instruct", data=data)
-        evaluate = {"scorers": ["exact"], "contenders": contenders}
+        evaluate = {"scorers": scorers, "contenders": contenders}
         return Job.model_validate({**own.model_dump(), "evaluate": evaluate, "folder": tmp_path})
 
     with pytest.raises(
         DataError, match=r"test\.jsonl:2: .*image, but 'zero-shot' runs on your own"
     ):
         compare(of("zero-shot", server))
+    judge = {"type": "judge", "backend": "local", "model": "m", "rubric": ["It is right."]}
+    served = of({**server, "name": "b", "role": "baseline"}, server, scorers=["exact", judge])
+    with pytest.raises(DataError, match=r"but 'judge' runs .* Set `images: false` for this judge"):
+        compare(served)
     own = of({**server, "name": "b", "role": "baseline"}, server)
     assert "no-images" not in {each.code for each in readiness_findings(own, read_job(own))}
 
@@ -317,3 +323,15 @@ def test_models_on_this_machine_refuse_images() -> None:
         rendering.completed_text(turns)
     with pytest.raises(text.TemplateError, match="see text only"):
         text.refuse_images([replace(turns[0])])
+
+
+def test_a_judge_sees_images_unless_told_otherwise() -> None:
+    image = {"type": "image_url", "image_url": {"url": uri(png()), "name": "cat.png"}}
+    question = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}
+    case = Example.model_validate({"messages": [question, {"role": "assistant", "content": "A"}]})
+    judge = Judge(model="m", backend="openai", rubric=("It is right.",))
+    sent = request_of(judge, case, ["A cat."]).messages[-1]
+    assert "What is it? [image: cat.png, " in sent.text
+    assert [each.url for each in sent.images] == [uri(png())]
+    (text,) = request_of(judge.model_copy(update={"images": False}), case, ["A cat."]).messages[1:]
+    assert text.content == sent.text

@@ -29,6 +29,7 @@ from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.files.filesystem import content_of, no_link
 from unitune.findings import error
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.job.evaluate import model_of
 from unitune.job.job import Job, TokenPrice
 from unitune.models import (
     BatchedChatModel,
@@ -297,17 +298,23 @@ def _key_of(spec: Server) -> tuple[str | None, str, str]:
 
 
 def check_images(job: Job, test: Dataset) -> None:
-    """Raise DataError for a test row with an image if a contender runs on the user's hardware."""
+    """Raise DataError for a test row with an image if the user's hardware would have to see it."""
     shown = next((row for row in test.rows if row.example.images), None)
-    here = [
-        each.name
+    if shown is None:
+        return
+    models = {
+        each.name: "Leave such rows out, or compare models of vendors and servers."
         for each in job.evaluate.contenders
         if not isinstance(each, Recorded) and not is_served(each, job.backend)
         if not isinstance(each, Tuned) or each.run is None
-    ]
-    if shown and here:
-        what = f"the row has an image, but {here[0]!r} runs on your own or rented machines, where "
-        fix = "Leave such rows out, or compare models of vendors and servers."
+    }
+    models |= {
+        each.name: "Set `images: false` for this judge, or use a model of a vendor or server."
+        for each in job.evaluate.judges
+        if each.images and not is_served(model_of(each), job.backend)
+    }
+    for name, fix in models.items():
+        what = f"the row has an image, but {name!r} runs on your own or rented machines, where "
         found = test.located(error("no-images", f"{what}models see text only.", fix), shown)
         raise DataError(str(found), (found,))
 
