@@ -61,7 +61,7 @@ MODULES = {
     **dict.fromkeys(
         HOSTED, ("vendors.serving", "vendors.ray", "vendors.hf_jobs", "vendors.skypilot")
     ),
-    "local": ("psutil", "tiny_model", "unitune_local.training.run"),
+    "local": ("psutil", "support.tiny_model", "unitune_local.training.run"),
     "postgresql": ("crash.postgres",),
 }
 """Modules with dependencies outside the core, by the backend or ledger that imports them."""
