@@ -96,7 +96,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow or exhaustive unless `-m` names it, and mark heavy tests.
+    """Leave out what is slow, exhaustive or nightly unless `-m` names it; mark heavy tests.
 
     The quickstart's tests share one run of it, in one worker, and so do others what their file
     prepares. Under `-m exhaustive` each property is exhaustive too.
@@ -120,7 +120,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _left_out(item: pytest.Item, config: pytest.Config) -> bool:
-    markers = [name for name in ("slow", "exhaustive") if item.get_closest_marker(name)]
+    markers = [name for name in ("slow", "exhaustive", "nightly") if item.get_closest_marker(name)]
     return bool(markers) and not any(_named(name, config) for name in markers)
 
 

@@ -216,7 +216,7 @@ def test_killed_at_some_requests(
 
 @pytest.mark.parametrize(
     "apart",
-    [pytest.param(15, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.exhaustive)],
+    [pytest.param(15, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)],
 )
 @pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
 @pytest.mark.parametrize("place", [TINKER, AZURE], ids=str)

@@ -60,7 +60,7 @@ def test_every_cell_runs_with_a_tiny_model(
     assert not [cell for cell in cells if "%pip" in cell.source and cell.get("outputs")]
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_the_notebook_ends_with_a_better_model(
     tmp_path: Path, environment: dict[str, str], default_model: Path
 ) -> None:

@@ -208,7 +208,7 @@ def test_a_wheel_works_in_a_clean_environment(wheel: Path, tmp_path: Path) -> No
     assert "together" in json.dumps(planned)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_the_quickstart_of_a_wheel_is_better(
     wheel: Path, tmp_path: Path, default_model: object
 ) -> None:
