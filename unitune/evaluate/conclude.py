@@ -19,6 +19,7 @@ from unitune.evaluate.judging.figures import (
     calibrate,
     judge_result,
     same_family,
+    unknown_contenders,
     with_judgements,
 )
 from unitune.evaluate.looks import TestHistory
@@ -161,6 +162,8 @@ def _about_judges(
     for judging in judgings:
         if alike := same_family(judging.judge, models):
             yield alike
+    if judgings and (ignored := unknown_contenders(resolved.job)):
+        yield ignored
     if judgings and models and graded[0].task.scoring.on_dev is None:
         yield (
             "Prompts were not chosen on dev rows, because only a judge scores answers: each "

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,7 @@ from unitune.evaluate.inference.sources import (
     check_recorded,
     read_recorded,
 )
-from unitune.evaluate.judging.figures import same_family
+from unitune.evaluate.judging.figures import same_family, unknown_contenders
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.scoring import (
@@ -175,6 +176,9 @@ def readiness_findings(
     for judge in job.evaluate.judges:
         if kin := same_family(judge, models):
             findings.append(warning("judge-family", kin))
+    with suppress(DataError):  # an error of `refusals`
+        if ignored := unknown_contenders(job):
+            findings.append(warning("label-contender", ignored))
     if test is not None and (alike := near_copies(families(once_each(test)[0]))):
         findings.append(note("near-copies", alike))
     return tuple(findings)

@@ -244,6 +244,26 @@ def _read(job: Job, task: Task, file: str) -> list[Label]:
     return labels
 
 
+def unknown_contenders(job: Job) -> str | None:
+    """Return a warning about labels that name contenders which a job lacks. Raises DataError."""
+    file, known = job.evaluate.labels, [each.name for each in job.evaluate.contenders]
+    if file is None or not job.path(file).exists():
+        return None
+    labels = read_labels(job.path(file))
+    named = {name for label in labels for name in (label.candidate, label.baseline) if name}
+    # A finalist's name is that of its contender, with its prompt
+    fits = tuple(f"{name}: " for name in known)
+    unknown = sorted(name for name in named if not f"{name}: ".startswith(fits))
+    ignored = sum(bool({label.candidate, label.baseline} & {*unknown}) for label in labels)
+    if not unknown:
+        return None
+    return (
+        f"{file}: {ignored:,} of {len(labels):,} labels are ignored, because they name "
+        f"{listed(unknown)}. The contenders are {listed(known)}. Correct the names, or remove "
+        "these labels."
+    )
+
+
 def _labels_of(labels: Sequence[Label], file: str, *sides: Graded) -> dict[int, list[Label]]:
     """Return the labels of one contender's answers, or of a pair's, by position of the case."""
     task, names = sides[0].task, [side.name for side in sides]
