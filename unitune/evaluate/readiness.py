@@ -15,6 +15,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import ShowsLossMask, Stores
 from unitune.backends.offer import Offer
 from unitune.backends.options import job_options
+from unitune.backends.user_requests import check_user
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
@@ -176,6 +177,8 @@ def readiness_findings(
     for judge in job.evaluate.judges:
         if kin := same_family(judge, models):
             findings.append(warning("judge-family", kin))
+    if (user := job.evaluate.user) and (kin := same_family(user, models)):
+        findings.append(warning("user-family", kin))
     with suppress(DataError):  # an error of `refusals`
         if ignored := unknown_contenders(job):
             findings.append(warning("label-contender", ignored))
@@ -218,6 +221,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     yield from _raised(check_recorded, job, cases)
     yield from _raised(check_images, job, test)
     yield from _raised(check_tools, evaluate.dialogue, job.folder, cases)
+    yield from _raised(check_user, evaluate.user, (*cases, *splits.validation))
     for spec in evaluate.contenders if job.data.train is not None and run is None else ():
         if isinstance(spec, Tuned) and spec.run is None:
             yield from _raised(check_prompts, spec, (splits.train,), cases)

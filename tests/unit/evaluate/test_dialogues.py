@@ -103,7 +103,7 @@ def test_a_dialogue_that_reaches_max_turns_is_scored_and_marked(
     for case in found.cases:
         answer = case.answers["looping"]
         assert answer.trajectory is not None
-        assert answer.trajectory.is_unfinished
+        assert answer.trajectory.end == "ended at max_turns"
         assert answer.trajectory.turns == 4
         assert answer.error is None
         assert answer.scores["with_answer"] == 0
