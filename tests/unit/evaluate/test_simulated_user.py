@@ -27,8 +27,11 @@ from unitune.job.dialogue import SimulatedUser
 from unitune.job.job import Job
 from unitune.planning.forecasts import forecast_evaluation
 from unitune.planning.money import estimated
+from unitune.planning.plan import comparison_plan, plan
 from unitune.planning.preflight import preflight
+from unitune.render.sections import Document, Fact, Facts
 from unitune.report.files import write_report
+from unitune.report.plan import describe
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 
 TURNS_EACH = {"careful": 20 * 4 + 10 * 3, "hasty": 30 * 2, "customer": 30 * 2 + 30}
@@ -65,6 +68,11 @@ def said(text: str, finish_reason: str = "stop") -> VendorResponse:
     usage = {"prompt_tokens": 9, "completion_tokens": 5}
     choices: Any = [{"message": message, "finish_reason": finish_reason}]
     return VendorResponse({"choices": choices, "usage": dict(usage)})
+
+
+def facts_of(document: Document) -> list[Fact]:
+    parts = [part for section in document.sections for part in section.parts]
+    return [fact for part in parts if isinstance(part, Facts) for fact in part.rows]
 
 
 def compared(folder: Path, server: Server, **evaluate: Any) -> Comparison:
@@ -354,6 +362,28 @@ def test_a_plan_counts_the_requests_tokens_and_price_of_the_user(
         usual[name] = planned[name].tokens.expected / tokens
     assert 0.3 < usual["simulated_user"] < 4
     assert 0.3 < usual["careful"] < 4
+
+
+def test_a_plan_prices_answers_although_the_training_is_free(tmp_path: Path) -> None:
+    job = customer_job(tmp_path, "http://127.0.0.1:1/v1", prices=PRICES)
+    alone = comparison_plan(plan(job), preflight(job))
+    assert alone.estimate is not None
+    assert "A comparison may cost $" in describe(alone).title
+    rows = [vague_row(at) for at in range(100, 160)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    path = job.folder / "unitune.yaml"
+    content = json.loads(path.read_text())
+    content["data"] |= {"train": "train.jsonl", "validation": 0.2}
+    for prices, known in ((PRICES, True), ({}, False)):
+        content["evaluate"]["prices"] = prices
+        path.write_text(json.dumps(content))
+        planned = plan(Job.load(path))
+        assert not planned.errors
+        assert (planned.estimate is not None) == known
+        assert planned.charge == "none"
+        assert "costs nothing" in describe(planned).title
+        charges = [fact.value for fact in facts_of(describe(planned)) if fact.term == "charge"]
+        assert charges[0].startswith("$0.00; answers $" if known else "none: your own hardware")
 
 
 @pytest.mark.parametrize(
