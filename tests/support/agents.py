@@ -3,11 +3,15 @@
 Each case asks to refund an order. The right way is get_order, then refund with its amount, then an
 answer. `careful` goes it. `hasty` refunds 1 at once and claims the rest. `looping` looks again and
 again.
+
+With `customer_job`, the question leaves the order out, and the simulated user `customer` names it
+when it is asked. `careful` asks; `hasty` refunds something.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -67,7 +71,8 @@ def row(at: int) -> dict[str, Any]:
 
 def refund_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
     """A comparison of `hasty` with `careful`; get_order is recorded, refund is a function."""
-    (folder / "test.jsonl").write_text("".join(f"{json.dumps(row(at))}\n" for at in range(cases)))
+    rows = evaluate.pop("rows", [row(at) for at in range(cases)])
+    (folder / "test.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
     (folder / "tools.py").write_text(CODE)
     content = {
         "scorers": [{"type": "trajectory", "answer": "exact"}],
@@ -83,6 +88,21 @@ def refund_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
     return Job.load(folder / "unitune.yaml")
 
 
+def vague_row(at: int) -> dict[str, Any]:
+    """The same row, whose question leaves the order to the goal of its user."""
+    made = row(at)
+    made["messages"][0]["content"] = f"Refund what I bought on day {at}, please."
+    return {**made, "goal": f"Get a refund of order A{at}.", "mood": "in a hurry"}
+
+
+def customer_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
+    """The same comparison with the simulated user; `user` has more of its fields."""
+    user = {"model": "customer", "url": url, "goal": {"column": "goal"}, **evaluate.pop("user", {})}
+    tools = {"tools": {"refund": "tools.py:refund"}, "max_turns": 6}
+    rows = [vague_row(at) for at in range(cases)]
+    return refund_job(folder, url, rows=rows, dialogue={**tools, "user": user}, **evaluate)
+
+
 @dataclass
 class AgentServer:
     """A chat server with the three models; `seen` counts equal requests that were answered.
@@ -93,6 +113,7 @@ class AgentServer:
 
     seen: Counter[str] = field(default_factory=Counter[str])
     hold_at: int | None = None
+    lost: list[str] = field(default_factory=list[str])  # models of lost requests
     held: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -100,11 +121,13 @@ class AgentServer:
         """Answer a request for a chat completion."""
         body = request.json
         if self.seen.total() == self.hold_at:
+            self.lost.append(body["model"])
             self.held.set()
             self.released.wait()
             return VendorResponse(status=500)
         self.seen[json.dumps(body, sort_keys=True)] += 1
-        message = reply(body["model"], body["messages"])
+        model, messages = body["model"], body["messages"]
+        message = customer(messages) if model == "customer" else reply(model, messages)
         calls = bool(message.get("tool_calls"))
         choice: JsonValue = {"message": message, "finish_reason": "tool_calls" if calls else "stop"}
         usage: JsonValue = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 5}
@@ -119,10 +142,22 @@ class AgentServer:
         self.released.clear()
 
 
+def customer(messages: list[dict[str, Any]]) -> dict[str, JsonValue]:
+    """The next message of the simulated user; the last one is the agent's."""
+    if "Which" in messages[-1]["content"]:
+        found = re.search(r"A\d+", messages[0]["content"])
+        assert found, "the goal names the order"
+        return {"role": "assistant", "content": f"It is order {found[0]}."}
+    gone = "no order" in messages[-1]["content"]
+    return {"role": "assistant", "content": "###GIVE-UP###" if gone else "Thanks. ###STOP###"}
+
+
 def reply(model: str, messages: list[dict[str, Any]]) -> dict[str, JsonValue]:
     """The next message of a model."""
     asked = max(at for at, turn in enumerate(messages) if turn["role"] == "user")
     order = messages[asked]["content"].split()[-1].rstrip(".")
+    if model == "careful" and order == "please":
+        return {"role": "assistant", "content": "Which order is it?"}
     results = [json.loads(turn["content"]) for turn in messages[asked:] if turn["role"] == "tool"]
     look = function_call("get_order", {"order": order}, f"call_{order}_{len(results)}")
     if model == "looping":

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from unitune.backends.offer import Billing
+from unitune.backends.user_requests import user_request
 from unitune.cost.tokens import Count, TokenCounter
 from unitune.data.dataset import Dataset, NumberTable
 from unitune.data.example import Example
 from unitune.data.split import Splits
 from unitune.data.tools import each_answer, opening
+from unitune.job.dialogue import Dialogue
 from unitune.job.job import Job
 from unitune.workspace.progress import counted
 
@@ -81,16 +83,28 @@ class Turns:
 
     count: Count
     added: Count
+    user: Count  # requests to the simulated user per case
+    asked: Count  # tokens of the first one, without the answer that it shows
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Assumption on the number of messages of a simulated user, if there is one."""
+        usual, most = self.user.expected, self.user.high
+        often = f"the simulated user writes {usual} messages per dialogue, at most {most}"
+        return (often,) if most else ()
 
     @property
     def later(self) -> Count:
-        """Tokens added to all prompts of a case; that of turn k has k - 1 additions."""
-        turns = self.count
-        pairs = (at * (at - 1) // 2 for at in (turns.low, turns.expected, turns.high))
-        return Count(*pairs) * self.added
+        """Tokens added to all prompts of a case."""
+        return pairs(self.count) * self.added
 
 
-ONE_TURN = Turns(Count.of(1), Count())
+def pairs(turns: Count) -> Count:
+    """Return the additions to all prompts of some turns; that of turn k has k - 1."""
+    return Count(*(at * (at - 1) // 2 for at in (turns.low, turns.expected, turns.high)))
+
+
+ONE_TURN = Turns(Count.of(1), Count(), Count(), Count())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +121,8 @@ class Workload:
     turns: Turns = ONE_TURN
 
 
-def measure(splits: Splits, counter: TokenCounter, max_turns: int | None = None) -> Workload:
-    """Count a job's rows, whose test cases take up to `max_turns` turns in dialogues."""
+def measure(splits: Splits, counter: TokenCounter, dialogue: Dialogue | None = None) -> Workload:
+    """Count a job's rows, whose test cases may be dialogues."""
     test, validation = tally(splits.test or (), counter), tally(splits.validation, counter)
     work = Workload(
         basis=counter.basis,
@@ -118,17 +132,30 @@ def measure(splits: Splits, counter: TokenCounter, max_turns: int | None = None)
         test=test,
         dev=validation,
     )
-    if max_turns is None or not splits.test:
+    if dialogue is None or not splits.test:
         return work
     openings, dev = (
         tally([*map(opening, part)], counter) for part in (splits.test, splits.validation)
     )
     turns = sum(len([*each_answer(case)]) for case in splits.test)
-    expected = min(max_turns, -(-turns // len(test)))
+    expected, most = -(-turns // len(test)), dialogue.max_turns
     later = test.prompts.total.expected - openings.prompts.total.expected
     added = later // max(1, turns - len(test))
     longest = max(added, test.prompts.longest.high)
-    whole = Turns(Count(1, expected, max_turns), Count(0, added, longest))
+    if (user := dialogue.user) is None:
+        count, more = Count(1, min(most, expected), most), Count(0, added, longest)
+        return replace(work, test=openings, dev=dev, turns=Turns(count, more, Count(), Count()))
+    replies = min(user.max_turns, most - 1)  # its last one mostly ends the dialogue
+    usual = min(replies, USUAL_REPLIES)
+    expected = min(most, expected + max(0, usual - 1))
+    added = max(added, openings.answers.mean.expected + USER_MESSAGE)
+    first = (user_request(user, opening(case), ()).messages for case in splits.test)
+    whole = Turns(
+        count=Count(1, expected, most),
+        added=Count(0, added, longest + user.max_tokens),
+        user=Count(0, usual, replies),
+        asked=tally([Example(messages=each) for each in first], counter).totals.mean,
+    )
     return replace(work, test=openings, dev=dev, turns=whole)
 
 
@@ -146,6 +173,10 @@ def tally(rows: Dataset | Sequence[Example], counter: TokenCounter) -> Tally:
     )
     return Tally(totals, prompts, answers)
 
+
+# Usual messages of a simulated user per dialogue, and tokens of one. Both are assumed: they depend
+# on the goal and on how much of it is in the row's own message
+USUAL_REPLIES, USER_MESSAGE = 3, 30
 
 TARGET_EPOCHS = 3
 LEAST_ROW_EPOCHS, MOST_ROW_EPOCHS = 100, 25_000

@@ -80,6 +80,11 @@ class Estimate(Frozen):
         return _sum(line for line in self.lines if line.item == "evaluation")
 
     @property
+    def pays_for_answers(self) -> bool:
+        """True if some answers have a known price that is not zero."""
+        return any(line.usd and line.usd.high for line in self.of("evaluation"))
+
+    @property
     def month_usd(self) -> Spread | None:
         """Monthly cost of hosting and storage after the training, regardless of use."""
         return _sum(line for line in self.lines if line.item in MONTHLY)

@@ -19,8 +19,7 @@ from unitune.cost.reconcile import LEAST_BILLS, Lesson, narrowed_epochs, narrowe
 from unitune.cost.spread import MILLION, Spread
 from unitune.cost.step_tokens import StepTokens, step_tokens
 from unitune.cost.tokens import Count
-from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
-from unitune.job.evaluate import model_of
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned, model_of
 from unitune.job.job import Job, TokenPrice
 from unitune.job.prices import UNIT_NAMES, Kind, PriceRow
 from unitune.scorers.graders import OpenAIGrader

@@ -13,7 +13,7 @@ from unitune.backends.output_limit import (
     is_served,
     room,
 )
-from unitune.cost.billing import Workload
+from unitune.cost.billing import USER_MESSAGE, Workload, pairs
 from unitune.cost.tokens import Count
 from unitune.job.contenders import (
     ContenderSpec,
@@ -25,6 +25,7 @@ from unitune.job.contenders import (
     Tuned,
     prompt_kind,
 )
+from unitune.job.dialogue import SimulatedUser
 from unitune.job.job import Evaluate, Job
 from unitune.job.tuning import AUTO_GROUP_SIZE
 from unitune.scorers.judge import Judge
@@ -74,23 +75,11 @@ class ContenderTokens:
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
     """Return the tokens of a contender's requests; its model must have counted `work`."""
+    if (user := job.evaluate.user) and spec.name == user.name:
+        return _user_tokens(user, job, work)
     if judge := next((each for each in job.evaluate.judges if each.name == spec.name), None):
         return _judge_tokens(judge, job, work)
-    kind, evaluate = prompt_kind(spec), job.evaluate
-    chooses = kind and evaluate.scores_dev and len(evaluate.contenders) > 1
-    tries = TRIALS[kind] if kind and chooses else Count()
-    on_dev = _dev_requests(tries, len(work.validation))
-    if isinstance(spec, Tuned) and spec.run is None:
-        on_dev += Count.of(len(job.variants()) * len(work.validation))  # runs of a sweep
-    evaluate = job.evaluate
-    changes = () if isinstance(spec, Recorded) else tuple(dict.fromkeys(evaluate.robustness))
-    most = evaluate.repeats + len(changes)
-    least = most - ("option_order" in changes)  # perhaps no question has a list of options
-    verdict = len(work.test) * most
-    times = Count(least, most, most)
-    # The other finalists also answer the test rows
-    if kind == "few-shot" and spec.role == "baseline":
-        times = times * Count(2, FINALISTS, FINALISTS)
+    on_dev, times = _answered(spec, job, work)
     cases = times * Count.of(len(work.test)) + on_dev
     requests = cases * (Count.of(1) if isinstance(spec, Recorded) else work.turns.count)
     general = Count()
@@ -100,6 +89,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     added = instructions + shots
     own = _own_share(spec) * shots
     if own.low < shots.low:  # choose: auto uses the same shots for nearly all dev rows
+        verdict = len(work.test) * (job.evaluate.repeats + len(set(job.evaluate.robustness)))
         own = Count(own.low, own.expected * verdict // max(requests.expected, 1), own.high)
     return ContenderTokens(
         requests=requests + general,
@@ -110,6 +100,46 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
         + requests * added
         + general * GENERAL_PROMPT,
         answer=requests * _answer(spec, job, work) + general * GENERAL_ANSWER,
+    )
+
+
+def _answered(spec: ContenderSpec, job: Job, work: Workload) -> tuple[Count, Count]:
+    """Return how many dev rows a contender answers, and how often each test row."""
+    kind, evaluate = prompt_kind(spec), job.evaluate
+    chooses = kind and evaluate.scores_dev and len(evaluate.contenders) > 1
+    tries = TRIALS[kind] if kind and chooses else Count()
+    on_dev = _dev_requests(tries, len(work.validation))
+    if isinstance(spec, Tuned) and spec.run is None:
+        on_dev += Count.of(len(job.variants()) * len(work.validation))  # runs of a sweep
+    changes = () if isinstance(spec, Recorded) else set(evaluate.robustness)
+    most = evaluate.repeats + len(changes)
+    least = most - ("option_order" in changes)  # perhaps no question has a list of options
+    times = Count(least, most, most)
+    # The other finalists also answer the test rows
+    if kind == "few-shot" and spec.role == "baseline":
+        times = times * Count(2, FINALISTS, FINALISTS)
+    return on_dev, times
+
+
+def _user_tokens(user: SimulatedUser, job: Job, work: Workload) -> ContenderTokens:
+    """Return the tokens of a simulated user, which reads the whole conversation each time."""
+    requests, prompt, turns = Count(), Count(), work.turns
+    message = Count(1, min(USER_MESSAGE, user.max_tokens), user.max_tokens)
+    for spec in job.evaluate.contenders:
+        if isinstance(spec, Recorded):
+            continue
+        on_dev, times = _answered(spec, job, work)
+        dialogues = times * Count.of(len(work.test)) + on_dev
+        answer = _answer(spec, job, work)
+        requests += dialogues * turns.user
+        shown = turns.user * (turns.asked + answer) + pairs(turns.user) * (answer + message)
+        prompt += dialogues * shown
+    return ContenderTokens(
+        requests=requests,
+        own=turns.asked,
+        shared=Count(),
+        prompt=prompt,
+        answer=requests * message,
     )
 
 

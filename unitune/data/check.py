@@ -32,6 +32,7 @@ from unitune.data.split import (
 )
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
+from unitune.job.dialogue import Dialogue
 from unitune.job.job import Job
 from unitune.workspace.progress import counted
 
@@ -166,7 +167,7 @@ class JobRows:
     leaks: tuple[SharedCase, ...]
     usable: Splits | None
     redaction: Redaction | None = None
-    max_turns: int | None = None  # of dialogues; None if a case has one answer
+    dialogue: Dialogue | None = None  # None if a case has one answer
 
     @property
     def splits(self) -> Splits:
@@ -255,7 +256,7 @@ def read_job(job: Job) -> JobRows:
         tuple(_named(leak, files) for leak in (shared[-1] if "test" in sets else ())),
         _splits(train, spool, parts, sets.get("validation"), sets.get("test")) if usable else None,
         screen.redaction,
-        job.evaluate.dialogue and job.evaluate.dialogue.max_turns,
+        job.evaluate.dialogue,
     )
 
 

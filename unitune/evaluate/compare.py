@@ -17,6 +17,7 @@ from unitune.evaluate.collecting import collect_responses
 from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.history import keep, report_folder, results_folder, write_verdict
 from unitune.evaluate.inference.budget import Budget
+from unitune.evaluate.inference.dialogues import user_result
 from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.judging.collecting import judge_answers
@@ -172,7 +173,8 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
         if config.retention and journals.general:
             asked = {**config.sources, **config.retention.untuned}
             retained = config.retention.results(journals.general, asked)
-        spent = config.budget.spent
+        user, spent = resolved.job.evaluate.user, config.budget.spent
+        source = user and config.sources[user.name]
         comparison = conclude(
             resolved,
             answered,
@@ -182,6 +184,9 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
             judgings=judgings,
             spent=spent,
             retained=retained,
+            user=user_result(user, journals[:2], source.origin, source.price)
+            if user and source
+            else None,
         )
         notes = (*_recorded_before(answered, journals.test), *comparison.notes)
     comparison = comparison.model_copy(update={"sweep": selection.runs, "notes": notes})
@@ -235,12 +240,15 @@ def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) 
     from unitune.evaluate.prompts.tuned_run import find_sweep_runs  # noqa: PLC0415 - the ledger
 
     runs = find_sweep_runs(resolved, replay=options.replay)
-    of_sweep, *_ = resolve_sources(tuned_alone(resolved), {}, options).values()
+    of_sweep, *others = resolve_sources(tuned_alone(resolved), {}, options).values()
     contenders = {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
     config = EvaluationConfig(
         task=_task(resolved, {}, options.limit),
         contenders=tuple(contenders.values()),
-        sources=sources_of(resolved, of_sweep, contenders),
+        sources={
+            **sources_of(resolved, of_sweep, contenders),
+            **{each.spec.name: each for each in others},  # such as the simulated user
+        },
         folder=results_folder(options.out, resolved.job, None) / SELECTION,
         budget=Budget.of(resolved.job.evaluate),
         concurrency=resolved.job.evaluate.concurrency,

@@ -19,6 +19,7 @@ from unitune.evaluate.judging.figures import (
     calibrate,
     judge_result,
     same_family,
+    unknown_contenders,
     with_judgements,
 )
 from unitune.evaluate.looks import TestHistory
@@ -30,7 +31,7 @@ from unitune.evaluate.readings import (
     against_references,
     judge,
 )
-from unitune.evaluate.records import CaseResult, Retention, UseOfTest, total
+from unitune.evaluate.records import CaseResult, Retention, SimulatedUserResult, UseOfTest, total
 from unitune.evaluate.remarks import large_cluster, remarks
 from unitune.evaluate.results import (
     BaselineResult,
@@ -59,6 +60,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     judgings: Sequence[Judging] = (),
     spent: Decimal,
     retained: tuple[Retention, ...] = (),
+    user: SimulatedUserResult | None = None,
 ) -> Comparison:
     """Compare the candidate with each baseline. Raises BackendError if one never answered."""
     job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
@@ -115,6 +117,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
         gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use, cost_of_tuning),
+        simulated_user=user,
         judges=tuple(judge_result(each, pairing, calibration) for each in judgings),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,
@@ -126,7 +129,7 @@ def conclude(  # noqa: PLR0913 - each is independent
             *paired.warnings,
             *large_cluster(task, judgement.verdict),
         ),
-        provenance=_provenance(task, contenders, judgings),
+        provenance=_provenance(task, contenders, judgings, user),
         cases=_with_judgements(task, _cases(task, graded, required.cases), judgings),
     )
 
@@ -158,9 +161,12 @@ def _about_judges(
         for each in graded
         if not isinstance(each.spec, Recorded)
     }
-    for judging in judgings:
-        if alike := same_family(judging.judge, models):
+    users = [user] if (user := resolved.job.evaluate.user) else []
+    for asked in (*(judging.judge for judging in judgings), *users):
+        if alike := same_family(asked, models):
             yield alike
+    if judgings and (ignored := unknown_contenders(resolved.job)):
+        yield ignored
     if judgings and models and graded[0].task.scoring.on_dev is None:
         yield (
             "Prompts were not chosen on dev rows, because only a judge scores answers: each "
@@ -285,7 +291,10 @@ def _cases(
 
 
 def _provenance(
-    task: Task, contenders: Sequence[Answered], judgings: Sequence[Judging]
+    task: Task,
+    contenders: Sequence[Answered],
+    judgings: Sequence[Judging],
+    user: SimulatedUserResult | None,
 ) -> dict[str, str]:
     tuned = [each for each in contenders if each.choice.contender.is_tuned]
     several = len({each.origin for each in tuned}) > 1
@@ -299,6 +308,7 @@ def _provenance(
         **{f"Training of {each.name}" if several else "Training": each.origin for each in tuned},
         **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scoring.scorers},
         **{f"Judge {each.judge.name}": each.settings for each in judgings},
+        **({"Simulated user": f"{user.model}, {user.settings}"} if user else {}),
         "Test cases": task.digest,
         "Sampling": f"{how}, {most} answer{often}",
         "unitune": __version__,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import ShowsLossMask, Stores
 from unitune.backends.offer import Offer
 from unitune.backends.options import job_options
+from unitune.backends.user_requests import check_user
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
@@ -31,7 +33,7 @@ from unitune.evaluate.inference.sources import (
     check_recorded,
     read_recorded,
 )
-from unitune.evaluate.judging.figures import same_family
+from unitune.evaluate.judging.figures import same_family, unknown_contenders
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.scoring import (
@@ -175,6 +177,11 @@ def readiness_findings(
     for judge in job.evaluate.judges:
         if kin := same_family(judge, models):
             findings.append(warning("judge-family", kin))
+    if (user := job.evaluate.user) and (kin := same_family(user, models)):
+        findings.append(warning("user-family", kin))
+    with suppress(DataError):  # an error of `refusals`
+        if ignored := unknown_contenders(job):
+            findings.append(warning("label-contender", ignored))
     if test is not None and (alike := near_copies(families(once_each(test)[0]))):
         findings.append(note("near-copies", alike))
     return tuple(findings)
@@ -214,6 +221,7 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     yield from _raised(check_recorded, job, cases)
     yield from _raised(check_images, job, test)
     yield from _raised(check_tools, evaluate.dialogue, job.folder, cases)
+    yield from _raised(check_user, evaluate.user, (*cases, *splits.validation))
     for spec in evaluate.contenders if job.data.train is not None and run is None else ():
         if isinstance(spec, Tuned) and spec.run is None:
             yield from _raised(check_prompts, spec, (splits.train,), cases)

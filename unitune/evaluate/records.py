@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict
@@ -11,6 +12,7 @@ from pydantic import ConfigDict
 from unitune.data.example import Message
 from unitune.data.tools import ToolResult
 from unitune.documents import Closed
+from unitune.job.dialogue import REACHED
 from unitune.job.evaluate import RETENTION_METRICS
 from unitune.models import ToolCalls
 
@@ -58,7 +60,7 @@ class ToolResults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """Turns of a dialogue after its question."""
+    """Turns of a dialogue after its question; those of the user are simulated."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     messages: tuple[Message, ...]
@@ -70,9 +72,24 @@ class Trajectory:
         return sum(turn.role == "assistant" for turn in self.messages)
 
     @property
-    def is_unfinished(self) -> bool:
-        """True if it ended with a tool call, at `max_turns`."""
-        return bool(self.messages and self.messages[-1].tool_calls)
+    def around_answer(self) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+        """Turns before the last answer, and the simulated user's last words after it."""
+        at = max(
+            (at for at, turn in enumerate(self.messages) if turn.role == "assistant"), default=0
+        )
+        return self.messages[:at], self.messages[at + 1 :]
+
+    @property
+    def end(self) -> str:
+        """Reason for its end, if not an answer: the simulated user's last words, or `max_turns`."""
+        if not self.messages:
+            return ""
+        last, simulated = self.messages[-1], any(turn.role == "user" for turn in self.messages)
+        if last.role == "user":
+            reached = REACHED in last.text
+            return "the user reached its goal" if reached else "the user gave up"
+        cut_off = last.tool_calls or (simulated and last.text.strip())
+        return "ended at max_turns" if cut_off else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +192,21 @@ class ClauseResult(Closed):
     agreement: float | None = None
     """Cohen's kappa; None if all verdicts are equal."""
     agreement_interval: tuple[float, float] | None = None
+
+
+class SimulatedUserResult(Closed):
+    """Figures of the simulated user of dialogues, over all its messages recorded in a folder."""
+
+    model: str
+    """Fingerprint of its model."""
+    settings: str
+    """Sampling of its messages, in words."""
+    requests: int
+    """Number of its messages, on dev and on the test."""
+    failed: int
+    """Requests without a message. Their dialogues are errors."""
+    usd: Decimal | None
+    """Cost of its messages, an upper bound where tokens were not counted; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

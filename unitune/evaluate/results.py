@@ -19,6 +19,7 @@ from unitune.evaluate.records import (
     Difference,
     MeasureContrast,
     Retention,
+    SimulatedUserResult,
     SweptRun,
     UseOfTest,
 )
@@ -162,13 +163,9 @@ class Money(Spec):
     """Pay-back of the one-time cost by cheaper answers alone."""
     break_even_answers: int | None = None
     """Answers after which they do."""
-    usd_per_extra_right: Decimal | None = Field(
-        default=None,
-        description=(
-            "Cost of an additional correct answer over the horizon; known if the candidate is "
-            "better and evaluate.economics has the one-time cost and the number of answers."
-        ),
-    )
+    usd_per_extra_right: Decimal | None = None
+    """Cost of an additional correct answer over the horizon; known if the candidate is better and
+    evaluate.economics has the one-time cost and the number of answers."""
     net_usd: Decimal | None = None
     """Net value per answer: worth of the gain minus its cost."""
     net_interval_usd: UsdInterval | None = None
@@ -313,6 +310,8 @@ class Comparison(Shown, Difference):
     gate: GateResult | None = None
     judges: tuple[JudgeResult, ...] = ()
     """Figures of the judges among the scorers."""
+    simulated_user: SimulatedUserResult | None = None
+    """Figures of the simulated user of dialogues, if there is one."""
     economics: Money | None = None
     """Cost and quality, if the prices of both sides are known."""
     leaks: LeakResult

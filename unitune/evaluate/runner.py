@@ -24,7 +24,7 @@ from unitune.evaluate.grading import Answered, dev_score
 from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
 from unitune.evaluate.inference.budget import Budget, most_usd
-from unitune.evaluate.inference.dialogues import collect_dialogues
+from unitune.evaluate.inference.dialogues import UserModel, collect_dialogues
 from unitune.evaluate.inference.engine import (
     AnswerOptions,
     EvaluationProgress,
@@ -125,9 +125,21 @@ class EvaluationRunner:
     candidate: list[str] = field(default_factory=list[str])
     # Fingerprints of models known to reason before answering
     thinking: set[str] = field(default_factory=set[str])
+    user: list[UserModel] = field(default_factory=list[UserModel])  # while its model is open
 
     def run(self) -> dict[str, Answered]:
         """Return each contender with its answers, by name."""
+        dialogues = self.config.task.dialogues
+        if (user := dialogues and dialogues.user) is None:
+            return self._run()
+        source = self.sources[user.name]
+        for journal in self.journals[:2]:
+            journal.origins[user.name] = source.origin
+        with self.opened(source) as model:
+            self.user.append(UserModel(user, model, self._options(user.name)))
+            return self._run()
+
+    def _run(self) -> dict[str, Answered]:
         answered: dict[str, Answered] = {}
         batched: dict[str, list[BatchJob]] = {}
         for group in self._groups():
@@ -277,17 +289,12 @@ class EvaluationRunner:
     ) -> list[Record]:
         """Return the answers to questions: recorded ones and, if allowed, new ones."""
         config, journal, name = self.config, self.journals.test, progress.contender
-        source = self.sources[name]
-        guard = source.price and config.budget.guard(name, source.price)
+        source, options = self.sources[name], self._options(name)
         if progress.phase == "dev":  # distinguishes prompts in the file
             journal, name = self.journals.dev, f"{name}: {progress.prompt}"
         elif progress.phase == "general" and self.journals.general is not None:
             journal = self.journals.general
         journal.origins[name] = source.origin
-        cache = None if isinstance(source.spec, Recorded) else self.cache
-        options = InferenceOptions(
-            config.concurrency, guard, cache, self.thinking, replay=config.options.replay
-        )
 
         def notify(done: int, total: int = progress.total) -> None:
             self.notify(replace(progress, done=done, total=total))
@@ -299,8 +306,9 @@ class EvaluationRunner:
             try:
                 if dialogues is None or rows is None or isinstance(source.spec, Recorded):
                     return await collect_answers(*work, options=options)
+                user = next(iter(self.user), None)
                 return await collect_dialogues(
-                    *work, options=options, dialogues=dialogues, rows=rows
+                    *work, options=options, dialogues=dialogues, rows=rows, user=user
                 )
             except asyncio.CancelledError:  # Ctrl-C: show at once that it was received
                 self.notify(replace(progress, phase="stopping"))
@@ -308,6 +316,16 @@ class EvaluationRunner:
 
         # The runner's own context is that of its first call.
         return self.loop.run(collect(), context=copy_context())
+
+    def _options(self, name: str) -> InferenceOptions:
+        source, config = self.sources[name], self.config
+        return InferenceOptions(
+            config.concurrency,
+            source.price and config.budget.guard(name, source.price),
+            None if isinstance(source.spec, Recorded) else self.cache,
+            self.thinking,
+            replay=config.options.replay,
+        )
 
     def _batch_job(self, source: Source, model: ChatModel, choice: Choice) -> BatchJob:
         return BatchJob(

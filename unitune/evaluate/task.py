@@ -103,6 +103,8 @@ class Task:
         ]
         if self.dialogues:
             settings += [self.dialogues.max_turns, self.dialogues.tools.fingerprint]
+            if user := self.dialogues.user:
+                settings.append(user.model_dump(mode="json"))
         return digest([fingerprint, prompt.instructions, shown, settings])
 
     def asked(self, case: Example) -> Example:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from unitune.documents import Typed, from_name
+from unitune.job.dialogue import SimulatedUser
+from unitune.scorers.judge import Judge
 from unitune.security.addresses import Address, VariableName
 
 NEWEST = "newest"
@@ -149,3 +151,17 @@ def prompt_kind(spec: ContenderSpec) -> PromptKind | None:
             return spec.prompt
         case Tuned() | Recorded():
             return None
+
+
+def model_of(asked: Judge | SimulatedUser) -> Model | Server:
+    """Return the model of a judge or of a simulated user, as a contender."""
+    if asked.url is not None:
+        return Server(
+            name=asked.name,
+            url=asked.url,
+            model=asked.model,
+            api_key_variable=asked.api_key_variable,
+            prompt="zero-shot",
+        )
+    assert asked.backend is not None, "a named model has a backend or a url"
+    return Model(name=asked.name, backend=asked.backend, model=asked.model, prompt="zero-shot")

@@ -18,8 +18,9 @@ from unitune.job.contenders import (
     Server,
     Tuned,
     ZeroShot,
+    model_of,
 )
-from unitune.job.dialogue import Dialogue
+from unitune.job.dialogue import Dialogue, SimulatedUser
 from unitune.job.tuning import Auto, Budget
 from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
@@ -188,12 +189,15 @@ class Evaluate(Spec):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
+        user = {self.user.name} if self.user else set[str]()
         for kind, names in (
             ("scorers", [scorer.name for scorer in self.scorers]),
             ("contenders", [contender.name for contender in self.contenders]),
         ):
             if not names:
                 raise ValueError(f"{kind} must not be empty")
+            if taken := user.intersection(names):
+                raise ValueError(f"{kind}: {taken.pop()} is the name of evaluate.dialogue.user")
             if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(
                     f"{kind} names must be unique; repeated: {', '.join(sorted(twice))}"
@@ -321,14 +325,20 @@ class Evaluate(Spec):
         return tuple(scorer for scorer in self.scorers if isinstance(scorer, Judge))
 
     @property
+    def user(self) -> SimulatedUser | None:
+        """Simulated user of the dialogues, if any."""
+        return self.dialogue and self.dialogue.user
+
+    @property
     def scores_dev(self) -> bool:
         """True if a scorer other than judges can choose on dev rows."""
         return len(self._quality) > len(self.judges)
 
     @property
     def requested(self) -> tuple[ContenderSpec, ...]:
-        """Contenders and, in the same form, the models of judges."""
-        return (*self.contenders, *map(model_of, self.judges))
+        """Contenders and, in the same form, the models of judges and of the simulated user."""
+        users = [self.user] if self.user else []
+        return (*self.contenders, *map(model_of, [*self.judges, *users]))
 
     @property
     def needs_expected(self) -> bool:
@@ -382,17 +392,3 @@ class Evaluate(Spec):
     def graded(self) -> bool:
         """True if the score of a case may be between right and wrong."""
         return self.repeats > 1 or self.deciding.kind is not Kind.BINARY
-
-
-def model_of(judge: Judge) -> Model | Server:
-    """Return the model of a judge, as a contender."""
-    if judge.url is not None:
-        return Server(
-            name=judge.name,
-            url=judge.url,
-            model=judge.model,
-            api_key_variable=judge.api_key_variable,
-            prompt="zero-shot",
-        )
-    assert judge.backend is not None, "a judge has a backend or a url"
-    return Model(name=judge.name, backend=judge.backend, model=judge.model, prompt="zero-shot")

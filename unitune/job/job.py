@@ -136,6 +136,12 @@ class Job(Shown, Spec):
         for reward in self.rewards:
             self.evaluate.check_turns(reward)
         dialogue = self.evaluate.dialogue
+        if self.method == "rft" and self.evaluate.user:
+            raise ValueError(
+                "method rft samples dialogues without a simulated user. Remove "
+                "evaluate.dialogue.user, and compare with it in a job without method: rft, whose "
+                "contenders name the run ({type: tuned, run: newest})"
+            )
         if dialogue and dialogue.tools and self.data.personal_data == "redact":
             raise ValueError(
                 "data.personal_data is redact, but results of evaluate.dialogue.tools are sent "

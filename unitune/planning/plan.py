@@ -263,9 +263,13 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
         findings += image_findings(job, offer, terms, splits)
     made = evaluation = None
     forecasts: tuple[Forecast, ...] = ()
-    if offer.training_price != "none" or job.judged_rewards:
+    is_charged = offer.training_price != "none" or bool(job.judged_rewards)
+    if is_charged or alone:
         made = estimated(resolved, money)
-        findings += money_findings(resolved, made, money)
+        if is_charged:
+            findings += money_findings(resolved, made, money)
+        elif not made.pays_for_answers:
+            made = None
     if alone:
         refusals, forecasts = backend_findings(resolved)
         evaluation = forecast_evaluation(resolved)
@@ -279,7 +283,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     )
     return document.model_copy(
         update={
-            "charge": made.charge if made else document.charge,
+            "charge": made.charge if made and is_charged else document.charge,
             "train_rows": len(splits.train),
             "validation_rows": len(splits.validation),
             "test_rows": None if splits.test is None else len(splits.test),
@@ -317,7 +321,9 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
         return planned
     what = "the job has no training rows, so it is only compared."
     findings = [each for each in planned.findings if each.severity != "error"]
-    made = estimated(resolved) if resolved.offer.training_price != "none" else None
+    made = estimated(resolved)
+    if resolved.offer.training_price == "none" and not made.pays_for_answers:
+        made = None
     bound = Bound(
         job=resolved.job.model_dump(mode="json"),
         files={"test": digest_all(case.case_hash for case in resolved.splits.test)},

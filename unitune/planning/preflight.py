@@ -127,7 +127,7 @@ class ResolvedJob:
         if job.method == "rft":
             chosen["reward"] = [reward.model_dump(mode="json") for reward in job.rewards]
             if job.evaluate.dialogue is not None:
-                chosen["dialogue"] = job.evaluate.dialogue.model_dump(mode="json")
+                chosen["dialogue"] = job.evaluate.dialogue.model_dump(mode="json", exclude={"user"})
         return digest(
             {
                 **chosen,

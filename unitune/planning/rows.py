@@ -70,8 +70,9 @@ class Rows:
         alike = isinstance(texts, ApproximateCounter)
         key = (counter.basis, rule, () if alike else counter.assumptions)
         if key not in self._counted:
-            self._counted[key] = measure(self.read.splits, counter, self.read.max_turns)
-        return replace(self._counted[key], assumptions=counter.assumptions)
+            self._counted[key] = measure(self.read.splits, counter, self.read.dialogue)
+        work = self._counted[key]
+        return replace(work, assumptions=(*counter.assumptions, *work.turns.assumptions))
 
     def written_in(self, format_name: str | None) -> dict[str, WireFile]:
         """Return the files as they would be uploaded, by name."""

@@ -22,7 +22,7 @@ from markupsafe import escape
 
 from unitune.data.example import Message
 from unitune.data.images import DATA_URI, BadImage, ImageUrl
-from unitune.evaluate.records import CaseResult, Trajectory
+from unitune.evaluate.records import Answer, CaseResult
 from unitune.evaluate.results import Comparison
 
 FOLD_ABOVE = 420  # characters that readers take in at once, about five lines
@@ -296,10 +296,10 @@ def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: i
     """Return a contender's answer, marked unless it is right, with texts cut at a limit."""
     answer = case.answers[name]
     if answer.error is not None:
-        return _with_path(Passage((), error=answer.error[:limit]), answer.trajectory, limit)
+        return _with_path(Passage((), error=answer.error[:limit]), answer, limit)
     shown, score = plain_passage(answer.text, limit), _score(comparison, case, name)
     shown = replace(shown, reasoning=(answer.reasoning or "")[:limit])
-    shown = _with_path(shown, answer.trajectory, limit)
+    shown = _with_path(shown, answer, limit)
     if score >= 1:
         return shown
     cut = "cut off at its longest" if answer.cut else ""
@@ -319,18 +319,20 @@ def steps(turns: Iterable[Message]) -> str:
         if turn.role == "tool":
             lines.append(f"result: {json.dumps(turn.text, ensure_ascii=False)}")
             continue
-        lines += [f"{turn.role}: {json.dumps(turn.text, ensure_ascii=False)}"] if turn.text else []
+        role = "simulated user" if turn.role == "user" else turn.role
+        lines += [f"{role}: {json.dumps(turn.text, ensure_ascii=False)}"] if turn.text else []
         calls = (call.get("function") for call in turn.tool_calls or ())
         lines += [f"call: {json.dumps(call, ensure_ascii=False)}" for call in calls]
     return "\n".join(lines)
 
 
-def _with_path(shown: Passage, trajectory: Trajectory | None, limit: int) -> Passage:
-    if trajectory is None:
+def _with_path(shown: Passage, answer: Answer, limit: int) -> Passage:
+    if (trajectory := answer.trajectory) is None:
         return shown
     heading = f"turns: {trajectory.turns}, tool errors: {trajectory.tool_errors}"
-    ended = ", ended at max_turns" if trajectory.is_unfinished else ""
-    return replace(shown, trajectory=steps(trajectory.messages)[:limit], turns=heading + ended)
+    if trajectory.end and not (answer.cut or answer.error):
+        heading += f", {trajectory.end}"
+    return replace(shown, trajectory=steps(trajectory.messages)[:limit], turns=heading)
 
 
 def plain_passage(text: str, limit: int) -> Passage:

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from unitune.evaluate.records import ClauseResult
 from unitune.evaluate.results import Comparison, JudgeResult, Money, StyleFeature
-from unitune.render.sections import Cell, Fact, Section, Table
+from unitune.render.sections import Cell, Fact, Facts, Section, Table
 from unitune.render.typography import counted, interval, moment, p_value, percent, points
 from unitune.report.words import NO_PART, best_on_dev, labels, leak_kinds, level, measure, metric
 
@@ -268,7 +268,17 @@ FAR = 2.0  # deviation of a feature that is marked, in units of the training ans
 
 
 def sections(comparison: Comparison) -> Iterator[Section]:
-    """Yield the sections of measures and of style, if they were measured."""
+    """Yield the sections of the simulated user, of measures and of style, if there are any."""
+    if user := comparison.simulated_user:
+        cost = [] if user.usd is None else [Fact("Cost", _dollars(user.usd))]
+        failed = "Their dialogues are errors, which count for neither side."
+        known = [
+            Fact("Model", user.model, f"{user.settings.capitalize()}."),
+            Fact("Messages", f"{user.requests:,}", "To all contenders, on dev and on the test."),
+            *([Fact("Failed", f"{user.failed:,}", failed)] if user.failed else []),
+            *cost,
+        ]
+        yield Section("The simulated user", [Facts(known)])
     if comparison.measured:
         yield Section("Measures", [differences(comparison)])
     if comparison.style:

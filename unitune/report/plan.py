@@ -75,7 +75,7 @@ def _about(plan: Plan) -> tuple[str, ...]:
 
 
 def _title(plan: Plan) -> str:
-    usd = plan.estimate and plan.estimate.launch_usd
+    usd = plan.estimate.launch_usd if plan.estimate and plan.charge != "none" else None
     if plan.compares_only:
         cost = f" may cost {usd_range(plan.estimate.evaluation_usd)}" if plan.estimate else ""
         return f"A comparison{cost}"

@@ -32,14 +32,40 @@ NO_NUMBERS = (
 )
 
 
-class ColumnClause(Spec):
-    """Clause that each row brings itself."""
+class ColumnText(Spec):
+    """Text that each row brings itself."""
 
     column: Annotated[str, Field(min_length=1)]
-    """Custom key of the test rows with the clause's text."""
+    """Custom key of the rows with the text."""
+
+    def of(self, case: Case) -> str:
+        """Return the text of a case; empty without one."""
+        return "; ".join(_texts(case.content.get(self.column)))
 
 
-class Judge(Scorer):
+class NamedModel(Spec):
+    """Chat model of a backend or a server that is not a contender."""
+
+    model: str
+    """Name of the model at its backend or server."""
+    backend: str | None = None
+    """Backend of the model; `unitune backends` lists them."""
+    url: Address | None = None
+    """Base URL of a server with OpenAI's chat completions API, instead of a backend."""
+    api_key_variable: VariableName | None = None
+    """Environment variable with the server's key. You must allow it for this address first
+    (`unitune keys allow`)."""
+
+    @model_validator(mode="after")
+    def _at_one_place(self) -> Self:
+        if (self.backend is None) == (self.url is None):
+            raise ValueError("give either the backend of the model or the url of a server")
+        if self.api_key_variable and self.url is None:
+            raise ValueError("api_key_variable is for a server with a url")
+        return self
+
+
+class Judge(NamedModel, Scorer):
     """A language model judges the answer.
 
     With `rubric`, the judge reads one answer and gives each clause a step of the scale (pass or
@@ -56,16 +82,7 @@ class Judge(Scorer):
     needs_expected = False
     type: Literal["judge"] = "judge"
     name: Annotated[str, Field(min_length=1)] = "judge"
-    model: str
-    """Name of the judging model at its backend or server."""
-    backend: str | None = None
-    """Backend of the judging model; `unitune backends` lists them."""
-    url: Address | None = None
-    """Base URL of a server with OpenAI's chat completions API, instead of a backend."""
-    api_key_variable: VariableName | None = None
-    """Environment variable with the server's key. You must allow it for this address first
-    (`unitune keys allow`)."""
-    rubric: tuple[Annotated[str, Field(min_length=1)] | ColumnClause, ...] = ()
+    rubric: tuple[Annotated[str, Field(min_length=1)] | ColumnText, ...] = ()
     """Clauses that a good answer meets. ``{column: notes}`` takes the clause from each row."""
     compare: Annotated[str, Field(min_length=1)] | None = None
     """What makes one of two answers better, such as ``more helpful to the customer``."""
@@ -95,10 +112,6 @@ class Judge(Scorer):
     def _one_of_each(self) -> Self:
         if bool(self.rubric) == (self.compare is not None):
             raise ValueError("give either a rubric (clauses) or compare (what makes one better)")
-        if (self.backend is None) == (self.url is None):
-            raise ValueError("give either the backend of the judging model or the url of a server")
-        if self.api_key_variable and self.url is None:
-            raise ValueError("api_key_variable is for a server with a url")
         if self.compare is not None and self.scale != PASS_FAIL:
             raise ValueError("compare does not take a scale; a rubric does")
         return self
@@ -125,11 +138,10 @@ class Judge(Scorer):
         """Return the rubric's clauses for a case. Raises JobError if its row lacks a column."""
         return tuple(self._clause(each, case) for each in self.rubric)
 
-    def _clause(self, clause: str | ColumnClause, case: Case) -> str:
+    def _clause(self, clause: str | ColumnText, case: Case) -> str:
         if isinstance(clause, str):
             return clause
-        text = "; ".join(_texts(case.content.get(clause.column)))
-        if not text:
+        if not (text := clause.of(case)):
             raise JobError(
                 f"the rubric of the scorer {self.name!r} takes a clause from the column "
                 f"{clause.column!r}, but test case {case.case_id} has no text there. Add it to "

@@ -149,10 +149,10 @@ def _number(query: Mapping[str, str]) -> int | None:
 
 
 def _shown(answer: Answer) -> str:
-    """Return an answer with its calls, below the earlier turns of its dialogue."""
+    """Return an answer with its calls, between the other turns of its dialogue."""
     calls = json.dumps(answer.tool_calls, ensure_ascii=False) if answer.tool_calls else ""
-    earlier = answer.trajectory.messages[:-1] if answer.trajectory else ()
-    return "\n\n".join(filter(None, [steps(earlier), answer.text + calls]))
+    earlier, later = answer.trajectory.around_answer if answer.trajectory else ((), ())
+    return "\n\n".join(filter(None, [steps(earlier), answer.text + calls, steps(later)]))
 
 
 def _marked(text: str, other: str) -> list[Piece]:

@@ -21,7 +21,7 @@ from unitune.data.example import Example
 from unitune.data.tools import Tools
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.files.filesystem import sha256
-from unitune.job.evaluate import model_of
+from unitune.job.contenders import model_of
 from unitune.models import TunedModel
 from unitune.scorers.functions import UserFunction
 from unitune.workspace.user_settings import today

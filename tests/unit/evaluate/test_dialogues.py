@@ -17,6 +17,7 @@ from unitune.data.labels import answers_digest
 from unitune.errors import JobError, OverBudget, Unsupported
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import read_record
+from unitune.evaluate.readiness import check
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.review import Review
 from unitune.evaluate.review_figures import preference_rows
@@ -102,7 +103,7 @@ def test_a_dialogue_that_reaches_max_turns_is_scored_and_marked(
     for case in found.cases:
         answer = case.answers["looping"]
         assert answer.trajectory is not None
-        assert answer.trajectory.is_unfinished
+        assert answer.trajectory.end == "ended at max_turns"
         assert answer.trajectory.turns == 4
         assert answer.error is None
         assert answer.scores["with_answer"] == 0
@@ -367,3 +368,20 @@ def test_answers_after_calls_are_no_preference_rows(tmp_path: Path, server: Serv
         review.write(item, "left")
     assert review.look().people
     assert not [*preference_rows(review.look())]
+
+
+def test_labels_of_unknown_contenders_are_a_warning(tmp_path: Path, server: Server) -> None:
+    judge = {"type": "judge", "url": f"{server.url}/v1", "model": "judge", "rubric": ["is honest"]}
+    labels = [("careful", "pass"), ("carefull", "fail"), ("hasty: 8 shots", "pass")]
+    (tmp_path / "labels.jsonl").write_text(
+        "".join(
+            json.dumps({"case": "case-1", "candidate": name, "verdict": verdict}) + "\n"
+            for name, verdict in labels
+        )
+    )
+    job = refund_job(
+        tmp_path, f"{server.url}/v1", scorers=["trajectory", judge], labels="labels.jsonl", cases=3
+    )
+    (found,) = (x for x in check(job).findings if x.code == "label-contender")
+    assert "labels.jsonl: 1 of 3 labels are ignored, because they name carefull." in found.message
+    assert "The contenders are hasty and careful." in found.message

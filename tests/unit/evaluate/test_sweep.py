@@ -89,6 +89,30 @@ def test_a_judge_is_not_asked_about_dev_rows(make_job: Any, backend_of: Any) -> 
     assert (comparison.judges[0].pairs, comparison.judges[0].ties) == (60, 60)
 
 
+def test_runs_are_chosen_by_dialogues_with_the_simulated_user(
+    make_job: Any, backend_of: Any
+) -> None:
+    user = {"backend": "fake", "model": "customer", "goal": "an answer"}
+    evaluate = {"contenders": ["zero-shot", "tuned"], "dialogue": {"user": user}}
+    runs = trained(job := swept(make_job({}), evaluate))
+    scores, asked = Scores(runs), list[Request]()
+
+    def answer(model: str, request: Request) -> str:
+        if model != "customer":
+            return scores(model, request)
+        asked.append(request)
+        return "###STOP###"
+
+    backend_of(answer)
+    comparison = compare(job)
+    assert comparison.run == runs[8].id
+    last = {(each.messages[2].text.split()[0], each.messages[-1].text) for each in asked}
+    assert last == {(kind, text) for kind in ("dev", "test") for text in ("yes", "no")}
+    before = len(asked)
+    assert compare(job).cases == comparison.cases
+    assert len(asked) == before
+
+
 def test_the_comparison_has_every_runs_score_on_dev(job: Job, backend_of: Any) -> None:
     runs = trained(job)
     backend_of(Scores(runs))

@@ -28,6 +28,7 @@ from unitune.evaluate.statistics.judgements import cohens_kappa, length_controll
 from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
+from unitune.job.dialogue import SimulatedUser
 from unitune.job.job import Job
 from unitune.scorers.interface import Score
 from unitune.scorers.judge import PASS_FAIL, Judge
@@ -167,15 +168,22 @@ def _of_pairs(judging: Judging, pairing: Pairing, every: Sequence[CaseJudgement]
     return figures
 
 
-def same_family(judge: Judge, models: Mapping[str, str]) -> str | None:
-    """Return a warning if a judge is of the family of a contender's model (by name), else None."""
-    family = family_of(judge.model)
+def same_family(asked: Judge | SimulatedUser, models: Mapping[str, str]) -> str | None:
+    """Return a warning if a judge or a simulated user is of the family of a contender's model.
+
+    `models` are those of contenders, by name.
+    """
+    family, who = family_of(asked.model), f"judge {asked.name}"
+    why = "Judges prefer answers of their own family; use a judge of another one."
+    if isinstance(asked, SimulatedUser):
+        who = "simulated user"
+        why = "It may suit them better than real users do; use a user of another family."
     alike = [name for name, model in models.items() if family_of(model) == family]
     if not alike:
         return None
     return (
-        f"The judge {judge.name} ({judge.model}) is of the same model family, {family}, as "
-        f"{listed(alike)}. Judges prefer answers of their own family; use a judge of another one."
+        f"The {who} ({asked.model}) is of the same model family, {family}, as {listed(alike)}. "
+        f"{why}"
     )
 
 
@@ -242,6 +250,26 @@ def _read(job: Job, task: Task, file: str) -> list[Label]:
             "those of rows. Use the ids of test cases."
         )
     return labels
+
+
+def unknown_contenders(job: Job) -> str | None:
+    """Return a warning about labels that name contenders which a job lacks. Raises DataError."""
+    file, known = job.evaluate.labels, [each.name for each in job.evaluate.contenders]
+    if file is None or not job.path(file).exists():
+        return None
+    labels = read_labels(job.path(file))
+    named = {name for label in labels for name in (label.candidate, label.baseline) if name}
+    # A finalist's name is that of its contender, with its prompt
+    fits = tuple(f"{name}: " for name in known)
+    unknown = sorted(name for name in named if not f"{name}: ".startswith(fits))
+    ignored = sum(bool({label.candidate, label.baseline} & {*unknown}) for label in labels)
+    if not unknown:
+        return None
+    return (
+        f"{file}: {ignored:,} of {len(labels):,} labels are ignored, because they name "
+        f"{listed(unknown)}. The contenders are {listed(known)}. Correct the names, or remove "
+        "these labels."
+    )
 
 
 def _labels_of(labels: Sequence[Label], file: str, *sides: Graded) -> dict[int, list[Label]]:
