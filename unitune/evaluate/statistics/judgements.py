@@ -79,7 +79,7 @@ def cohens_kappa(
 
     def kappa(totals: FloatArray) -> FloatArray:  # (..., S) to (...)
         shares = totals.reshape(*totals.shape[:-1], size, size)
-        n = _at_least_one(shares.sum((-1, -2)))
+        n = np.maximum(shares.sum((-1, -2)), 1)
         observed = np.trace(shares, axis1=-2, axis2=-1) / n
         expected = (shares.sum(-1) * shares.sum(-2)).sum(-1) / n**2
         return _beyond_chance(1 - observed, 1 - expected)
@@ -108,7 +108,7 @@ def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]], *, level: float = LEVEL
     return _alpha([[numbers[value] for value in case] for case in verdicts], "nominal", level, 0)
 
 
-Metric = Literal["nominal", "ordinal", "interval", "ratio"]
+Metric = Literal["nominal", "ordinal"]
 
 
 def krippendorff_alpha(
@@ -149,30 +149,15 @@ def _alpha(
     def alpha(totals: FloatArray) -> FloatArray:  # (..., S) to (...)
         observed = totals.reshape(*totals.shape[:-1], len(kinds), len(kinds))
         values = observed.sum(-1)  # (..., K)
-        n = _at_least_one(values.sum(-1)) - correction
-        distance = _squared_distance(metric, np.array(kinds), values)
+        n = np.maximum(values.sum(-1), 1) - correction
+        distance = 1 - np.eye(len(kinds))  # squared, of any two values
+        if metric == "ordinal":
+            rank = values.cumsum(-1) - values / 2  # (..., K): mean rank of each value
+            distance = (rank[..., :, None] - rank[..., None, :]) ** 2
         expected = (values[..., :, None] * values[..., None, :] * distance).sum((-1, -2))
         return _beyond_chance((observed * distance).sum((-1, -2)) * np.maximum(1, n), expected)
 
     return _agreement(pairs.reshape(len(given), len(kinds) ** 2), alpha, len(kinds), level)
-
-
-def _squared_distance(metric: Metric, kinds: FloatArray, counts: FloatArray) -> FloatArray:
-    """Return the squared distance of any two values, (K, K); ordinal (..., K, K)."""
-    low, high = kinds[:, None], kinds[None, :]
-    if metric == "nominal":
-        return (low != high).astype(np.float64)
-    if metric == "interval":
-        return (low - high) ** 2
-    if metric == "ratio":
-        total = low + high
-        return ((low - high) / np.where(total, total, 1.0)) ** 2
-    middle = counts.cumsum(-1) - counts / 2  # (..., K): mean rank of each value
-    return (middle[..., :, None] - middle[..., None, :]) ** 2
-
-
-def _at_least_one(count: FloatArray) -> FloatArray:
-    return np.maximum(count, 1.0)
 
 
 def _beyond_chance(observed: FloatArray, expected: FloatArray) -> FloatArray:

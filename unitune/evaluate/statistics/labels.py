@@ -144,7 +144,7 @@ def _judge_weight(y: FloatArray, f: FloatArray, rest: FloatArray) -> float:
     spread = _variance(np.concatenate([f, rest]))
     if not len(rest) or not spread:
         return 0.0
-    return _clipped(_covariance(y, f) / ((1 + len(y) / len(rest)) * spread))
+    return _clipped(float(np.cov(y, f)[0, 1]) / ((1 + len(y) / len(rest)) * spread))
 
 
 def _clipped(share: float) -> float:
@@ -154,10 +154,6 @@ def _clipped(share: float) -> float:
 def _variance(values: FloatArray) -> float:
     """Return the sample variance; 0 for a single value."""
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _covariance(y: FloatArray, f: FloatArray) -> float:
-    return float(((y - y.mean()) * (f - f.mean())).sum()) / (len(y) - 1)
 
 
 def _parts(values: FloatArray) -> FloatArray:
@@ -219,7 +215,7 @@ def labels_needed(
         raise ValueError(f"margin must be above 0, not {margin}")
     y, f, rest = _arrays(labelled, predicted, unlabelled)
     cases, spread, own = len(y) + len(rest), _variance(np.concatenate([f, rest])), _variance(y)
-    shared = _covariance(y, f)
+    shared = float(np.cov(y, f)[0, 1])
     for n in range(min(MIN_LABELS, cases), cases + 1):
         others = cases - n
         weight = _clipped(shared / ((1 + n / others) * spread)) if others and spread else 0.0
