@@ -21,7 +21,7 @@ from unitune.render.sections import (
     Section,
 )
 from unitune.render.typography import dollars, duration, usd_range
-from unitune.report.curves import training_figures
+from unitune.report.charts import training_figures
 from unitune.report.plan import cost_table
 from unitune.report.run_state import is_interrupted, tone
 from unitune.report.runs import (
