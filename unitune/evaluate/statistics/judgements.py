@@ -54,9 +54,7 @@ def sign(value: float) -> int:
     return (value > 0) - (value < 0)
 
 
-def cohens_kappa(
-    first: Sequence[Hashable], second: Sequence[Hashable], *, level: float = LEVEL
-) -> Agreement:
+def cohens_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> Agreement:
     """Return the agreement of two reviewers on the same cases.
 
     kappa = (observed - expected) / (1 - expected), where the expected share of equal verdicts is
@@ -84,15 +82,11 @@ def cohens_kappa(
         expected = (shares.sum(-1) * shares.sum(-2)).sum(-1) / n**2
         return _beyond_chance(1 - observed, 1 - expected)
 
-    return _agreement(table.reshape(len(first), size**2), kappa, size, level)
+    return _agreement(table.reshape(len(first), size**2), kappa, size)
 
 
-def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]], *, level: float = LEVEL) -> Agreement:
-    """Return the agreement of two or more verdicts per case; each case has equally many.
-
-    Args:
-        verdicts: Verdicts of each case, by any reviewers.
-        level: Confidence level.
+def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]]) -> Agreement:
+    """Return the agreement of two or more verdicts per case, by any reviewers.
 
     Raises:
         ValueError: Cases have different numbers of verdicts, or fewer than two.
@@ -105,14 +99,14 @@ def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]], *, level: float = LEVEL
         raise ValueError("Fleiss' kappa needs equally many verdicts of each case, at least 2")
     kinds = dict.fromkeys(value for case in verdicts for value in case)
     numbers = {value: float(number) for number, value in enumerate(kinds)}
-    return _alpha([[numbers[value] for value in case] for case in verdicts], "nominal", level, 0)
+    return _alpha([[numbers[value] for value in case] for case in verdicts], "nominal", 0)
 
 
 Metric = Literal["nominal", "ordinal"]
 
 
 def krippendorff_alpha(
-    verdicts: Sequence[Sequence[float | None]], metric: Metric = "nominal", *, level: float = LEVEL
+    verdicts: Sequence[Sequence[float | None]], metric: Metric = "nominal"
 ) -> Agreement:
     """Return the agreement of any number of reviewers; some may lack cases.
 
@@ -122,19 +116,16 @@ def krippendorff_alpha(
     Args:
         verdicts: Verdicts of each case as numbers; None where a reviewer gave none.
         metric: Scale of the values. For -1, 0 and 1 of a pair, `ordinal`.
-        level: Confidence level.
 
     Source:
         Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, University of Pennsylvania.
         Interval: jackknife values over cases.
     """
     given = [[value for value in case if value is not None] for case in verdicts]
-    return _alpha([case for case in given if len(case) > 1], metric, level, 1)
+    return _alpha([case for case in given if len(case) > 1], metric, 1)
 
 
-def _alpha(
-    given: Sequence[Sequence[float]], metric: Metric, level: float, correction: int
-) -> Agreement:
+def _alpha(given: Sequence[Sequence[float]], metric: Metric, correction: int) -> Agreement:
     """Return Krippendorff's alpha or, without the correction for few verdicts, Fleiss' kappa."""
     kinds = sorted({value for case in given for value in case})
     numbers = {value: number for number, value in enumerate(kinds)}
@@ -157,7 +148,7 @@ def _alpha(
         expected = (values[..., :, None] * values[..., None, :] * distance).sum((-1, -2))
         return _beyond_chance((observed * distance).sum((-1, -2)) * np.maximum(1, n), expected)
 
-    return _agreement(pairs.reshape(len(given), len(kinds) ** 2), alpha, len(kinds), level)
+    return _agreement(pairs.reshape(len(given), len(kinds) ** 2), alpha, len(kinds))
 
 
 def _beyond_chance(observed: FloatArray, expected: FloatArray) -> FloatArray:
@@ -170,16 +161,15 @@ def _agreement(
     statistics: FloatArray,  # (N, S)
     score: Callable[[FloatArray], FloatArray],
     kinds: int,
-    level: float,
 ) -> Agreement:
     """Return a coefficient of totals over cases, with its jackknife interval."""
     n = len(statistics)
     if n < 2 or kinds < 2:
-        return Agreement(None, Interval(-1.0, 1.0, level), n)
+        return Agreement(None, Interval(-1.0, 1.0, LEVEL), n)
     values = jackknife(statistics, np.ones(n), score)
-    interval = difference_interval(Units(values, np.ones(n), bound=1.0), level)
+    interval = difference_interval(Units(values, np.ones(n), bound=1.0), LEVEL)
     low, high = max(-1.0, interval.low), min(1.0, interval.high)
-    return Agreement(float(score(statistics.sum(0))), Interval(low, high, level), n)
+    return Agreement(float(score(statistics.sum(0))), Interval(low, high, LEVEL), n)
 
 
 def compare_labelled(  # noqa: PLR0913 - each has a name and a default

@@ -190,8 +190,6 @@ def labels_needed(
     predicted: Sequence[float],
     unlabelled: Sequence[float],
     margin: float,
-    *,
-    level: float = LEVEL,
 ) -> int | None:
     """Return the labels at which the expected half-width of `prediction_powered` is the margin.
 
@@ -203,7 +201,6 @@ def labels_needed(
         predicted: Judge's values of the same cases.
         unlabelled: Judge's values of all other cases.
         margin: Half-width to reach.
-        level: Confidence level.
 
     Returns:
         The number, at least `MIN_LABELS`; None if labels of all cases do not suffice.
@@ -221,7 +218,7 @@ def labels_needed(
         weight = _clipped(shared / ((1 + n / others) * spread)) if others and spread else 0.0
         variance = (own - 2 * weight * shared + weight**2 * spread) / n
         variance += weight**2 * spread / others if weight else 0.0
-        if _t_quantile(level, n - 1) * math.sqrt(max(0.0, variance)) <= margin:
+        if _t_quantile(LEVEL, n - 1) * math.sqrt(max(0.0, variance)) <= margin:
             return n
     return None
 
@@ -250,11 +247,7 @@ def corrected_interval(
 
 
 def rogan_gladen(
-    labelled: Sequence[float],
-    predicted: Sequence[float],
-    judged: Sequence[float],
-    *,
-    level: float = LEVEL,
+    labelled: Sequence[float], predicted: Sequence[float], judged: Sequence[float]
 ) -> Rate | None:
     """Correct one contender's pass rate by a judge for the judge's errors.
 
@@ -267,7 +260,6 @@ def rogan_gladen(
         labelled: People's verdicts, 1 pass and 0 fail.
         predicted: Judge's verdicts of the same answers, 1 or 0.
         judged: Judge's verdicts of the answers without a label, 1 or 0.
-        level: Confidence level.
 
     Returns:
         The rate, within 0 to 1; None if people's labels lack passes or fails, or the judge is no
@@ -284,7 +276,7 @@ def rogan_gladen(
         raise ValueError("a corrected rate needs labels with the judge's values, and other values")
     if not np.isin(np.concatenate([truth, seen, rest]), (0, 1)).all():
         raise ValueError("verdicts must be 1 (pass) or 0 (fail)")
-    z = two_sided_z(level)
+    z = two_sided_z(LEVEL)
     fails, passes = int((truth == 0).sum()), int((truth == 1).sum())
     if not fails or not passes:
         return None
