@@ -16,11 +16,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.vendor_setup import (
-    Refused,
-    existing,
-    route,
-)
+from unitune.testing.vendor_setup import Refused, existing, route
 from vendors.openai.azure import ENTRA_TOKEN
 from vendors.step_compute import Computing, Datum, StepsVendor
 

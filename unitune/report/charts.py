@@ -8,14 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from unitune.evaluate.records import Contrast
 from unitune.evaluate.results import Comparison
-from unitune.render.charts import (
-    Axis,
-    CaseStrip,
-    IntervalChart,
-    Stroke,
-    drawn_curve,
-    drawn_rates,
-)
+from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke, drawn_curve, drawn_rates
 from unitune.render.sections import Figure
 from unitune.render.typography import interval, points
 from unitune.report.cases import Outcome

@@ -30,13 +30,7 @@ from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract import CapabilityContract
 from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_malformed import MalformedReplyContract
-from unitune.testing.loopback import (
-    OF_VENDORS,
-    Fault,
-    Server,
-    VendorRequest,
-    VendorResponse,
-)
+from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune.workspace.user_settings import current
 from unitune_providers import anthropic as batches

@@ -20,13 +20,7 @@ from vendors.vertex.vendor import BUCKET, VertexVendor
 
 from unitune.backends.capabilities import Checkpoints, Deletes, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status, Upload
-from unitune.errors import (
-    BackendError,
-    JobError,
-    NotFoundError,
-    Unreachable,
-    UserError,
-)
+from unitune.errors import BackendError, JobError, NotFoundError, Unreachable, UserError
 from unitune.job.job import Data, Job, Lora, Preference, Tuning
 from unitune.job.tuning import Reward
 from unitune.models import Start, TunedModel

@@ -22,12 +22,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
-from unitune.testing.loopback import (
-    Fault,
-    Server,
-    VendorRequest,
-    VendorResponse,
-)
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex import batches
 from unitune_providers.vertex import cloud as vertex_cloud

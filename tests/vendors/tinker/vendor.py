@@ -20,11 +20,7 @@ from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.vendor_setup import (
-    Refused,
-    existing,
-    route,
-)
+from unitune.testing.vendor_setup import Refused, existing, route
 from vendors.bodies import chat_completion
 from vendors.step_compute import Answered, Computing, Datum, StepsVendor
 from vendors.tinker import KEY

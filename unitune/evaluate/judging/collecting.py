@@ -11,13 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from unitune.backends.judge_requests import (
-    Opinion,
-    SchemaOptional,
-    opinion_of,
-    request_of,
-    written,
-)
+from unitune.backends.judge_requests import Opinion, SchemaOptional, opinion_of, request_of, written
 from unitune.cost.evaluation import REPEATED
 from unitune.data.example import digest
 from unitune.errors import UnstableJudge
