@@ -14,9 +14,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitune.data.quality.findings import QualityRow
 from unitune.data.quality.similar_rows import label_errors
 from unitune.data.questions import normal
+from unitune.data.report import QualityRow
 
 Pairs = Sequence[tuple[str, str]]
 SHARES = (0.0, 0.05, 0.15)

@@ -34,9 +34,8 @@ from unitune.cli.convert import convert
 from unitune.cli.deployments import deploy, deployments, undeploy
 from unitune.cli.export import card, export, push, track
 from unitune.cli.imports import import_sources
-from unitune.cli.init import init
+from unitune.cli.init import init, quickstart, run
 from unitune.cli.job_files import check, schema
-from unitune.cli.jobs import quickstart, run
 from unitune.cli.machine import base_models, checkpoints, doctor, download, keys, notify, pull
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.options import HELP, command_group

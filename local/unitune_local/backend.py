@@ -168,7 +168,7 @@ class LocalBackend(WorkerBackend):
 
 
 def _billed(judgements: Path) -> Decimal:
-    from unitune_local.judgements import read_judgements  # noqa: PLC0415 - imports HTTP
+    from unitune_local.grading import read_judgements  # noqa: PLC0415 - imports HTTP
 
     return sum((each.usd for each in read_judgements(judgements)[0]), Decimal(0))
 

@@ -35,10 +35,15 @@ from unitune.errors import BackendError, UserError
 from unitune.job.job import Job
 from unitune.security.json_fields import Fields, read_json
 from unitune.workspace import user_settings
-from unitune_local.remote import rented, storage
-from unitune_local.remote.backend import RemoteBackend
-from unitune_local.remote.launch import VARIABLE
-from unitune_local.remote.options import HfJobsOptions
+from unitune_local.remote import storage
+from unitune_local.remote.backend import (
+    WORKER,
+    RemoteBackend,
+    installation,
+    job_image,
+    named_secrets,
+)
+from unitune_local.remote.launch import VARIABLE, HfJobsOptions
 from unitune_local.remote.storage import Storage
 
 LABEL = "unitune-launch"
@@ -209,7 +214,7 @@ class HfJobsBackend(RemoteBackend[HfJobsOptions]):
 
     def _secrets(self) -> dict[str, JsonValue]:
         """Return the secrets of a job: a token, and the variables that the environment names."""
-        held = rented.named_secrets()
+        held = named_secrets()
         token = key_in(JOB_TOKEN) or key_in(self.key_variable)
         if token is None and (stored := self.sign_in()):
             token = stored()
@@ -261,9 +266,9 @@ class HfJobsBackend(RemoteBackend[HfJobsOptions]):
 
 def _image() -> tuple[str, list[JsonValue]]:
     """Return the image of a job and its command: the user's image, or an installation by uv."""
-    if image := rented.image():
-        return image, [*rented.WORKER]
-    return UV_IMAGE, ["uv", "run", "--with", rented.installation("hf-jobs"), *rented.WORKER]
+    if image := job_image():
+        return image, [*WORKER]
+    return UV_IMAGE, ["uv", "run", "--with", installation("hf-jobs"), *WORKER]
 
 
 def _listed(

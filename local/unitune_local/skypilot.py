@@ -35,10 +35,14 @@ from unitune.backends.retry import retry_read
 from unitune.errors import NOT_FOUND, BackendError, Unreachable
 from unitune.job.job import Job
 from unitune.security.json_fields import Fields, read_json
-from unitune_local.remote import rented
-from unitune_local.remote.backend import RemoteBackend
-from unitune_local.remote.launch import VARIABLE
-from unitune_local.remote.options import SkyPilotOptions
+from unitune_local.remote.backend import (
+    WORKER,
+    RemoteBackend,
+    installation,
+    job_image,
+    named_secrets,
+)
+from unitune_local.remote.launch import VARIABLE, SkyPilotOptions
 
 REQUEST = "x-skypilot-request-id"  # header with the request whose result is asked for
 LAUNCH_REQUEST = "sky.launch"
@@ -76,8 +80,8 @@ class SkyPilotBackend(RemoteBackend[SkyPilotOptions]):
         """Raise for invalid options, a missing storage, or if no job could install unitune."""
         super().validate_options(job)
         _ = self.storage
-        if rented.image() is None:
-            rented.installation(self.name)
+        if job_image() is None:
+            installation(self.name)
 
     def submit(self, launch: Launch) -> str:
         """Ask for the machine and its job, unless a machine has or had this name."""
@@ -126,10 +130,10 @@ class SkyPilotBackend(RemoteBackend[SkyPilotOptions]):
     def _task(self, launch: Launch) -> dict[str, JsonValue]:
         """Return SkyPilot's task, whose machine is always deleted when it has no job."""
         chosen, budget = self.job_options(launch.job), launch.job.budget
-        image, worker = rented.image(), [*rented.WORKER]
+        image, worker = job_image(), [*WORKER]
         if image is None:
             driver = DRIVERS.get(urlsplit(self.storage.address).scheme)
-            wanted = [rented.installation(self.name), *([driver] if driver else [])]
+            wanted = [installation(self.name), *([driver] if driver else [])]
             added = [f"--with={each}" for each in wanted]
             worker = ["uv", "run", "--no-project", "--python=3.12", *added, *worker]
         hours = chosen.timeout_hours
@@ -152,7 +156,7 @@ class SkyPilotBackend(RemoteBackend[SkyPilotOptions]):
             ),
             # In ASCII, as YAML knows no surrogate pairs
             "envs": {VARIABLE: json.dumps(self.remote_launch(launch).model_dump(mode="json"))},
-            "secrets": rented.named_secrets(),
+            "secrets": named_secrets(),
             "run": "\n".join(run),
         }
 

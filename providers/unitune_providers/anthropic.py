@@ -251,7 +251,7 @@ class ClaudeChatModel(StreamingChatModel):
 
 
 class StreamedMessage:
-    """A streamed message (`unitune.backends.kit.event_streams.StreamedAnswer`)."""
+    """A streamed message (`unitune.backends.kit.chat_completions.StreamedAnswer`)."""
 
     def __init__(self) -> None:
         self.ended = False

@@ -8,14 +8,11 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `azure-sessions`")
 
-from support.tiny_model import save_tiny_model
-from support.warm import WARM_SUBPROCESS
-from vendors.azure_sessions import KEY, AzureSessionsVendor
+from support.steps import contract_served
+from vendors.azure_sessions import AzureSessionsVendor, environment
 
 from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
-from unitune.testing.loopback import serve
-from unitune_local.training import worker
 
 
 class TestAzureSessions(BackendContract):
@@ -26,13 +23,6 @@ class TestAzureSessions(BackendContract):
 
 @pytest.fixture(scope="module", autouse=True)
 def _azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    TestAzureSessions.model = str(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
-    with (
-        serve(AzureSessionsVendor(models={TestAzureSessions.model: 512})) as server,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("AZURE_AI_PROJECT_ENDPOINT", server.url)
-        patch.setenv("AZURE_AI_API_KEY", KEY)
-        patch.setenv("UNITUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(worker, "subprocess", WARM_SUBPROCESS)
+    models = tmp_path_factory.mktemp("models")
+    with contract_served(TestAzureSessions, AzureSessionsVendor, environment, models):
         yield

@@ -9,15 +9,11 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("tinker", reason="needs the extra `tinker`")
 
-from support.tiny_model import save_tiny_model
-from support.warm import WARM_SUBPROCESS
-from vendors.tinker import KEY
-from vendors.tinker.vendor import TinkerVendor
+from support.steps import contract_served
+from vendors.tinker.vendor import TinkerVendor, environment
 
 from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
-from unitune.testing.loopback import serve
-from unitune_local.training import worker
 
 
 class TestTinker(BackendContract):
@@ -28,13 +24,6 @@ class TestTinker(BackendContract):
 
 @pytest.fixture(scope="module", autouse=True)
 def _tinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    TestTinker.model = str(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
-    with (
-        serve(TinkerVendor(models={TestTinker.model: 512})) as server,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("TINKER_BASE_URL", server.url)
-        patch.setenv("TINKER_API_KEY", KEY)
-        patch.setenv("UNITUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(worker, "subprocess", WARM_SUBPROCESS)
+    models = tmp_path_factory.mktemp("models")
+    with contract_served(TestTinker, TinkerVendor, environment, models):
         yield

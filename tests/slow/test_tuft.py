@@ -25,17 +25,13 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("tinker", reason="needs the extra `tinker`")
 
-from support.tiny_model import save_tiny_model, write_rows
+from support import steps
+from support.steps import launch, prepared
+from support.tiny_model import save_tiny_model
 
-from unitune.backends import registry
-from unitune.backends.protocol import Launch
 from unitune.errors import BackendError
-from unitune.job.job import Data, Job, Tuning
-from unitune.testing.contract_base import sha256_of
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
-from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
-from unitune_local.steps.backend import TinkerBackend
-from unitune_local.steps.run import run_training
+from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.steps.tinker import Tinker
 from unitune_local.steps.vendor import Adam, Contract, Prompt, Saved, Trace
 
@@ -192,22 +188,8 @@ def proxy(tuft: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 def trained(base: Path, folder: Path, there: JobFolder) -> Result:
-    backend = registry.backend("tinker")
-    file = write_rows(folder / "train.jsonl", 8)
-    job = Job(
-        name="steps",
-        model=str(base),
-        backend="tinker",
-        data=Data(train="train.jsonl"),
-        tuning=Tuning(epochs=2, batch_size=4),
-        folder=folder,
-    )
-    launch = Launch("r1-1", job, backend.upload(file, sha256_of(file)), None, folder)
-    there.path.mkdir(exist_ok=True)
-    there.spec.write_text(TinkerBackend().specify(launch))
-    result = run_training(there, EventLog(there.events))
-    assert result is not None
-    return result
+    asked = launch("tinker", base, folder, price="")
+    return steps.trained(prepared(asked, there.path))
 
 
 @pytest.mark.usefixtures("proxy")

@@ -7,10 +7,8 @@ microsoft-foundry/fine-tuning, interactive_training/docs (loss functions; sessio
 
 from __future__ import annotations
 
-import itertools
 import re
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -18,17 +16,18 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.vendor_setup import (
-    Refused,
-    RoutedVendor,
-    ServerBehavior,
-    existing,
-    route,
-)
+from unitune.testing.vendor_setup import Refused, existing, route
 from vendors.openai.azure import ENTRA_TOKEN
-from vendors.step_compute import Arithmetic, Computing, Datum
+from vendors.step_compute import Computing, Datum, StepsVendor
 
 KEY = "azure-loopback-key"
+
+
+def environment(url: str) -> dict[str, str]:
+    """Return the environment of a backend that uses this double."""
+    return {"AZURE_AI_PROJECT_ENDPOINT": url, "AZURE_AI_API_KEY": KEY}
+
+
 SESSIONS = "/fine_tuning/sessions"
 OPERATION = SESSIONS + "/{session_id}"
 # Fields of each model of the SDK; those with a mark may be left out
@@ -77,39 +76,18 @@ class Session:
     samplers: dict[str, Any] = field(default_factory=dict[str, Any])  # states by checkpoint
 
 
-class AzureSessionsVendor(RoutedVendor):
-    """Azure's sessions, with arithmetic or a real model.
-
-    Args:
-        behavior: How it behaves.
-        models: Names of base models with their longest sequence.
-        compute: Makes what computes a session, from base model, rank and seed.
-        prefix: Beginning of all paths.
-    """
+class AzureSessionsVendor(StepsVendor):
+    """Azure's sessions, with arithmetic or a real model."""
 
     key = KEY
     key_headers: ClassVar[Mapping[str, str]] = {"api-key": ""}
 
-    def __init__(
-        self,
-        behavior: ServerBehavior | None = None,
-        models: Mapping[str, int] | None = None,
-        compute: Callable[[str, int, int], Computing] = lambda _base, _rank, _seed: Arithmetic(),
-        prefix: str = "",
-    ) -> None:
-        super().__init__(behavior)
-        self.prefix = prefix  # pyright: ignore[reportAttributeAccessIssue] - of this one
-        self.models = dict(models or {})
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self.sessions: dict[str, Session] = {}
-        self.billed: list[tuple[str, str, int]] = []  # session, kind and tokens
-        self.steps = 0
         self.page = 100
         self.pending = 0  # polls that find an operation unfinished
         self.failure: dict[str, JsonValue] = {}  # of the next operation
-        self.before_step: Callable[[], None] = lambda: None
-        self._compute = compute
-        self._number = itertools.count(1)
-        self._lock = threading.Lock()
 
     def billed_tokens(self, kind: str = "training") -> int:
         """Return the tokens of a kind that were charged."""

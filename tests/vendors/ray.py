@@ -15,13 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.vendor_setup import (
-    Progress,
-    Refused,
-    ServerBehavior,
-    VendorSetup,
-    route,
-)
+from unitune.testing.vendor_setup import Progress, Refused, ServerBehavior, VendorSetup, route
 from vendors.rented import RentedVendor, rented_setup
 from vendors.stored import store_training
 

@@ -10,15 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import (
-    Annotated,
-    Any,
-    NotRequired,
-    Required,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, NotRequired, Required, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
+
+from unitune.testing.vendor_setup import RoutedVendor, ServerBehavior
 
 
 class Datum(NamedTuple):
@@ -95,6 +99,34 @@ class Arithmetic:
             )
             for letter in letters
         ]
+
+
+class StepsVendor(RoutedVendor):
+    """A vendor of steps on loopback.
+
+    Args:
+        behavior: How it behaves.
+        models: Names of base models with their longest sequence.
+        compute: Makes what computes a training, from base model, rank and seed.
+        prefix: Beginning of all paths.
+    """
+
+    def __init__(
+        self,
+        behavior: ServerBehavior | None = None,
+        models: Mapping[str, int] | None = None,
+        compute: Callable[[str, int, int], Computing] = lambda _base, _rank, _seed: Arithmetic(),
+        prefix: str = "",
+    ) -> None:
+        super().__init__(behavior)
+        self.prefix = prefix  # pyright: ignore[reportAttributeAccessIssue] - of this one
+        self.models = dict(models or {})
+        self.billed: list[tuple[str, str, int]] = []  # session, kind and tokens
+        self.steps = 0
+        self.before_step: Callable[[], None] = lambda: None
+        self._compute = compute
+        self._number = itertools.count(1)
+        self._lock = threading.Lock()
 
 
 class Real:

@@ -12,13 +12,7 @@ import importlib
 import importlib.resources
 import re
 from functools import cache
-from importlib.metadata import (
-    EntryPoint,
-    PackageNotFoundError,
-    entry_points,
-    requires,
-    version,
-)
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from typing import Any
 
 from pydantic import BaseModel, ValidationError

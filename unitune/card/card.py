@@ -15,12 +15,7 @@ from pathlib import Path
 
 from unitune.backends.local_capabilities import ABOUT
 from unitune.card import model_card
-from unitune.card.facts import (
-    CardFacts,
-    find_facts,
-    read_training_record,
-    refuse_other_training,
-)
+from unitune.card.facts import CardFacts, find_facts, read_training_record, refuse_other_training
 from unitune.card.provenance import BUILD_TYPE, SIGNATURE, croissant, sign, signer_of, statement
 from unitune.documents import Frozen
 from unitune.errors import UserError

@@ -98,7 +98,7 @@ def import_sources(
 def _import_traces(
     files: list[Path], directory: Path, feedback: str | None, good: str | None
 ) -> None:
-    from unitune.importers.traces.job import import_traces
+    from unitune.importers.traces.rows import import_traces
 
     if not files:
         raise UserError("traces needs at least one file: unitune import traces FILE")

@@ -13,7 +13,6 @@ from pathlib import Path
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.families import Repeats
 from unitune.data.load import SOURCE, Files, Reading, source_of
-from unitune.data.mixture import mixed
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.privacy.redaction import Redaction, masked
 from unitune.data.privacy.screen import Screen
@@ -27,6 +26,7 @@ from unitune.data.split import (
     Splits,
     cut_findings,
     missing_labels,
+    mixed,
     seed_of,
     without_repeated,
 )

@@ -2,7 +2,8 @@
 
 An image is a `data:` URI, or a reference (`https:`, `gs:`, `s3:`) that only a vendor opens. Files
 are read once, with their row, and everything later depends on the row alone. Pixels are never
-decoded, so a decompression bomb costs nothing here.
+decoded, so a decompression bomb costs nothing here. Vendors that train only on stored images get a
+copy of the training file with their places (`images_stored`).
 
 Sources of the headers: PNG, W3C 2025, 11.2; JPEG, ITU-T T.81, B.2; GIF89a; WebP, RFC 9649.
 """
@@ -12,11 +13,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 import struct
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from pydantic import ConfigDict, Field
@@ -270,3 +275,36 @@ def _read(path: Path, url: str) -> bytes:
         return content_of(path, MAX_BYTES)
     except OSError as problem:
         raise BadImage(f"is the file {url[:60]!r}, which cannot be read: {problem}") from None
+
+
+# Return an object of a row, with the place of its image if it has one
+Store = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def image_name(data: str, media_type: str) -> tuple[bytes, str]:
+    """Return the bytes of an image in base64 and its name, which has its hash and type."""
+    content = base64.b64decode(data)
+    return content, f"images/{hashlib.sha256(content).hexdigest()}.{media_type.partition('/')[2]}"
+
+
+@contextmanager
+def images_stored(path: Path, marker: str, store: Store) -> Generator[Path]:
+    """Yield a training file that names the places of its images.
+
+    Args:
+        path: The file; yielded unchanged if no line has `marker`.
+        marker: JSON key of an embedded image.
+        store: Uploads the image in an object. Called for every object of a row, inner ones first.
+    """
+    with path.open(encoding="utf-8") as lines:
+        has_images = any(f'"{marker}":' in line for line in lines)
+    if not has_images:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        with path.open(encoding="utf-8") as lines, copy.open("w", encoding="utf-8") as written:
+            for line in lines:
+                row = json.loads(line, object_hook=store)
+                written.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+        yield copy

@@ -9,8 +9,8 @@ from decimal import Decimal
 from functools import partial
 
 from unitune.curve.measuring import check_goal, train_all
-from unitune.data.quality.findings import Cause
 from unitune.data.quality.look import quality_of
+from unitune.data.report import Cause
 from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of

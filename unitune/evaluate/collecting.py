@@ -21,15 +21,8 @@ from unitune.errors import Interrupted, JobError
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.history import results_folder
 from unitune.evaluate.inference.budget import Budget
-from unitune.evaluate.inference.engine import (
-    AnswerOptions,
-    EvaluationProgress,
-    Notify,
-)
-from unitune.evaluate.inference.journal import (
-    ResponseCache,
-    open_response_cache,
-)
+from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress, Notify
+from unitune.evaluate.inference.journal import ResponseCache, open_response_cache
 from unitune.evaluate.inference.sources import resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering

@@ -30,14 +30,7 @@ from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.runner import EvaluationConfig, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
-from unitune.evaluate.sweep import (
-    Selection,
-    select,
-    selects,
-    sources_of,
-    tuned_alone,
-    unselected,
-)
+from unitune.evaluate.sweep import Selection, select, selects, sources_of, tuned_alone, unselected
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Job

@@ -24,21 +24,10 @@ from unitune.evaluate.judging.figures import (
 )
 from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Choice, best_baseline
-from unitune.evaluate.readings import (
-    Judgement,
-    Pairing,
-    Ruling,
-    against_references,
-    judge,
-)
+from unitune.evaluate.readings import Judgement, Pairing, Ruling, against_references, judge
 from unitune.evaluate.records import CaseResult, Retention, SimulatedUserResult, UseOfTest, total
 from unitune.evaluate.remarks import large_cluster, remarks
-from unitune.evaluate.results import (
-    BaselineResult,
-    Comparison,
-    ContenderResult,
-    judged_run,
-)
+from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, judged_run
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Role, Server, Tuned

@@ -36,12 +36,7 @@ from unitune.evaluate.inference.sources import (
 from unitune.evaluate.judging.figures import same_family, unknown_contenders
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
-from unitune.evaluate.scoring import (
-    build,
-    check_expected,
-    check_indulgence,
-    check_row_scorers,
-)
+from unitune.evaluate.scoring import build, check_expected, check_indulgence, check_row_scorers
 from unitune.evaluate.task import named_clusters, near_copies, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned

@@ -12,12 +12,7 @@ from unitune.data.records import BadRow, Flat
 from unitune.evaluate.judging.figures import by_clause
 from unitune.evaluate.records import Answer, ClauseResult
 from unitune.evaluate.review import Look
-from unitune.evaluate.statistics.judgements import (
-    Agreement,
-    cohens_kappa,
-    krippendorff_alpha,
-    sign,
-)
+from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa, krippendorff_alpha, sign
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,7 @@ from unitune.evaluate.inference.engine import (
     request_hash,
     wants_more_room,
 )
-from unitune.evaluate.inference.journal import (
-    Journal,
-    ResponseCache,
-    open_journal,
-)
+from unitune.evaluate.inference.journal import Journal, ResponseCache, open_journal
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import (

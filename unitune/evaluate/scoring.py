@@ -16,15 +16,7 @@ from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.records import Answer, Record
 from unitune.job.job import Job, TokenPrice
 from unitune.scorers.formulas import Sums
-from unitune.scorers.interface import (
-    Attempt,
-    Confusion,
-    Entry,
-    Measured,
-    Score,
-    Scorer,
-    Setting,
-)
+from unitune.scorers.interface import Attempt, Confusion, Entry, Measured, Score, Scorer, Setting
 from unitune.scorers.judge import Judge
 from unitune.scorers.labels import labels_of
 from unitune.scorers.measures import Measure

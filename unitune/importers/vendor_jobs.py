@@ -71,20 +71,14 @@ def import_job(source: str, folder: Path) -> Imported:
     return _write(name, job_id, imported, imported.training, folder)
 
 
-def record_answers(
-    model: TunedModel,
-    cases: Sequence[Example],
-    file: Path,
-    *,
-    max_tokens: int = 256,
-) -> list[str]:
+def record_answers(model: TunedModel, cases: Sequence[Example], file: Path) -> list[str]:
     """Record a model's answers to all cases without one, and return the failures."""
     if file.exists():
         mend(file)
     known = read_answers(file) if file.exists() else {}
     pending = [case for case in cases if case.case_id not in known]
     chat = registry.backend(model.backend).chat(model)
-    return event_loop.run(_record_all(chat, pending, file, max_tokens))
+    return event_loop.run(_record_all(chat, pending, file))
 
 
 def _append(file: Path, line: str) -> None:
@@ -92,15 +86,13 @@ def _append(file: Path, line: str) -> None:
         lines.write(line)
 
 
-async def _record_all(
-    chat: ChatModel, cases: Sequence[Example], file: Path, max_tokens: int
-) -> list[str]:
+async def _record_all(chat: ChatModel, cases: Sequence[Example], file: Path) -> list[str]:
     failures: list[str] = []
     pending, limiter = iter(cases), AdaptiveLimiter(IN_FLIGHT)
 
     async def work() -> None:
         for case in pending:
-            request = Request(messages=case.prompt, max_tokens=max_tokens)
+            request = Request(messages=case.prompt)
             reply = (await request_with_retry(chat, request, limiter)).reply
             if reply.error is not None:
                 failures.append(f"case {case.case_id}: {reply.error}")

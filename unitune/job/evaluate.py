@@ -27,15 +27,7 @@ from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Entry, Kind, Scorer
 from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.judge import Judge
-from unitune.scorers.measures import (
-    Change,
-    Measure,
-    PassK,
-    Stability,
-    ToolErrors,
-    Turns,
-    Unstable,
-)
+from unitune.scorers.measures import Change, Measure, PassK, Stability, ToolErrors, Turns, Unstable
 from unitune.scorers.text import Exact
 from unitune.scorers.trajectory import Trajectory
 

@@ -22,16 +22,7 @@ from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPri
 from unitune.job.files import CHAT_TEMPLATES, place_files
 from unitune.job.prices import PriceEntry, rows_of
 from unitune.job.sweep import Value, written
-from unitune.job.tuning import (
-    Auto,
-    Budget,
-    Lora,
-    Preference,
-    Reward,
-    TrainingBudget,
-    Tuning,
-    Usage,
-)
+from unitune.job.tuning import Auto, Budget, Lora, Preference, Reward, TrainingBudget, Tuning, Usage
 from unitune.scorers.interface import Scorer
 from unitune.scorers.judge import Judge
 from unitune.scorers.trajectory import Trajectory

@@ -17,15 +17,7 @@ import sqlalchemy as sa
 
 from unitune.errors import UnreadableRecord
 from unitune.ledger.looks import LookLedger
-from unitune.ledger.records import (
-    METADATA,
-    RUNS,
-    UPLOADS,
-    RunRecord,
-    columns_of,
-    run_of,
-    values_of,
-)
+from unitune.ledger.records import METADATA, RUNS, UPLOADS, RunRecord, columns_of, run_of, values_of
 from unitune.workspace.home import artifact_folder, artifacts, project_id, write_project_id
 
 PROJECTS = sa.Table(

@@ -1,6 +1,6 @@
 """Report spans, metrics and evaluation results to OpenTelemetry, if the application set it up.
 
-Nothing is imported here at run time: an application with a provider has imported OpenTelemetry.
+Only `export_traces` imports OpenTelemetry: an application with a provider has imported it before.
 The spans of a run have one trace, whose id is computed from the run's, whichever process acts; an
 active span of the application takes precedence. Texts of rows and answers are never reported.
 
@@ -26,6 +26,7 @@ from unitune.observability.logs import Log, current_fields, log_fields
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
 
 log = Log(__name__)
 Value = str | int | float | bool | list[str] | None
@@ -76,7 +77,7 @@ def span(
     if (tracer := _tracer()) is None:
         yield lambda _: None
         return
-    from opentelemetry import trace  # noqa: PLC0415 - the application has imported it
+    from opentelemetry import trace
 
     with tracer.start_as_current_span(
         name,
@@ -109,7 +110,7 @@ def run_context(run_id: str, vendor: str) -> Generator[None]:
         if _tracer() is None:
             yield
             return
-        from opentelemetry import context, trace  # noqa: PLC0415 - the application has imported it
+        from opentelemetry import context, trace
 
         if trace.get_current_span().get_span_context().is_valid:
             yield
@@ -133,7 +134,7 @@ def report_run(created: float, attributes: Attributes, *, failed: bool) -> None:
     """Report the span of a run that has just ended, from its creation until now."""
     if (tracer := _tracer()) is None:
         return
-    from opentelemetry import trace  # noqa: PLC0415 - the application has imported it
+    from opentelemetry import trace
 
     started = round(created * 1e9)
     ended = tracer.start_span("unitune.run", attributes=_known(attributes), start_time=started)
@@ -166,7 +167,7 @@ def report_evaluations(results: Iterable[Attributes]) -> None:
     """Report an event ``gen_ai.evaluation.result`` for each result."""
     if (provider := _provider("_logs", "get_logger_provider")) is None:
         return
-    from opentelemetry._logs import LogRecord  # noqa: PLC0415 - the application has imported it
+    from opentelemetry._logs import LogRecord
 
     logger = provider.get_logger("unitune", __version__)
     for result in results:
@@ -179,12 +180,39 @@ COLLECTOR = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def export_traces() -> None:
-    """Send everything to the collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``, if that is set."""
+    """Send everything to the collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``, if that is set.
+
+    Source: the exporters read their variables themselves:
+    https://opentelemetry.io/docs/specs/otel/protocol/exporter/ (2026-12-01).
+    """
     if not os.environ.get(COLLECTOR) or os.environ.get("OTEL_SDK_DISABLED") == "true":
         return
-    from unitune.observability.exporting import export  # noqa: PLC0415 - for few
-
     try:
-        export()
+        _export()
     except ImportError:  # the variable may be meant for other programs
         log.info("%s is set, but not used: unitune's extra `otel` is not installed", COLLECTOR)
+
+
+def _export() -> None:
+    """Set the providers, which send the rest when the process ends."""
+    from opentelemetry import _logs, metrics, trace
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    os.environ.setdefault("OTEL_SERVICE_NAME", "unitune")
+    resource = Resource.create()
+    tracer, logger = TracerProvider(resource=resource), LoggerProvider(resource=resource)
+    tracer.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    logger.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    trace.set_tracer_provider(tracer)
+    _logs.set_logger_provider(logger)
+    metrics.set_meter_provider(MeterProvider([reader], resource=resource))

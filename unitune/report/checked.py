@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unitune.data.overlap import by_kind
-from unitune.data.quality.findings import Cause, Quality, ShownRow
-from unitune.data.report import DataReport, FileReport, Purpose
+from unitune.data.report import Cause, DataReport, FileReport, Purpose, Quality, ShownRow
 from unitune.render.charts import Axis
 from unitune.render.html import environment, page, resource
 from unitune.render.sections import (

@@ -10,18 +10,9 @@ from pathlib import Path
 from unitune.backends.protocol import PUSHED, Event, State
 from unitune.errors import UnreadableRecord
 from unitune.ledger import Ledger
-from unitune.render.sections import (
-    Bullets,
-    Cell,
-    Document,
-    Fact,
-    Facts,
-    Folded,
-    Part,
-    Section,
-)
+from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Folded, Part, Section
 from unitune.render.typography import dollars, duration, usd_range
-from unitune.report.curves import training_figures
+from unitune.report.charts import training_figures
 from unitune.report.plan import cost_table
 from unitune.report.run_state import is_interrupted, tone
 from unitune.report.runs import (

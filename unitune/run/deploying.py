@@ -26,25 +26,13 @@ from unitune.backends.exactly_once import CreateCall, deployment_name, exactly_o
 from unitune.backends.protocol import Guarantee
 from unitune.cost.budget import NO_LIMIT, HostingBudget, ProjectBudget, least, project_budget
 from unitune.cost.prices.book import book_for
-from unitune.errors import (
-    CONFLICT,
-    BackendError,
-    NotFoundError,
-    RunFailed,
-    UnituneError,
-    UserError,
-)
+from unitune.errors import CONFLICT, BackendError, NotFoundError, RunFailed, UnituneError, UserError
 from unitune.job.prices import PriceEntry
 from unitune.ledger import DeploymentRecord, Ledger, budgeting
 from unitune.ledger.finding import find_record
 from unitune.ledger.holders import process
 from unitune.models import TunedModel, VersionName
-from unitune.run.deployment import (
-    Deployment,
-    deployments,
-    needs_deployments,
-    ready_deployment,
-)
+from unitune.run.deployment import Deployment, deployments, needs_deployments, ready_deployment
 from unitune.run.reaper import host_of, leave_reaper, seconds_left, write
 from unitune.run.run import Run
 from unitune.workspace.home import home

@@ -24,15 +24,7 @@ from unitune.errors import (
 )
 from unitune.ledger import DeploymentRecord, Ledger, RunRecord
 from unitune.models import TunedModel
-from unitune.run.reaper import (
-    Reaper,
-    forget,
-    host_of,
-    reaper_of,
-    remove,
-    seconds_left,
-    write,
-)
+from unitune.run.reaper import Reaper, forget, host_of, reaper_of, remove, seconds_left, write
 from unitune.security.redaction import one_line
 from unitune.workspace.home import home
 from unitune.workspace.user_settings import Bound

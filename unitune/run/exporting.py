@@ -11,11 +11,7 @@ import time
 from pathlib import Path
 
 from unitune.backends import registry
-from unitune.backends.capabilities import (
-    Checkpoint,
-    Checkpoints,
-    Downloads,
-)
+from unitune.backends.capabilities import Checkpoint, Checkpoints, Downloads
 from unitune.backends.local_capabilities import (
     ABOUT,
     Exported,

@@ -39,13 +39,7 @@ from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.metering import billing_events
 from unitune.models import TunedModel
 from unitune.observability.logs import Log
-from unitune.run.creating import (
-    adopt_named,
-    cancel_submit,
-    create,
-    events_of_poll,
-    search_again,
-)
+from unitune.run.creating import adopt_named, cancel_submit, create, events_of_poll, search_again
 
 log = Log(__name__)
 # States in which the backend may have no job yet

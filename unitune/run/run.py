@@ -24,11 +24,7 @@ from unitune.backends.exactly_once import run_id
 from unitune.backends.formats import wire_text
 from unitune.backends.protocol import State
 from unitune.cost.spread import CENT
-from unitune.errors import (
-    DuplicateRunError,
-    UnituneError,
-    UserError,
-)
+from unitune.errors import DuplicateRunError, UnituneError, UserError
 from unitune.files.filesystem import private_folder, replacing
 from unitune.job.contenders import NEWEST
 from unitune.job.job import Job, TrainingBudget

@@ -1,5 +1,10 @@
 # ruff: noqa: I001 - names of one module stand together
-from .functions import PythonFunction as PythonFunction, RecordedScore as RecordedScore
+from .functions import (
+    HttpGrader as HttpGrader,
+    PythonFunction as PythonFunction,
+    RecordedScore as RecordedScore,
+    RewardFunction as RewardFunction,
+)
 from .graders import OpenAIGrader as OpenAIGrader
 from .interface import Entry as Entry, Scorer as Scorer
 from .json_text import (
@@ -29,7 +34,6 @@ from .overlap import (
     SentenceChrf as SentenceChrf,
     TokenF1 as TokenF1,
 )
-from .rewards import HttpGrader as HttpGrader, RewardFunction as RewardFunction
 from .row_scorers import RowScorers as RowScorers
 from .style import Style as Style
 from .text import (

@@ -6,19 +6,27 @@
 The function is in a file or an installed module: ``FILE.py:NAME`` or ``MODULE:NAME``. `case.answer`
 is the expected answer, and custom keys are in `case.model_extra`. A parameter `trajectory` gets
 the turns of a dialogue after its question (`evaluate.dialogue`): answers with their `tool_calls`,
-and results of tools. It returns True or False, a
-number from 0 to 1, or a dictionary with a `score` and optionally a `reason`. An exception fails
-only that case. The function runs in this process and must be deterministic, because answers are
-rescored.
+and results of tools. It returns True or False, a number from 0 to 1, or a dictionary with a `score`
+and optionally a `reason`. An exception fails only that case. The function runs in this process and
+must be deterministic, because answers are rescored.
+
+For ``method: rft`` only, a reward grades all answers to a prompt together with any finite numbers:
+
+    def shortest(answers: list[str], case: unitune.Example) -> list[float]
+
+It may be an ``async def``. A parameter `trajectories` gets the turns of each dialogue. It returns
+one entry per answer, in order: as above, or None if it cannot grade the answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -28,7 +36,18 @@ from pydantic import BaseModel, Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
 from unitune.files.filesystem import content_of
-from unitune.scorers.interface import Attempt, Kind, Score, Scorer, Setting, Unscorable, share
+from unitune.scorers.interface import (
+    Attempt,
+    Case,
+    Kind,
+    Score,
+    Scorer,
+    Setting,
+    Turn,
+    Unscorable,
+    share,
+)
+from unitune.security.addresses import Address
 
 REFERENCE = r"^[^:]+:[A-Za-z_]\w*$"
 
@@ -261,3 +280,93 @@ class RecordedScore(Scorer):
             there = ", ".join(given) or "none"
             raise Unscorable(f"score {self.key!r} is missing {where}; available: {there}")
         return share(given[self.key], f"{self.key} is")
+
+
+def grade(
+    scorer: Scorer, case: Case, texts: Sequence[str], trajectories: Sequence[Sequence[Turn]] = ()
+) -> list[Score]:
+    """Score all answers to a case by a prepared scorer; failures are recorded in the scores."""
+    if not isinstance(scorer, RewardFunction):
+        paths = trajectories or [()] * len(texts)
+        attempts = [
+            Attempt(case, text, (path[-1].tool_calls or ()) if path else (), trajectory=path)
+            for text, path in zip(texts, paths, strict=True)
+        ]
+        return [scorer.score(attempt) for attempt in attempts]
+    try:
+        return scorer.grade(case, texts, trajectories)
+    except Unscorable as error:
+        why = str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+        why = f"{type(error).__name__}: {error}"
+    return [Score(0.0, why[:300], failed=True)] * len(texts)
+
+
+class RewardFunction(FunctionScorer):
+    """Custom function ``def f(answers, case)`` that returns a list of numbers."""
+
+    kind = Kind.GRADED
+    grades_groups = True
+    type: Literal["reward_function"] = "reward_function"
+    name: str = "reward_function"
+
+    def grade(
+        self, case: Case, texts: Sequence[str], trajectories: Sequence[Sequence[Turn]] = ()
+    ) -> list[Score]:
+        """Score all answers to a case; raises what the function raises."""
+        paths = self.optional("trajectories", list(map(tuple, trajectories)))
+        returned = self.loaded(list(texts), case, **paths)
+        if inspect.isawaitable(returned):
+            returned = asyncio.run(_awaited(returned))
+        return read_scores(returned, len(texts))
+
+
+class HttpGrader(Scorer):
+    """Your HTTP server that grades a group.
+
+    For each prompt unitune sends one POST request with the JSON object ``{"messages": [...],
+    "expected": "...", "row": {...}, "answers": ["...", ...]}``; `row` holds the other keys of the
+    row. If the prompt offers tools, `trajectories` holds the turns of each answer: its calls and,
+    in a dialogue, their results. The server responds with ``{"scores": [...]}``, one entry per
+    answer: a number, null if it cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A
+    failed request (no response, status 408, 429 or from 500) is retried with growing delays. No key
+    is sent.
+    """
+
+    kind = Kind.GRADED
+    grades_groups = True
+    needs_expected = False
+    type: Literal["http"] = "http"
+    name: str = "http"
+    url: Address
+    """Address for requests."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait to connect, and for the next bytes of a response."""
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of requests, retries included, after which the training pauses; by default
+    unlimited. Each process counts its own, and starts at 0 on a resume."""
+
+
+async def _awaited(work: Awaitable[object]) -> object:
+    return await work
+
+
+def read_scores(returned: object, answers: int) -> list[Score]:
+    """Return one score per answer from a function's or server's result; raises `Unscorable`."""
+    try:
+        entries = list(cast("Sequence[object]", returned))
+    except TypeError as error:
+        raise Unscorable(f"it returned {returned!r}, which is not a list"[:300]) from error
+    if len(entries) != answers:
+        raise Unscorable(f"it returned {len(entries)} scores for {answers} answers")
+    return list(map(_read_entry, entries))
+
+
+def _read_entry(entry: object) -> Score:
+    why = "it returned no score for this answer"
+    try:
+        if entry is not None and math.isfinite((score := read_number(entry)).value):
+            return score
+    except Unscorable as error:
+        why = str(error)
+    return Score(0.0, why, failed=True)

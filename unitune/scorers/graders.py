@@ -34,16 +34,7 @@ from pydantic import (
 from unitune.documents import Spec
 from unitune.errors import JobError
 from unitune.files.validation import first_problem
-from unitune.scorers.interface import (
-    Attempt,
-    Case,
-    Kind,
-    Score,
-    Scorer,
-    Setting,
-    Unscorable,
-    share,
-)
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, Unscorable, share
 from unitune.scorers.overlap import gleu, rouge_l, rouge_n
 
 # Maps values by name to the result; raises ArithmeticError or ValueError if there is none

@@ -12,14 +12,7 @@ from pydantic import JsonValue, PrivateAttr
 
 from unitune.errors import DataError, JobError
 from unitune.scorers.bounded import CheckFailed, broken_by
-from unitune.scorers.interface import (
-    Attempt,
-    Case,
-    Kind,
-    Score,
-    Scorer,
-    Setting,
-)
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting
 from unitune.scorers.interface import ToolCalls as Calls
 from unitune.text import clip
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, JsonValue, model_validator
 
-from unitune.scorers.functions import FunctionScorer, RecordedScore
+from unitune.scorers.functions import FunctionScorer, HttpGrader, RecordedScore
 from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Attempt, Case, Entry, Score, Scorer, Setting, Turn
 from unitune.scorers.interface import ToolCalls as Calls
 from unitune.scorers.json_text import ToolCalls, read_call, shown_calls, unreadable_call
 from unitune.scorers.judge import Judge
-from unitune.scorers.rewards import HttpGrader
 from unitune.scorers.row_scorers import RowScorers
 
 if TYPE_CHECKING:

@@ -36,13 +36,7 @@ from unitune.backends.protocol import Backend, Event, Guarantee, State
 from unitune.data.example import Message
 from unitune.errors import BackendError, NotFoundError, UnituneError
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.contract_base import (
-    ContractBase,
-    Training,
-    reply_once,
-    sha256_of,
-    stream_once,
-)
+from unitune.testing.contract_base import ContractBase, Training, reply_once, sha256_of, stream_once
 from unitune.testing.contract_faults import FaultContract
 from unitune.testing.contract_hosted import HostedContract
 from unitune.testing.contract_malformed import MalformedReplyContract, MalformedTrainingContract

@@ -30,8 +30,8 @@ from unitune.errors import LockTimeout, UnreadableRecord
 from unitune.files.filesystem import private_folder
 from unitune.files.system import DETACHED
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
+from unitune.ledger.ledger import figures_of
 from unitune.ledger.model_versions import AliasMove
-from unitune.ledger.observing import figures_of
 from unitune.security.json_fields import flat
 from unitune.security.redaction import redacted
 from unitune.tracking.interface import (

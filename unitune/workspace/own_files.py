@@ -19,13 +19,7 @@ from io import FileIO
 from pathlib import Path
 
 from unitune.errors import LockTimeout, Mismatch
-from unitune.files.filesystem import (
-    flush,
-    no_link,
-    private_folder,
-    refuse_strangers,
-    replacing,
-)
+from unitune.files.filesystem import flush, no_link, private_folder, refuse_strangers, replacing
 from unitune.files.system import try_lock
 from unitune.workspace.home import NAME, artifacts, home, make_home, project_id
 

@@ -18,14 +18,7 @@ from unitune_local.data.chat_text import TemplateError
 from unitune_local.data.rendering import render_prompt
 from unitune_local.models import store
 from unitune_local.models.model import empty_model, load_tokenizer
-from unitune_local.models.size import (
-    Conditions,
-    ModelSize,
-    Speed,
-    keep_speed,
-    size_of,
-    speed_of,
-)
+from unitune_local.models.size import Conditions, ModelSize, Speed, keep_speed, size_of, speed_of
 
 # Time of an operation for a generated token, relative to a prompt's, since few rows are computed at
 # once. With the embedded model, 126 answers of 7 tokens took 5 s, and of 152 tokens 79 s, to

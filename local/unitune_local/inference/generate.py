@@ -19,13 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitune.errors import Interrupted
 from unitune_local import machine
 from unitune_local.data.batches import common_length
-from unitune_local.inference.answers import (
-    Answer,
-    Ending,
-    Generated,
-    Sampling,
-    next_tokens,
-)
+from unitune_local.inference.answers import Answer, Ending, Generated, Sampling, next_tokens
 from unitune_local.inference.decoding import CachedRows, PrefixCachedRows, Rows, prefix_caching
 from unitune_local.inference.prefix_cache import is_plain
 from unitune_local.models.model import use_attention

@@ -17,9 +17,8 @@ from pydantic import JsonValue
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.protocol import Guarantee, Launch, State, Status
 from unitune.security.json_fields import Fields
-from unitune_local.ray.launch import RayOptions
 from unitune_local.remote.backend import RemoteBackend
-from unitune_local.remote.launch import VARIABLE
+from unitune_local.remote.launch import VARIABLE, RayOptions
 from unitune_local.remote.storage import Storage
 
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"

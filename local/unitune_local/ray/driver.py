@@ -15,13 +15,8 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from unitune_local.ray.launch import RayOptions
-from unitune_local.remote.launch import VARIABLE, RemoteLaunch
-from unitune_local.remote.supervision import supervise
-from unitune_local.training.worker import ENVIRONMENT
-
-# A node may have to fetch the base model first
-TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFLINE" not in name}
+from unitune_local.remote.launch import VARIABLE, RayOptions, RemoteLaunch
+from unitune_local.remote.worker import TRAINING_ENVIRONMENT, supervise
 
 
 def main(launch: RemoteLaunch) -> int:

@@ -1,6 +1,8 @@
 """Share what backends do that train on other machines and answer on this one.
 
-Rows, events and adapters are exchanged through a storage (`unitune_local.remote.storage`).
+Rows, events and adapters are exchanged through a storage (`unitune_local.remote.storage`). The
+image of a rented machine and its secrets are set in the environment, as a job file may be someone
+else's.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from unitune.backends.capabilities import ServerSettings
 from unitune.backends.credentials import key_in
@@ -31,6 +33,8 @@ from unitune.errors import BackendError, JobError, NotFoundError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.scorers.interface import Scorer, Setting
+from unitune.workspace import user_settings
+from unitune.workspace.install import requirement
 from unitune_local.job_folder import Result, parse_events
 from unitune_local.models.model_folder import ADAPTER, OTHERS, TOKENIZERS, cache_folder
 from unitune_local.options import refuse_judges
@@ -42,6 +46,7 @@ from unitune_local.remote.storage import Storage
 if TYPE_CHECKING:
     from unitune_local.backend import LocalBackend
     from unitune_local.inference.chat import LocalChatModel
+
 
 START_FILES = ("adapter_*", "unitune.json")
 # Files that a training writes into an adapter's folder; others may write there, too
@@ -208,3 +213,29 @@ def _result(content: bytes) -> Result | None:
         return Result.model_validate_json(content)
     except ValidationError:  # missing, or not whole
         return None
+
+
+# Environment variables with the image of a job, and the names of variables that jobs get as secrets
+IMAGE, SECRETS = "UNITUNE_IMAGE", "UNITUNE_JOB_SECRETS"
+WORKER = ("python", "-P", "-m", "unitune_local.remote.worker")
+
+
+def job_image() -> str | None:
+    """Return the image that the environment names."""
+    return user_settings.variable(IMAGE).strip() or None
+
+
+def installation(extra: str) -> str:
+    """Return what a machine without an image installs; raise `JobError` if it cannot."""
+    if (wanted := requirement("local", extra)) is None:
+        raise JobError(
+            "unitune is installed from a folder, which a job cannot install. Build the image in "
+            f"the Dockerfile, push it to a registry, and set {IMAGE} to its name."
+        )
+    return wanted
+
+
+def named_secrets() -> dict[str, JsonValue]:
+    """Return the variables that the environment names as secrets of jobs."""
+    names = user_settings.variable(SECRETS).replace(",", " ").split()
+    return {name: required(name, f"a secret that {SECRETS} names") for name in names}

@@ -1,10 +1,13 @@
-"""Define the launch that a create call sends to another machine, and the options of its job."""
+"""Define the launch that a create call sends to another machine, and the options of its job.
+
+Job files may have these options without the extras of their backends.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue
 
@@ -12,7 +15,7 @@ from unitune.backends import registry
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Launch, Upload
 from unitune.documents import Frozen
-from unitune.job.job import Job
+from unitune.job.job import Auto, Job
 from unitune.models import Start, TunedModel
 from unitune_local.options import LocalOptions
 
@@ -86,3 +89,84 @@ class RemoteLaunch(Frozen):
             model = TunedModel(backend="local", name=str(folder / self.start.ref), base=base)
             start = Start(run=self.start.run, model=model)
         return Launch(self.key, job, training, validation, folder, start)
+
+
+Flavor = Literal[
+    "cpu-basic",
+    "cpu-upgrade",
+    "cpu-performance",
+    "cpu-xl",
+    "t4-small",
+    "t4-medium",
+    "l4x1",
+    "l40sx1",
+    "a10g-small",
+    "a10g-large",
+    "a100-large",
+    "h200",
+    "rtx-pro-6000",
+]
+
+
+class HfJobsOptions(RemoteOptions):
+    """Options under ``options: {hf-jobs: …}``: those of local training, and the machine."""
+
+    flavor: Flavor = "l4x1"
+    """Machine to rent, with one GPU or none; `unitune prices hf-jobs` shows their prices."""
+    timeout_hours: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Hours after which Hugging Face ends the job; `auto`: `budget.hours`, or twice the high end of
+    the forecast, at least 1 and 24 if the time is unknown. `budget.usd` shortens them."""
+    processes: Literal[1] | Auto = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Processes that train; one."""
+
+
+class SkyPilotOptions(RemoteOptions):
+    """Options under ``options: {skypilot: …}``: those of local training, and the machine."""
+
+    accelerators: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*(:1)?$")] | None = "L4:1"
+    """GPU to rent, as SkyPilot names it; null: a machine without one."""
+    infra: Annotated[str, Field(pattern=r"^[\w*][\w./*@:-]*$")] | None = None
+    """Where to rent it, such as `aws`, `gcp/us-central1`, `kubernetes` or `slurm`; by default,
+    wherever it is cheapest among the clouds that the server may use."""
+    use_spot: bool = False
+    """Rent a cheaper machine that the cloud may take back; the run then fails, and
+    `unitune runs resume` continues from the newest checkpoint."""
+    autostop_minutes: Annotated[int, Field(ge=1, le=1440)] = 10
+    """Minutes without a job after which SkyPilot deletes the machine."""
+    timeout_hours: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Hours after which the training is ended; `auto`: `budget.hours`, or else 24."""
+    processes: Literal[1] | Auto = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Processes that train; one."""
+
+
+class RayOptions(RemoteOptions):
+    """Options under ``options: {ray: …}``: those of local training, and resources of the cluster.
+
+    `device: auto` is a GPU if workers have one.
+    """
+
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """CPU threads of a worker; `auto`: `cpus_per_worker`."""
+    processes: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Workers that share the rows of each batch, each with its own copy of the model, on any nodes;
+    `auto`: 1."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """Cores that Ray reserves for a worker."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    """GPUs that Ray reserves for a worker."""
+    runtime_env: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Ray's description of the workers' environment: ``{pip: […]}``, ``{env_vars: {…}}``, …"""
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return 1 if self.processes == "auto" else self.processes
+
+    def of_worker(self) -> dict[str, JsonValue]:
+        """Return the options of local training, with the resources of a worker."""
+        chosen = super().of_worker()
+        if self.threads == "auto":
+            chosen["threads"] = self.cpus_per_worker
+        if self.device == "auto" and not self.gpus_per_worker:
+            chosen["device"] = "cpu"
+        return chosen

@@ -1,7 +1,7 @@
 """Train as one worker on another machine, from a launch to an adapter in the storage.
 
 The first worker writes a permanent error as the result. A transient error is raised, and all
-workers are started again (`unitune_local.remote.supervision`).
+workers are started again (`unitune_local.remote.worker`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any
 from unitune.errors import JobError, UnituneError
 from unitune_local.job_folder import REFERENCE_FILE, Result, drop_note
 from unitune_local.models import store
-from unitune_local.parallel.processes import RankLost
+from unitune_local.parallel.processes import OutOfMemory, RankLost
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.remote.folder import RemoteFolder, SentLog
 from unitune_local.remote.launch import VARIABLE, RemoteLaunch
 from unitune_local.spec import DataFile, Spec
-from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import finish, limited, note_in, prepare, train_rank
 
 # Errors of a lost worker or GPU, or of a disk or network that does not respond

@@ -27,9 +27,13 @@ from unitune.workspace import user_settings
 from unitune.workspace.install import install_command
 from unitune_local.job_folder import JobFolder
 from unitune_local.options import refuse_judges
-from unitune_local.steps.failures import refuse_old_sdk
-from unitune_local.steps.spec import AzureSessionsOptions, StepOptions, StepSpec
-from unitune_local.steps.vendor import Contract
+from unitune_local.steps.vendor import (
+    AzureSessionsOptions,
+    Contract,
+    StepOptions,
+    StepSpec,
+    refuse_old_sdk,
+)
 from unitune_local.training.worker_backend import WorkerBackend
 
 Options = TypeVar("Options", bound=StepOptions)

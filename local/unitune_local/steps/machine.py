@@ -25,26 +25,12 @@ from unitune_local.data.rendering import turn_ends
 from unitune_local.grading import RewardGrader
 from unitune_local.inference.answers import Answer, Ending, Generated, Sampling
 from unitune_local.job_folder import REFERENCE_FILE, Note
-from unitune_local.objectives.objective import (
-    CrossEntropy,
-    Objective,
-    StepRows,
-    preference_loss,
-)
+from unitune_local.objectives.objective import CrossEntropy, Objective, StepRows, preference_loss
 from unitune_local.objectives.preference import Answers, ReferencePass
 from unitune_local.objectives.reward import RewardedAnswers, clipped_losses
 from unitune_local.objectives.rollout import Rollouts
 from unitune_local.settings import RewardSettings, Settings
-from unitune_local.steps.vendor import (
-    Adam,
-    Logprobs,
-    Loss,
-    Meter,
-    Prompt,
-    Saved,
-    StepVendor,
-    Trace,
-)
+from unitune_local.steps.vendor import Adam, Logprobs, Loss, Meter, Prompt, Saved, StepVendor, Trace
 from unitune_local.training.checkpoint import Position
 from unitune_local.training.loop import Mean
 from unitune_local.training.stepping import Record, check_finite

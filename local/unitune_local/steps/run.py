@@ -33,8 +33,15 @@ from unitune_local.models.size import dimensions_of
 from unitune_local.settings import Settings, resolve
 from unitune_local.spec import DataFile, Spec
 from unitune_local.steps.machine import CHARGED, VendorMachine, ending_tokens
-from unitune_local.steps.spec import StepOptions, StepSpec
-from unitune_local.steps.vendor import Loss, Meter, Prices, StepVendor, connect
+from unitune_local.steps.vendor import (
+    Loss,
+    Meter,
+    Prices,
+    StepOptions,
+    StepSpec,
+    StepVendor,
+    connect,
+)
 from unitune_local.training.run import examples, rendered, spec_in
 from unitune_local.training.selection import Evaluations
 from unitune_local.training.stepping import run_steps

@@ -23,7 +23,7 @@ from tinker import types
 
 from unitune.backends.kit.errors import ErrorResponse, ErrorTable, Vendor, complaint
 from unitune_local.steps import vendor
-from unitune_local.steps.failures import ADVICE, step_errors
+from unitune_local.steps.vendor import ADVICE, step_errors
 
 KEY = "unitune"  # name of the launch key in user metadata
 PAGE = 200  # sessions of a search

@@ -1,4 +1,4 @@
-"""Define the protocol of an adapter for a vendor of training steps, and its parameters.
+"""Define the protocol of an adapter for a vendor of training steps, with its options and errors.
 
 An adapter translates; it decides nothing. Log-probabilities and weights belong to the tokens after
 the first of a sequence, one each. Nothing here imports torch.
@@ -6,13 +6,19 @@ the first of a sequence, one each. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib import import_module
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias
 
-from unitune.documents import Closed
+from pydantic import Field
+
+from unitune.backends.kit.errors import ErrorTable, Vendor, vendor_errors
+from unitune.documents import Closed, Spec
+from unitune.errors import BackendError, RunFailed, UserError
+from unitune.workspace.install import install_command
 
 Loss = Literal["cross_entropy", "importance_sampling", "ppo", "cispo"]
 Logprobs: TypeAlias = list[list[float]]
@@ -179,3 +185,86 @@ def connect(adapter: str, contract: Contract, key: str | None) -> StepVendor:
     """Return a vendor by its adapter, ``module:Class``."""
     module, _, name = adapter.partition(":")
     return getattr(import_module(module), name)(contract, key)
+
+
+class StepOptions(Spec):
+    """Options of a training at a vendor of steps."""
+
+    base_url: str | None = None
+    """Address of a server with the vendor's API; by default the vendor's own or that of the
+    environment."""
+    checkpoint_usd: Annotated[Decimal, Field(gt=0)] = Decimal("0.50")
+    """Cost of the steps between two checkpoints, in US dollars. If the training's process dies, at
+    most these steps and one more are paid for again. A step is never split. Without a known price,
+    a checkpoint is saved after each million trained tokens."""
+    policy_loss: Literal["importance_sampling", "ppo", "cispo"] | None = None
+    """Loss of sampled answers (rft); by default importance_sampling with one update per step, and
+    ppo with more."""
+
+
+class AzureSessionsOptions(StepOptions):
+    """Options of a training in Azure's sessions."""
+
+    training_type: Literal["global", "data-zone", "developer"] | None = None
+    """Where it trains: `global` anywhere, `data-zone` in the zone of the Foundry account,
+    `developer` on idle capacity. By default, Azure chooses."""
+
+
+class StepSpec(Closed):
+    """Facts about the vendor, for the worker."""
+
+    backend: str
+    adapter: str
+    """Adapter of the vendor, as ``module:Class``."""
+    sdk: str
+    """Package of the vendor, or the module that calls it, whose warnings become events."""
+    key_variable: str
+    contract: Contract
+    options: StepOptions
+    prices: Prices = Prices()
+
+
+# Words of a vendor that refuses its own SDK
+TOO_OLD = "SDK version is no longer supported"
+ROW_TOO_LONG = "Set tuning.sequence_length, and tuning.overlength to drop or truncate."
+# What to do next, by HTTP status
+ADVICE = {
+    402: "Add credit, then run `unitune runs resume`; it continues from the newest checkpoint.",
+    410: "The session has ended. Run `unitune runs resume`, which begins another.",
+    429: "Run `unitune runs resume` later, or ask for a higher limit.",
+}
+
+
+@contextmanager
+def step_errors(
+    vendor: Vendor, doing: str, table: ErrorTable, is_final: Callable[[BaseException | None], bool]
+) -> Generator[None]:
+    """Map an SDK's exceptions.
+
+    Args:
+        vendor: Vendor that is called.
+        doing: Completes "VENDOR could not DOING".
+        table: Exceptions of the SDK.
+        is_final: Returns whether the same request would fail again.
+
+    Raises:
+        UserError: The SDK is too old.
+        RunFailed: The same request would fail again.
+        BackendError: Another failure; a resume continues.
+    """
+    try:
+        with vendor_errors(vendor, doing, table):
+            yield
+    except BackendError as error:
+        refuse_old_sdk(error, vendor.name)
+        if is_final(error.__cause__):
+            advice = f" {ROW_TOO_LONG}" if "context window" in str(error) else ""
+            raise RunFailed(f"{error}{advice}") from error
+        raise
+
+
+def refuse_old_sdk(error: BackendError, name: str) -> None:
+    """Raise `UserError` with the command that helps, if a vendor refuses the version of its SDK."""
+    if TOO_OLD in str(error):
+        command = install_command(name).replace("pip install", "pip install -U", 1)
+        raise UserError(f"{error} Run `{command} {name}`, and launch or resume again.") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unitune.observability.logs import print_logs
 from unitune_local.job_folder import EventLog, JobFolder, Result
-from unitune_local.training.rescue import Rescue
+from unitune_local.parallel.processes import Rescue
 from unitune_local.training.worker import lead
 
 

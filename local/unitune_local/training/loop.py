@@ -31,12 +31,12 @@ from unitune_local.objectives.objective import Objective, PartLoss, StepRows, ob
 from unitune_local.objectives.preference import ReferencePass, pairs_by
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts, seed_of
+from unitune_local.parallel.processes import OutOfMemory
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import Settings
 from unitune_local.training import checkpoint
 from unitune_local.training.checkpoint import Position
 from unitune_local.training.optimizers import Optimizers, optimizer_of
-from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.selection import Evaluations
 from unitune_local.training.stepping import Record, check_finite, run_steps
 

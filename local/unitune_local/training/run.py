@@ -30,9 +30,8 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_parts, read_rows, rows_of
 from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import forecast, require_memory
-from unitune_local.grading import Grading, Reward, RewardGrader
+from unitune_local.grading import Grading, Judgements, Reward, RewardGrader
 from unitune_local.job_folder import EventLog, JobFolder, Kind, Note, drop_note
-from unitune_local.judgements import Judgements
 from unitune_local.models import store
 from unitune_local.models.adapter import (
     adapter_hash,

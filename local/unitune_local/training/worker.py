@@ -30,8 +30,14 @@ from unitune.security.redaction import without_secrets
 from unitune.workspace import user_config, user_settings
 from unitune.workspace.own_files import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
-from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
-from unitune_local.training.rescue import OutOfMemory, Rescue
+from unitune_local.parallel.processes import (
+    GRACE_SECONDS,
+    OutOfMemory,
+    RankLost,
+    Rescue,
+    end_with,
+    start_ranks,
+)
 
 LOCK_SECONDS = 5.0  # processes that check the lock hold it for a moment
 LOOK_SECONDS = 0.05

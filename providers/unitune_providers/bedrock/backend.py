@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import DeploymentStatus, ImportedJob, JobDescription, JobPage
 from unitune.backends.kit.hosted import HostedBackend, content_name
 from unitune.backends.protocol import Guarantee, Launch, Status, Upload
+from unitune.data.images import image_name, images_stored
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
@@ -46,7 +47,6 @@ from unitune_providers.bedrock.jobs import (
     offered_name,
     raw_of,
 )
-from unitune_providers.image_uploads import image_name, images_stored
 
 PAGE_SIZE = 100
 DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {

@@ -19,17 +19,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from unitune.backends.capabilities import ImportedJob
+from pydantic import JsonValue
+
+from unitune.backends.capabilities import DeploymentStatus, ImportedJob
 from unitune.backends.credentials import environment_address
 from unitune.backends.exactly_once import launch_key_in
+from unitune.backends.kit.api import Api
 from unitune.backends.kit.chat_completions import LimitName
 from unitune.backends.kit.errors import Endpoint
-from unitune.backends.kit.hosted import required
+from unitune.backends.kit.hosted import NoOptions, required
+from unitune.backends.options import validated
 from unitune.backends.protocol import Guarantee, Launch
-from unitune.errors import BackendError, JobError, UserError
+from unitune.errors import BackendError, JobError, Unreachable, UserError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
@@ -43,7 +47,6 @@ from unitune_providers.openai.azure import (
 )
 from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
-from unitune_providers.openai.nebius import NebiusModels
 from unitune_providers.openai.options import (
     OPEN_MODELS_TYPES,
     TRAINING_TYPES,
@@ -57,6 +60,8 @@ from unitune_providers.openai.options import (
 )
 from unitune_providers.openai.wire import PausingBackend, Server, WireBackend
 
+# States of a deployment by Nebius' words; any other is starting
+NEBIUS_STATES: dict[str, Literal["ready", "failed"]] = {"active": "ready", "error": "failed"}
 OPENAI_URL = "https://api.openai.com/v1"
 # Headers by environment variable; not sent to a server named in a job
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
@@ -228,10 +233,19 @@ class MantleBackend(WireBackend[MantleOptions]):
         return {"metadata": {METADATA_KEY: launch.key}}
 
 
-class NebiusBackend(NebiusModels):
-    """Nebius Token Factory."""
+class NebiusBackend(WireBackend[NebiusOptions]):
+    """Nebius Token Factory, which serves tuned adapters as custom models with names of their own.
+
+    It appends letters to the requested name (``BASE-LoRa:NAME-AbCd``), so a deployment is found by
+    the part that was requested. It charges by tokens; no hourly price was found. Deployments were
+    not tested at Nebius.
+
+    Source, by a third party: arindam200/nebius-skills, nebius-deploy-lora, 2026-03-09, who cites
+    docs.tokenfactory.nebius.com/post-training/deploy-custom-model.
+    """
 
     name: ClassVar[str] = "nebius"
+    capabilities = ("Deploys",)
     address = "https://api.tokenfactory.nebius.com/v1"
     address_variable = "NEBIUS_BASE_URL"
     key_variable = "NEBIUS_API_KEY"
@@ -249,6 +263,41 @@ class NebiusBackend(NebiusModels):
         """Return Nebius' name of a checkpoint for deployments."""
         name = checkpoint.text("id")
         return f"{job_id}:{name}" if name else None
+
+    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
+        """Deploy a tuned adapter, unless a custom model of this name exists."""
+        validated(NoOptions, options, "deploy option")
+        if (ref := self.find_deployment(name)) is not None:
+            return ref
+        body = {"source": model.name, "base_model": model.base, "name": name}
+        created = self._models().post(action=f"deploy {model.name}", body=body)
+        if (ref := created.text("name")) is None:
+            raise Unreachable(f"nebius deployed {model.name} and did not return its name.")
+        return ref
+
+    def find_deployment(self, name: str) -> str | None:
+        mark = f"-lora:{name}-".lower()
+        names = (each.text("name") or "" for each in self._listed(f"look for deployment {name}"))
+        return next((each for each in names if mark in each.lower()), None)
+
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
+        served = model.model_copy(update={"name": ref})
+        listed = self._listed(f"show deployment {ref}")
+        found = next((each for each in listed if each.text("name") == ref), None)
+        if found is None:
+            return DeploymentStatus("gone", served, "not found")
+        raw = found.text("status") or ""
+        return DeploymentStatus(NEBIUS_STATES.get(raw, "starting"), served, raw)
+
+    def undeploy(self, ref: str) -> None:
+        self._models().delete(*ref.split("/"), action=f"delete deployment {ref}")
+
+    def _listed(self, action: str) -> list[Fields]:
+        return list(self._models().get(action=action).items("data"))
+
+    def _models(self) -> Api:
+        root = self.base_url().rstrip("/").removesuffix("/v1")
+        return Api(replace(self.endpoint(), url=f"{root}/v0/models"))
 
 
 def _aws_region() -> str:

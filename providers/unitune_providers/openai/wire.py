@@ -24,12 +24,7 @@ from unitune.backends.credentials import allowed_variables, not_allowed
 from unitune.backends.kit.api import Api, Query, by_last_id, created_id, item_key, multipart
 from unitune.backends.kit.chat_completions import Dialect, LimitName
 from unitune.backends.kit.errors import Endpoint
-from unitune.backends.kit.hosted import (
-    HostedBackend,
-    content_name,
-    wait_for_file,
-    without_none,
-)
+from unitune.backends.kit.hosted import HostedBackend, content_name, wait_for_file, without_none
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import DataError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job

@@ -23,7 +23,7 @@ from unitune.cost.prices.refresh import contradictions
 from unitune.errors import BackendError, UnituneError
 from unitune.job.prices import OF_ANSWERS, Kind, Unit
 from unitune.security.json_fields import Fields
-from unitune_providers.prices.reading import get, range_row
+from unitune_providers.prices import get, range_row
 
 URL = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBedrock/current"
 URL_VARIABLE = "AWS_PRICE_LIST_URL"  # another address of the same files, such as a mirror

@@ -26,7 +26,7 @@ from unitune.backends.offer import Offer, PriceUpdate
 from unitune.cost.prices.refresh import contradictions
 from unitune.errors import BackendError
 from unitune.job.prices import OF_ANSWERS, Kind, PriceRow, Unit
-from unitune_providers.prices.reading import get, range_row
+from unitune_providers.prices import get, range_row
 
 URL = "https://prices.azure.com/api/retail/prices"
 URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"  # another address of the same API, such as a mirror

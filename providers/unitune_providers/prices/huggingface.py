@@ -15,7 +15,7 @@ from unitune.backends.credentials import environment_address
 from unitune.backends.offer import Offer, PriceUpdate
 from unitune.errors import BackendError
 from unitune.job.prices import PriceRow
-from unitune_providers.prices.reading import get
+from unitune_providers.prices import get
 
 URL = "https://huggingface.co"
 URL_VARIABLE = "HF_ENDPOINT"  # the SDK's own variable for another address

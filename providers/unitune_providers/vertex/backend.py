@@ -24,12 +24,12 @@ from unitune.backends.formats import UnrepresentableRow
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.hosted import BAD_REQUEST, HostedBackend, content_name, wait_until
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
+from unitune.data.images import image_name, images_stored
 from unitune.errors import BackendError, NotFoundError, Unreachable, Unsupported
 from unitune.job.job import Job
 from unitune.models import ChatModel, Request, TunedModel
 from unitune.security.json_fields import Fields
 from unitune.workspace.progress import counted_file
-from unitune_providers.image_uploads import image_name, images_stored
 from unitune_providers.vertex import jobs
 from unitune_providers.vertex.batches import VertexBatches
 from unitune_providers.vertex.chat import VertexChatModel, question

@@ -15,8 +15,8 @@ from support.chat_rows import chat_rows
 
 from unitune.data.load import Files
 from unitune.data.quality import look
-from unitune.data.quality.findings import MOST_ISSUES, Cause, Quality
 from unitune.data.quality.look import look_at, quality_of
+from unitune.data.report import MOST_ISSUES, Cause, Quality
 from unitune.evaluate.readiness import check
 from unitune.job.job import Data, Job
 

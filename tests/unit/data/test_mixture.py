@@ -123,7 +123,7 @@ def test_max_rows_limits_a_source(tmp_path: Path) -> None:
 def test_no_source_gives_more_rows_than_it_has(sizes: list[int], weights: list[float]) -> None:
     import numpy as np  # noqa: PLC0415 - only this test needs it
 
-    from unitune.data.mixture import mixed  # noqa: PLC0415
+    from unitune.data.split import mixed  # noqa: PLC0415
 
     sources = [Source(files=f"{at}", weight=weights[at]) for at in range(len(sizes))]
     origins = [at for at, size in enumerate(sizes) for _ in range(size)]

@@ -15,12 +15,7 @@ from support.sample_evidence import evidence
 from support.trained_runs import trained, triage_job
 
 from unitune.cost.documents import Line
-from unitune.data.general_questions import (
-    MANNER,
-    GeneralQuestion,
-    general_questions,
-    general_text,
-)
+from unitune.data.general_questions import MANNER, GeneralQuestion, general_questions, general_text
 from unitune.errors import BackendError, OverBudget
 from unitune.evaluate.compare import compare
 from unitune.evaluate.gate import apply

@@ -11,14 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from unitune.curve.fit import (
-    EXPONENTS,
-    Doubt,
-    FittedCurve,
-    Form,
-    Laws,
-    fit,
-)
+from unitune.curve.fit import EXPONENTS, Doubt, FittedCurve, Form, Laws, fit
 from unitune.scorers.formulas import Sums, mean_of, micro_f1
 
 pytestmark = pytest.mark.heavy

@@ -28,14 +28,7 @@ from unitune_local.forecasting.cost import (
     training_conditions,
 )
 from unitune_local.job_folder import EventLog, JobFolder, drop_note
-from unitune_local.models.size import (
-    Conditions,
-    ModelSize,
-    Speed,
-    keep_speed,
-    speed_file,
-    speed_of,
-)
+from unitune_local.models.size import Conditions, ModelSize, Speed, keep_speed, speed_file, speed_of
 from unitune_local.objectives.loss import Form
 from unitune_local.settings import Dimensions, resolve
 from unitune_local.spec import SpeedBasis

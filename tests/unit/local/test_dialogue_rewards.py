@@ -22,9 +22,9 @@ from unitune.job.job import Job
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
 from unitune.run.run import launch
+from unitune.scorers.functions import RewardFunction
 from unitune.scorers.interface import Setting
 from unitune.scorers.json_text import ToolCalls
-from unitune.scorers.rewards import RewardFunction
 from unitune.scorers.trajectory import Trajectory
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import render

@@ -18,15 +18,7 @@ from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
 from support.tiny_gguf import TOKENS, write_gguf
 from support.tiny_model import SIZES, TEMPLATE
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-)
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,

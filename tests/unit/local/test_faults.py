@@ -26,7 +26,8 @@ from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, read_events
 from unitune_local.objectives.loss import Form
-from unitune_local.training import checkpoint, loop, rescue, run, worker
+from unitune_local.parallel import processes
+from unitune_local.training import checkpoint, loop, run, worker
 
 pytestmark = pytest.mark.heavy
 
@@ -65,7 +66,7 @@ def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., Launch]:
 def backend(monkeypatch: pytest.MonkeyPatch) -> LocalBackend:
     """A backend whose workers are not started; `worker.work` is called in this process."""
     monkeypatch.setattr("unitune_local.backend.start_worker", lambda _: None)
-    monkeypatch.setattr(rescue.Rescue, "end_on_sigterm", lambda _: None)
+    monkeypatch.setattr(processes.Rescue, "end_on_sigterm", lambda _: None)
     return LocalBackend()
 
 
@@ -279,14 +280,14 @@ def test_out_of_memory_in_a_reference_pass_begins_it_anew_with_smaller_parts(
     folder = JobFolder(Path(job))
     folder.checkpoints.mkdir()
     (folder.checkpoints / "reference.jsonl").write_text("[[[-1.0, -2.0]]]\n")
-    error = rescue.OutOfMemory(300, 3, MemoryError())
+    error = processes.OutOfMemory(300, 3, MemoryError())
     assert str(error) == worker._reason(error, folder)
     assert folder.micro_batch_limit() == 150
     assert not (folder.checkpoints / "reference.jsonl").exists()
 
 
 def test_one_row_that_does_not_fit_is_named_as_such() -> None:
-    error = rescue.OutOfMemory(5000, 1, torch.OutOfMemoryError("CUDA out of memory. Tried"))
+    error = processes.OutOfMemory(5000, 1, torch.OutOfMemoryError("CUDA out of memory. Tried"))
     assert error.limit is None
     assert "It contains a single row. Set options.local.gradient_checkpointing" in str(error)
 
@@ -335,25 +336,25 @@ def test_a_worker_that_is_asked_to_end_saves_at_once_however_long_its_step_takes
 
     monkeypatch.setattr(loop, original.__name__, hangs)
     monkeypatch.setattr(os, "_exit", ended.append)
-    rescues: list[rescue.Rescue] = []
-    initial = rescue.Rescue.__init__
+    rescues: list[processes.Rescue] = []
+    initial = processes.Rescue.__init__
 
-    def init(self: rescue.Rescue, folder: JobFolder, log: EventLog) -> None:
+    def init(self: processes.Rescue, folder: JobFolder, log: EventLog) -> None:
         initial(self, folder, log)
         rescues.append(self)
 
-    monkeypatch.setattr(rescue.Rescue, "__init__", init)
+    monkeypatch.setattr(processes.Rescue, "__init__", init)
     job = backend.submit(launch())
     folder = JobFolder(Path(job))
     training = threading.Thread(target=worker.work, args=(folder,), daemon=True)
     training.start()
     assert hanging.wait(60)
     begun = time.monotonic()
-    rescues[0].end(rescue.TERMINATED)
+    rescues[0].end(processes.TERMINATED)
     assert time.monotonic() - begun < 5
-    assert ended == [rescue.ENDED_EARLY]
+    assert ended == [processes.ENDED_EARLY]
     assert folder.saved_step() == (FAULT_AT - 1 if slow == "step" else 6)
-    assert folder.interrupted_by() == rescue.TERMINATED
+    assert folder.interrupted_by() == processes.TERMINATED
     saved = checkpoint.latest(folder.checkpoints)
     assert saved is not None
     assert saved.position.evaluated == (slow == "step")

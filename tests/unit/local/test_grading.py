@@ -17,8 +17,8 @@ from unitune.data.example import Example, Message
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.job.evaluate import Evaluate
 from unitune.job.tuning import Reward as RewardOptions
+from unitune.scorers.functions import HttpGrader, RewardFunction
 from unitune.scorers.interface import Score, Scorer, Setting
-from unitune.scorers.rewards import HttpGrader, RewardFunction
 from unitune.scorers.text import Exact
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune_local.grading import Grading, Group, Reward, RewardGrader

@@ -29,9 +29,8 @@ from unitune.scorers.judge import Judge
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune_local.data.rows import read_rows
 from unitune_local.forecasting.forecast import forecast
-from unitune_local.grading import Group, Reward, RewardGrader
+from unitune_local.grading import AT_ONCE, Group, Judgements, Reward, RewardGrader, read_judgements
 from unitune_local.job_folder import JobFolder
-from unitune_local.judgements import AT_ONCE, Judgements, read_judgements
 from unitune_local.training.worker import environment, judge_keys
 
 CASE = Example.model_validate({"messages": [{"role": "user", "content": "Where is my card?"}]})

@@ -14,7 +14,7 @@ import pytest
 
 from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
 from unitune_local.parallel import processes
-from unitune_local.training.rescue import Rescue
+from unitune_local.parallel.processes import Rescue
 
 PATIENCE_SECONDS = 60
 PARENT = """

@@ -28,13 +28,13 @@ from unitune.testing.loopback import serve
 from unitune_local.data.batches import Batch, TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, Result, parse_events, read_events
 from unitune_local.objectives.loss import Form
+from unitune_local.parallel.processes import OutOfMemory
 from unitune_local.ray.backend import RayBackend
 from unitune_local.remote import folder as remote_folder
 from unitune_local.remote.launch import RemoteLaunch, StartFolder
 from unitune_local.remote.storage import Storage
 from unitune_local.remote.training import run
 from unitune_local.spec import Spec
-from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import prepare, run_training
 
 pytestmark = pytest.mark.heavy

@@ -15,13 +15,7 @@ from unitune.data.example import Example, Message
 from unitune.evaluate.readiness import check
 from unitune_local.data import chat_text
 from unitune_local.data.chat_text import TemplateError, template_fingerprint
-from unitune_local.data.rendering import (
-    Rendered,
-    render,
-    render_all,
-    render_prompt,
-    turn_end,
-)
+from unitune_local.data.rendering import Rendered, render, render_all, render_prompt, turn_end
 
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
 

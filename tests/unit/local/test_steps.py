@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,15 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("tinker", reason="needs the extra `tinker`")
 
-from support.tiny_model import write_rows
-from vendors.tinker import KEY
-from vendors.tinker.vendor import TinkerVendor
+from support.steps import launch, prepared, served, trained
+from vendors.tinker.vendor import TinkerVendor, environment
 
-from unitune.backends import registry
-from unitune.backends.protocol import Launch
 from unitune.errors import BackendError, JobError, NotFoundError, RunFailed, UserError
-from unitune.job.job import Data, Job, Tuning
-from unitune.job.prices import PriceEntry
-from unitune.testing.contract_base import reply_once, sha256_of
-from unitune.testing.loopback import Fault, Server, serve
-from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
+from unitune.job.job import Job
+from unitune.testing.contract_base import reply_once
+from unitune.testing.loopback import Fault, Server
+from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.steps.backend import TinkerBackend
-from unitune_local.steps.run import run_training
 
 # The SDK keeps its connections for the life of the process.
 pytestmark = pytest.mark.filterwarnings(
@@ -70,45 +66,19 @@ def vendor(tiny_model: Path) -> TinkerVendor:
 
 @pytest.fixture(autouse=True)
 def server(vendor: TinkerVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serve(vendor) as made:
-        made.late_seconds = 0.1
-        monkeypatch.setenv("TINKER_BASE_URL", made.url)
-        monkeypatch.setenv("TINKER_API_KEY", KEY)
+    with served(vendor, environment, monkeypatch) as made:
         yield made
 
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Callable[..., JobFolder]:
     def make(name: str = "job", **options: str) -> JobFolder:
-        there = JobFolder(tmp_path / name)
-        there.path.mkdir()
-        there.spec.write_text(TinkerBackend().specify(launch(tiny_model, tmp_path, **options)))
-        return there
+        return prepared(launch_of(tiny_model, tmp_path, **options), tmp_path / name)
 
     return make
 
 
-def launch(base: Path, folder: Path, **options: str) -> Launch:
-    backend = registry.backend("tinker")
-    file = write_rows(folder / "train.jsonl", 8)
-    job = Job(
-        name="steps",
-        model=str(base),
-        backend="tinker",
-        data=Data(train="train.jsonl"),
-        tuning=Tuning(epochs=2, batch_size=4),
-        options={"tinker": {"checkpoint_usd": "0.20", **options}},
-        prices=(PriceEntry.model_validate({"backend": "tinker", "training": 1000}),),
-        folder=folder,
-    )
-    return Launch("r1-1", job, backend.upload(file, sha256_of(file)), None, folder)
-
-
-def trained(there: JobFolder) -> Result:
-    result = run_training(there, EventLog(there.events))
-    assert result is not None
-    assert result.model is not None
-    return result
+launch_of = partial(launch, "tinker", checkpoint_usd="0.20")
 
 
 def learnt(vendor: TinkerVendor, result: Result) -> object:
@@ -122,12 +92,8 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[i
     """Return the state after a training without any fault."""
     place = tmp_path_factory.mktemp("whole")
     other = TinkerVendor(models={str(tiny_model): 512})
-    with serve(other) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINKER_BASE_URL", server.url)
-        patch.setenv("TINKER_API_KEY", KEY)
-        there = JobFolder(place / "job")
-        there.path.mkdir()
-        there.spec.write_text(TinkerBackend().specify(launch(tiny_model, place)))
+    with served(other, environment):
+        there = prepared(launch_of(tiny_model, place), place / "job")
         return learnt(other, trained(there))  # type: ignore[return-value]
 
 
@@ -248,7 +214,7 @@ def test_an_sdk_that_is_too_old_is_named_with_the_command_that_renews_it(
 ) -> None:
     vendor.refuses_sdk = True
     with pytest.raises(UserError, match=r"no longer supported.*pip install -U .*tinker"):
-        TinkerBackend().specify(launch(tiny_model, tmp_path))
+        TinkerBackend().specify(launch_of(tiny_model, tmp_path))
 
 
 def test_a_model_that_the_vendor_does_not_train_is_refused_before_anything_is_sent(
@@ -256,7 +222,7 @@ def test_a_model_that_the_vendor_does_not_train_is_refused_before_anything_is_se
 ) -> None:
     vendor.models = {"Qwen/Qwen3-8B": 32768}
     with pytest.raises(NotFoundError, match=r"Known: Qwen/Qwen3-8B"):
-        TinkerBackend().specify(launch(tiny_model, tmp_path))
+        TinkerBackend().specify(launch_of(tiny_model, tmp_path))
     assert vendor.sessions == {}
 
 
@@ -324,7 +290,7 @@ def test_another_server_needs_the_users_permission_for_the_key(
 ) -> None:
     url = server.url
     monkeypatch.delenv("TINKER_BASE_URL")
-    asked = launch(tiny_model, tmp_path, base_url=url)
+    asked = launch_of(tiny_model, tmp_path, base_url=url)
     with pytest.raises(UserError, match=r"unitune keys allow"):
         TinkerBackend().specify(asked)
     monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"TINKER_API_KEY@{url}")

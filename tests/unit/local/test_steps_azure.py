@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,22 +14,17 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `azure-sessions`")
 
-from support.tiny_model import write_rows
-from vendors.azure_sessions import FIELDS, KEY, AzureSessionsVendor
+from support.steps import launch, prepared, served, trained
+from vendors.azure_sessions import FIELDS, KEY, AzureSessionsVendor, environment
 from vendors.openai.azure import ENTRA_TOKEN
 
-from unitune.backends import registry
-from unitune.backends.protocol import Launch
 from unitune.errors import BackendError, JobError, RunFailed
-from unitune.job.job import Data, Job, Tuning
-from unitune.job.prices import PriceEntry
 from unitune.models import TunedModel
-from unitune.testing.contract_base import QUESTION, reply_once, sha256_of
-from unitune.testing.loopback import Fault, Server, serve
-from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
+from unitune.testing.contract_base import QUESTION, reply_once
+from unitune.testing.loopback import Fault, Server
+from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.steps import azure, foundry
 from unitune_local.steps.backend import AzureSessionsBackend
-from unitune_local.steps.run import run_training
 from unitune_local.training import worker
 
 OPERATIONS = ("forward_backward", "optim_step", "checkpoint$", "sessions$")
@@ -61,46 +57,19 @@ def server(vendor: AzureSessionsVendor, monkeypatch: pytest.MonkeyPatch) -> Iter
         "unitune_local.steps.foundry",
     ):
         monkeypatch.setattr(f"{module}.sleep", no_sleep)
-    with serve(vendor) as made:
-        made.late_seconds = 0.1
-        monkeypatch.setenv("AZURE_AI_PROJECT_ENDPOINT", made.url)
-        monkeypatch.setenv("AZURE_AI_API_KEY", KEY)
+    with served(vendor, environment, monkeypatch) as made:
         yield made
 
 
-def launch(base: Path, folder: Path, **options: str) -> Launch:
-    backend = registry.backend("azure-sessions")
-    file = write_rows(folder / "train.jsonl", 8)
-    job = Job(
-        name="steps",
-        model=str(base),
-        backend="azure-sessions",
-        data=Data(train="train.jsonl"),
-        tuning=Tuning(epochs=2, batch_size=4),
-        options={"azure-sessions": {"checkpoint_usd": "0.20", **options}},
-        prices=(PriceEntry.model_validate({"backend": "azure-sessions", "training": 1000}),),
-        folder=folder,
-    )
-    return Launch("r1-1", job, backend.upload(file, sha256_of(file)), None, folder)
+launch_of = partial(launch, "azure-sessions", checkpoint_usd="0.20")
 
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Callable[..., JobFolder]:
     def make(name: str = "job", **options: str) -> JobFolder:
-        there = JobFolder(tmp_path / name)
-        there.path.mkdir()
-        asked = launch(tiny_model, tmp_path, **options)
-        there.spec.write_text(AzureSessionsBackend().specify(asked))
-        return there
+        return prepared(launch_of(tiny_model, tmp_path, **options), tmp_path / name)
 
     return make
-
-
-def trained(there: JobFolder) -> Result:
-    result = run_training(there, EventLog(there.events))
-    assert result is not None
-    assert result.model is not None
-    return result
 
 
 def learnt(vendor: AzureSessionsVendor, result: Result) -> object:
@@ -115,12 +84,8 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
     """Return the state after a training without any fault."""
     place = tmp_path_factory.mktemp("whole")
     other = AzureSessionsVendor(models={str(tiny_model): 512})
-    with serve(other) as served, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AZURE_AI_PROJECT_ENDPOINT", served.url)
-        patch.setenv("AZURE_AI_API_KEY", KEY)
-        there = JobFolder(place / "job")
-        there.path.mkdir()
-        there.spec.write_text(AzureSessionsBackend().specify(launch(tiny_model, place)))
+    with served(other, environment):
+        there = prepared(launch_of(tiny_model, place), place / "job")
         return learnt(other, trained(there))
 
 
@@ -388,7 +353,7 @@ def test_a_model_that_is_gone_is_an_error_of_ours(tiny_model: Path) -> None:
 def test_a_loss_that_azure_averages_by_its_own_rule_is_refused(
     tiny_model: Path, tmp_path: Path, loss: str
 ) -> None:
-    job = launch(tiny_model, tmp_path, policy_loss=loss).job
+    job = launch_of(tiny_model, tmp_path, policy_loss=loss).job
     with pytest.raises(JobError, match=rf"policy_loss is '{loss}'.*does not publish"):
         AzureSessionsBackend().validate_options(job)
 

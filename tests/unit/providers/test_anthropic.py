@@ -19,6 +19,7 @@ from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import TypeAdapter
+from support.impatient import served_anthropic
 from vendors.anthropic import KEY, AnthropicVendor
 
 from unitune.backends import registry
@@ -61,15 +62,7 @@ def vendor() -> AnthropicVendor:
 
 @pytest.fixture
 def server(vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 1)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 1.0)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    with serve(vendor) as server:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+    with served_anthropic(vendor, monkeypatch) as server:
         yield server
 
 

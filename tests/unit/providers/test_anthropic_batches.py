@@ -18,6 +18,7 @@ from anthropic.types import MessageParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import TypeAdapter
+from support.impatient import served_anthropic
 from vendors.anthropic import KEY, AnthropicVendor
 
 from unitune.backends import registry
@@ -29,14 +30,7 @@ from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract import CapabilityContract
 from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_malformed import MalformedReplyContract
-from unitune.testing.loopback import (
-    OF_VENDORS,
-    Fault,
-    Server,
-    VendorRequest,
-    VendorResponse,
-    serve,
-)
+from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune.workspace.user_settings import current
 from unitune_providers import anthropic as batches
@@ -85,15 +79,7 @@ def vendor() -> AnthropicVendor:
 
 @pytest.fixture
 def server(vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 1.0)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    with serve(vendor) as server:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+    with served_anthropic(vendor, monkeypatch, attempts=2) as server:
         yield server
 
 

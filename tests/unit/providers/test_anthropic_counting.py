@@ -10,13 +10,14 @@ pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 
 from anthropic.types import MessageCountTokensParams, MessageTokensCount
 from pydantic import TypeAdapter
-from vendors.anthropic import KEY, AnthropicVendor
+from support.impatient import served_anthropic
+from vendors.anthropic import AnthropicVendor
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune.testing.contract import LONG, SHORT
-from unitune.testing.loopback import Fault, Server, serve
+from unitune.testing.loopback import Fault, Server
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune.workspace.user_settings import current
 from unitune_providers.anthropic import AnthropicBackend
@@ -28,15 +29,7 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"t
 
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 1)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 1.0)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    with serve(AnthropicVendor(ServerBehavior())) as server:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+    with served_anthropic(AnthropicVendor(ServerBehavior()), monkeypatch) as server:
         current().backends.clear()
         yield server
         current().backends.clear()

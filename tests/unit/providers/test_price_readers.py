@@ -25,7 +25,8 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.refresh import changes
 from unitune.errors import BackendError, NotFoundError, Unreachable, UserError
 from unitune.testing.loopback import Fault, Server, serve
-from unitune_providers.prices import aws, azure, reading
+from unitune_providers import prices
+from unitune_providers.prices import aws, azure
 
 DAY = date(2026, 11, 25)
 METERS = json.loads((Path(__file__).parent / "azure_meters.json").read_text())["meters"]
@@ -104,7 +105,7 @@ def test_the_double_of_azures_list_has_the_documented_fields(
     """Source: learn.microsoft.com/rest/api/cost-management/retail-prices (its example)."""
     _, server = retail
     query = {"$filter": "startswith(productName, 'Azure OpenAI') and priceType eq 'Consumption'"}
-    page: Any = reading.get("azure", f"{server.url}/api/retail/prices", query)
+    page: Any = prices.get("azure", f"{server.url}/api/retail/prices", query)
     assert tuple(page) == RETAIL_PAGE
     assert page["Count"] == len(page["Items"]) == 100
     for item in page["Items"]:
@@ -203,7 +204,7 @@ def test_a_rate_limit_is_waited_out_and_an_error_is_told(
 
 
 def test_no_float_comes_out_of_a_price_list(hub: Server) -> None:
-    answer = reading.get("huggingface", f"{hub.url}/api/jobs/hardware")
+    answer = prices.get("huggingface", f"{hub.url}/api/jobs/hardware")
     assert isinstance(answer, list)
     costs = [machine["unitCostUSD"] for machine in answer]
     assert costs == [Decimal("0.000167"), Decimal("0.016667")]

@@ -19,7 +19,7 @@ from vendors import streams
 from vendors.anthropic import KEY, AnthropicVendor
 
 from unitune.backends.kit.chat import open_server
-from unitune.backends.kit.event_streams import json_events
+from unitune.backends.kit.chat_completions import json_events
 from unitune.data.example import Message
 from unitune.models import Reply, Request
 from unitune.testing.contract_base import reply_once, stream_once

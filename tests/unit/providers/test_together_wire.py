@@ -26,13 +26,7 @@ from together.types.fine_tuning_list_response import FineTuningListResponse
 from together.types.finetune_response import FinetuneResponse
 from together.types.models.config import Config
 from together.types.whoami_response import WhoamiResponse
-from unit.providers.together_spec import (
-    DESCRIPTION,
-    check,
-    description,
-    operation,
-    unknown_keys,
-)
+from unit.providers.together_spec import DESCRIPTION, check, description, operation, unknown_keys
 from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends.protocol import Launch

@@ -15,21 +15,16 @@ from google import genai
 from google.genai import types
 from google.genai.types import HttpOptions
 from pydantic import JsonValue
-from vendors.vertex.vendor import BUCKET, VertexVendor, environment
+from support.impatient import served_vertex
+from vendors.vertex.vendor import BUCKET, VertexVendor
 
 from unitune.backends.capabilities import Checkpoints, Deletes, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status, Upload
-from unitune.errors import (
-    BackendError,
-    JobError,
-    NotFoundError,
-    Unreachable,
-    UserError,
-)
+from unitune.errors import BackendError, JobError, NotFoundError, Unreachable, UserError
 from unitune.job.job import Data, Job, Lora, Preference, Tuning
 from unitune.job.tuning import Reward
 from unitune.models import Start, TunedModel
-from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
+from unitune.testing.loopback import OF_VENDORS, Fault, Server
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex import backend as vertex
 from unitune_providers.vertex import cloud as vertex_cloud
@@ -52,14 +47,7 @@ def vendor() -> VertexVendor:
 
 @pytest.fixture
 def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune_providers.vertex.backend.OPERATION_POLL_SECONDS", 0.01)
-    with serve(vendor) as served:
-        for name, value in environment(served.url).items():
-            monkeypatch.setenv(name, value)
+    with served_vertex(vendor, monkeypatch) as served:
         yield served
 
 

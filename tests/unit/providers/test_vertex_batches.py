@@ -13,21 +13,16 @@ from typing import Any
 import pytest
 from google.genai import batches as sdk
 from google.genai import types
+from support.impatient import served_vertex
 from vendors.vertex.requests import camel
-from vendors.vertex.vendor import BUCKET, VertexVendor, environment
+from vendors.vertex.vendor import BUCKET, VertexVendor
 
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
-from unitune.testing.loopback import (
-    Fault,
-    Server,
-    VendorRequest,
-    VendorResponse,
-    serve,
-)
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex import batches
 from unitune_providers.vertex import cloud as vertex_cloud
@@ -87,15 +82,8 @@ def vendor() -> VertexVendor:
 
 @pytest.fixture
 def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune_providers.vertex.backend.OPERATION_POLL_SECONDS", 0.01)
     monkeypatch.delenv("UNITUNE_VERTEX_BASE_LOCATION", raising=False)
-    with serve(vendor) as served:
-        for name, value in environment(served.url).items():
-            monkeypatch.setenv(name, value)
+    with served_vertex(vendor, monkeypatch) as served:
         yield served
 
 

@@ -9,14 +9,15 @@ from collections.abc import Generator
 import pytest
 from google.genai import types
 from pydantic import JsonValue
-from vendors.vertex.vendor import VertexVendor, environment
+from support.impatient import served_vertex
+from vendors.vertex.vendor import VertexVendor
 
 from unitune.data.example import Example, Message
 from unitune.errors import UserError
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
 from unitune.testing.contract_base import reply_once
-from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorResponse, serve
+from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.backend import VertexBackend
@@ -35,14 +36,7 @@ def vendor() -> VertexVendor:
 
 @pytest.fixture
 def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune_providers.vertex.backend.OPERATION_POLL_SECONDS", 0.01)
-    with serve(vendor) as served:
-        for name, value in environment(served.url).items():
-            monkeypatch.setenv(name, value)
+    with served_vertex(vendor, monkeypatch) as served:
         yield served
 
 

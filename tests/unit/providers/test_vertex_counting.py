@@ -6,7 +6,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from vendors.vertex.vendor import VertexVendor, environment
+from support.impatient import served_vertex
+from vendors.vertex.vendor import VertexVendor
 
 from unitune.cost.tokens.counter import SAMPLE_ROWS
 from unitune.data.example import Message
@@ -15,7 +16,7 @@ from unitune.job.job import Data, Job
 from unitune.models import Request, TunedModel
 from unitune.planning.plan import plan
 from unitune.testing.contract import LONG, SHORT
-from unitune.testing.loopback import Fault, Server, VendorResponse, serve
+from unitune.testing.loopback import Fault, Server, VendorResponse
 from unitune_providers.vertex.backend import VertexBackend
 
 PLACE = "projects/my-project/locations/us-central1"
@@ -31,14 +32,7 @@ def vendor() -> VertexVendor:
 
 @pytest.fixture(autouse=True)
 def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune_providers.vertex.backend.OPERATION_POLL_SECONDS", 0.01)
-    with serve(vendor) as served:
-        for name, value in environment(served.url).items():
-            monkeypatch.setenv(name, value)
+    with served_vertex(vendor, monkeypatch) as served:
         yield served
 
 

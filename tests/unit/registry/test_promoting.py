@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 from support.trained_runs import IMPROVE, change_answers, trained, triage_job
 
-from unitune.errors import (
-    GateNotPassed,
-    LockTimeout,
-    Mismatch,
-    NotFoundError,
-    UserError,
-)
+from unitune.errors import GateNotPassed, LockTimeout, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.history import comparisons, find_comparison, history_folder
 from unitune.files.filesystem import sha256

@@ -11,14 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.backends.offer import Caching
-from unitune.cost.break_even import (
-    Crossover,
-    Range,
-    ServingCost,
-    break_even,
-    cheaper,
-    payback,
-)
+from unitune.cost.break_even import Crossover, Range, ServingCost, break_even, cheaper, payback
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 from unitune.tco.serving import Rates, Request

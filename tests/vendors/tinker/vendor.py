@@ -8,8 +8,6 @@ one's result).
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,16 +20,16 @@ from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
 from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.vendor_setup import (
-    Refused,
-    RoutedVendor,
-    ServerBehavior,
-    existing,
-    route,
-)
+from unitune.testing.vendor_setup import Refused, existing, route
 from vendors.bodies import chat_completion
-from vendors.step_compute import Answered, Arithmetic, Computing, Datum
+from vendors.step_compute import Answered, Computing, Datum, StepsVendor
 from vendors.tinker import KEY
+
+
+def environment(url: str) -> dict[str, str]:
+    """Return the environment of a backend that uses this double."""
+    return {"TINKER_BASE_URL": url, "TINKER_API_KEY": KEY}
+
 
 PROTO = "application/x-protobuf"
 # US dollars per million tokens
@@ -94,45 +92,24 @@ class Kept:
         )
 
 
-class TinkerVendor(RoutedVendor):
-    """Tinker, with arithmetic or a real model.
-
-    Args:
-        behavior: How it behaves.
-        models: Names of base models with their longest sequence.
-        compute: Makes what computes a run, from base model, rank and seed.
-        prefix: Beginning of all paths.
-    """
+class TinkerVendor(StepsVendor):
+    """Tinker, with arithmetic or a real model."""
 
     key = KEY
     key_headers: ClassVar[Mapping[str, str]] = {"x-api-key": "", "authorization": "Bearer "}
 
-    def __init__(
-        self,
-        behavior: ServerBehavior | None = None,
-        models: Mapping[str, int] | None = None,
-        compute: Callable[[str, int, int], Computing] = lambda _base, _rank, _seed: Arithmetic(),
-        prefix: str = "",
-    ) -> None:
-        super().__init__(behavior)
-        self.prefix = prefix  # pyright: ignore[reportAttributeAccessIssue] - of this one
-        self.models = dict(models or {})
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self.sessions: dict[str, Session] = {}
         self.runs: dict[str, Run] = {}
         self.kept: dict[str, Kept] = {}
         self.samplers: dict[str, tuple[str, str, Any]] = {}  # session, base and state
         self.futures: dict[str, Any] = {}
-        self.billed: list[tuple[str, str, int]] = []  # session, kind and tokens
-        self.steps = 0
         self.refuses_sdk = False
         self.bill_is_behind = False
         self.lacks_credit = False
         self.pause_seconds = 3600  # that its SDK waits for credit
-        self.before_step: Callable[[], None] = lambda: None
-        self._compute = compute
         self._bases: dict[str, Computing] = {}
-        self._number = itertools.count(1)
-        self._lock = threading.Lock()
 
     def billed_usd(self) -> Decimal:
         """Return the charge of everything."""

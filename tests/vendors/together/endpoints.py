@@ -9,15 +9,7 @@ from dataclasses import dataclass, field
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.vendor_setup import Refused, ServerBehavior, route
 from vendors.together.jobs import Jobs
-from vendors.together.parts import (
-    NAMESPACE,
-    PROJECT_ID,
-    Fields,
-    fresh,
-    missing,
-    moment,
-    needed,
-)
+from vendors.together.parts import NAMESPACE, PROJECT_ID, Fields, fresh, missing, moment, needed
 
 PLATFORM = "proj_platform"
 """Who owns base models and configurations."""

@@ -26,7 +26,14 @@ from urllib.request import getproxies
 import aiohttp
 
 from unitune.backends.credentials import gateway_for
-from unitune.backends.kit.chat_completions import Dialect, Refusal
+from unitune.backends.kit.chat_completions import (
+    EVENT_STREAM,
+    Dialect,
+    Refusal,
+    StreamedAnswer,
+    StreamedCompletion,
+    json_events,
+)
 from unitune.backends.kit.connection import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.errors import (
     TEXT_BYTES,
@@ -35,12 +42,6 @@ from unitune.backends.kit.errors import (
     ErrorResponse,
     Vendor,
     complaint,
-)
-from unitune.backends.kit.event_streams import (
-    EVENT_STREAM,
-    StreamedAnswer,
-    StreamedCompletion,
-    json_events,
 )
 from unitune.backends.kit.requests import chat_span
 from unitune.backends.retry import rate_limit_delay

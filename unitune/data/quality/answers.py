@@ -9,9 +9,9 @@ from statistics import median
 from typing import NamedTuple
 
 from unitune.data.columns import may_be_labels
-from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import normal
 from unitune.data.records import json_or_none
+from unitune.data.report import QualityRow, RowIssue, RowIssues
 
 USUAL = 0.9
 FEWEST_ANSWERS = 20

@@ -11,7 +11,9 @@ from unitune.data.load import Files, Reading
 from unitune.data.privacy.redaction import masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
-from unitune.data.quality.findings import (
+from unitune.data.quality.similar_rows import label_errors, repeated
+from unitune.data.questions import question
+from unitune.data.report import (
     MOST_ISSUES,
     Cause,
     Quality,
@@ -22,8 +24,6 @@ from unitune.data.quality.findings import (
     ShownRow,
     clipped,
 )
-from unitune.data.quality.similar_rows import label_errors, repeated
-from unitune.data.questions import question
 from unitune.findings import Finding
 from unitune.job.job import Job
 

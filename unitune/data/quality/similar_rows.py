@@ -24,8 +24,8 @@ from scipy import sparse
 from unitune.data.families import MOST_COMPARED, Groups
 from unitune.data.near import NEAR_SIMILARITY, NearIndex
 from unitune.data.pieces import HASH, HASH_BITS, hashed_pieces, pieces
-from unitune.data.quality.findings import MOST_ISSUES, QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, numbers_of, text_of
+from unitune.data.report import MOST_ISSUES, QualityRow, RowIssue, RowIssues
 
 # Shorter answers are the same only if equal; longer ones may be worded differently
 MOST_LABEL_CHARACTERS = 60

@@ -29,12 +29,7 @@ from unitune.evaluate.inference.batches import (
     decision_command,
 )
 from unitune.evaluate.inference.budget import most_tokens, uncounted, without_impossible_counts
-from unitune.evaluate.inference.engine import (
-    EvaluationProgress,
-    Question,
-    record_of,
-    request_hash,
-)
+from unitune.evaluate.inference.engine import EvaluationProgress, Question, record_of, request_hash
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.records import Record
 from unitune.models import Reply, Request, TunedModel

@@ -17,14 +17,7 @@ from typing import NamedTuple, Self
 
 from unitune.backends.user_requests import fault_of, user_request
 from unitune.data.example import Example, Message
-from unitune.data.tools import (
-    ToolResult,
-    Tools,
-    opening,
-    results_as_turns,
-    sendable,
-    with_call_ids,
-)
+from unitune.data.tools import ToolResult, Tools, opening, results_as_turns, sendable, with_call_ids
 from unitune.evaluate.inference.budget import record_usd
 from unitune.evaluate.inference.engine import InferenceOptions, Question, collect_answers
 from unitune.evaluate.inference.journal import Journal

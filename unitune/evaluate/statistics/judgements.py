@@ -54,9 +54,7 @@ def sign(value: float) -> int:
     return (value > 0) - (value < 0)
 
 
-def cohens_kappa(
-    first: Sequence[Hashable], second: Sequence[Hashable], *, level: float = LEVEL
-) -> Agreement:
+def cohens_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> Agreement:
     """Return the agreement of two reviewers on the same cases.
 
     kappa = (observed - expected) / (1 - expected), where the expected share of equal verdicts is
@@ -79,20 +77,16 @@ def cohens_kappa(
 
     def kappa(totals: FloatArray) -> FloatArray:  # (..., S) to (...)
         shares = totals.reshape(*totals.shape[:-1], size, size)
-        n = _at_least_one(shares.sum((-1, -2)))
+        n = np.maximum(shares.sum((-1, -2)), 1)
         observed = np.trace(shares, axis1=-2, axis2=-1) / n
         expected = (shares.sum(-1) * shares.sum(-2)).sum(-1) / n**2
         return _beyond_chance(1 - observed, 1 - expected)
 
-    return _agreement(table.reshape(len(first), size**2), kappa, size, level)
+    return _agreement(table.reshape(len(first), size**2), kappa, size)
 
 
-def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]], *, level: float = LEVEL) -> Agreement:
-    """Return the agreement of two or more verdicts per case; each case has equally many.
-
-    Args:
-        verdicts: Verdicts of each case, by any reviewers.
-        level: Confidence level.
+def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]]) -> Agreement:
+    """Return the agreement of two or more verdicts per case, by any reviewers.
 
     Raises:
         ValueError: Cases have different numbers of verdicts, or fewer than two.
@@ -105,14 +99,14 @@ def fleiss_kappa(verdicts: Sequence[Sequence[Hashable]], *, level: float = LEVEL
         raise ValueError("Fleiss' kappa needs equally many verdicts of each case, at least 2")
     kinds = dict.fromkeys(value for case in verdicts for value in case)
     numbers = {value: float(number) for number, value in enumerate(kinds)}
-    return _alpha([[numbers[value] for value in case] for case in verdicts], "nominal", level, 0)
+    return _alpha([[numbers[value] for value in case] for case in verdicts], "nominal", 0)
 
 
-Metric = Literal["nominal", "ordinal", "interval", "ratio"]
+Metric = Literal["nominal", "ordinal"]
 
 
 def krippendorff_alpha(
-    verdicts: Sequence[Sequence[float | None]], metric: Metric = "nominal", *, level: float = LEVEL
+    verdicts: Sequence[Sequence[float | None]], metric: Metric = "nominal"
 ) -> Agreement:
     """Return the agreement of any number of reviewers; some may lack cases.
 
@@ -122,19 +116,16 @@ def krippendorff_alpha(
     Args:
         verdicts: Verdicts of each case as numbers; None where a reviewer gave none.
         metric: Scale of the values. For -1, 0 and 1 of a pair, `ordinal`.
-        level: Confidence level.
 
     Source:
         Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, University of Pennsylvania.
         Interval: jackknife values over cases.
     """
     given = [[value for value in case if value is not None] for case in verdicts]
-    return _alpha([case for case in given if len(case) > 1], metric, level, 1)
+    return _alpha([case for case in given if len(case) > 1], metric, 1)
 
 
-def _alpha(
-    given: Sequence[Sequence[float]], metric: Metric, level: float, correction: int
-) -> Agreement:
+def _alpha(given: Sequence[Sequence[float]], metric: Metric, correction: int) -> Agreement:
     """Return Krippendorff's alpha or, without the correction for few verdicts, Fleiss' kappa."""
     kinds = sorted({value for case in given for value in case})
     numbers = {value: number for number, value in enumerate(kinds)}
@@ -149,30 +140,15 @@ def _alpha(
     def alpha(totals: FloatArray) -> FloatArray:  # (..., S) to (...)
         observed = totals.reshape(*totals.shape[:-1], len(kinds), len(kinds))
         values = observed.sum(-1)  # (..., K)
-        n = _at_least_one(values.sum(-1)) - correction
-        distance = _squared_distance(metric, np.array(kinds), values)
+        n = np.maximum(values.sum(-1), 1) - correction
+        distance = 1 - np.eye(len(kinds))  # squared, of any two values
+        if metric == "ordinal":
+            rank = values.cumsum(-1) - values / 2  # (..., K): mean rank of each value
+            distance = (rank[..., :, None] - rank[..., None, :]) ** 2
         expected = (values[..., :, None] * values[..., None, :] * distance).sum((-1, -2))
         return _beyond_chance((observed * distance).sum((-1, -2)) * np.maximum(1, n), expected)
 
-    return _agreement(pairs.reshape(len(given), len(kinds) ** 2), alpha, len(kinds), level)
-
-
-def _squared_distance(metric: Metric, kinds: FloatArray, counts: FloatArray) -> FloatArray:
-    """Return the squared distance of any two values, (K, K); ordinal (..., K, K)."""
-    low, high = kinds[:, None], kinds[None, :]
-    if metric == "nominal":
-        return (low != high).astype(np.float64)
-    if metric == "interval":
-        return (low - high) ** 2
-    if metric == "ratio":
-        total = low + high
-        return ((low - high) / np.where(total, total, 1.0)) ** 2
-    middle = counts.cumsum(-1) - counts / 2  # (..., K): mean rank of each value
-    return (middle[..., :, None] - middle[..., None, :]) ** 2
-
-
-def _at_least_one(count: FloatArray) -> FloatArray:
-    return np.maximum(count, 1.0)
+    return _agreement(pairs.reshape(len(given), len(kinds) ** 2), alpha, len(kinds))
 
 
 def _beyond_chance(observed: FloatArray, expected: FloatArray) -> FloatArray:
@@ -185,16 +161,15 @@ def _agreement(
     statistics: FloatArray,  # (N, S)
     score: Callable[[FloatArray], FloatArray],
     kinds: int,
-    level: float,
 ) -> Agreement:
     """Return a coefficient of totals over cases, with its jackknife interval."""
     n = len(statistics)
     if n < 2 or kinds < 2:
-        return Agreement(None, Interval(-1.0, 1.0, level), n)
+        return Agreement(None, Interval(-1.0, 1.0, LEVEL), n)
     values = jackknife(statistics, np.ones(n), score)
-    interval = difference_interval(Units(values, np.ones(n), bound=1.0), level)
+    interval = difference_interval(Units(values, np.ones(n), bound=1.0), LEVEL)
     low, high = max(-1.0, interval.low), min(1.0, interval.high)
-    return Agreement(float(score(statistics.sum(0))), Interval(low, high, level), n)
+    return Agreement(float(score(statistics.sum(0))), Interval(low, high, LEVEL), n)
 
 
 def compare_labelled(  # noqa: PLR0913 - each has a name and a default

@@ -144,7 +144,7 @@ def _judge_weight(y: FloatArray, f: FloatArray, rest: FloatArray) -> float:
     spread = _variance(np.concatenate([f, rest]))
     if not len(rest) or not spread:
         return 0.0
-    return _clipped(_covariance(y, f) / ((1 + len(y) / len(rest)) * spread))
+    return _clipped(float(np.cov(y, f)[0, 1]) / ((1 + len(y) / len(rest)) * spread))
 
 
 def _clipped(share: float) -> float:
@@ -154,10 +154,6 @@ def _clipped(share: float) -> float:
 def _variance(values: FloatArray) -> float:
     """Return the sample variance; 0 for a single value."""
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _covariance(y: FloatArray, f: FloatArray) -> float:
-    return float(((y - y.mean()) * (f - f.mean())).sum()) / (len(y) - 1)
 
 
 def _parts(values: FloatArray) -> FloatArray:
@@ -194,8 +190,6 @@ def labels_needed(
     predicted: Sequence[float],
     unlabelled: Sequence[float],
     margin: float,
-    *,
-    level: float = LEVEL,
 ) -> int | None:
     """Return the labels at which the expected half-width of `prediction_powered` is the margin.
 
@@ -207,7 +201,6 @@ def labels_needed(
         predicted: Judge's values of the same cases.
         unlabelled: Judge's values of all other cases.
         margin: Half-width to reach.
-        level: Confidence level.
 
     Returns:
         The number, at least `MIN_LABELS`; None if labels of all cases do not suffice.
@@ -219,13 +212,13 @@ def labels_needed(
         raise ValueError(f"margin must be above 0, not {margin}")
     y, f, rest = _arrays(labelled, predicted, unlabelled)
     cases, spread, own = len(y) + len(rest), _variance(np.concatenate([f, rest])), _variance(y)
-    shared = _covariance(y, f)
+    shared = float(np.cov(y, f)[0, 1])
     for n in range(min(MIN_LABELS, cases), cases + 1):
         others = cases - n
         weight = _clipped(shared / ((1 + n / others) * spread)) if others and spread else 0.0
         variance = (own - 2 * weight * shared + weight**2 * spread) / n
         variance += weight**2 * spread / others if weight else 0.0
-        if _t_quantile(level, n - 1) * math.sqrt(max(0.0, variance)) <= margin:
+        if _t_quantile(LEVEL, n - 1) * math.sqrt(max(0.0, variance)) <= margin:
             return n
     return None
 
@@ -254,11 +247,7 @@ def corrected_interval(
 
 
 def rogan_gladen(
-    labelled: Sequence[float],
-    predicted: Sequence[float],
-    judged: Sequence[float],
-    *,
-    level: float = LEVEL,
+    labelled: Sequence[float], predicted: Sequence[float], judged: Sequence[float]
 ) -> Rate | None:
     """Correct one contender's pass rate by a judge for the judge's errors.
 
@@ -271,7 +260,6 @@ def rogan_gladen(
         labelled: People's verdicts, 1 pass and 0 fail.
         predicted: Judge's verdicts of the same answers, 1 or 0.
         judged: Judge's verdicts of the answers without a label, 1 or 0.
-        level: Confidence level.
 
     Returns:
         The rate, within 0 to 1; None if people's labels lack passes or fails, or the judge is no
@@ -288,7 +276,7 @@ def rogan_gladen(
         raise ValueError("a corrected rate needs labels with the judge's values, and other values")
     if not np.isin(np.concatenate([truth, seen, rest]), (0, 1)).all():
         raise ValueError("verdicts must be 1 (pass) or 0 (fail)")
-    z = two_sided_z(level)
+    z = two_sided_z(LEVEL)
     fails, passes = int((truth == 0).sum()), int((truth == 1).sum())
     if not fails or not passes:
         return None

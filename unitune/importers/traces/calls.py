@@ -23,6 +23,7 @@ from unitune.importers.traces.messages import (
     Unusable,
     answer_of,
     fields,
+    first_text,
     items,
     parsed,
     prompt_of,
@@ -194,17 +195,17 @@ def _span(part: Fields) -> _Span | None:
         failed = part.get("status_code") == "ERROR"
         parent, start = part.get("parent_id"), part.get("start_time")
         return _Span(_text(span), _text(trace), _text(parent), _text(start), failed, attributes)
-    span, trace = _either(part, "spanId", "span_id"), _either(part, "traceId", "trace_id")
+    span, trace = first_text(part, "spanId", "span_id"), first_text(part, "traceId", "trace_id")
     if span and isinstance(part.get("attributes"), list):
         return _Span(
             span=span,
             trace=trace,
-            parent=_either(part, "parentSpanId", "parent_span_id"),
-            start=_either(part, "startTimeUnixNano", "start_time_unix_nano"),
+            parent=first_text(part, "parentSpanId", "parent_span_id"),
+            start=first_text(part, "startTimeUnixNano", "start_time_unix_nano"),
             failed=fields(part.get("status")).get("code") in (2, "STATUS_CODE_ERROR"),
             attributes=_attributes(part["attributes"]),
         )
-    if trace and "type" in part and _either(part, "startTime", "start_time"):
+    if trace and "type" in part and first_text(part, "startTime", "start_time"):
         return _observation(part, trace)
     return None
 
@@ -219,14 +220,14 @@ def _observation(part: Fields, trace: str) -> _Span:
         "langfuse.observation.type": str(part["type"]).lower(),
         "langfuse.observation.input": part.get("input"),
         "langfuse.observation.output": part.get("output"),
-        "session.id": _either(part, "sessionId", "session_id"),
-        "llm.model_name": _either(part, "model", "provided_model_name"),
+        "session.id": first_text(part, "sessionId", "session_id"),
+        "llm.model_name": first_text(part, "model", "provided_model_name"),
     }
     return _Span(
         span=_text(part.get("id")),
         trace=trace,
-        parent=_either(part, "parentObservationId", "parent_observation_id"),
-        start=_either(part, "startTime", "start_time"),
+        parent=first_text(part, "parentObservationId", "parent_observation_id"),
+        start=first_text(part, "startTime", "start_time"),
         failed=part.get("level") == "ERROR",
         attributes=attributes,
     )
@@ -296,7 +297,7 @@ def _above(span: _Span, spans: Mapping[str, _Span]) -> tuple[str, ...]:
 
 def _scores(part: Fields) -> Iterator[Score]:
     """Yield the feedback that a span, observation, run or score holds."""
-    span = _text(part.get("id")) or _either(part, "spanId", "span_id")
+    span = _text(part.get("id")) or first_text(part, "spanId", "span_id")
     for name, given in fields(part.get("feedback_stats")).items():  # LangSmith
         if isinstance(average := fields(given).get("avg"), int | float):
             yield Score(name, average, span)
@@ -311,7 +312,7 @@ def _scores(part: Fields) -> Iterator[Score]:
     if annotation:  # Phoenix
         value = result.get("score", part.get("result.score"))
         label = result.get("label", part.get("result.label"))
-        about = _either(part, "span_id", "context.span_id") or _text(part.get("index"))
+        about = first_text(part, "span_id", "context.span_id") or _text(part.get("index"))
         yield from _score(annotation, value, label, about)
     elif "key" in part and "run_id" in part:  # LangSmith
         about = _text(part.get("run_id")) or _text(part.get("trace_id"))
@@ -319,7 +320,7 @@ def _scores(part: Fields) -> Iterator[Score]:
     elif "name" in part and "value" in part:  # Langfuse
         places = ("observationId", "observation_id", "traceId", "trace_id", "sessionId")
         about = next((_text(part[key]) for key in places if part.get(key)), "")
-        label = _either(part, "stringValue", "string_value")
+        label = first_text(part, "stringValue", "string_value")
         yield from _score(part["name"], part["value"], label, about)
 
 
@@ -387,10 +388,6 @@ def _listed(value: JsonValue) -> JsonValue:
     if value and set(value) == {str(at) for at, _ in zip(count(), value, strict=False)}:
         return [_listed(value[str(at)]) for at in range(len(value))]
     return {key: _listed(each) for key, each in value.items()}
-
-
-def _either(part: Fields, *keys: str) -> str:
-    return next((str(part[key]) for key in keys if part.get(key)), "")
 
 
 def _text(value: JsonValue) -> str:

@@ -108,9 +108,9 @@ class _Content:
         found = fields(part) or {"type": "text", "text": part}
         match found.get("type"):
             case kind if kind in TEXT_PARTS:
-                self.text.append(_first(found, "text", "content"))
+                self.text.append(first_text(found, "text", "content"))
             case kind if kind in REASONING_PARTS:
-                self.reasoning.append(_first(found, "content", "thinking", "text"))
+                self.reasoning.append(first_text(found, "content", "thinking", "text"))
             case "tool_call" | "tool_use":
                 self.calls.append(_call(found))
             case "tool_call_response" | "tool_result":
@@ -125,7 +125,7 @@ def _turns(message: JsonValue) -> Iterator[Fields]:
         message = {"role": "user", "content": message}
     found = fields(fields(message).get("message") or message)
     found = fields(found.get("kwargs")) or found  # LangChain's serialised messages
-    spoken = _first(found, "role", "type").lower()
+    spoken = first_text(found, "role", "type").lower()
     role = ROLES.get(spoken)
     if role is None:
         raise Unusable(f"a message has the role {clip(spoken)}")
@@ -141,7 +141,7 @@ def _turns(message: JsonValue) -> Iterator[Fields]:
         turn: Fields = {"role": role, "content": text}
         if content.calls:
             turn["tool_calls"] = content.calls
-        if reasoning := "".join(content.reasoning) or _first(found, "reasoning_content"):
+        if reasoning := "".join(content.reasoning) or first_text(found, "reasoning_content"):
             turn["reasoning_content"] = reasoning
         yield turn
 
@@ -160,9 +160,10 @@ def _result(part: Fields) -> Fields:
     keys = [key for key in ("response", "result", "content") if part.get(key)]
     value = part[keys[0]] if keys else ""
     content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    call = _first(part, "tool_call_id", "tool_use_id", "id")
+    call = first_text(part, "tool_call_id", "tool_use_id", "id")
     return {"role": "tool", "content": content, "tool_call_id": call}
 
 
-def _first(found: Fields, *keys: str) -> str:
+def first_text(found: Fields, *keys: str) -> str:
+    """Return the first value that is set under one of the keys; empty if there is none."""
     return next((str(found[key]) for key in keys if found.get(key)), "")
