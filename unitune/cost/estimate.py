@@ -10,13 +10,14 @@ from typing import cast
 
 from unitune.backends.offer import Terms
 from unitune.cost import billing
-from unitune.cost.billing import StepTokens, Tally, Workload, step_tokens
+from unitune.cost.billing import Tally, Workload
 from unitune.cost.documents import LAUNCH, Estimate, Item, Line
 from unitune.cost.evaluation import ContenderTokens, contender_tokens, reward_tokens
 from unitune.cost.machine_hours import hours_of
 from unitune.cost.prices.book import PriceBook, PriceLookup
 from unitune.cost.reconcile import LEAST_BILLS, Lesson, narrowed_epochs, narrowed_tokens
 from unitune.cost.spread import MILLION, Spread
+from unitune.cost.step_tokens import StepTokens, step_tokens
 from unitune.cost.tokens import Count
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned, model_of
 from unitune.job.job import Job, TokenPrice

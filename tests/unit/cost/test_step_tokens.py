@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from unitune.backends.offer import Billing
-from unitune.cost.billing import Lengths, Tally, step_tokens
+from unitune.cost.billing import Lengths, Tally
+from unitune.cost.step_tokens import step_tokens
 from unitune.cost.tokens import Count
 from unitune.job.job import Data, Job, Preference, Reward, Tuning
 from unitune.scorers.text import Exact
