@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("SECURITY.md", "README.md")
+RECIPES = ("distillation", "house-style", "json-extraction", "preference-tuning", "tool-calls")
+PAGES = [
+    "SECURITY.md",
+    "README.md",
+    *(f"examples/{name}/README.md" for name in RECIPES),
+]
 
 
 @pytest.mark.parametrize("page", ["docs/explanation/threat-model.md", "CONTRIBUTING.md"])
