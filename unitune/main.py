@@ -41,7 +41,7 @@ from unitune.cli.machine import base_models, checkpoints, doctor, download, keys
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.options import HELP, command_group
 from unitune.cli.output import aside
-from unitune.cli.plan import apply, cost, plan
+from unitune.cli.plan import cost, plan
 from unitune.cli.prices import prices
 from unitune.cli.runs import audit, cancel, delete, pause, resume, runs, show, watch
 from unitune.cli.serve import serve, ui
@@ -113,7 +113,7 @@ def _add_group(panel: str, *groups: typer.Typer) -> None:
 
 _add("Start here", quickstart, init)
 app.command("import", rich_help_panel="Start here")(import_sources)
-_add("Jobs", check, plan, run, compare, comparisons, review, apply, cost, decide)
+_add("Jobs", check, plan, run, compare, comparisons, review, cost, decide)
 _add_group(
     "Jobs",
     command_group(

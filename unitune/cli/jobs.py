@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from unitune.cli.init import EXAMPLE, Directory, write_example
 from unitune.cli.options import (
@@ -11,7 +14,6 @@ from unitune.cli.options import (
     AllowUnpriced,
     BudgetUsd,
     Detach,
-    JobFile,
     Json,
     OtherBackend,
     OwnPrices,
@@ -19,12 +21,17 @@ from unitune.cli.options import (
     parse_prices,
 )
 from unitune.cli.output import aside, console
-from unitune.errors import DuplicateRunError, UserError
+from unitune.errors import DuplicateRunError, OverBudget, UserError
 
 
 def run(
-    file: JobFile = JOB_FILE,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Job file.", show_default=str(JOB_FILE))
+    ] = None,
     *,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="PLAN", help="Launch this saved plan unchanged.")
+    ] = None,
     backend: OtherBackend = None,
     price: OwnPrices,
     detach: Detach = False,
@@ -38,10 +45,12 @@ def run(
 
     The training continues after Ctrl-C or when the terminal closes; `unitune runs watch` follows it
     again. Lists of values under `tuning` start one run per combination; the same command launches
-    those that are missing. A paid training needs a budget or a saved plan (`unitune apply`).
-    Without either, a terminal asks for confirmation and a script is refused.
+    those that are missing. A paid training needs a budget or a saved plan (--plan). Without
+    either, a terminal asks for confirmation and a script is refused. --plan exits 5 if the job, its
+    rows or the prices have changed since the plan was saved.
 
     [dim]$ unitune run unitune.yaml
+    $ unitune plan unitune.yaml -o plan.json && unitune run --plan plan.json
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
     from unitune.backends.launched import join_if_other_rank
@@ -49,21 +58,39 @@ def run(
     from unitune.cli.progress import working
     from unitune.cli.sweep import run_job
     from unitune.job.job import Job
+    from unitune.planning import saved
     from unitune.planning.preflight import preflight
 
-    job = Job.load(file).with_backend(backend).with_budget(budget)
+    planned = saved.read(plan) if plan else None
+    if plan and planned:
+        given = {"FILE": file, "--backend": backend, "--price": price or None, "--budget": budget}
+        if extra := [name for name, value in given.items() if value is not None]:
+            raise UserError(
+                f"--plan launches a saved plan unchanged. Leave out {', '.join(extra)}, or save a "
+                "new plan with `unitune plan -o`."
+            )
+        job, job_file = saved.job_of(planned, plan), saved.job_file_of(planned, plan)
+        if planned.charge == "unknown" and not allow_unpriced:
+            raise OverBudget(
+                f"{plan} has no price for the training. Pass --allow-unpriced to launch it anyway."
+            )
+    else:
+        job_file = file or JOB_FILE
+        job = Job.load(job_file).with_backend(backend).with_budget(budget)
+        job = job.with_prices(parse_prices(price, job.backend))
     join_if_other_rank(job.backend)
-    job = job.with_prices(parse_prices(price, job.backend))
     with working("reading rows, looking for leaks", quiet=quiet or json):
         resolved = preflight(job)
-    refuse_unready(resolved)
-    confirm_training(resolved, allow_unpriced=allow_unpriced)
+    if planned is None:
+        refuse_unready(resolved)
+        confirm_training(resolved, allow_unpriced=allow_unpriced)
     option = f" --backend {backend}" if backend else ""
     run_job(
         resolved,
-        f"unitune compare {file}{option}",
+        f"unitune compare {job_file}{option}",
         allow_duplicate=allow_duplicate,
         allow_unpriced=allow_unpriced,
+        plan=planned,
         detach=detach,
         quiet=quiet,
         json=json,

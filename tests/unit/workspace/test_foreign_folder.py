@@ -172,7 +172,7 @@ def test_a_file_is_made_through_no_link(cloned: Path, words: list[str], name: st
         (["check", "link.jsonl"], "link.jsonl"),
         (["check", "link.csv"], "link.csv"),
         (["compare", "unitune.yaml"], "a.jsonl"),
-        (["apply", "link.json"], "link.json"),
+        (["run", "--plan", "link.json"], "link.json"),
         (["import", "promptfoo:link.json"], "link.json"),
         (["import", "lm-eval:link.jsonl"], "link.jsonl"),
     ],
