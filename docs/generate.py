@@ -192,7 +192,7 @@ HELP = {
     0: "nothing",
     1: "read the report: the cases that were lost are listed first",
     2: "correct what the message names; run `unitune check` or `unitune COMMAND --help`",
-    3: "add test cases; the report says how many",
+    3: "add test cases; the report shows how many",
     4: "run the same command again, it continues; `unitune doctor` shows the connection",
     5: "remove the leak, or restore the file that changed; nothing was evaluated",
     6: "raise the budget, add a price (`--price`), or run `unitune prices refresh`",

@@ -220,11 +220,11 @@ def cost(
     price: OwnPrices,
     json: Json = False,
 ) -> None:
-    """Show the total cost of ownership, and the volume from which tuning pays off.
+    """Show the total cost of ownership, and the volume at which tuning pays off.
 
     Compares training, hosting and requests over the model's lifetime with the prompted base model
-    and the newest untuned model. Usage comes from the job (`usage`), its newest comparison, or a
-    count of tokens. No vendor is called.
+    and the newest untuned model. Usage is read from the job (`usage`), its newest comparison, or
+    a count of tokens. No vendor is called.
 
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --all

@@ -166,7 +166,7 @@ class ReadingTools:
         backends: Annotated[tuple[str, ...], Field(description="Default: the job's.")] = (),
         requests: Requests = None,
     ) -> Document:
-        """Return the total cost of ownership, and the volume from which tuning pays off."""
+        """Return the total cost of ownership, and the volume at which tuning pays off."""
         job = self.job(file)
         names = backends or (job.backend,)
         return dumped(total_costs(job, names, requests_month=requests, only_launchable=False))

@@ -30,7 +30,7 @@ def describe(cost: TotalCost) -> Document:
     """Return the document of the total cost on one backend."""
     volume = f"{cost.requests_month:,} requests a month, {months(cost.horizon.months)}"
     sections = (
-        Section("Where the figures come from", [Facts([*_sources(cost)])]),
+        Section("Sources", [Facts([*_sources(cost)])]),
         Section("Unknown or assumed", [Bullets(cost.notes)]),
         Section("Prices", [Bullets([*_prices(cost)])]),
     )

@@ -66,7 +66,7 @@ class HttpGrader(Scorer):
     "expected": "...", "row": {...}, "answers": ["...", ...]}``; `row` holds the other keys of the
     row. The server responds with ``{"scores": [...]}``, one entry per answer: a number, null if it
     cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A failed request (no response,
-    status 408, 429 or from 500) is retried with growing delays. No key is sent.
+    status 408, 429 or from 500) is retried with increasing pauses. No key is sent.
     """
 
     kind = Kind.GRADED

@@ -174,7 +174,7 @@ def test_a_job_that_could_not_be_planned_is_not_written(unitune: Command, tmp_pa
         (["--user", "text"], "--user needs a data file"),
         (["folder", "--data", "rows.csv"], "folder is a folder for the example"),
         (["--data", "rows.csv", "--test", "1.5"], "--test is 1.5. Pass a share between 0 and 1"),
-        (["--data", "rows.csv"], "rows.csv: there is no such file"),
+        (["--data", "rows.csv"], "rows.csv: the file does not exist"),
         (["--data", "rows.csv", "--backend", "openai"], "no model is named"),
     ],
 )

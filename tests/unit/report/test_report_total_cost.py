@@ -74,7 +74,7 @@ def test_unknown_is_said_and_never_shown_as_nothing() -> None:
 
     assert "is not known" in words.headline(unpriced())
     assert "total" not in text, "no table of unknown amounts"
-    assert "$0" not in text.partition("Where the figures")[0]
+    assert "$0" not in text.partition("Sources")[0]
 
 
 def test_without_prices_the_screen_says_what_tuning_saves_and_which_price_decides() -> None:

@@ -36,7 +36,7 @@ class RowIssue:
 
     at: int
     why: str
-    beside: tuple[int, ...] = ()
+    related: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ShownIssue(Closed):
     row: ShownRow
     why: str
     """Reason in one sentence."""
-    beside: tuple[ShownRow, ...] = ()
+    related: tuple[ShownRow, ...] = ()
     """Rows to compare it with, nearest first."""
 
 

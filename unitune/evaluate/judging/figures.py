@@ -175,7 +175,7 @@ def same_family(judge: Judge, models: Mapping[str, str]) -> str | None:
         return None
     return (
         f"The judge {judge.name} ({judge.model}) is of the same model family, {family}, as "
-        f"{listed(alike)}. Judges prefer answers of their own family; use a judge of another one."
+        f"{listed(alike)}. Judges prefer answers of their own family; use one from another family."
     )
 
 
