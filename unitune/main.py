@@ -13,6 +13,7 @@ Commands import heavy modules inside their functions, so that ``unitune --help``
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import traceback
 from collections.abc import Callable, Generator
@@ -237,6 +238,10 @@ def _exit_code(error: Exception) -> int:
         print(f"{printable(text)}\n{advice}", file=sys.stderr)  # noqa: T201 - rich would fold it
         return 70
     known = explained(cause, sys.argv[1:])
+    if "--json" in sys.argv:
+        shown = {"code": known.code, "exit_code": known.exit_code, "message": redacted(str(known))}
+        print(json.dumps({"schema_version": 1, "error": shown}), file=sys.stderr)  # noqa: T201
+        return known.exit_code
     heading = ("Stopped:", "bold") if isinstance(known, Interrupted) else ("Error:", "bold red")
     aside().print(Text.assemble(heading, f" {redacted(str(known))}"))
     return known.exit_code
