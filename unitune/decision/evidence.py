@@ -269,11 +269,11 @@ def facts(evidence: Evidence) -> tuple[Fact, ...]:
     smallest = " to ".join(dict.fromkeys(decimal(100 * each) for each in visible))
     return (
         Fact("Training", f"{evidence.training_rows:,} rows"),
-        Fact("Validation", f"{evidence.validation_rows:,} rows", "every score is of these"),
+        Fact("Validation", f"{evidence.validation_rows:,} rows", "all scores are measured on them"),
         Fact(
             "Test",
             f"{evidence.test_cases:,} cases",
-            f"finds differences from {smallest} points on (80 % power); "
+            f"detects differences of {smallest} points or more (80 % power); "
             f"{decimal(100 * evidence.margin)} matter",
         ),
     )
