@@ -232,10 +232,10 @@ def cost(
     """
     from unitune.cli.progress import working
     from unitune.job.job import Job
+    from unitune.ownership.page import describe, describe_several
+    from unitune.ownership.total_cost import total_costs
     from unitune.render.terminal import section_lines, view
     from unitune.report.plan import refused_section
-    from unitune.report.total_cost import describe, describe_several
-    from unitune.tco.total_cost import total_costs
 
     job = Job.load(file)
     names = _backend_names(backend, all_backends=all_backends) or [job.backend]

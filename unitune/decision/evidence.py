@@ -20,10 +20,10 @@ from unitune.documents import Frozen
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
 from unitune.files.filesystem import replacing
+from unitune.ownership.serving import TotalCost
 from unitune.render.html import render
 from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Section
 from unitune.render.typography import decimal, interval, moment, percent, points, usd_range
-from unitune.tco.serving import TotalCost
 
 Answer = Literal["prompt", "tune", "collect", "cannot tell"]
 Measurement = Literal["prompts", "training", "curve"]

@@ -25,11 +25,11 @@ from unitune.job.contenders import NEWEST
 from unitune.job.data import FilePurpose
 from unitune.job.files import place_files
 from unitune.job.job import Job
+from unitune.ownership.total_cost import total_costs
 from unitune.planning import saved
 from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.run.run import Run, find_run, runs
-from unitune.tco.total_cost import total_costs
 
 Document: TypeAlias = dict[str, Any]
 File = Annotated[str, Field(description="Path of the job file, inside the project folder.")]

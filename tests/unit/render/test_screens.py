@@ -26,9 +26,10 @@ from unitune.decision import evidence, rules
 from unitune.evaluate.compare import compare
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.job.job import Gate
+from unitune.ownership import page as total_cost
 from unitune.render import terminal
 from unitune.render.sections import Document
-from unitune.report import comparison, total_cost
+from unitune.report import comparison
 
 SCREENS = Path(__file__).parent / "screens"
 CREATED = "2026-11-28T10:00:00+00:00"

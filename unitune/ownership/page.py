@@ -9,9 +9,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from unitune.cost.break_even import Crossover, Crossovers, Range
 from unitune.cost.spread import MILLION, Spread
 from unitune.job.prices import PriceRow
+from unitune.ownership.serving import Role, Source, TotalCost
 from unitune.render.sections import Bullets, Cell, Column, Document, Fact, Facts, Section, Table
 from unitune.render.typography import counted
-from unitune.tco.serving import Role, Source, TotalCost
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 ORIGINS: dict[Source, str] = {
