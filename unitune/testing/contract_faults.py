@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.backends import registry
+from unitune.backends import registry, retry
 from unitune.backends.capabilities import Deletes
 from unitune.backends.offer import Offer
 from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee, State
@@ -129,8 +129,13 @@ class FaultContract(ContractBase):
 
     @pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
     def test_fault_while_watching_is_waited_out(
-        self, vendor: ServedVendor, fault: Fault, tmp_path: Path
+        self,
+        vendor: ServedVendor,
+        fault: Fault,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(retry, "sleep", lambda seconds: time.sleep(seconds / 20))
         run = launch(self.launchable(tmp_path))
         vendor.server.inject_fault(fault, "GET", "", times=2)
         assert run.wait(0.01).state is State.SUCCEEDED
