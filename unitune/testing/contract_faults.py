@@ -36,6 +36,10 @@ IMPATIENCE_SECONDS = 1.0
 REASON = "row 7 is not valid here"
 
 
+def _sleep_briefly(seconds: float) -> None:
+    time.sleep(seconds / 20)
+
+
 class FaultContract(ContractBase):
     """Tests with transport faults and killed processes."""
 
@@ -135,7 +139,7 @@ class FaultContract(ContractBase):
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(retry, "sleep", lambda seconds: time.sleep(seconds / 20))
+        monkeypatch.setattr(retry, "sleep", _sleep_briefly)
         run = launch(self.launchable(tmp_path))
         vendor.server.inject_fault(fault, "GET", "", times=2)
         assert run.wait(0.01).state is State.SUCCEEDED
