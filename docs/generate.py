@@ -166,6 +166,23 @@ def exit_help() -> str:
     )
 
 
+def error_codes() -> str:
+    """Return the errors with their codes."""
+    found = inspect.getmembers(errors, inspect.isclass)
+    return _table(
+        ("code", "exit code", "error"),
+        (
+            (
+                f"`{error.code}`",
+                GATE.get(error, str(error.exit_code)),
+                _cell((error.__doc__ or "").partition("\n")[0]),
+            )
+            for _, error in found
+            if issubclass(error, errors.UnituneError) and error is not errors.UnituneError
+        ),
+    )
+
+
 def findings() -> str:
     """Return the findings of the code with their messages."""
     rows = runpy.run_path(str(DOCS / "messages.py"))["findings"]()
@@ -175,6 +192,7 @@ def findings() -> str:
     )
 
 
+GATE = {errors.GateNotPassed: "1, 3 or 4"}  # the gate's own
 NOT_PARTS = (Job, Entry, Scorer)
 CODES = {
     0: "success; the gate is met",
@@ -192,7 +210,7 @@ HELP = {
     0: "nothing",
     1: "read the report: the cases that were lost are listed first",
     2: "correct what the message names; run `unitune check` or `unitune COMMAND --help`",
-    3: "add test cases; the report says how many",
+    3: "add test cases; the report shows how many",
     4: "run the same command again, it continues; `unitune doctor` shows the connection",
     5: "remove the leak, or restore the file that changed; nothing was evaluated",
     6: "raise the budget, add a price (`--price`), or run `unitune prices refresh`",
@@ -212,6 +230,7 @@ GENERATED = {
     "model-families": model_families,
     "exit-codes": exit_codes,
     "exit-help": exit_help,
+    "error-codes": error_codes,
     "findings": findings,
 }
 

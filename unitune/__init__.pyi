@@ -54,6 +54,6 @@ from .run.deployment import deployments as deployments
 from .run.handle import Run as Run
 from .run.run import find_run as find_run, launch as launch, runs as runs
 from .run.run import launch_sweep as launch_sweep
-from .tco.total_cost import total_cost as total_cost
+from .ownership.total_cost import total_cost as total_cost
 
 __version__: str

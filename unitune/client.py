@@ -75,7 +75,7 @@ class Client(_Functions):
         home: State folder, which is also that of artifacts, as with ``UNITUNE_DIR``; or the address
             of a PostgreSQL database, as in ``UNITUNE_LEDGER``. None for those of the environment.
         keys: API keys by backend, or values by environment variable, for keys of other servers and
-            settings such as ``AZURE_OPENAI_ENDPOINT``. Others come from the environment.
+            settings such as ``AZURE_OPENAI_ENDPOINT``. Others are read from the environment.
         prices: Your own prices, or the path of a file with them, which is read now. None for your
             ``prices.yaml``.
 

@@ -29,8 +29,9 @@ A message states what is wrong (value and line), what is allowed, and what to do
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from unitune.findings import Finding
@@ -41,7 +42,15 @@ NOT_FOUND, REQUEST_TIMEOUT, CONFLICT, RATE_LIMITED, SERVER_ERROR = 404, 408, 409
 class UnituneError(Exception):
     """Base of every error that unitune raises on purpose."""
 
+    code: ClassVar[str] = "unitune-error"
+    """Stable code for programs: the name of the class in `unitune.errors`, such as
+    ``over-budget``; other subclasses inherit it."""
     exit_code: int = 4
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.__module__ == __name__:
+            cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
     @property
     def is_ambiguous(self) -> bool:

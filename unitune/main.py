@@ -13,6 +13,7 @@ Commands import heavy modules inside their functions, so that ``unitune --help``
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import traceback
 from collections.abc import Callable, Generator
@@ -34,13 +35,14 @@ from unitune.cli.convert import convert
 from unitune.cli.deployments import deploy, deployments, undeploy
 from unitune.cli.export import card, export, push, track
 from unitune.cli.imports import import_sources
-from unitune.cli.init import init, quickstart, run
+from unitune.cli.init import init
 from unitune.cli.job_files import check, schema
+from unitune.cli.jobs import quickstart, run
 from unitune.cli.machine import base_models, checkpoints, doctor, download, keys, notify, pull
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.options import HELP, command_group
 from unitune.cli.output import aside
-from unitune.cli.plan import apply, cost, plan
+from unitune.cli.plan import cost, plan
 from unitune.cli.prices import prices
 from unitune.cli.runs import audit, cancel, delete, pause, resume, runs, show, watch
 from unitune.cli.serve import serve, ui
@@ -112,7 +114,7 @@ def _add_group(panel: str, *groups: typer.Typer) -> None:
 
 _add("Start here", quickstart, init)
 app.command("import", rich_help_panel="Start here")(import_sources)
-_add("Jobs", check, plan, run, compare, comparisons, review, apply, cost, decide)
+_add("Jobs", check, plan, run, compare, comparisons, review, cost, decide)
 _add_group(
     "Jobs",
     command_group(
@@ -236,6 +238,10 @@ def _exit_code(error: Exception) -> int:
         print(f"{printable(text)}\n{advice}", file=sys.stderr)  # noqa: T201 - rich would fold it
         return 70
     known = explained(cause, sys.argv[1:])
+    if "--json" in sys.argv:
+        shown = {"code": known.code, "exit_code": known.exit_code, "message": redacted(str(known))}
+        print(json.dumps({"schema_version": 1, "error": shown}), file=sys.stderr)  # noqa: T201
+        return known.exit_code
     heading = ("Stopped:", "bold") if isinstance(known, Interrupted) else ("Error:", "bold red")
     aside().print(Text.assemble(heading, f" {redacted(str(known))}"))
     return known.exit_code

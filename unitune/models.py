@@ -172,7 +172,7 @@ OTHER_BASE = "start-other-base"
 
 
 class Start(Frozen):
-    """The tuned model from which a training continues instead of its base model."""
+    """The tuned model that a training starts from instead of its base model."""
 
     run: str | None = None
     """Id of the run that trained it; None if the ledger has no such run."""

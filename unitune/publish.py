@@ -79,8 +79,8 @@ def push(  # noqa: PLR0913 - each is independent
         all_files: Also publish files that the export did not write.
 
     Raises:
-        UserError: There is no token, the name is invalid, the repository's visibility differs from
-            `public`, or the folder is not an export of the run.
+        UserError: The token is missing, the name is invalid, the repository's visibility differs
+            from `public`, or the folder is not an export of the run.
         Unsupported: The model cannot be exported.
         MissingExtra: The Hub's package is not installed.
         BackendError: The Hub refuses or does not respond; uploaded files stay there.

@@ -74,7 +74,7 @@ def test_without_javascript_each_cause_is_reached_and_its_rows_stand_beside_othe
     page.get_by_role("link", name="Labels that other rows contradict").click()
     assert page.url.endswith("#label-errors")
     section = page.locator("section[aria-labelledby=label-errors]")
-    assert section.locator(".issues .beside").first.is_visible()
+    assert section.locator(".issues .related").first.is_visible()
     folded = section.locator("details .issues li").first
     assert not folded.is_visible()
     section.locator("summary").click()
@@ -86,7 +86,7 @@ def test_a_row_that_is_done_can_be_ticked_without_javascript(open_page: Open) ->
     row = page.locator(".issues > li").first
 
     row.get_by_role("checkbox").check()
-    assert not row.locator(".beside").first.is_visible()
+    assert not row.locator(".related").first.is_visible()
     assert row.locator(".row").is_visible()
 
 

@@ -137,7 +137,7 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
     watching = quick_reaper(made.id)
     (tmp_path / "home").rename(tmp_path / "away")
     missed = reaper.log_file(tmp_path / "away", made.id)
-    wait_until(lambda: "there is no ledger in" in missed.read_text(encoding="utf-8"))
+    wait_until(lambda: "no longer exists" in missed.read_text(encoding="utf-8"))
     assert not (tmp_path / "home").exists()
     (tmp_path / "away").rename(tmp_path / "home")
     assert at_the_vendor(run, made.id)

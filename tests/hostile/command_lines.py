@@ -140,6 +140,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "option": lambda: odd("a=b", "hardware=x", "=", "a"),
     "output": lambda: paths("rows", "out.html", "out.json", "job.yaml", "train.jsonl"),
     "phone_region": lambda: odd("US", "DE", "XX", "us"),
+    "plan": lambda: paths("plan.json", "job.yaml"),
     "points": lambda: odd("3", "4", "2", "9" * 30),
     "port": lambda: odd("0", "-1", "65536", "9" * 30),
     "price": prices_given,

@@ -110,8 +110,8 @@ def plans(draw: st.DrawFn) -> Attempt:
     files = examples.planned()
     content = draw(spoilt(json.loads(files["plan.json"])))
     commands = (
-        ("apply", "plan.json", "--quiet"),
-        ("apply", "plan.json", "--detach", "--allow-unpriced"),
+        ("run", "--plan", "plan.json", "--quiet"),
+        ("run", "--plan", "plan.json", "--detach", "--allow-unpriced"),
         ("plan", "job.yaml", "--against", "plan.json", "--markdown"),
     )
     return Attempt((draw(st.sampled_from(commands)),), {**files, "plan.json": content})

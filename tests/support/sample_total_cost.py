@@ -8,8 +8,8 @@ from typing import Any
 from unitune.cost.prices.book import PriceBook
 from unitune.job.job import Job
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.tco.serving import TotalCost
-from unitune.tco.total_cost import total_cost
+from unitune.ownership.serving import TotalCost
+from unitune.ownership.total_cost import total_cost
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bank-intents"
 TOKENS = {

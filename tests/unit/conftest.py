@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from support.command_line import Command, Outcome
 
 from unitune import main as cli
 from unitune.cli import output
+from unitune.run.handle import Run
 from unitune.security import redaction
 
 
@@ -25,6 +27,13 @@ def _consoles_of_its_own() -> None:
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_HELD", set[str]())
+
+
+@pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake trains a step per poll, and half a second between them is only waited."""
+    for method in (Run.watch, Run.wait):
+        monkeypatch.setattr(inspect.unwrap(method), "__defaults__", (0.01,))
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class TrainsInRanks(Protocol):
 
 @runtime_checkable
 class GuaranteesByServer(Protocol):
-    """A backend that can use other servers, not all of which store launch keys."""
+    """A backend that can use other servers; some do not store launch keys."""
 
     def guarantee_of(self, job: Job) -> Guarantee:
         """Return how a launch is found again at the server of this job."""

@@ -183,7 +183,7 @@ def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
         report_retry(sent, wait, **cause_of(error))
         call.sleep(wait)
         search_first = True
-    raise AssertionError("delays never end")
+    raise AssertionError("unreachable: the pauses are endless")
 
 
 def _refused(call: CreateCall, error: UnituneError) -> str:
@@ -218,7 +218,7 @@ def _search_until_shown(call: CreateCall) -> str | None:
                 "show the created object late",
             )
         call.sleep(min(wait, max(end - time.monotonic(), 0.0)))
-    raise AssertionError("delays never end")
+    raise AssertionError("unreachable: the pauses are endless")
 
 
 # Base 32 digits in order, without i, l, o and u, which are easily misread. Source:

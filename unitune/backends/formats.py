@@ -143,7 +143,7 @@ def _encoded(
         )
         return finding.at(file=str(path), line=item.line)
     text, tools = to_json(row).decode(), to_json(item.example.tools).decode()
-    left_out = [key for key in item.example.beside if key not in row]
+    left_out = [key for key in item.example.scoring_keys if key not in row]
     if '"strict":' in tools and '"strict":' not in text:  # a setting inside a tool
         left_out.append("strict")
     if '"detail":' not in text and any(image.detail for image in item.example.images):

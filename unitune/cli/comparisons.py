@@ -278,7 +278,7 @@ def _export(opened: Review, method: str, output: Path) -> None:
     if not rows:
         raise UserError(
             f"{opened.file} has no preference between answers of {opened.comparison.id} that can "
-            "be trained on, so there is no row to write. Answers after tool calls cannot be."
+            "be trained on, so nothing was written. Answers after tool calls cannot be."
         )
     with replacing(output) as file:
         file.writelines(f"{row}\n".encode() for row in rows)

@@ -35,7 +35,7 @@ from unitune.run.run import Run
 
 TRAINING = (
     "Set a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml). Or save a plan, "
-    "review it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
+    "review it and launch it: unitune plan FILE -o plan.json, unitune run --plan plan.json."
 )
 ANSWERS = (
     "Set a budget (--budget 5, or budget: {usd: 5} under evaluate in the job). `--replay` scores "

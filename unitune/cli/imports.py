@@ -170,7 +170,7 @@ def _record_answers(imported: Imported, cases: Path, directory: Path, *, quiet: 
     from unitune.importers.vendor_jobs import ANSWERS, record_answers
 
     if imported.model is None:
-        raise UserError("the old job has no model, so there are no answers to record.")
+        raise UserError("the old job has no model, so no answers can be recorded.")
     rows = tuple(load(cases))
     file = directory / ANSWERS
     failures = record_answers(imported.model, rows, file)

@@ -1,7 +1,4 @@
-"""Implement the commands of the first day: init, quickstart and run.
-
-`init` writes a job for a data file, or copies the example project.
-"""
+"""Implement `unitune init`: write a job for a data file, or copy the example project."""
 
 from __future__ import annotations
 
@@ -13,22 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.cli.job_files import BESIDE, EDITOR_LINE, write_beside
-from unitune.cli.options import (
-    JOB_FILE,
-    AllowDuplicate,
-    AllowUnpriced,
-    BudgetUsd,
-    Detach,
-    JobFile,
-    Json,
-    OtherBackend,
-    OwnPrices,
-    Quiet,
-    backend_option,
-    parse_prices,
-)
+from unitune.cli.options import JOB_FILE, Json, backend_option
 from unitune.cli.output import (
-    aside,
     console,
     exit_for_errors,
     facts,
@@ -36,7 +19,7 @@ from unitune.cli.output import (
     print_json,
     replacing,
 )
-from unitune.errors import DuplicateRunError, UserError
+from unitune.errors import UserError
 
 if TYPE_CHECKING:
     from unitune.data.columns import Guess
@@ -243,92 +226,3 @@ def write_example(directory: Path) -> list[Path]:
         with replacing(directory / name) as file:
             file.write(content[name])
     return [*(directory / name for name in EXAMPLE_FILES), write_beside(directory / JOB_FILE)]
-
-
-def run(
-    file: JobFile = JOB_FILE,
-    *,
-    backend: OtherBackend = None,
-    price: OwnPrices,
-    detach: Detach = False,
-    allow_duplicate: AllowDuplicate = False,
-    budget: BudgetUsd = None,
-    allow_unpriced: AllowUnpriced = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Launch a job exactly once and follow its training until it ends.
-
-    The training continues after Ctrl-C or when the terminal closes; `unitune runs watch` follows it
-    again. Lists of values under `tuning` start one run per combination; the same command launches
-    those that are missing. A paid training needs a budget or a saved plan (`unitune apply`).
-    Without either, a terminal asks for confirmation and a script is refused.
-
-    [dim]$ unitune run unitune.yaml
-    $ RUN=$(unitune run unitune.yaml --detach)[/dim]
-    """
-    from unitune.backends.launched import join_if_other_rank
-    from unitune.cli.consent import confirm_training, refuse_unready
-    from unitune.cli.progress import working
-    from unitune.cli.sweep import run_job
-    from unitune.job.job import Job
-    from unitune.planning.preflight import preflight
-
-    job = Job.load(file).with_backend(backend).with_budget(budget)
-    join_if_other_rank(job.backend)
-    job = job.with_prices(parse_prices(price, job.backend))
-    with working("reading rows, looking for leaks", quiet=quiet or json):
-        resolved = preflight(job)
-    refuse_unready(resolved)
-    confirm_training(resolved, allow_unpriced=allow_unpriced)
-    option = f" --backend {backend}" if backend else ""
-    run_job(
-        resolved,
-        f"unitune compare {file}{option}",
-        allow_duplicate=allow_duplicate,
-        allow_unpriced=allow_unpriced,
-        detach=detach,
-        quiet=quiet,
-        json=json,
-    )
-
-
-def quickstart(
-    directory: Directory = Path(EXAMPLE), *, quiet: Quiet = False, json: Json = False
-) -> None:
-    """Tune and evaluate a small model on this machine: init, plan, run, compare.
-
-    Needs the extra `local`, but no account, GPU or model hub. Run it again to continue where it
-    stopped.
-
-    [dim]$ unitune quickstart[/dim]
-    """
-    from unitune.cli.compare import compare
-    from unitune.cli.progress import working
-    from unitune.cli.watch import conclude, follow
-    from unitune.job.job import Job
-    from unitune.planning.plan import plan
-    from unitune.planning.preflight import preflight
-    from unitune.render.terminal import view
-    from unitune.report.plan import describe
-    from unitune.run.run import find_run, launch
-
-    file = directory / "unitune.yaml"
-    if not file.exists():
-        write_example(directory)
-    with working("reading rows, forecasting time", quiet=quiet or json):
-        resolved = preflight(Job.load(file))
-        planned = plan(resolved)
-    if not (quiet or json):
-        console().print(view(describe(planned, resolved.job.evaluate)))
-    if planned.errors:
-        raise UserError(f"{file}: the plan has errors. Show them with: unitune plan {file}")
-    try:
-        with working("starting the training", quiet=quiet or json):
-            launched = launch(resolved)
-    except DuplicateRunError as duplicate:
-        launched = find_run(duplicate.run_id)
-        aside().print(f"This training already exists: run {launched.id}.")
-    follow(launched, quiet=quiet or json)
-    conclude(launched, silent=json)
-    compare(file, run=launched.id, quiet=quiet, json=json)

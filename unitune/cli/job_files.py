@@ -98,7 +98,7 @@ MODELS: dict[DocumentName, str] = {
     "comparison-diff": "unitune.evaluate.diff:ComparisonDiff",
     "learning-curve": "unitune.curve.documents:LearningCurve",
     "decision": "unitune.decision.evidence:Decision",
-    "cost": "unitune.tco.serving:TotalCostList",
+    "cost": "unitune.ownership.serving:TotalCostList",
     "budget": "unitune.cost.budget:ProjectBudget",
     "offer": "unitune.backends.offer:Offer",
     "prices": "unitune.cost.prices.book:PricesFile",

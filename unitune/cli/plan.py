@@ -1,4 +1,4 @@
-"""Implement the commands about the cost of a job: plan, apply and cost."""
+"""Implement the commands about the cost of a job: plan and cost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from rich.text import Text
 
 from unitune.cli.options import (
     JOB_FILE,
-    AllowDuplicate,
-    AllowUnpriced,
     BudgetUsd,
-    Detach,
     JobFile,
     Json,
     OwnPrices,
-    Quiet,
     RequestsMonth,
     backend_option,
     parse_prices,
@@ -32,7 +28,7 @@ from unitune.cli.output import (
     print_raw,
     replacing,
 )
-from unitune.errors import OverBudget, UserError
+from unitune.errors import UserError
 
 if TYPE_CHECKING:
     from unitune.job.job import Job
@@ -61,14 +57,13 @@ ShownRows = Annotated[
 ]
 SavedPlan = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="PLAN", help="Save the plan for `unitune apply`."),
+    typer.Option("--output", "-o", metavar="PLAN", help="Save the plan for `unitune run --plan`."),
 ]
 BasePlan = Annotated[
     Path | None,
     typer.Option(metavar="PLAN", help="Saved plan whose changes --markdown shows."),
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown for a pull request.")]
-PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="Saved plan, e.g. plan.json.")]
 
 
 def plan(
@@ -96,7 +91,7 @@ def plan(
     [dim]$ unitune plan unitune.yaml
     $ unitune plan unitune.yaml --all
     $ unitune plan unitune.yaml --backend together --backend openai
-    $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
+    $ unitune plan unitune.yaml -o plan.json && unitune run --plan plan.json[/dim]
     """
     from unitune.cli.plan_view import print_quote, print_tokens
     from unitune.cli.progress import working
@@ -208,50 +203,9 @@ def _conclude(planned: Plan, output: Path | None, file: Path) -> None:
 
     if output is not None:
         refuse_errors(planned)
-        following = f"compare {file}" if planned.compares_only else f"apply {output}"
+        following = f"compare {file}" if planned.compares_only else f"run --plan {output}"
         aside().print(f"Saved. Next: unitune {following}")
     exit_for_errors(planned.findings)
-
-
-def apply(
-    file: PlanFile,
-    *,
-    detach: Detach = False,
-    allow_duplicate: AllowDuplicate = False,
-    allow_unpriced: AllowUnpriced = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Launch a saved plan unchanged.
-
-    Exits 5 if the job, its rows or the prices have changed since.
-
-    [dim]$ unitune plan unitune.yaml -o plan.json
-    $ unitune apply plan.json[/dim]
-    """
-    from unitune.cli.progress import working
-    from unitune.cli.sweep import run_job
-    from unitune.planning import saved
-    from unitune.planning.preflight import preflight
-
-    planned = saved.read(file)
-    job = saved.job_of(planned, file)
-    if planned.charge == "unknown" and not allow_unpriced:
-        raise OverBudget(
-            f"{file} has no price for the training. Pass --allow-unpriced to launch it anyway."
-        )
-    with working("reading rows, looking for leaks", quiet=quiet or json):
-        resolved = preflight(job)
-    run_job(
-        resolved,
-        f"unitune compare {saved.job_file_of(planned, file)}",
-        allow_duplicate=allow_duplicate,
-        allow_unpriced=allow_unpriced,
-        plan=planned,
-        detach=detach,
-        quiet=quiet,
-        json=json,
-    )
 
 
 def cost(
@@ -266,11 +220,11 @@ def cost(
     price: OwnPrices,
     json: Json = False,
 ) -> None:
-    """Show the total cost of ownership, and the volume from which tuning pays off.
+    """Show the total cost of ownership, and the volume at which tuning pays off.
 
     Compares training, hosting and requests over the model's lifetime with the prompted base model
-    and the newest untuned model. Usage comes from the job (`usage`), its newest comparison, or a
-    count of tokens. No vendor is called.
+    and the newest untuned model. Usage is read from the job (`usage`), its newest comparison, or
+    a count of tokens. No vendor is called.
 
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --all
@@ -278,10 +232,10 @@ def cost(
     """
     from unitune.cli.progress import working
     from unitune.job.job import Job
+    from unitune.ownership.page import describe, describe_several
+    from unitune.ownership.total_cost import total_costs
     from unitune.render.terminal import section_lines, view
     from unitune.report.plan import refused_section
-    from unitune.report.total_cost import describe, describe_several
-    from unitune.tco.total_cost import total_costs
 
     job = Job.load(file)
     names = _backend_names(backend, all_backends=all_backends) or [job.backend]

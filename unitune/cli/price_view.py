@@ -126,8 +126,8 @@ def print_all(prices: PriceList) -> None:
         )
     console().print(table)
     console().print(
-        "More of one: unitune prices NAME. Answers of untuned models come from genai-prices "
-        "too, where it is installed (extra `prices`).",
+        "Details of one: unitune prices NAME. The extra `prices` adds the prices of untuned "
+        "models in genai-prices.",
         style="dim",
     )
 

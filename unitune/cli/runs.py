@@ -42,8 +42,8 @@ def runs(
 ) -> None:
     """List this project's runs, the newest first.
 
-    Runs on this machine are shown as they are now, runs at vendors as they were last seen. To
-    update those, run `unitune runs watch --all`.
+    Runs on this machine have their current state, runs at vendors the last known one. To update
+    those, run `unitune runs watch --all`.
 
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]

@@ -72,7 +72,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The texts of the content as one string, empty if there are none."""
+        """The texts of the content as one string."""
         return self._written(lambda _: "")
 
     @property
@@ -232,7 +232,7 @@ class Example(BaseModel):
         return without_image_names(self.content) if self.images else self.content
 
     @property
-    def beside(self) -> tuple[str, ...]:
+    def scoring_keys(self) -> tuple[str, ...]:
         """Keys next to the conversation, for scoring and graders; never trained on."""
         judging = [key for key in ("id", "expected") if getattr(self, key) is not None]
         return (*judging, *(["required"] if self.required else ()), *(self.model_extra or ()))

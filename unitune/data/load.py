@@ -113,7 +113,7 @@ def read(
     elif dropped:
         yield _left_out(dropped).at(file=name)
     elif not usable and not errors:
-        problem = error("empty-file", "there are no rows.", "Add at least one row.")
+        problem = error("empty-file", "the file has no rows.", "Add at least one row.")
         yield problem.at(file=name)
 
 
@@ -272,7 +272,7 @@ def _unreadable(file: Path) -> Finding | None:
         guess = f"Did you mean {near!r}?" if near else "Check the name and the folder."
         if share := re.fullmatch(r"(\d{1,2}(?:\.\d+)?) ?%", file.name):
             guess = f"To use {file.name} of the training rows, write {float(share[1]) / 100:g}."
-        return error("missing-file", "there is no such file.", guess)
+        return error("missing-file", "the file does not exist.", guess)
     return None
 
 

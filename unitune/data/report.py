@@ -45,7 +45,7 @@ class RowIssue:
 
     at: int
     why: str
-    beside: tuple[int, ...] = ()
+    related: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class ShownIssue(Closed):
     row: ShownRow
     why: str
     """Reason in one sentence."""
-    beside: tuple[ShownRow, ...] = ()
+    related: tuple[ShownRow, ...] = ()
     """Rows to compare it with, nearest first."""
 
 

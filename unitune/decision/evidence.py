@@ -20,10 +20,10 @@ from unitune.documents import Frozen
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
 from unitune.files.filesystem import replacing
+from unitune.ownership.serving import TotalCost
 from unitune.render.html import render
 from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Section
 from unitune.render.typography import decimal, interval, moment, percent, points, usd_range
-from unitune.tco.serving import TotalCost
 
 Answer = Literal["prompt", "tune", "collect", "cannot tell"]
 Measurement = Literal["prompts", "training", "curve"]
@@ -269,11 +269,11 @@ def facts(evidence: Evidence) -> tuple[Fact, ...]:
     smallest = " to ".join(dict.fromkeys(decimal(100 * each) for each in visible))
     return (
         Fact("Training", f"{evidence.training_rows:,} rows"),
-        Fact("Validation", f"{evidence.validation_rows:,} rows", "every score is of these"),
+        Fact("Validation", f"{evidence.validation_rows:,} rows", "all scores are measured on them"),
         Fact(
             "Test",
             f"{evidence.test_cases:,} cases",
-            f"finds differences from {smallest} points on (80 % power); "
+            f"detects differences of {smallest} points or more (80 % power); "
             f"{decimal(100 * evidence.margin)} matter",
         ),
     )

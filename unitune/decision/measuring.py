@@ -31,12 +31,12 @@ from unitune.evaluate.inference.engine import AnswerOptions, Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
+from unitune.ownership.serving import TotalCost
+from unitune.ownership.total_cost import total_cost
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run
 from unitune.scorers.interface import Kind
-from unitune.tco.serving import TotalCost
-from unitune.tco.total_cost import total_cost
 from unitune.workspace.user_settings import today
 
 # Launches the runs of a sweep and returns them when they have ended

@@ -229,7 +229,7 @@ def tuning_pays(evidence: Evidence) -> Conclusion | None:
 
 
 def tuning_saves(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is no worse and costs less at the given volume."""
+    """The tuned model is not worse and costs less at the given volume."""
     for option in evidence.measured_options:
         if _may_save(option, evidence) and option.reaches(evidence.goal):
             return tune(evidence, option)
@@ -237,7 +237,7 @@ def tuning_saves(evidence: Evidence) -> Conclusion | None:
 
 
 def saving_unproven(evidence: Evidence) -> Conclusion | None:
-    """Tuning costs less, but too few rows show whether the model is no worse."""
+    """Tuning costs less, but the rows are too few to show that the model is not worse."""
     for option in evidence.measured_options:
         gain, saved = option.shown_gain, option.saving_usd
         saves = evidence.volume_given and saved > 0 and option.reaches(evidence.goal)

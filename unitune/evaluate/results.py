@@ -277,7 +277,7 @@ class Comparison(Shown, Difference):
     per_case: bool = True
     """True if the deciding metric scores single cases, False for a corpus score."""
     gained: int
-    """Cases in which the candidate scored higher; unless graded, those that only it got right."""
+    """Cases where the candidate scored higher; unless graded, those that only it got right."""
     lost: int
     clusters: int | None = None
     """Number of clusters of the cases, or None if they are independent."""

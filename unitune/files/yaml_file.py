@@ -169,7 +169,7 @@ def problem(document: Document, at: Location, text: str) -> str:
     nearest_line = next(
         (at[:end] for end in range(len(at), 0, -1) if at[:end] in document.lines), ()
     )
-    dotted = ".".join(map(str, at))
+    dotted = ".".join(map(str, at)) or "the file"
     if not dotted.isprintable():  # a line break could imitate our messages
         dotted = repr(dotted)
     return f"{document.path}:{document.lines.get(nearest_line, 1)}: {dotted} {text}"

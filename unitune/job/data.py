@@ -73,8 +73,8 @@ class Data(Spec):
         | None
     ) = None
     """Test cases: files, or the share of train to reserve for the test, which is the same on every
-    machine and with every seed; or several test sets by name, each of which is also evaluated
-    separately. Required by `compare`."""
+    machine and with every seed; or several test sets by name, which are also evaluated one by
+    one. Required by `compare`."""
     validation: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validation files, or the share to hold out of the training rows that remain after the test;
     by default a seeded tenth, at least 30 rows."""

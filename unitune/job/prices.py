@@ -194,7 +194,7 @@ class PriceRow(Spec):
 
 
 class PriceEntry(Spec):
-    """Prices as people write them; missing values come from the enclosing entry.
+    """Prices as people write them; missing values are inherited from the enclosing entry.
 
     Examples:
         >>> entry = PriceEntry.model_validate(

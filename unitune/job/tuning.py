@@ -40,10 +40,10 @@ class Lora(Swept):
     """Names of linear modules with an adapter, such as ``[q_proj, v_proj]``; all-linear: every one
     except the output head."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] | Auto = "auto"
-    """Numbers of layers with adapters, from 0; `auto` is all layers."""
+    """Numbers of the layers with adapters, from 0; `auto` is all."""
     modules_to_save: tuple[str, ...] | Auto = "auto"
     """Names of modules that are fully trained and saved with the adapter, such as ``[embed_tokens,
-    lm_head]``; `auto` stands for an empty list."""
+    lm_head]``; `auto` is an empty list."""
     rslora: bool | Auto = "auto"
     """Rank-stabilised scale for high ranks (Kalajdzievski 2023, arXiv 2312.03732)."""
     dora: bool | Auto = "auto"
@@ -310,7 +310,7 @@ class Alternative(Spec):
 class Usage(Spec):
     """Expected use of the model, for `unitune cost`.
 
-    `auto` values come from the job's newest comparison or, without one, from its data.
+    `auto` values are taken from the job's newest comparison or, without one, from its data.
     """
 
     requests_month: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = 10_000
@@ -329,8 +329,8 @@ class Usage(Spec):
     cache_hit_rate: Annotated[Decimal, Field(ge=0, le=1)] | Auto = "auto"
     """Share of requests with a cached beginning; `auto` is one half."""
     reasoning_factor: Annotated[Decimal, Field(ge=1, le=100)] | Auto = "auto"
-    """Factor by which hidden reasoning lengthens answers of reasoning models; `auto` is 1 to
-    1.6."""
+    """Length of a reasoning model's answer with its hidden reasoning, as a multiple of the visible
+    answer; `auto` is 1 to 1.6."""
     hosting_hours_day: Annotated[Decimal, Field(ge=0, le=24)] = Decimal(24)
     """Hours per day that the tuned model's deployment runs, if it needs one."""
     runs: Annotated[int, Field(ge=1, le=1_000_000)] = 1

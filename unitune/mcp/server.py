@@ -210,7 +210,7 @@ def serve(root: Path, budget: Decimal | None) -> None:
 
 
 def _explained(tool: Callable[..., Document]) -> Callable[..., Document]:
-    """Return a tool whose errors have the text and the exit code of the command line's."""
+    """Return a tool whose errors have the text and the codes of the command line's."""
     from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(tool)
@@ -222,6 +222,6 @@ def _explained(tool: Callable[..., Document]) -> Callable[..., Document]:
                 raise
             known = explained(cause, [])
             text = printable(redacted(str(known)))
-            raise ToolError(f"{text} (exit code {known.exit_code})") from error
+            raise ToolError(f"{text} ({known.code}, exit code {known.exit_code})") from error
 
     return call

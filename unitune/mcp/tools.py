@@ -25,11 +25,11 @@ from unitune.job.contenders import NEWEST
 from unitune.job.data import FilePurpose
 from unitune.job.files import place_files
 from unitune.job.job import Job
+from unitune.ownership.total_cost import total_costs
 from unitune.planning import saved
 from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.run.run import Run, find_run, runs
-from unitune.tco.total_cost import total_costs
 
 Document: TypeAlias = dict[str, Any]
 File = Annotated[str, Field(description="Path of the job file, inside the project folder.")]
@@ -166,7 +166,7 @@ class ReadingTools:
         backends: Annotated[tuple[str, ...], Field(description="Default: the job's.")] = (),
         requests: Requests = None,
     ) -> Document:
-        """Return the total cost of ownership, and the volume from which tuning pays off."""
+        """Return the total cost of ownership, and the volume at which tuning pays off."""
         job = self.job(file)
         names = backends or (job.backend,)
         return dumped(total_costs(job, names, requests_month=requests, only_launchable=False))

@@ -41,7 +41,7 @@ from unitune.workspace.user_settings import today
 
 
 class Bound(Frozen):
-    """Inputs of a saved plan. If any of them changes, `unitune apply` refuses the plan."""
+    """Inputs of a saved plan. If any of them changes, `unitune run --plan` refuses it."""
 
     job: dict[str, Any]
     """Job without its folder."""

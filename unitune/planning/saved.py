@@ -1,4 +1,4 @@
-"""Save a plan to a file and find what has changed since: `unitune plan -o`, `unitune apply`."""
+"""Save a plan to a file and find what has changed since."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def job_of(plan: Plan, path: Path) -> Job:
     """Return the job of a saved plan from its current job file, with the command line's settings.
 
     Raises:
-        UserError: The plan was not saved to be applied, or trains nothing.
+        UserError: The plan was not saved, or trains nothing.
         JobError: The job file is missing or not valid.
     """
     file, bound = job_file_of(plan, path), plan.bound
@@ -85,8 +85,8 @@ def refuse_changes(then: Plan, now: Plan) -> None:
     if changed:
         listed = "".join(f"\n  {change}" for change in changed)
         raise Mismatch(
-            f"the plan of {then.day} is no longer valid:{listed}\nNothing was launched. Make a "
-            "new plan, review it and apply that."
+            f"the plan of {then.day} is no longer valid:{listed}\nNothing was launched. Save "
+            "a new plan, review it and launch that."
         )
 
 

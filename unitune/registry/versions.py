@@ -115,7 +115,7 @@ def promote(
 ) -> AliasMove:
     """Point an alias of a registered model to a run's model, which has passed its gate.
 
-    The newest comparison with a gate in which this run was the candidate decides. Its gate must be
+    The newest comparison with a gate and this run as the candidate decides. Its gate must be
     that of the run's job or of the alias's last promotion. A failure on more cases must not be on
     record. A claim to be better must still hold when all candidates compared on its cases since
     then are counted. The run is registered if needed.

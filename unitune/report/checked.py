@@ -86,8 +86,8 @@ def _compared(quality: Quality) -> str:
     apart = f" ({quality.cases:,} of them for the test)" if quality.cases else ""
     which = "All" if quality.is_whole else "The first"
     return (
-        f"{which} {counted(quality.rows, 'row')}{apart} were compared with one another. There is "
-        "no score: only a person can decide whether a row is right. The most doubtful are first."
+        f"{which} {counted(quality.rows, 'row')}{apart} were compared with one another. Only "
+        "a person can decide whether a row is right. The most doubtful are first."
     )
 
 
@@ -127,7 +127,7 @@ def _title(cause: Cause) -> str:
 def _issues(cause: Cause) -> Bullets:
     items: list[Cell] = []
     for issue in cause.issues[:SHOWN_ISSUES]:
-        others = [f"next to {_row(other)}" for other in issue.beside[:1]]
+        others = [f"next to {_row(other)}" for other in issue.related[:1]]
         items.append(Cell(_row(issue.row), "\n".join([issue.why, *others])))
     return Bullets(items)
 

@@ -8,13 +8,14 @@ from unitune.data.report import DataReport
 from unitune.evaluate.results import Comparison
 from unitune.files import yaml_file
 from unitune.job.job import Job
+from unitune.ownership import page as total_cost
+from unitune.ownership.serving import TotalCost
 from unitune.planning.plan import Plan
 from unitune.render import html as html_renderer
 from unitune.render import terminal
 from unitune.render.sections import Document, Fact, Facts, Section
-from unitune.report import checked, comparison, plan, run_document, total_cost
+from unitune.report import checked, comparison, plan, run_document
 from unitune.run.handle import Run
-from unitune.tco.serving import TotalCost
 
 
 def draw(document: object, *, html: bool) -> str:

@@ -33,7 +33,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"{judge}Cases in which {candidate} scored higher, and in which {baseline} did, "
+            f"{judge}Cases where {candidate} scored higher, and cases where {baseline} did, "
             f"of {comparison.n:,}."
             if comparison.graded
             else f"Cases that only {candidate} got right, and cases that only {baseline} got "
@@ -190,7 +190,7 @@ def clause_table(clauses: Sequence[ClauseResult]) -> Table:
             for each in clauses
         ],
         "Agreement of the judge with people by clause, over the answers of all contenders; Cohen's "
-        "kappa is 1 if they always agree and 0 by chance",
+        "kappa is 1 if they always agree, and 0 if they agree as often as at random",
     )
 
 

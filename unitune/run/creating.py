@@ -201,9 +201,7 @@ def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
         )
     others = [job for job in _jobs_with_key(ledger, record) if job != record.job_id]
     if job_id not in others:
-        listed = (
-            f"jobs with it: {', '.join(others)}" if others else "there is no second job with it"
-        )
+        listed = f"jobs with it: {', '.join(others)}" if others else "no second job carries it"
         raise UserError(
             f"job {job_id} does not carry the key {record.launch_key!r} of run {record.id} at "
             f"{record.backend}; {listed}."

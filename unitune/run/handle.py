@@ -115,7 +115,7 @@ class Run(Bound, Shown):
 
     @property
     def start(self) -> Start | None:
-        """Model from which the training continues; None for the base model."""
+        """Model that the training starts from; None for the base model."""
         return self._record.start
 
     @property

@@ -202,7 +202,7 @@ class _Task:
 
     def _require_ledger(self) -> None:
         if not self.ledger.exists:
-            raise Unreachable(f"there is no ledger in {self.ledger.folder}.")
+            raise Unreachable(f"the ledger in {self.ledger.folder} no longer exists.")
 
     def take_down_if_due(self) -> None:
         """Take the deployment down and record that, once it is due."""

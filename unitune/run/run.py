@@ -147,7 +147,7 @@ def find_run(name: str = NEWEST) -> Run:
 
     Raises:
         NotFoundError: No run or version has this name.
-        UserError: Several runs match, or there are no runs.
+        UserError: Several runs match, or none.
     """
     ledger = Ledger(home())
     return Run(ledger, find_record(ledger, name))
@@ -240,7 +240,7 @@ def launch_sweep(
         plan: A saved plan, which must still hold.
 
     Returns:
-        The runs as they are launched, in the order of the lists, the last changing fastest. On this
+        The launched runs, in the order of the lists, the last changing fastest. On this
         machine, each is launched when the previous one is at rest.
 
     Raises:

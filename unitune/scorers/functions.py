@@ -329,8 +329,8 @@ class HttpGrader(Scorer):
     row. If the prompt offers tools, `trajectories` holds the turns of each answer: its calls and,
     in a dialogue, their results. The server responds with ``{"scores": [...]}``, one entry per
     answer: a number, null if it cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A
-    failed request (no response, status 408, 429 or from 500) is retried with growing delays. No key
-    is sent.
+    failed request (no response, status 408, 429 or from 500) is retried with increasing pauses. No
+    key is sent.
     """
 
     kind = Kind.GRADED

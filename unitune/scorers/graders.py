@@ -207,7 +207,7 @@ class TextSimilarity(OfTwoTexts):
     evaluation_metric: Annotated[Metric, BeforeValidator(_not_refused)]
     """Similarity metric."""
     pass_threshold: float | None = None
-    """Similarity from which the grade is 1, otherwise 0. In a multi grader it has no effect,
+    """Lowest similarity with grade 1; below it, the grade is 0. In a multi grader it has no effect,
     because the formula uses the similarity itself."""
 
     def compare(self, given: str, wanted: str) -> float:

@@ -66,7 +66,7 @@ class NamedModel(Spec):
 
 
 class Judge(NamedModel, Scorer):
-    """A language model judges the answer.
+    """A language model grades the answer.
 
     With `rubric`, the judge reads one answer and gives each clause a step of the scale (pass or
     fail). The score is the lowest step of any clause, so an answer passes if it meets all of them.
@@ -85,7 +85,7 @@ class Judge(NamedModel, Scorer):
     rubric: tuple[Annotated[str, Field(min_length=1)] | ColumnText, ...] = ()
     """Clauses that a good answer meets. ``{column: notes}`` takes the clause from each row."""
     compare: Annotated[str, Field(min_length=1)] | None = None
-    """What makes one of two answers better, such as ``more helpful to the customer``."""
+    """Criterion that decides between two answers, such as ``more helpful to the customer``."""
     scale: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)] = (
         PASS_FAIL
     )
@@ -111,7 +111,7 @@ class Judge(NamedModel, Scorer):
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
         if bool(self.rubric) == (self.compare is not None):
-            raise ValueError("give either a rubric (clauses) or compare (what makes one better)")
+            raise ValueError("give either a rubric (clauses) or compare (a criterion)")
         if self.compare is not None and self.scale != PASS_FAIL:
             raise ValueError("compare does not take a scale; a rubric does")
         return self

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.backends import registry
+from unitune.backends import registry, retry
 from unitune.backends.capabilities import Deletes
 from unitune.backends.offer import Offer
 from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee, State
@@ -34,6 +34,10 @@ SETTLE_SECONDS = 1.5  # replaces the offer's own, so that a test can wait for it
 # Time that the backend waits for an answer, if `VendorSetup.timeouts` names its timeouts
 IMPATIENCE_SECONDS = 1.0
 REASON = "row 7 is not valid here"
+
+
+def _sleep_briefly(seconds: float) -> None:
+    time.sleep(seconds / 20)
 
 
 class FaultContract(ContractBase):
@@ -129,8 +133,13 @@ class FaultContract(ContractBase):
 
     @pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
     def test_fault_while_watching_is_waited_out(
-        self, vendor: ServedVendor, fault: Fault, tmp_path: Path
+        self,
+        vendor: ServedVendor,
+        fault: Fault,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(retry, "sleep", _sleep_briefly)
         run = launch(self.launchable(tmp_path))
         vendor.server.inject_fault(fault, "GET", "", times=2)
         assert run.wait(0.01).state is State.SUCCEEDED

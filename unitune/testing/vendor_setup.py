@@ -209,7 +209,7 @@ class RoutedVendor:
     key_headers: ClassVar[Mapping[str, str]] = {"authorization": "Bearer "}
     prefix: ClassVar[str] = ""  # regular expression for the beginning of all paths
     wrong_key: ClassVar[str] = "the key is not valid"
-    no_route: ClassVar[str] = "there is no {method} {path}"
+    no_route: ClassVar[str] = "{method} {path} does not exist"
     unreadable: ClassVar[str] = "cannot be read: {error}"
     _routes: ClassVar[Sequence[tuple[str, str, str]]] = ()
 
@@ -269,5 +269,5 @@ class RoutedVendor:
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:
     """Return a resource; raise `Refused` if it does not exist."""
     if name not in resources:
-        raise Refused(404, f"there is no {kind} {name!r}")
+        raise Refused(404, f"{kind} {name!r} does not exist")
     return resources[name]

@@ -13,4 +13,4 @@ from unitune.publish import Pushed as Pushed
 from unitune.run.deployment import Deployment as Deployment
 from unitune.ledger.finding import Lineage as Lineage
 from unitune.run.model_client import ModelClient as ModelClient
-from unitune.tco.serving import TotalCost as TotalCost
+from unitune.ownership.serving import TotalCost as TotalCost

@@ -216,5 +216,5 @@ def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
         yield note("computed-again", f"{what}, which takes more time: {why}")
     if batching.settings.shard and given.shard == "auto":
         over = f"the frozen weights are spread over {batching.settings.processes} processes (shard)"
-        what = f"{over}, and a layer is gathered when it is computed"
+        what = f"{over}, and each layer is gathered when it is needed"
         yield note("sharded", f"{what}, which takes more time: {why}")

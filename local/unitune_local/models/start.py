@@ -139,7 +139,7 @@ def _base_findings(
             yield error(OTHER_BASE, what, "Use the same base model for both, or remove `start`.")
             return
         what = f"{folder} does not record which weights its adapter was trained on ({named})."
-        yield warning("start-base-unknown", what, "Make sure that it was the base of this job.")
+        yield warning("start-base-unknown", what, "Check that it was the base of this job.")
         return
     fingerprint = store.fingerprint(base)
     if record.base_fingerprint != fingerprint:

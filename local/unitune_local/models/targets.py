@@ -67,7 +67,7 @@ def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]
         if names.isdisjoint(known):
             raise UserError(
                 f"tuning.lora.targets is {list(settings.targets)}, but the model has no linear "
-                f"layer with such a name. Choose from {', '.join(sorted(known))}."
+                f"module with such a name. Choose from {', '.join(sorted(known))}."
             )
         if not experts and _prefix(model) == "":
             return {"target_modules": list(settings.targets)}

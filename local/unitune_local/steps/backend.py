@@ -209,7 +209,7 @@ class AzureSessionsBackend(StepsBackend[AzureSessionsOptions]):
             raise JobError(
                 f"options.{self.name}.policy_loss is {loss!r}, but Azure does not publish how it "
                 "averages that loss, so it could differ from the local trainer's. Remove the "
-                "option, which stands for importance_sampling."
+                "option; the default is importance_sampling."
             )
 
     def tier(self, options: AzureSessionsOptions) -> str | None:

@@ -70,7 +70,7 @@ def is_pair(example: Example) -> Message:
     if example.non_preferred_output is None:
         raise UnrepresentableRow("the row has no worse answer (`non_preferred_output`)")
     if not example.prompt:
-        raise UnrepresentableRow("there is no question before the two answers")
+        raise UnrepresentableRow("the two answers have no question before them")
     try:
         preference(example.content)
     except BadRow as problem:

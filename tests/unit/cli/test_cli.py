@@ -81,6 +81,16 @@ def test_an_error_of_the_users_is_one_message_and_no_traceback(unitune: Command)
     assert "Traceback" not in outcome.err
 
 
+def test_with_json_an_error_is_one_line_of_json_with_its_code(unitune: Command) -> None:
+    outcome = unitune("plan", "missing.yaml", "--json")
+
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = outcome.err.splitlines()
+    error = json.loads(line)["error"]
+    assert (error["code"], error["exit_code"]) == ("job-error", 2)
+    assert error["message"].startswith("missing.yaml: no such file.")
+
+
 def test_a_bug_of_ours_exits_with_70_and_asks_for_a_report(
     unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +184,7 @@ def test_a_job_that_could_not_be_planned_is_not_written(unitune: Command, tmp_pa
         (["--user", "text"], "--user needs a data file"),
         (["folder", "--data", "rows.csv"], "folder is a folder for the example"),
         (["--data", "rows.csv", "--test", "1.5"], "--test is 1.5. Pass a share between 0 and 1"),
-        (["--data", "rows.csv"], "rows.csv: there is no such file"),
+        (["--data", "rows.csv"], "rows.csv: the file does not exist"),
         (["--data", "rows.csv", "--backend", "openai"], "no model is named"),
     ],
 )

@@ -26,7 +26,7 @@ def test_the_screen_answers_first_and_then_says_why(unitune: Command, job_file: 
 
     assert outcome.code == 0
     assert outcome.out.startswith("triage  sft of gpt-4.1-mini-2025-04-14 on azure  ")
-    for part in ("prompted", "tuned", "newest untuned", "Tuned is cheaper", "Where the figures"):
+    for part in ("prompted", "tuned", "newest untuned", "Tuned is cheaper", "Sources"):
         assert part in outcome.out
 
 
@@ -63,7 +63,7 @@ def test_all_backends_stand_in_one_table_the_cheapest_first(
     assert "*" in openai, "it stops first, and idle it costs nothing"
     assert table.index("openai") < table.index("azure") < table.index("Prices not known")
     assert "anthropic" in refused
-    assert "Where the figures" not in told.out
+    assert "Sources" not in told.out
     assert unitune("cost", str(job_file), "--all", "--backend", "azure").code == 2
 
 

@@ -74,7 +74,7 @@ def test_an_earlier_result_and_an_empty_file_are_replaced(
 
 
 def test_no_error_tells_to_save_a_plan_over_the_job(unitune: Command, job: Path) -> None:
-    told = unitune("apply", str(job))
+    told = unitune("run", "--plan", str(job))
     assert told.code == 2
     assert f"`unitune plan {job} -o plan.json`" in " ".join(told.err.split())
     assert "-o unitune.yaml" not in told.err

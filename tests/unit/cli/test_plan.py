@@ -1,4 +1,4 @@
-"""plan and apply: side by side, saved, held against a base, budgets, and nobody is called."""
+"""plan, and run --plan: side by side, saved, held against a base, budgets, and nobody is called."""
 
 from __future__ import annotations
 
@@ -185,27 +185,53 @@ def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -
     jsonschema.validate(json.loads(saved.read_text(encoding="utf-8")), schema)
 
 
-def test_several_backends_make_no_plan_to_apply(unitune: Command, file: Path) -> None:
+def test_a_saved_plan_in_place_of_a_job_file_gets_the_command(unitune: Command, file: Path) -> None:
+    saved = file.with_name("plan.json")
+    unitune("plan", str(file), "-o", str(saved))
+    refused = unitune("run", str(saved))
+    assert refused.code == 2
+    assert "launch it with `unitune run --plan`" in refused.err
+
+
+def test_several_backends_make_no_plan_to_save(unitune: Command, file: Path) -> None:
     saved = file.with_name("plan.json")
     refused = unitune("plan", str(file), "--all", "-o", str(saved))
     assert (refused.code, saved.exists()) == (2, False)
     assert "--output works with one backend" in refused.err
 
 
-def test_a_plan_whose_data_changed_is_not_applied(unitune: Command, file: Path) -> None:
+def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, file: Path) -> None:
     saved = file.with_name("plan.json")
     unitune("plan", str(file), "-o", str(saved))
     change(file.with_name("train.jsonl"), "answer 7", "another answer 7")
-    refused = unitune("apply", str(saved))
+    refused = unitune("run", "--plan", str(saved))
     assert refused.code == 5
     assert "data: the rows in train.jsonl have changed" in refused.err
     assert "Nothing was launched" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("more", "extra"),
+    [
+        (("{file}",), "FILE"),
+        (("--budget", "0"), "--budget"),
+        (("--backend", "together", "--price", "training=1"), "--backend, --price"),
+    ],
+)
+def test_options_that_a_saved_plan_contains_are_refused_with_it(
+    unitune: Command, file: Path, more: tuple[str, ...], extra: str
+) -> None:
+    saved = file.with_name("plan.json")
+    unitune("plan", str(file), "-o", str(saved))
+    refused = unitune("run", "--plan", str(saved), *(word.format(file=file) for word in more))
+    assert refused.code == 2
+    assert f"Leave out {extra}, or save a new plan" in refused.err
+
+
 @pytest.mark.parametrize("content", ["{", "{}", ""])
 def test_a_file_that_is_no_plan_is_told(unitune: Command, tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content, encoding="utf-8")
-    refused = unitune("apply", "plan.json")
+    refused = unitune("run", "--plan", "plan.json")
     assert (refused.code, "is not a plan" in refused.err) == (2, True)
 
 
@@ -229,7 +255,7 @@ def test_a_budget_file_that_is_not_valid_names_line_and_key(unitune: Command, fi
 def test_a_script_without_budget_or_plan_launches_nothing(unitune: Command, file: Path) -> None:
     refused = unitune("run", str(file))
     assert refused.code == 6
-    assert "unitune apply plan.json" in refused.err
+    assert "unitune run --plan plan.json" in refused.err
     assert "No runs in this project yet" in unitune("runs").out
 
 
@@ -396,7 +422,7 @@ def test_the_plan_of_a_comparison_is_saved_for_what_changes_and_not_to_be_launch
     job.write_text(COMPARED, encoding="utf-8")
     told = unitune("plan", str(job), "-o", str(kept))
     assert (told.code, f"Next: unitune compare {job}" in told.err) == (0, True)
-    launched = unitune("apply", str(kept))
+    launched = unitune("run", "--plan", str(kept))
     assert (launched.code, "trains nothing. Run `unitune compare" in launched.err) == (2, True)
     assert "needs --markdown" in unitune("plan", str(job), "--against", str(kept)).err
     since = ("plan", str(job), "--markdown", "--against", str(kept))

@@ -152,6 +152,7 @@ def test_a_refresh_of_all_goes_on_past_who_cannot_be_asked(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
     monkeypatch.setenv("AZURE_RETAIL_PRICES_URL", "http://127.0.0.1:1/api/retail/prices")
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     found = unitune("prices", "refresh")
     assert found.code == 0
     assert "azure could not be read" in found.out
@@ -166,6 +167,7 @@ def test_a_refresh_in_which_nobody_answers_fails(
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("AZURE_RETAIL_PRICES_URL", "http://127.0.0.1:1/api/retail/prices")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     found = unitune("prices", "refresh")
     assert found.code == 4
     assert "hf-jobs could not be read" in found.err

@@ -108,12 +108,12 @@ def test_a_vendor_gets_one_job_for_each_run_and_the_rows_once(
         assert run_id in ended.out
 
 
-def test_a_saved_plan_of_a_sweep_is_applied(
+def test_a_saved_plan_of_a_sweep_is_launched(
     unitune: Command, openai: ServedVendor, tmp_path: Path
 ) -> None:
     file = written(tmp_path, "openai", "epochs: [1, 2]", PRICE)
     plan = tmp_path / "plan.json"
     assert unitune("plan", str(file), "-o", str(plan)).code == 0
-    assert len(unitune("apply", str(plan), "--detach").out.split()) == 2
+    assert len(unitune("run", "--plan", str(plan), "--detach").out.split()) == 2
     assert openai.state().jobs == 2
     assert unitune("run", str(file)).code == 6  # no budget, and no one to ask

@@ -66,7 +66,7 @@ def test_a_wrong_label_comes_first_beside_rows_that_have_the_right_one() -> None
 
     assert (issue.row.line, issue.row.answer) == (8, "pin")
     assert "'rate'" in issue.why
-    assert [beside.answer for beside in issue.beside] == ["rate", "rate"]
+    assert [beside.answer for beside in issue.related] == ["rate", "rate"]
 
 
 @pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
@@ -119,8 +119,8 @@ def test_near_questions_with_different_answers_contradict_each_other() -> None:
     cause = cause_of(look_at_rows(rows), "contradictions")
 
     (issue,) = cause.issues
-    assert {61, 62} == {issue.row.line, issue.beside[0].line}
-    assert {"card", "pin"} == {issue.row.answer, issue.beside[0].answer}
+    assert {61, 62} == {issue.row.line, issue.related[0].line}
+    assert {"card", "pin"} == {issue.row.answer, issue.related[0].answer}
 
 
 def test_near_duplicates_that_answer_alike_are_one_family() -> None:
@@ -129,7 +129,7 @@ def test_near_duplicates_that_answer_alike_are_one_family() -> None:
     cause = cause_of(look_at_rows(rows), "near-duplicates")
 
     (family,) = cause.issues
-    assert (family.row.line, [beside.line for beside in family.beside]) == (61, [62, 63])
+    assert (family.row.line, [beside.line for beside in family.related]) == (61, [62, 63])
     assert family.why.startswith("3 rows")
 
 
@@ -177,7 +177,7 @@ def test_an_answer_that_breaks_the_format_of_the_others_is_named(
     quality = broken([usual.format(number) for number in range(40)], odd)
 
     assert lines_by_cause(quality) == {code: [41]}
-    assert cause_of(quality, code).issues[0].beside[0].line == 1
+    assert cause_of(quality, code).issues[0].related[0].line == 1
 
 
 def test_formats_that_are_both_usual_are_not_named() -> None:
@@ -191,7 +191,7 @@ def test_a_label_in_two_spellings_is_named_once() -> None:
     quality = look_at_rows([*tickets(), *((text, "CARD") for text, _ in more), ("chip", "Card")])
     issues = cause_of(quality, "label-spellings").issues
 
-    assert [(issue.row.line, issue.beside[0].answer) for issue in issues] == [
+    assert [(issue.row.line, issue.related[0].answer) for issue in issues] == [
         (61, "card"),
         (64, "card"),
     ]

@@ -114,7 +114,10 @@ def test_arguments_that_are_not_an_object_are_not_sent_back() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (None, r"say\.jsonl: the results of the tool 'say' cannot be read: there is no such"),
+        (
+            None,
+            r"say\.jsonl: the results of the tool 'say' cannot be read: the file does not exist",
+        ),
         (
             '{"arguments": {}',
             r"say\.jsonl:1: the results of the tool 'say' cannot be read: not valid JSON",

@@ -21,7 +21,7 @@ from unitune.curve.fit import Form
 from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Evidence, Gain, Score, TuningOption
 from unitune.evaluate.statistics.paired import Verdict
-from unitune.tco.serving import TotalCost
+from unitune.ownership.serving import TotalCost
 
 PROMPT = Score(name="few-shot", value=0.6, low=0.5, high=0.69)
 TUNED = Score(name="tuned", value=0.85, low=0.77, high=0.9)

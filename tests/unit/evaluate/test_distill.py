@@ -185,9 +185,10 @@ def test_without_an_accepted_answer_nothing_is_written(
 
 
 def test_what_was_answered_is_not_requested_again(
-    job: Job, backend_of: Any, tmp_path: Path
+    job: Job, backend_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that goes down in the middle, and comes back."""
+    monkeypatch.setattr("unitune.backends.retry.FIRST_PAUSE_SECONDS", 0.001)
     questions = write_questions(tmp_path, *(f"new {at}" for at in range(40)))
     answered: list[str] = []
 

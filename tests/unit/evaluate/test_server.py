@@ -119,7 +119,7 @@ def test_what_is_no_answer_is_shown(
 ) -> None:
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: VendorResponse(content))
     reply = ask(stage)
-    assert "does not come from a chat model" in (reply.error or "")
+    assert "is not a chat completion" in (reply.error or "")
     assert content.decode() in (reply.error or "")
 
 

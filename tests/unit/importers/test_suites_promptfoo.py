@@ -245,7 +245,7 @@ def test_tests_that_differ_in_their_text_alone_share_a_scorer(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("test", "reason"),
     [
-        ({"assertScoringFunction": "file://s.js"}, "its score comes from a custom function"),
+        ({"assertScoringFunction": "file://s.js"}, "a custom function scores it"),
         ({"threshold": "half"}, "its threshold 'half' is not a number"),
         ({"options": {"transform": "file://t.js"}}, "`transform` changes the answers with code"),
     ],

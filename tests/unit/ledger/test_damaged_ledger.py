@@ -99,7 +99,10 @@ def test_a_command_on_a_run_that_cannot_be_read_exits_4(
     assert unitune("runs", "show", whole.id).code == 0
 
 
-def test_all_others_are_watched(unitune: Command, two: Sequence[Run]) -> None:
+def test_all_others_are_watched(
+    unitune: Command, two: Sequence[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitune.run.watching.sleep", lambda _: None)
     whole, broken = two
     damage("runs", "state", "running", f"id = '{whole.id}'")
     damage("runs", "state", "done", f"id = '{broken.id}'")

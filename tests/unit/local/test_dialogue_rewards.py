@@ -254,6 +254,7 @@ def job_of(base: Path, folder: Path, backend: str = "local", **evaluate: Any) ->
     )
 
 
+@pytest.mark.heavy
 def test_a_job_is_planned_and_trained_in_a_process_of_its_own(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

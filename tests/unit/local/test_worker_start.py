@@ -11,6 +11,8 @@ from unitune.errors import BackendError
 from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.training import worker
 
+pytestmark = pytest.mark.heavy  # kills processes
+
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
 BEGINS = """
 import sys

@@ -16,9 +16,9 @@ from unitune.cost.prices.book import PriceBook
 from unitune.errors import JobError
 from unitune.findings import Finding
 from unitune.job.job import Data, Job
+from unitune.ownership.total_cost import total_cost
 from unitune.planning.feasibility import offer_findings
 from unitune.planning.tiers import tier_choices
-from unitune.tco.total_cost import total_cost
 from unitune_providers.openai.backend import AzureBackend
 
 DAY = date(2026, 12, 1)

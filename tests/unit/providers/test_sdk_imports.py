@@ -14,5 +14,5 @@ def run(code: str) -> None:
 
 
 def test_watching_loads_no_statistics() -> None:
-    heavy = "{'numpy', 'scipy', 'unitune.evaluate', 'unitune.tco'}"
+    heavy = "{'numpy', 'scipy', 'unitune.evaluate', 'unitune.ownership'}"
     run(f"import unitune.cli.watch\nassert not {heavy} & set(sys.modules)")

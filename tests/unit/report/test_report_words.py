@@ -339,7 +339,7 @@ def test_graded_scores_are_not_called_right_or_wrong() -> None:
     comparison = sample_comparison().model_copy(update={"graded": True})
     assert "tuned scored" in words.scores(comparison)
     by_term = {fact.term: fact for fact in facts.evidence(comparison)}
-    assert by_term["Gained and lost"].meaning.startswith("Cases in which tuned scored higher")
+    assert by_term["Gained and lost"].meaning.startswith("Cases where tuned scored higher")
 
 
 def test_a_p_value_beyond_what_a_float_holds_is_no_zero() -> None:

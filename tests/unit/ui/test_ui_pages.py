@@ -84,7 +84,7 @@ def test_deployments_show_what_they_cost_and_when_they_end(visit: Visitor) -> No
 def test_an_empty_ledger_says_how_to_begin(home_folder: Path) -> None:
     visit = Visitor(Ledger(home_folder))
     assert "Start one: unitune run" in visit("/runs").words
-    assert "Make one: unitune compare" in visit("/comparisons").words
+    assert "Run one: unitune compare" in visit("/comparisons").words
     assert "No active deployments." in visit("/deployments").words
     assert not home_folder.exists(), "looking makes no folder"
 

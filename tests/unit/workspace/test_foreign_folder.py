@@ -32,6 +32,7 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.heavy  # a worker with torch
 def test_a_worker_imports_nothing_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +173,7 @@ def test_a_file_is_made_through_no_link(cloned: Path, words: list[str], name: st
         (["check", "link.jsonl"], "link.jsonl"),
         (["check", "link.csv"], "link.csv"),
         (["compare", "unitune.yaml"], "a.jsonl"),
-        (["apply", "link.json"], "link.json"),
+        (["run", "--plan", "link.json"], "link.json"),
         (["import", "promptfoo:link.json"], "link.json"),
         (["import", "lm-eval:link.jsonl"], "link.jsonl"),
     ],

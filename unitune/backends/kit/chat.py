@@ -189,7 +189,7 @@ class JsonChatModel(ChatModel):
                 return replace(reply, retry_after_seconds=rate_limit_delay(response.headers))
         shown = content[:TEXT_BYTES].decode(errors="replace")
         return self._failed(
-            Unreadable(f"the answer does not come from a chat model: {shown!r}"), started
+            Unreadable(f"the response is not a chat completion: {shown!r}"), started
         )
 
     def _refused(self, status: int, response: aiohttp.ClientResponse, words: str) -> BackendError:

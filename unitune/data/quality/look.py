@@ -157,7 +157,7 @@ def _shown(cause: RowIssues, rows: list[QualityRow], files: Files, cases: Collec
         cases=sum(rows[each.at].line in cases for each in cause.rows),
         issues=tuple(
             ShownIssue(
-                row=shown(each.at), why=masked(each.why), beside=tuple(map(shown, each.beside))
+                row=shown(each.at), why=masked(each.why), related=tuple(map(shown, each.related))
             )
             for each in cause.rows[:MOST_ISSUES]
         ),

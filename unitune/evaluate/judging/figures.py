@@ -174,7 +174,7 @@ def same_family(asked: Judge | SimulatedUser, models: Mapping[str, str]) -> str 
     `models` are those of contenders, by name.
     """
     family, who = family_of(asked.model), f"judge {asked.name}"
-    why = "Judges prefer answers of their own family; use a judge of another one."
+    why = "Judges prefer answers of their own family; use one from another family."
     if isinstance(asked, SimulatedUser):
         who = "simulated user"
         why = "It may suit them better than real users do; use a user of another family."

@@ -89,7 +89,7 @@ def _entries(test: Test, files: SuiteFiles, *, answered: bool) -> Iterator[Entry
         yield _Lost("depends", "its prompt may contain answers to other tests")
         return
     if given.scored_by is not None:
-        yield _Lost("code", "its score comes from a custom function")
+        yield _Lost("code", "a custom function scores it")
         return
     if isinstance(given.threshold, str | list | dict):
         yield _Lost("threshold", f"its threshold {clip(given.threshold)} is not a number")

@@ -19,7 +19,7 @@ from unitune.evaluate.results import Comparison
 from unitune.job.contenders import prompt_kind
 from unitune.job.job import Job
 from unitune.job.tuning import Usage
-from unitune.tco.serving import (
+from unitune.ownership.serving import (
     BEST_HIT_RATE,
     WORST_HIT_RATE,
     Figure,

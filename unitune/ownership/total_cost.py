@@ -17,12 +17,12 @@ from unitune.data.check import read_job
 from unitune.errors import JobError, MissingExtra, UnituneError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.job.tuning import Alternative
+from unitune.ownership.serving import Column, Horizon, Serving, TotalCost, TotalCostList, serving
+from unitune.ownership.tokens import Tokens, count, measured, says_all_tokens, use_of
 from unitune.planning.feasibility import proposed_bases
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.planning.rows import Rows
-from unitune.tco.serving import Column, Horizon, Serving, TotalCost, TotalCostList, serving
-from unitune.tco.tokens import Tokens, count, measured, says_all_tokens, use_of
 from unitune.workspace.user_settings import today
 
 # Requests per month that are shown in addition to the planned ones

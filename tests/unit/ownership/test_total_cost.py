@@ -12,9 +12,9 @@ from unitune.cost.spread import Spread
 from unitune.data.load import load
 from unitune.errors import JobError, UserError
 from unitune.job.job import Data
-from unitune.report.total_cost import headline
-from unitune.tco.serving import TotalCost
-from unitune.tco.total_cost import total_cost
+from unitune.ownership.page import headline
+from unitune.ownership.serving import TotalCost
+from unitune.ownership.total_cost import total_cost
 
 
 @pytest.fixture(autouse=True)

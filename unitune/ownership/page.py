@@ -9,9 +9,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from unitune.cost.break_even import Crossover, Crossovers, Range
 from unitune.cost.spread import MILLION, Spread
 from unitune.job.prices import PriceRow
+from unitune.ownership.serving import Role, Source, TotalCost
 from unitune.render.sections import Bullets, Cell, Column, Document, Fact, Facts, Section, Table
 from unitune.render.typography import counted
-from unitune.tco.serving import Role, Source, TotalCost
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 ORIGINS: dict[Source, str] = {
@@ -30,7 +30,7 @@ def describe(cost: TotalCost) -> Document:
     """Return the document of the total cost on one backend."""
     volume = f"{cost.requests_month:,} requests a month, {months(cost.horizon.months)}"
     sections = (
-        Section("Where the figures come from", [Facts([*_sources(cost)])]),
+        Section("Sources", [Facts([*_sources(cost)])]),
         Section("Unknown or assumed", [Bullets(cost.notes)]),
         Section("Prices", [Bullets([*_prices(cost)])]),
     )

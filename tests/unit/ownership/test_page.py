@@ -12,11 +12,11 @@ from support.sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
 from unitune.cost.spread import Spread
+from unitune.ownership import page
+from unitune.ownership.page import describe
+from unitune.ownership.serving import TotalCost
+from unitune.ownership.total_cost import total_cost
 from unitune.render.terminal import view
-from unitune.report import total_cost as words
-from unitune.report.total_cost import describe
-from unitune.tco.serving import TotalCost
-from unitune.tco.total_cost import total_cost
 
 
 @pytest.fixture(autouse=True)
@@ -47,34 +47,34 @@ def test_every_line_fits_the_terminal(width: int, alternative: object) -> None:
 
 def test_the_headline_follows_the_totals() -> None:
     assert (
-        words.headline(example_cost(requests_month=1_000))
+        page.headline(example_cost(requests_month=1_000))
         == "Tuning does not pay at 1,000 requests a month"
     )
     assert (
-        words.headline(example_cost(requests_month=1_000_000))
+        page.headline(example_cost(requests_month=1_000_000))
         == "Tuning pays at 1,000,000 requests a month"
     )
 
 
 def test_hosting_is_named_where_it_alone_keeps_tuning_from_paying() -> None:
     because = "Hosting, $36.50 a month, outweighs what its requests save."
-    assert because in words.reason(example_cost(requests_month=10_000))
-    assert "Hosting" not in words.reason(example_cost(requests_month=1_000_000))
+    assert because in page.reason(example_cost(requests_month=10_000))
+    assert "Hosting" not in page.reason(example_cost(requests_month=1_000_000))
 
 
 def test_a_newest_model_that_costs_least_is_named() -> None:
     rows = [*PRICES["rows"], {"model": "newcomer-1", "input": "0.01", "output": "0.01"}]
     found = total_cost(job(alternative={"model": "newcomer-1"}), book({**PRICES, "rows": rows}))
 
-    assert "newcomer-1, untuned, costs" in words.reason(found)
+    assert "newcomer-1, untuned, costs" in page.reason(found)
 
 
 def test_unknown_is_said_and_never_shown_as_nothing() -> None:
     text = printed(unpriced(), 80)
 
-    assert "is not known" in words.headline(unpriced())
+    assert "is not known" in page.headline(unpriced())
     assert "total" not in text, "no table of unknown amounts"
-    assert "$0" not in text.partition("Where the figures")[0]
+    assert "$0" not in text.partition("Sources")[0]
 
 
 def test_without_prices_the_screen_says_what_tuning_saves_and_which_price_decides() -> None:
@@ -90,7 +90,7 @@ def test_without_prices_the_screen_says_what_tuning_saves_and_which_price_decide
     )
     known = cost.model_copy(update={"columns": (cost.columns[0], once, *cost.columns[2:])})
     dollar = Decimal(12) / cost.horizon.months / (Decimal(saved) * cost.requests_month / 10**6)
-    assert f"if a million tokens cost more than {words.usd(dollar)}" in words.price_to_type(known)
+    assert f"if a million tokens cost more than {page.usd(dollar)}" in page.price_to_type(known)
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ def test_without_prices_the_screen_says_what_tuning_saves_and_which_price_decide
 )
 def test_money_is_shown_to_the_digits_that_matter(amount: str, expected: str) -> None:
     rounded = Decimal(amount) + (Decimal("0.0001") if amount == "12.345" else 0)
-    assert expected == words.usd(rounded)
+    assert expected == page.usd(rounded)
 
 
 def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
     above, below = (Crossover(way, Decimal("10.5")) for way in (Range.ABOVE, Range.BELOW))
 
-    assert words.volume_range(above) == "from 11 a month"
-    assert words.volume_range(below) == "up to 10 a month"
+    assert page.volume_range(above) == "from 11 a month"
+    assert page.volume_range(below) == "up to 10 a month"
     above, below = (Crossover(way, Decimal(8364481)) for way in (Range.ABOVE, Range.BELOW))
-    assert words.volume_range(above) == "from 8,370,000 a month"
-    assert words.volume_range(below) == "up to 8,360,000 a month"
+    assert page.volume_range(above) == "from 8,370,000 a month"
+    assert page.volume_range(below) == "up to 8,360,000 a month"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
     ],
 )
 def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
-    assert expected == words.months(Decimal(number))
+    assert expected == page.months(Decimal(number))
 
 
 def test_a_notebook_shows_totals_and_notes_in_a_table() -> None:

@@ -13,7 +13,7 @@ from unitune.cost.tokens import Count
 from unitune.evaluate.history import keep
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
-from unitune.tco.tokens import Tokens, measured
+from unitune.ownership.tokens import Tokens, measured
 
 
 def left_behind(folder: Path, comparison: Comparison) -> Job:

@@ -77,7 +77,7 @@ class TotalCost(Printed, Frozen):
     columns: tuple[Column, ...]
     """Prompted, tuned and, if one is named, the newest untuned model."""
     break_even: Crossovers | None
-    """Requests per month from which the tuned model costs less; null if a price is unknown."""
+    """Requests per month at which the tuned model breaks even; null if a price is unknown."""
     pays_back: Crossovers | None
     """Months after which the tuned model costs less, at the planned volume."""
     figures: tuple[Figure, ...]

@@ -14,7 +14,7 @@ from unitune.backends.offer import Caching
 from unitune.cost.break_even import Crossover, Range, ServingCost, break_even, cheaper, payback
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
-from unitune.tco.serving import Rates, Request
+from unitune.ownership.serving import Rates, Request
 
 OPENAI = Caching(minimum_tokens=1024, step_tokens=128)
 DEAR_WRITES = OPENAI.model_copy(update={"write_factor": Decimal("1.25")})
