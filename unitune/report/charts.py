@@ -1,19 +1,17 @@
-"""Build the charts of comparisons and trainings that `unitune.render` draws."""
+"""Build the charts of comparisons that `unitune.render` draws."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from unitune.evaluate.records import Contrast
 from unitune.evaluate.results import Comparison
-from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke, drawn_curve, drawn_rates
-from unitune.render.sections import Figure
+from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke
 from unitune.render.typography import interval, points
 from unitune.report.cases import Outcome
 from unitune.report.words import level
-from unitune.run.curves import Curve
 
 # Scores are drawn from 0 to 100 %, so that distances are not exaggerated.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
@@ -63,25 +61,3 @@ def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
         for kind in (gained, lost)
     )
     return CaseStrip(len(outcomes), step, *strokes)
-
-
-def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
-    """Yield the losses or rewards of a training, and its learning rates if they are known.
-
-    Args:
-        curve: Figures of a training.
-        of: Name of the model, for the beginning of the caption; may be empty.
-    """
-    if (drawn := drawn_curve(curve)) is None:
-        return
-    better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")
-    what = "Mean reward (as the grader gives it)" if curve.figure == "reward" else "Loss"
-    kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
-    yield Figure(
-        drawn,
-        f"{of}{what} by optimiser step; {better} is better. Where the "
-        f"validation {curve.figure} {other} although that of the training improves, rows are being "
-        f"memorised.{kept}",
-    )
-    if rates := drawn_rates(curve):
-        yield Figure(rates, "Learning rate by optimiser step.")

@@ -28,7 +28,7 @@ from unitune.render.sections import (
 )
 from unitune.render.typography import counted, decimal, interval, moment, p_value, per_case, points
 from unitune.report import cases, charts, facts, words
-from unitune.report.charts import training_figures
+from unitune.report.run_document import training_figures
 
 MAX_CHECKS = 50  # limit for a gate, failed checks first: a job may require hundreds of cases
 MAX_FAILURES, MAX_MIXUPS, SHOWN_MIXUPS = 20, 10, 5

@@ -10,9 +10,19 @@ from pathlib import Path
 from unitune.backends.protocol import PUSHED, Event, State
 from unitune.errors import UnreadableRecord
 from unitune.ledger import Ledger
-from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Folded, Part, Section
+from unitune.render.charts import drawn_curve, drawn_rates
+from unitune.render.sections import (
+    Bullets,
+    Cell,
+    Document,
+    Fact,
+    Facts,
+    Figure,
+    Folded,
+    Part,
+    Section,
+)
 from unitune.render.typography import dollars, duration, usd_range
-from unitune.report.charts import training_figures
 from unitune.report.plan import cost_table
 from unitune.report.run_state import is_interrupted, tone
 from unitune.report.runs import (
@@ -170,3 +180,25 @@ def pushes_of(events: Sequence[Event]) -> list[str]:
     """Return sentences on the repositories that a run's model was pushed to."""
     pushed = (str(event.data.get("text")) for event in events if event.key.startswith(PUSHED))
     return [text.removeprefix("pushed to ") for text in pushed]
+
+
+def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
+    """Yield the losses or rewards of a training, and its learning rates if they are known.
+
+    Args:
+        curve: Figures of a training.
+        of: Name of the model, for the beginning of the caption; may be empty.
+    """
+    if (drawn := drawn_curve(curve)) is None:
+        return
+    better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")
+    what = "Mean reward (as the grader gives it)" if curve.figure == "reward" else "Loss"
+    kept = " The ring marks the step whose adapter is the model." if drawn.kept else ""
+    yield Figure(
+        drawn,
+        f"{of}{what} by optimiser step; {better} is better. Where the "
+        f"validation {curve.figure} {other} although that of the training improves, rows are being "
+        f"memorised.{kept}",
+    )
+    if rates := drawn_rates(curve):
+        yield Figure(rates, "Learning rate by optimiser step.")
