@@ -56,7 +56,8 @@ def estimate(  # noqa: PLR0913 - everything that a cost depends on
     if rules.checkpoint_usd is not None and trains:
         steps = step_tokens(job, rules, work.train, work.validation, epochs.count or Count.of(1))
         tokens = billing.Charged(steps.epoch, steps.because)
-    assumptions = [*work.assumptions, *(tokens.because + epochs.because if trains else ())]
+    priced = trains and (offer.training_price != "none" or bool(job.judged_rewards))
+    assumptions = [*work.assumptions, *(tokens.because + epochs.because if priced else ())]
     passes, charged = epochs.count or Count.of(1), tokens.count
     fitting = [lesson for lesson in lessons if lesson.basis == work.basis]
     if len(fitting) >= LEAST_BILLS:

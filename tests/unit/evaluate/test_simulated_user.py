@@ -380,6 +380,8 @@ def test_a_plan_prices_answers_although_the_training_is_free(tmp_path: Path) -> 
         planned = plan(Job.load(path))
         assert not planned.errors
         assert (planned.estimate is not None) == known
+        assumptions = planned.estimate.assumptions if planned.estimate else ()
+        assert not any("epochs" in each for each in assumptions)
         assert planned.charge == "none"
         assert "costs nothing" in describe(planned).title
         charges = [fact.value for fact in facts_of(describe(planned)) if fact.term == "charge"]
