@@ -75,8 +75,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
-    of_candidate = (each.metrics for each in retained if each.contender == candidate.name)
-    cost_of_tuning = next(of_candidate, dict[str, float]())
+    lost = {each.contender: each.metrics for each in retained}.get(candidate.name, {})
     beside = {each.name: Pairing(each, candidate, evaluate.margin) for each in of_role["reference"]}
     return Comparison(
         **Comparison.figures(paired),
@@ -105,7 +104,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         retention=retained,
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
-        gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use, cost_of_tuning),
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev, bar, use, lost),
         simulated_user=user,
         judges=tuple(judge_result(each, pairing, calibration) for each in judgings),
         economics=pairing.money(evaluate.economics),
@@ -113,8 +112,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         dev_rows=len(task.dev),
         omitted_cases=task.omitted,
         notes=(
-            *remarks(resolved, task, tuned, graded),
-            *_about_judges(resolved, graded, judgings),
+            *_notes(resolved, task, tuned, graded, judgings),
             *paired.warnings,
             *large_cluster(task, judgement.verdict),
         ),
@@ -140,9 +138,14 @@ def _at_level_of_use(
     return judgement, use
 
 
-def _about_judges(
-    resolved: ResolvedJob, graded: Sequence[Graded], judgings: Sequence[Judging]
+def _notes(
+    resolved: ResolvedJob,
+    task: Task,
+    tuned: Mapping[str, TunedRun],
+    graded: Sequence[Graded],
+    judgings: Sequence[Judging],
 ) -> Iterator[str]:
+    yield from remarks(resolved, task, tuned, graded)
     models = {
         each.name: each.spec.model
         if isinstance(each.spec, Model | Server)
