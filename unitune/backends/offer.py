@@ -15,7 +15,8 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, JsonValue, model_validator
 
-from unitune.backends.tiers import Images, Tiers, without_region
+from unitune.backends.image_rules import Images
+from unitune.backends.tiers import Tiers, without_region
 from unitune.documents import Spec
 from unitune.job.prices import PriceEntry, PriceRow, Usd, rows_of
 

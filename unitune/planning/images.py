@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import chain
 
 from unitune.backends import registry
+from unitune.backends.image_rules import Images
 from unitune.backends.offer import Offer, Terms
-from unitune.backends.tiers import Images
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.images import ImageUrl
