@@ -2,7 +2,7 @@
 
 The text between the lines ``<!-- generated: NAME ARGUMENTS -->`` and ``<!-- end -->`` of a page is
 replaced by the result of the function NAME. The pages are committed, and a test compares them with
-the code. `docs/llms.py` writes ``llms.txt``.
+the code. `docs/llms.py` writes ``llms.txt``, `docs/docstrings.py` the reference of the Python API.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ import re
 import runpy
 import textwrap
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import griffe
 import typer
-from pydantic import BaseModel
 
 import unitune
 from unitune import errors
@@ -35,6 +32,7 @@ PART = re.compile(
     r"^(<!-- generated: (?P<name>[\w-]+)(?P<arguments>[ \w./]*) -->)\n.*?^<!-- end -->$",
     re.DOTALL | re.MULTILINE,
 )
+DOCUMENTED = runpy.run_path(str(DOCS / "docstrings.py"))["documented"]
 STYLE = re.compile(r"\[/?(?:dim|bold|italic)\]")
 
 
@@ -67,7 +65,7 @@ def file(path: str, section: str = "", title: str = "") -> str:
 
 def python(*names: str) -> str:
     """Return the signatures and docstrings of public names of `unitune`, or of dotted paths."""
-    return "\n".join(line for name in names for line in _documented(name))
+    return "\n".join(line for name in names for line in DOCUMENTED(name))
 
 
 def command_line() -> str:
@@ -233,59 +231,6 @@ GENERATED = {
     "error-codes": error_codes,
     "findings": findings,
 }
-
-
-@cache
-def _package() -> griffe.Module:
-    options: griffe.GoogleOptions = {"returns_multiple_items": False}
-    package = griffe.load("unitune", docstring_parser="google", docstring_options=options)
-    assert isinstance(package, griffe.Module)
-    return package
-
-
-def _documented(name: str) -> Iterator[str]:
-    """Yield the lines of a function, a class or a module, with its documented public members."""
-    found = _package()[name]
-    item = found.final_target if isinstance(found, griffe.Alias) else found
-    if not isinstance(item, griffe.Module):
-        yield f"### {name}\n"
-        yield from _text(item)
-    if isinstance(item, griffe.Function):
-        return
-    prefix = f"{item.name}." if isinstance(item, griffe.Class) else ""
-    inherited = item.inherited_members.values() if isinstance(item, griffe.Class) else ()
-    fields = [each.final_target for each in inherited if each.is_attribute]
-    for member in (*item.members.values(), *fields):
-        is_own = member.is_public and not isinstance(member, griffe.Alias)
-        if is_own and member.has_docstring and member.name not in BaseModel.__dict__:
-            yield f"{'####' if prefix else '###'} {prefix}{member.name}\n"
-            yield from _text(member)
-
-
-def _text(item: griffe.Object) -> Iterator[str]:
-    if isinstance(item, griffe.Function):
-        yield f"```python\n{item.signature(return_type=True)}\n```\n"
-    elif isinstance(item, griffe.Attribute) and item.annotation:
-        yield f"`{item.annotation}`\n"
-    for section in item.docstring.parsed if item.docstring else ():
-        yield from _section(section)
-
-
-def _section(section: griffe.DocstringSection) -> Iterator[str]:
-    value: Any = section.value
-    if section.kind is griffe.DocstringSectionKind.text:
-        yield f"{value}\n"
-    elif section.kind is griffe.DocstringSectionKind.examples:
-        for kind, text in value:
-            yield f"{text}\n" if kind == "text" else f"```pycon\n{text}\n```\n"
-    else:
-        yield f"**{section.kind.value.capitalize()}**\n"
-        yield "\n".join(_entry(entry) for entry in value) + "\n"
-
-
-def _entry(entry: Any) -> str:
-    head = getattr(entry, "name", "") or str(entry.annotation or "")
-    return f"- `{head}`: {' '.join(entry.description.split())}"
 
 
 def _commands(path: str, command: Any) -> Iterator[str]:
