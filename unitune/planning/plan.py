@@ -263,10 +263,9 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
         findings += image_findings(job, offer, terms, splits)
     made = evaluation = None
     forecasts: tuple[Forecast, ...] = ()
-    is_charged = offer.training_price != "none" or bool(job.judged_rewards)
-    if is_charged or alone:
+    if alone or not resolved.is_free:
         made = estimated(resolved, money)
-        if is_charged:
+        if not resolved.is_free:
             findings += money_findings(resolved, made, money)
         elif not made.pays_for_answers:
             made = None
@@ -283,7 +282,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     )
     return document.model_copy(
         update={
-            "charge": made.charge if made and is_charged else document.charge,
+            "charge": made.charge if made and not resolved.is_free else document.charge,
             "train_rows": len(splits.train),
             "validation_rows": len(splits.validation),
             "test_rows": None if splits.test is None else len(splits.test),
@@ -344,14 +343,13 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
 def _planned_runs(
     resolved: ResolvedJob, money: Money, forecasts: Sequence[Forecast]
 ) -> tuple[PlannedRun, ...]:
-    is_free = resolved.offer.training_price == "none" and not resolved.job.judged_rewards
     pairs = zip_longest(resolved.runs, forecasts) if resolved.is_sweep else ()
     return tuple(
         PlannedRun(
             name=run.setting,
             settings=dict(run.settings),
             forecast=forecast,
-            estimate=None if is_free else estimated(run, money),
+            estimate=None if resolved.is_free else estimated(run, money),
         )
         for run, forecast in pairs
     )

@@ -73,6 +73,11 @@ class ResolvedJob:
         return self.parts or runs or (self,)
 
     @property
+    def is_free(self) -> bool:
+        """True if nobody charges for the training or for judges that reward it."""
+        return self.offer.training_price == "none" and not self.job.judged_rewards
+
+    @property
     def is_sweep(self) -> bool:
         """True if the job has several runs."""
         return bool(self.parts or self.job.sweep)
