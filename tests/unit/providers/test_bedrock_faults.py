@@ -216,7 +216,7 @@ def test_questions_run_at_once_and_in_their_own_places(backend: BedrockBackend) 
     async def all_at_once() -> list[str]:
         requests = [Request(messages=(Message(role="user", content=f"{n}"),)) for n in range(40)]
         replies = await asyncio.gather(*map(chat.reply, requests))
-        return [reply.text for reply in replies]
+        return [reply.error or reply.text for reply in replies]
 
     chat = backend.chat(NOVA)
     assert asyncio.run(all_at_once()) == ["I do not know."] * 40
