@@ -32,8 +32,8 @@ from scipy.special import bdtr, ndtri
 from scipy.stats import multinomial
 
 from unitune.cost.evaluation import FINALISTS
-from unitune.evaluate.looks import ALPHA, holm_divisor, look_level
 from unitune.evaluate.statistics.paired import LEVEL, compare_paired
+from unitune.evaluate.verdict.looks import ALPHA, holm_divisor, look_level
 
 FloatArray = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -8,11 +8,12 @@ from .data.privacy.redaction import Redaction as Redaction
 from .decision.decide import decide as decide
 from .errors import GateNotPassed as GateNotPassed, UnituneError as UnituneError
 from .evaluate.compare import compare as compare
-from .evaluate.diff import diff as diff
-from .evaluate.history import comparisons as comparisons, find_comparison as find_comparison
+from .evaluate.documents.diff import diff as diff
+from .evaluate.documents.history import comparisons as comparisons
+from .evaluate.documents.history import find_comparison as find_comparison
 from .curve.measuring import learning_curve as learning_curve
 from .evaluate.readiness import check as check
-from .evaluate.results import Comparison as Comparison
+from .evaluate.documents.results import Comparison as Comparison
 from .job.contenders import (
     FewShot as FewShot,
     Instructed as Instructed,

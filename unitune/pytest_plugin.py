@@ -26,8 +26,8 @@ from unitune.errors import BackendError, JobError, LockTimeout, OverBudget
 from unitune.security.redaction import printable
 
 if TYPE_CHECKING:
-    from unitune.evaluate.records import CaseResult
-    from unitune.evaluate.results import Comparison
+    from unitune.evaluate.documents.records import CaseResult
+    from unitune.evaluate.documents.results import Comparison
     from unitune.job.job import Job
     from unitune.run.run import Run
 

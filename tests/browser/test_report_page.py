@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.sample_comparison import gated, infested, measured, sample_comparison
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate
 from unitune.report.files import html_page
 

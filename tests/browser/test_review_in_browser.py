@@ -13,9 +13,9 @@ from support.reviewed import CLAUSES, ORCA, PAIRS, orca, reviewed, reviewed_by_r
 from support.served_pages import served
 
 from unitune.data.labels import read_all_labels, read_labels
-from unitune.evaluate.results import Comparison
-from unitune.evaluate.review import Review
-from unitune.evaluate.review_figures import figures_of
+from unitune.evaluate.documents.results import Comparison
+from unitune.evaluate.review.figures import figures_of
+from unitune.evaluate.review.queue import Review
 from unitune.ledger import Ledger
 from unitune.ui.app import Access, application
 from unitune.workspace.home import home, make_home
@@ -34,7 +34,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def _same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitune.evaluate.review.token_hex", lambda _: "0123456789abcdef")
+    monkeypatch.setattr("unitune.evaluate.review.queue.token_hex", lambda _: "0123456789abcdef")
 
 
 @pytest.fixture(scope="module")

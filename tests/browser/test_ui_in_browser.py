@@ -12,7 +12,7 @@ import pytest
 from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 from support.served_pages import served
 
-from unitune.evaluate.history import history_folder, read_notes
+from unitune.evaluate.documents.history import history_folder, read_notes
 from unitune.ui import pages
 from unitune.ui.app import Access, _redirecting, application
 

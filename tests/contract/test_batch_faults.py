@@ -14,8 +14,8 @@ from vendors.serving import serve_vendor
 
 from unitune.backends import registry
 from unitune.evaluate.compare import compare
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference import batch_runner
-from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse
 

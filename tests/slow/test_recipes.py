@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from unitune.evaluate.history import find_comparison
-from unitune.evaluate.review import Review
+from unitune.evaluate.documents.history import find_comparison
+from unitune.evaluate.review.queue import Review
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 from support.reviewed import ORCA, orca, reviewed
 
 from unitune.backends.protocol import State
-from unitune.evaluate.review import Review
+from unitune.evaluate.review.queue import Review
 from unitune.run.run import find_run
 
 pytestmark = pytest.mark.slow

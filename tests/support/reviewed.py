@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from support.sample_comparison import VERDICTS, sample_comparison
 from unitune.data.example import Message
-from unitune.evaluate.history import keep
-from unitune.evaluate.records import Answer, CaseJudgement, CaseResult
-from unitune.evaluate.results import Comparison, JudgeResult
+from unitune.evaluate.documents.history import keep
+from unitune.evaluate.documents.records import Answer, CaseJudgement, CaseResult
+from unitune.evaluate.documents.results import Comparison, JudgeResult
 
 ORCA = Path(__file__).parents[3] / "shared" / "data" / "orca-dpo-pairs" / "validation.jsonl"
 

@@ -17,9 +17,8 @@ from typing import Any
 
 from support.sample_evidence import evidence
 from unitune.data.example import Message
-from unitune.evaluate.gate import apply
-from unitune.evaluate.records import Answer, CaseResult, Contrast
-from unitune.evaluate.results import (
+from unitune.evaluate.documents.records import Answer, CaseResult, Contrast
+from unitune.evaluate.documents.results import (
     BaselineResult,
     Comparison,
     Confusion,
@@ -30,6 +29,7 @@ from unitune.evaluate.results import (
     Regression,
 )
 from unitune.evaluate.statistics.paired import compare_paired, own_score
+from unitune.evaluate.verdict.gate import apply
 from unitune.job.job import Gate
 from unitune.run.curves import Curve
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from unitune.evaluate.baseline import Requirements
-from unitune.evaluate.gate import Evidence
-from unitune.evaluate.records import Answer
-from unitune.evaluate.results import Regression, VerdictName
+from unitune.evaluate.documents.records import Answer
+from unitune.evaluate.documents.results import Regression, VerdictName
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
+from unitune.evaluate.verdict.baseline import Requirements
+from unitune.evaluate.verdict.gate import Evidence
 
 METRIC = "exact"
 Ends = tuple[float, float]

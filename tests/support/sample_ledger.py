@@ -18,10 +18,10 @@ from pathlib import Path
 
 from support.sample_comparison import VERDICTS, Counts, contrast, gated, sample_comparison
 from unitune.backends.protocol import Event, State, Upload
-from unitune.evaluate.history import keep
+from unitune.evaluate.documents.history import keep
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference.journal import open_journal
-from unitune.evaluate.records import Record
-from unitune.evaluate.results import Comparison
 from unitune.job.job import Data, Gate, Job
 from unitune.ledger import DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.ledger.metering import BILL

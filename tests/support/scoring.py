@@ -6,7 +6,7 @@ from typing import Any
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 
 

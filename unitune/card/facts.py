@@ -16,9 +16,9 @@ from unitune.backends.local_capabilities import ABOUT
 from unitune.backends.protocol import State, Upload
 from unitune.data.binary_tables import SCHEME
 from unitune.errors import Mismatch, UserError
-from unitune.evaluate.history import history_folder, newest_of_run
+from unitune.evaluate.documents.history import history_folder, newest_of_run
+from unitune.evaluate.documents.results import Comparison, ContenderResult
 from unitune.evaluate.prompts.tuned_run import gate_records, refuse_changed_files
-from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.files.filesystem import sha256
 from unitune.ledger import Ledger
 from unitune.models import TunedModel

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from unitune.card.facts import Base, CardFacts, RowFile, digest_of
 from unitune.card.provenance import rows_of
 from unitune.documents import Closed
-from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.evaluate.documents.results import Comparison, ContenderResult
 from unitune.files import yaml_file
 from unitune.job.job import Method
 from unitune.render import typography

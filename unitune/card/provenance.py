@@ -23,7 +23,7 @@ from urllib.parse import quote
 from unitune._version import __version__
 from unitune.card.facts import CardFacts, RowFile, digest_of
 from unitune.errors import MissingExtra, UserError
-from unitune.evaluate.history import VERDICT, history_folder
+from unitune.evaluate.documents.history import VERDICT, history_folder
 from unitune.files.filesystem import sha256
 from unitune.workspace.install import install_command
 

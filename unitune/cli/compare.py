@@ -24,7 +24,7 @@ from unitune.cli.output import aside, console, print_json_text
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
-    from unitune.evaluate.results import Comparison
+    from unitune.evaluate.documents.results import Comparison
     from unitune.planning.preflight import ResolvedJob
     from unitune.run.run import Run
 

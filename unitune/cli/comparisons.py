@@ -15,10 +15,10 @@ from unitune.cli.serve import Browser, Port, show_pages
 from unitune.errors import UnreadableRecord, UserError
 
 if TYPE_CHECKING:
-    from unitune.evaluate.diff import ComparisonDiff
-    from unitune.evaluate.results import Comparison
+    from unitune.evaluate.documents.diff import ComparisonDiff
+    from unitune.evaluate.documents.results import Comparison
 if TYPE_CHECKING:
-    from unitune.evaluate.review import Review
+    from unitune.evaluate.review.queue import Review
 
 
 SHOWN_CASES = 10  # gained cases shown, and lost cases; `--json` has them all
@@ -52,7 +52,7 @@ def comparisons(
     $ unitune comparisons newest
     $ unitune comparisons c261120 c261127[/dim]
     """
-    from unitune.evaluate.history import REPORTS, find_comparison, history_folder
+    from unitune.evaluate.documents.history import REPORTS, find_comparison, history_folder
     from unitune.render.terminal import view
     from unitune.report.comparison import describe
 
@@ -76,7 +76,11 @@ def comparisons(
 
 
 def _list(limit: int | None, *, everything: bool, json: bool) -> None:
-    from unitune.evaluate.history import SHOWN_COMPARISONS, comparison_ids, comparison_listing
+    from unitune.evaluate.documents.history import (
+        SHOWN_COMPARISONS,
+        comparison_ids,
+        comparison_listing,
+    )
 
     listed, unreadable = comparison_listing(None if everything else limit or SHOWN_COMPARISONS)
     shown = len(listed) + len(unreadable)
@@ -135,7 +139,7 @@ def _when(comparison: Comparison) -> str:
 
 
 def _print_diff(then: Comparison, now: Comparison, *, json: bool) -> None:
-    from unitune.evaluate.diff import diff
+    from unitune.evaluate.documents.diff import diff
 
     made = diff(then, now)
     if json:
@@ -245,8 +249,8 @@ def review(
     $ unitune review newest --cases 60 --reviewer ana
     $ unitune review --export dpo pairs.jsonl[/dim]
     """
-    from unitune.evaluate.history import find_comparison
-    from unitune.evaluate.review import Review
+    from unitune.evaluate.documents.history import find_comparison
+    from unitune.evaluate.review.queue import Review
     from unitune.ledger.audit import current_user
 
     if export is not None and not labels.exists():
@@ -268,7 +272,7 @@ def _cases(text: str) -> int | None:
 
 def _export(opened: Review, method: str, output: Path) -> None:
     from unitune.cli.output import Kind, check_output, replacing
-    from unitune.evaluate.review_figures import preference_rows
+    from unitune.evaluate.review.figures import preference_rows
     from unitune.render.typography import counted
 
     if method != "dpo":

@@ -42,7 +42,7 @@ def _completion(*sources: Callable[[], Choices]) -> Callable[[str], Choices]:
 
 
 def _comparisons() -> Choices:
-    from unitune.evaluate.history import comparison_listing
+    from unitune.evaluate.documents.history import comparison_listing
 
     listed, _ = comparison_listing(MOST_RUNS)
     return [(each.id or "", f"{each.job}, {each.verdict}") for each in listed]

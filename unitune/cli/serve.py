@@ -19,7 +19,7 @@ from unitune.errors import NotFoundError, Unsupported, UserError
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from unitune.evaluate.review import Review
+    from unitune.evaluate.review.queue import Review
     from unitune.models import TunedModel
 
 LOOPBACK = "127.0.0.1"

@@ -23,9 +23,9 @@ from unitune.curve.fit import LEVEL, Doubt, FittedCurve, Range
 from unitune.curve.planning import LEAST_POINTS, curve_notes, learning_curve_of
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.collecting import ValidationAnswers, answer_validation
-from unitune.evaluate.grading import MOST_ERRORS, Graded
 from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
+from unitune.evaluate.scoring.grading import MOST_ERRORS, Graded
 from unitune.files.filesystem import replacing
 from unitune.job.job import Job
 from unitune.planning.money import estimated

@@ -16,7 +16,7 @@ from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.collecting import FOLDER
-from unitune.evaluate.history import results_folder
+from unitune.evaluate.documents.history import results_folder
 from unitune.evaluate.inference.engine import AnswerOptions, Notify, ignore
 from unitune.evaluate.readiness import readiness_findings
 from unitune.evaluate.task import dev_rows, once_each

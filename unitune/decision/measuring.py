@@ -26,8 +26,8 @@ from unitune.decision.evidence import Conclusion, Gain, Measurement, Score, Tuni
 from unitune.distillation.distill import AnswerForm
 from unitune.errors import UnituneError
 from unitune.evaluate.collecting import answer_validation
-from unitune.evaluate.grading import Graded
 from unitune.evaluate.inference.engine import AnswerOptions, Notify
+from unitune.evaluate.scoring.grading import Graded
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind

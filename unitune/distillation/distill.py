@@ -31,11 +31,11 @@ from unitune.data.privacy.screen import Screen
 from unitune.data.records import strict_json
 from unitune.distillation.teacher import Teacher, WrittenQuestions
 from unitune.errors import DataError, UserError
-from unitune.evaluate.grading import Answered
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.documents.results import LeakResult
 from unitune.evaluate.inference.engine import AnswerOptions
-from unitune.evaluate.records import Record
-from unitune.evaluate.results import LeakResult
-from unitune.evaluate.scoring import attempt_of, scoring_of
+from unitune.evaluate.scoring.grading import Answered
+from unitune.evaluate.scoring.scorers import attempt_of, scoring_of
 from unitune.evaluate.task import Task, dev_rows
 from unitune.files.filesystem import replacing
 from unitune.models import plain_calls

@@ -19,16 +19,16 @@ from unitune.data.example import Example, Message, digest
 from unitune.data.records import strict_json
 from unitune.errors import DataError, NotFoundError, UserError
 from unitune.evaluate.collecting import collect_responses
-from unitune.evaluate.grading import Answered
-from unitune.evaluate.history import folder_of_job
+from unitune.evaluate.documents.history import folder_of_job
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.documents.results import LeakResult
 from unitune.evaluate.inference.budget import Budget, answer_prices, most_usd
 from unitune.evaluate.inference.engine import AnswerOptions, Question, short_hash
 from unitune.evaluate.inference.sources import Source, resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, DevScore, build
-from unitune.evaluate.records import Record
-from unitune.evaluate.results import LeakResult
 from unitune.evaluate.runner import EvaluationConfig, open_journals
-from unitune.evaluate.scoring import scoring_of
+from unitune.evaluate.scoring.grading import Answered
+from unitune.evaluate.scoring.scorers import scoring_of
 from unitune.evaluate.task import Task
 from unitune.files.filesystem import replacing
 from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from unitune.errors import Interrupted, JobError
-from unitune.evaluate.grading import Answered, Graded, grade
-from unitune.evaluate.history import results_folder
+from unitune.evaluate.documents.history import results_folder
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress, Notify
 from unitune.evaluate.inference.journal import ResponseCache, open_response_cache
@@ -27,6 +26,7 @@ from unitune.evaluate.inference.sources import resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering
 from unitune.evaluate.runner import EvaluationConfig, EvaluationRunner, Journals, open_journals
+from unitune.evaluate.scoring.grading import Answered, Graded, grade
 from unitune.evaluate.task import Task, prepare
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run

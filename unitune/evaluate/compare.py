@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from unitune.errors import UserError
-from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.collecting import collect_responses
-from unitune.evaluate.conclude import conclude, first_look
-from unitune.evaluate.history import keep, report_folder, results_folder, write_verdict
+from unitune.evaluate.documents.history import keep, report_folder, results_folder, write_verdict
+from unitune.evaluate.documents.results import Comparison, judged_run
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.dialogues import user_result
 from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.judging.collecting import judge_answers
-from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
-from unitune.evaluate.results import Comparison, judged_run
 from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.runner import EvaluationConfig, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
 from unitune.evaluate.sweep import Selection, select, selects, sources_of, tuned_alone, unselected
 from unitune.evaluate.task import Task, prepare
+from unitune.evaluate.verdict.baseline import Requirements, accept, requirements
+from unitune.evaluate.verdict.conclude import conclude, first_look
+from unitune.evaluate.verdict.looks import TestHistory
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Job
 from unitune.observability.logs import Log
@@ -40,10 +40,10 @@ from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.workspace.progress import live
 
 if TYPE_CHECKING:
-    from unitune.evaluate.grading import Answered
     from unitune.evaluate.inference.journal import Journal
     from unitune.evaluate.inference.sources import Source
     from unitune.evaluate.prompts.tuned_run import TunedRun
+    from unitune.evaluate.scoring.grading import Answered
     from unitune.run.run import Run
 
 

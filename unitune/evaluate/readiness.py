@@ -25,7 +25,6 @@ from unitune.data.labels import labels_of_cases, read_labels
 from unitune.data.report import DataReport
 from unitune.data.tools import check_tools
 from unitune.errors import DataError, MissingExtra, UnituneError
-from unitune.evaluate.baseline import check_kept, required_cases, standing
 from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.sources import (
     check_images,
@@ -36,8 +35,14 @@ from unitune.evaluate.inference.sources import (
 from unitune.evaluate.judging.figures import same_family, unknown_contenders
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
-from unitune.evaluate.scoring import build, check_expected, check_indulgence, check_row_scorers
+from unitune.evaluate.scoring.scorers import (
+    build,
+    check_expected,
+    check_indulgence,
+    check_row_scorers,
+)
 from unitune.evaluate.task import named_clusters, near_copies, once_each, slices_of, without_leaks
+from unitune.evaluate.verdict.baseline import check_kept, required_cases, standing
 from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned
 from unitune.job.job import Job

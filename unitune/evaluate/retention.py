@@ -26,6 +26,7 @@ from unitune.data.general_questions import (
     general_text,
 )
 from unitune.errors import BackendError, OverBudget
+from unitune.evaluate.documents.records import Contrast, Record, Retention
 from unitune.evaluate.inference.budget import Budget, most_usd
 from unitune.evaluate.inference.engine import (
     AnswerOptions,
@@ -36,7 +37,6 @@ from unitune.evaluate.inference.engine import (
 )
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.inference.sources import Source, resolve_sources
-from unitune.evaluate.records import Contrast, Record, Retention
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.paired import LEVEL, compare_paired
 from unitune.evaluate.statistics.significance import holm, sign_flip_p

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitune.cost.evaluation import SCREENING_ROWS
-from unitune.evaluate.grading import Answered, dev_score
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batches import BATCHES, open_batches
 from unitune.evaluate.inference.budget import Budget, most_usd
@@ -38,7 +38,6 @@ from unitune.evaluate.inference.engine import (
 )
 from unitune.evaluate.inference.journal import Journal, ResponseCache, open_journal
 from unitune.evaluate.inference.sources import Source
-from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import (
     Choice,
     Contender,
@@ -49,9 +48,10 @@ from unitune.evaluate.prompts.contenders import (
     needs_dev,
 )
 from unitune.evaluate.prompts.prompts import Prompt
-from unitune.evaluate.records import Record
 from unitune.evaluate.retention import RetentionTask
+from unitune.evaluate.scoring.grading import Answered, dev_score
 from unitune.evaluate.task import Task
+from unitune.evaluate.verdict.looks import TestHistory
 from unitune.job.contenders import Recorded, Server
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel, ScoresText

@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from unitune.errors import NotFoundError
-from unitune.evaluate.grading import Answered
+from unitune.evaluate.documents.records import SweptRun
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.prompts.contenders import Contender, Trial, best_trial
-from unitune.evaluate.records import SweptRun
+from unitune.evaluate.scoring.grading import Answered
 from unitune.job.contenders import Tuned
 from unitune.planning.preflight import ResolvedJob
 

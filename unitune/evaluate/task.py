@@ -24,14 +24,14 @@ from unitune.data.load import SOURCE
 from unitune.data.overlap import SharedCase, leaks, refuse
 from unitune.data.tools import each_answer, opening
 from unitune.errors import DataError, JobError, Leak
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.documents.results import LeakResult
 from unitune.evaluate.inference.dialogues import Dialogues
 from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.prompts import Nearest, Prompt
-from unitune.evaluate.records import Record
-from unitune.evaluate.results import LeakResult
 from unitune.evaluate.robustness import ChangedCase, changed_cases
 from unitune.evaluate.robustness import notes as robustness_notes
-from unitune.evaluate.scoring import Scoring, attempt_of, scoring_of
+from unitune.evaluate.scoring.scorers import Scoring, attempt_of, scoring_of
 from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import Job
 from unitune.models import Request

@@ -16,11 +16,11 @@ from unitune.data.load import Files
 from unitune.decision.decide import measure_and_conclude, resolve
 from unitune.decision.measuring import Choices
 from unitune.errors import NotFoundError, UserError
-from unitune.evaluate.diff import diff
-from unitune.evaluate.history import comparison_listing, find_comparison
+from unitune.evaluate.documents.diff import diff
+from unitune.evaluate.documents.history import comparison_listing, find_comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference.engine import AnswerOptions, ignore
 from unitune.evaluate.readiness import check as check_file
-from unitune.evaluate.results import Comparison
 from unitune.job.contenders import NEWEST
 from unitune.job.data import FilePurpose
 from unitune.job.files import place_files

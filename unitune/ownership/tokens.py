@@ -12,10 +12,10 @@ from unitune.cost.tokens import Count, RowCount, TokenCounter
 from unitune.data.dataset import spread
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
-from unitune.evaluate.history import newest_of
+from unitune.evaluate.documents.history import newest_of
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.prompts.contenders import EFFORT, build
 from unitune.evaluate.prompts.prompts import OWN_MESSAGES, Prompt
-from unitune.evaluate.results import Comparison
 from unitune.job.contenders import prompt_kind
 from unitune.job.job import Job
 from unitune.job.tuning import Usage

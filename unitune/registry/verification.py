@@ -11,11 +11,11 @@ from pydantic import JsonValue
 from unitune.documents import Closed
 from unitune.errors import UnreadableRecord, UserError
 from unitune.evaluate.compare import run_comparison
-from unitune.evaluate.diff import ContenderDiff, diff
-from unitune.evaluate.history import find_comparison, history_folder
+from unitune.evaluate.documents.diff import ContenderDiff, diff
+from unitune.evaluate.documents.history import find_comparison, history_folder
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
 from unitune.evaluate.prompts.tuned_run import gate_records
-from unitune.evaluate.results import Comparison
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord

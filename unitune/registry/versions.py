@@ -22,13 +22,13 @@ from unitune.errors import (
     UnreadableRecord,
     UserError,
 )
-from unitune.evaluate.looks import ALPHA, adjusted_p
 from unitune.evaluate.prompts.tuned_run import (
     GateRecord,
     gate_records,
     refuse_changed_files,
     rule_of,
 )
+from unitune.evaluate.verdict.looks import ALPHA, adjusted_p
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version

@@ -22,8 +22,8 @@ from markupsafe import escape
 
 from unitune.data.example import Message
 from unitune.data.images import DATA_URI, BadImage, ImageUrl
-from unitune.evaluate.records import Answer, CaseResult
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.records import Answer, CaseResult
+from unitune.evaluate.documents.results import Comparison
 
 FOLD_ABOVE = 420  # characters that readers take in at once, about five lines
 BEGINNING = 240  # visible characters of a folded text

@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from unitune.evaluate.records import Contrast
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.records import Contrast
+from unitune.evaluate.documents.results import Comparison
 from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke
 from unitune.render.typography import interval, points
 from unitune.report.cases import Outcome

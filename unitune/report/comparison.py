@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from unitune.evaluate.records import Contrast
-from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.evaluate.documents.records import Contrast
+from unitune.evaluate.documents.results import Comparison, ContenderResult
 from unitune.render.sections import (
     Bullets,
     Cell,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import dedent
 
 from unitune.data.report import DataReport
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.files import yaml_file
 from unitune.job.job import Job
 from unitune.ownership import page as total_cost

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
-from unitune.evaluate.records import ClauseResult
-from unitune.evaluate.results import Comparison, JudgeResult, Money, StyleFeature
+from unitune.evaluate.documents.records import ClauseResult
+from unitune.evaluate.documents.results import Comparison, JudgeResult, Money, StyleFeature
 from unitune.render.sections import Cell, Fact, Facts, Section, Table
 from unitune.render.typography import counted, interval, moment, p_value, percent, points
 from unitune.report.words import NO_PART, best_on_dev, labels, leak_kinds, level, measure, metric

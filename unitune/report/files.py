@@ -24,8 +24,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from unitune.evaluate.history import REPORTS, history_folder
-from unitune.evaluate.results import Comparison, GateCheck
+from unitune.evaluate.documents.history import REPORTS, history_folder
+from unitune.evaluate.documents.results import Comparison, GateCheck
 from unitune.files.filesystem import replacing
 from unitune.render import html, markdown
 from unitune.render.html import environment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from unitune.evaluate.history import history_folder, newest_of_run
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.history import history_folder, newest_of_run
+from unitune.evaluate.documents.results import Comparison
 from unitune.ledger import Ledger
 from unitune.run.run import Run, find_run
 from unitune.tracking.feed import feeding

@@ -11,8 +11,14 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
-from unitune.evaluate.records import Contrast
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult, Regression
+from unitune.evaluate.documents.records import Contrast
+from unitune.evaluate.documents.results import (
+    Comparison,
+    ContenderResult,
+    GateCheck,
+    LeakResult,
+    Regression,
+)
 from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 from unitune.text import listed

@@ -5,7 +5,7 @@ from unitune.curve.documents import LearningCurve as LearningCurve
 from unitune.data.dataset import Dataset as Dataset
 from unitune.data.report import DataReport as DataReport
 from unitune.decision.evidence import Decision as Decision
-from unitune.evaluate.diff import ComparisonDiff as ComparisonDiff
+from unitune.evaluate.documents.diff import ComparisonDiff as ComparisonDiff
 from unitune.findings import Finding as Finding
 from unitune.models import Reply as Reply, Start as Start, TunedModel as TunedModel
 from unitune.planning.plan import Plan as Plan

@@ -36,7 +36,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from unitune.errors import NotFoundError, UnituneError, UserError
-from unitune.evaluate.review import Review
+from unitune.evaluate.review.queue import Review
 from unitune.ledger import Ledger
 from unitune.render import html
 from unitune.report.files import PACKAGE as REPORT

@@ -1,7 +1,7 @@
 """Read comparisons: those in progress as counts, finished ones with their cases.
 
 A comparison in progress holds the lock on its recorded answers, which are read while they grow.
-Finished comparisons never change (`unitune.evaluate.history`), so the last few are cached.
+Finished comparisons (`unitune.evaluate.documents.history`) never change; the last few are cached.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 
 from unitune.errors import NotFoundError, UserError
-from unitune.evaluate.history import comparison_ids, comparison_listing, find_comparison
+from unitune.evaluate.documents.history import comparison_ids, comparison_listing, find_comparison
+from unitune.evaluate.documents.records import CaseResult, Record
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference.journal import read_record
-from unitune.evaluate.records import CaseResult, Record
-from unitune.evaluate.results import Comparison
 from unitune.files.filesystem import content_of
 from unitune.report import cases
 from unitune.report.cases import Outcome, Passage, Thumbnails

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from unitune.backends.protocol import INTERRUPTED, Event
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
-from unitune.evaluate.history import LONGEST_NOTE, read_notes, write_note
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.history import LONGEST_NOTE, read_notes, write_note
+from unitune.evaluate.documents.results import Comparison
 from unitune.files import yaml_file
 from unitune.ledger import Ledger, RunRecord
 from unitune.render.charts import DrawnCurve, drawn_curve

@@ -11,10 +11,10 @@ from typing import Any, cast, get_args
 
 from unitune.data.labels import ClauseVerdict
 from unitune.errors import UserError
-from unitune.evaluate.history import LONGEST_NOTE
-from unitune.evaluate.records import Answer, CaseResult
-from unitune.evaluate.review import Choice, Item, Judged, Look, Review
-from unitune.evaluate.review_figures import ReviewFigures, figures_of
+from unitune.evaluate.documents.history import LONGEST_NOTE
+from unitune.evaluate.documents.records import Answer, CaseResult
+from unitune.evaluate.review.figures import ReviewFigures, figures_of
+from unitune.evaluate.review.queue import Choice, Item, Judged, Look, Review
 from unitune.evaluate.statistics.judgements import Agreement
 from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.render.html import environment

@@ -34,8 +34,8 @@ from unitune.card.model_card import compute_of
 from unitune.card.provenance import CONTEXT
 from unitune.errors import Mismatch, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.history import history_folder, keep
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.history import history_folder, keep
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Data
 from unitune.registry.versions import promote
 from unitune.run.run import Run, find_run

@@ -11,9 +11,9 @@ from support.command_line import Command
 from support.sample_comparison import Counts, gated, sample_comparison
 
 from unitune.backends.exactly_once import comparison_id
-from unitune.evaluate import history
-from unitune.evaluate.history import keep
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents import history
+from unitune.evaluate.documents.history import keep
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate
 from unitune.report.files import write_report
 

@@ -17,7 +17,7 @@ from unitune.data.labels import (
     read_labels,
 )
 from unitune.errors import DataError, UserError
-from unitune.evaluate.records import Answer
+from unitune.evaluate.documents.records import Answer
 from unitune.models import function_call
 
 ANSWERS = {"a": "d1" * 6, "b": "d2" * 6, "7": "d3" * 6}

@@ -23,11 +23,11 @@ from unitune.errors import (
     NotFoundError,
     UserError,
 )
-from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
-from unitune.evaluate.records import Answer
-from unitune.evaluate.results import Comparison, Regression
-from unitune.evaluate.scoring import build
+from unitune.evaluate.documents.records import Answer
+from unitune.evaluate.documents.results import Comparison, Regression
+from unitune.evaluate.scoring.scorers import build
+from unitune.evaluate.verdict import baseline
 from unitune.job.job import Job
 from unitune.main import app
 from unitune.models import Request

@@ -30,12 +30,12 @@ from unitune.errors import (
     UserError,
 )
 from unitune.evaluate.compare import compare
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference import batch_runner
 from unitune.evaluate.inference.batches import Batch, Change, open_batches
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.records import Record
-from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.run.run import launch

@@ -12,7 +12,7 @@ from unitune.data.check import read_job
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.job.job import Job
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Attempt

@@ -16,11 +16,11 @@ from support.agents import AgentServer, refund_job, row
 from unitune.data.labels import answers_digest
 from unitune.errors import JobError, OverBudget, Unsupported
 from unitune.evaluate.compare import compare
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference.journal import read_record
 from unitune.evaluate.readiness import check
-from unitune.evaluate.results import Comparison
-from unitune.evaluate.review import Review
-from unitune.evaluate.review_figures import preference_rows
+from unitune.evaluate.review.figures import preference_rows
+from unitune.evaluate.review.queue import Review
 from unitune.job.job import Job
 from unitune.planning.forecasts import forecast_evaluation
 from unitune.planning.preflight import preflight

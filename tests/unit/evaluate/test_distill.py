@@ -21,8 +21,8 @@ from unitune.distillation.distill import (
 )
 from unitune.distillation.teacher import Teacher, plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.engine import AnswerOptions
-from unitune.evaluate.records import Record
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.preflight import preflight

@@ -17,6 +17,7 @@ import pytest
 from unitune.backends import retry
 from unitune.data.example import Message
 from unitune.errors import BackendError, LockTimeout, Mismatch, Unreachable
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.engine import (
     InferenceOptions,
     Question,
@@ -31,7 +32,6 @@ from unitune.evaluate.inference.journal import (
     read_record,
 )
 from unitune.evaluate.inference.requests import LIMIT
-from unitune.evaluate.records import Record
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 
 

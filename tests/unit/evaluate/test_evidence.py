@@ -14,8 +14,8 @@ from unitune.data.example import Example
 from unitune.data.families import families
 from unitune.errors import JobError, Leak
 from unitune.evaluate.compare import compare
-from unitune.evaluate.results import Comparison
-from unitune.evaluate.scoring import build, check_indulgence
+from unitune.evaluate.documents.results import Comparison
+from unitune.evaluate.scoring.scorers import build, check_indulgence
 from unitune.evaluate.task import clusters_of
 from unitune.job.job import Gate, Job
 from unitune.scorers.json_text import ToolCalls

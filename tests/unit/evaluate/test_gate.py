@@ -6,8 +6,8 @@ from typing import Any, Literal
 import pytest
 from support.sample_evidence import evidence
 
-from unitune.evaluate.gate import apply
-from unitune.evaluate.results import Regression, VerdictName
+from unitune.evaluate.documents.results import Regression, VerdictName
+from unitune.evaluate.verdict.gate import apply
 from unitune.job.job import Gate
 
 Mode = Literal["improve", "no-regress", "absolute"]

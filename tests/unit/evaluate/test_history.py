@@ -10,11 +10,11 @@ from scipy.stats import binom
 from support.sample_comparison import Counts, sample_comparison
 
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
-from unitune.evaluate import history
 from unitune.evaluate.compare import compare
-from unitune.evaluate.diff import diff
-from unitune.evaluate.history import comparisons, find_comparison, keep
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents import history
+from unitune.evaluate.documents.diff import diff
+from unitune.evaluate.documents.history import comparisons, find_comparison, keep
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.report.files import write_report

@@ -15,9 +15,9 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.errors import DataError, JobError, OverBudget, UnstableJudge
 from unitune.evaluate.compare import compare
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.judging.figures import family_of
 from unitune.evaluate.readiness import check
-from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.judgements import compare_labelled, length_controlled
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from support.sample_comparison import Counts, gated, measured, sample_comparison
 
-from unitune.evaluate.history import CASES, read_comparison, write_verdict
+from unitune.evaluate.documents.history import CASES, read_comparison, write_verdict
 from unitune.job.job import Gate
 
 

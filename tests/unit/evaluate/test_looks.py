@@ -11,10 +11,10 @@ import pytest
 
 from unitune.errors import UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.looks import look_level
-from unitune.evaluate.records import UseOfTest
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.records import UseOfTest
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.statistics.paired import PairedResult, compare_paired
+from unitune.evaluate.verdict.looks import look_level
 from unitune.ledger import Ledger
 from unitune.models import Request
 from unitune.planning.preflight import preflight

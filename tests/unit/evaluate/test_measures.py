@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.records import Record
-from unitune.evaluate.scoring import measured_answer
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.scoring.scorers import measured_answer
 from unitune.job.job import Evaluate, TokenPrice
 from unitune.scorers.measures import Consistency, Cost, Latency, Length, Measure
 

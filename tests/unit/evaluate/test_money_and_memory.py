@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.models import Request
 from unitune.report.files import html_page
 

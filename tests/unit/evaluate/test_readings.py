@@ -14,8 +14,8 @@ from support.scoring import attempt
 from typer.testing import CliRunner
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.results import Comparison
-from unitune.evaluate.scoring import build
+from unitune.evaluate.documents.results import Comparison
+from unitune.evaluate.scoring.scorers import build
 from unitune.main import app
 from unitune.models import Request
 from unitune.scorers.json_text import JsonEqual, JsonValid

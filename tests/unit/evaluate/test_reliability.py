@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from unitune.data.example import Example, Message
 from unitune.evaluate.compare import compare
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.robustness import changed_cases
 from unitune.job.job import Evaluate
 from unitune.report.files import junit, markdown_summary

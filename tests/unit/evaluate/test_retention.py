@@ -18,12 +18,12 @@ from unitune.cost.documents import Line
 from unitune.data.general_questions import MANNER, GeneralQuestion, general_questions, general_text
 from unitune.errors import BackendError, OverBudget
 from unitune.evaluate.compare import compare
-from unitune.evaluate.gate import apply
-from unitune.evaluate.history import read_comparison
+from unitune.evaluate.documents.history import read_comparison
 from unitune.evaluate.inference.engine import AnswerOptions
 from unitune.evaluate.retention import RetentionTask, text_contrast
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.task import prepare
+from unitune.evaluate.verdict.gate import apply
 from unitune.job.evaluate import GENERAL_QUESTIONS, Evaluate, Gate
 from unitune.job.job import Job
 from unitune.models import Reply, Request, TextLoss

@@ -12,15 +12,15 @@ from support.reviewed import CLAUSES, PAIRS, Pair, reviewed, reviewed_by_rubric
 from unitune.data.labels import Label, append_label, read_all_labels, read_labels
 from unitune.data.load import load
 from unitune.errors import DataError, UserError
-from unitune.evaluate.results import Comparison
-from unitune.evaluate.review import SHORTEST_GAP, Item, Review
-from unitune.evaluate.review_figures import figures_of, preference_rows
+from unitune.evaluate.documents.results import Comparison
+from unitune.evaluate.review.figures import figures_of, preference_rows
+from unitune.evaluate.review.queue import SHORTEST_GAP, Item, Review
 from unitune.evaluate.statistics.labels import MIN_LABELS
 
 
 @pytest.fixture(autouse=True)
 def _same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitune.evaluate.review.token_hex", lambda _: "0123456789abcdef")
+    monkeypatch.setattr("unitune.evaluate.review.queue.token_hex", lambda _: "0123456789abcdef")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.history import keep
-from unitune.evaluate.review import Item, Review
+from unitune.evaluate.documents.history import keep
+from unitune.evaluate.review.queue import Item, Review
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.report import files

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from support.scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.records import Record
-from unitune.evaluate.scoring import attempt_of, build, check_expected
+from unitune.evaluate.documents.records import Record
+from unitune.evaluate.scoring.scorers import attempt_of, build, check_expected
 from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 from unitune.scorers.json_text import JsonContained, JsonEqual, JsonFields, JsonSchema, JsonValid
 from unitune.scorers.text import Contains, EditDistance, Exact, FinishReason, Regex

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.scoring import attempt, score
 
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.scorers.formulas import Sums, bleu_of
 from unitune.scorers.interface import Attempt, Scorer
 from unitune.scorers.overlap import Bleu, Chrf

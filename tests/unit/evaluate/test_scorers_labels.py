@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from support.scoring import attempt, dataset, score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.scoring import build, check_expected
+from unitune.evaluate.scoring.scorers import build, check_expected
 from unitune.scorers.interface import Setting
 from unitune.scorers.labels import Choice, ClassF1, Labelled, Occurrence, find_label
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.scoring import dataset, score
 
 from unitune.errors import DataError
-from unitune.evaluate.scoring import build, check_expected
+from unitune.evaluate.scoring.scorers import build, check_expected
 from unitune.scorers.text import Numeric, find_number
 
 

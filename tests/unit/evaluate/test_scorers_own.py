@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from support.scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.scoring import build, check_expected
+from unitune.evaluate.scoring.scorers import build, check_expected
 from unitune.models import function_call
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.graders import Grader, OpenAIGrader, compile_formula

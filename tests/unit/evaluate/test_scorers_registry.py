@@ -37,7 +37,7 @@ import json
 from pathlib import Path
 
 from unitune.data.example import Example
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.job.job import Job
 from unitune.report.words import metric
 from unitune.scorers.interface import Attempt

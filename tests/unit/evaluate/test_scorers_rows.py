@@ -14,7 +14,12 @@ from unitune.data.dataset import Dataset, Row
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.readiness import check
-from unitune.evaluate.scoring import build, check_expected, check_indulgence, check_row_scorers
+from unitune.evaluate.scoring.scorers import (
+    build,
+    check_expected,
+    check_indulgence,
+    check_row_scorers,
+)
 from unitune.job.job import Job
 from unitune.report.cases import grouped
 from unitune.scorers.functions import PythonFunction

@@ -14,7 +14,7 @@ from support.scoring import case
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError
-from unitune.evaluate.scoring import build, check_expected
+from unitune.evaluate.scoring.scorers import build, check_expected
 from unitune.models import function_call
 from unitune.scorers.interface import Attempt
 from unitune.scorers.json_text import ToolCalls

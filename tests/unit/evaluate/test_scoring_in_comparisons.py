@@ -17,10 +17,10 @@ from support.scoring import case
 
 from unitune.errors import DataError, JobError, MissingExtra
 from unitune.evaluate.compare import compare
-from unitune.evaluate.history import REPORTS
+from unitune.evaluate.documents.history import REPORTS
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.records import Record
-from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
+from unitune.evaluate.scoring.scorers import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.render.terminal import view
@@ -246,7 +246,7 @@ def test_a_missing_package_gives_the_install_command(
 def test_scorers_of_a_plain_install_need_no_extra() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['sacrebleu', 'rapidfuzz', 'jsonschema']))\n"
-        "from unitune.evaluate.scoring import build\nfrom unitune.scorers import ENTRIES\n"
+        "from unitune.evaluate.scoring.scorers import build\nfrom unitune.scorers import ENTRIES\n"
         "[build(ENTRIES[name]()) for name in ('exact', 'token_f1', 'json_fields')]\n"
         "build(ENTRIES['rouge'](variant='rouge2'))"
     )

@@ -20,9 +20,9 @@ from unitune.cost.tokens import Count
 from unitune.data.example import Example, Message
 from unitune.errors import JobError, OverBudget, UserError
 from unitune.evaluate.compare import compare
+from unitune.evaluate.documents.records import Trajectory
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.readiness import check
-from unitune.evaluate.records import Trajectory
-from unitune.evaluate.results import Comparison
 from unitune.job.dialogue import SimulatedUser
 from unitune.job.job import Job
 from unitune.planning.forecasts import forecast_evaluation

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from unitune.cost.prices.book import PriceBook
 from unitune.data.example import Message
 from unitune.errors import BackendError, OverBudget, Unreachable
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.budget import (
     AnswerPrices,
     Budget,
@@ -23,7 +24,6 @@ from unitune.evaluate.inference.budget import (
     usd,
 )
 from unitune.evaluate.inference.requests import AdaptiveLimiter, Outcome, request_with_retry
-from unitune.evaluate.records import Record
 from unitune.job.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 

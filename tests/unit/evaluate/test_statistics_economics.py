@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from unitune.evaluate.results import Money
+from unitune.evaluate.documents.results import Money
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.job.job import Economics

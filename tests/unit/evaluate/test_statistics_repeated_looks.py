@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from unitune.evaluate.looks import holm_divisor, look_level, spent
 from unitune.evaluate.statistics.significance import holm
+from unitune.evaluate.verdict.looks import holm_divisor, look_level, spent
 
 
 def bound(sizes: list[int], planned: int) -> float:

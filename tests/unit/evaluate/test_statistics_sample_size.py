@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, norm
 
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.paired import Verdict, compare_paired
 from unitune.evaluate.statistics.sample_size import (

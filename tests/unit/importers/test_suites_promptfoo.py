@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from unitune.errors import DataError
 from unitune.evaluate.readiness import check
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.importers.import_suite import import_suite
 from unitune.importers.promptfoo.assertions import (
     Entry,

@@ -19,7 +19,7 @@ pytest.importorskip("mcp", reason="needs the extra `mcp`")
 from mcp import Client, StdioServerParameters, stdio_client
 from vendors.serving import ServedVendor, serve_vendor
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.planning.plan import Plan
 from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import Fault

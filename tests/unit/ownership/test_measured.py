@@ -10,8 +10,8 @@ from support.sample_comparison import sample_comparison
 from support.sample_total_cost import job
 
 from unitune.cost.tokens import Count
-from unitune.evaluate.history import keep
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.history import keep
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Job
 from unitune.ownership.tokens import Tokens, measured
 

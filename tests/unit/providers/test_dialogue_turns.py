@@ -21,10 +21,10 @@ from openai.types.chat import ChatCompletionMessageParam
 from unitune.backends.kit.chat_completions import Dialect, read_reply
 from unitune.data.example import Example, Message
 from unitune.data.tools import Tools
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.dialogues import Dialogues, collect_dialogues
 from unitune.evaluate.inference.engine import InferenceOptions, Question
 from unitune.evaluate.inference.journal import open_journal
-from unitune.evaluate.records import Record
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import Fields
 from unitune_providers.anthropic import message_body

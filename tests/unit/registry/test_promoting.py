@@ -13,7 +13,7 @@ from support.trained_runs import IMPROVE, change_answers, trained, triage_job
 
 from unitune.errors import GateNotPassed, LockTimeout, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.history import comparisons, find_comparison, history_folder
+from unitune.evaluate.documents.history import comparisons, find_comparison, history_folder
 from unitune.files.filesystem import sha256
 from unitune.job.evaluate import Evaluate
 from unitune.job.job import Job

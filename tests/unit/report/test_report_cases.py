@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from support.sample_comparison import SYSTEM, Counts, sample_comparison
 
 from unitune.data.example import Message
-from unitune.evaluate.records import CaseResult
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.records import CaseResult
+from unitune.evaluate.documents.results import Comparison
 from unitune.report import cases
 from unitune.report.cases import Outcome, Piece, ShownCase, marked
 

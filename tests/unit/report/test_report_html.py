@@ -19,7 +19,7 @@ from support.sample_comparison import (
     sample_comparison,
 )
 
-from unitune.evaluate.results import Comparison, GateResult, Money
+from unitune.evaluate.documents.results import Comparison, GateResult, Money
 from unitune.job.job import Gate
 from unitune.render import typography
 from unitune.report import words

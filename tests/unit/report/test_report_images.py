@@ -11,7 +11,7 @@ from support.images import asked, png, uri
 from support.sample_comparison import sample_comparison
 
 from unitune.data.example import Message
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.report.cases import Thumbnails
 from unitune.report.files import html_page, markdown_summary
 from unitune.ui.comparisons import Chosen, browse

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sample_comparison import VERDICTS, Counts, gated, infested, sample_comparison
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate
 from unitune.report.files import junit
 

@@ -13,7 +13,7 @@ from support.sample_comparison import (
     sample_comparison,
 )
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate
 from unitune.render.markdown import escaped, marker
 from unitune.report import words

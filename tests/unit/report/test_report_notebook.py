@@ -12,7 +12,7 @@ import pytest
 from support.sample_comparison import Counts, gated, infested, sample_comparison
 
 from unitune.errors import MissingExtra
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate
 
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"'"

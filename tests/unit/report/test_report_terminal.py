@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from support.sample_comparison import VERDICTS, contrast, infested, measured, sample_comparison
 
-from unitune.evaluate.results import GateResult
+from unitune.evaluate.documents.results import GateResult
 from unitune.render import terminal
 from unitune.render.sections import Interval
 from unitune.report import words

@@ -7,8 +7,8 @@ import pytest
 from support.sample_comparison import VERDICTS, Counts, gated, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
-from unitune.evaluate.records import Contrast
-from unitune.evaluate.results import Comparison, LeakResult, Money
+from unitune.evaluate.documents.records import Contrast
+from unitune.evaluate.documents.results import Comparison, LeakResult, Money
 from unitune.job.job import Gate
 from unitune.render import typography
 from unitune.report import facts, words

@@ -20,8 +20,8 @@ from support.scoring import attempt, score
 from support.warm import warm_run
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate import baseline
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
+from unitune.evaluate.verdict import baseline
 from unitune.scorers.interface import Score
 from unitune.scorers.json_text import JsonSchema
 from unitune.scorers.text import Exact, Numeric, Regex, find_number

@@ -11,7 +11,7 @@ from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
 from support.sample_ledger import SampleLedger, fill
 
-from unitune.evaluate.review import Review
+from unitune.evaluate.review.queue import Review
 from unitune.ledger import Ledger
 from unitune.ui.app import Access, application
 

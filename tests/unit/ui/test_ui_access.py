@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from support.command_line import Command
 from support.sample_ledger import SampleLedger
 
-from unitune.evaluate.history import history_folder, read_notes
+from unitune.evaluate.documents.history import history_folder, read_notes
 from unitune.ui import app
 
 from .conftest import Visitor

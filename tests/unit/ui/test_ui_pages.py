@@ -15,7 +15,7 @@ from support.sample_comparison import infested, sample_comparison
 from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 
 from unitune.errors import Mismatch
-from unitune.evaluate.history import (
+from unitune.evaluate.documents.history import (
     LONGEST_NOTE,
     NOTES,
     history_folder,

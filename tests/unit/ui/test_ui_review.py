@@ -14,8 +14,8 @@ from support.reviewed import PAIRS, reviewed
 
 from unitune.data.example import Message
 from unitune.data.labels import read_labels
-from unitune.evaluate.results import Comparison
-from unitune.evaluate.review import Item, Review
+from unitune.evaluate.documents.results import Comparison
+from unitune.evaluate.review.queue import Item, Review
 from unitune.ledger import Ledger
 from unitune.ui import app
 from unitune.ui.app import Access

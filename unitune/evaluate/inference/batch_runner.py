@@ -20,6 +20,7 @@ from unitune.backends.exactly_once import batch_key
 from unitune.backends.output_limit import widened
 from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.errors import BackendError, Unreachable
+from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.batches import (
     Batch,
     BatchFile,
@@ -31,7 +32,6 @@ from unitune.evaluate.inference.batches import (
 from unitune.evaluate.inference.budget import most_tokens, uncounted, without_impossible_counts
 from unitune.evaluate.inference.engine import EvaluationProgress, Question, record_of, request_hash
 from unitune.evaluate.inference.journal import Journal
-from unitune.evaluate.records import Record
 from unitune.models import Reply, Request, TunedModel
 
 LONGEST_POLL_SECONDS = 60.0  # between two polls of a batch

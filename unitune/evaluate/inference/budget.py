@@ -16,7 +16,7 @@ from unitune.cost.prices.book import PriceBook, PriceLookup
 from unitune.cost.prices.refresh import freshness
 from unitune.cost.tokens.images import most_image_tokens
 from unitune.errors import OverBudget
-from unitune.evaluate.records import Record, Uncounted
+from unitune.evaluate.documents.records import Record, Uncounted
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request

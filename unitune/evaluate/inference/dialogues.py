@@ -18,10 +18,7 @@ from typing import NamedTuple, Self
 from unitune.backends.user_requests import fault_of, user_request
 from unitune.data.example import Example, Message
 from unitune.data.tools import ToolResult, Tools, opening, results_as_turns, sendable, with_call_ids
-from unitune.evaluate.inference.budget import record_usd
-from unitune.evaluate.inference.engine import InferenceOptions, Question, collect_answers
-from unitune.evaluate.inference.journal import Journal
-from unitune.evaluate.records import (
+from unitune.evaluate.documents.records import (
     Record,
     SimulatedUserResult,
     ToolResults,
@@ -29,6 +26,9 @@ from unitune.evaluate.records import (
     Uncounted,
     total,
 )
+from unitune.evaluate.inference.budget import record_usd
+from unitune.evaluate.inference.engine import InferenceOptions, Question, collect_answers
+from unitune.evaluate.inference.journal import Journal
 from unitune.job.dialogue import GIVEN_UP, REACHED, Dialogue, SimulatedUser
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel

@@ -15,10 +15,10 @@ from pydantic import JsonValue
 from unitune.backends.output_limit import is_cut_by_thoughts, thinks, widened
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
+from unitune.evaluate.documents.records import Record, Uncounted
 from unitune.evaluate.inference.budget import BudgetGuard
 from unitune.evaluate.inference.journal import Journal, ResponseCache
 from unitune.evaluate.inference.requests import LIMIT, AdaptiveLimiter, Outcome, request_with_retry
-from unitune.evaluate.records import Record, Uncounted
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.observability.logs import Log
 from unitune.security.redaction import redacted

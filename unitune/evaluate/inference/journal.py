@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from unitune.errors import Mismatch
-from unitune.evaluate.records import Record
+from unitune.evaluate.documents.records import Record
 from unitune.files.filesystem import no_link, private_file, private_folder
 from unitune.models import Reply
 from unitune.workspace.home import make_folder

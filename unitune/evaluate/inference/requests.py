@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from unitune.backends.retry import MAX_RETRY_AFTER_SECONDS, reply_delay, retry_reply
 from unitune.errors import BackendError, UnituneError
+from unitune.evaluate.documents.records import Uncounted
 from unitune.evaluate.inference.budget import BudgetGuard, most_tokens, without_impossible_counts
-from unitune.evaluate.records import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
 

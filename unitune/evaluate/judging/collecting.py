@@ -23,11 +23,11 @@ from unitune.cost.evaluation import REPEATED
 from unitune.data.example import digest
 from unitune.errors import UnstableJudge
 from unitune.evaluate.collecting import with_runner
-from unitune.evaluate.grading import Answered
+from unitune.evaluate.documents.records import CaseJudgement, Record
 from unitune.evaluate.inference.batch_runner import BatchJob
 from unitune.evaluate.inference.engine import EvaluationProgress, Question
-from unitune.evaluate.records import CaseJudgement, Record
 from unitune.evaluate.runner import EvaluationConfig, EvaluationRunner, Journals
+from unitune.evaluate.scoring.grading import Answered
 from unitune.evaluate.task import Task
 from unitune.job.job import TokenPrice
 from unitune.models import BatchedChatModel

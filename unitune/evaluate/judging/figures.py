@@ -18,16 +18,16 @@ from unitune.data.labels import (
     read_labels,
 )
 from unitune.errors import DataError
-from unitune.evaluate.grading import Answered, Graded
+from unitune.evaluate.documents.records import CaseJudgement, ClauseResult
+from unitune.evaluate.documents.results import JudgeResult
 from unitune.evaluate.inference.budget import record_usd
 from unitune.evaluate.judging.collecting import Judging, changed
-from unitune.evaluate.readings import Pairing, Ruling
-from unitune.evaluate.records import CaseJudgement, ClauseResult
-from unitune.evaluate.results import JudgeResult
+from unitune.evaluate.scoring.grading import Answered, Graded
 from unitune.evaluate.statistics.judgements import cohens_kappa, length_controlled, sign
 from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
+from unitune.evaluate.verdict.readings import Pairing, Ruling
 from unitune.job.dialogue import SimulatedUser
 from unitune.job.job import Job
 from unitune.scorers.interface import Score

@@ -23,9 +23,9 @@ from unitune.data.example import digest
 from unitune.data.load import load
 from unitune.documents import Frozen
 from unitune.errors import Mismatch, NotFoundError, UnreadableRecord, UserError
-from unitune.evaluate.history import CASES, VERDICT, history_folder
+from unitune.evaluate.documents.history import CASES, VERDICT, history_folder
+from unitune.evaluate.documents.results import Comparison, VerdictName
 from unitune.evaluate.inference.sources import Source
-from unitune.evaluate.results import Comparison, VerdictName
 from unitune.evaluate.runner import EvaluationConfig
 from unitune.files.filesystem import sha256
 from unitune.job.contenders import Tuned

@@ -18,7 +18,7 @@ from decimal import Decimal
 import numpy as np
 
 from unitune.cost.break_even import cheaper
-from unitune.evaluate.results import Money, PayBack, UsdInterval
+from unitune.evaluate.documents.results import Money, PayBack, UsdInterval
 from unitune.evaluate.statistics.intervals import (
     Clusters,
     FloatArray,

@@ -16,7 +16,7 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.data.example import Example
 from unitune.errors import DataError, MissingExtra
-from unitune.evaluate.scoring import build
+from unitune.evaluate.scoring.scorers import build
 from unitune.files.validation import first_problem
 from unitune.findings import SHOWN_LINES, Finding
 from unitune.importers.promptfoo.assertions import SuiteFiles

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, get_args
 
 from unitune._version import __version__
 from unitune.errors import BackendError
-from unitune.evaluate import gate
-from unitune.evaluate.baseline import Requirements
-from unitune.evaluate.grading import MOST_ERRORS, Answered, Graded, grade, style_features
+from unitune.evaluate.documents.records import (
+    CaseResult,
+    Retention,
+    SimulatedUserResult,
+    UseOfTest,
+    total,
+)
+from unitune.evaluate.documents.results import (
+    BaselineResult,
+    Comparison,
+    ContenderResult,
+    judged_run,
+)
 from unitune.evaluate.judging.collecting import Judging
 from unitune.evaluate.judging.figures import (
     Calibration,
@@ -22,14 +32,15 @@ from unitune.evaluate.judging.figures import (
     unknown_contenders,
     with_judgements,
 )
-from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Choice, best_baseline
-from unitune.evaluate.readings import Judgement, Pairing, Ruling, against_references, judge
-from unitune.evaluate.records import CaseResult, Retention, SimulatedUserResult, UseOfTest, total
-from unitune.evaluate.remarks import large_cluster, remarks
-from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, judged_run
+from unitune.evaluate.scoring.grading import MOST_ERRORS, Answered, Graded, grade, style_features
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
+from unitune.evaluate.verdict import gate
+from unitune.evaluate.verdict.baseline import Requirements
+from unitune.evaluate.verdict.looks import TestHistory
+from unitune.evaluate.verdict.readings import Judgement, Pairing, Ruling, against_references, judge
+from unitune.evaluate.verdict.remarks import large_cluster, remarks
 from unitune.job.contenders import Model, Recorded, Role, Server, Tuned
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Kind

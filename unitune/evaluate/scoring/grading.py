@@ -12,11 +12,11 @@ from itertools import chain
 from statistics import fmean
 
 from unitune.errors import JobError
+from unitune.evaluate.documents.records import Answer, Record
+from unitune.evaluate.documents.results import StyleFeature
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.prompts.contenders import Choice, DevScore
-from unitune.evaluate.records import Answer, Record
-from unitune.evaluate.results import StyleFeature
-from unitune.evaluate.scoring import attempt_of
+from unitune.evaluate.scoring.scorers import attempt_of
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import own_corpus, own_score
 from unitune.evaluate.task import Task

@@ -12,7 +12,7 @@ from unitune._shown import Shown
 from unitune.data.overlap import SharedCase
 from unitune.documents import Closed, Spec
 from unitune.errors import MissingExtra
-from unitune.evaluate.records import (
+from unitune.evaluate.documents.records import (
     CaseResult,
     ClauseResult,
     Contrast,

@@ -28,9 +28,12 @@ from statistics import fmean
 from typing import TypeGuard
 
 from unitune.data.load import source_of
-from unitune.evaluate.baseline import Requirements, regressions
-from unitune.evaluate.grading import MOST_ERRORS, Graded
-from unitune.evaluate.readings import (
+from unitune.evaluate.documents.records import Answer, UseOfTest
+from unitune.evaluate.documents.results import GateCheck, GateResult, Regression
+from unitune.evaluate.scoring.grading import MOST_ERRORS, Graded
+from unitune.evaluate.statistics.paired import Verdict, own_score
+from unitune.evaluate.verdict.baseline import Requirements, regressions
+from unitune.evaluate.verdict.readings import (
     NOTHING_RIGHT,
     ExitCode,
     Judgement,
@@ -39,9 +42,6 @@ from unitune.evaluate.readings import (
     undecided,
     uninformative,
 )
-from unitune.evaluate.records import Answer, UseOfTest
-from unitune.evaluate.results import GateCheck, GateResult, Regression
-from unitune.evaluate.statistics.paired import Verdict, own_score
 from unitune.job.job import Constraint, Gate
 
 # Maximum number of reasons in a result; its checks list all of them.

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from unitune.documents import Closed
-from unitune.evaluate.baseline import LEAST_OVERLAP
-from unitune.evaluate.records import CaseResult, Difference
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.records import CaseResult, Difference
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.statistics.significance import holm
+from unitune.evaluate.verdict.baseline import LEAST_OVERLAP
 
 LEAST_PAIRS = 2
 

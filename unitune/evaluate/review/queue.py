@@ -39,9 +39,9 @@ from unitune.data.labels import (
 )
 from unitune.documents import Closed
 from unitune.errors import UserError
-from unitune.evaluate.history import LONGEST_NOTE, VERDICT
-from unitune.evaluate.records import CaseJudgement, CaseResult
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.history import LONGEST_NOTE, VERDICT
+from unitune.evaluate.documents.records import CaseJudgement, CaseResult
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.statistics.judgements import sign
 from unitune.evaluate.statistics.labels import MIN_LABELS, labels_needed
 from unitune.files.filesystem import content_of, replacing

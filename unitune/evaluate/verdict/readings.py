@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
-from unitune.evaluate.records import Contrast, MeasureContrast
-from unitune.evaluate.results import Money
+from unitune.evaluate.documents.records import Contrast, MeasureContrast
+from unitune.evaluate.documents.results import Money
+from unitune.evaluate.scoring.grading import MOST_ERRORS, Graded, read_as
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.judgements import compare_labelled

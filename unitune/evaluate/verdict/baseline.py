@@ -21,9 +21,9 @@ from pydantic import Field, JsonValue, PlainSerializer, ValidationError
 from unitune.data.example import Example
 from unitune.documents import Closed
 from unitune.errors import BackendError, DataError, JobError, Mismatch, NotFoundError
-from unitune.evaluate.grading import Graded
-from unitune.evaluate.records import Answer
-from unitune.evaluate.results import Comparison, Regression
+from unitune.evaluate.documents.records import Answer
+from unitune.evaluate.documents.results import Comparison, Regression
+from unitune.evaluate.scoring.grading import Graded
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.task import Task
 from unitune.files.filesystem import content_of, replacing

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unitune.errors import UnituneError, UserError
-from unitune.evaluate.records import UseOfTest
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.documents.records import UseOfTest
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.statistics.intervals import HALVINGS, FloatArray
 from unitune.evaluate.statistics.paired import LEVEL
 from unitune.workspace.home import home
 
 if TYPE_CHECKING:
-    from unitune.evaluate.grading import Answered
     from unitune.evaluate.inference.engine import CompareOptions
+    from unitune.evaluate.scoring.grading import Answered
     from unitune.evaluate.task import Task
     from unitune.ledger.looks import Look
 

@@ -24,9 +24,9 @@ from unitune.backends.exactly_once import comparison_id
 from unitune.data.example import digest
 from unitune.documents import Frozen
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
+from unitune.evaluate.documents.records import CaseResult
+from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.inference.journal import heal, write_whole
-from unitune.evaluate.records import CaseResult
-from unitune.evaluate.results import Comparison
 from unitune.files.filesystem import content_of, no_link, private_folder, replacing, sha256
 from unitune.job.contenders import NEWEST
 from unitune.job.job import Job

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from unitune.data.labels import VALUES, Label
 from unitune.data.preferences import preference
 from unitune.data.records import BadRow, Flat
+from unitune.evaluate.documents.records import Answer, ClauseResult
 from unitune.evaluate.judging.figures import by_clause
-from unitune.evaluate.records import Answer, ClauseResult
-from unitune.evaluate.review import Look
+from unitune.evaluate.review.queue import Look
 from unitune.evaluate.statistics.judgements import Agreement, cohens_kappa, krippendorff_alpha, sign
 
 

@@ -12,8 +12,8 @@ from unitune import findings
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, digest
 from unitune.errors import DataError, JobError
+from unitune.evaluate.documents.records import Answer, Record
 from unitune.evaluate.inference.budget import usd
-from unitune.evaluate.records import Answer, Record
 from unitune.job.job import Job, TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Confusion, Entry, Measured, Score, Scorer, Setting

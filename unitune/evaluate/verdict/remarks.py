@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from unitune.evaluate.grading import Answered, Graded
+from unitune.evaluate.scoring.grading import Answered, Graded
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Server, Tuned, prompt_kind

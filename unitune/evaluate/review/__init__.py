@@ -1,0 +1,1 @@
+"""Let people review a comparison's answers blind, and use their labels."""

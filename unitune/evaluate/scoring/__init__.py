@@ -1,0 +1,1 @@
+"""Score answers, one by one and over all cases."""

@@ -1,0 +1,1 @@
+"""Turn scores into a verdict, and a verdict into an exit code."""
