@@ -26,6 +26,8 @@ GUARD = Path(__file__).parent / "guard"
 sys.path.insert(0, str(GUARD))
 import sitecustomize  # noqa: E402 - the guard stands before anything that could connect
 
+from unitune.ledger.holders import this_process  # noqa: E402 - after the guard
+
 # A shell that starts the tests in the background has Ctrl-C ignored, and some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -67,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("exhaustive" if _named("exhaustive", config) else quick)
     if not config.getoption("numprocesses", None):  # workers start where their controller is
         os.chdir(EMPTY_FOLDER)
+    this_process()  # cached, before a test gives this machine another name
     if not hasattr(config, "workerinput"):
         atexit.register(warm.end, warm.share())  # before workers are begun, which use it too
 

@@ -73,6 +73,9 @@ class Server:
 def new_database(*, empty: bool = False) -> Iterator[str]:
     """Yield the URL of a database that is dropped afterwards.
 
+    Its connections stay in their pool until the process exits: a renewal of leases may use one now,
+    and it would be lost, still open, if the pool were emptied.
+
     Args:
         empty: Whether it is to have no tables yet.
     """
@@ -80,7 +83,6 @@ def new_database(*, empty: bool = False) -> Iterator[str]:
     name = f"ledger_{next(_numbers)}"
     server.run(f"CREATE DATABASE {name} TEMPLATE {'template0' if empty else _template()}")
     yield server.url(name)
-    PostgreSQL(server.url(name)).engine.dispose()
     server.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
