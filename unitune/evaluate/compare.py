@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from unitune.errors import UserError
-from unitune.evaluate.collecting import collect_responses
+from unitune.evaluate.collecting import answer_in_turn, collect_responses
 from unitune.evaluate.documents.history import keep, report_folder, results_folder, write_verdict
 from unitune.evaluate.documents.results import Comparison, judged_run
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.dialogues import user_result
 from unitune.evaluate.inference.engine import CompareOptions, Notify, ignore
-from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
+from unitune.evaluate.inference.journal import Journal
+from unitune.evaluate.inference.sources import (
+    Source,
+    check_batches,
+    resolve_sources,
+    without_batches,
+)
 from unitune.evaluate.judging.collecting import judge_answers
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
+from unitune.evaluate.prompts.tuned_run import TunedRun, answering, find_sweep_runs, find_tuned_runs
 from unitune.evaluate.readiness import refusals
 from unitune.evaluate.retention import RetentionTask
 from unitune.evaluate.runner import EvaluationConfig, open_journals
+from unitune.evaluate.scoring.grading import Answered
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
 from unitune.evaluate.sweep import Selection, select, selects, sources_of, tuned_alone, unselected
@@ -37,15 +43,8 @@ from unitune.job.job import Job
 from unitune.observability.logs import Log
 from unitune.observability.traces import Attributes, report_evaluations
 from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.run.run import Run
 from unitune.workspace.progress import live
-
-if TYPE_CHECKING:
-    from unitune.evaluate.inference.journal import Journal
-    from unitune.evaluate.inference.sources import Source
-    from unitune.evaluate.prompts.tuned_run import TunedRun
-    from unitune.evaluate.scoring.grading import Answered
-    from unitune.run.run import Run
-
 
 log = Log(__name__)
 
@@ -135,7 +134,7 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
     _refuse(resolved, run, options)
     selection = _selection(resolved, run, options)
     resolved, run = selection.resolved, selection.run
-    tuned = _tuned_runs(resolved, run, replay=options.replay)
+    tuned = find_tuned_runs(resolved, run, replay=options.replay)
     runs = {name: each.run for name, each in tuned.items()}
     sources = resolve_sources(resolved, runs, options)
     task = _task(resolved, tuned, options.limit)
@@ -159,7 +158,7 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
         if options.replay:
             known = _with_recorded_runs(config.sources, runs, journals.test)
             config = replace(config, sources=known)
-        with _deployed(tuned, config) as ready:
+        with answering(tuned, config) as ready:
             answered = selection.noted(collect_responses(replace(config, sources=ready), journals))
         judgings = judge_answers(config, journals, answered)
         retained = ()
@@ -229,9 +228,6 @@ def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) 
     """Return the run of a sweep that scores best on dev rows; other jobs are unchanged."""
     if not resolved.job.sweep or run is not None or not selects(resolved):
         return unselected(resolved, run)
-    from unitune.evaluate.collecting import answer_in_turn  # noqa: PLC0415 - the ledger
-    from unitune.evaluate.prompts.tuned_run import find_sweep_runs  # noqa: PLC0415 - the ledger
-
     runs = find_sweep_runs(resolved, replay=options.replay)
     of_sweep, *others = resolve_sources(tuned_alone(resolved), {}, options).values()
     contenders = {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
@@ -285,14 +281,6 @@ def _announce(resolved: ResolvedJob, config: EvaluationConfig) -> None:
         announce(sentence)
 
 
-def _tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
-    if not any(isinstance(spec, Tuned) for spec in resolved.job.evaluate.contenders):
-        return {}
-    from unitune.evaluate.prompts.tuned_run import find_tuned_runs  # noqa: PLC0415 - the ledger
-
-    return find_tuned_runs(resolved, run, replay=replay)
-
-
 def _recorded_before(contenders: Sequence[Answered], rows: Journal) -> Iterator[str]:
     asked = [each for each in contenders if not isinstance(each.choice.contender.spec, Recorded)]
     records = [record for each in asked for record in each.records]
@@ -310,13 +298,3 @@ def _with_recorded_runs(
         else source
         for name, source in sources.items()
     }
-
-
-def _deployed(
-    tuned: Mapping[str, TunedRun], config: EvaluationConfig
-) -> AbstractContextManager[Mapping[str, Source]]:
-    if not tuned or config.options.replay:
-        return nullcontext(config.sources)
-    from unitune.evaluate.prompts.tuned_run import answering  # noqa: PLC0415 - the ledger
-
-    return answering(tuned, config)

@@ -47,6 +47,7 @@ from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned
 from unitune.job.job import Job
 from unitune.planning.feasibility import offer_findings
+from unitune.run.run import find_run
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import Labelled, labels_of
@@ -243,8 +244,6 @@ def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[Un
     """Yield current refusals of a comparison that can be resolved after the training."""
     for spec in job.evaluate.requested:
         if isinstance(spec, Tuned) and spec.run not in (None, NEWEST):
-            from unitune.run.run import find_run  # noqa: PLC0415 - the ledger
-
             yield from _raised(find_run, spec.run)
         if isinstance(spec, Server):
             yield from _raised(check_keys, spec)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,7 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Tuned
 from unitune.models import ChatModel, Request, ScoresText
 from unitune.planning.preflight import ResolvedJob
-
-if TYPE_CHECKING:
-    from unitune.run.run import Run
+from unitune.run.run import Run
 
 QUESTIONS, TEXT = "general questions", "general text"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from unitune.errors import NotFoundError
 from unitune.evaluate.documents.records import SweptRun
@@ -14,9 +13,7 @@ from unitune.evaluate.prompts.contenders import Contender, Trial, best_trial
 from unitune.evaluate.scoring.grading import Answered
 from unitune.job.contenders import Tuned
 from unitune.planning.preflight import ResolvedJob
-
-if TYPE_CHECKING:
-    from unitune.run.run import Run
+from unitune.run.run import Run
 
 # Subfolder of the job's recorded answers for the dev rows that choose a run
 FOLDER = "sweep"

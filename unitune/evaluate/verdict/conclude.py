@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from unitune._version import __version__
 from unitune.errors import BackendError
@@ -33,6 +33,7 @@ from unitune.evaluate.judging.figures import (
     with_judgements,
 )
 from unitune.evaluate.prompts.contenders import Choice, best_baseline
+from unitune.evaluate.prompts.tuned_run import TunedRun
 from unitune.evaluate.scoring.grading import MOST_ERRORS, Answered, Graded, grade, style_features
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
@@ -45,9 +46,6 @@ from unitune.job.contenders import Model, Recorded, Role, Server, Tuned
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Kind
 from unitune.scorers.judge import PASS_FAIL, Judge
-
-if TYPE_CHECKING:
-    from unitune.evaluate.prompts.tuned_run import TunedRun
 
 
 def conclude(  # noqa: PLR0913 - each is independent

@@ -13,23 +13,20 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unitune.errors import UnituneError, UserError
 from unitune.evaluate.documents.records import UseOfTest
 from unitune.evaluate.documents.results import Comparison
+from unitune.evaluate.inference.engine import CompareOptions
+from unitune.evaluate.scoring.grading import Answered
 from unitune.evaluate.statistics.intervals import HALVINGS, FloatArray
 from unitune.evaluate.statistics.paired import LEVEL
+from unitune.evaluate.task import Task
+from unitune.ledger import Ledger
+from unitune.ledger.looks import Look
 from unitune.workspace.home import home
-
-if TYPE_CHECKING:
-    from unitune.evaluate.inference.engine import CompareOptions
-    from unitune.evaluate.scoring.grading import Answered
-    from unitune.evaluate.task import Task
-    from unitune.ledger.looks import Look
-
 
 ALPHA = round(1 - LEVEL, 12)
 # Bounds are cut off here: the error beyond is 3e-12, and the level stays below 1
@@ -155,8 +152,6 @@ class TestHistory:
     @classmethod
     def of(cls, task: Task, job: str, options: CompareOptions) -> TestHistory:
         """Read it from the ledger. A replay continues without a readable ledger."""
-        from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
-
         try:
             looks = tuple(Ledger(home()).looks(task.digest))
         except UnituneError:
@@ -210,8 +205,6 @@ class TestHistory:
     def _earlier_sizes(self, candidate: str) -> list[int]:
         if self.looks is None:
             return []
-        from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
-
         looks = [look for look in Ledger(home()).looks_of(candidate) if look.job == self.job]
         sizes = {look.test: look.cases for look in looks if look.kind == "comparison"}
         return [cases for test, cases in sizes.items() if test != self.task.digest]
@@ -220,9 +213,6 @@ class TestHistory:
         """Record a finished comparison as a look, if the ledger could be read."""
         if self.looks is None:
             return
-        from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
-        from unitune.ledger.looks import Look  # noqa: PLC0415 - slow to import
-
         task, known = self.task, {each.name: each for each in answered}
         ids = {each.name: task.identity(each.fingerprint, each.choice.prompt) for each in answered}
         sides = [comparison.candidate, *(each.name for each in comparison.baselines)]

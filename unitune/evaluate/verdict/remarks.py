@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from unitune.evaluate.prompts.tuned_run import TunedRun
 from unitune.evaluate.scoring.grading import Answered, Graded
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
@@ -13,9 +13,6 @@ from unitune.job.contenders import FewShot, Model, Recorded, Server, Tuned, prom
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.judge import Judge
-
-if TYPE_CHECKING:
-    from unitune.evaluate.prompts.tuned_run import TunedRun
 
 # Fraction of the cases from which on a cluster is reported: with a quarter in one, 500 cases in
 # clusters of five did not show a difference of 15 points
