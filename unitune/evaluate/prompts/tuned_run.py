@@ -1,7 +1,6 @@
 """Find the runs of tuned contenders, describe their trainings and deploy their models.
 
-It loads the ledger, so it is imported only for comparisons with a tuned contender. The result
-of a gate is recorded here as an event of the candidate's run.
+The result of a gate is recorded here as an event of the candidate's run.
 """
 
 from __future__ import annotations
@@ -75,32 +74,6 @@ def rule_of(job: Job) -> str:
     return digest([job.evaluate.model_dump(mode="json", include=decides), scorers])
 
 
-def record_gate(ledger: Ledger, run: RunRecord, job: Job, comparison: Comparison) -> None:
-    """Record a comparison in the history as an event of its candidate's run."""
-    assert run.model is not None, "it was the candidate"
-    gate, folder = comparison.gate, history_folder(comparison.id or "")
-    passed = "no gate" if gate is None else f"gate {'' if gate.passed else 'not '}passed"
-    (score,) = (each.score for each in comparison.contenders if each.name == comparison.candidate)
-    record = GateRecord(
-        time=datetime.now(UTC),
-        text=f"compared ({comparison.id}): {comparison.verdict}, {passed}",
-        comparison=comparison.id or "",
-        verdict=comparison.verdict,
-        gate=gate and gate.exit_code,
-        reason=gate.reason if gate else "",
-        rule=rule_of(job),
-        cases=comparison.n,
-        test=comparison.provenance["Test cases"],
-        score=score,
-        model_fingerprint=model_fingerprint(run.model),
-        verdict_sha256=sha256(folder / VERDICT),
-        cases_sha256=sha256(folder / CASES),
-        host=socket.gethostname(),
-    )
-    data = record.model_dump(exclude={"time"})
-    ledger.note(run, Event(f"{KEY}{record.comparison}", "message", record.time.timestamp(), data))
-
-
 def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
     """Return the comparisons with a run's model as candidate, newest first; UnreadableRecord."""
     events = [seen.event for seen in ledger.events(run.id, run.attempt, key=KEY)]
@@ -145,9 +118,30 @@ class TunedRun:
         return cls(run, (), "", None, ())
 
     def record_gate(self, job: Job, comparison: Comparison) -> None:
-        """Record in the ledger how the model did in a comparison."""
-        ledger = Ledger(home())
-        record_gate(ledger, ledger.record(self.run.id), job, comparison)
+        """Record a comparison in the history as an event of its candidate's run."""
+        gate, folder = comparison.gate, history_folder(comparison.id or "")
+        passed = "no gate" if gate is None else f"gate {'' if gate.passed else 'not '}passed"
+        name, now = comparison.candidate, datetime.now(UTC)
+        (score,) = (each.score for each in comparison.contenders if each.name == name)
+        record = GateRecord(
+            time=now,
+            text=f"compared ({comparison.id}): {comparison.verdict}, {passed}",
+            comparison=comparison.id or "",
+            verdict=comparison.verdict,
+            gate=gate and gate.exit_code,
+            reason=gate.reason if gate else "",
+            rule=rule_of(job),
+            cases=comparison.n,
+            test=comparison.provenance["Test cases"],
+            score=score,
+            model_fingerprint=model_fingerprint(self.model),
+            verdict_sha256=sha256(folder / VERDICT),
+            cases_sha256=sha256(folder / CASES),
+            host=socket.gethostname(),
+        )
+        data, ledger = record.model_dump(exclude={"time"}), Ledger(home())
+        event = Event(f"{KEY}{record.comparison}", "message", now.timestamp(), data)
+        ledger.note(ledger.record(self.run.id), event)
 
     @property
     def model(self) -> TunedModel:
