@@ -170,15 +170,11 @@ def readiness_findings(
             "cases, so the gate can only be inconclusive."
         )
         findings.append(warning("gate-out-of-reach", why))
-    models = {
-        spec.name: spec.model if isinstance(spec, Model | Server) else job.base_model
-        for spec in job.evaluate.contenders
-        if not isinstance(spec, Recorded)
-    }
+    specs, user = job.evaluate.contenders, job.evaluate.user
     for judge in job.evaluate.judges:
-        if kin := same_family(judge, models):
+        if kin := same_family(judge, specs, job.base_model):
             findings.append(warning("judge-family", kin))
-    if (user := job.evaluate.user) and (kin := same_family(user, models)):
+    if user and (kin := same_family(user, specs, job.base_model)):
         findings.append(warning("user-family", kin))
     with suppress(DataError):  # an error of `refusals`
         if ignored := unknown_contenders(job):

@@ -28,6 +28,7 @@ from unitune.evaluate.statistics.labels import MIN_LABELS
 from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
 from unitune.evaluate.verdict.readings import Pairing, Ruling
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
 from unitune.job.dialogue import SimulatedUser
 from unitune.job.job import Job
 from unitune.scorers.interface import Score
@@ -168,17 +169,21 @@ def _of_pairs(judging: Judging, pairing: Pairing, every: Sequence[CaseJudgement]
     return figures
 
 
-def same_family(asked: Judge | SimulatedUser, models: Mapping[str, str]) -> str | None:
-    """Return a warning if a judge or a simulated user is of the family of a contender's model.
-
-    `models` are those of contenders, by name.
-    """
+def same_family(
+    asked: Judge | SimulatedUser, specs: Iterable[ContenderSpec], base_model: str
+) -> str | None:
+    """Return a warning if a judge or a simulated user is of the family of a contender's model."""
     family, who = family_of(asked.model), f"judge {asked.name}"
     why = "Judges prefer answers of their own family; use one from another family."
     if isinstance(asked, SimulatedUser):
         who = "simulated user"
         why = "It may suit them better than real users do; use a user of another family."
-    alike = [name for name, model in models.items() if family_of(model) == family]
+    alike = [
+        spec.name
+        for spec in specs
+        if not isinstance(spec, Recorded)
+        and family_of(spec.model if isinstance(spec, Model | Server) else base_model) == family
+    ]
     if not alike:
         return None
     return (

@@ -155,20 +155,15 @@ def _notes(
     judgings: Sequence[Judging],
 ) -> Iterator[str]:
     yield from remarks(resolved, task, tuned, graded)
-    models = {
-        each.name: each.spec.model
-        if isinstance(each.spec, Model | Server)
-        else resolved.job.base_model
-        for each in graded
-        if not isinstance(each.spec, Recorded)
-    }
+    specs = [each.spec for each in graded]
     users = [user] if (user := resolved.job.evaluate.user) else []
     for asked in (*(judging.judge for judging in judgings), *users):
-        if alike := same_family(asked, models):
+        if alike := same_family(asked, specs, resolved.job.base_model):
             yield alike
     if judgings and (ignored := unknown_contenders(resolved.job)):
         yield ignored
-    if judgings and models and graded[0].task.scoring.on_dev is None:
+    is_asked = not all(isinstance(spec, Recorded) for spec in specs)
+    if judgings and is_asked and graded[0].task.scoring.on_dev is None:
         yield (
             "Prompts were not chosen on dev rows, because only a judge scores answers: each "
             "contender uses its first prompt. Add another scorer to let dev rows choose."
