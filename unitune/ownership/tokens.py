@@ -51,7 +51,8 @@ class Tokens(NamedTuple):
 
 def measured(job: Job, alternative: str | None, shared_tuned: Count) -> Tokens:
     """Return the tokens that the newest comparison of a job's name, backend and base measured."""
-    newest = newest_of(job.name, job.backend, job.base_model)
+    same = (job.name, job.backend, job.base_model)
+    newest = newest_of(lambda each: (each.job, each.backend, each.base_model) == same)
     if newest is None:
         return Tokens({})
     sides = {

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -202,22 +202,15 @@ def comparison_listing(limit: int | None = None) -> ComparisonListing:
     )
 
 
-def newest_of(job: str, backend: str, base_model: str) -> Comparison | None:
-    """Return the newest comparison of a job on a backend and base, without its cases."""
-    for each in _readable():
-        if (each.job, each.backend, each.base_model) == (job, backend, base_model):
-            return each
-    return None
+def newest_of(fits: Callable[[Comparison], bool]) -> Comparison | None:
+    """Return the newest comparison that fits, without its cases."""
+    read = (each for each in _read_all() if isinstance(each, Comparison))
+    return next(filter(fits, read), None)
 
 
 def newest_of_run(run: str) -> Comparison | None:
     """Return the newest comparison of a run's model, without its cases."""
-    read = _readable()
-    return next((each for each in read if run in {of.run for of in each.contenders}), None)
-
-
-def _readable() -> Iterator[Comparison]:
-    return (each for each in _read_all() if isinstance(each, Comparison))
+    return newest_of(lambda each: run in {of.run for of in each.contenders})
 
 
 def _read_all() -> Iterator[Comparison | UnreadableRecord]:

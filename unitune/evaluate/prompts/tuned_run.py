@@ -21,7 +21,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import digest
 from unitune.data.load import load
 from unitune.documents import Frozen
-from unitune.errors import Mismatch, NotFoundError, UnreadableRecord, UserError
+from unitune.errors import Mismatch, NotFoundError, UserError
 from unitune.evaluate.documents.history import CASES, VERDICT, history_folder
 from unitune.evaluate.documents.results import Comparison, VerdictName
 from unitune.evaluate.inference.sources import Source
@@ -31,6 +31,7 @@ from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.projects import is_lost
+from unitune.ledger.records import unreadable
 from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
 from unitune.planning.start import model_fingerprint
@@ -80,9 +81,7 @@ def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
     try:
         read = [GateRecord.model_validate({**each.data, "time": each.time}) for each in events]
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise UnreadableRecord(f"run {run.id}", f"comparison {field}", problem["msg"]) from error
+        raise unreadable(error, f"run {run.id}", "comparison ") from error
     return sorted(read, key=lambda each: each.time, reverse=True)
 
 
