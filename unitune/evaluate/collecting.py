@@ -13,14 +13,13 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from unitune.errors import Interrupted, JobError
 from unitune.evaluate.documents.history import results_folder
 from unitune.evaluate.inference.budget import Budget
-from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress, Notify
+from unitune.evaluate.inference.engine import AnswerOptions, EvaluationProgress
 from unitune.evaluate.inference.journal import ResponseCache, open_response_cache
 from unitune.evaluate.inference.sources import resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, build
@@ -63,22 +62,30 @@ def with_runner(
         BackendError: A batch was refused or failed, or its state is unknown.
     """
     stopped = threading.Event()
-    kept = f"every answer so far is saved in {config.folder}."
     more = "Run the same command to resume."
     if config.options.batch:
         more = (
             "Submitted batches continue at their vendors; run the same command again to collect "
             "them."
         )
-    interrupted = Interrupted(f"{kept} {more}")
+    interrupted = Interrupted(f"every answer so far is saved in {config.folder}. {more}")
 
     def notify_or_stop(progress: EvaluationProgress) -> None:
         if stopped.is_set():
             raise interrupted
         config.options.progress(progress)
 
+    def run() -> T:
+        cached: AbstractContextManager[ResponseCache | None] = nullcontext()
+        if not config.options.replay:
+            make_home(home())
+            cached = open_response_cache(home(), use_cache=config.options.use_cache)
+        with cached as cache, asyncio.Runner() as loop:
+            sources = config.all_sources
+            return work(EvaluationRunner(config, loop, journals, cache, notify_or_stop, sources))
+
     try:
-        return _outside_any_loop(partial(_run, config, journals, notify_or_stop, work), stopped)
+        return _outside_any_loop(run, stopped)
     except KeyboardInterrupt:
         raise interrupted from None
 
@@ -93,21 +100,6 @@ def _outside_any_loop(work: Callable[[], T], stopped: threading.Event) -> T:
             return thread.submit(copy_context().run, work).result()
         finally:
             stopped.set()
-
-
-def _run(
-    config: EvaluationConfig,
-    journals: Journals,
-    notify: Notify,
-    work: Callable[[EvaluationRunner], T],
-) -> T:
-    cached: AbstractContextManager[ResponseCache | None] = nullcontext()
-    if not config.options.replay:
-        make_home(home())
-        cached = open_response_cache(home(), use_cache=config.options.use_cache)
-    with cached as cache, asyncio.Runner() as loop:
-        sources = {**config.sources, **(config.retention.untuned if config.retention else {})}
-        return work(EvaluationRunner(config, loop, journals, cache, notify, sources))
 
 
 # Subfolder of the job's recorded answers, with a folder per backend because contenders' names may

@@ -163,8 +163,7 @@ def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptio
         judgings = judge_answers(config, journals, answered)
         retained = ()
         if config.retention and journals.general:
-            asked = {**config.sources, **config.retention.untuned}
-            retained = config.retention.results(journals.general, asked)
+            retained = config.retention.results(journals.general, config.all_sources)
         user, spent = resolved.job.evaluate.user, config.budget.spent
         source = user and config.sources[user.name]
         comparison = conclude(

@@ -74,10 +74,15 @@ class EvaluationConfig:
     dev_only: bool = False
 
     @property
+    def all_sources(self) -> dict[str, Source]:
+        """Sources of contenders and of untuned models."""
+        return {**self.sources, **(self.retention.untuned if self.retention else {})}
+
+    @property
     def prices(self) -> dict[str, TokenPrice]:
         """Known token prices, by contender."""
-        asked = {**(self.retention.untuned if self.retention else {}), **self.sources}
-        return {name: each.price for name, each in asked.items() if each.price is not None}
+        known = self.all_sources.items()
+        return {name: each.price for name, each in known if each.price is not None}
 
 
 class Journals(NamedTuple):
@@ -155,7 +160,10 @@ class EvaluationRunner:
                     origin = self.sources[group[0].name].origin
                     for name in self.config.retention.unasked(self.sources, origin):
                         self._ask_general(model, name)
-        answered |= self._answered_in_batches(batched) if batched else {}
+        if batched:
+            records = self.batch_records(batched, BATCHES)
+            for each in chain.from_iterable(batched.values()):
+                answered[each.contender] = self._with_room(each, records[each.contender])
         self._ask_others()
         return answered
 
@@ -332,11 +340,6 @@ class EvaluationRunner:
             questions=self._questions(model, choice),
             thinks=model.fingerprint in self.thinking,
         )
-
-    def _answered_in_batches(self, by_backend: Mapping[str, list[BatchJob]]) -> dict[str, Answered]:
-        records = self.batch_records(by_backend, BATCHES)
-        jobs = chain.from_iterable(by_backend.values())
-        return {each.contender: self._with_room(each, records[each.contender]) for each in jobs}
 
     def batch_records(
         self, by_backend: Mapping[str, Sequence[BatchJob]], file: str

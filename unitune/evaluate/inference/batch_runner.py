@@ -30,7 +30,13 @@ from unitune.evaluate.inference.batches import (
     decision_command,
 )
 from unitune.evaluate.inference.budget import most_tokens, uncounted, without_impossible_counts
-from unitune.evaluate.inference.engine import EvaluationProgress, Question, record_of, request_hash
+from unitune.evaluate.inference.engine import (
+    EvaluationProgress,
+    Notify,
+    Question,
+    record_of,
+    request_hash,
+)
 from unitune.evaluate.inference.journal import Journal
 from unitune.models import Reply, Request, TunedModel
 
@@ -40,8 +46,6 @@ BREATH_SECONDS = 1.0
 SHORT_LOOKS = 3  # polls with fewer answers than are done, before those present are accepted
 NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
-
-Notify = Callable[[EvaluationProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
