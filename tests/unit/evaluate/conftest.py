@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
+from unitune.evaluate.compare import compare
+from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 
@@ -131,3 +133,24 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
         )
 
     return make
+
+
+@pytest.fixture
+def compare_by(
+    make_job: Callable[..., Job], backend_of: Callable[[Rule], RuleBackend]
+) -> Callable[..., Comparison]:
+    """Compare contenders whose models answer by a rule; takes what `make_job` and `compare` do."""
+
+    def compared(
+        rule: Rule,
+        evaluate: dict[str, Any],
+        *,
+        test: Rows | None = None,
+        dev: Rows | None = None,
+        train: Rows | None = None,
+        **options: Any,
+    ) -> Comparison:
+        backend_of(rule)
+        return compare(make_job(evaluate, test=test, dev=dev, train=train), **options)
+
+    return compared

@@ -233,20 +233,16 @@ def test_a_further_scorer_leaves_the_baseline_standing(make_job: Make, backend_o
     assert again(job).exit_code == 0
 
 
-def test_a_job_whose_file_is_not_there_says_how_to_write_it(
-    make_job: Make, backend_of: Any
-) -> None:
-    backend_of(wrong_every(10))
+def test_a_job_whose_file_is_not_there_says_how_to_write_it(compare_by: Any) -> None:
 
     with pytest.raises(JobError, match=r"file not found.*--update-baseline"):
-        compare(make_job(evaluate()))
+        compare_by(wrong_every(10), evaluate())
 
 
-def test_there_must_be_a_file_to_update(make_job: Make, backend_of: Any) -> None:
-    backend_of(wrong_every(10))
+def test_there_must_be_a_file_to_update(compare_by: Any) -> None:
 
     with pytest.raises(JobError, match="has no baseline file"):
-        compare(make_job(evaluate({"mode": "improve"})), update_baseline=True)
+        compare_by(wrong_every(10), evaluate({"mode": "improve"}), update_baseline=True)
 
 
 def test_a_file_of_another_kind_is_not_written_over(make_job: Make, backend_of: Any) -> None:

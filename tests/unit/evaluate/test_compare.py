@@ -66,28 +66,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_more_cases_need_no_more_searches_in_the_registry(
-    make_job: Any, backend_of: Any, calls: Counter[str]
+    compare_by: Any, calls: Counter[str]
 ) -> None:
-    backend_of(told_is_better)
     counts: list[int] = []
     for size in (20, 60):
-        compare(make_job(PROMPTED, test=[(f"test {at}", "yes") for at in range(size)]))
+        compare_by(told_is_better, PROMPTED, test=[(f"test {at}", "yes") for at in range(size)])
         counts.append(calls["offer"])
         calls.clear()
     assert counts[0] == counts[1]
 
 
-def test_cases_are_grouped_into_families_once(
-    make_job: Any, backend_of: Any, calls: Counter[str]
-) -> None:
-    backend_of(told_is_better)
-    compare(make_job(PROMPTED))
+def test_cases_are_grouped_into_families_once(compare_by: Any, calls: Counter[str]) -> None:
+    compare_by(told_is_better, PROMPTED)
     assert calls["families"] == 1
 
 
-def test_the_candidate_is_compared_case_by_case(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
-    found = compare(make_job(PROMPTED))
+def test_the_candidate_is_compared_case_by_case(compare_by: Any) -> None:
+    found = compare_by(told_is_better, PROMPTED)
     assert (found.verdict, found.candidate, found.baseline) == ("better", "instructed", "zero-shot")
     assert (found.n, found.gained, found.lost) == (60, 36, 2)
     assert pytest.approx(54 / 60 - 20 / 60) == found.difference
@@ -99,16 +94,15 @@ def test_the_candidate_is_compared_case_by_case(make_job: Any, backend_of: Any) 
     assert found.exit_code == 0
 
 
-def test_exchanging_the_sides_flips_every_sign(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
-    one = compare(make_job(PROMPTED), out=None)
+def test_exchanging_the_sides_flips_every_sign(compare_by: Any) -> None:
+    one = compare_by(told_is_better, PROMPTED, out=None)
     swapped = {
         "contenders": [
             {"type": "zero-shot", "role": "candidate"},
             {"type": "instructed", "role": "baseline", "instructions": "TOLD"},
         ]
     }
-    other = compare(make_job(swapped))
+    other = compare_by(told_is_better, swapped)
     assert one.difference == -other.difference
     assert one.interval == (-other.interval[1], -other.interval[0])
     assert (one.gained, one.lost) == (other.lost, other.gained)
@@ -139,12 +133,12 @@ def on_dev(request: Request) -> bool:
     return question(request).startswith("dev")
 
 
-def test_better_is_said_only_where_it_holds_against_each_baseline(
-    make_job: Any, backend_of: Any
-) -> None:
+def test_better_is_said_only_where_it_holds_against_each_baseline(compare_by: Any) -> None:
     """Dev names zero-shot as the best baseline; on test instructed is as good as the candidate."""
-    backend_of(three_prompts(on_dev, lambda request: not on_dev(request)))
-    found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
+    found = compare_by(
+        three_prompts(on_dev, lambda request: not on_dev(request)),
+        {**THREE, "gate": {"mode": "improve", "min_cases": 1}},
+    )
     assert {rival.name: rival.verdict for rival in found.baselines} == {
         "zero-shot": "better",
         "instructed": "equivalent",
@@ -154,21 +148,22 @@ def test_better_is_said_only_where_it_holds_against_each_baseline(
     assert found.difference == found.gained == 0
 
 
-def test_better_than_each_baseline_is_better(make_job: Any, backend_of: Any) -> None:
-    backend_of(three_prompts(on_dev, lambda request: number(request) % 3 == 0))
-    found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
+def test_better_than_each_baseline_is_better(compare_by: Any) -> None:
+    found = compare_by(
+        three_prompts(on_dev, lambda request: number(request) % 3 == 0),
+        {**THREE, "gate": {"mode": "improve", "min_cases": 1}},
+    )
     assert (found.baseline, found.verdict, found.exit_code) == ("instructed", "better", 0)
 
 
-def test_worse_is_said_only_of_the_baseline_that_dev_chose(make_job: Any, backend_of: Any) -> None:
+def test_worse_is_said_only_of_the_baseline_that_dev_chose(compare_by: Any) -> None:
     """The candidate is always wrong; the one baseline that is right did worse on dev."""
 
     def rule(_model: str, request: Request) -> str:
         shots = len(request.messages) > 2
         return "yes" if not shots and told(request) != on_dev(request) else "no"
 
-    backend_of(rule)
-    found = compare(make_job({**THREE, "gate": {"mode": "no-regress", "min_cases": 1}}))
+    found = compare_by(rule, {**THREE, "gate": {"mode": "no-regress", "min_cases": 1}})
     assert {rival.name: rival.verdict for rival in found.baselines} == {
         "zero-shot": "inconclusive",
         "instructed": "worse",
@@ -176,7 +171,7 @@ def test_worse_is_said_only_of_the_baseline_that_dev_chose(make_job: Any, backen
     assert (found.baseline, found.verdict, found.exit_code) == ("instructed", "inconclusive", 3)
 
 
-def test_errors_of_any_baseline_are_held_to_the_rule(make_job: Any, backend_of: Any) -> None:
+def test_errors_of_any_baseline_are_held_to_the_rule(compare_by: Any) -> None:
     """zero-shot is right on dev and hardest to beat; two of the answers of instructed fail."""
 
     def rule(_model: str, request: Request) -> str:
@@ -184,8 +179,7 @@ def test_errors_of_any_baseline_are_held_to_the_rule(make_job: Any, backend_of: 
             return "ERROR busy"
         return "yes" if len(request.messages) > 2 or on_dev(request) != told(request) else "no"
 
-    backend_of(rule)
-    found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
+    found = compare_by(rule, {**THREE, "gate": {"mode": "improve", "min_cases": 1}})
     assert found.exit_code == 4
     assert "2 of 60 cases ended in an error" in found.gate.reason
 
@@ -252,11 +246,10 @@ VERDICT_KEYS = {
 CONTENDER_KEYS = {"name", "role", "score", "interval", "n", "errors", "usd", "seconds"}
 
 
-def test_the_files_hold_what_machines_and_people_read(
-    make_job: Any, backend_of: Any, tmp_path: Path
-) -> None:
-    backend_of(told_is_better)
-    found = compare(make_job({**PROMPTED, "gate": {"mode": "improve"}}), out=tmp_path / "out")
+def test_the_files_hold_what_machines_and_people_read(compare_by: Any, tmp_path: Path) -> None:
+    found = compare_by(
+        told_is_better, {**PROMPTED, "gate": {"mode": "improve"}}, out=tmp_path / "out"
+    )
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
     assert set(verdict) >= VERDICT_KEYS
     assert all(set(contender) >= CONTENDER_KEYS for contender in verdict["contenders"])
@@ -281,19 +274,15 @@ def test_files_of_somebody_else_are_not_written_over(
     assert ((tmp_path / "summary.md").read_text(), backend.requests) == ("mine", [])
 
 
-def test_without_a_folder_files_go_into_the_home(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
-    found = compare(make_job(PROMPTED))
+def test_without_a_folder_files_go_into_the_home(compare_by: Any) -> None:
+    found = compare_by(told_is_better, PROMPTED)
     assert {"rows.jsonl", "verdict.json"} <= {
         file.name for file in (found.folder or Path()).iterdir()
     }
 
 
-def test_every_total_can_be_computed_from_the_rows(
-    make_job: Any, backend_of: Any, tmp_path: Path
-) -> None:
-    backend_of(told_is_better)
-    found = compare(make_job(PROMPTED), out=tmp_path / "out")
+def test_every_total_can_be_computed_from_the_rows(compare_by: Any, tmp_path: Path) -> None:
+    found = compare_by(told_is_better, PROMPTED, out=tmp_path / "out")
     lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
     rows = [read_record(line) for line in lines]
     for result in found.contenders:
@@ -343,10 +332,9 @@ def errors_in(count: int) -> Callable[[str, Request], str]:
 
 @pytest.mark.parametrize(("errors", "code"), [(1, 0), (2, 4)])
 def test_errors_score_nothing_are_counted_and_beyond_two_percent_stop_the_gate(
-    errors: int, code: int, make_job: Any, backend_of: Any
+    errors: int, code: int, compare_by: Any
 ) -> None:
-    backend_of(errors_in(errors))
-    found = compare(make_job({**PROMPTED, "gate": {"mode": "improve"}}))
+    found = compare_by(errors_in(errors), {**PROMPTED, "gate": {"mode": "improve"}})
     told_result = found.contenders[1]
     assert (errors, code) == (told_result.errors, found.exit_code)
     assert found.n == told_result.n == 60
@@ -366,12 +354,9 @@ def test_errors_are_asked_again_next_time(make_job: Any, backend_of: Any, tmp_pa
     assert len(mended.requests) == 6
 
 
-def test_a_side_without_any_answer_is_a_failure_of_the_vendor(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(errors_in(60))
+def test_a_side_without_any_answer_is_a_failure_of_the_vendor(compare_by: Any) -> None:
     with pytest.raises(BackendError, match="instructed did not answer any of 60 cases"):
-        compare(make_job(PROMPTED))
+        compare_by(errors_in(60), PROMPTED)
 
 
 LEAKING = [("train 3", "yes"), ("TRAIN  4", "no"), *((f"test {at}", "yes") for at in range(18))]
@@ -387,40 +372,33 @@ def test_test_cases_in_train_are_refused_with_their_lines(make_job: Any, backend
     assert backend.log == []
 
 
-def test_test_cases_in_dev_are_leaks_too(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
+def test_test_cases_in_dev_are_leaks_too(compare_by: Any) -> None:
     with pytest.raises(Leak, match=r"test\.jsonl:2 \(as dev\.jsonl:6\)"):
-        compare(make_job(PROMPTED, test=[("test 0", "yes"), ("dev 5", "yes")]))
+        compare_by(told_is_better, PROMPTED, test=[("test 0", "yes"), ("dev 5", "yes")])
 
 
 @pytest.mark.parametrize(("leaks", "n"), [("drop", 18), ("allow", 20)])
 def test_leaks_are_dropped_and_counted_or_allowed_and_shown(
-    leaks: str, n: int, make_job: Any, backend_of: Any
+    leaks: str, n: int, compare_by: Any
 ) -> None:
-    backend_of(told_is_better)
-    found = compare(make_job({**PROMPTED, "leaks": leaks}, test=LEAKING))
+    found = compare_by(told_is_better, {**PROMPTED, "leaks": leaks}, test=LEAKING)
     assert (n, leaks, 2) == (found.n, found.leaks.action, len(found.leaks.cases))
 
 
-def test_nothing_is_left_when_every_case_leaks(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
+def test_nothing_is_left_when_every_case_leaks(compare_by: Any) -> None:
     with pytest.raises(Leak, match="all 2 test cases"):
-        compare(make_job({**PROMPTED, "leaks": "drop"}, test=LEAKING[:2]))
+        compare_by(told_is_better, {**PROMPTED, "leaks": "drop"}, test=LEAKING[:2])
 
 
-def test_a_shared_system_prompt_is_no_leak(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
-    found = compare(make_job(PROMPTED))
+def test_a_shared_system_prompt_is_no_leak(compare_by: Any) -> None:
+    found = compare_by(told_is_better, PROMPTED)
     assert found.leaks.cases == ()
     assert found.cases[0].messages[0].text == "You sort mail."
 
 
-def test_a_case_that_stands_twice_counts_once_and_a_note_says_so(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(told_is_better)
+def test_a_case_that_stands_twice_counts_once_and_a_note_says_so(compare_by: Any) -> None:
     cases = [(f"test {at}", "yes") for at in range(10)]
-    found = compare(make_job(PROMPTED, test=[*cases, *cases[:3]]))
+    found = compare_by(told_is_better, PROMPTED, test=[*cases, *cases[:3]])
     assert found.n == 10
     assert any("3 test rows are copies" in note for note in found.notes)
 
@@ -446,9 +424,10 @@ def test_a_job_without_test_cases_names_the_key(make_job: Any) -> None:
         compare(bare)
 
 
-def test_a_lone_zero_shot_baseline_is_called_weak(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
-    assert any("without any tuning effort" in note for note in compare(make_job(PROMPTED)).notes)
+def test_a_lone_zero_shot_baseline_is_called_weak(compare_by: Any) -> None:
+    assert any(
+        "without any tuning effort" in note for note in compare_by(told_is_better, PROMPTED).notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -501,10 +480,9 @@ def test_the_base_is_loaded_once_for_all_its_contenders_and_closed(
     assert backend.log == ["load base", "close base"]
 
 
-def test_progress_tells_contender_phase_and_prompt(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
+def test_progress_tells_contender_phase_and_prompt(compare_by: Any) -> None:
     told_of: list[EvaluationProgress] = []
-    compare(make_job(PROMPTED), progress=told_of.append)
+    compare_by(told_is_better, PROMPTED, progress=told_of.append)
     assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) in told_of
     assert EvaluationProgress("instructed", "test", "instructions", 0, 60) in told_of
     assert {asked.phase for asked in told_of} == {"test"}
@@ -572,14 +550,13 @@ def test_stopped_in_a_notebook_the_asking_ends_too(
     [(("random",), True), (("auto",), False), (("nearest",), False), (("random", "auto"), False)],
 )
 def test_a_stronger_prompt_that_was_left_out_is_named(
-    make_job: Any, backend_of: Any, choices: tuple[str, ...], *, told: bool
+    compare_by: Any, choices: tuple[str, ...], *, told: bool
 ) -> None:
-    backend_of(lambda _model, _request: "yes")
     few_shot = [
         {"type": "few-shot", "name": choice, "shots": 2, "choose": choice} for choice in choices
     ]
     candidate = {"type": "zero-shot", "role": "candidate"}
-    notes = compare(make_job({"contenders": [*few_shot, candidate]})).notes
+    notes = compare_by(lambda _model, _request: "yes", {"contenders": [*few_shot, candidate]}).notes
     assert told == any("the nearest training rows of each case" in note for note in notes)
 
 
@@ -620,13 +597,11 @@ def test_a_first_look_has_the_same_cases_each_time_and_the_whole_goes_on_from_it
     assert names[1] == {case.id for case in compare(job, out=tmp_path / "other", limit=20).cases}
 
 
-def test_a_first_look_chooses_prompts_on_few_rows(make_job: Any, backend_of: Any) -> None:
+def test_a_first_look_chooses_prompts_on_few_rows(compare_by: Any) -> None:
     two = {"contenders": [*PROMPTED["contenders"], {"type": "instructed", "name": "other"}]}
-    backend_of(told_is_better)
-    assert [compare(make_job(two), limit=limit).dev_rows for limit in (7, 60)] == [7, 20]
+    assert [compare_by(told_is_better, two, limit=limit).dev_rows for limit in (7, 60)] == [7, 20]
 
 
-def test_a_first_look_updates_no_baseline(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
+def test_a_first_look_updates_no_baseline(compare_by: Any) -> None:
     with pytest.raises(UserError, match="a preview"):
-        compare(make_job(PROMPTED), limit=5, update_baseline=True)
+        compare_by(told_is_better, PROMPTED, limit=5, update_baseline=True)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.evaluate.compare import compare
 from unitune.evaluate.statistics.paired import own_corpus, own_score
 from unitune.models import Request
 from unitune.scorers.formulas import mean_of
@@ -31,14 +30,11 @@ def rule(_model: str, request: Request) -> str:
     return right if number % 10 else LABELS[1 - number % 2]
 
 
-def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(
-    make_job: Any, backend_of: Any
-) -> None:
+def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(compare_by: Any) -> None:
     """Always yes on 30 yes and 30 no: F1 is 2/3 for yes and 0 for no, so macro-F1 is 1/3."""
-    backend_of(rule)
     scorers = [{"type": "class_f1", "options": LABELS}, "exact"]
     rows = [(f"test {at}", LABELS[at % 2]) for at in range(60)]
-    found = compare(make_job({"contenders": CONTENDERS, "scorers": scorers}, test=rows))
+    found = compare_by(rule, {"contenders": CONTENDERS, "scorers": scorers}, test=rows)
     baseline, candidate = found.contenders
 
     assert pytest.approx(1 / 3) == baseline.score

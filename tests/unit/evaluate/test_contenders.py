@@ -116,12 +116,13 @@ def test_other_models_compete_with_prompts_of_their_own(make_job: Any, backend_o
     assert found.provenance["Model of shown"] == "rule:gpt"
 
 
-def test_the_best_of_baselines_may_be_another_model(make_job: Any, backend_of: Any) -> None:
-    backend_of(lambda name, _request: "yes" if name == "gpt" else "no")
+def test_the_best_of_baselines_may_be_another_model(compare_by: Any) -> None:
     other = {"type": "model", "backend": "fake", "model": "gpt", "role": "baseline"}
     candidate = {"type": "instructed", "role": "candidate", "instructions": "TOLD"}
     contenders = ["zero-shot", {**other, "instructions": "x"}, candidate]
-    found = compare(make_job({"contenders": contenders}))
+    found = compare_by(
+        lambda name, _request: "yes" if name == "gpt" else "no", {"contenders": contenders}
+    )
     assert (found.baseline, found.verdict) == ("gpt", "worse")
 
 
@@ -316,9 +317,8 @@ def dev_errs(_model: str, request: Request) -> str:
     return "yes" if plain or at % 2 else "no"
 
 
-def test_every_finalist_of_few_shot_has_to_be_beaten(make_job: Any, backend_of: Any) -> None:
-    backend_of(dev_errs)
-    found = compare(make_job(FINALISTS))
+def test_every_finalist_of_few_shot_has_to_be_beaten(compare_by: Any) -> None:
+    found = compare_by(dev_errs, FINALISTS)
     hardest = "few-shot: 4 shots without instructions"
     assert [each.name for each in found.contenders] == [
         "few-shot",

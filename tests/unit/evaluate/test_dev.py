@@ -58,9 +58,12 @@ def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
     assert checks["dev errors"] == "0 of 360 dev answers ended in an error."
 
 
-def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
-    backend_of(lambda _model, request: "ERROR busy" if dev_row(request) == 7 else "yes")
-    found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
+def test_few_errors_on_dev_are_told(compare_by: Any) -> None:
+    found = compare_by(
+        lambda _model, request: "ERROR busy" if dev_row(request) == 7 else "yes",
+        TWO,
+        dev=[(f"dev {at}", "yes") for at in range(60)],
+    )
     note = (
         "Dev answers with an error, which count as wrong: zero-shot 1 of 60, instructed 1 "
         "of 60, few-shot 4 of 240."
@@ -70,25 +73,26 @@ def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
     assert checks["dev errors"] == "6 of 360 dev answers ended in an error."
 
 
-def test_answers_that_were_cut_off_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
+def test_answers_that_were_cut_off_on_dev_are_told(compare_by: Any) -> None:
     """An answer of "ye" might have become "yes"."""
 
     def rule(_model: str, request: Request) -> str:
         row = dev_row(request)
         return "CUTye" if row is not None and row < 9 else "yes"
 
-    backend_of(rule)
-    found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
+    found = compare_by(rule, TWO, dev=[(f"dev {at}", "yes") for at in range(60)])
     assert (
         "Dev answers cut off at max_tokens: zero-shot 9 of 60, instructed 9 of 60, few-shot 36 of "
         "240. They may have caused the choice of a weaker prompt or run; raise evaluate.max_tokens."
     ) in found.notes
 
 
-def test_errors_of_a_reference_on_dev_stop_nothing(make_job: Any, backend_of: Any) -> None:
-    backend_of(lambda _model, request: "ERROR" if "shown" in request.messages[0].text else "yes")
+def test_errors_of_a_reference_on_dev_stop_nothing(compare_by: Any) -> None:
     reference = {"type": "few-shot", "name": "shots", "role": "reference", "shots": 2}
-    found = compare(make_job({**TWO, "contenders": [*TWO["contenders"], reference]}))
+    found = compare_by(
+        lambda _model, request: "ERROR" if "shown" in request.messages[0].text else "yes",
+        {**TWO, "contenders": [*TWO["contenders"], reference]},
+    )
     assert len(found.contenders) == 4
 
 

@@ -208,13 +208,10 @@ def test_another_order_of_the_rows_is_the_same_test(make_job: Any, backend_of: A
     assert use(fewer).comparisons == 1
 
 
-def test_a_growing_test_spends_its_error_rate_over_the_planned_looks(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(told_gains(7, 2))
+def test_a_growing_test_spends_its_error_rate_over_the_planned_looks(compare_by: Any) -> None:
     job = {**SAMPLED, "gate": {"mode": "improve", "looks": 2}}
     first, second, third = (
-        compare(make_job(job, test=[(f"test {at}", "yes") for at in range(n)]))
+        compare_by(told_gains(7, 2), job, test=[(f"test {at}", "yes") for at in range(n)])
         for n in (30, 60, 90)
     )
     assert look_level([30], 2) == use(first).level
@@ -228,10 +225,11 @@ def test_a_growing_test_spends_its_error_rate_over_the_planned_looks(
     assert third.doubt.startswith("evaluate.gate.looks plans 2 comparisons")
 
 
-def test_a_test_that_grew_without_a_plan_is_told(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_gains(9, 2))
+def test_a_test_that_grew_without_a_plan_is_told(compare_by: Any) -> None:
     for n in (30, 60):
-        found = compare(make_job(SAMPLED, test=[(f"test {at}", "yes") for at in range(n)]))
+        found = compare_by(
+            told_gains(9, 2), SAMPLED, test=[(f"test {at}", "yes") for at in range(n)]
+        )
     assert "was compared on 30 cases before" in words.reason(found)
 
 

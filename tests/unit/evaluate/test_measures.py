@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from unitune.evaluate.compare import compare
 from unitune.evaluate.documents.records import Record
 from unitune.evaluate.scoring.scorers import measured_answer
 from unitune.job.job import Evaluate, TokenPrice
@@ -78,13 +77,12 @@ def test_no_verdict_rests_on_a_measure() -> None:
     assert Evaluate.model_validate({"scorers": ["length", "exact"]}).primary_scorer == "exact"
 
 
-def test_measures_stand_beside_the_scores_and_not_among_them(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(lambda _model, _request: "yes it is")
+def test_measures_stand_beside_the_scores_and_not_among_them(compare_by: Any) -> None:
     contenders = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "x"}]
     scorers = ["exact", "length", {"type": "latency", "name": "seconds"}, "consistency"]
-    found = compare(make_job({"scorers": scorers, "contenders": contenders}))
+    found = compare_by(
+        lambda _model, _request: "yes it is", {"scorers": scorers, "contenders": contenders}
+    )
     for result in found.contenders:
         assert result.scores == {"exact": 0.0}
         assert result.measures == {"length": 3.0, "seconds": 0.25}
@@ -95,21 +93,17 @@ def test_measures_stand_beside_the_scores_and_not_among_them(
     ]
 
 
-def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(lambda _model, request: "yes" if request.seed < 2 else "no")
+def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(compare_by: Any) -> None:
     contenders = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "x"}]
-    found = compare(
-        make_job(
-            {
-                "scorers": ["exact", "cost", "consistency"],
-                "contenders": contenders,
-                "prices": {"zero-shot": {"input": "1", "output": "10"}},
-                "repeats": 3,
-                "temperature": 1,
-            }
-        )
+    found = compare_by(
+        lambda _model, request: "yes" if request.seed < 2 else "no",
+        {
+            "scorers": ["exact", "cost", "consistency"],
+            "contenders": contenders,
+            "prices": {"zero-shot": {"input": "1", "output": "10"}},
+            "repeats": 3,
+            "temperature": 1,
+        },
     )
     zero_shot, instructed = found.contenders
     repeated = {"pass^2": 1 / 3, "pass^3": 0, "unstable": 1, "consistency": 1 / 3}

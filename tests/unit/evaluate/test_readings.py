@@ -255,7 +255,7 @@ def test_no_missing_answer_can_turn_a_verdict(judged: Any) -> None:
         assert verdict == judged(failing(wrong, *names, how=filled), right).verdict
 
 
-def test_errors_of_a_reference_are_no_gain_of_the_candidate(make_job: Any, backend_of: Any) -> None:
+def test_errors_of_a_reference_are_no_gain_of_the_candidate(compare_by: Any) -> None:
     """All three are right wherever they answer; the reference does not in 50 of 200 cases."""
 
     def answer(_model: str, request: Request) -> str:
@@ -263,9 +263,8 @@ def test_errors_of_a_reference_are_no_gain_of_the_candidate(make_job: Any, backe
         shown = len(request.messages) > 2
         return "ERROR 500" if shown and kind == "test" and int(number) < 50 else "yes"
 
-    backend_of(answer)
     reference = {"type": "few-shot", "role": "reference", "shots": 2}
-    (beside,) = compare(make_job({"contenders": [*PAIR, reference]}, test=ROWS)).references
+    (beside,) = compare_by(answer, {"contenders": [*PAIR, reference]}, test=ROWS).references
     assert (beside.n, beside.difference, beside.p_value) == (150, 0.0, 1.0)
 
 

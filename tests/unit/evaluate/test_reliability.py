@@ -76,12 +76,9 @@ def flaky(model: str, request: Any) -> str:
     return "no" if request.seed else "yes"
 
 
-def test_repeats_report_reliability_with_its_paired_difference(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(flaky)
+def test_repeats_report_reliability_with_its_paired_difference(compare_by: Any) -> None:
     evaluate = {"contenders": CONTENDERS, "repeats": 4, "temperature": 1}
-    found = compare(make_job(evaluate))
+    found = compare_by(flaky, evaluate)
     zero_shot, instructed = found.contenders
     assert zero_shot.measures == {"pass^2": 0, "pass^4": 0, "unstable": 1}
     assert instructed.measures == pytest.approx(
@@ -98,12 +95,11 @@ def test_repeats_report_reliability_with_its_paired_difference(
     assert "chance that k answers to one case are all right" in markdown_summary(found)
 
 
-def test_the_difference_is_clustered_like_the_verdict(make_job: Any, backend_of: Any) -> None:
+def test_the_difference_is_clustered_like_the_verdict(compare_by: Any) -> None:
     """Ten wordings of each question do not narrow the interval as sixty questions do."""
-    backend_of(flaky)
     evaluate = {"contenders": CONTENDERS, "repeats": 2, "temperature": 1}
     rows = [(f"question number {at % 6} of the day{'!' * (at // 6)}", "yes") for at in range(60)]
-    copies, alone = compare(make_job(evaluate, test=rows)), compare(make_job(evaluate))
+    copies, alone = compare_by(flaky, evaluate, test=rows), compare_by(flaky, evaluate)
     widths = [
         each.measured[0].interval[1] - each.measured[0].interval[0] for each in (copies, alone)
     ]
@@ -111,15 +107,13 @@ def test_the_difference_is_clustered_like_the_verdict(make_job: Any, backend_of:
     assert widths[0] > 2 * widths[1]
 
 
-def test_one_answer_says_nothing_about_reliability(make_job: Any, backend_of: Any) -> None:
-    backend_of(yes)
-    found = compare(make_job({"contenders": CONTENDERS}))
+def test_one_answer_says_nothing_about_reliability(compare_by: Any) -> None:
+    found = compare_by(yes, {"contenders": CONTENDERS})
     assert (found.measured, found.contenders[0].measures) == ((), {})
 
 
-def test_repeats_at_temperature_0_are_noted(make_job: Any, backend_of: Any) -> None:
-    backend_of(yes)
-    found = compare(make_job({"contenders": CONTENDERS, "repeats": 2}))
+def test_repeats_at_temperature_0_are_noted(compare_by: Any) -> None:
+    found = compare_by(yes, {"contenders": CONTENDERS, "repeats": 2})
     assert any("requested at temperature 0" in note for note in found.notes)
 
 
@@ -293,27 +287,25 @@ def test_a_change_added_later_requests_only_changed_questions(
     assert len(backend.requests) - before == 2 * 2 * 60
 
 
-def test_a_missing_answer_to_a_changed_question_is_unknown(make_job: Any, backend_of: Any) -> None:
+def test_a_missing_answer_to_a_changed_question_is_unknown(compare_by: Any) -> None:
     def rule(_model: str, request: Any) -> str:
         return "ERROR down" if request.messages[-1].text.startswith("test 1") else "yes"
 
-    backend_of(rule)
     rows = [(f"Test {at}", "yes") for at in range(60)]
     gate = {"mode": "no-regress", "constraints": [{"metric": "stable_case", "at_least": 0.9}]}
     evaluate = {"contenders": CONTENDERS, "robustness": ["case"], "gate": gate}
-    found = compare(make_job(evaluate, test=rows))
+    found = compare_by(rule, evaluate, test=rows)
     assert found.gate is not None
     assert found.contenders[0].errors == 0
     assert [each.exit_code for each in found.gate.checks][-1] == 4
     assert found.measured[0].n == 60 - 11
 
 
-def test_a_budget_counts_changed_questions(make_job: Any, backend_of: Any) -> None:
-    backend_of(yes)
+def test_a_budget_counts_changed_questions(compare_by: Any) -> None:
     prices = {"base": {"input": "1", "output": "10"}}
     spent = [
-        compare(
-            make_job({"contenders": CONTENDERS, "prices": prices, "robustness": changes})
+        compare_by(
+            yes, {"contenders": CONTENDERS, "prices": prices, "robustness": changes}
         ).spent_usd
         for changes in ([], ["case", "whitespace"])
     ]

@@ -42,22 +42,19 @@ def test_a_replay_gives_the_same_verdict_and_asks_nobody(
 
 
 def test_a_replay_chooses_prompts_from_recorded_answers_too(
-    make_job: Any, backend_of: Any, tmp_path: Path
+    compare_by: Any, tmp_path: Path
 ) -> None:
     evaluate = {"contenders": ["zero-shot", "few-shot", PROMPTED["contenders"][1]]}
-    backend_of(rule)
-    asked = compare(make_job(evaluate), out=tmp_path / "out")
-    backend_of(closed)
-    assert asked.baseline == compare(make_job(evaluate), out=tmp_path / "out", replay=True).baseline
+    asked = compare_by(rule, evaluate, out=tmp_path / "out")
+    assert (
+        asked.baseline == compare_by(closed, evaluate, out=tmp_path / "out", replay=True).baseline
+    )
 
 
-def test_a_replay_can_be_scored_and_gated_otherwise(
-    make_job: Any, backend_of: Any, tmp_path: Path
-) -> None:
-    backend_of(rule)
-    compare(make_job(PROMPTED), out=tmp_path / "out")
+def test_a_replay_can_be_scored_and_gated_otherwise(compare_by: Any, tmp_path: Path) -> None:
+    compare_by(rule, PROMPTED, out=tmp_path / "out")
     other = PROMPTED | {"scorers": ["contains"], "gate": {"mode": "improve"}}
-    again = compare(make_job(other), out=tmp_path / "out", replay=True)
+    again = compare_by(rule, other, out=tmp_path / "out", replay=True)
     assert again.metric == "contains"
     assert again.exit_code == 0
 
@@ -152,30 +149,26 @@ def test_rows_that_do_not_hold_together_are_refused(
         compare(server_job(), out=tmp_path / "out", replay=True)
 
 
-def test_rows_of_one_contender_are_of_one_model(
-    make_job: Any, backend_of: Any, tmp_path: Path
-) -> None:
+def test_rows_of_one_contender_are_of_one_model(compare_by: Any, tmp_path: Path) -> None:
     """A base's fingerprint is not known from the job, but it is one."""
-    backend_of(rule)
-    compare(make_job(PROMPTED), out=tmp_path / "out")
+    compare_by(rule, PROMPTED, out=tmp_path / "out")
     path = tmp_path / "out" / "rows.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     changed = [row | (forged(row) if at % 2 else {}) for at, row in enumerate(rows)]
     path.write_text("".join(json.dumps(row) + "\n" for row in changed))
     with pytest.raises(Mismatch, match="of 60 questions have no recorded answer"):
-        compare(make_job(PROMPTED), out=tmp_path / "out", replay=True)
+        compare_by(rule, PROMPTED, out=tmp_path / "out", replay=True)
 
 
 PRICES = {"base": {"input": 1, "output": 10}}
 
 
 def test_a_budget_ends_the_asking_before_it_is_passed_and_keeps_the_answers(
-    make_job: Any, backend_of: Any, tmp_path: Path
+    compare_by: Any, tmp_path: Path
 ) -> None:
     evaluate = PROMPTED | {"prices": PRICES, "budget": {"usd": "0.003"}, "max_tokens": 16}
-    backend_of(rule)
     with pytest.raises(OverBudget, match=r"The limit is \$0\.003"):
-        compare(make_job(evaluate), out=tmp_path / "out")
+        compare_by(rule, evaluate, out=tmp_path / "out")
     rows = (tmp_path / "out" / "rows.jsonl").read_text().count("\n")
     # 10 tokens asked and 2 answered cost $0.00003; what is set aside at most is $0.0003.
     assert 85 <= rows <= 100

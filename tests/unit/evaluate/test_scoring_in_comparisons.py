@@ -85,11 +85,10 @@ def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> N
         Evaluate.model_validate({"scorers": ["contains", "contains"]})
 
 
-def test_a_score_over_all_cases_is_no_mean_over_cases(make_job: Any, backend_of: Any) -> None:
-    backend_of(rule)
+def test_a_score_over_all_cases_is_no_mean_over_cases(compare_by: Any) -> None:
     test = [(f"test {at}", "yes" if at % 3 else "no") for at in range(60)]
     scorers = ["exact", {"type": "class_f1", "options": ["yes", "no"]}]
-    found = compare(make_job({"scorers": scorers, "contenders": CONTENDERS}, test=test))
+    found = compare_by(rule, {"scorers": scorers, "contenders": CONTENDERS}, test=test)
     # Always yes: 40 of 60 right; F1 of yes is 80 / 100, of no 0.
     assert pytest.approx(0.4) == found.contenders[0].scores["class_f1"]
     confusion = found.contenders[0].confusion["class_f1"]
@@ -295,13 +294,10 @@ def test_the_jobs_schema_names_every_scorer_with_its_options() -> None:
 WORDING = "token_f1 measures closeness to the reference's wording."
 
 
-def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(
-    make_job: Any, backend_of: Any
-) -> None:
+def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(compare_by: Any) -> None:
     """In every rendering: `better` alone would be believed of facts, which it cannot show."""
-    backend_of(rule)
     gate = {"mode": "improve", "min_cases": 1}
-    made = compare(make_job({"scorers": ["token_f1"], "contenders": CONTENDERS, "gate": gate}))
+    made = compare_by(rule, {"scorers": ["token_f1"], "contenders": CONTENDERS, "gate": gate})
     assert made.gate is not None
     assert made.gate.passed
     headline = "“instructed” is closer to the reference's wording than the zero-shot prompt"
@@ -326,11 +322,8 @@ def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(
     assert "better by closeness to the reference's wording: instructed" in made.summary
 
 
-def test_a_verdict_by_a_scorer_of_right_and_wrong_says_nothing_of_wording(
-    make_job: Any, backend_of: Any
-) -> None:
-    backend_of(rule)
-    made = compare(make_job({"scorers": ["exact", "token_f1"], "contenders": CONTENDERS}))
+def test_a_verdict_by_a_scorer_of_right_and_wrong_says_nothing_of_wording(compare_by: Any) -> None:
+    made = compare_by(rule, {"scorers": ["exact", "token_f1"], "contenders": CONTENDERS})
     assert "better than" in words.headline(made)
     assert made.caution == made.closeness == ""
 

@@ -109,10 +109,9 @@ def test_a_slice_that_no_row_has_is_refused(keyed_job: Any, backend_of: Any) -> 
         compare(keyed_job({"slices": ["tongue"]}, lambda _at: {"language": "de"}))
 
 
-def test_other_metrics_are_adjusted_together(make_job: Any, backend_of: Any) -> None:
-    backend_of(told_is_better)
+def test_other_metrics_are_adjusted_together(compare_by: Any) -> None:
     scorers = [{"type": "exact"}, {"type": "contains"}, {"type": "regex", "pattern": "perhaps"}]
-    found = compare(make_job({"contenders": CONTENDERS, "scorers": scorers}))
+    found = compare_by(told_is_better, {"contenders": CONTENDERS, "scorers": scorers})
     assert [each.name for each in found.secondary] == ["contains", "regex"]
     assert [each.difference for each in found.secondary] == [0, -found.difference]
     assert [each.p_adjusted for each in found.secondary] == [1, pytest.approx(2 * found.p_value)]
@@ -122,23 +121,24 @@ def test_other_metrics_are_adjusted_together(make_job: Any, backend_of: Any) -> 
 
 
 def test_errors_count_as_wrong_and_the_rest_is_compared_beside(
-    make_job: Any, backend_of: Any, tmp_path: Path
+    compare_by: Any, tmp_path: Path
 ) -> None:
     def rule(model: str, request: Request) -> str:
         told = "TOLD" in request.messages[0].text
         failed = told and request.messages[-1].text in ("test 1", "test 2")
         return "ERROR 503" if failed else told_is_better(model, request)
 
-    backend_of(rule)
-    found = compare(make_job({"contenders": CONTENDERS}))
+    found = compare_by(rule, {"contenders": CONTENDERS})
     assert found.answered is not None
     assert (found.n, found.answered.n) == (60, 58)
     assert pytest.approx(34 / 60 - 2 / 60) == found.difference
     assert pytest.approx(32 / 58) == found.answered.difference
     assert found.answered.p_value == found.answered.p_adjusted
 
-    backend_of(told_is_better)
-    assert compare(make_job({"contenders": CONTENDERS}), out=tmp_path / "clean").answered is None
+    assert (
+        compare_by(told_is_better, {"contenders": CONTENDERS}, out=tmp_path / "clean").answered
+        is None
+    )
 
 
 def test_what_the_cases_can_show_is_said_before_anything_is_asked(
