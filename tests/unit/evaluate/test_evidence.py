@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.recorded_jobs import recorded_job
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -17,46 +17,9 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.scoring.scorers import build, check_indulgence
 from unitune.evaluate.task import clusters_of
-from unitune.job.job import Gate, Job
+from unitune.job.job import Gate
 from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.text import Regex
-
-PAIR = [
-    {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},
-    {"type": "recorded", "name": "new", "answers": "new.jsonl", "role": "candidate"},
-]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def recorded_job(
-    folder: Path,
-    cases: list[dict[str, Any]],
-    old: dict[str, str],
-    new: dict[str, str],
-    train: list[dict[str, Any]] | None = None,
-    **evaluate: Any,
-) -> Job:
-    """Two contenders with recorded answers by case id."""
-    write(folder / "test.jsonl", cases)
-    for name, answers in (("old", old), ("new", new)):
-        write(folder / f"{name}.jsonl", [{"case": c, "answer": a} for c, a in answers.items()])
-    data = {"test": "test.jsonl"}
-    if train:
-        write(folder / "train.jsonl", train)
-        data["train"] = "train.jsonl"
-    return Job.model_validate(
-        {
-            "name": "demo",
-            "model": "x",
-            "backend": "local",
-            "data": data,
-            "evaluate": {"contenders": PAIR, "gate": {"mode": "improve"}, **evaluate},
-            "folder": folder,
-        }
-    )
 
 
 def copies(count: int, **own: str) -> list[dict[str, Any]]:

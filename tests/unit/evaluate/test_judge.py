@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import JsonValue, ValidationError
+from support.recorded_jobs import RECORDED, write_answers, write_lines
 
 from unitune.errors import DataError, JobError, OverBudget, UnstableJudge
 from unitune.evaluate.compare import compare
@@ -594,26 +595,21 @@ def test_a_model_on_this_machine_is_a_judge(
 ) -> None:
     assert default_model.is_dir()
     good = "The capital of France is Paris."
-    for name, answer in (("old", "Bananas."), ("new", good)):
-        lines = (json.dumps({"case": f"c{at}", "answer": answer}) for at in range(6))
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    cases = [f"c{at}" for at in range(6)]
+    write_answers(tmp_path, dict.fromkeys(cases, "Bananas."), dict.fromkeys(cases, good))
     judge = {
         "type": "judge", "backend": "local", "model": "smollm2-135m-instruct", "max_tokens": 150,
     }  # fmt: skip
-    contenders = [
-        {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},
-        {"type": "recorded", "name": "new", "answers": "new.jsonl", "role": "candidate"},
-    ]
     scorers = [
         judge | {"name": "pairs", "compare": "answers the question"},
         judge | {"name": "clauses", "rubric": ["answers the question"]},
     ]
-    job = make_job({"scorers": scorers, "contenders": contenders})
+    job = make_job({"scorers": scorers, "contenders": RECORDED})
     rows = (
-        json.dumps({"id": f"c{at}", "prompt": f"{at}: capital of France?", "completion": "Paris"})
-        for at in range(6)
+        {"id": case, "prompt": f"{case}: capital of France?", "completion": "Paris"}
+        for case in cases
     )
-    (tmp_path / "test.jsonl").write_text("\n".join(rows) + "\n")
+    write_lines(tmp_path / "test.jsonl", rows)
     result = compare(job)
     pairs, clauses = result.judges
     assert (pairs.changed, clauses.changed) == (0, 0)  # greedy
@@ -626,16 +622,11 @@ def test_recorded_answers_have_no_note_about_prompts(
     make_job: Callable[..., Job], backend_of: Any, tmp_path: Path
 ) -> None:
     backend_of(answers(str, str, better))
-    for at, name in enumerate(("old", "new")):
-        lines = (json.dumps({"case": f"c{row}", "answer": f"is {row + at}"}) for row in range(6))
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    contenders = [
-        {"type": "recorded", "name": name, "answers": f"{name}.jsonl", "role": role}
-        for name, role in (("old", "baseline"), ("new", "candidate"))
-    ]
-    job = make_job({"scorers": [PAIR], "contenders": contenders})
-    rows = (json.dumps({"id": f"c{row}", "prompt": f"test {row}"}) for row in range(6))
-    (tmp_path / "test.jsonl").write_text("\n".join(rows) + "\n")
+    old, new = ({f"c{row}": f"is {row + at}" for row in range(6)} for at in range(2))
+    write_answers(tmp_path, old, new)
+    job = make_job({"scorers": [PAIR], "contenders": RECORDED})
+    rows = ({"id": f"c{row}", "prompt": f"test {row}"} for row in range(6))
+    write_lines(tmp_path / "test.jsonl", rows)
     result = compare(job)
     assert result.judges[0].pairs == 6
     assert not any("dev rows" in note for note in result.notes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.recorded_jobs import recorded_job
 from support.scoring import case, dataset
 
 from unitune.data.dataset import Dataset, Row
@@ -20,7 +20,6 @@ from unitune.evaluate.scoring.scorers import (
     check_indulgence,
     check_row_scorers,
 )
-from unitune.job.job import Job
 from unitune.report.cases import grouped
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Attempt, Measured, Score, Setting
@@ -157,11 +156,10 @@ def test_code_is_named_in_the_job_and_runs_only_when_an_answer_is_scored(tmp_pat
         "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
         "def short(answer, case):\n    return len(answer) < case.model_extra['most']\n"
     )
-    (tmp_path / "test.jsonl").write_text(
-        '{"prompt": "q", "expected": "a", "scorers": ["short"], "most": 3}\n'
-    )
+    cases = [{"prompt": "q", "expected": "a", "scorers": ["short"], "most": 3}]
     named = {"type": "python", "name": "short", "function": "checks.py:short"}
-    job = _job(tmp_path, {"type": "row_scorers", "named": [named]})
+    scorers = [{"type": "row_scorers", "named": [named]}]
+    job = recorded_job(tmp_path, cases, {}, {}, scorers=scorers)
     assert check(job).errors == ()
     assert not (tmp_path / "ran").exists()
     (spec,) = job.evaluate.scorers
@@ -225,32 +223,11 @@ def test_a_report_shows_what_was_asserted_and_what_failed(tmp_path: Path) -> Non
         }
         for at in range(12)
     ]
-    answers = {"old": "nothing", "new": "0 1 2 3 4 5 6 7 8 9 10 11"}
-    _write(tmp_path / "test.jsonl", rows)
-    for name, text in answers.items():
-        _write(tmp_path / f"{name}.jsonl", [{"case": row["id"], "answer": text} for row in rows])
-    comparison = compare(_job(tmp_path, "row_scorers"), out=tmp_path / "out")
+    old = {f"c{at}": "nothing" for at in range(12)}
+    new = dict.fromkeys(old, "0 1 2 3 4 5 6 7 8 9 10 11")
+    job = recorded_job(tmp_path, rows, old, new, scorers=["row_scorers"])
+    comparison = compare(job, out=tmp_path / "out")
     assert (comparison.metric, comparison.gained) == ("row_scorers", 12)
     (gained,) = (group.cases for group in grouped(comparison) if group.cases)
     assert gained[3].expected.pieces[0].text == "contains '3'"
     assert gained[3].baseline.note == "failed: contains '3'"
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _job(folder: Path, scorer: Any) -> Job:
-    recorded = [
-        {"type": "recorded", "name": name, "role": role, "answers": f"{name}.jsonl"}
-        for name, role in (("old", "baseline"), ("new", "candidate"))
-    ]
-    content = {
-        "name": "assertions",
-        "model": "tiny",
-        "backend": "local",
-        "data": {"test": "test.jsonl"},
-        "evaluate": {"scorers": [scorer], "contenders": recorded},
-    }
-    (folder / "unitune.yaml").write_text(json.dumps(content))
-    return Job.load(folder / "unitune.yaml")

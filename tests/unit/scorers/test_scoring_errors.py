@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from support.recorded_jobs import RECORDED, write_answers, write_lines
 from support.scoring import attempt, score
 from support.warm import warm_run
 
@@ -36,25 +37,14 @@ def compare(folder: Path, scorers: list[Any], answers: list[str], expected: str 
     """Compare two recorded contenders, of which the candidate gave these answers."""
     cases = [f"c{number}" for number in range(len(answers))]
     rows = [{"id": case, "prompt": f"{case}?", "completion": expected} for case in cases]
-    lists = {
-        "test": rows,
-        "a": [{"case": case, "answer": expected} for case in cases],
-        "b": [
-            {"case": case, "answer": answer} for case, answer in zip(cases, answers, strict=True)
-        ],
-    }
-    for name, lines in lists.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    contenders = [
-        {"type": "recorded", "name": name, "role": role, "answers": f"{name}.jsonl"}
-        for name, role in (("a", "baseline"), ("b", "candidate"))
-    ]
+    write_lines(folder / "test.jsonl", rows)
+    write_answers(folder, dict.fromkeys(cases, expected), dict(zip(cases, answers, strict=True)))
     job = {
         "name": "odd",
         "model": "m",
         "backend": "openai",
         "data": {"test": "test.jsonl"},
-        "evaluate": {"scorers": scorers, "contenders": contenders},
+        "evaluate": {"scorers": scorers, "contenders": RECORDED},
     }
     (folder / "unitune.yaml").write_text(json.dumps(job))
     compare = [sys.executable, "-m", "unitune", "compare", "unitune.yaml", "--output", "out"]
@@ -84,7 +74,7 @@ def test_a_number_of_any_length_is_read(text: str, value: Decimal | None) -> Non
 def test_a_number_beyond_all_measure_is_a_wrong_answer(tmp_path: Path) -> None:
     done = compare(tmp_path, ["numeric"], ["5", "1e99999999999999999999", "5"], "5")
     assert done.returncode == 0, done.stderr
-    assert errors_of(tmp_path) == {"a": 0, "b": 0}
+    assert errors_of(tmp_path) == {"old": 0, "new": 0}
     assert score(Numeric(), "1e99999999999999999999", "1e9").value == 0
 
 
@@ -132,7 +122,7 @@ def test_scoring_errors_are_the_gates_to_judge_and_the_same_again(tmp_path: Path
     for _ in range(2):
         done = compare(tmp_path, scorers, ["x", "bad", "x"])
         assert done.returncode == 0, done.stderr
-        assert errors_of(tmp_path) == {"a": 0, "b": 1}
+        assert errors_of(tmp_path) == {"old": 0, "new": 1}
     assert len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) - 2 == 4
 
 
@@ -174,7 +164,7 @@ def test_a_schema_that_doubles_with_each_reference_is_refused() -> None:
 def test_a_slow_pattern_fails_its_cases_alone(tmp_path: Path) -> None:
     done = compare(tmp_path, [{"type": "regex", "pattern": SLOW}], ["aaa", VICTIM, "aa"], "a")
     assert done.returncode == 0, done.stderr
-    assert errors_of(tmp_path) == {"a": 0, "b": 1}
+    assert errors_of(tmp_path) == {"old": 0, "new": 1}
     assert "longer than 1 s" in (tmp_path / "out" / "report.html").read_text()
 
 
