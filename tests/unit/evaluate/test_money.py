@@ -1,4 +1,4 @@
-"""One budget holds all that a comparison requests, and no count that cannot be true empties it."""
+"""What a comparison costs and is worth, from its answers to its report and its budget."""
 
 from __future__ import annotations
 
@@ -17,21 +17,40 @@ PROMPTED: list[Any] = [
     "zero-shot",
     {"type": "instructed", "instructions": "x", "role": "candidate"},
 ]
-
-
-def price(usd: int) -> dict[str, int]:
-    return {"input": usd, "output": usd}
+PRICES = {"zero-shot": {"input": 1, "output": 10}, "instructed": {"input": 3, "output": 10}}
+TEN = {"input": 10, "output": 10}
 
 
 def rule(_name: str, request: Request) -> str:
-    return f"answer to {request.messages[-1].text}, told {len(request.messages[0].text)}"
+    return "yes" if "x" in request.messages[0].text else "no"
+
+
+def test_dearer_and_better_has_a_price_for_each_right_answer(compare_by: Any) -> None:
+    """10 tokens more a dollar and answer, 60 of 60 gained: 20 millionths for each."""
+    economics = {"fixed_cost_usd": 6, "requests": 100_000, "value_per_correct_usd": "0.01"}
+    found = compare_by(rule, {"contenders": PROMPTED, "prices": PRICES, "economics": economics})
+    money = found.economics
+    assert money is not None
+    assert money.extra_usd == Decimal("0.00002")
+    assert money.pay_back == "never by cost alone"
+    assert money.usd_per_extra_right == Decimal("0.00008")
+    assert money.net_usd == Decimal("0.00992")
+    assert money.worth == "worth it"
+    assert "Is it worth the money?" in html_page(found)
+    assert [one.usd for one in found.contenders] == [Decimal("0.0018"), Decimal("0.003")]
+
+
+def test_without_a_price_nothing_is_said_of_money(compare_by: Any) -> None:
+    one_sided = {"zero-shot": PRICES["zero-shot"]}
+    for prices in (one_sided, {}):
+        job = {"contenders": PROMPTED, "prices": prices}
+        assert compare_by(rule, job).economics is None
 
 
 def test_dev_and_test_stand_in_the_dollars_of_the_report(make_job: Any, backend_of: Any) -> None:
     backend_of(rule)
-    prices = {"zero-shot": price(10), "instructed": price(10)}
     contenders = [*PROMPTED, {"type": "instructed", "name": "other", "instructions": "y"}]
-    prices["other"] = price(10)
+    prices = dict.fromkeys(("zero-shot", "instructed", "other"), TEN)
     job = make_job({"contenders": contenders, "prices": prices, "budget": {"usd": "5"}})
     comparison = compare(job)
     assert comparison.spent_usd is not None
@@ -61,7 +80,7 @@ def test_counts_that_cannot_be_true_are_told(
 
     backend = backend_of(rule)
     monkeypatch.setattr(backend, "chat", lambda _: Backwards())
-    prices = {"zero-shot": price(10), "instructed": price(10)}
+    prices = dict.fromkeys(("zero-shot", "instructed"), TEN)
     evaluate = {"contenders": PROMPTED, "prices": prices, "max_tokens": 4}
     with pytest.raises(OverBudget):
         compare(make_job({**evaluate, "budget": {"usd": "0.01"}}))
