@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import binom
-from support.sample_comparison import Counts, sample_comparison
+from support.sample_comparison import Counts, gated, measured, sample_comparison
 
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.documents import history
 from unitune.evaluate.documents.diff import diff
-from unitune.evaluate.documents.history import comparisons, find_comparison, keep
+from unitune.evaluate.documents.history import (
+    CASES,
+    comparisons,
+    find_comparison,
+    keep,
+    read_comparison,
+    write_verdict,
+)
 from unitune.evaluate.documents.results import Comparison
-from unitune.job.job import Job
+from unitune.job.job import Gate, Job
 from unitune.models import Request
 from unitune.report.files import write_report
 
@@ -92,15 +100,10 @@ def two() -> tuple[Comparison, Comparison]:
         if left and case.answers["tuned"].scores["json_equal"]:
             answers = {**case.answers, "tuned": case.answers["few-shot"]}
             if not answers["tuned"].scores["json_equal"]:
-                cases[at] = type(case)(**{**_fields(case), "answers": answers})
+                cases[at] = replace(case, answers=answers)
                 left -= 1
     now = then.model_copy(update={"cases": tuple(cases)})
     return keep(then), keep(now)
-
-
-def _fields(case: Any) -> dict[str, Any]:
-    names = ("id", "messages", "expected", "answers", "required", "cluster")
-    return {name: getattr(case, name) for name in names}
 
 
 def test_a_contender_is_paired_with_itself(two: tuple[Comparison, Comparison]) -> None:
@@ -182,3 +185,32 @@ def test_nothing_half_written_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(OSError, match="No space"):
         keep(sample_comparison())
     assert list((tmp_path / ".unitune" / "comparisons").iterdir()) == []
+
+
+def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = gated(measured(sample_comparison(errors=2)), Gate(mode="improve"), required=3)
+
+    write_verdict(written, tmp_path)
+
+    assert written == read_comparison(tmp_path)
+
+
+def test_without_its_cases_a_comparison_is_its_verdict(tmp_path: Path) -> None:
+    """An earlier version wrote none, and a user may have deleted them."""
+    written = sample_comparison(Counts(1, 1, 1, 1))
+    write_verdict(written, tmp_path)
+    (tmp_path / CASES).unlink()
+
+    assert written.model_copy(update={"cases": ()}) == read_comparison(tmp_path)
+
+
+def test_a_reason_that_quotes_half_a_character_is_written_all_the_same(tmp_path: Path) -> None:
+    """A model's JSON may hold a lone surrogate, which no file of UTF-8 can."""
+    written = sample_comparison(Counts(1, 1, 1, 1))
+    first = written.cases[0]
+    quoting = replace(first.answers["tuned"], reasons={"json_equal": "it says \ud800\u2028"})
+    case = replace(first, answers={**first.answers, "tuned": quoting})
+    write_verdict(written.model_copy(update={"cases": (case,)}), tmp_path)
+
+    (read,) = read_comparison(tmp_path).cases
+    assert read.answers["tuned"].reasons == {"json_equal": "it says \ufffd\u2028"}
