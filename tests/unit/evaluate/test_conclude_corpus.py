@@ -43,6 +43,8 @@ def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(compare_by: Any) 
     assert "jackknife" in found.method
     assert candidate.interval[0] < candidate.score < candidate.interval[1]
     assert [contrast.name for contrast in found.secondary] == ["exact"]
+    assert baseline.confusion["class_f1"].counts == {"yes": {"yes": 30}, "no": {"yes": 30}}
+    assert "exact" not in baseline.confusion
 
 
 @given(st.lists(st.integers(0, 100).map(lambda percent: percent / 100), min_size=2, max_size=40))

@@ -63,14 +63,6 @@ def test_other_scorers_rescore_what_is_recorded_and_ask_nothing(
     assert instructed == {"contains": 1.0, "token_f1": 0.75, "choice": 1.0}
 
 
-def test_the_same_records_give_the_same_scores_again(make_job: Any, backend_of: Any) -> None:
-    backend_of(rule)
-    job = make_job({"scorers": ["exact", "rouge", "chrf"], "contenders": CONTENDERS})
-    first, second = compare(job), compare(job)
-    assert first.contenders == second.contenders
-    assert first.cases == second.cases
-
-
 def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> None:
     backend_of(rule)
     scorers = [
@@ -83,17 +75,6 @@ def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> N
     assert set(found.contenders[0].scores) == {"strict", "lenient"}
     with pytest.raises(ValueError, match="scorers names must be unique; repeated: contains"):
         Evaluate.model_validate({"scorers": ["contains", "contains"]})
-
-
-def test_a_score_over_all_cases_is_no_mean_over_cases(compare_by: Any) -> None:
-    test = [(f"test {at}", "yes" if at % 3 else "no") for at in range(60)]
-    scorers = ["exact", {"type": "class_f1", "options": ["yes", "no"]}]
-    found = compare_by(rule, {"scorers": scorers, "contenders": CONTENDERS}, test=test)
-    # Always yes: 40 of 60 right; F1 of yes is 80 / 100, of no 0.
-    assert pytest.approx(0.4) == found.contenders[0].scores["class_f1"]
-    confusion = found.contenders[0].confusion["class_f1"]
-    assert confusion.counts == {"yes": {"yes": 40}, "no": {"yes": 20}}
-    assert "exact" not in found.contenders[0].confusion
 
 
 BROKEN = "def f(answer, case):\n    return 1 / (answer != 'yes')\n"
