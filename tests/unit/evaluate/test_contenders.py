@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.trained_runs import trained
 
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
@@ -19,7 +20,6 @@ from unitune.job.contenders import Server, Tuned
 from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request
 from unitune.report import words
-from unitune.run.run import Run, launch
 
 TWO = [
     {"type": "zero-shot"},
@@ -38,13 +38,6 @@ def by_being_told(name: str, request: Request) -> str:
     if name == "base":
         return "yes" if told(request) else "no"
     return "yes" if told(request) or int(request.messages[-1].text.split()[1]) % 2 else "no"
-
-
-def trained(job: Job) -> Run:
-    run = launch(job)
-    while not run.state.ended:
-        run.refresh()
-    return run
 
 
 @pytest.mark.parametrize("contenders", [[WITH_PROMPT, *TWO], [*TWO, WITH_PROMPT]])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.trained_runs import trained
 
 from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
@@ -36,13 +37,6 @@ def scripted(job: Job, evaluate: dict[str, Any] | None = None) -> Job:
 @pytest.fixture
 def job(make_job: Any) -> Job:
     return scripted(make_job(EVALUATE))
-
-
-def trained(job: Job) -> Run:
-    run = launch(job)
-    while not run.state.ended:
-        run.refresh()
-    return run
 
 
 def test_the_newest_succeeded_run_of_this_training_is_judged(job: Job) -> None:
@@ -281,10 +275,7 @@ def test_a_run_may_be_the_baseline_to_be_beaten(job: Job) -> None:
 
 def test_two_runs_of_one_training_are_two_models(job: Job) -> None:
     """As one trains twice to see how much chance is in it."""
-    runs = [trained(job)]
-    runs.append(launch(job, allow_duplicate=True))
-    while not runs[1].state.ended:
-        runs[1].refresh()
+    runs = [trained(job), trained(job)]
     named = [{"type": "tuned", "run": run.id} for run in runs]
     found = compare(scripted(job, {"contenders": ["zero-shot", named[0] | V1, named[1]]}))
     models = {found.provenance[f"Model of {name}"] for name in ("v1", runs[1].id)}
