@@ -85,13 +85,9 @@ class Slicing(Echo, BatchedChatModel):
             yield [(place, await self.reply(requests[place])) for place in some]
 
 
-def asking(case: str, request: Request, repeat: int = 0) -> Question:
-    return Question(case, request, repeat)
-
-
 def questions(*texts: str) -> list[Question]:
     requests = [Request(messages=(Message(role="user", content=text),)) for text in texts]
-    return [asking(*pair) for pair in zip(texts, requests, strict=True)]
+    return [Question(*pair) for pair in zip(texts, requests, strict=True)]
 
 
 def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(tmp_path: Path) -> None:
@@ -211,7 +207,7 @@ PLAIN = Request(messages=(Message(role="user", content="q"),))
     ],
 )
 def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> None:
-    assert request_hash("m", asking("c", PLAIN)) != request_hash("m", asking("c", other))
+    assert request_hash("m", Question("c", PLAIN)) != request_hash("m", Question("c", other))
 
 
 def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
@@ -221,7 +217,7 @@ def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
 
 
 def test_the_model_comes_first_in_the_hash() -> None:
-    question, same = asking("c", PLAIN), asking("another", PLAIN)
+    question, same = Question("c", PLAIN), Question("another", PLAIN)
     assert request_hash("base", question) != request_hash("tuned", question)
     assert request_hash("base", question) == request_hash("base", same)
 
@@ -499,9 +495,7 @@ def test_a_replay_of_other_questions_is_refused(tmp_path: Path) -> None:
 def test_repeats_are_asked_and_written_one_by_one(tmp_path: Path) -> None:
     path, model = tmp_path / "rows.jsonl", Echo()
     request = PLAIN.model_copy(update={"temperature": 1.0})
-    asked = [
-        asking("c1", request.model_copy(update={"seed": repeat}), repeat) for repeat in range(3)
-    ]
+    asked = [Question("c1", request.model_copy(update={"seed": at}), at) for at in range(3)]
     records = put(model, path, asked)
     assert [(one.case, one.repeat) for one in records] == [("c1", 0), ("c1", 1), ("c1", 2)]
     assert len(model.asked) == 3

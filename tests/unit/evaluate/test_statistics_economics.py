@@ -36,26 +36,26 @@ def weighed(candidate_usd: Decimal, economics: Economics, gains: np.ndarray = GA
 
 class TestPayBack:
     def test_cheaper_answers_pay_for_the_training_after_so_many(self) -> None:
-        actual = weighed(TENTH, Economics(fixed_cost_usd=Decimal(90)))
+        actual = weighed(TENTH, priced(Decimal(90)))
         assert actual.extra_usd == Decimal("-0.009")
         assert actual.pay_back == "after"
         assert actual.break_even_answers == 10_000
 
     def test_dearer_answers_never_do(self) -> None:
-        actual = weighed(Decimal("0.02"), Economics(fixed_cost_usd=Decimal(90)))
+        actual = weighed(Decimal("0.02"), priced(Decimal(90)))
         assert actual.pay_back == "never by cost alone"
         assert actual.break_even_answers is None
 
     def test_free_answers_on_both_sides_never_do(self) -> None:
         free: list[Decimal | None] = [Decimal(0)] * N
-        actual = weigh(GAINS, free, free, Economics(fixed_cost_usd=Decimal(90)))
+        actual = weigh(GAINS, free, free, priced(Decimal(90)))
         assert actual is not None
         assert actual.pay_back == "never by cost alone"
         assert actual.extra_usd == Decimal(0)
 
     def test_prices_that_differ_both_ways_leave_it_open(self) -> None:
         dear = [CENT * (1 + (place % 2)) for place in range(N)]
-        actual = weigh(GAINS, dear, dear[1:] + dear[:1], Economics(fixed_cost_usd=Decimal(90)))
+        actual = weigh(GAINS, dear, dear[1:] + dear[:1], priced(Decimal(90)))
         assert actual is not None
         assert actual.pay_back == "not determined"
 
@@ -85,9 +85,7 @@ class TestWorth:
         """0.15 * 1 - 0.01 - 90 / 30,000 = 0.137."""
         actual = weighed(
             Decimal("0.02"),
-            Economics(
-                fixed_cost_usd=Decimal(90), requests=30_000, value_per_correct_usd=Decimal(1)
-            ),
+            priced(Decimal(90), 30_000, Decimal(1)),
         )
         assert actual.net_usd == Decimal("0.137")
         assert actual.worth == "worth it"
@@ -95,9 +93,7 @@ class TestWorth:
     def test_its_interval_joins_quality_and_cost_case_by_case(self) -> None:
         """Were both constant in cost, it would be that of the gain, moved."""
         flat: list[Decimal | None] = [CENT] * N
-        economics = Economics(
-            fixed_cost_usd=Decimal(90), requests=30_000, value_per_correct_usd=Decimal(2)
-        )
+        economics = priced(Decimal(90), 30_000, Decimal(2))
         money = weigh(GAINS, flat, flat, economics)
         assert money is not None
         assert money.net_interval_usd is not None
@@ -130,9 +126,7 @@ class TestWorth:
         assert actual.smallest_worth_usd is None
 
     def test_few_clusters_leave_it_unclear(self) -> None:
-        economics = Economics(
-            fixed_cost_usd=Decimal(90), requests=30_000, value_per_correct_usd=Decimal(1)
-        )
+        economics = priced(Decimal(90), 30_000, Decimal(1))
         clusters = [place % 4 for place in range(N)]
         actual = weigh(GAINS, prices(CENT), prices(CENT), economics, clusters=clusters)
         assert actual is not None
@@ -145,9 +139,7 @@ class TestWorth:
 class TestUnknown:
     def test_one_unknown_price_makes_all_of_it_unknown(self) -> None:
         unpriced: list[Decimal | None] = [*prices(CENT)[:-1], None]
-        economics = Economics(
-            fixed_cost_usd=Decimal(90), requests=30_000, value_per_correct_usd=Decimal(1)
-        )
+        economics = priced(Decimal(90), 30_000, Decimal(1))
         assert weigh(GAINS, unpriced, prices(CENT), economics) is None
 
     def test_an_unknown_training_price_leaves_the_net_benefit_unknown(self) -> None:

@@ -20,6 +20,8 @@ SIZES = (64, 128, 256, 512)
 ERRORS = np.array([0.15, 0.12071067811865475, 0.10, 0.08535533905932738])
 """0.05 + 0.8 / sqrt(n), by hand."""
 EVEN = np.ones(4)
+EXPONENTIAL = Laws(Form.EXPONENTIAL, np.array(0.1), np.array(0.5), np.array(1 / 200))
+LOGARITHMIC = Laws(Form.LOGARITHMIC, np.array(0.7), np.array(0.08), np.array(1.0))
 
 
 def law(floor: float, scale: float, exponent: float) -> Laws:
@@ -129,16 +131,10 @@ class TestFit:
 
 
 class TestForms:
-    @pytest.mark.parametrize(
-        ("truth", "form"),
-        [
-            (Laws(Form.EXPONENTIAL, np.array(0.1), np.array(0.5), np.array(1 / 200)), 1),
-            (Laws(Form.LOGARITHMIC, np.array(0.7), np.array(0.08), np.array(1.0)), 2),
-        ],
-    )
-    def test_each_form_is_found_with_its_scores_and_rows(self, truth: Laws, form: int) -> None:
+    @pytest.mark.parametrize("truth", [EXPONENTIAL, LOGARITHMIC])
+    def test_each_form_is_found_with_its_scores_and_rows(self, truth: Laws) -> None:
         errors = np.array([1 - float(truth.score(size)) for size in SIZES])
-        found = fit(SIZES, errors, EVEN, list(Form)[form])
+        found = fit(SIZES, errors, EVEN, truth.form)
         assert float(truth.score(1024)) == pytest.approx(float(found.score(1024)), abs=2e-3)
         assert pytest.approx(float(found.rows(float(found.score(1024))))) == 1024
 
@@ -150,14 +146,7 @@ class TestForms:
         flat = fit(SIZES, np.full(4, 0.3), EVEN, form)
         assert (math.inf, 0) == (float(flat.rows(0.9)), float(flat.rows(0.5)))
 
-    @pytest.mark.parametrize(
-        "truth",
-        [
-            Laws(Form.EXPONENTIAL, np.array(0.1), np.array(0.5), np.array(1 / 200)),
-            Laws(Form.LOGARITHMIC, np.array(0.7), np.array(0.08), np.array(1.0)),
-        ],
-        ids=["exponential", "logarithmic"],
-    )
+    @pytest.mark.parametrize("truth", [EXPONENTIAL, LOGARITHMIC])
     def test_ranges_hold_the_truth_of_curves_that_are_no_power_law(
         self, truth: Laws, monkeypatch: pytest.MonkeyPatch
     ) -> None:
