@@ -289,6 +289,17 @@ def read_notes(folder: Path) -> dict[str, str]:
     return {case: text for case, text in notes.items() if text}
 
 
+def checked_note(case: str, text: str) -> str:
+    """Return a note with plain line ends and no outer space. Raises UserError if it is too long."""
+    text = "\n".join(text.split("\r\n")).strip()
+    if len(text) > LONGEST_NOTE:
+        raise UserError(
+            f"the note on case {case} has {len(text):,} characters; {LONGEST_NOTE:,} are allowed. "
+            "Shorten it."
+        )
+    return text
+
+
 def write_note(folder: Path, case: str, text: str) -> None:
     """Write a note on a case, replacing the previous one; an empty text deletes it.
 
@@ -297,12 +308,7 @@ def write_note(folder: Path, case: str, text: str) -> None:
         Mismatch: The file has other content.
         LockTimeout: Another process is writing.
     """
-    text = "\n".join(text.split("\r\n")).strip()
-    if len(text) > LONGEST_NOTE:
-        raise UserError(
-            f"the note on case {case} has {len(text):,} characters; {LONGEST_NOTE:,} are allowed. "
-            "Shorten it."
-        )
+    text = checked_note(case, text)
     note = Note(case=case, text=text, created=datetime.now(UTC).isoformat(timespec="seconds"))
     path = folder / NOTES
     with (

@@ -39,7 +39,7 @@ from unitune.data.labels import (
 )
 from unitune.documents import Closed
 from unitune.errors import UserError
-from unitune.evaluate.documents.history import LONGEST_NOTE, VERDICT
+from unitune.evaluate.documents.history import VERDICT, checked_note
 from unitune.evaluate.documents.records import CaseJudgement, CaseResult
 from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.statistics.judgements import sign
@@ -177,8 +177,6 @@ class Review:
             UserError: The note is too long, or the file is a symbolic link.
             LockTimeout: Another process is writing.
         """
-        if len(note) > LONGEST_NOTE:
-            raise UserError(f"the note has {len(note):,} characters; {LONGEST_NOTE:,} are allowed.")
         clauses = choice if isinstance(choice, tuple) else ()
         verdict = verdict_of(choice) if isinstance(choice, tuple) else choice
         if verdict in ("left", "right"):
@@ -190,7 +188,7 @@ class Review:
             reviewer=self.reviewer,
             verdict=verdict,
             clauses=clauses,
-            note="\n".join(note.split("\r\n")).strip(),
+            note=checked_note(item.case, note),
             candidate=candidate,
             baseline=baseline,
             answers=self.answers[item.contender][item.case],
