@@ -171,7 +171,7 @@ def answer_in_turn(
     for group in filter(None, groups):
         names = [each.name for each in group if each.is_tuned and each.name in runs]
         alone = replace(config, contenders=group)
-        with answering({name: TunedRun.of(runs[name]) for name in names}, alone) as ready:
+        with answering({name: TunedRun(runs[name]) for name in names}, alone) as ready:
             collected = collect_responses(replace(alone, sources=ready), journals)
         answered |= {each.name: each for each in collected}
     return answered

@@ -150,12 +150,6 @@ def module_spec(module: str, folder: Path) -> ModuleSpec | None:
 Function: TypeAlias = Callable[..., object]
 
 
-def read_score(returned: object) -> Score:
-    """Return a function's result as a score from 0 to 1; raises `Unscorable`."""
-    score = read_number(returned)
-    return Score(share(score.value, "it returned"), score.reason)
-
-
 def read_number(returned: object) -> Score:
     """Return a function's result as a score of any size; raises `Unscorable`."""
     reason = ""
@@ -219,7 +213,8 @@ class PythonFunction(FunctionScorer):
             returned = self.loaded(attempt.text, attempt.case, **turns)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
-        return read_score(returned)
+        score = read_number(returned)
+        return Score(share(score.value, "it returned"), score.reason)
 
 
 class ScoredAnswer(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import FileIO, RawIOBase
 from pathlib import Path
@@ -130,19 +130,12 @@ def open_journal(path: Path, *, replay: bool = False) -> Generator[Journal]:
     """
     advice = "Choose another folder (unitune compare FILE --output DIR), or remove the file."
     make_folder(path.parent)
-    with locked(path, str(path), WAIT_SECONDS), open_own(path, replay=replay) as file:
+    origin = "Pass --replay to evaluate recorded answers, or name another --output."
+    with (
+        locked(path, str(path), WAIT_SECONDS),
+        FileIO(path, "a+", opener=no_link) if replay else own_file(path, origin) as file,
+    ):
         yield Journal(file, heal(file, BEGINNING, read_record, "recorded answer", advice))
-
-
-def open_own(path: Path, *, replay: bool) -> AbstractContextManager[FileIO]:
-    """Open a file that unitune wrote here for this user, or any file for a replay.
-
-    Raises:
-        Mismatch: It has content of another origin, and this is not a replay.
-    """
-    if replay:
-        return FileIO(path, "a+", opener=no_link)
-    return own_file(path, "Pass --replay to evaluate recorded answers, or name another --output.")
 
 
 def write_whole(file: RawIOBase, content: bytes) -> None:

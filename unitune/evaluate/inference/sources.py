@@ -134,11 +134,6 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
                 )
 
 
-def recorded_fingerprint(path: Path, redaction: Redaction | None = None) -> str:
-    """Return the fingerprint of a file of recorded answers. Raises like `read_recorded`."""
-    return _fingerprint(read_recorded(path, redaction))
-
-
 def _fingerprint(recorded: Mapping[str, RecordedAnswer]) -> str:
     return f"recorded:{digest_all(recorded[name].content for name in sorted(recorded))}"
 
@@ -266,7 +261,7 @@ def resolve_sources(
                 backend, origin = None, f"{spec.url.rstrip('/')}:{spec.model}"
             case Recorded():
                 backend = None
-                origin = recorded_fingerprint(job.folder / spec.answers, redaction)
+                origin = _fingerprint(read_recorded(job.folder / spec.answers, redaction))
             case Model():
                 known = resolved.book.offer(spec.backend).model(spec.model)
                 backend, model = spec.backend, known.name if known else spec.model

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Self
 
 from pydantic import ValidationError
 
@@ -106,15 +105,10 @@ class TunedRun:
 
     run: Run
     # Training and validation rows, if they differ from the job's current ones
-    rows: tuple[Dataset, ...]
-    effort: str  # summary of the training
-    curve: Curve | None
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        """Return a run without a description of its training."""
-        return cls(run, (), "", None, ())
+    rows: tuple[Dataset, ...] = ()
+    effort: str = ""  # summary of the training
+    curve: Curve | None = None
+    notes: tuple[str, ...] = ()
 
     def record_gate(self, job: Job, comparison: Comparison) -> None:
         """Record a comparison in the history as an event of its candidate's run."""
