@@ -38,7 +38,7 @@ from unitune.evaluate.scoring.grading import Answered
 from unitune.evaluate.scoring.scorers import attempt_of, scoring_of
 from unitune.evaluate.task import Task, dev_rows
 from unitune.files.filesystem import replacing
-from unitune.models import plain_calls
+from unitune.models import Request, plain_calls
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Scorer
 from unitune.scorers.trajectory import Trajectory
@@ -227,7 +227,10 @@ def plan_distillation(
             None if most == "auto" else most, longest_expected(splits.train), resolved.job.backend
         ),
         leaks=LeakResult(action=evaluate.leaks, searched=False),
-        temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
+        template=Request(
+            messages=(),
+            temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
+        ),
     )
     return DistillationPlan(teacher, chosen, task)
 

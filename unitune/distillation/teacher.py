@@ -33,6 +33,7 @@ from unitune.evaluate.task import Task
 from unitune.files.filesystem import replacing
 from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server
 from unitune.job.job import Job
+from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.workspace.home import make_folder
 
@@ -230,7 +231,7 @@ def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
         scoring=scoring_of(job, train),
         output_limit=OutputLimit(SHOWN * ROOM * longest, longest, job.backend),
         leaks=LeakResult(action=job.evaluate.leaks, searched=False),
-        temperature=TEMPERATURE,
+        template=Request(messages=(), temperature=TEMPERATURE),
     )
     return VariantsPlan(teacher.of_questions(), shown, task, wanted)
 

@@ -102,8 +102,8 @@ class RetentionTask:
         template = Request(
             messages=(),
             max_tokens=MOST_TOKENS,
-            chat_template=task.chat_template,
-            chat_template_kwargs=task.chat_template_kwargs,
+            chat_template=task.template.chat_template,
+            chat_template_kwargs=task.template.chat_template_kwargs,
         )
         return cls(
             pairs=tuple(pairs),

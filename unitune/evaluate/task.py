@@ -66,12 +66,8 @@ class Task:
     notes: tuple[str, ...] = ()  # notes on the cases for readers of the verdict
     repeats: int = 1  # requests per test case
     changed: tuple[ChangedCase, ...] = ()  # changed questions, which measure robustness
-    temperature: float = 0.0
-    # Settings that the job itself sets, `Request.fixed`
-    fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
-    response_schema: dict[str, JsonValue] | None = None
-    chat_template: str | None = None
-    chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    # Settings that all requests share
+    template: Request = field(default_factory=lambda: Request(messages=()))
     # Ids of dropped duplicates, each with the id of the kept case
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
     omitted: int = 0  # number of cases left out by a preview (`--limit`)
@@ -96,10 +92,10 @@ class Task:
             else [shot.case_hash for shot in shots]
         )
         settings: list[object] = [
-            self.temperature,
+            self.template.temperature,
             self.repeats,
             self.output_limit.fixed,
-            self.response_schema,
+            self.template.response_schema,
         ]
         if self.dialogues:
             settings += [self.dialogues.max_turns, self.dialogues.tools.fingerprint]
@@ -119,18 +115,13 @@ class Task:
         cases, repeats = (self.cases, self.repeats) if rows is None else (rows, 1)
 
         def question(case: Example, repeat: int) -> Question:
-            request = Request(
-                messages=prompt.messages(self.asked(case)),
-                tools=case.tools,
-                max_tokens=limit,
-                temperature=self.temperature,
-                seed=repeat,
-                fixed=self.fixed,
-                response_schema=self.response_schema,
-                chat_template=self.chat_template,
-                chat_template_kwargs=self.chat_template_kwargs,
-            )
-            return Question(case=case.case_id, request=request, repeat=repeat)
+            own = {
+                "messages": prompt.messages(self.asked(case)),
+                "tools": case.tools,
+                "max_tokens": limit,
+                "seed": repeat,
+            }
+            return Question(case.case_id, self.template.model_copy(update=own), repeat)
 
         asked = [question(case, repeat) for case in cases for repeat in range(repeats)]
         # A recorded contender has answers to the unchanged questions only.
@@ -193,6 +184,7 @@ def prepare(
         answered = chain.from_iterable(map(each_answer, answered))
     longest = longest_expected(answered)
     changed = changed_cases(cases, evaluate.robustness)
+    slice_keys = (*((SOURCE,) if job.data.named_tests else ()), *evaluate.slices)
     return Task(
         cases=cases,
         dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
@@ -202,18 +194,21 @@ def prepare(
         ),
         leaks=leaking,
         clusters=clusters_of(cases, heads, evaluate.clusters),
-        slices=() if len(cases) < len(whole) else tuple(slices_of(cases, slice_keys(job))),
+        slices=() if len(cases) < len(whole) else tuple(slices_of(cases, slice_keys)),
         notes=(
             *_notes(job, test, len(splits.test) - len(test), heads),
             *robustness_notes(cases, changed, evaluate.robustness),
         ),
         changed=changed,
         repeats=evaluate.repeats,
-        temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
-        fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
-        response_schema=evaluate.response_schema,
-        chat_template=job.chat_template,
-        chat_template_kwargs=job.data.chat_template_kwargs,
+        template=Request(
+            messages=(),
+            temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
+            fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
+            response_schema=evaluate.response_schema,
+            chat_template=job.chat_template,
+            chat_template_kwargs=job.data.chat_template_kwargs,
+        ),
         copies=copies,
         omitted=len(whole) - len(cases),
         dialogues=Dialogues.of(evaluate.dialogue, job.folder),
@@ -368,11 +363,6 @@ def named_clusters(cases: Sequence[Example], key: str | None) -> list[str]:
             )
         labels.append(_label(value))
     return labels
-
-
-def slice_keys(job: Job) -> tuple[str, ...]:
-    """Return the keys by which cases are reported: `evaluate.slices` after named test sets."""
-    return (*((SOURCE,) if job.data.named_tests else ()), *job.evaluate.slices)
 
 
 def slices_of(cases: Sequence[Example], keys: Iterable[str]) -> list[Slice]:

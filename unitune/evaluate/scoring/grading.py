@@ -67,7 +67,7 @@ class Answered:
         """Return whether the same requests could have got different answers."""
         refused = any("temperature" in (each.left_out or ()) for each in self.records)
         recorded = isinstance(self.choice.contender.spec, Recorded)
-        return not recorded and (task.temperature > 0 or refused)
+        return not recorded and (task.template.temperature > 0 or refused)
 
     @property
     def usd(self) -> Decimal | None:

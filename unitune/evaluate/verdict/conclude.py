@@ -294,7 +294,8 @@ def _provenance(
 ) -> dict[str, str]:
     tuned = [each for each in contenders if each.choice.contender.is_tuned]
     several = len({each.origin for each in tuned}) > 1
-    how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
+    warm = task.template.temperature
+    how = f"temperature {warm:g}" if warm else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
     often += f", and {len(task.changed):,} changed questions" if task.changed else ""
     limit = task.output_limit.fixed

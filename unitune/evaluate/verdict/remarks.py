@@ -30,7 +30,7 @@ def remarks(
     is_asked = not all(isinstance(spec, Recorded | Server | Model) for spec in specs)
     if base and base.note and is_asked:
         yield f"{base.name}: {base.note}"
-    if resolved.job.evaluate.repeats > 1 and not task.temperature:
+    if resolved.job.evaluate.repeats > 1 and not task.template.temperature:
         yield (
             "The repeats were requested at temperature 0, so the figures of reliability are about "
             "that temperature. Set evaluate.temperature to the one in production."
