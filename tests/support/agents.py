@@ -69,6 +69,14 @@ def row(at: int) -> dict[str, Any]:
     return {"id": f"case-{at}", "messages": messages, "tools": TOOLS}
 
 
+def duel(url: str, baseline: str, candidate: str) -> list[dict[str, Any]]:
+    """Two models of a server as contenders."""
+    return [
+        {"type": "server", "url": url, "model": model, "role": role, "prompt": "zero-shot"}
+        for model, role in ((baseline, "baseline"), (candidate, "candidate"))
+    ]
+
+
 def refund_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
     """A comparison of `hasty` with `careful`; get_order is recorded, refund is a function."""
     rows = evaluate.pop("rows", [row(at) for at in range(cases)])
@@ -77,10 +85,7 @@ def refund_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Job:
     content = {
         "scorers": [{"type": "trajectory", "answer": "exact"}],
         "dialogue": {"tools": {"refund": "tools.py:refund"}, "max_turns": 4},
-        "contenders": [
-            {"type": "server", "url": url, "model": model, "role": role, "prompt": "zero-shot"}
-            for model, role in (("hasty", "baseline"), ("careful", "candidate"))
-        ],
+        "contenders": duel(url, "hasty", "careful"),
         **evaluate,
     }
     job = {"name": "refunds", "model": "careful", "backend": "fake", "data": {"test": "test.jsonl"}}
@@ -101,6 +106,17 @@ def customer_job(folder: Path, url: str, cases: int = 30, **evaluate: Any) -> Jo
     tools = {"tools": {"refund": "tools.py:refund"}, "max_turns": 6}
     rows = [vague_row(at) for at in range(cases)]
     return refund_job(folder, url, rows=rows, dialogue={**tools, "user": user}, **evaluate)
+
+
+def with_shots(job: Job, rows: list[dict[str, Any]]) -> Job:
+    """The job with these training rows, half of which choose the candidate's shots."""
+    (job.folder / "train.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    path = job.folder / "unitune.yaml"
+    content = json.loads(path.read_text())
+    content["data"] |= {"train": "train.jsonl", "validation": 0.5}
+    content["evaluate"]["contenders"][1]["prompt"] = "few-shot"
+    path.write_text(json.dumps(content))
+    return Job.load(path)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import AgentServer, refund_job, row
+from support.agents import AgentServer, duel, refund_job, row, with_shots
 
 from unitune.data.labels import answers_digest
 from unitune.errors import JobError, OverBudget, Unsupported
@@ -91,11 +91,7 @@ def test_tokens_of_all_turns_are_counted(tmp_path: Path, server: Server) -> None
 def test_a_dialogue_that_reaches_max_turns_is_scored_and_marked(
     tmp_path: Path, server: Server
 ) -> None:
-    own = {"type": "server", "url": f"{server.url}/v1", "prompt": "zero-shot"}
-    contenders = [
-        {**own, "model": model, "role": role}
-        for model, role in (("hasty", "baseline"), ("looping", "candidate"))
-    ]
+    contenders = duel(f"{server.url}/v1", "hasty", "looping")
     superset = {"type": "trajectory", "match": "superset"}
     scorers = [superset, {**superset, "name": "with_answer", "answer": "exact"}]
     evaluate = {"contenders": contenders, "scorers": scorers, "cases": 6}
@@ -243,14 +239,7 @@ def test_a_reward_reads_the_turns_that_are_sampled(
 def test_dev_rows_use_their_own_results(tmp_path: Path, server: Server) -> None:
     """Ids of dev rows may be those of test cases."""
     rows = [{**row(at), "id": f"case-{at - 100}"} for at in range(100, 160)]
-    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
-    job = refund_job(tmp_path, f"{server.url}/v1", cases=60)
-    path = job.folder / "unitune.yaml"
-    content = json.loads(path.read_text())
-    content["data"] |= {"train": "train.jsonl", "validation": 0.5}
-    content["evaluate"]["contenders"][1]["prompt"] = "few-shot"
-    path.write_text(json.dumps(content))
-    found = compare(Job.load(path))
+    found = compare(with_shots(refund_job(tmp_path, f"{server.url}/v1", cases=60), rows))
     assert found.folder is not None
     dev = (found.folder / "dev.jsonl").read_text()
     assert "refunded" in dev

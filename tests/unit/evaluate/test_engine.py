@@ -90,8 +90,8 @@ def questions(*texts: str) -> list[Question]:
     return [Question(*pair) for pair in zip(texts, requests, strict=True)]
 
 
-def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(tmp_path: Path) -> None:
-    path, done = tmp_path / "rows.jsonl", list[int]()
+def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(path: Path) -> None:
+    done = list[int]()
     asked = questions(*"abcdefgh")
     with open_journal(path) as journal, pytest.raises(RuntimeError, match="killed"):
         asyncio.run(collect_answers(Slicing(breaks_after=4), asked, journal, "c", done.append))
@@ -118,33 +118,38 @@ def lines(path: Path) -> list[Record]:
 
 
 LETTERS = [f"q{number}" for number in range(10)]
+MANY = questions(*map(str, range(500)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.jsonl"
 
 
 @pytest.mark.parametrize("model", [Echo(), BatchedEcho()])
-def test_every_question_gets_its_own_answer_in_order(model: Echo, tmp_path: Path) -> None:
-    records = put(model, tmp_path / "rows.jsonl", questions(*LETTERS))
+def test_every_question_gets_its_own_answer_in_order(model: Echo, path: Path) -> None:
+    records = put(model, path, questions(*LETTERS))
     assert [record.text for record in records] == LETTERS
     assert [record.case for record in records] == LETTERS
-    assert Counter(records) == Counter(lines(tmp_path / "rows.jsonl"))
+    assert Counter(records) == Counter(lines(path))
 
 
-def test_a_batched_model_gets_batches_of_its_size(tmp_path: Path) -> None:
+def test_a_batched_model_gets_batches_of_its_size(path: Path) -> None:
     model = BatchedEcho(batch_size=4)
-    put(model, tmp_path / "rows.jsonl", questions(*LETTERS))
+    put(model, path, questions(*LETTERS))
     assert model.batches == [4, 4, 2]
 
 
 def test_another_model_gets_many_requests_at_once_but_not_more_than_the_limit(
-    tmp_path: Path,
+    path: Path,
 ) -> None:
     model = Echo()
-    put(model, tmp_path / "rows.jsonl", questions(*map(str, range(5 * LIMIT))))
+    put(model, path, questions(*map(str, range(5 * LIMIT))))
     assert model.most_in_flight == LIMIT
 
 
-def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
+def test_what_is_answered_is_not_asked_again(path: Path) -> None:
     first, again = Echo(), Echo()
-    path = tmp_path / "rows.jsonl"
     before = put(first, path, questions(*LETTERS[:6]))
     after = put(again, path, questions(*LETTERS))
     assert LETTERS[6:] == again.asked
@@ -152,8 +157,7 @@ def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
     assert len(LETTERS) == len(lines(path))
 
 
-def test_an_error_is_a_row_and_is_asked_again(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_an_error_is_a_row_and_is_asked_again(path: Path) -> None:
     failed = put(Echo(failing=frozenset({"q1"})), path, questions("q0", "q1"))
     assert [record.error for record in failed] == [None, "overloaded"]
     again = Echo()
@@ -163,25 +167,23 @@ def test_an_error_is_a_row_and_is_asked_again(tmp_path: Path) -> None:
     assert [record.error for record in lines(path)] == [None, "overloaded", None]
 
 
-def test_a_backend_that_raises_leaves_error_rows(tmp_path: Path) -> None:
+def test_a_backend_that_raises_leaves_error_rows(path: Path) -> None:
     class Down(Echo):
         async def reply(self, request: Request) -> Reply:
             raise BackendError(f"503 for {request.messages[-1].text}")
 
-    records = put(Down(), tmp_path / "rows.jsonl", questions("q0", "q1"))
+    records = put(Down(), path, questions("q0", "q1"))
     assert [record.error for record in records] == ["503 for q0", "503 for q1"]
 
 
-def test_another_models_answers_are_never_taken(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_another_models_answers_are_never_taken(path: Path) -> None:
     put(Echo(fingerprint="base"), path, questions(*LETTERS))
     tuned = Echo(fingerprint="tuned")
     put(tuned, path, questions(*LETTERS))
     assert tuned.asked == LETTERS
 
 
-def test_another_contenders_answers_are_its_own_rows(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_another_contenders_answers_are_its_own_rows(path: Path) -> None:
     put(Echo(), path, questions("q0"), "one")
     put(Echo(), path, questions("q0"), "two")
     assert [record.contender for record in lines(path)] == ["one", "two"]
@@ -223,8 +225,7 @@ def test_the_model_comes_first_in_the_hash() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
-def test_a_torn_last_line_is_healed_and_only_it_is_asked_again(cut: int, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_a_torn_last_line_is_healed_and_only_it_is_asked_again(cut: int, path: Path) -> None:
     put(BatchedEcho(), path, questions(*LETTERS))
     path.write_bytes(path.read_bytes()[:-cut])
     again = BatchedEcho()
@@ -234,22 +235,19 @@ def test_a_torn_last_line_is_healed_and_only_it_is_asked_again(cut: int, tmp_pat
     assert [record.case for record in lines(path)] == LETTERS
 
 
-def test_a_foreign_line_inside_the_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_a_foreign_line_inside_the_file_is_refused(path: Path) -> None:
     put(Echo(), path, questions("q0"))
     path.write_text('{"case": 1}\n' + path.read_text())
     with pytest.raises(Mismatch, match="did not write here for you"):
         put(Echo(), path, questions("q0"))
 
 
-def test_two_comparisons_never_write_to_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_two_comparisons_never_write_to_one_file(path: Path) -> None:
     with open_journal(path), pytest.raises(LockTimeout), open_journal(path):
         pass
 
 
-def test_progress_starts_with_what_was_found_and_ends_with_all(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_progress_starts_with_what_was_found_and_ends_with_all(path: Path) -> None:
     put(Echo(), path, questions(*LETTERS[:3]))
     told: list[int] = []
     with open_journal(path) as journal:
@@ -357,6 +355,7 @@ BUSY = Reply.failed(BackendError("too many", status=429, retry_after=0.2))
 BROKEN = Reply.failed(BackendError("internal", status=500))
 SILENT = Reply.failed(Unreachable("no answer"))
 WRONG = Reply.failed(BackendError("too long", status=400))
+TOMORROW = Reply.failed(BackendError("quota", status=429, retry_after=86_400))
 KEYLESS = Reply.failed(BackendError("wrong key", status=401))
 
 
@@ -367,58 +366,47 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("trouble", [BUSY, BROKEN, SILENT])
-def test_a_failure_that_passes_is_met_by_another_attempt(trouble: Reply, tmp_path: Path) -> None:
+def test_a_failure_that_passes_is_met_by_another_attempt(trouble: Reply, path: Path) -> None:
     model = Troubled(troubles=[trouble, trouble])
-    (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
+    (record,) = put(model, path, questions("q0"))
     assert (record.text, record.error) == ("q0", None)
     assert len(model.asked) == 3
 
 
 @pytest.mark.usefixtures("quick")
-def test_there_are_so_many_attempts_and_then_a_row_says_why(tmp_path: Path) -> None:
-    model = Troubled(troubles=[BROKEN] * retry.ATTEMPTS)
-    (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
-    assert record.error == "internal"
-    assert len(model.asked) == retry.ATTEMPTS
+@pytest.mark.parametrize(
+    ("trouble", "attempts"), [(BROKEN, retry.ATTEMPTS), (WRONG, 1), (TOMORROW, 1)]
+)
+def test_there_are_so_many_attempts_and_then_a_row_says_why(
+    trouble: Reply, attempts: int, path: Path
+) -> None:
+    model = Troubled(troubles=[trouble] * attempts)
+    (record,) = put(model, path, questions("q0"))
+    assert record.error == trouble.error
+    assert len(model.asked) == attempts
 
 
-def test_a_refusal_of_one_question_is_a_row_and_not_asked_again(tmp_path: Path) -> None:
-    model = Troubled(troubles=[WRONG])
-    records = put(model, tmp_path / "rows.jsonl", questions("q0", "q1"))
-    assert sum(record.error == "too long" for record in records) == 1
-    assert len(model.asked) == 2
-
-
-def test_a_pause_that_a_vendor_asks_for_is_kept_by_all(tmp_path: Path) -> None:
+def test_a_pause_that_a_vendor_asks_for_is_kept_by_all(path: Path) -> None:
     begun = time.monotonic()
     model = Troubled(troubles=[BUSY])
-    put(model, tmp_path / "rows.jsonl", questions("q0"))
+    put(model, path, questions("q0"))
     assert time.monotonic() - begun >= 0.2
 
 
-def test_a_vendor_that_wants_us_to_come_back_tomorrow_is_believed(tmp_path: Path) -> None:
-    tomorrow = Reply.failed(BackendError("quota", status=429, retry_after=86_400))
-    model = Troubled(troubles=[tomorrow])
-    (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
-    assert record.error == "quota"
-    assert len(model.asked) == 1
-
-
 @pytest.mark.usefixtures("quick")
-def test_a_vendor_that_is_down_ends_the_asking_and_answers_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_a_vendor_that_is_down_ends_the_asking_and_answers_are_kept(path: Path) -> None:
     put(Echo(), path, questions(*LETTERS[:3]))
     down = Troubled(troubles=[SILENT] * 10_000)
     with pytest.raises(BackendError, match=r"10 requests in a row failed.*no answer"):
-        put(down, path, questions(*map(str, range(500))))
+        put(down, path, MANY)
     assert len(down.asked) < 500
     assert LETTERS[:3] == [record.text for record in lines(path) if record.error is None]
 
 
-def test_a_key_that_is_refused_ends_the_asking_at_once(tmp_path: Path) -> None:
+def test_a_key_that_is_refused_ends_the_asking_at_once(path: Path) -> None:
     model = Troubled(troubles=[KEYLESS] * 1000)
     with pytest.raises(BackendError, match="wrong key"):
-        put(model, tmp_path / "rows.jsonl", questions(*map(str, range(500))))
+        put(model, path, MANY)
     assert len(model.asked) <= LIMIT
 
 
@@ -428,21 +416,19 @@ def test_a_key_that_is_refused_ends_the_asking_at_once(tmp_path: Path) -> None:
     ids=["no credits", "credits used up", "budget"],
 )
 def test_a_refusal_in_the_same_words_for_every_question_ends_the_requests(
-    status: int, *, answered: bool, tmp_path: Path
+    status: int, *, answered: bool, path: Path
 ) -> None:
     refused = Reply.failed(BackendError("Insufficient credits", status=status))
     troubles = [*([Reply(text="yes")] if answered else []), *([refused] * 1000)]
     model = Troubled(troubles=troubles)
     with pytest.raises(BackendError, match="Insufficient credits"):
-        put(model, tmp_path / "rows.jsonl", questions(*map(str, range(500))))
+        put(model, path, MANY)
     assert len(model.asked) <= 1 + LIMIT
 
 
-def test_refusals_in_words_of_their_own_are_rows(tmp_path: Path) -> None:
+def test_refusals_in_words_of_their_own_are_rows(path: Path) -> None:
     refused = [Reply.failed(BackendError(f"{n} tokens", status=400)) for n in range(50)]
-    records = put(
-        Troubled(troubles=refused), tmp_path / "rows.jsonl", questions(*map(str, range(50)))
-    )
+    records = put(Troubled(troubles=refused), path, questions(*map(str, range(50))))
     assert all(record.error for record in records)
 
 
@@ -478,22 +464,20 @@ def replayed(asked: list[Question], journal: Journal, fingerprint: str) -> list[
     return asyncio.run(collect_answers(model, asked, journal, "c", lambda _: None, options=options))
 
 
-def test_a_replay_gives_the_rows_though_the_model_is_gone(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_a_replay_gives_the_rows_though_the_model_is_gone(path: Path) -> None:
     recorded = put(Echo(fingerprint="gone", failing=frozenset({"q3"})), path, questions(*LETTERS))
     with open_journal(path) as journal:
         assert recorded == replayed(questions(*LETTERS), journal, "gone")
 
 
-def test_a_replay_of_other_questions_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_a_replay_of_other_questions_is_refused(path: Path) -> None:
     put(Echo(), path, questions("q0"))
     with open_journal(path) as journal, pytest.raises(Mismatch, match="2 of 3 questions"):
         replayed(questions("q0", "q1", "q2"), journal, "echo-1")
 
 
-def test_repeats_are_asked_and_written_one_by_one(tmp_path: Path) -> None:
-    path, model = tmp_path / "rows.jsonl", Echo()
+def test_repeats_are_asked_and_written_one_by_one(path: Path) -> None:
+    model = Echo()
     request = PLAIN.model_copy(update={"temperature": 1.0})
     asked = [Question("c1", request.model_copy(update={"seed": at}), at) for at in range(3)]
     records = put(model, path, asked)

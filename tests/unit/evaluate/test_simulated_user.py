@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import AgentServer, customer_job, refund_job, vague_row
+from support.agents import AgentServer, customer_job, duel, refund_job, vague_row, with_shots
 
 from unitune.backends.user_requests import GREETING, user_request
 from unitune.cost.tokens import Count
@@ -108,12 +108,9 @@ def test_the_user_replies_until_its_goal_is_reached_or_out_of_reach(
 
 
 def test_the_user_sees_texts_alone_with_swapped_roles(tmp_path: Path, server: Server) -> None:
-    contender = {"type": "server", "url": f"{server.url}/v1", "prompt": "zero-shot"}
+    contenders = duel(f"{server.url}/v1", "hasty", "careful")
     told = {"prompt": "instructed", "instructions": "Never tell prices.", "name": "zorro"}
-    contenders = [
-        {**contender, "model": "hasty", "role": "baseline"},
-        {**contender, **told, "model": "careful", "role": "candidate"},
-    ]
+    contenders[1] |= told
     user = {"persona": {"column": "mood"}}
     compared(tmp_path, server, cases=4, contenders=contenders, user=user)
     asked = sent(server, "customer")
@@ -262,11 +259,8 @@ def test_a_resumed_replayed_or_cached_comparison_asks_nobody_again(
 
 
 def test_contenders_that_say_the_same_get_the_same_reply(tmp_path: Path, server: Server) -> None:
-    own = {"type": "server", "url": f"{server.url}/v1", "prompt": "zero-shot", "model": "careful"}
-    contenders = [
-        {**own, "name": name, "role": role}
-        for name, role in (("one", "baseline"), ("two", "candidate"))
-    ]
+    contenders = duel(f"{server.url}/v1", "careful", "careful")
+    contenders[0]["name"] = "one"
     compared(tmp_path, server, cases=3, contenders=contenders, repeats=2)
     assert len(sent(server, "customer")) == 3 * 2 * 2
     assert {body.get("seed") for body in sent(server, "customer")} >= {0, 1}
@@ -428,13 +422,7 @@ def test_the_name_of_the_user_is_taken(tmp_path: Path, kind: str) -> None:
     url = "http://127.0.0.1:1/v1"
     taken: dict[str, Any] = {"type": "server", "url": url, "model": "m", "name": "simulated_user"}
     if kind == "scorers":
-        taken = {
-            "type": "judge",
-            "url": url,
-            "model": "m",
-            "name": "simulated_user",
-            "rubric": ["x"],
-        }
+        taken |= {"type": "judge", "rubric": ["x"]}
     with pytest.raises(
         JobError, match=f"{kind}: simulated_user is the name of evaluate.dialogue.us"
     ):
@@ -449,29 +437,14 @@ def test_a_user_of_a_contenders_family_is_a_warning(tmp_path: Path, server: Serv
     assert warned("customer") == []
     (found,) = warned("careful")
     assert "The simulated user (careful) is of the same model family, careful, as careful." in found
-    contenders = [
-        {
-            "type": "server",
-            "url": f"{server.url}/v1",
-            "model": model,
-            "role": role,
-            "prompt": "zero-shot",
-        }
-        for model, role in (("hasty", "baseline"), ("customer", "candidate"))
-    ]
+    contenders = duel(f"{server.url}/v1", "hasty", "customer")
     result = compared(tmp_path, server, cases=2, contenders=contenders)
     assert any("The simulated user (customer) is of the same" in note for note in result.notes)
 
 
 def test_dev_rows_are_dialogues_with_the_user_too(tmp_path: Path, server: Server) -> None:
     rows = [vague_row(at) for at in range(100, 140)]
-    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
-    path = customer_job(tmp_path, f"{server.url}/v1", cases=20).folder / "unitune.yaml"
-    content = json.loads(path.read_text())
-    content["data"] |= {"train": "train.jsonl", "validation": 0.5}
-    content["evaluate"]["contenders"][1]["prompt"] = "few-shot"
-    path.write_text(json.dumps(content))
-    found = compare(Job.load(path))
+    found = compare(with_shots(customer_job(tmp_path, f"{server.url}/v1", cases=20), rows))
     assert found.folder is not None
     assert '"contender":"simulated_user"' in (found.folder / "dev.jsonl").read_text()
     assert found.simulated_user is not None
