@@ -174,42 +174,47 @@ def lines(out: Path) -> list[Batch | Change]:
     return [(Batch if "cases" in line else Change).model_validate(line) for line in found]
 
 
+def same_both_ways(job: Job, out: Path) -> Comparison:
+    """Compare with batches, and one by one in another folder."""
+    one_by_one = compare(job, out=out.with_name("single"))
+    batched = compare(job, out=out, batch=True)
+    assert bare(one_by_one) == bare(batched)
+    assert set(rows(out.with_name("single"))) == set(rows(out))
+    return batched
+
+
+def decide(error: BaseException, batch_id: str = "") -> Path:
+    """Write the line that an error proposes to the file that it names."""
+    line, _, file = str(error).partition("echo '")[2].partition("' >> ")
+    with Path(file).open("a") as growing:
+        growing.write(line.replace("ITS_ID", batch_id) + "\n")
+    return Path(file)
+
+
 def ends(out: Path) -> list[str]:
     return [line.end for line in lines(out) if line.end is not None]
 
 
-def test_a_judge_is_asked_in_a_batch_of_its_own(
-    make_job: Any, vendor: Vendor, out: Path, tmp_path: Path
-) -> None:
+def test_a_judge_is_asked_in_a_batch_of_its_own(make_job: Any, vendor: Vendor, out: Path) -> None:
     judge = {"type": "judge", "backend": "fake", "model": "judge", "compare": "better"}
-    job = make_job(TWO | {"scorers": ["exact", judge]})
-    one_by_one = compare(job, out=tmp_path / "single")
-    batched = compare(job, out=out, batch=True)
-    assert bare(one_by_one) == bare(batched)
-    assert set(rows(tmp_path / "single")) == set(rows(out))
+    same_both_ways(make_job(TWO | {"scorers": ["exact", judge]}), out)
     assert vendor.sizes == [60, 60, 100]  # 20 pairs are asked twice before
 
 
 def test_batched_answers_are_those_of_asking_one_by_one(
-    three: Job, vendor: Vendor, out: Path, tmp_path: Path
+    three: Job, vendor: Vendor, out: Path
 ) -> None:
-    one_by_one = compare(three, out=tmp_path / "single")
-    assert vendor.asked("submit_batch") == 0
-    batched = compare(three, out=out, batch=True)
-    assert bare(one_by_one) == bare(batched)
-    assert set(rows(tmp_path / "single")) == set(rows(out))
+    batched = same_both_ways(three, out)
+    assert vendor.asked("submit_batch") == 3, "none where they are asked one by one"
     assert vendor.sizes == [60, 60, 60]
     assert {"better", 50} == {batched.verdict, batched.gained}
 
 
 def test_changed_questions_are_in_the_batch_of_their_contender(
-    make_job: Any, vendor: Vendor, out: Path, tmp_path: Path
+    make_job: Any, vendor: Vendor, out: Path
 ) -> None:
-    job = make_job({**TWO, "robustness": ["case", "whitespace"]})
-    one_by_one = compare(job, out=tmp_path / "single")
-    batched = compare(job, out=out, batch=True)
+    batched = same_both_ways(make_job({**TWO, "robustness": ["case", "whitespace"]}), out)
     assert [each.name for each in batched.measured] == ["stable_case", "stable_whitespace"]
-    assert bare(one_by_one) == bare(batched)
     assert vendor.sizes == [180, 180]
 
 
@@ -390,11 +395,7 @@ def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
         compare(two, out=out, batch=True)
     ids = [str(file.parent) for file in vendor.batches]
     assert all(batch_id in str(caught.value) for batch_id in ids)
-    told = str(caught.value).partition("echo '")[2]
-    line, _, file = told.partition("' >> ")
-    assert file == str(home() / "batch-decisions.jsonl")
-    with Path(file).open("a") as growing:
-        growing.write(line.replace("ITS_ID", ids[0]) + "\n")
+    assert decide(caught.value, ids[0]) == home() / "batch-decisions.jsonl"
     compare(two, out=out, batch=True)
     assert vendor.sizes == [60, 60, 60]
 
@@ -452,10 +453,7 @@ def test_a_batch_that_is_gone_is_the_users_to_give_up(two: Job, vendor: Vendor, 
     vendor.spoilt["poll_batch"] = [BackendError("there is no such batch.", status=404)]
     with pytest.raises(BackendError, match="no longer exists") as caught:
         compare(two, out=out, batch=True)
-    told = str(caught.value).partition("echo '")[2]
-    line, _, file = told.partition("' >> ")
-    with Path(file).open("a") as growing:
-        growing.write(line + "\n")
+    decide(caught.value)
     compare(two, out=out, batch=True)
     assert vendor.sizes == [60, 60, 60]
 
