@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.told import PAIR, by_number
 from typer.testing import CliRunner
 
 from unitune.data.example import Example
@@ -34,10 +35,6 @@ from unitune.models import Request
 from unitune.report import words
 from unitune.scorers.text import Exact
 
-CONTENDERS = [
-    {"type": "zero-shot"},
-    {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
-]
 GATE = {"mode": "no-regress", "baseline": "baseline.jsonl"}
 ROWS = [(f"test {at}", "yes") for at in range(200)]
 
@@ -45,18 +42,12 @@ Make = Callable[..., Job]
 
 
 def evaluate(gate: dict[str, Any] = GATE, **more: Any) -> dict[str, Any]:
-    return {"contenders": CONTENDERS, "gate": gate, **more}
+    return {"contenders": PAIR, "gate": gate, **more}
 
 
 def wrong_every(nth: int) -> Callable[[str, Request], str]:
     """The candidate is wrong in every nth case, the live baseline never."""
-
-    def rule(_model: str, request: Request) -> str:
-        told = "TOLD" in request.messages[0].text
-        number = int(request.messages[-1].text.split()[1])
-        return "no" if told and number % nth == 0 else "yes"
-
-    return rule
+    return by_number(lambda at, *, told: "no" if told and at % nth == 0 else "yes")
 
 
 @pytest.fixture
@@ -270,11 +261,7 @@ def test_a_line_that_cannot_be_read_is_named(accepted: Job, broken: str) -> None
 
 
 def test_a_file_with_errors_behind_it_is_never_written(make_job: Make, backend_of: Any) -> None:
-    def down(_model: str, request: Request) -> str:
-        number = int(request.messages[-1].text.split()[1])
-        return "ERROR down" if "TOLD" in request.messages[0].text and number < 5 else "yes"
-
-    backend_of(down)
+    backend_of(by_number(lambda at, *, told: "ERROR down" if told and at < 5 else "yes"))
     job = make_job(evaluate(), test=ROWS)
 
     assert compare(job, update_baseline=True).exit_code == 4
@@ -397,12 +384,7 @@ def test_cases_of_one_cluster_say_less_against_the_file_too() -> None:
 
 def wrong_below(first: int) -> Callable[[str, Request], str]:
     """The candidate is wrong in so many of the first cases."""
-
-    def rule(_model: str, request: Request) -> str:
-        told = "TOLD" in request.messages[0].text
-        return "no" if told and int(request.messages[-1].text.split()[1]) < first else "yes"
-
-    return rule
+    return by_number(lambda at, *, told: "no" if told and at < first else "yes")
 
 
 def test_losses_within_the_margin_do_not_add_up_past_the_scores_accepted_first(

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.own_rows import write_own
+from support.told import PROMPTED
 
 from unitune.backends import exactly_once, registry, retry
 from unitune.backends.capabilities import BatchStatus
@@ -42,12 +43,6 @@ from unitune.run.run import launch
 from unitune.testing import FakeBackend, fake_vendor
 from unitune.workspace.home import home
 
-TWO = {
-    "contenders": [
-        {"type": "zero-shot"},
-        {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
-    ]
-}
 THREE = {"contenders": ["zero-shot", "instructed", "tuned"], "instructions": "TOLD"}
 SETTLE_SECONDS = 120.0
 TOO_OFTEN = BackendError("too often.", status=429, retry_after=7)
@@ -144,7 +139,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def two(make_job: Any) -> Job:
-    return make_job(TWO)
+    return make_job(PROMPTED)
 
 
 @pytest.fixture
@@ -197,7 +192,7 @@ def ends(out: Path) -> list[str]:
 
 def test_a_judge_is_asked_in_a_batch_of_its_own(make_job: Any, vendor: Vendor, out: Path) -> None:
     judge = {"type": "judge", "backend": "fake", "model": "judge", "compare": "better"}
-    same_both_ways(make_job(TWO | {"scorers": ["exact", judge]}), out)
+    same_both_ways(make_job(PROMPTED | {"scorers": ["exact", judge]}), out)
     assert vendor.sizes == [60, 60, 100]  # 20 pairs are asked twice before
 
 
@@ -213,7 +208,7 @@ def test_batched_answers_are_those_of_asking_one_by_one(
 def test_changed_questions_are_in_the_batch_of_their_contender(
     make_job: Any, vendor: Vendor, out: Path
 ) -> None:
-    batched = same_both_ways(make_job({**TWO, "robustness": ["case", "whitespace"]}), out)
+    batched = same_both_ways(make_job({**PROMPTED, "robustness": ["case", "whitespace"]}), out)
     assert [each.name for each in batched.measured] == ["stable_case", "stable_whitespace"]
     assert vendor.sizes == [180, 180]
 
@@ -513,7 +508,7 @@ def test_a_batch_whose_prompt_has_changed_is_cancelled(
 ) -> None:
     """zero-shot's batch still has open questions and is collected; instructed's has none."""
     stopped(two, vendor, out, clock)
-    changed = make_job(json.loads(json.dumps(TWO).replace("TOLD", "TOLD differently")))
+    changed = make_job(json.loads(json.dumps(PROMPTED).replace("TOLD", "TOLD differently")))
     compare(changed, out=out, batch=True)
     assert vendor.sizes == [60] * 3
     assert len(list(vendor.folder.glob("batches/*/cancelled"))) == 1
@@ -524,7 +519,7 @@ def test_a_batch_with_some_open_questions_is_collected_and_the_rest_handed_in(
     two: Job, make_job: Any, vendor: Vendor, out: Path, clock: Clock
 ) -> None:
     stopped(two, vendor, out, clock)
-    more = make_job(TWO, test=[(f"test {at}", "yes") for at in range(30, 70)])
+    more = make_job(PROMPTED, test=[(f"test {at}", "yes") for at in range(30, 70)])
     found = compare(more, out=out, batch=True)
     assert vendor.sizes == [10, 10, 60, 60]
     assert found.n == 40
@@ -541,7 +536,7 @@ def test_an_unwanted_batch_without_an_id_is_not_looked_for(
         compare(two, out=out, batch=True)
     vendor.spoilt.clear()
     vendor.calls.clear()
-    other = make_job(TWO, test=[(f"other {at}", "yes") for at in range(50)])
+    other = make_job(PROMPTED, test=[(f"other {at}", "yes") for at in range(50)])
     compare(other, out=out, batch=True)
     assert vendor.sizes == [50, 50, 60]
     assert "find_batch" not in vendor.calls[: vendor.calls.index("fetch_batch")]
@@ -620,7 +615,7 @@ def test_an_unwanted_batch_that_is_gone_is_forgotten(
 ) -> None:
     stopped(two, vendor, out, clock)
     vendor.spoilt["cancel_batch"] = [BackendError("there is no such batch.", status=404)] * 2
-    compare(make_job(TWO, test=[("other", "yes")]), out=out, batch=True)
+    compare(make_job(PROMPTED, test=[("other", "yes")]), out=out, batch=True)
     assert ends(out) == ["unwanted"] * 2 + ["collected"] * 2
 
 
@@ -733,7 +728,7 @@ def test_a_file_cut_anywhere_in_its_last_line_costs_no_second_batch(
     """Whatever line a crash has torn, what it told of is found out again."""
     shutil.rmtree(out, ignore_errors=True)
     before = len(vendor.batches)
-    job = make_job(TWO)
+    job = make_job(PROMPTED)
     stopped(job, vendor, out, clock)
     whole = (out / "batches.jsonl").read_bytes()
     last = len(whole) - whole[:-1].rindex(b"\n") - 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.told import PROMPTED, by_number, number, told
 
 from unitune.backends import registry
 from unitune.backends.output_limit import LOCAL_ROOM
@@ -24,31 +25,15 @@ from unitune.job.job import Job
 from unitune.models import Request
 from unitune.report.files import write_report
 
-PROMPTED = {
-    "contenders": [
-        {"type": "zero-shot"},
-        {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
-    ]
-}
-"""zero-shot against instructed: a comparison that needs no run."""
-
 
 def question(request: Request) -> str:
     return request.messages[-1].text
 
 
-def number(request: Request) -> int:
-    return int(question(request).split()[1])
-
-
-def told(request: Request) -> bool:
-    return "TOLD" in request.messages[0].text
-
-
-def told_is_better(_model: str, request: Request) -> str:
+@by_number
+def told_is_better(at: int, *, told: bool) -> str:
     """Zero-shot is right in a third of the cases, instructed in all but every tenth."""
-    right = number(request) % 10 > 0 if told(request) else number(request) % 3 == 0
-    return "yes" if right else "no"
+    return "yes" if (at % 10 > 0 if told else at % 3 == 0) else "no"
 
 
 @pytest.fixture

@@ -8,33 +8,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.told import PAIR, by_number
 
 from unitune.evaluate.statistics.paired import own_corpus, own_score
-from unitune.models import Request
 from unitune.scorers.formulas import mean_of
 
-CONTENDERS = [
-    {"type": "zero-shot"},
-    {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
-]
 LABELS = ["yes", "no"]
 
 
-def rule(_model: str, request: Request) -> str:
+@by_number
+def rule(at: int, *, told: bool) -> str:
     """Zero-shot always says yes; instructed is right in all but every tenth case."""
-    number = int(request.messages[-1].text.split()[1])
-    right = LABELS[number % 2]
-    told = "TOLD" in request.messages[0].text
-    if not told:
-        return "yes"
-    return right if number % 10 else LABELS[1 - number % 2]
+    return LABELS[(at + (at % 10 == 0)) % 2] if told else "yes"
 
 
 def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(compare_by: Any) -> None:
     """Always yes on 30 yes and 30 no: F1 is 2/3 for yes and 0 for no, so macro-F1 is 1/3."""
     scorers = [{"type": "class_f1", "options": LABELS}, "exact"]
     rows = [(f"test {at}", LABELS[at % 2]) for at in range(60)]
-    found = compare_by(rule, {"contenders": CONTENDERS, "scorers": scorers}, test=rows)
+    found = compare_by(rule, {"contenders": PAIR, "scorers": scorers}, test=rows)
     baseline, candidate = found.contenders
 
     assert pytest.approx(1 / 3) == baseline.score

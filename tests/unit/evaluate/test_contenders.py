@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.told import PAIR, number, told
 from support.trained_runs import trained
 
 from unitune.data.dataset import Dataset
@@ -29,15 +30,11 @@ TWO = [
 WITH_PROMPT = {"type": "tuned", "name": "with-prompt", "role": "reference", "prompt": "baseline"}
 
 
-def told(request: Request) -> bool:
-    return "TOLD" in request.messages[0].text
-
-
 def by_being_told(name: str, request: Request) -> str:
     """The base is right when told; the tuned model when told or not, but on no even case alone."""
     if name == "base":
         return "yes" if told(request) else "no"
-    return "yes" if told(request) or int(request.messages[-1].text.split()[1]) % 2 else "no"
+    return "yes" if told(request) or number(request) % 2 else "no"
 
 
 @pytest.mark.parametrize("contenders", [[WITH_PROMPT, *TWO], [*TWO, WITH_PROMPT]])
@@ -111,8 +108,7 @@ def test_other_models_compete_with_prompts_of_their_own(make_job: Any, backend_o
 
 def test_the_best_of_baselines_may_be_another_model(compare_by: Any) -> None:
     other = {"type": "model", "backend": "fake", "model": "gpt", "role": "baseline"}
-    candidate = {"type": "instructed", "role": "candidate", "instructions": "TOLD"}
-    contenders = ["zero-shot", {**other, "instructions": "x"}, candidate]
+    contenders = [*PAIR, {**other, "instructions": "x"}]
     found = compare_by(
         lambda name, _request: "yes" if name == "gpt" else "no", {"contenders": contenders}
     )

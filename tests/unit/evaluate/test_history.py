@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scipy.stats import binom
 from support.sample_comparison import Counts, gated, measured, sample_comparison
+from support.told import PROMPTED, by_number
 
 from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.compare import compare
@@ -24,20 +25,11 @@ from unitune.evaluate.documents.history import (
 )
 from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate, Job
-from unitune.models import Request
 from unitune.report.files import write_report
-
-PROMPTED = {
-    "contenders": ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "X"}]
-}
 
 
 def right_from(first: int) -> Any:
-    def rule(_model: str, request: Request) -> str:
-        told = "X" in request.messages[0].text
-        return "yes" if told and int(request.messages[-1].text.split()[1]) >= first else "no"
-
-    return rule
+    return by_number(lambda at, *, told: "yes" if told and at >= first else "no")
 
 
 def test_each_comparison_of_a_job_is_kept_with_its_cases_and_report(

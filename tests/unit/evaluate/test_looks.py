@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.told import PROMPTED, by_number
 
 from unitune.errors import UserError
 from unitune.evaluate.compare import compare
@@ -16,27 +17,19 @@ from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.statistics.paired import PairedResult, compare_paired
 from unitune.evaluate.verdict.looks import look_level
 from unitune.ledger import Ledger
-from unitune.models import Request
 from unitune.planning.preflight import preflight
 from unitune.report import words
 from unitune.report.files import write_report
 from unitune.workspace.home import home
 
-SAMPLED = {
-    "contenders": [
-        {"type": "zero-shot"},
-        {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
-    ],
-    "temperature": 0.7,
-}
+SAMPLED = {**PROMPTED, "temperature": 0.7}
 
 
 def told_gains(gained: int, lost: int) -> Any:
     """Zero-shot is right from case 30 on; the candidate gains and loses so many."""
 
-    def rule(_model: str, request: Request) -> str:
-        at = int(request.messages[-1].text.split()[1])
-        told = "TOLD" in request.messages[0].text
+    @by_number
+    def rule(at: int, *, told: bool) -> str:
         right = (at < gained or at >= 30 + lost) if told else at >= 30
         return "yes" if right else "no"
 

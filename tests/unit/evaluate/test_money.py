@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from support.told import PAIR, by_number
 
 from unitune.errors import OverBudget
 from unitune.evaluate.compare import compare
@@ -13,22 +14,19 @@ from unitune.models import Reply, Request
 from unitune.report.facts import judged_by
 from unitune.report.files import html_page
 
-PROMPTED: list[Any] = [
-    "zero-shot",
-    {"type": "instructed", "instructions": "x", "role": "candidate"},
-]
 PRICES = {"zero-shot": {"input": 1, "output": 10}, "instructed": {"input": 3, "output": 10}}
 TEN = {"input": 10, "output": 10}
 
 
-def rule(_name: str, request: Request) -> str:
-    return "yes" if "x" in request.messages[0].text else "no"
+@by_number
+def rule(_: int, *, told: bool) -> str:
+    return "yes" if told else "no"
 
 
 def test_dearer_and_better_has_a_price_for_each_right_answer(compare_by: Any) -> None:
     """10 tokens more a dollar and answer, 60 of 60 gained: 20 millionths for each."""
     economics = {"fixed_cost_usd": 6, "requests": 100_000, "value_per_correct_usd": "0.01"}
-    found = compare_by(rule, {"contenders": PROMPTED, "prices": PRICES, "economics": economics})
+    found = compare_by(rule, {"contenders": PAIR, "prices": PRICES, "economics": economics})
     money = found.economics
     assert money is not None
     assert money.extra_usd == Decimal("0.00002")
@@ -43,13 +41,13 @@ def test_dearer_and_better_has_a_price_for_each_right_answer(compare_by: Any) ->
 def test_without_a_price_nothing_is_said_of_money(compare_by: Any) -> None:
     one_sided = {"zero-shot": PRICES["zero-shot"]}
     for prices in (one_sided, {}):
-        job = {"contenders": PROMPTED, "prices": prices}
+        job = {"contenders": PAIR, "prices": prices}
         assert compare_by(rule, job).economics is None
 
 
 def test_dev_and_test_stand_in_the_dollars_of_the_report(make_job: Any, backend_of: Any) -> None:
     backend_of(rule)
-    contenders = [*PROMPTED, {"type": "instructed", "name": "other", "instructions": "y"}]
+    contenders = [*PAIR, {"type": "instructed", "name": "other", "instructions": "y"}]
     prices = dict.fromkeys(("zero-shot", "instructed", "other"), TEN)
     job = make_job({"contenders": contenders, "prices": prices, "budget": {"usd": "5"}})
     comparison = compare(job)
@@ -81,7 +79,7 @@ def test_counts_that_cannot_be_true_are_told(
     backend = backend_of(rule)
     monkeypatch.setattr(backend, "chat", lambda _: Backwards())
     prices = dict.fromkeys(("zero-shot", "instructed"), TEN)
-    evaluate = {"contenders": PROMPTED, "prices": prices, "max_tokens": 4}
+    evaluate = {"contenders": PAIR, "prices": prices, "max_tokens": 4}
     with pytest.raises(OverBudget):
         compare(make_job({**evaluate, "budget": {"usd": "0.01"}}))
     found = compare(make_job({**evaluate, "budget": {"usd": "5"}}))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.scoring import attempt
+from support.told import PAIR, by_number
 from typer.testing import CliRunner
 
 from unitune.evaluate.compare import compare
@@ -21,7 +22,6 @@ from unitune.models import Request
 from unitune.scorers.json_text import JsonEqual, JsonValid
 from unitune.scorers.text import Exact
 
-PAIR = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
 ROWS = [(f"test {at}", "yes") for at in range(200)]
 
 Answer = Callable[[int], str]
@@ -29,12 +29,7 @@ Answer = Callable[[int], str]
 
 def rule(baseline: Answer, candidate: Answer) -> Callable[[str, Request], str]:
     """What each says to the case of a number."""
-
-    def answer(_model: str, request: Request) -> str:
-        side = candidate if "TOLD" in request.messages[0].text else baseline
-        return side(int(request.messages[-1].text.split()[1]))
-
-    return answer
+    return by_number(lambda at, *, told: candidate(at) if told else baseline(at))
 
 
 def right(number: int) -> str:

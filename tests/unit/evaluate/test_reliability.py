@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.told import PAIR, told
 
 from unitune.data.example import Example, Message
 from unitune.evaluate.compare import compare
@@ -21,8 +22,6 @@ from unitune.job.job import Evaluate
 from unitune.report.files import junit, markdown_summary
 from unitune.scorers.interface import Measured
 from unitune.scorers.measures import PassK, Unstable
-
-CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "x"}]
 
 
 def answers(scores: list[float]) -> list[Measured]:
@@ -65,19 +64,14 @@ def yes(_model: str, _request: Any) -> str:
     return "yes"
 
 
-def flaky(model: str, request: Any) -> str:
+def flaky(_model: str, request: Any) -> str:
     """The zero-shot prompt is right with seed 0 only, the instructed one except in two cases."""
-    del model
-    text = " ".join(message.text for message in request.messages)
-    if "x" in request.messages[0].text.split():
-        return (
-            "no" if request.seed and ("test 3 " in f"{text} " or "test 4 " in f"{text} ") else "yes"
-        )
-    return "no" if request.seed else "yes"
+    hard = request.messages[-1].text in ("test 3", "test 4")
+    return "yes" if not request.seed or (told(request) and not hard) else "no"
 
 
 def test_repeats_report_reliability_with_its_paired_difference(compare_by: Any) -> None:
-    evaluate = {"contenders": CONTENDERS, "repeats": 4, "temperature": 1}
+    evaluate = {"contenders": PAIR, "repeats": 4, "temperature": 1}
     found = compare_by(flaky, evaluate)
     zero_shot, instructed = found.contenders
     assert zero_shot.measures == {"pass^2": 0, "pass^4": 0, "unstable": 1}
@@ -97,7 +91,7 @@ def test_repeats_report_reliability_with_its_paired_difference(compare_by: Any) 
 
 def test_the_difference_is_clustered_like_the_verdict(compare_by: Any) -> None:
     """Ten wordings of each question do not narrow the interval as sixty questions do."""
-    evaluate = {"contenders": CONTENDERS, "repeats": 2, "temperature": 1}
+    evaluate = {"contenders": PAIR, "repeats": 2, "temperature": 1}
     rows = [(f"question number {at % 6} of the day{'!' * (at // 6)}", "yes") for at in range(60)]
     copies, alone = compare_by(flaky, evaluate, test=rows), compare_by(flaky, evaluate)
     widths = [
@@ -108,12 +102,12 @@ def test_the_difference_is_clustered_like_the_verdict(compare_by: Any) -> None:
 
 
 def test_one_answer_says_nothing_about_reliability(compare_by: Any) -> None:
-    found = compare_by(yes, {"contenders": CONTENDERS})
+    found = compare_by(yes, {"contenders": PAIR})
     assert (found.measured, found.contenders[0].measures) == ((), {})
 
 
 def test_repeats_at_temperature_0_are_noted(compare_by: Any) -> None:
-    found = compare_by(yes, {"contenders": CONTENDERS, "repeats": 2})
+    found = compare_by(yes, {"contenders": PAIR, "repeats": 2})
     assert any("requested at temperature 0" in note for note in found.notes)
 
 
@@ -150,7 +144,7 @@ def test_a_measure_that_has_no_value_is_refused(evaluate: dict[str, Any], messag
 
 def gated(make_job: Any, **gate: Any) -> Comparison:
     gate = {"mode": "no-regress", "min_cases": 5, **gate}
-    evaluate = {"contenders": CONTENDERS, "repeats": 3, "temperature": 1, "gate": gate}
+    evaluate = {"contenders": PAIR, "repeats": 3, "temperature": 1, "gate": gate}
     return compare(make_job(evaluate))
 
 
@@ -237,7 +231,7 @@ def test_changes_of_a_question(change: str, text: str, expected: str | None) -> 
 def shouting(_model: str, request: Any) -> str:
     """The instructed prompt understands capitals only."""
     text = request.messages[-1].text
-    if "x" in request.messages[0].text.split():
+    if told(request):
         return "yes" if text.startswith("Test") else "no"
     return "yes"
 
@@ -246,7 +240,7 @@ def test_robustness_is_the_share_of_scores_that_stay(make_job: Any, backend_of: 
     backend = backend_of(shouting)
     rows = [(f"Test {at}" + "\n- one\n- two" * (at < 15), "yes") for at in range(60)]
     changes = ["case", "whitespace", "option_order"]
-    job = make_job({"contenders": CONTENDERS, "robustness": changes}, test=rows)
+    job = make_job({"contenders": PAIR, "robustness": changes}, test=rows)
     found = compare(job)
     zero_shot, instructed = found.contenders
     assert zero_shot.measures == dict.fromkeys((f"stable_{each}" for each in changes), 1.0)
@@ -278,7 +272,7 @@ def test_a_change_added_later_requests_only_changed_questions(
 ) -> None:
     """Even of a sampled candidate, whose known answers may not be sampled again."""
     backend = backend_of(shouting)
-    evaluate = {"contenders": CONTENDERS, "temperature": 1}
+    evaluate = {"contenders": PAIR, "temperature": 1}
     rows = [(f"Test {at}", "yes") for at in range(60)]
     first = compare(make_job(evaluate, test=rows))
     before = len(backend.requests)
@@ -293,7 +287,7 @@ def test_a_missing_answer_to_a_changed_question_is_unknown(compare_by: Any) -> N
 
     rows = [(f"Test {at}", "yes") for at in range(60)]
     gate = {"mode": "no-regress", "constraints": [{"metric": "stable_case", "at_least": 0.9}]}
-    evaluate = {"contenders": CONTENDERS, "robustness": ["case"], "gate": gate}
+    evaluate = {"contenders": PAIR, "robustness": ["case"], "gate": gate}
     found = compare_by(rule, evaluate, test=rows)
     assert found.gate is not None
     assert found.contenders[0].errors == 0
@@ -304,9 +298,7 @@ def test_a_missing_answer_to_a_changed_question_is_unknown(compare_by: Any) -> N
 def test_a_budget_counts_changed_questions(compare_by: Any) -> None:
     prices = {"base": {"input": "1", "output": "10"}}
     spent = [
-        compare_by(
-            yes, {"contenders": CONTENDERS, "prices": prices, "robustness": changes}
-        ).spent_usd
+        compare_by(yes, {"contenders": PAIR, "prices": prices, "robustness": changes}).spent_usd
         for changes in ([], ["case", "whitespace"])
     ]
     assert None not in spent

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.told import PROMPTED, by_number
 
 from unitune.errors import BackendError, Mismatch, OverBudget
 from unitune.evaluate.compare import compare
 from unitune.models import Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
-PROMPTED: dict[str, Any] = {
-    "contenders": ["zero-shot", {"type": "instructed", "instructions": "x", "role": "candidate"}]
-}
 
-
-def rule(_name: str, request: Request) -> str:
-    """Say yes to whoever says x, except to every tenth case; else no."""
-    return "yes" if "x" in request.messages[0].text else "no"
+@by_number
+def rule(_: int, *, told: bool) -> str:
+    return "yes" if told else "no"
 
 
 def closed(_name: str, _request: Request) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from support.scoring import case
+from support.told import PAIR, by_number
 
 from unitune.errors import DataError, JobError, MissingExtra
 from unitune.evaluate.compare import compare
@@ -22,7 +23,6 @@ from unitune.evaluate.documents.records import Record
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.scoring.scorers import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
-from unitune.models import Request
 from unitune.render.terminal import view
 from unitune.report import words
 from unitune.report.comparison import describe
@@ -37,24 +37,21 @@ from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf, TokenF1
 from unitune.scorers.text import Contains, EditDistance, Exact, Numeric
 from unitune.workspace.install import install_command
 
-CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
 
-
-def rule(_model: str, request: Request) -> str:
+@by_number
+def rule(at: int, *, told: bool) -> str:
     """Zero-shot says yes in a sentence, instructed says it alone in half of the cases."""
-    number = int(request.messages[-1].text.split()[1])
-    told = "TOLD" in request.messages[0].text
-    return "yes" if told and number % 2 else "I say yes"
+    return "yes" if told and at % 2 else "I say yes"
 
 
 def test_other_scorers_rescore_what_is_recorded_and_ask_nothing(
     make_job: Any, backend_of: Any
 ) -> None:
     backend = backend_of(rule)
-    one = compare(make_job({"scorers": ["exact"], "contenders": CONTENDERS}))
+    one = compare(make_job({"scorers": ["exact"], "contenders": PAIR}))
     asked = len(backend.requests)
     scorers = ["contains", "token_f1", {"type": "choice", "options": ["yes", "no"]}]
-    other = compare(make_job({"scorers": scorers, "contenders": CONTENDERS}))
+    other = compare(make_job({"scorers": scorers, "contenders": PAIR}))
 
     assert asked == len(backend.requests)
     assert [result.scores["exact"] for result in one.contenders] == [0.0, 0.5]
@@ -69,7 +66,7 @@ def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> N
         {"type": "contains", "name": "strict"},
         {"type": "contains", "name": "lenient", "ignore_case": True},
     ]
-    job = make_job({"scorers": scorers, "contenders": CONTENDERS, "primary": "lenient"})
+    job = make_job({"scorers": scorers, "contenders": PAIR, "primary": "lenient"})
     found = compare(job)
     assert found.metric == "lenient"
     assert set(found.contenders[0].scores) == {"strict", "lenient"}
@@ -81,7 +78,7 @@ BROKEN = "def f(answer, case):\n    return 1 / (answer != 'yes')\n"
 
 
 def broken(make_job: Any, scorers: list[Any]) -> Job:
-    job = make_job({"scorers": scorers, "contenders": CONTENDERS})
+    job = make_job({"scorers": scorers, "contenders": PAIR})
     (job.folder / "f.py").write_text(BROKEN)
     return job
 
@@ -114,7 +111,7 @@ def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
     make_job: Any, backend_of: Any
 ) -> None:
     backend = backend_of(rule)
-    job = make_job({"scorers": ["numeric"], "contenders": CONTENDERS}, test=[("test 1", "yes")])
+    job = make_job({"scorers": ["numeric"], "contenders": PAIR}, test=[("test 1", "yes")])
     with pytest.raises(DataError, match=r"test\.jsonl:1: the expected answer 'yes' has no num"):
         compare(job)
     assert backend.requests == []
@@ -241,7 +238,7 @@ def test_a_job_keeps_its_scorers_when_it_is_saved(make_job: Any, tmp_path: Path)
         {"type": "json_schema", "definition": {"type": "object"}},
         "length",
     ]
-    job = make_job({"scorers": scorers, "contenders": CONTENDERS})
+    job = make_job({"scorers": scorers, "contenders": PAIR})
     job.save(tmp_path / "saved.yaml")
     assert job == Job.load(tmp_path / "saved.yaml")
     assert "- exact\n" in (tmp_path / "saved.yaml").read_text()
@@ -254,7 +251,7 @@ def test_a_job_saved_elsewhere_still_names_its_scorers_files(make_job: Any, tmp_
         {"type": "grader", "grader": "g.json"},
     ]
     (tmp_path / "elsewhere").mkdir()
-    make_job({"scorers": scorers, "contenders": CONTENDERS}).save(tmp_path / "elsewhere/job.yaml")
+    make_job({"scorers": scorers, "contenders": PAIR}).save(tmp_path / "elsewhere/job.yaml")
     own, schema, grader = Job.load(tmp_path / "elsewhere/job.yaml").evaluate.scorers
     assert isinstance(own, PythonFunction)
     assert isinstance(schema, JsonSchema)
@@ -278,7 +275,7 @@ WORDING = "token_f1 measures closeness to the reference's wording."
 def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(compare_by: Any) -> None:
     """In every rendering: `better` alone would be believed of facts, which it cannot show."""
     gate = {"mode": "improve", "min_cases": 1}
-    made = compare_by(rule, {"scorers": ["token_f1"], "contenders": CONTENDERS, "gate": gate})
+    made = compare_by(rule, {"scorers": ["token_f1"], "contenders": PAIR, "gate": gate})
     assert made.gate is not None
     assert made.gate.passed
     headline = "“instructed” is closer to the reference's wording than the zero-shot prompt"
@@ -304,7 +301,7 @@ def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(compare_by
 
 
 def test_a_verdict_by_a_scorer_of_right_and_wrong_says_nothing_of_wording(compare_by: Any) -> None:
-    made = compare_by(rule, {"scorers": ["exact", "token_f1"], "contenders": CONTENDERS})
+    made = compare_by(rule, {"scorers": ["exact", "token_f1"], "contenders": PAIR})
     assert "better than" in words.headline(made)
     assert made.caution == made.closeness == ""
 
@@ -326,7 +323,7 @@ def test_scores_in_a_file_judge_answers_of_models_that_answer_afresh(
 ) -> None:
     """A judge elsewhere scores every recorded answer, of a prompt chosen on dev too."""
     backend = backend_of(rule)
-    contenders = [*CONTENDERS, {"type": "few-shot", "role": "reference"}]
+    contenders = [*PAIR, {"type": "few-shot", "role": "reference"}]
     first = compare(make_job({"scorers": ["exact"], "contenders": contenders}))
     asked = len(backend.requests)
     assert first.folder is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.told import PAIR, PROMPTED, by_number, number, told
 
 from unitune.errors import JobError
 from unitune.evaluate.compare import compare
@@ -16,16 +17,10 @@ from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
 from unitune.job.job import Job
 from unitune.models import Request
 
-CONTENDERS = [
-    {"type": "zero-shot"},
-    {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
-]
 
-
-def told_is_better(_model: str, request: Request) -> str:
+@by_number
+def told_is_better(at: int, *, told: bool) -> str:
     """Zero-shot is right in a third of the cases, instructed in all but every tenth."""
-    at = int(request.messages[-1].text.split()[1])
-    told = "TOLD" in request.messages[0].text
     return "yes" if (at % 10 > 0 if told else at % 3 == 0) else "yes, perhaps"
 
 
@@ -34,7 +29,7 @@ def keyed_job(make_job: Any, tmp_path: Path) -> Callable[..., Job]:
     """Make a job whose test rows have keys of their own, from their number."""
 
     def make(evaluate: dict[str, Any], keys: Callable[[int], dict[str, Any]]) -> Job:
-        job = make_job({"contenders": CONTENDERS, **evaluate})
+        job = make_job({"contenders": PAIR, **evaluate})
         file = tmp_path / "test.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         file.write_text("".join(f"{json.dumps(row | keys(at))}\n" for at, row in enumerate(rows)))
@@ -111,7 +106,7 @@ def test_a_slice_that_no_row_has_is_refused(keyed_job: Any, backend_of: Any) -> 
 
 def test_other_metrics_are_adjusted_together(compare_by: Any) -> None:
     scorers = [{"type": "exact"}, {"type": "contains"}, {"type": "regex", "pattern": "perhaps"}]
-    found = compare_by(told_is_better, {"contenders": CONTENDERS, "scorers": scorers})
+    found = compare_by(told_is_better, {"contenders": PAIR, "scorers": scorers})
     assert [each.name for each in found.secondary] == ["contains", "regex"]
     assert [each.difference for each in found.secondary] == [0, -found.difference]
     assert [each.p_adjusted for each in found.secondary] == [1, pytest.approx(2 * found.p_value)]
@@ -124,21 +119,17 @@ def test_errors_count_as_wrong_and_the_rest_is_compared_beside(
     compare_by: Any, tmp_path: Path
 ) -> None:
     def rule(model: str, request: Request) -> str:
-        told = "TOLD" in request.messages[0].text
-        failed = told and request.messages[-1].text in ("test 1", "test 2")
+        failed = told(request) and number(request) in (1, 2)
         return "ERROR 503" if failed else told_is_better(model, request)
 
-    found = compare_by(rule, {"contenders": CONTENDERS})
+    found = compare_by(rule, PROMPTED)
     assert found.answered is not None
     assert (found.n, found.answered.n) == (60, 58)
     assert pytest.approx(34 / 60 - 2 / 60) == found.difference
     assert pytest.approx(32 / 58) == found.answered.difference
     assert found.answered.p_value == found.answered.p_adjusted
 
-    assert (
-        compare_by(told_is_better, {"contenders": CONTENDERS}, out=tmp_path / "clean").answered
-        is None
-    )
+    assert compare_by(told_is_better, PROMPTED, out=tmp_path / "clean").answered is None
 
 
 def test_what_the_cases_can_show_is_said_before_anything_is_asked(
@@ -151,7 +142,7 @@ def test_what_the_cases_can_show_is_said_before_anything_is_asked(
         assert backend.log == []
         said.append(text)
 
-    compare(make_job({"contenders": CONTENDERS}), announce=announce)
+    compare(make_job(PROMPTED), announce=announce)
     assert said == [foresight(60, 0.05)]
 
 

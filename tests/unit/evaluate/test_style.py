@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.told import PAIR, told
 
 from unitune.errors import JobError
 from unitune.evaluate.compare import compare
@@ -18,8 +19,6 @@ from unitune.report.files import html_page as page
 from unitune.report.files import markdown_summary
 from unitune.scorers.interface import Measured
 from unitune.scorers.style import MOST, SMALLEST_YARDSTICK, Style, Terms, describe
-
-CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "x"}]
 
 
 def seeded(text: str) -> random.Random:
@@ -153,22 +152,21 @@ def test_equal_answers_still_have_a_unit() -> None:
 def test_too_few_training_answers_are_refused(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _model, _request: "yes")  # pyright: ignore[reportUnknownLambdaType]
     train = [(f"question {at}", "yes") for at in range(9)]
-    job = make_job({"contenders": CONTENDERS, "scorers": ["exact", "style"]}, train=train)
+    job = make_job({"contenders": PAIR, "scorers": ["exact", "style"]}, train=train)
     with pytest.raises(JobError, match="needs at least 10 training answers"):
         compare(job)
 
 
 def talk(_model: str, request: Any) -> str:
-    """Answer in the house's style if the prompt says x."""
+    """Answer in the house's style if it is told to."""
     draw = seeded(request.messages[-1].text)
-    in_house = "x" in request.messages[0].text.split()
-    return house_answer(draw) if in_house else other_answer(draw)
+    return house_answer(draw) if told(request) else other_answer(draw)
 
 
 def styled(make_job: Any, **evaluate: Any) -> Any:
     train = [(f"question {at}", answer) for at, answer in enumerate(HOUSE)]
     scorers = ["exact", {"type": "style", "terms": {"avoid": ["department"]}}]
-    return make_job({"contenders": CONTENDERS, "scorers": scorers, **evaluate}, train=train)
+    return make_job({"contenders": PAIR, "scorers": scorers, **evaluate}, train=train)
 
 
 def test_a_comparison_reports_both_sides_with_their_difference(
@@ -203,7 +201,7 @@ def test_shuffled_contenders_do_not_differ(make_job: Any, backend_of: Any) -> No
     def shuffled(_model: str, request: Any) -> str:
         question = request.messages[-1].text
         draw = seeded(question)
-        in_house = "x" in request.messages[0].text.split()
+        in_house = told(request)
         if seeded(f"swap {question}").random() < 0.5:
             in_house = not in_house
         return house_answer(draw) if in_house else other_answer(draw)
