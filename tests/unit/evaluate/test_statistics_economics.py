@@ -35,16 +35,20 @@ def weighed(candidate_usd: Decimal, economics: Economics, gains: np.ndarray = GA
 
 
 class TestPayBack:
-    def test_cheaper_answers_pay_for_the_training_after_so_many(self) -> None:
-        actual = weighed(TENTH, priced(Decimal(90)))
-        assert actual.extra_usd == Decimal("-0.009")
-        assert actual.pay_back == "after"
-        assert actual.break_even_answers == 10_000
-
-    def test_dearer_answers_never_do(self) -> None:
-        actual = weighed(Decimal("0.02"), priced(Decimal(90)))
-        assert actual.pay_back == "never by cost alone"
-        assert actual.break_even_answers is None
+    @pytest.mark.parametrize(
+        ("usd", "once", "pay_back", "answers"),
+        [
+            ("0.001", 90, "after", 10_000),
+            ("0.001", None, "after", None),
+            ("0.02", 90, "never by cost alone", None),
+        ],
+    )
+    def test_cheaper_answers_pay_for_the_training_after_so_many(
+        self, usd: str, once: int | None, pay_back: str, answers: int | None
+    ) -> None:
+        actual = weighed(Decimal(usd), Economics(fixed_cost_usd=once))
+        assert actual.extra_usd == Decimal(usd) - CENT
+        assert (actual.pay_back, actual.break_even_answers) == (pay_back, answers)
 
     def test_free_answers_on_both_sides_never_do(self) -> None:
         free: list[Decimal | None] = [Decimal(0)] * N
@@ -58,11 +62,6 @@ class TestPayBack:
         actual = weigh(GAINS, dear, dear[1:] + dear[:1], priced(Decimal(90)))
         assert actual is not None
         assert actual.pay_back == "not determined"
-
-    def test_without_the_training_price_it_pays_back_after_nobody_knows_how_many(self) -> None:
-        actual = weighed(TENTH, Economics())
-        assert actual.pay_back == "after"
-        assert actual.break_even_answers is None
 
 
 class TestExtraRightAnswer:
@@ -83,10 +82,7 @@ class TestExtraRightAnswer:
 class TestWorth:
     def test_net_benefit_is_gain_times_worth_less_all_costs(self) -> None:
         """0.15 * 1 - 0.01 - 90 / 30,000 = 0.137."""
-        actual = weighed(
-            Decimal("0.02"),
-            priced(Decimal(90), 30_000, Decimal(1)),
-        )
+        actual = weighed(Decimal("0.02"), priced(Decimal(90), 30_000, Decimal(1)))
         assert actual.net_usd == Decimal("0.137")
         assert actual.worth == "worth it"
 
