@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.rows import findings_in, rows_in
 
 from unitune.data import records
 from unitune.data.dataset import Row
@@ -13,10 +14,6 @@ from unitune.errors import DataError
 from unitune.findings import Finding
 
 GOOD = '{"prompt": "ping", "completion": "pong"}'
-
-
-def findings(path: Path) -> list[Finding]:
-    return [item for item in read(path) if isinstance(item, Finding)]
 
 
 def write(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
@@ -128,9 +125,8 @@ def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
     if "offset" in says:
         before, _, offset = says.partition("offset ")
         says = f"{before}offset {int(offset) + len(GOOD) + 1}"
-    found = list(read(path))
-    errors = [item for item in found if isinstance(item, Finding)]
-    assert [item.line for item in found if isinstance(item, Row)] == [1, 3]
+    errors = findings_in(path)
+    assert [row.line for row in rows_in(path)] == [1, 3]
     assert [(item.severity, item.code, item.file, item.line) for item in errors] == [
         ("error", bad.code, str(path), 2)
     ]
@@ -140,7 +136,7 @@ def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
 
 def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, chat('{"from": "human", "value": "a"}', '{"role": "bot", "content": 5}'))
-    assert [(found.code, found.message) for found in findings(path)] == [
+    assert [(found.code, found.message) for found in findings_in(path)] == [
         ("missing-key", "messages[0] has no 'role'."),
         ("unknown-key", "messages[0] has an unknown key 'from'. Did you mean 'role'?"),
         (
@@ -154,7 +150,7 @@ def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
 
 def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
     path = write(tmp_path, f'{{"prompt": "a", "completion": "b", "id": {list(range(999))}}}')
-    assert len(findings(path)[0].message) < 100
+    assert len(findings_in(path)[0].message) < 100
 
 
 def test_a_repeated_key_is_a_warning_and_the_row_is_used(tmp_path: Path) -> None:
@@ -173,7 +169,7 @@ def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
     call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     result = '{"role": "tool", "content": "", "tool_call_id": "1"}'
     path = write(tmp_path, chat('{"role": "system", "content": ""}', USER, call, result, ANSWER))
-    assert [(found.severity, found.code) for found in findings(path)] == [
+    assert [(found.severity, found.code) for found in findings_in(path)] == [
         ("warning", "empty-message"),
         ("warning", "no-tools"),
     ]
@@ -203,14 +199,14 @@ def test_prompt_and_completion_may_be_lists_of_messages_and_other_keys_are_kept(
 
 def test_blank_lines_are_one_note_with_their_count(tmp_path: Path) -> None:
     path = write(tmp_path, f"{GOOD}\n\n  \n{GOOD}\n\n")
-    (found,) = findings(path)
+    (found,) = findings_in(path)
     assert (found.severity, found.code, found.line) == ("note", "blank-lines", 2)
     assert "3 blank lines were skipped" in found.message
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
 def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
-    errors = [found for found in findings(write(tmp_path, content)) if found.severity == "error"]
+    errors = [found for found in findings_in(write(tmp_path, content)) if found.severity == "error"]
     assert [found.code for found in errors] == ["empty-file"]
 
 
@@ -228,7 +224,7 @@ def test_a_byte_order_mark_is_a_note_and_line_one_is_read(tmp_path: Path) -> Non
 def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
     tmp_path: Path, codec: str
 ) -> None:
-    (found,) = findings(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
+    (found,) = findings_in(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
     assert (found.severity, found.code, found.line) == ("error", "encoding", 1)
     assert "iconv -f UTF-16" in found.fix
 
@@ -236,8 +232,8 @@ def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
 def test_a_first_line_in_utf_16_hides_no_other_line(tmp_path: Path) -> None:
     lines = f"{GOOD}\n".encode("utf-16-le")[:-1] + f"{GOOD}\n".encode() * 40
     path = write(tmp_path, lines)
-    assert sum(isinstance(item, Row) for item in read(path)) == 40
-    assert [found.code for found in findings(path)] == ["nul-byte"]
+    assert len(rows_in(path)) == 40
+    assert [found.code for found in findings_in(path)] == ["nul-byte"]
 
 
 def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:
@@ -247,20 +243,20 @@ def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) ->
 
 def test_a_missing_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "train.jsonl")
-    (found,) = findings(tmp_path / "trian.jsonl")
+    (found,) = findings_in(tmp_path / "trian.jsonl")
     assert (found.severity, found.code) == ("error", "missing-file")
     assert "'train.jsonl'" in found.fix
 
 
 def test_a_directory_is_an_error_that_lists_its_data_files(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "train.jsonl")
-    (found,) = findings(tmp_path)
+    (found,) = findings_in(tmp_path)
     assert (found.severity, found.code) == ("error", "not-a-file")
     assert "train.jsonl" in found.fix
 
 
 def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    (found,) = findings(write(tmp_path, "text,label", "rows.md"))
+    (found,) = findings_in(write(tmp_path, "text,label", "rows.md"))
     assert (found.severity, found.code) == ("error", "unknown-format")
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
 
@@ -275,14 +271,14 @@ def test_a_line_without_end_is_an_error_after_which_nothing_is_read(
         "rows.jsonl": '{"prompt": "a", "completion": "b"}\n',
         "rows.csv": "prompt,completion\na,b\n",
     }[name]
-    found = list(read(write(tmp_path, f"{rows}{letter * 101}\n{rows}", name)))
-    assert sum(isinstance(item, Row) for item in found) == 1
-    told = [item for item in found if isinstance(item, Finding)]
-    assert [(one.code, one.line) for one in told] == [("line-too-long", rows.count("\n") + 1)]
+    path = write(tmp_path, f"{rows}{letter * 101}\n{rows}", name)
+    assert len(rows_in(path)) == 1
+    told = [(each.code, each.line) for each in findings_in(path)]
+    assert told == [("line-too-long", rows.count("\n") + 1)]
 
 
 def test_a_file_that_the_system_refuses_is_an_error(tmp_path: Path) -> None:
-    (found,) = findings(tmp_path / f"{'x' * 300}.jsonl")
+    (found,) = findings_in(tmp_path / f"{'x' * 300}.jsonl")
     assert (found.severity, found.code) == ("error", "unreadable-file")
 
 

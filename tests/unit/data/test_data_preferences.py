@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.rows import findings_in, rows_in, write_rows
 
 from unitune.data.check import check_file
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.load import load, read
-from unitune.findings import Finding
+from unitune.data.load import load
 
 USER = {"role": "user", "content": "a"}
 BETTER = {"role": "assistant", "content": "b"}
@@ -26,10 +26,8 @@ TRIPLE = {
 }
 
 
-def write(folder: Path, *rows: Any, name: str = "pairs.jsonl") -> Path:
-    path = folder / name
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
+def write(folder: Path, *rows: Any) -> Path:
+    return write_rows(folder / "pairs.jsonl", rows)
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -101,10 +99,8 @@ def test_trls_columns_are_the_same_row(tmp_path: Path, row: dict[str, Any]) -> N
 def test_trls_columns_may_be_those_of_a_table(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("prompt,chosen,rejected,score\na,b,c,9\n", encoding="utf-8")
-    rows = [item for item in read(path) if isinstance(item, Row)]
-    notes = [item.code for item in read(path) if isinstance(item, Finding)]
-    assert [row.example.content for row in rows] == [{**PLAIN, "score": "9"}]
-    assert notes == ["columns-left-out"]
+    assert [row.example.content for row in rows_in(path)] == [{**PLAIN, "score": "9"}]
+    assert [note.code for note in findings_in(path)] == ["columns-left-out"]
 
 
 def test_own_keys_and_tools_stand_beside_trls_columns(tmp_path: Path) -> None:
@@ -159,9 +155,9 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
 def test_a_bad_preference_is_one_error_with_its_line(tmp_path: Path, bad: Bad) -> None:
-    found = list(read(write(tmp_path, TRIPLE, bad.row, TRIPLE)))
-    errors = [item for item in found if isinstance(item, Finding)]
-    assert [item.line for item in found if isinstance(item, Row)] == [1, 3]
+    path = write(tmp_path, TRIPLE, bad.row, TRIPLE)
+    errors = findings_in(path)
+    assert [row.line for row in rows_in(path)] == [1, 3]
     assert [(item.severity, item.code, item.line) for item in errors] == [("error", bad.code, 2)]
     assert bad.says in errors[0].message
     assert errors[0].fix

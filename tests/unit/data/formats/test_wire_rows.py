@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import write_rows
 
 from unitune.backends.formats import Converted, UnrepresentableRow, convert_file, wire_format
 from unitune.data.example import Example
@@ -366,9 +366,8 @@ def test_an_empty_list_of_tools_is_none_at_vertex() -> None:
 
 
 def test_converting_reports_rows_that_lose_strict(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
     row = chat(USER, ANSWER, tools=[{"type": "function", "function": STRICT}])
-    file.write_text(json.dumps(row) + "\n")
+    file = write_rows(tmp_path / "rows.jsonl", [row])
     (lost,) = convert_file(file, to="vertex-sft")
     (kept,) = convert_file(file, to="openai-chat")
     assert isinstance(lost, Converted)
