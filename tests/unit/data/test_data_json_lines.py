@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,105 +29,95 @@ USER = '{"role": "user", "content": "hello"}'
 ANSWER = '{"role": "assistant", "content": "hi"}'
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A line that cannot be used, and what must be said about it."""
-
-    line: str | bytes
-    code: str
-    says: str
-    """Part of the message or the fix."""
-
-
-BAD = [
-    Bad('{"prompt": "a"', "broken-json", "at column 15"),
-    Bad("{'prompt': 'a'}", "broken-json", "names and strings in double quotes"),
-    Bad('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is not a JSON value"),
-    Bad('{"prompt": "a", "completion": "b", "x": 1e999}', "broken-json", "1e999 is too large"),
-    Bad('{"prompt": "a", "x": ' + "9" * 5000 + "}", "broken-json", "5,000 digits"),
-    Bad('{"x": ' + "[" * 101 + "]" * 101 + "}", "too-deep", "more than 100 levels deep"),
-    Bad('{"x": ' + "[" * 9000 + "]" * 9000 + "}", "too-deep", "more than 100 levels deep"),
-    Bad(r'{"prompt": "\ud83d", "completion": "b"}', "unpaired-surrogate", r"\ud83d is half"),
-    Bad(r'{"prompt": "a", "completion": "b", "\udc00": 1}', "unpaired-surrogate", r"\udc00"),
-    Bad(b'{"prompt": "caf\xe9", "completion": "b"}', "encoding", "0xE9 at offset 15"),
-    Bad('{"prompt": "a\0", "completion": "b"}', "nul-byte", "offset 13"),
-    Bad("7", "not-an-object", "is 7, not an object"),
-    Bad("null", "not-an-object", "is null, not an object"),
-    Bad("[1, 2]", "not-an-object", "is [1, 2], not an object"),
-    Bad("{}", "unknown-shape", "but has nothing"),
-    Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
-    Bad('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
-    Bad('{"messages": []}', "wrong-value", "a list of 1 or more entries"),
-    Bad('{"messages": {}}', "wrong-value", "messages is {}"),
-    Bad('{"messages": null}', "wrong-value", "messages is None"),
-    Bad(chat("5", ANSWER), "wrong-value", "messages[0] is 5"),
-    Bad(chat('{"role": "human", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
-    Bad(chat('{"role": "User", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
-    Bad(chat('{"role": "asistant", "content": "a"}', ANSWER), "wrong-value", "mean 'assistant'"),
-    Bad(chat('{"role": null, "content": "a"}', ANSWER), "wrong-value", "messages[0].role is None"),
-    Bad(chat('{"content": "a"}', ANSWER), "missing-key", "messages[0] has no 'role'"),
-    Bad(chat('{"role": "user", "content": 5}', ANSWER), "wrong-value", "content is 5"),
-    Bad(chat('{"role": "user", "content": {}}', ANSWER), "wrong-value", "content is {}"),
-    Bad(chat('{"role": "user", "contnt": "a"}', ANSWER), "unknown-key", "mean 'content'"),
-    Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": 2}'), "wrong-value", "is 2"),
-    Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": true}'), "wrong-value", "true"),
-    Bad('{"prompt": "a", "completion": "b", "weight": true}', "wrong-value", "true"),
-    Bad('{"prompt": "a", "completion": "\u200b\ufeff"}', "empty-answer", "is empty"),
-    Bad(
+# A line that cannot be used, and its finding: the code, and a part of the message or the fix
+BAD: list[tuple[str | bytes, str, str]] = [
+    ('{"prompt": "a"', "broken-json", "at column 15"),
+    ("{'prompt': 'a'}", "broken-json", "names and strings in double quotes"),
+    ('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is not a JSON value"),
+    ('{"prompt": "a", "completion": "b", "x": 1e999}', "broken-json", "1e999 is too large"),
+    ('{"prompt": "a", "x": ' + "9" * 5000 + "}", "broken-json", "5,000 digits"),
+    ('{"x": ' + "[" * 101 + "]" * 101 + "}", "too-deep", "more than 100 levels deep"),
+    ('{"x": ' + "[" * 9000 + "]" * 9000 + "}", "too-deep", "more than 100 levels deep"),
+    (r'{"prompt": "\ud83d", "completion": "b"}', "unpaired-surrogate", r"\ud83d is half"),
+    (r'{"prompt": "a", "completion": "b", "\udc00": 1}', "unpaired-surrogate", r"\udc00"),
+    (b'{"prompt": "caf\xe9", "completion": "b"}', "encoding", "0xE9 at offset 15"),
+    ('{"prompt": "a\0", "completion": "b"}', "nul-byte", "offset 13"),
+    ("7", "not-an-object", "is 7, not an object"),
+    ("null", "not-an-object", "is null, not an object"),
+    ("[1, 2]", "not-an-object", "is [1, 2], not an object"),
+    ("{}", "unknown-shape", "but has nothing"),
+    ('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
+    ('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
+    ('{"messages": []}', "wrong-value", "a list of 1 or more entries"),
+    ('{"messages": {}}', "wrong-value", "messages is {}"),
+    ('{"messages": null}', "wrong-value", "messages is None"),
+    (chat("5", ANSWER), "wrong-value", "messages[0] is 5"),
+    (chat('{"role": "human", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
+    (chat('{"role": "User", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
+    (chat('{"role": "asistant", "content": "a"}', ANSWER), "wrong-value", "mean 'assistant'"),
+    (chat('{"role": null, "content": "a"}', ANSWER), "wrong-value", "messages[0].role is None"),
+    (chat('{"content": "a"}', ANSWER), "missing-key", "messages[0] has no 'role'"),
+    (chat('{"role": "user", "content": 5}', ANSWER), "wrong-value", "content is 5"),
+    (chat('{"role": "user", "content": {}}', ANSWER), "wrong-value", "content is {}"),
+    (chat('{"role": "user", "contnt": "a"}', ANSWER), "unknown-key", "mean 'content'"),
+    (chat(USER, '{"role": "assistant", "content": "a", "weight": 2}'), "wrong-value", "is 2"),
+    (chat(USER, '{"role": "assistant", "content": "a", "weight": true}'), "wrong-value", "true"),
+    ('{"prompt": "a", "completion": "b", "weight": true}', "wrong-value", "true"),
+    ('{"prompt": "a", "completion": "\u200b\ufeff"}', "empty-answer", "is empty"),
+    (
         chat('{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}', ANSWER),
         "missing-key",
         "messages[0].content[0].image_url has no 'url'",
     ),
-    Bad(
+    (
         chat('{"role": "user", "content": [{"type": "image", "source": {}}]}', ANSWER),
         "unsupported-part",
         "messages[0].content[0] is of type 'image'",
     ),
-    Bad(
+    (
         chat('{"role": "user", "content": [{"type": "input_audio", "data": ""}]}', ANSWER),
         "unsupported-part",
         "Allowed types are",
     ),
-    Bad(
+    (
         chat('{"role": "user", "content": [{"type": "txt", "text": "a"}]}', ANSWER),
         "wrong-value",
         "content[0].type is 'txt'",
     ),
-    Bad(
-        chat('{"role": "user", "content": [{"type": "text"}]}', ANSWER), "missing-key", "no 'text'"
-    ),
-    Bad(chat(USER), "missing-answer", "from 'user'"),
-    Bad(chat(USER, '{"role": "assistant", "content": " \\n"}'), "empty-answer", "is empty"),
-    Bad(chat(USER, '{"role": "assistant"}'), "empty-answer", "is empty"),
-    Bad(chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
-    Bad(chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
-    Bad(chat(ANSWER), "missing-question", "without a question"),
-    Bad('{"prompt": "a"}', "missing-answer", "as `completion`"),
-    Bad('{"prompt": "a", "completion": null}', "missing-answer", "as `completion`"),
-    Bad('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
-    Bad('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
-    Bad('{"prompt": "a", "completion": "b", "id": [4]}', "wrong-value", "id is [4]"),
-    Bad('{"prompt": "a", "completion": "b", "weight": -1}', "wrong-value", "weight is -1"),
-    Bad('{"prompt": "a", "completion": "b", "expected": [1]}', "wrong-value", "expected is [1]"),
-    Bad('{"prompt": "a", "completion": "b", "tools": {}}', "wrong-value", "tools is {}"),
+    (chat('{"role": "user", "content": [{"type": "text"}]}', ANSWER), "missing-key", "no 'text'"),
+    (chat(USER), "missing-answer", "from 'user'"),
+    (chat(USER, '{"role": "assistant", "content": " \\n"}'), "empty-answer", "is empty"),
+    (chat(USER, '{"role": "assistant"}'), "empty-answer", "is empty"),
+    (chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
+    (chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
+    (chat(ANSWER), "missing-question", "without a question"),
+    ('{"prompt": "a"}', "missing-answer", "as `completion`"),
+    ('{"prompt": "a", "completion": null}', "missing-answer", "as `completion`"),
+    ('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
+    ('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
+    ('{"prompt": "a", "completion": "b", "id": [4]}', "wrong-value", "id is [4]"),
+    ('{"prompt": "a", "completion": "b", "weight": -1}', "wrong-value", "weight is -1"),
+    ('{"prompt": "a", "completion": "b", "expected": [1]}', "wrong-value", "expected is [1]"),
+    ('{"prompt": "a", "completion": "b", "tools": {}}', "wrong-value", "tools is {}"),
 ]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
+@pytest.mark.parametrize(
+    ("line", "code", "says"), BAD, ids=[f"{code}: {says}" for _, code, says in BAD]
+)
 def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
-    tmp_path: Path, bad: Bad
+    tmp_path: Path, line: str | bytes, code: str, says: str
 ) -> None:
-    line = bad.line if isinstance(bad.line, bytes) else bad.line.encode()
+    line = line if isinstance(line, bytes) else line.encode()
     path = write(tmp_path, b"\n".join([GOOD.encode(), line, GOOD.encode()]))
     # Offsets in messages are those of the file: the table counts from the line's beginning.
-    says = bad.says
     if "offset" in says:
         before, _, offset = says.partition("offset ")
         says = f"{before}offset {int(offset) + len(GOOD) + 1}"
     errors = findings_in(path)
     assert [row.line for row in rows_in(path)] == [1, 3]
     assert [(item.severity, item.code, item.file, item.line) for item in errors] == [
-        ("error", bad.code, str(path), 2)
+        ("error", code, str(path), 2)
     ]
     assert says in f"{errors[0].message} {errors[0].fix}"
     assert errors[0].fix

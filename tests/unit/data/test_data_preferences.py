@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,43 +108,34 @@ def test_own_keys_and_tools_stand_beside_trls_columns(tmp_path: Path) -> None:
     assert (example.tools, example.model_extra) == (({"type": "x"},), {"score": 1})
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A row that is no usable preference, and what must be said about it."""
-
-    row: dict[str, Any]
-    code: str
-    says: str
-
-
 TRL = {"prompt": "a", "chosen": "b", "rejected": "c"}
-BAD = [
-    Bad(changed(non_preferred_output=None), "missing-output", "no 'non_preferred_output'"),
-    Bad(changed(preferred_output=None), "missing-output", "no 'preferred_output'"),
-    Bad({"input": {"messages": [USER]}}, "missing-output", "no 'preferred_output'"),
-    Bad(changed(input=None), "missing-output", "no 'input'"),
-    Bad(changed(preferred_output=[]), "wrong-output", "has 0 messages"),
-    Bad(changed(preferred_output=[BETTER, BETTER]), "wrong-output", "has 2 messages"),
-    Bad(changed(preferred_output="b"), "wrong-value", "preferred_output is 'b'"),
-    Bad(changed(non_preferred_output=[USER]), "wrong-output", "is from 'user'"),
-    Bad(changed(preferred_output=[{**BETTER, "content": " "}]), "empty-output", "is empty"),
-    Bad(changed(preferred_output=[WORSE]), "equal-outputs", "are equal: 'c'"),
-    Bad(changed(preferred_output=[{"role": "bot"}]), "wrong-value", "preferred_output[0].role"),
-    Bad(changed(input="a"), "wrong-value", "input is 'a'"),
-    Bad(changed(input={"messages": []}), "missing-question", "without a question"),
-    Bad(changed(input={"messages": [USER], "tols": 1}), "unknown-key", "'tols'"),
-    Bad(changed(input={"messages": [USER], "tools": 1}), "wrong-value", "input.tools is 1"),
-    Bad(changed(tools=[]), "repeated-key", "'tools' is both in `input` and next to it"),
-    Bad(changed(messages=[USER]), "mixed-shapes", "both `messages`"),
-    Bad({**TRL, "rejected": None}, "missing-output", "no 'rejected'"),
-    Bad({**TRL, "rejected": "b"}, "equal-outputs", "chosen and rejected are equal"),
-    Bad({**TRL, "rejected": ""}, "empty-output", "rejected is empty"),
-    Bad({**TRL, "chosen": 3}, "not-a-text", "'chosen' is 3"),
-    Bad({**TRL, "chosen": [{"role": "bot"}]}, "wrong-value", "chosen[0].role"),
-    Bad({**TRL, "prompt": [{"role": "bot"}]}, "wrong-value", "prompt[0].role"),
-    Bad({"chosen": "b", "rejected": "c"}, "missing-key", "no `prompt`"),
-    Bad({**TRL, "chosen": [USER, BETTER]}, "different-prompts", "before their last"),
-    Bad(
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    (changed(non_preferred_output=None), "missing-output", "no 'non_preferred_output'"),
+    (changed(preferred_output=None), "missing-output", "no 'preferred_output'"),
+    ({"input": {"messages": [USER]}}, "missing-output", "no 'preferred_output'"),
+    (changed(input=None), "missing-output", "no 'input'"),
+    (changed(preferred_output=[]), "wrong-output", "has 0 messages"),
+    (changed(preferred_output=[BETTER, BETTER]), "wrong-output", "has 2 messages"),
+    (changed(preferred_output="b"), "wrong-value", "preferred_output is 'b'"),
+    (changed(non_preferred_output=[USER]), "wrong-output", "is from 'user'"),
+    (changed(preferred_output=[{**BETTER, "content": " "}]), "empty-output", "is empty"),
+    (changed(preferred_output=[WORSE]), "equal-outputs", "are equal: 'c'"),
+    (changed(preferred_output=[{"role": "bot"}]), "wrong-value", "preferred_output[0].role"),
+    (changed(input="a"), "wrong-value", "input is 'a'"),
+    (changed(input={"messages": []}), "missing-question", "without a question"),
+    (changed(input={"messages": [USER], "tols": 1}), "unknown-key", "'tols'"),
+    (changed(input={"messages": [USER], "tools": 1}), "wrong-value", "input.tools is 1"),
+    (changed(tools=[]), "repeated-key", "'tools' is both in `input` and next to it"),
+    (changed(messages=[USER]), "mixed-shapes", "both `messages`"),
+    ({**TRL, "rejected": None}, "missing-output", "no 'rejected'"),
+    ({**TRL, "rejected": "b"}, "equal-outputs", "chosen and rejected are equal"),
+    ({**TRL, "rejected": ""}, "empty-output", "rejected is empty"),
+    ({**TRL, "chosen": 3}, "not-a-text", "'chosen' is 3"),
+    ({**TRL, "chosen": [{"role": "bot"}]}, "wrong-value", "chosen[0].role"),
+    ({**TRL, "prompt": [{"role": "bot"}]}, "wrong-value", "prompt[0].role"),
+    ({"chosen": "b", "rejected": "c"}, "missing-key", "no `prompt`"),
+    ({**TRL, "chosen": [USER, BETTER]}, "different-prompts", "before their last"),
+    (
         {"prompt": "z", "chosen": [USER, BETTER], "rejected": [USER, WORSE]},
         "different-prompts",
         "differ from `prompt`",
@@ -153,13 +143,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
-def test_a_bad_preference_is_one_error_with_its_line(tmp_path: Path, bad: Bad) -> None:
-    path = write(tmp_path, TRIPLE, bad.row, TRIPLE)
+@pytest.mark.parametrize(("row", "code", "says"), BAD)
+def test_a_bad_preference_is_one_error_with_its_line(
+    tmp_path: Path, row: dict[str, Any], code: str, says: str
+) -> None:
+    path = write(tmp_path, TRIPLE, row, TRIPLE)
     errors = findings_in(path)
     assert [row.line for row in rows_in(path)] == [1, 3]
-    assert [(item.severity, item.code, item.line) for item in errors] == [("error", bad.code, 2)]
-    assert bad.says in errors[0].message
+    assert [(item.severity, item.code, item.line) for item in errors] == [("error", code, 2)]
+    assert says in errors[0].message
     assert errors[0].fix
 
 
