@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import struct
 import zlib
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 Colour = tuple[int, int, int]
@@ -51,9 +48,3 @@ def asked(url: str, text: str = "Which colour is this?", **image: str) -> dict[s
 def row(url: str, answer: str = "red", text: str = "Which colour is this?", **more: Any) -> Any:
     """Return a row with an image."""
     return {"messages": [asked(url, text), {"role": "assistant", "content": answer}], **more}
-
-
-def write_rows(file: Path, rows: Sequence[Any]) -> Path:
-    """Write rows as JSON Lines."""
-    file.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
-    return file

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from unitune.data.dataset import Dataset, Row, Spool
+from unitune.data.dataset import Dataset, Row, Spool, SpooledRows
 from unitune.data.families import Repeats
 from unitune.data.load import SOURCE, Files, Reading, source_of
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
@@ -178,23 +178,21 @@ class JobRows:
         return self.usable
 
 
-def _mixed(
-    job: Job, train: _File | None, rows: Iterable[Row], parts: Parts | Finding | None
-) -> Parts | Finding | None:
-    """Return the parts with only those training rows that the mixture takes."""
-    if train is None or not isinstance(parts, Parts) or not job.data.mixture:
-        return parts
-    numbers = {source.label: at for at, source in enumerate(job.data.mixture)}
-    origins = array("L", (numbers[source_of(row.example) or ""] for row in rows))
-    chosen, train.sources = mixed(job.data.mixture, origins, parts.train, seed_of(job))
-    return parts._replace(train=chosen)
-
-
-def _count_parts(train: _File | None, parts: Parts | Finding | None) -> None:
-    if train and isinstance(parts, Parts):
-        train.parts["train"] = len(parts.train)
-        train.parts["validation"] = len(parts.validation)
-        train.parts["test"] = len(parts.test)
+def _parts(job: Job, train: _File, rows: SpooledRows) -> tuple[Parts | Finding, list[Finding]]:
+    """Return a training file's rows by purpose, or why they cannot be cut, and more findings."""
+    assert train.cut is not None, "it is a training file"
+    parts = train.cut.parts()
+    if isinstance(parts, Finding):
+        return parts, []
+    parts, findings = without_repeated(job, train.name, rows, parts)
+    if job.data.mixture:
+        numbers = {source.label: at for at, source in enumerate(job.data.mixture)}
+        origins = array("L", (numbers[source_of(row.example) or ""] for row in rows))
+        chosen, train.sources = mixed(job.data.mixture, origins, parts.train, seed_of(job))
+        parts = parts._replace(train=chosen)
+    left, out, cases = map(len, parts)
+    train.parts = {"train": left, "validation": out, "test": cases}
+    return parts, findings
 
 
 def read_job(job: Job) -> JobRows:
@@ -217,10 +215,7 @@ def read_job(job: Job) -> JobRows:
         for search in searches:
             search.compare_row(row, name)
         spool.add(row)
-    parts = train.cut.parts() if train and train.cut and spool.rows else None
-    parts, about_cut = without_repeated(job, name, spool.rows, parts)
-    parts = _mixed(job, train, spool.rows, parts)
-    _count_parts(train, parts)
+    parts, about_cut = _parts(job, train, spool.rows) if train and spool.rows else (None, [])
     if train and isinstance(test, float) and isinstance(parts, Parts):
         cases = _cases(job, train.files, spool.rows.picked(parts.test.data))
         held.append(_File(train.files, "test", is_part=True))

@@ -328,7 +328,9 @@ class Files:
                     continue
                 last = before + item.line
                 row = replace(item, line=last) if before else item
-                yield row if name is None else replace(row, example=_of(row.example, name))
+                if name is not None:
+                    row = replace(row, example=row.example.model_copy(update={SOURCE: name}))
+                yield row
 
     def place(self, line: int) -> Place:
         """Return the file and line of a row."""
@@ -346,10 +348,6 @@ class Files:
         """Return the place of a row in words: ``line 7 of b.jsonl``."""
         file, own = self.place(line)
         return f"line {own} of {Path(file).name}" if self.places else f"line {own}"
-
-
-def _of(example: Example, source: str) -> Example:
-    return example.model_copy(update={SOURCE: source})
 
 
 def source_of(example: Example) -> str | None:

@@ -291,10 +291,10 @@ def cut_findings(job: Job, file: str, parts: Parts | Finding | None) -> Iterator
 
 
 def without_repeated(
-    job: Job, file: str, rows: SpooledRows, parts: Parts | Finding | None
-) -> tuple[Parts | Finding | None, list[Finding]]:
+    job: Job, file: str, rows: SpooledRows, parts: Parts
+) -> tuple[Parts, list[Finding]]:
     """Remove validation rows that are also in the training rows, with a warning, not an error."""
-    if not isinstance(parts, Parts) or not len(parts.validation) or job.evaluate.leaks == "allow":
+    if not len(parts.validation) or job.evaluate.leaks == "allow":
         return parts, []
     held, left = rows.picked(parts.validation.data), rows.picked(parts.train.data)
     search = Search(held)

@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support.rows import job_on
 
 from unitune.data.check import read_job
 from unitune.data.load import load
-from unitune.job.job import Job
 from unitune.workspace.progress import counted, counted_file, report, shown_by
 
 Seen = list[tuple[str, int, int]]
@@ -103,9 +103,7 @@ def test_a_pipe_has_no_total(tmp_path: Path) -> None:
 def test_a_job_that_cuts_its_test_shows_the_search_for_leaks(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(LINES)
     data = {"train": "train.jsonl", "test": 0.2, "validation": 0.1}
-    job = Job.model_validate(
-        {"name": "a", "model": "m", "backend": "fake", "data": data, "folder": tmp_path}
-    )
+    job = job_on(tmp_path, data)
     seen: Seen = []
     with shown_by(lambda *step: seen.append(step)):
         read_job(job)

@@ -4,9 +4,9 @@ import csv
 from pathlib import Path
 
 import pytest
+from support.rows import job_on
 
 from unitune.data.check import read_job
-from unitune.job.job import Columns, Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
 
@@ -19,17 +19,8 @@ def _plain_questions(name: str) -> list[str]:
 @pytest.mark.heavy
 @pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
 def test_a_real_file_is_read_whole_checked_and_split() -> None:
-    job = Job(
-        name="banking77",
-        model="any",
-        backend="fake",
-        data=Data(
-            train="train.csv",
-            test="test.csv",
-            columns=Columns(user="text", assistant="category"),
-        ),
-        folder=BANKING77,
-    )
+    columns = {"user": "text", "assistant": "category"}
+    job = job_on(BANKING77, {"train": "train.csv", "test": "test.csv", "columns": columns})
     report = read_job(job).report
     assert {found.code for found in report.errors} == {"leak"}
     # Row counts as published with the files, by PolyAI: 10,003 and 3,080.

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.rows import job_on, write_rows
 
 from unitune.data import check
 from unitune.data.check import DataReport, check_file, read_job
@@ -14,7 +15,7 @@ from unitune.data.families import Repeats
 from unitune.data.load import load
 from unitune.data.report import Lengths
 from unitune.errors import DataError
-from unitune.job.job import Data, Evaluate, Job
+from unitune.job.job import Data
 
 
 def pair(prompt: str, completion: str, **more: str) -> str:
@@ -22,20 +23,7 @@ def pair(prompt: str, completion: str, **more: str) -> str:
 
 
 def write(folder: Path, *lines: str, name: str = "train.jsonl") -> Path:
-    path = folder / name
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-def job(folder: Path, data: Data, evaluate: Evaluate | None = None) -> Job:
-    return Job(
-        name="check",
-        model="any",
-        backend="fake",
-        data=data,
-        evaluate=evaluate or Evaluate(),
-        folder=folder,
-    )
+    return write_rows(folder / name, lines)
 
 
 def told(report: DataReport) -> list[tuple[str, str, str, int | None]]:
@@ -118,7 +106,7 @@ def test_an_id_given_to_two_rows_is_a_warning_and_an_error_among_test_cases(
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
     path = write(tmp_path, *rows, name="test.jsonl")
     assert told(check_file(path)) == [("warning", "repeated-id", "test.jsonl", 2)]
-    report = read_job(job(tmp_path, Data(train="train.jsonl", test="test.jsonl"))).report
+    report = read_job(job_on(tmp_path, Data(train="train.jsonl", test="test.jsonl"))).report
     assert told(report) == [("error", "repeated-id", "test.jsonl", 2)]
 
 
@@ -156,7 +144,7 @@ def test_every_file_of_a_job_is_checked_with_its_purpose(tmp_path: Path) -> None
     write(tmp_path, pair("dev", "r"), name="dev.jsonl")
     write(tmp_path, "broken", name="test.jsonl")
     data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
-    report = read_job(job(tmp_path, data)).report
+    report = read_job(job_on(tmp_path, data)).report
     assert [(file.purpose, file.rows) for file in report.files] == [
         ("train", 90),
         ("validation", 1),
@@ -171,7 +159,7 @@ def test_a_mapping_of_the_job_is_used(tmp_path: Path) -> None:
     data = Data.model_validate(
         {"train": "train.csv", "columns": {"user": "text", "assistant": "label"}}
     )
-    report = read_job(job(tmp_path, data)).report
+    report = read_job(job_on(tmp_path, data)).report
     assert (report.findings, report.files[0].rows) == ((), 90)
 
 
@@ -179,7 +167,7 @@ def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path:
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
     write(tmp_path, pair(" Q7 ", "R"), pair("q9", "other"), pair("new", "r"), name="test.jsonl")
     data = Data(train="train.jsonl", test="test.jsonl")
-    report = read_job(job(tmp_path, data)).report
+    report = read_job(job_on(tmp_path, data)).report
     assert told(report) == [
         ("error", "leak", "test.jsonl", 1),
         ("error", "leak", "test.jsonl", 2),
@@ -189,7 +177,7 @@ def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path:
     assert "train.jsonl:8, with the same answer" in same.message
     assert "train.jsonl:10, with another answer" in other.message
     assert "Remove the row from one of the files" in same.fix
-    dropping = read_job(job(tmp_path, data, Evaluate(leaks="drop"))).report
+    dropping = read_job(job_on(tmp_path, data, evaluate={"leaks": "drop"})).report
     assert dropping.errors == ()
     assert "left out and counted" in dropping.findings[0].fix
 
@@ -199,7 +187,7 @@ def test_a_validation_file_is_held_against_train_and_test_against_both(tmp_path:
     write(tmp_path, pair("b", "1"), pair("c", "1"), name="dev.jsonl")
     write(tmp_path, pair("c", "1"), pair("d", "1"), name="test.jsonl")
     data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
-    report = read_job(job(tmp_path, data)).report
+    report = read_job(job_on(tmp_path, data)).report
     assert told(report) == [
         ("error", "overlap", "dev.jsonl", 1),
         ("error", "leak", "test.jsonl", 1),
@@ -214,7 +202,7 @@ def test_rows_of_a_validation_file_that_stand_in_train_are_refused_dropped_or_ke
     write(tmp_path, pair("b", "1"), pair("c", "1"), name="dev.jsonl")
     data = Data(train="train.jsonl", validation="dev.jsonl")
     refused, dropped, kept = (
-        read_job(job(tmp_path, data, Evaluate(leaks=action)))
+        read_job(job_on(tmp_path, data, evaluate={"leaks": action}))
         for action in ("refuse", "drop", "allow")
     )
     with pytest.raises(DataError, match="the same question is in train"):
@@ -244,7 +232,7 @@ def test_weights_of_test_rows_are_said_to_count_for_nothing(tmp_path: Path) -> N
     write(tmp_path, weighted, pair("c", "1"), name="test.jsonl")
     data = Data(train="train.jsonl", validation="train.jsonl", test="test.jsonl")
     notes = [
-        each for each in read_job(job(tmp_path, data)).report.findings if each.code != "overlap"
+        each for each in read_job(job_on(tmp_path, data)).report.findings if each.code != "overlap"
     ]
     assert [(each.severity, each.code) for each in notes] == [("note", "unused-weight")]
     assert notes[0].message.startswith("1 rows have a weight")
@@ -252,19 +240,21 @@ def test_weights_of_test_rows_are_said_to_count_for_nothing(tmp_path: Path) -> N
 
 def test_train_too_small_to_cut_is_an_error_and_a_meagre_rest_a_warning(tmp_path: Path) -> None:
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(30)))
-    assert told(read_job(job(tmp_path, Data(train="train.jsonl"))).report) == [
+    assert told(read_job(job_on(tmp_path, Data(train="train.jsonl"))).report) == [
         ("error", "too-few-rows", "train.jsonl", None)
     ]
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(40)))
-    report = read_job(job(tmp_path, Data(train="train.jsonl"))).report
+    report = read_job(job_on(tmp_path, Data(train="train.jsonl"))).report
     assert told(report) == [("warning", "small-train", "train.jsonl", None)]
     assert "leaves 10 to train on" in report.findings[0].message
-    assert read_job(job(tmp_path, Data(train="train.jsonl", validation=0.1))).report.findings == ()
+    assert (
+        read_job(job_on(tmp_path, Data(train="train.jsonl", validation=0.1))).report.findings == ()
+    )
 
 
 def test_keys_of_ones_own_are_counted_by_the_rows_that_have_them(tmp_path: Path) -> None:
     write(tmp_path, *(pair(f"q{at}", "r", topic="x", day=str(at)) for at in range(90)))
-    (finding,) = read_job(job(tmp_path, Data(train="train.jsonl"))).report.findings
+    (finding,) = read_job(job_on(tmp_path, Data(train="train.jsonl"))).report.findings
     assert (finding.code, finding.severity) == ("own-keys", "note")
     assert "'topic' (90 rows), 'day' (90 rows)" in finding.message
 
@@ -300,7 +290,7 @@ def test_one_pass_checks_and_keeps_the_rows(tmp_path: Path, validation: str | fl
     write(tmp_path, *(pair(f"held {at}", "answer") for at in range(9)), name="validation.jsonl")
     write(tmp_path, pair("question 3", "answer 3"), pair("new", "x"), name="test.jsonl")
     data = Data(train="train.jsonl", validation=validation, test="test.jsonl")
-    made = job(tmp_path, data, Evaluate(leaks="drop"))
+    made = job_on(tmp_path, data, evaluate={"leaks": "drop"})
     rows = read_job(made)
     splits = rows.splits
     assert read_job(made).report == rows.report
@@ -319,7 +309,7 @@ def test_one_pass_checks_and_keeps_the_rows(tmp_path: Path, validation: str | fl
 
 def test_where_a_row_cannot_be_used_there_are_no_splits(tmp_path: Path) -> None:
     write(tmp_path, *(pair(f"question {at}", "answer") for at in range(80)), '{"prompt": "only"}')
-    rows = read_job(job(tmp_path, Data(train="train.jsonl")))
+    rows = read_job(job_on(tmp_path, Data(train="train.jsonl")))
     assert [found.code for found in rows.report.errors] == ["missing-answer"]
     with pytest.raises(DataError, match=r"train\.jsonl:81"):
         _ = rows.splits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import feather, ipc, parquet
+from support.rows import findings_in, rows_in
 
 from unitune.data.check import check_file
 from unitune.data.dataset import Row
@@ -62,10 +62,6 @@ CHAT: list[dict[str, Any]] = [
 
 def texts(path: Path, data: Data | None = None) -> list[list[str]]:
     return [[turn.text for turn in example.messages] for example in load(path, data)]
-
-
-def findings(path: Path, data: Data | None = None) -> list[Finding]:
-    return [item for item in read(path, data) if isinstance(item, Finding)]
 
 
 def _sheet(path: Path) -> None:
@@ -143,7 +139,7 @@ def test_a_saved_choice_of_rows_is_that_choice(tmp_path: Path) -> None:
 def test_of_several_splits_one_is_named(tmp_path: Path) -> None:
     splits = {"train": Dataset.from_pandas(TABLE), "test": Dataset.from_pandas(TABLE)}
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
-    (found,) = findings(tmp_path / "saved")
+    (found,) = findings_in(tmp_path / "saved")
     assert f"{tmp_path / 'saved' / 'train'} or" in found.fix
     assert len(load(tmp_path / "saved" / "test")) == 2
 
@@ -184,9 +180,8 @@ def test_a_sheet_with_a_title_a_blank_column_and_a_total_is_read(tmp_path: Path)
     ):
         book.active.append(cells)
     book.save(tmp_path / "rows.xlsx")
-    items = list(read(tmp_path / "rows.xlsx"))
-    assert list(range(4, 29)) == [item.line for item in items if isinstance(item, Row)]
-    assert [(item.code, item.line) for item in items if isinstance(item, Finding)][:2] == [
+    assert list(range(4, 29)) == [row.line for row in rows_in(tmp_path / "rows.xlsx")]
+    assert [(each.code, each.line) for each in findings_in(tmp_path / "rows.xlsx")][:2] == [
         ("title-lines", 3),
         ("total-lines", 29),
     ]
@@ -208,14 +203,13 @@ def test_a_sheet_is_read_as_it_shows(tmp_path: Path) -> None:
         book.active.append(cells)
     book.create_sheet("Notes").append(["a note"])
     book.save(tmp_path / "rows.xlsx")
-    items = list(read(tmp_path / "rows.xlsx"))
-    rows = [item for item in items if isinstance(item, Row)]
+    rows = rows_in(tmp_path / "rows.xlsx")
     assert [(row.line, [turn.text for turn in row.example.messages]) for row in rows] == [
         (3, ["7", "TRUE"]),
         (5, ["q", "2.5"]),
     ]
     assert rows[0].example.model_extra == {"day": "2024-05-01"}
-    assert [(item.code, item.line) for item in items if isinstance(item, Finding)][:3] == [
+    assert [(each.code, each.line) for each in findings_in(tmp_path / "rows.xlsx")][:3] == [
         ("other-sheets", None),
         ("column-count", 6),
         ("empty-answer", 7),
@@ -229,7 +223,7 @@ def test_a_file_that_was_cut_is_an_error(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     WRITERS[name](path)
     path.write_bytes(path.read_bytes()[:-20])
-    assert "error" in {found.severity for found in findings(path)}
+    assert "error" in {found.severity for found in findings_in(path)}
 
 
 @given(head=st.sampled_from([b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"PK\x03\x04", b"\x1f\x8b"]))
@@ -238,7 +232,7 @@ def test_a_file_that_only_begins_so_is_an_error(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "odd.json"
     path.write_bytes(head + b"\x08\x00 and nothing of it")
-    (found,) = findings(path)
+    (found,) = findings_in(path)
     assert found.severity == "error"
 
 
@@ -246,7 +240,7 @@ def test_broken_utf_16_is_an_error_of_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     good = '{"prompt": "q", "completion": "a"}\n'
     path.write_bytes((good + good).encode("utf-16") + b"\x00\xd8\x0a")
-    (found,) = findings(path)
+    (found,) = findings_in(path)
     assert (found.code, found.line) == ("encoding", 3)
 
 
@@ -260,7 +254,7 @@ def test_a_missing_package_gives_the_line_that_installs_it(
     WRITERS[name](tmp_path / name)
     for module in [module for module in sys.modules if module.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
-    (found,) = findings(tmp_path / name)
+    (found,) = findings_in(tmp_path / name)
     assert (found.code, package in found.message) == ("missing-package", True)
     assert "pip install" in found.fix
     assert "[data]" in found.fix
@@ -273,13 +267,6 @@ def test_records_of_any_file_can_be_looked_at(tmp_path: Path) -> None:
     assert json.loads(TABLE.to_json(orient="records")) == [record.value for record in records]
 
 
-def test_a_compressed_file_takes_the_memory_of_a_row(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl.gz"
-    with gzip.open(path, "wt") as file:
-        file.writelines('{"prompt": "q", "completion": "a"}\n' for _ in range(2000))
-    assert sum(isinstance(item, Row) for item in read(path)) == 2000
-
-
 @pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.parquet", "rows.xlsx"])
 def test_json_is_json_whatever_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"prompt": "q", "completion": "a"}\n')
@@ -288,7 +275,7 @@ def test_json_is_json_whatever_its_name(tmp_path: Path, name: str) -> None:
 
 def test_text_under_a_binary_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_text("question,answer\nq,a\n")
-    (found,) = findings(tmp_path / "rows.xlsx")
+    (found,) = findings_in(tmp_path / "rows.xlsx")
     assert found.code == "broken-file"
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import findings_in, write_rows
 
 from unitune.data.check import check_file
-from unitune.data.load import load, read
+from unitune.data.load import load
 from unitune.errors import DataError
-from unitune.findings import Finding
 from unitune.job.job import Columns, Data
 
 TURNS: list[dict[str, Any]] = [
@@ -28,9 +27,7 @@ TRIPLE = {
 
 
 def _file(folder: Path, *rows: dict[str, Any]) -> Path:
-    file = folder / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+    return write_rows(folder / "rows.jsonl", rows)
 
 
 @pytest.mark.parametrize("row", [{"messages": TURNS}, PAIR, PREFERENCE, TRIPLE])
@@ -144,6 +141,4 @@ def test_columns_that_the_job_names_decide(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("prompt,completion,label\nAhoy?,Arr.,True\n")
     data = Data(train="rows.csv", columns=Columns(user="prompt", assistant="completion"))
-    assert [item.code for item in read(file, data) if isinstance(item, Finding)] == [
-        "columns-left-out"
-    ]
+    assert [finding.code for finding in findings_in(file, data)] == ["columns-left-out"]

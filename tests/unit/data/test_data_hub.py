@@ -7,11 +7,11 @@ from typing import Any
 
 import datasets
 import pytest
+from support.rows import findings_in
 
 from unitune.data.binary_tables import source_name
 from unitune.data.check import check_file, read_job
 from unitune.data.load import load, read
-from unitune.findings import Finding
 from unitune.job.job import Job
 
 SPLITS = {
@@ -74,7 +74,7 @@ def test_a_job_reads_data_sets_by_their_names(calls: list[tuple[Any, ...]]) -> N
     ],
 )
 def test_what_cannot_be_loaded_is_one_error_with_its_name(name: str, code: str) -> None:
-    (found,) = [item for item in read(name) if isinstance(item, Finding)]
+    (found,) = findings_in(name)
     assert (code, name) == (found.code, found.file)
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.rows import findings_in, rows_in
 
 from unitune.data import records
 from unitune.data.dataset import Row
@@ -13,10 +13,6 @@ from unitune.errors import DataError
 from unitune.findings import Finding
 
 GOOD = '{"prompt": "ping", "completion": "pong"}'
-
-
-def findings(path: Path) -> list[Finding]:
-    return [item for item in read(path) if isinstance(item, Finding)]
 
 
 def write(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
@@ -33,106 +29,95 @@ USER = '{"role": "user", "content": "hello"}'
 ANSWER = '{"role": "assistant", "content": "hi"}'
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A line that cannot be used, and what must be said about it."""
-
-    line: str | bytes
-    code: str
-    says: str
-    """Part of the message or the fix."""
-
-
-BAD = [
-    Bad('{"prompt": "a"', "broken-json", "at column 15"),
-    Bad("{'prompt': 'a'}", "broken-json", "names and strings in double quotes"),
-    Bad('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is not a JSON value"),
-    Bad('{"prompt": "a", "completion": "b", "x": 1e999}', "broken-json", "1e999 is too large"),
-    Bad('{"prompt": "a", "x": ' + "9" * 5000 + "}", "broken-json", "5,000 digits"),
-    Bad('{"x": ' + "[" * 101 + "]" * 101 + "}", "too-deep", "more than 100 levels deep"),
-    Bad('{"x": ' + "[" * 9000 + "]" * 9000 + "}", "too-deep", "more than 100 levels deep"),
-    Bad(r'{"prompt": "\ud83d", "completion": "b"}', "unpaired-surrogate", r"\ud83d is half"),
-    Bad(r'{"prompt": "a", "completion": "b", "\udc00": 1}', "unpaired-surrogate", r"\udc00"),
-    Bad(b'{"prompt": "caf\xe9", "completion": "b"}', "encoding", "0xE9 at offset 15"),
-    Bad('{"prompt": "a\0", "completion": "b"}', "nul-byte", "offset 13"),
-    Bad("7", "not-an-object", "is 7, not an object"),
-    Bad("null", "not-an-object", "is null, not an object"),
-    Bad("[1, 2]", "not-an-object", "is [1, 2], not an object"),
-    Bad("{}", "unknown-shape", "but has nothing"),
-    Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
-    Bad('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
-    Bad('{"messages": []}', "wrong-value", "a list of 1 or more entries"),
-    Bad('{"messages": {}}', "wrong-value", "messages is {}"),
-    Bad('{"messages": null}', "wrong-value", "messages is None"),
-    Bad(chat("5", ANSWER), "wrong-value", "messages[0] is 5"),
-    Bad(chat('{"role": "human", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
-    Bad(chat('{"role": "User", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
-    Bad(chat('{"role": "asistant", "content": "a"}', ANSWER), "wrong-value", "mean 'assistant'"),
-    Bad(chat('{"role": null, "content": "a"}', ANSWER), "wrong-value", "messages[0].role is None"),
-    Bad(chat('{"content": "a"}', ANSWER), "missing-key", "messages[0] has no 'role'"),
-    Bad(chat('{"role": "user", "content": 5}', ANSWER), "wrong-value", "content is 5"),
-    Bad(chat('{"role": "user", "content": {}}', ANSWER), "wrong-value", "content is {}"),
-    Bad(chat('{"role": "user", "contnt": "a"}', ANSWER), "unknown-key", "mean 'content'"),
-    Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": 2}'), "wrong-value", "is 2"),
-    Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": true}'), "wrong-value", "true"),
-    Bad('{"prompt": "a", "completion": "b", "weight": true}', "wrong-value", "true"),
-    Bad('{"prompt": "a", "completion": "\u200b\ufeff"}', "empty-answer", "is empty"),
-    Bad(
+# A line that cannot be used, and its finding: the code, and a part of the message or the fix
+BAD: list[tuple[str | bytes, str, str]] = [
+    ('{"prompt": "a"', "broken-json", "at column 15"),
+    ("{'prompt': 'a'}", "broken-json", "names and strings in double quotes"),
+    ('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is not a JSON value"),
+    ('{"prompt": "a", "completion": "b", "x": 1e999}', "broken-json", "1e999 is too large"),
+    ('{"prompt": "a", "x": ' + "9" * 5000 + "}", "broken-json", "5,000 digits"),
+    ('{"x": ' + "[" * 101 + "]" * 101 + "}", "too-deep", "more than 100 levels deep"),
+    ('{"x": ' + "[" * 9000 + "]" * 9000 + "}", "too-deep", "more than 100 levels deep"),
+    (r'{"prompt": "\ud83d", "completion": "b"}', "unpaired-surrogate", r"\ud83d is half"),
+    (r'{"prompt": "a", "completion": "b", "\udc00": 1}', "unpaired-surrogate", r"\udc00"),
+    (b'{"prompt": "caf\xe9", "completion": "b"}', "encoding", "0xE9 at offset 15"),
+    ('{"prompt": "a\0", "completion": "b"}', "nul-byte", "offset 13"),
+    ("7", "not-an-object", "is 7, not an object"),
+    ("null", "not-an-object", "is null, not an object"),
+    ("[1, 2]", "not-an-object", "is [1, 2], not an object"),
+    ("{}", "unknown-shape", "but has nothing"),
+    ('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
+    ('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
+    ('{"messages": []}', "wrong-value", "a list of 1 or more entries"),
+    ('{"messages": {}}', "wrong-value", "messages is {}"),
+    ('{"messages": null}', "wrong-value", "messages is None"),
+    (chat("5", ANSWER), "wrong-value", "messages[0] is 5"),
+    (chat('{"role": "human", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
+    (chat('{"role": "User", "content": "a"}', ANSWER), "wrong-value", "mean 'user'"),
+    (chat('{"role": "asistant", "content": "a"}', ANSWER), "wrong-value", "mean 'assistant'"),
+    (chat('{"role": null, "content": "a"}', ANSWER), "wrong-value", "messages[0].role is None"),
+    (chat('{"content": "a"}', ANSWER), "missing-key", "messages[0] has no 'role'"),
+    (chat('{"role": "user", "content": 5}', ANSWER), "wrong-value", "content is 5"),
+    (chat('{"role": "user", "content": {}}', ANSWER), "wrong-value", "content is {}"),
+    (chat('{"role": "user", "contnt": "a"}', ANSWER), "unknown-key", "mean 'content'"),
+    (chat(USER, '{"role": "assistant", "content": "a", "weight": 2}'), "wrong-value", "is 2"),
+    (chat(USER, '{"role": "assistant", "content": "a", "weight": true}'), "wrong-value", "true"),
+    ('{"prompt": "a", "completion": "b", "weight": true}', "wrong-value", "true"),
+    ('{"prompt": "a", "completion": "\u200b\ufeff"}', "empty-answer", "is empty"),
+    (
         chat('{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}', ANSWER),
         "missing-key",
         "messages[0].content[0].image_url has no 'url'",
     ),
-    Bad(
+    (
         chat('{"role": "user", "content": [{"type": "image", "source": {}}]}', ANSWER),
         "unsupported-part",
         "messages[0].content[0] is of type 'image'",
     ),
-    Bad(
+    (
         chat('{"role": "user", "content": [{"type": "input_audio", "data": ""}]}', ANSWER),
         "unsupported-part",
         "Allowed types are",
     ),
-    Bad(
+    (
         chat('{"role": "user", "content": [{"type": "txt", "text": "a"}]}', ANSWER),
         "wrong-value",
         "content[0].type is 'txt'",
     ),
-    Bad(
-        chat('{"role": "user", "content": [{"type": "text"}]}', ANSWER), "missing-key", "no 'text'"
-    ),
-    Bad(chat(USER), "missing-answer", "from 'user'"),
-    Bad(chat(USER, '{"role": "assistant", "content": " \\n"}'), "empty-answer", "is empty"),
-    Bad(chat(USER, '{"role": "assistant"}'), "empty-answer", "is empty"),
-    Bad(chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
-    Bad(chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
-    Bad(chat(ANSWER), "missing-question", "without a question"),
-    Bad('{"prompt": "a"}', "missing-answer", "as `completion`"),
-    Bad('{"prompt": "a", "completion": null}', "missing-answer", "as `completion`"),
-    Bad('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
-    Bad('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
-    Bad('{"prompt": "a", "completion": "b", "id": [4]}', "wrong-value", "id is [4]"),
-    Bad('{"prompt": "a", "completion": "b", "weight": -1}', "wrong-value", "weight is -1"),
-    Bad('{"prompt": "a", "completion": "b", "expected": [1]}', "wrong-value", "expected is [1]"),
-    Bad('{"prompt": "a", "completion": "b", "tools": {}}', "wrong-value", "tools is {}"),
+    (chat('{"role": "user", "content": [{"type": "text"}]}', ANSWER), "missing-key", "no 'text'"),
+    (chat(USER), "missing-answer", "from 'user'"),
+    (chat(USER, '{"role": "assistant", "content": " \\n"}'), "empty-answer", "is empty"),
+    (chat(USER, '{"role": "assistant"}'), "empty-answer", "is empty"),
+    (chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
+    (chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
+    (chat(ANSWER), "missing-question", "without a question"),
+    ('{"prompt": "a"}', "missing-answer", "as `completion`"),
+    ('{"prompt": "a", "completion": null}', "missing-answer", "as `completion`"),
+    ('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
+    ('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
+    ('{"prompt": "a", "completion": "b", "id": [4]}', "wrong-value", "id is [4]"),
+    ('{"prompt": "a", "completion": "b", "weight": -1}', "wrong-value", "weight is -1"),
+    ('{"prompt": "a", "completion": "b", "expected": [1]}', "wrong-value", "expected is [1]"),
+    ('{"prompt": "a", "completion": "b", "tools": {}}', "wrong-value", "tools is {}"),
 ]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
+@pytest.mark.parametrize(
+    ("line", "code", "says"), BAD, ids=[f"{code}: {says}" for _, code, says in BAD]
+)
 def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
-    tmp_path: Path, bad: Bad
+    tmp_path: Path, line: str | bytes, code: str, says: str
 ) -> None:
-    line = bad.line if isinstance(bad.line, bytes) else bad.line.encode()
+    line = line if isinstance(line, bytes) else line.encode()
     path = write(tmp_path, b"\n".join([GOOD.encode(), line, GOOD.encode()]))
     # Offsets in messages are those of the file: the table counts from the line's beginning.
-    says = bad.says
     if "offset" in says:
         before, _, offset = says.partition("offset ")
         says = f"{before}offset {int(offset) + len(GOOD) + 1}"
-    found = list(read(path))
-    errors = [item for item in found if isinstance(item, Finding)]
-    assert [item.line for item in found if isinstance(item, Row)] == [1, 3]
+    errors = findings_in(path)
+    assert [row.line for row in rows_in(path)] == [1, 3]
     assert [(item.severity, item.code, item.file, item.line) for item in errors] == [
-        ("error", bad.code, str(path), 2)
+        ("error", code, str(path), 2)
     ]
     assert says in f"{errors[0].message} {errors[0].fix}"
     assert errors[0].fix
@@ -140,7 +125,7 @@ def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
 
 def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, chat('{"from": "human", "value": "a"}', '{"role": "bot", "content": 5}'))
-    assert [(found.code, found.message) for found in findings(path)] == [
+    assert [(found.code, found.message) for found in findings_in(path)] == [
         ("missing-key", "messages[0] has no 'role'."),
         ("unknown-key", "messages[0] has an unknown key 'from'. Did you mean 'role'?"),
         (
@@ -154,7 +139,7 @@ def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
 
 def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
     path = write(tmp_path, f'{{"prompt": "a", "completion": "b", "id": {list(range(999))}}}')
-    assert len(findings(path)[0].message) < 100
+    assert len(findings_in(path)[0].message) < 100
 
 
 def test_a_repeated_key_is_a_warning_and_the_row_is_used(tmp_path: Path) -> None:
@@ -173,7 +158,7 @@ def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
     call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     result = '{"role": "tool", "content": "", "tool_call_id": "1"}'
     path = write(tmp_path, chat('{"role": "system", "content": ""}', USER, call, result, ANSWER))
-    assert [(found.severity, found.code) for found in findings(path)] == [
+    assert [(found.severity, found.code) for found in findings_in(path)] == [
         ("warning", "empty-message"),
         ("warning", "no-tools"),
     ]
@@ -203,14 +188,14 @@ def test_prompt_and_completion_may_be_lists_of_messages_and_other_keys_are_kept(
 
 def test_blank_lines_are_one_note_with_their_count(tmp_path: Path) -> None:
     path = write(tmp_path, f"{GOOD}\n\n  \n{GOOD}\n\n")
-    (found,) = findings(path)
+    (found,) = findings_in(path)
     assert (found.severity, found.code, found.line) == ("note", "blank-lines", 2)
     assert "3 blank lines were skipped" in found.message
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
 def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
-    errors = [found for found in findings(write(tmp_path, content)) if found.severity == "error"]
+    errors = [found for found in findings_in(write(tmp_path, content)) if found.severity == "error"]
     assert [found.code for found in errors] == ["empty-file"]
 
 
@@ -228,7 +213,7 @@ def test_a_byte_order_mark_is_a_note_and_line_one_is_read(tmp_path: Path) -> Non
 def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
     tmp_path: Path, codec: str
 ) -> None:
-    (found,) = findings(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
+    (found,) = findings_in(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
     assert (found.severity, found.code, found.line) == ("error", "encoding", 1)
     assert "iconv -f UTF-16" in found.fix
 
@@ -236,8 +221,8 @@ def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
 def test_a_first_line_in_utf_16_hides_no_other_line(tmp_path: Path) -> None:
     lines = f"{GOOD}\n".encode("utf-16-le")[:-1] + f"{GOOD}\n".encode() * 40
     path = write(tmp_path, lines)
-    assert sum(isinstance(item, Row) for item in read(path)) == 40
-    assert [found.code for found in findings(path)] == ["nul-byte"]
+    assert len(rows_in(path)) == 40
+    assert [found.code for found in findings_in(path)] == ["nul-byte"]
 
 
 def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:
@@ -247,20 +232,20 @@ def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) ->
 
 def test_a_missing_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "train.jsonl")
-    (found,) = findings(tmp_path / "trian.jsonl")
+    (found,) = findings_in(tmp_path / "trian.jsonl")
     assert (found.severity, found.code) == ("error", "missing-file")
     assert "'train.jsonl'" in found.fix
 
 
 def test_a_directory_is_an_error_that_lists_its_data_files(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "train.jsonl")
-    (found,) = findings(tmp_path)
+    (found,) = findings_in(tmp_path)
     assert (found.severity, found.code) == ("error", "not-a-file")
     assert "train.jsonl" in found.fix
 
 
 def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    (found,) = findings(write(tmp_path, "text,label", "rows.md"))
+    (found,) = findings_in(write(tmp_path, "text,label", "rows.md"))
     assert (found.severity, found.code) == ("error", "unknown-format")
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
 
@@ -275,14 +260,14 @@ def test_a_line_without_end_is_an_error_after_which_nothing_is_read(
         "rows.jsonl": '{"prompt": "a", "completion": "b"}\n',
         "rows.csv": "prompt,completion\na,b\n",
     }[name]
-    found = list(read(write(tmp_path, f"{rows}{letter * 101}\n{rows}", name)))
-    assert sum(isinstance(item, Row) for item in found) == 1
-    told = [item for item in found if isinstance(item, Finding)]
-    assert [(one.code, one.line) for one in told] == [("line-too-long", rows.count("\n") + 1)]
+    path = write(tmp_path, f"{rows}{letter * 101}\n{rows}", name)
+    assert len(rows_in(path)) == 1
+    told = [(each.code, each.line) for each in findings_in(path)]
+    assert told == [("line-too-long", rows.count("\n") + 1)]
 
 
 def test_a_file_that_the_system_refuses_is_an_error(tmp_path: Path) -> None:
-    (found,) = findings(tmp_path / f"{'x' * 300}.jsonl")
+    (found,) = findings_in(tmp_path / f"{'x' * 300}.jsonl")
     assert (found.severity, found.code) == ("error", "unreadable-file")
 
 

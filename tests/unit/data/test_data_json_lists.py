@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rows import findings_in, rows_in
 
 from unitune.data import file_formats
 from unitune.data.dataset import Row
@@ -26,11 +27,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def items(path: Path) -> tuple[list[Row], list[Finding]]:
-    read_items = list(read(path, use="any"))
-    return (
-        [item for item in read_items if isinstance(item, Row)],
-        [item for item in read_items if isinstance(item, Finding)],
-    )
+    return rows_in(path, use="any"), findings_in(path, use="any")
 
 
 def write(folder: Path, text: str, name: str = "rows.json") -> Path:

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support.rows import job_on, write_rows
 
 from unitune.cost.tokens import counter_for
 from unitune.data import dataset
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Row, Spool
 from unitune.data.example import Example
-from unitune.job.job import Data, Job
 from unitune.planning.rows import Rows
 
 
@@ -111,11 +111,9 @@ def _bytes_a_row(tmp_path: Path, look: Callable[[Path], object]) -> float:
     """Return by how much the peak grows with a row, from 2,000 to 8,000 of them."""
     peaks: list[int] = []
     for count in (2000, 8000):
-        path = tmp_path / f"{count}.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            for at in range(count):
-                row = {"prompt": f"question {at} of many", "completion": "an answer " * 20}
-                file.write(json.dumps(row) + "\n")
+        prompts = (f"question {at} of many" for at in range(count))
+        rows = ({"prompt": prompt, "completion": "an answer " * 20} for prompt in prompts)
+        path = write_rows(tmp_path / f"{count}.jsonl", rows)
         gc.collect()
         tracemalloc.start()
         look(path)
@@ -144,13 +142,7 @@ def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
     """Most of them are the index of the tenth that is held out, which is searched in the rest."""
 
     def look(path: Path) -> None:
-        job = Job(
-            name="large",
-            model="gpt-4.1-mini",
-            backend="openai",
-            data=Data(train=path.name),
-            folder=tmp_path,
-        )
+        job = job_on(tmp_path, {"train": path.name}, model="gpt-4.1-mini", backend="openai")
         rows = Rows(read_job(job))
         rows.written_in("openai-chat")
         rows.counted_for(job.base_model)
@@ -162,7 +154,5 @@ def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
 
 def _warm(tmp_path: Path) -> Path:
     """Return a small file, to be read before, so that what is loaded once is not counted."""
-    path = tmp_path / "small.jsonl"
     rows = ({"prompt": f"question {at}", "completion": "an answer"} for at in range(300))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / "small.jsonl", rows)

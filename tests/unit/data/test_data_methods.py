@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import job_on, write_rows
 
 from unitune.data.check import read_job
 from unitune.errors import DataError
-from unitune.job.job import Data, Job, Method
+from unitune.job.job import Job, Method
 
 
 def answered(index: int) -> dict[str, Any]:
@@ -30,16 +30,9 @@ KINDS = {"answered": answered, "pair": pair, "question": question}
 
 def job(folder: Path, method: Method, kind: str, test: str = "answered") -> Job:
     for name, made, first in (("train", kind, 0), ("dev", kind, 10), ("test", test, 20)):
-        rows = [json.dumps(KINDS[made](first + index)) for index in range(3)]
-        (folder / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    return Job(
-        name="methods",
-        model="any",
-        backend="fake",
-        method=method,
-        data=Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl"),
-        folder=folder,
-    )
+        write_rows(folder / f"{name}.jsonl", (KINDS[made](first + index) for index in range(3)))
+    data = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
+    return job_on(folder, data, method=method)
 
 
 def told(job: Job) -> set[tuple[str, str]]:

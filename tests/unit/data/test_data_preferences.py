@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.rows import findings_in, rows_in, write_rows
 
 from unitune.data.check import check_file
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.load import load, read
-from unitune.findings import Finding
+from unitune.data.load import load
 
 USER = {"role": "user", "content": "a"}
 BETTER = {"role": "assistant", "content": "b"}
@@ -26,10 +25,8 @@ TRIPLE = {
 }
 
 
-def write(folder: Path, *rows: Any, name: str = "pairs.jsonl") -> Path:
-    path = folder / name
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
+def write(folder: Path, *rows: Any) -> Path:
+    return write_rows(folder / "pairs.jsonl", rows)
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -101,10 +98,8 @@ def test_trls_columns_are_the_same_row(tmp_path: Path, row: dict[str, Any]) -> N
 def test_trls_columns_may_be_those_of_a_table(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("prompt,chosen,rejected,score\na,b,c,9\n", encoding="utf-8")
-    rows = [item for item in read(path) if isinstance(item, Row)]
-    notes = [item.code for item in read(path) if isinstance(item, Finding)]
-    assert [row.example.content for row in rows] == [{**PLAIN, "score": "9"}]
-    assert notes == ["columns-left-out"]
+    assert [row.example.content for row in rows_in(path)] == [{**PLAIN, "score": "9"}]
+    assert [note.code for note in findings_in(path)] == ["columns-left-out"]
 
 
 def test_own_keys_and_tools_stand_beside_trls_columns(tmp_path: Path) -> None:
@@ -113,43 +108,34 @@ def test_own_keys_and_tools_stand_beside_trls_columns(tmp_path: Path) -> None:
     assert (example.tools, example.model_extra) == (({"type": "x"},), {"score": 1})
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A row that is no usable preference, and what must be said about it."""
-
-    row: dict[str, Any]
-    code: str
-    says: str
-
-
 TRL = {"prompt": "a", "chosen": "b", "rejected": "c"}
-BAD = [
-    Bad(changed(non_preferred_output=None), "missing-output", "no 'non_preferred_output'"),
-    Bad(changed(preferred_output=None), "missing-output", "no 'preferred_output'"),
-    Bad({"input": {"messages": [USER]}}, "missing-output", "no 'preferred_output'"),
-    Bad(changed(input=None), "missing-output", "no 'input'"),
-    Bad(changed(preferred_output=[]), "wrong-output", "has 0 messages"),
-    Bad(changed(preferred_output=[BETTER, BETTER]), "wrong-output", "has 2 messages"),
-    Bad(changed(preferred_output="b"), "wrong-value", "preferred_output is 'b'"),
-    Bad(changed(non_preferred_output=[USER]), "wrong-output", "is from 'user'"),
-    Bad(changed(preferred_output=[{**BETTER, "content": " "}]), "empty-output", "is empty"),
-    Bad(changed(preferred_output=[WORSE]), "equal-outputs", "are equal: 'c'"),
-    Bad(changed(preferred_output=[{"role": "bot"}]), "wrong-value", "preferred_output[0].role"),
-    Bad(changed(input="a"), "wrong-value", "input is 'a'"),
-    Bad(changed(input={"messages": []}), "missing-question", "without a question"),
-    Bad(changed(input={"messages": [USER], "tols": 1}), "unknown-key", "'tols'"),
-    Bad(changed(input={"messages": [USER], "tools": 1}), "wrong-value", "input.tools is 1"),
-    Bad(changed(tools=[]), "repeated-key", "'tools' is both in `input` and next to it"),
-    Bad(changed(messages=[USER]), "mixed-shapes", "both `messages`"),
-    Bad({**TRL, "rejected": None}, "missing-output", "no 'rejected'"),
-    Bad({**TRL, "rejected": "b"}, "equal-outputs", "chosen and rejected are equal"),
-    Bad({**TRL, "rejected": ""}, "empty-output", "rejected is empty"),
-    Bad({**TRL, "chosen": 3}, "not-a-text", "'chosen' is 3"),
-    Bad({**TRL, "chosen": [{"role": "bot"}]}, "wrong-value", "chosen[0].role"),
-    Bad({**TRL, "prompt": [{"role": "bot"}]}, "wrong-value", "prompt[0].role"),
-    Bad({"chosen": "b", "rejected": "c"}, "missing-key", "no `prompt`"),
-    Bad({**TRL, "chosen": [USER, BETTER]}, "different-prompts", "before their last"),
-    Bad(
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    (changed(non_preferred_output=None), "missing-output", "no 'non_preferred_output'"),
+    (changed(preferred_output=None), "missing-output", "no 'preferred_output'"),
+    ({"input": {"messages": [USER]}}, "missing-output", "no 'preferred_output'"),
+    (changed(input=None), "missing-output", "no 'input'"),
+    (changed(preferred_output=[]), "wrong-output", "has 0 messages"),
+    (changed(preferred_output=[BETTER, BETTER]), "wrong-output", "has 2 messages"),
+    (changed(preferred_output="b"), "wrong-value", "preferred_output is 'b'"),
+    (changed(non_preferred_output=[USER]), "wrong-output", "is from 'user'"),
+    (changed(preferred_output=[{**BETTER, "content": " "}]), "empty-output", "is empty"),
+    (changed(preferred_output=[WORSE]), "equal-outputs", "are equal: 'c'"),
+    (changed(preferred_output=[{"role": "bot"}]), "wrong-value", "preferred_output[0].role"),
+    (changed(input="a"), "wrong-value", "input is 'a'"),
+    (changed(input={"messages": []}), "missing-question", "without a question"),
+    (changed(input={"messages": [USER], "tols": 1}), "unknown-key", "'tols'"),
+    (changed(input={"messages": [USER], "tools": 1}), "wrong-value", "input.tools is 1"),
+    (changed(tools=[]), "repeated-key", "'tools' is both in `input` and next to it"),
+    (changed(messages=[USER]), "mixed-shapes", "both `messages`"),
+    ({**TRL, "rejected": None}, "missing-output", "no 'rejected'"),
+    ({**TRL, "rejected": "b"}, "equal-outputs", "chosen and rejected are equal"),
+    ({**TRL, "rejected": ""}, "empty-output", "rejected is empty"),
+    ({**TRL, "chosen": 3}, "not-a-text", "'chosen' is 3"),
+    ({**TRL, "chosen": [{"role": "bot"}]}, "wrong-value", "chosen[0].role"),
+    ({**TRL, "prompt": [{"role": "bot"}]}, "wrong-value", "prompt[0].role"),
+    ({"chosen": "b", "rejected": "c"}, "missing-key", "no `prompt`"),
+    ({**TRL, "chosen": [USER, BETTER]}, "different-prompts", "before their last"),
+    (
         {"prompt": "z", "chosen": [USER, BETTER], "rejected": [USER, WORSE]},
         "different-prompts",
         "differ from `prompt`",
@@ -157,13 +143,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
-def test_a_bad_preference_is_one_error_with_its_line(tmp_path: Path, bad: Bad) -> None:
-    found = list(read(write(tmp_path, TRIPLE, bad.row, TRIPLE)))
-    errors = [item for item in found if isinstance(item, Finding)]
-    assert [item.line for item in found if isinstance(item, Row)] == [1, 3]
-    assert [(item.severity, item.code, item.line) for item in errors] == [("error", bad.code, 2)]
-    assert bad.says in errors[0].message
+@pytest.mark.parametrize(("row", "code", "says"), BAD)
+def test_a_bad_preference_is_one_error_with_its_line(
+    tmp_path: Path, row: dict[str, Any], code: str, says: str
+) -> None:
+    path = write(tmp_path, TRIPLE, row, TRIPLE)
+    errors = findings_in(path)
+    assert [row.line for row in rows_in(path)] == [1, 3]
+    assert [(item.severity, item.code, item.line) for item in errors] == [("error", code, 2)]
+    assert says in errors[0].message
     assert errors[0].fix
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from support.chat_rows import chat_rows
+from support.rows import job_on, write_rows
 
 from unitune.data.load import Files
 from unitune.data.quality import look
 from unitune.data.quality.look import look_at, quality_of
 from unitune.data.report import MOST_ISSUES, Cause, Quality
 from unitune.evaluate.readiness import check
-from unitune.job.job import Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
 TOPICS = {
@@ -238,13 +238,11 @@ def test_of_very_many_rows_of_a_cause_the_first_are_listed_and_all_counted() -> 
 
 def test_rows_that_weigh_two_answers_do_not_contradict_each_other(tmp_path: Path) -> None:
     """One question may well have several pairs of answers."""
-    path = tmp_path / "pairs.jsonl"
-    lines = [
+    rows = [
         {"prompt": "How do I reset my pin?", "chosen": f"So {at}.", "rejected": "No."}
         for at in range(30)
     ]
-    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    quality = quality_of(str(path))
+    quality = quality_of(str(write_rows(tmp_path / "pairs.jsonl", rows)))
 
     assert quality is not None
     assert lines_by_cause(quality) == {}
@@ -266,10 +264,9 @@ def test_rows_are_shown_as_they_are_trained_on_where_personal_data_is_redacted(
 ) -> None:
     rows = [(f"{text} write to ann@seabank.com", label) for text, label in tickets()]
     rows[7] = (rows[7][0], "pin")
-    lines = [json.dumps({"prompt": text, "completion": label}) for text, label in rows]
-    (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    data = Data(train="train.jsonl", personal_data="redact")
-    quality = quality_of(Job(name="a", model="m", backend="fake", data=data, folder=tmp_path))
+    pairs = ({"prompt": text, "completion": label} for text, label in rows)
+    write_rows(tmp_path / "train.jsonl", pairs)
+    quality = quality_of(job_on(tmp_path, {"train": "train.jsonl", "personal_data": "redact"}))
 
     assert quality is not None
     row = cause_of(quality, "label-errors").issues[0].row
@@ -284,7 +281,7 @@ def test_a_pipe_is_checked_as_a_file_is(tmp_path: Path) -> None:
     pipe, file = tmp_path / 'my "rows".jsonl', tmp_path / "same.jsonl"
     os.mkfifo(pipe)
     pairs = [{"prompt": "Ahoy?", "completion": answer, "label": True} for answer in ("A", "A", "")]
-    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    write_rows(file, pairs)
     writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()))
     writer.start()
     report = check(pipe)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import findings_in, write_rows
 
 from unitune.backends import registry
 from unitune.backends.formats import Converted, convert_file
 from unitune.cost.tokens.count import Count, RowCount, assumed_row
 from unitune.data.example import Example
-from unitune.data.load import load, read
+from unitune.data.load import load
 from unitune.findings import Finding
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
@@ -20,8 +21,7 @@ from unitune.workspace.user_settings import today
 
 
 def write(path: Path, *messages: dict[str, Any]) -> Path:
-    path.write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
-    return path
+    return write_rows(path, [{"messages": messages}])
 
 
 ASKED = {"role": "user", "content": "q"}
@@ -92,8 +92,7 @@ def test_a_control_token_in_a_text_is_a_warning(
 ) -> None:
     turns = {"user": ASKED, "assistant": {"role": "assistant", "content": "a"}}
     turns[role] = {"role": role, "content": text}
-    found = [*read(write(tmp_path / "rows.jsonl", *turns.values()), use="sft")]
-    (finding,) = (item for item in found if isinstance(item, Finding))
+    (finding,) = findings_in(write(tmp_path / "rows.jsonl", *turns.values()), use="sft")
     assert (finding.severity, finding.code, finding.line) == ("warning", "control-token", 1)
     assert token in finding.message
     assert role in finding.message
@@ -101,11 +100,7 @@ def test_a_control_token_in_a_text_is_a_warning(
 
 def test_pipes_and_tags_of_other_kinds_are_no_control_tokens(tmp_path: Path) -> None:
     answer = {"role": "assistant", "content": "a | b <b>c</b> <| d |> f<|x [INSTALL]"}
-    assert not [
-        item
-        for item in read(write(tmp_path / "rows.jsonl", ASKED, answer), use="sft")
-        if isinstance(item, Finding)
-    ]
+    assert not findings_in(write(tmp_path / "rows.jsonl", ASKED, answer), use="sft")
 
 
 def test_a_vendor_trains_with_its_own_chat_template() -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.rows import job_on
 
 from unitune.data.check import read_job
 from unitune.data.load import Files, Reading
@@ -32,9 +33,7 @@ def job(folder: Path, **data: object) -> Job:
     write(folder / "v.jsonl", "flute")
     write(folder / "test-1.jsonl", "guitar")
     write(folder / "test-2.jsonl", "harbour", "island")
-    return Job.model_validate(
-        {"name": "j", "model": "m", "backend": "b", "data": {**DATA, **data}, "folder": folder}
-    )
+    return job_on(folder, {**DATA, **data})
 
 
 def test_rows_of_all_files_are_read_in_order(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.rows import job_on, write_rows
 
 from unitune.data.check import JobRows, read_job
 from unitune.data.dataset import Dataset
@@ -32,12 +33,8 @@ def rows_of(inputs: list[str], **own: list[Any]) -> Rows:
 
 
 def job_of(folder: Path, rows: Rows, share: float = 0.2, **more: Any) -> Job:
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
-    data = {"train": "rows.jsonl", "test": share, **more.pop("data", {})}
-    return Job.model_validate(
-        {"name": "cut", "model": "any", "backend": "fake", "data": data, "folder": folder, **more}
-    )
+    write_rows(folder / "rows.jsonl", rows)
+    return job_on(folder, {"train": "rows.jsonl", "test": share, **more.pop("data", {})}, **more)
 
 
 def read(folder: Path, rows: Rows, share: float = 0.2, **more: Any) -> JobRows:
@@ -98,9 +95,7 @@ def test_the_cut_for_validation_keeps_clusters_whole(tmp_path: Path) -> None:
 def test_the_cut_for_validation_keeps_near_duplicates_together(tmp_path: Path) -> None:
     texts = [hashlib.sha256(bytes([at])).hexdigest().replace("0", " ") for at in range(100)]
     inputs = [text for each in texts for text in (each, f"{each} please", f"so {each}")]
-    job = job_of(tmp_path, rows_of(inputs))
-    job = job.model_copy(update={"data": job.data.model_copy(update={"test": None})})
-    splits = read_job(job).splits
+    splits = read(tmp_path, rows_of(inputs), data={"test": None}).splits
     held = set(asked(splits.validation))
     assert len(held) >= 30
     assert not {
@@ -114,9 +109,8 @@ def test_what_the_cut_for_validation_shares_with_train_is_left_out_of_it(
     """As in a file that is too large to look for near duplicates before the cut."""
     monkeypatch.setattr("unitune.data.split.MOST_ROWS", 10)
     texts = [hashlib.sha256(bytes([at])).hexdigest().replace("0", " ") for at in range(100)]
-    job = job_of(tmp_path, rows_of([*texts, *(f"{text} please" for text in texts[:80])]))
-    job = job.model_copy(update={"data": job.data.model_copy(update={"test": None})})
-    rows = read_job(job)
+    inputs = [*texts, *(f"{text} please" for text in texts[:80])]
+    rows = read(tmp_path, rows_of(inputs), data={"test": None})
     train, held = set(asked(rows.splits.train)), set(asked(rows.splits.validation))
     assert held
     assert not {text for text in held if {f"{text} please", text.removesuffix(" please")} & train}

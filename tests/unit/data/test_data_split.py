@@ -6,33 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rows import job_on, write_rows
 
 from unitune.data.check import read_job
 from unitune.data.dataset import Dataset
 from unitune.data.split import Inputs, Splits
 from unitune.errors import DataError
-from unitune.job.job import Data, Job, Tuning
-
-
-def write(path: Path, inputs: list[str]) -> None:
-    path.write_text(
-        "".join(
-            f'{{"prompt": "{text}", "completion": "answer {index}"}}\n'
-            for index, text in enumerate(inputs)
-        ),
-        encoding="utf-8",
-    )
-
-
-def job(folder: Path, validation: str | float | None = None, seed: int | None = None) -> Job:
-    return Job(
-        name="split",
-        model="any",
-        backend="fake",
-        data=Data(train="train.jsonl", validation=validation),
-        tuning=Tuning(seed="auto" if seed is None else seed),
-        folder=folder,
-    )
 
 
 def held_out(keys: list[str], rows: int, seed: int) -> frozenset[str] | None:
@@ -54,12 +33,13 @@ def asked(dataset: Dataset) -> list[str]:
     return [example.messages[0].text for example in dataset]
 
 
-def split(folder: Path, inputs: list[str], **given: float | None) -> Splits:
-    write(folder / "train.jsonl", inputs)
-    seed = given.get("seed")
-    return read_job(
-        job(folder, given.get("validation"), seed=None if seed is None else int(seed))
-    ).splits
+def split(
+    folder: Path, inputs: list[str], validation: float | None = None, seed: int | str = "auto"
+) -> Splits:
+    rows = ({"prompt": text, "completion": f"answer {at}"} for at, text in enumerate(inputs))
+    write_rows(folder / "train.jsonl", rows)
+    data = {"train": "train.jsonl", "validation": validation}
+    return read_job(job_on(folder, data, tuning={"seed": seed})).splits
 
 
 @pytest.mark.parametrize(
@@ -100,22 +80,10 @@ def test_the_cut_is_the_same_on_every_machine_and_python() -> None:
 
 def test_seed_auto_is_zero_and_another_seed_cuts_elsewhere(tmp_path: Path) -> None:
     inputs = [f"q{index}" for index in range(90)]
-    auto, zero, one = (split(tmp_path, inputs, seed=seed) for seed in (None, 0, 1))
+    auto, zero, one = (split(tmp_path, inputs, seed=seed) for seed in ("auto", 0, 1))
     assert asked(auto.train) == asked(zero.train)
     assert asked(auto.validation) == asked(zero.validation)
     assert asked(zero.validation) != asked(one.validation)
-
-
-def test_the_cut_does_not_depend_on_where_a_row_stands(tmp_path: Path) -> None:
-    inputs = [f"q{index}" for index in range(90)]
-    forth, back = split(tmp_path, inputs), split(tmp_path, inputs[::-1])
-    assert sorted(asked(forth.validation)) == sorted(asked(back.validation))
-
-
-def test_identical_inputs_stay_on_one_side(tmp_path: Path) -> None:
-    splits = split(tmp_path, [f"q{index % 40}" for index in range(120)])
-    assert set() == set(asked(splits.train)) & set(asked(splits.validation))
-    assert len(splits.validation) >= 30
 
 
 @pytest.mark.parametrize(
@@ -133,24 +101,6 @@ def test_train_too_small_for_both_sides_is_an_error_that_says_what_to_do(
     (found,) = caught.value.findings
     assert ("too-few-rows", str(tmp_path / "train.jsonl")) == (found.code, found.file)
     assert "data.validation" in found.fix
-
-
-def test_a_validation_file_is_taken_whole_and_train_is_not_cut(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", ["a", "b"])
-    write(tmp_path / "dev.jsonl", ["c", "d", "e"])
-    splits = read_job(job(tmp_path, "dev.jsonl")).splits
-    assert (asked(splits.train), asked(splits.validation)) == (["a", "b"], ["c", "d", "e"])
-
-
-def test_test_rows_are_read_and_never_cut(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", [f"q{index}" for index in range(90)])
-    write(tmp_path / "test.jsonl", ["x", "y"])
-    with_test = job(tmp_path).model_copy(
-        update={"data": Data(train="train.jsonl", test="test.jsonl")}
-    )
-    test = read_job(with_test).splits.test
-    assert test is not None
-    assert asked(test) == ["x", "y"]
 
 
 KEYS = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=80)

@@ -4,12 +4,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from support.rows import findings_in, job_on, rows_in
 
 from unitune.data.check import read_job
 from unitune.data.dataset import Row
-from unitune.data.load import load, read
+from unitune.data.load import load
 from unitune.findings import Finding
-from unitune.job.job import Columns, Data, Job, Template
+from unitune.job.job import Columns, Data, Template
 
 COLUMNS = Data(train="t", columns=Columns(user="text", assistant="label"))
 WITH_SYSTEM = Data(train="t", columns=Columns(user="text", assistant="label", system="rule"))
@@ -25,11 +26,11 @@ def write(folder: Path, content: str | bytes, name: str = "rows.csv") -> Path:
 
 
 def findings(path: Path, data: Data | None = COLUMNS) -> list[Finding]:
-    return [item for item in read(path, data) if isinstance(item, Finding)]
+    return findings_in(path, data)
 
 
 def rows(path: Path, data: Data | None = COLUMNS) -> list[Row]:
-    return [item for item in read(path, data) if isinstance(item, Row)]
+    return rows_in(path, data)
 
 
 def texts(row: Row) -> list[str]:
@@ -47,11 +48,6 @@ def test_a_row_stands_on_the_line_where_it_begins(tmp_path: Path) -> None:
     path = write(tmp_path, 'text,label\n"one\ntwo\n\nthree",a\nfour,b\n')
     assert [row.line for row in rows(path)] == [2, 6]
     assert texts(rows(path)[0]) == ["one\ntwo\n\nthree", "a"]
-
-
-def test_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
-    path = write(tmp_path, "text\tlabel\none, two\ta\n", "rows.tsv")
-    assert [texts(row) for row in rows(path)] == [["one, two", "a"]]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -102,15 +98,7 @@ def test_columns_that_are_not_mapped_are_said_once(tmp_path: Path) -> None:
     content = "".join(f"question {at},yes,{at}@example.org\n" for at in range(60))
     write(tmp_path, f"text,label,email\n{content}")
     columns = {"user": "text", "assistant": "label"}
-    job = Job.model_validate(
-        {
-            "name": "t",
-            "model": "m",
-            "backend": "fake",
-            "folder": tmp_path,
-            "data": {"train": "rows.csv", "columns": columns},
-        }
-    )
+    job = job_on(tmp_path, {"train": "rows.csv", "columns": columns})
     told = [each.code for each in read_job(job).report.findings if "email" in each.message]
     assert told == ["columns-left-out"]
 
@@ -118,13 +106,8 @@ def test_columns_that_are_not_mapped_are_said_once(tmp_path: Path) -> None:
 def test_columns_that_are_not_mapped_reach_no_grader(tmp_path: Path) -> None:
     """Graders run at the vendor: what the job does not name stays here."""
     path = write(tmp_path, "id,text,label,email\n7,q,a,x@example.org\n")
-    (row,) = [item for item in read(path, COLUMNS, "rft") if isinstance(item, Row)]
+    (row,) = rows_in(path, COLUMNS, "rft")
     assert (row.example.id, row.example.model_extra) == ("7", {})
-
-
-def test_a_table_of_prompt_and_completion_needs_no_mapping(tmp_path: Path) -> None:
-    path = write(tmp_path, "prompt,completion\nq,a\n")
-    assert [texts(row) for row in rows(path, None)] == [["q", "a"]]
 
 
 def test_another_table_without_a_mapping_is_one_error_that_shows_how_to_map(

@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.images import BLUE, GREEN, RED, asked, claimed_png, png, row, uri, write_rows
+from support.images import BLUE, GREEN, RED, asked, claimed_png, png, row, uri
+from support.rows import findings_in, job_on, write_rows
 
 from unitune.data.check import check_file, read_job
 from unitune.data.example import Example
 from unitune.data.images import MAX_BYTES, BadImage, ImageUrl, embedded, image_of
-from unitune.data.load import load, read
+from unitune.data.load import load
 from unitune.data.quality.look import quality_of
 from unitune.data.questions import question
 from unitune.errors import DataError
-from unitune.findings import Finding
-from unitune.job.job import Job
-
-
-def findings(file: Path) -> list[Finding]:
-    return [item for item in read(file) if isinstance(item, Finding)]
 
 
 def write(folder: Path, *rows: Any) -> Path:
@@ -61,9 +56,7 @@ def test_equal_texts_about_other_images_are_other_questions(tmp_path: Path) -> N
 def test_the_same_image_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", [row(uri(png(colour=c)), "x") for c in (RED, GREEN)])
     write_rows(tmp_path / "test.jsonl", [row(uri(png(colour=c)), "x") for c in (GREEN, BLUE)])
-    content = {"name": "j", "model": "m", "backend": "openai"}
-    data = {"train": "train.jsonl", "test": "test.jsonl"}
-    job = Job.model_validate({**content, "data": data}).model_copy(update={"folder": tmp_path})
+    job = job_on(tmp_path, {"train": "train.jsonl", "test": "test.jsonl"})
     assert [leak.line for leak in read_job(job).leaks] == [1]
 
 
@@ -119,7 +112,7 @@ def test_an_unusable_image_is_refused_with_its_line(tmp_path: Path, url: str, wo
     with (folder / "large.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     file = write(folder, row(uri(png())), row(url))
-    (finding,) = findings(file)
+    (finding,) = findings_in(file)
     assert (finding.code, finding.line, finding.file) == ("broken-image", 2, str(file))
     assert words in finding.message
     assert "messages[0].content[1]" in finding.message
@@ -130,7 +123,7 @@ def test_an_unusable_image_is_refused_with_its_line(tmp_path: Path, url: str, wo
 def test_only_users_show_images(tmp_path: Path) -> None:
     answer = {**asked(uri(png())), "role": "assistant"}
     file = write(tmp_path, {"messages": [{"role": "user", "content": "Draw."}, answer]})
-    assert [finding.code for finding in findings(file)] == ["image-role"]
+    assert [finding.code for finding in findings_in(file)] == ["image-role"]
 
 
 def test_an_image_may_be_the_whole_question_and_keys_may_be_null(tmp_path: Path) -> None:
@@ -197,7 +190,7 @@ def test_an_animated_image_is_a_warning(kind: str, tmp_path: Path) -> None:
     frames[0].save(tmp_path / "b", kind)
     assert image_of((tmp_path / "a").read_bytes()).is_animated
     assert not image_of((tmp_path / "b").read_bytes()).is_animated
-    (finding,) = findings(write(tmp_path, row("a")))
+    (finding,) = findings_in(write(tmp_path, row("a")))
     assert (finding.code, finding.severity) == ("animated-image", "warning")
 
 

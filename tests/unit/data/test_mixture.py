@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.command_line import Command
+from support.rows import job_on, write_rows
 
 from unitune.data.check import JobRows, read_job
 from unitune.data.load import source_of
@@ -31,20 +32,12 @@ def write(folder: Path, sizes: dict[str, int] = SIZES) -> None:
             {"prompt": f"{name} {at}?", "completion": ANSWERS[at % 2], "id": f"{name}-{at}"}
             for at in range(size)
         )
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(folder / f"{name}.jsonl", rows)
 
 
 def job(folder: Path, train: Any, **data: Any) -> Job:
-    return Job.model_validate(
-        {
-            "name": "mix",
-            "model": "base",
-            "backend": "fake",
-            "data": {"train": train, "validation": 0.05} | data,
-            "evaluate": {"leaks": "allow"},
-            "folder": folder,
-        }
-    )
+    data = {"train": train, "validation": 0.05} | data
+    return job_on(folder, data, model="base", evaluate={"leaks": "allow"})
 
 
 def weighted(**weights: float) -> list[dict[str, Any]]:
@@ -185,26 +178,19 @@ def test_named_test_sets_have_scores_and_floors_of_their_own(
         ]
         Path(f"{name}.jsonl").write_text("".join(lines))
     floor = {"metric": "exact", "at_least": 0.5}
-    content = {
-        "name": "sets",
-        "model": "base",
-        "backend": "fake",
-        "data": {"test": {"good": "good.jsonl", "poor": "poor.jsonl"}},
-        "evaluate": {
-            "scorers": ["exact"],
-            "leaks": "allow",
-            "contenders": [
-                {"type": "recorded", "name": name, "role": role, "answers": f"{name}.jsonl"}
-                for name, role in (("old", "baseline"), ("new", "candidate"))
-            ],
-            "gate": {
-                "mode": "improve",
-                "constraints": [floor | {"test": "good"}, floor | {"test": "poor"}],
-            },
-        },
-        "folder": tmp_path,
+    contenders = [
+        {"type": "recorded", "name": name, "role": role, "answers": f"{name}.jsonl"}
+        for name, role in (("old", "baseline"), ("new", "candidate"))
+    ]
+    floors = [floor | {"test": "good"}, floor | {"test": "poor"}]
+    evaluate = {
+        "scorers": ["exact"],
+        "leaks": "allow",
+        "contenders": contenders,
+        "gate": {"mode": "improve", "constraints": floors},
     }
-    Job.model_validate(content).save(Path("unitune.yaml"))
+    data = {"test": {"good": "good.jsonl", "poor": "poor.jsonl"}}
+    job_on(tmp_path, data, evaluate=evaluate).save("unitune.yaml")
     outcome = unitune("compare", "--json")
     assert outcome.out, outcome
     found = json.loads(outcome.out)

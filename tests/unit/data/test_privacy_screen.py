@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import write_rows
 
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Dataset
@@ -37,7 +38,7 @@ def turns(question: str, answer: str = "A") -> dict[str, Any]:
 
 def write(path: Path, *texts: str) -> None:
     rows = (turns(text, f"A {at}") for at, text in enumerate(texts))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_secret_is_looked_for_in_every_text_of_a_row(folder: Path) -> None:
         {"tools": [{"type": "function", "function": {"name": "f", "description": TOKEN}}]},
         {"note": {"deep": [TOKEN]}},
     ):
-        (folder / "row.jsonl").write_text(json.dumps(turns("Q") | places) + "\n", "utf-8")
+        write_rows(folder / "row.jsonl", [turns("Q") | places])
         assert [each.code for each in check_file("row.jsonl").errors] == ["secret"], places
 
 
@@ -111,8 +112,7 @@ def test_policies_say_what_becomes_of_each(folder: Path) -> None:
 def test_findings_of_one_cause_are_one_line(folder: Path) -> None:
     mails = (turns(f"Q {at} jane{at}@firma.de") for at in range(40))
     rows = (*mails, turns("Q", "A joe@firma.de"), turns("Q 8.8.8.8"))
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    write_rows(folder / "train.jsonl", rows)
     report = check_file("train.jsonl")
     groups = grouped(each for each in report.findings if each.code == "personal-data")
     assert [(group.size, group.finding.line) for group in groups] == [(41, 1), (1, 42)]
@@ -166,8 +166,7 @@ def test_what_is_uploaded_is_the_copy_and_the_map_stays(folder: Path) -> None:
 def test_a_redacted_job_is_judged_as_it_is_trained(folder: Path) -> None:
     """Recorded answers, and instructions of the job, have the same placeholders."""
     rows = [turns(f"T {at} ann{at}@firma.de", f"ann{at}@firma.de") for at in range(6)]
-    lines = [json.dumps(row | {"id": f"c{at}"}) + "\n" for at, row in enumerate(rows)]
-    (folder / "test.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_rows(folder / "test.jsonl", (row | {"id": f"c{at}"} for at, row in enumerate(rows)))
     answers = [(f"c{at}", f"ann{at or 9}@firma.de") for at in range(6)]
     for name in ("old", "new"):
         text = "".join(answer_line(*each) for each in answers[:: 1 if name == "old" else -1])
@@ -242,8 +241,7 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
 def test_names_and_nested_json_are_looked_at_and_never_shown(
     tmp_path: Path, place: str, code: str, text: str
 ) -> None:
-    (tmp_path / "train.jsonl").write_text(json.dumps(PLACES[place](text)) + "\n", encoding="utf-8")
-    report = check(str(tmp_path / "train.jsonl"))
+    report = check(str(write_rows(tmp_path / "train.jsonl", [PLACES[place](text)])))
     assert code in {finding.code for finding in report.findings}
     assert text not in report.model_dump_json()
 

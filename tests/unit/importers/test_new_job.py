@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,19 @@ def banking() -> list[tuple[str, str]]:
         return [(row["message"], row["label"]) for row in csv.DictReader(file)][:200]
 
 
-def pairs(answer: Callable[[int, str], Any]) -> list[dict[str, Any]]:
+def pairs(answer: Callable[[int, str], Any] = lambda _, label: label) -> list[dict[str, Any]]:
+    """Return rows with answers made of their place and label: the label, if not told otherwise."""
     return [
         {"prompt": message, "completion": answer(at, label)}
         for at, (message, label) in enumerate(banking())
     ]
 
 
-def draft(folder: Path, content: str, name: str = "rows.jsonl", **wishes: Any) -> Draft:
-    (folder / name).write_text(content, encoding="utf-8")
+def draft(
+    folder: Path, content: str | list[dict[str, Any]], name: str = "rows.jsonl", **wishes: Any
+) -> Draft:
+    text = content if isinstance(content, str) else lines(content)
+    (folder / name).write_text(text, encoding="utf-8")
     given = Wishes(backend="fake", model="base", **wishes)
     made = draft_job(folder / name, folder / "unitune.yaml", given)
     (folder / "unitune.yaml").write_text(made.text, encoding="utf-8")
@@ -44,6 +49,12 @@ def draft(folder: Path, content: str, name: str = "rows.jsonl", **wishes: Any) -
 
 def lines(rows: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def sizes(made: Draft) -> tuple[int, int, int]:
+    """Return how many rows are for training, validation and the test."""
+    splits = made.rows.splits
+    return len(splits.train), len(splits.validation), len(splits.test or ())
 
 
 def scorers(made: Draft) -> list[str]:
@@ -78,7 +89,7 @@ def test_scorers_fit_the_answers_and_the_written_job_passes_its_check(
     tmp_path: Path, kind: str
 ) -> None:
     answer, expected = ANSWERS[kind]
-    made = draft(tmp_path, lines(pairs(answer)))
+    made = draft(tmp_path, pairs(answer))
     assert expected == scorers(made)
     written = Job.load(tmp_path / "unitune.yaml")
     assert made.job == written
@@ -92,7 +103,7 @@ def test_a_job_in_a_folder_that_is_not_there_yet_names_its_rows_from_there(
 ) -> None:
     """What is said of the rows names them as from here, without `evals/..`."""
     monkeypatch.chdir(tmp_path)
-    Path("rows.jsonl").write_text(lines(pairs(lambda _, label: label)), encoding="utf-8")
+    Path("rows.jsonl").write_text(lines(pairs()), encoding="utf-8")
     told = unitune("init", "--data", "rows.jsonl", "--output", "evals/unitune.yaml")
     assert (told.code, told.err) == (0, "")
     job = Job.load(Path("evals/unitune.yaml"))
@@ -105,7 +116,7 @@ def test_a_job_in_a_folder_that_is_not_there_yet_names_its_rows_from_there(
 def test_rows_with_scorers_of_their_own_get_a_job_that_reads_them(tmp_path: Path) -> None:
     rows = pairs(lambda at, _: f"{at * 37}")
     own = [{**row, "scorers": ["contains"]} if at % 2 else row for at, row in enumerate(rows)]
-    made = draft(tmp_path, lines(own))
+    made = draft(tmp_path, own)
     (scorer,) = made.job.evaluate.scorers
     assert RowScorers(default=(Numeric(),)) == scorer
     assert "rows have their own scorers" in made.answers.kind
@@ -113,7 +124,7 @@ def test_rows_with_scorers_of_their_own_get_a_job_that_reads_them(tmp_path: Path
 
 
 def test_decimal_commas_are_seen(tmp_path: Path) -> None:
-    made = draft(tmp_path, lines(pairs(lambda at, _: f"{at * 37},{at % 100:02d}")))
+    made = draft(tmp_path, pairs(lambda at, _: f"{at * 37},{at % 100:02d}"))
     (numeric,) = made.job.evaluate.scorers
     assert numeric.model_dump(mode="json", exclude_defaults=True) | {"type": "numeric"} == {
         "type": "numeric",
@@ -139,27 +150,23 @@ def test_calls_of_tools_are_scored_as_calls(tmp_path: Path) -> None:
         asked = {"role": "user", "content": f"What is the weather in Town {at}?"}
         return {"messages": [asked, {"role": "assistant", "tool_calls": calls}], "tools": [tool]}
 
-    made = draft(tmp_path, lines([row(at) for at in range(120)]))
+    made = draft(tmp_path, [row(at) for at in range(120)])
     assert (scorers(made), made.answers.kind) == (["tool_calls"], "tool calls")
     assert check(made.job).errors == ()
     mixed = [row(at) for at in range(100)] + pairs(lambda at, _: f"I cannot say {at}.")[:50]
     (tmp_path / "mixed").mkdir()
-    assert (
-        draft(tmp_path / "mixed", lines(mixed)).answers.kind == "tool calls in 100 rows, text in 50"
-    )
+    assert draft(tmp_path / "mixed", mixed).answers.kind == "tool calls in 100 rows, text in 50"
 
 
 def test_labels_are_listed_where_the_training_rows_may_lack_one(tmp_path: Path) -> None:
     """Of 40 labels, 39 have ten rows, and one has a single row, which is kept for the test."""
     rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 39}"} for n in range(390)]
     # Of 2,000 such questions this has the smallest hash.
-    made = draft(
-        tmp_path, lines([*rows, {"prompt": "rare question 400", "completion": "label-39"}])
-    )
+    made = draft(tmp_path, [*rows, {"prompt": "rare question 400", "completion": "label-39"}])
     assert "label-39" in {row.answer for row in made.rows.splits.test or ()}
     assert len(made.job.evaluate.scorers[0].model_dump(mode="json")["options"]) == 40
     assert check(made.job).errors == ()
-    common = draft(tmp_path, lines(rows))
+    common = draft(tmp_path, rows)
     assert None is common.job.evaluate.scorers[0].model_dump(mode="json")["options"]
 
 
@@ -222,35 +229,31 @@ def test_the_same_rows_give_the_same_job_in_whatever_form(tmp_path: Path, form: 
     made = draft(tmp_path, write(banking()), name)
     assert read_as == made.read_as
     assert scorers(made) == ["choice", "class_f1"]
-    splits = made.rows.splits
-    assert tuple(map(len, (splits.train, splits.validation, splits.test or ()))) == (130, 30, 40)
-    expected = {
-        row.messages[0].text
-        for row in draft(tmp_path, lines(pairs(ANSWERS["labels"][0])), "p.jsonl").rows.splits.test
-        or ()
-    }
-    assert expected == {row.messages[0].text for row in splits.test or ()}
+    assert sizes(made) == (130, 30, 40)
+    as_pairs = draft(tmp_path, pairs(), "p.jsonl")
+    asked, expected = (
+        {row.messages[0].text for row in each.rows.splits.test or ()} for each in (made, as_pairs)
+    )
+    assert expected == asked
 
 
 @pytest.mark.heavy
 def test_a_large_file_keeps_no_more_cases_than_can_be_answered(tmp_path: Path) -> None:
     rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 5}"} for n in range(5000)]
-    splits = draft(tmp_path, lines(rows)).rows.splits
-    assert tuple(map(len, (splits.train, splits.validation, splits.test or ()))) == (4302, 198, 500)
-    asked = draft(tmp_path, lines(rows), test=0.3).job.data
+    assert sizes(draft(tmp_path, rows)) == (4302, 198, 500)
+    asked = draft(tmp_path, rows, test=0.3).job.data
     assert asked.test == 0.3
 
 
 def test_few_rows_are_not_all_held_out(tmp_path: Path) -> None:
-    splits = draft(tmp_path, lines(pairs(ANSWERS["labels"][0])[:60])).rows.splits
-    assert tuple(map(len, (splits.train, splits.validation, splits.test or ()))) == (38, 10, 12)
+    assert sizes(draft(tmp_path, pairs()[:60])) == (38, 10, 12)
 
 
 def test_preferences_are_a_job_for_dpo(tmp_path: Path) -> None:
     rows = [
         {"prompt": q, "chosen": f"{a}, as you wish, sir", "rejected": "no"} for q, a in banking()
     ]
-    made = draft(tmp_path, lines(rows))
+    made = draft(tmp_path, rows)
     assert made.job.method == "dpo"
     assert made.read_as.startswith("JSON Lines: TRL preferences from prompt")
 
@@ -267,38 +270,28 @@ def test_rated_answers_are_not_guessed_to_be_good_ones(tmp_path: Path) -> None:
 
 def test_the_comments_say_what_was_seen_and_cannot_break_the_file(tmp_path: Path) -> None:
     rows = [{"a\nscorers: x": q, "b": label} for q, label in banking()]
-    made = draft(tmp_path, lines(rows), "od\u2028d: name.jsonl")
+    made = draft(tmp_path, rows, "od\u2028d: name.jsonl")
     assert "# Of 200 rows, 40 are reserved for the test" in made.text
     assert made.job == Job.load(tmp_path / "unitune.yaml")
     assert made.job.name == "od-d-name"
 
 
 def test_rows_that_cannot_be_used_are_named_and_no_job_is_made(tmp_path: Path) -> None:
-    rows = pairs(ANSWERS["labels"][0])
+    rows = pairs()
     rows[3]["completion"] = ""
-    with pytest.raises(DataError, match=r"rows\.jsonl:4: the answer is empty"):
-        draft(tmp_path, lines(rows))
-
-    with pytest.raises(DataError, match=r"unitune init --data \S*rows\.jsonl --drop"):
-        draft(tmp_path, lines(rows))
-    made = draft(tmp_path, lines(rows), drop=True)
+    with pytest.raises(DataError, match=r"rows\.jsonl:4: the answer is empty") as refused:
+        draft(tmp_path, rows)
+    assert re.search(r"unitune init --data \S*rows\.jsonl --drop", str(refused.value))
+    made = draft(tmp_path, rows, drop=True)
     assert made.job.data.unusable == "drop"
-    assert (
-        sum(
-            map(
-                len,
-                (made.rows.splits.train, made.rows.splits.validation, made.rows.splits.test or ()),
-            )
-        )
-        == 199
-    )
+    assert sum(sizes(made)) == 199
 
 
 def test_spellings_of_a_label_are_read_as_the_usual_one_and_said(tmp_path: Path) -> None:
     def spelled(at: int, label: str) -> str:
         return {0: label.upper(), 1: f" {label.capitalize()} "}.get(at % 20, label)
 
-    made = draft(tmp_path, lines(pairs(spelled)))
+    made = draft(tmp_path, pairs(spelled))
     labels = sorted({label for _, label in banking()})
     assert tuple(labels) == made.job.data.labels
     assert made.answers.kind == "5 labels; 14 spellings, 5 when case and blanks are ignored"
@@ -315,7 +308,7 @@ def test_an_object_beside_a_text_is_the_answer_and_other_columns_are_named(tmp_p
          "extracted": {"vendor": f"O'Neil & Söhne {at}", "amount": at, "currency": "EUR"}}
         for at, (message, _) in enumerate(banking())
     ]  # fmt: skip
-    made = draft(tmp_path, lines(rows))
+    made = draft(tmp_path, rows)
     assert made.guess is not None
     assert (
         made.guess.question, made.guess.answer, made.guess.others,
@@ -331,12 +324,8 @@ def test_several_labels_in_one_answer_are_said_and_scored_by_their_words(tmp_pat
     parts = ("food", "service", "price", "noise", "staff", "place")
     made = draft(
         tmp_path,
-        lines(
-            pairs(
-                lambda at, _: "; ".join(
-                    dict.fromkeys((parts[at % 6], parts[at % 4], parts[at % 5]))
-                )
-            )
+        pairs(
+            lambda at, _: "; ".join(dict.fromkeys((parts[at % 6], parts[at % 4], parts[at % 5])))
         ),
     )
     assert made.answers.kind.startswith("6 labels; ")
@@ -370,7 +359,7 @@ def test_rows_with_tools_get_a_chat_template_with_tools_and_a_word_about_it(
 
 def test_the_file_is_found_from_the_folder_of_the_job(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
-    (tmp_path / "rows.jsonl").write_text(lines(pairs(ANSWERS["labels"][0])))
+    (tmp_path / "rows.jsonl").write_text(lines(pairs()))
     wishes = Wishes(backend="fake", model="base")
     made = draft_job(tmp_path / "rows.jsonl", tmp_path / "jobs" / "a.yaml", wishes)
     (tmp_path / "jobs" / "a.yaml").write_text(made.text)

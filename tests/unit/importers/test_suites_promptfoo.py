@@ -167,7 +167,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "is-json", "value": {"format": "date"}}, "`format`"),
     ({"type": "equals", "value": "file://none.txt"}, "none.txt is not next to the results"),
     ({"type": "equals", "value": "file://../README.md"}, "outside the suite's folder"),
-    ({"type": "equals", "value": "file://checks.py"}, "checks.py is not text, JSON or YAML"),
+    ({"type": "equals", "value": "file://recorded.mjs"}, "recorded.mjs is not text, JSON or"),
     ({"type": "latency"}, "it has no threshold"),
     ({"type": "regex", "value": r"\p{L}"}, r"'\\p{L}' has no counterpart"),
     ({"type": "assert-set", "assert": []}, "has no assertions"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from support.rows import write_rows
 
 from unitune.cli.job_files import document_schema
 from unitune.errors import JobError
@@ -169,17 +169,11 @@ def test_editors_take_a_value_and_a_list_of_values() -> None:
 def file(tmp_path: Path) -> Path:
     """A sweep over epochs at a vendor, at $1 a thousand tokens."""
     for name in ("train", "test"):
-        rows = (
-            {
-                "messages": [
-                    {"role": "user", "content": f"{name} question {number}"},
-                    {"role": "assistant", "content": f"answer {number % 3}"},
-                ]
-            }
-            for number in range(60)
-        )
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        rows = [
+            {"prompt": f"{name} question {at}", "completion": f"answer {at % 3}"}
+            for at in range(60)
+        ]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
     job = tmp_path / "unitune.yaml"
     job.write_text(
         "name: demo\nmodel: {fireworks: Qwen/Qwen3-8B, openai: gpt-4.1-mini-2025-04-14}\n"

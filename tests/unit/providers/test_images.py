@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("google.auth", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from support.images import BLUE, GREEN, RED, asked, padded_png, png, row, uri, write_rows
+from support.images import BLUE, GREEN, RED, asked, padded_png, png, row, uri
+from support.rows import write_rows
 from vendors.serving import VENDORS
 
 from unitune.backends import registry

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Outcome
+from support.rows import write_rows
 
 from unitune import main as cli
 from unitune.evaluate.compare import compare
@@ -36,7 +37,10 @@ JOB = {
     "evaluate": {"leaks": "allow"},
 }
 BASE = {"type": "model", "name": "base", "model": "echo", "backend": "fake", "role": "baseline"}
-COMPARED = {**JOB, "evaluate": {"leaks": "allow", "contenders": [BASE, {"type": "tuned"}]}}
+CONTENDERS = {
+    "compared.yaml": [BASE, {"type": "tuned"}],
+    "models.yaml": [{**BASE, "name": each, "role": each} for each in ("baseline", "candidate")],
+}
 In = Callable[..., Outcome]
 
 
@@ -105,14 +109,15 @@ def no_folder_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_project(folder: Path) -> Path:
-    """Write a job and its rows into a new folder."""
+    """Write a job, its rows and jobs that compare into a new folder."""
     folder.mkdir()
     for name in ("train", "test"):
         rows = [{"prompt": f"{name} {at}?", "completion": f"{at}"} for at in range(4)]
-        text = "".join(f"{json.dumps(row)}\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_rows(folder / f"{name}.jsonl", rows)
     (folder / "unitune.yaml").write_text(json.dumps(JOB), encoding="utf-8")
-    (folder / "compared.yaml").write_text(json.dumps(COMPARED), encoding="utf-8")
+    for name, contenders in CONTENDERS.items():
+        job = {**JOB, "evaluate": {"leaks": "allow", "contenders": contenders}}
+        (folder / name).write_text(json.dumps(job), encoding="utf-8")
     return folder
 
 
@@ -271,9 +276,6 @@ def test_a_copy_is_another_project(command: In, project: Path, tmp_path: Path) -
 def test_a_comparison_in_a_copy_leaves_the_answers_of_the_original_alone(
     command: In, project: Path, tmp_path: Path
 ) -> None:
-    recorded = [{**BASE, "name": each, "role": each} for each in ("baseline", "candidate")]
-    job = {**JOB, "evaluate": {"leaks": "allow", "contenders": recorded}}
-    (project / "models.yaml").write_text(json.dumps(job), encoding="utf-8")
     assert command("compare", "models.yaml", cwd=project).code == 0
     copy = shutil.copytree(project, tmp_path / "copy")
     assert command("compare", "models.yaml", cwd=copy).code == 5
@@ -318,9 +320,6 @@ def test_nothing_is_written_through_a_link(
         link.symlink_to(tmp_path / "outside")
     else:
         link.parent.joinpath(".unitune").symlink_to(tmp_path / "outside")
-    recorded = [{**BASE, "name": each, "role": each} for each in ("baseline", "candidate")]
-    job = {**JOB, "evaluate": {"leaks": "allow", "contenders": recorded}}
-    (project / "models.yaml").write_text(json.dumps(job), encoding="utf-8")
     done = [
         command("run", "unitune.yaml", "--quiet", cwd=project),
         command("compare", "models.yaml", cwd=project),
@@ -426,10 +425,6 @@ def test_a_home_that_is_a_repository_brings_no_ledger(
         assert command("run", "unitune.yaml", "--quiet", cwd=project, **state).code == 0
         assert len(listed(command("runs", "--json", cwd=project, **state))) == 1
         (theirs / ".gitignore").write_text("unitune\n", encoding="utf-8")
-        (mine / ".gitignore").write_text(
-            "unitune\n", encoding="utf-8"
-        )  # pull overwrites ignored files
-        (mine / ".gitignore").unlink()
         (mine / ".git" / "info" / "exclude").write_text("state\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as here:
         here.chdir(project)

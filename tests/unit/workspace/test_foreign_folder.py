@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.rows import write_rows
 from support.warm import warm_run
 
 import unitune
@@ -78,10 +79,8 @@ def test_a_training_process_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def cloned(tmp_path: Path) -> Path:
     """A repository with a comparison of recorded answers, and a folder for what comes of it."""
     rows = [{"prompt": f"{at * 7919}?", "completion": "Paris", "id": f"c{at}"} for at in range(3)]
-    answers = [{"case": f"c{at}", "answer": "Paris"} for at in range(3)]
-    for name, lines in {"test": rows, "a": answers}.items():
-        text = "".join(f"{json.dumps(line)}\n" for line in lines)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    write_rows(tmp_path / "test.jsonl", rows)
+    write_rows(tmp_path / "a.jsonl", ({"case": row["id"], "answer": "Paris"} for row in rows))
     contenders = [
         {"type": "recorded", "name": name, "answers": "a.jsonl", "role": role}
         for name, role in (("a", "baseline"), ("b", "candidate"))
@@ -94,8 +93,7 @@ def cloned(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [".summary.md.draft", "summary.md", "verdict.json", "report.html", "junit.xml"],
+    "name", [".summary.md.draft", "summary.md", "verdict.json", "report.html", "junit.xml"]
 )
 def test_a_report_is_written_through_no_link(cloned: Path, name: str) -> None:
     mine = cloned / "notes.txt"
@@ -155,7 +153,7 @@ def test_a_file_is_made_through_no_link(cloned: Path, words: list[str], name: st
         "metrics": ["acc"],
         "acc": 1.0,
     }
-    (cloned / "samples.jsonl").write_text(json.dumps(sample) + "\n", encoding="utf-8")
+    write_rows(cloned / "samples.jsonl", [sample])
     elsewhere = cloned / "elsewhere"
     (cloned / "made").mkdir()
     (cloned / name).symlink_to(elsewhere)
@@ -196,7 +194,6 @@ ALIASES = "a0: &a0 [x, x]\n" + "".join(
 HARM = {
     "nested aliases": (ALIASES, "is a YAML alias"),
     "itself": ("a: &a [*a]\n", "is a YAML alias"),
-    "object": ("a: !!python/object:os.system x\n", "is a YAML tag"),
     "bool": ("a: !!bool x\n", "is a YAML tag"),
     "day": ("a: 2026-13-45\n", "month must be in 1..12"),
     "digits": (f"a: {'9' * 5000}\n", "4300 digits"),

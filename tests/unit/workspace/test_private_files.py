@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from support.rows import write_rows
 from support.warm import WARM_SUBPROCESS, warm_run
 
 from unitune.errors import Unreachable
@@ -32,7 +33,6 @@ OTHERS = 0o077
 ALLOW = {"evaluate": {"leaks": "allow"}}
 """Validation rows may be those that are trained on."""
 UNREACHABLE = "postgresql+psycopg://u@127.0.0.1:9/x"
-ROWS = {"train": 4, "test": 4}
 
 
 def command(
@@ -47,15 +47,6 @@ def command(
     )
 
 
-def write_rows(folder: Path, name: str, count: int, width: int = 1) -> None:
-    rows = (
-        {"prompt": f"{name} {at * 7919}?", "completion": width * "Paris ", "id": f"c{at}"}
-        for at in range(count)
-    )
-    text = "".join(f"{json.dumps(row)}\n" for row in rows)
-    (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a job to train and one to compare."""
@@ -64,10 +55,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
     folder = tmp_path / "project"
     folder.mkdir()
-    for name, count in ROWS.items():
-        write_rows(folder, name, count)
-    answers = "".join(json.dumps({"case": f"c{at}", "answer": "Paris "}) + "\n" for at in range(4))
-    (folder / "answers.jsonl").write_text(answers, encoding="utf-8")
+    for name in ("train", "test"):
+        rows = (
+            {"prompt": f"{name} {at * 7919}?", "completion": "Paris ", "id": f"c{at}"}
+            for at in range(4)
+        )
+        write_rows(folder / f"{name}.jsonl", rows)
+    answers = ({"case": f"c{at}", "answer": "Paris "} for at in range(4))
+    write_rows(folder / "answers.jsonl", answers)
     train = {"train": "train.jsonl", "validation": "train.jsonl"}
     job = {"name": "demo", "model": "tiny", "backend": "fake", "data": train} | ALLOW
     (folder / "train.yaml").write_text(json.dumps(job), encoding="utf-8")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.importers.suite import Base, base_of
+from unitune.importers.suite import Base, Suite, base_of
 from unitune.job.contenders import ContenderSpec, Model, Server
 from unitune.job.evaluate import Evaluate
 from unitune.text import clip
@@ -19,81 +20,56 @@ SETTINGS = {"temperature": "temperature", "max_tokens": "max_tokens"}
 SILENT = {*ADDRESS, *SETTINGS, "apiKeyEnvar", "basePath"}
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """A provider as named in a config."""
 
     id: str
-    label: str
+    name: str
     config: Mapping[str, JsonValue]
 
-    @property
-    def base(self) -> Base | None:
-        """The model, if a backend supports it by that name."""
-        return base_of_provider(self.id)
-
-    @property
-    def url(self) -> str | None:
-        """The server's address, if the config names one."""
-        host, url = self.config.get("apiHost"), self.config.get("apiBaseUrl")
-        return (
-            f"https://{host}/v1" if isinstance(host, str) else url if isinstance(url, str) else None
-        )
-
-    def contender(self, name: str) -> ContenderSpec | None:
+    def contender(self) -> ContenderSpec | None:
         """Return the provider as a contender; None if a job cannot name it."""
+        host, url = self.config.get("apiHost"), self.config.get("apiBaseUrl")
+        spec: dict[str, JsonValue] = {"name": self.name, "prompt": "zero-shot"}
         try:
-            if self.url is not None:
-                key = self.config.get("apiKeyEnvar")
-                return Server.model_validate(
-                    {
-                        "name": name,
-                        "url": self.url,
-                        "model": self.id.rpartition(":")[2],
-                        "api_key_variable": key,
-                        "prompt": "zero-shot",
-                    }
-                )
-            if self.base is None:
-                return None
-            base = self.base
-            return Model(name=name, backend=base.backend, model=base.model, prompt="zero-shot")
+            if isinstance(host, str) or isinstance(url, str):
+                spec["url"] = f"https://{host}/v1" if isinstance(host, str) else url
+                spec["model"] = self.id.rpartition(":")[2]
+                spec["api_key_variable"] = self.config.get("apiKeyEnvar")
+                return Server.model_validate(spec)
+            base = base_of_provider(self.id)
+            return Model.model_validate({**spec, **base._asdict()}) if base else None
         except ValidationError:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Providers:
-    """Imported content of a config's providers."""
-
-    base: Base | None
-    contenders: tuple[ContenderSpec, ...]
-    settings: Mapping[str, JsonValue]
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, config: JsonValue) -> Providers:
-        """Return the providers of a results file's `config`."""
-        content = config if isinstance(config, dict) else {}
-        listed = content.get("providers", content.get("targets"))
-        given = listed if isinstance(listed, list) else [listed] if listed else []
-        providers = [found for each in given if (found := _provider(each))]
-        start = next((each for each in providers if each.base and not each.url), None)
-        contenders: dict[str, ContenderSpec] = {}
-        notes: list[str] = []
-        for provider in providers:
-            name = provider.label or provider.id
-            contender = provider.contender(name)
-            if contender is None:
-                notes.append(
-                    f"The provider {name} was not imported, because no backend supports it."
-                )
-            elif provider is not start:
-                contenders.setdefault(name, contender)
-        settings, differing = _settings(providers)
-        notes += [*differing, *_lost(providers)]
-        base = start.base if start else None
-        return cls(base, tuple(contenders.values()), settings, tuple(notes))
+def with_providers(suite: Suite, config: JsonValue) -> Suite:
+    """Return a suite with the models and settings of a results file's `config`."""
+    content = config if isinstance(config, dict) else {}
+    listed = content.get("providers", content.get("targets"))
+    given = listed if isinstance(listed, list) else [listed] if listed else []
+    providers = [found for each in given if (found := _provider(each))]
+    base: Base | None = None
+    contenders: dict[str, ContenderSpec] = {}
+    notes: list[str] = []
+    for provider in providers:
+        contender = provider.contender()
+        if contender is None:
+            notes.append(
+                f"The provider {provider.name} was not imported, because no backend supports it."
+            )
+        elif base is None and isinstance(contender, Model):
+            base = Base(contender.backend, contender.model)
+        else:
+            contenders.setdefault(provider.name, contender)
+    settings, differing = _settings(providers)
+    return replace(
+        suite,
+        base=base,
+        contenders=tuple(contenders.values()),
+        settings=settings,
+        notes=(*suite.notes, *notes, *differing, *_lost(providers)),
+    )
 
 
 def base_of_provider(provider_id: str) -> Base | None:
@@ -105,11 +81,11 @@ def base_of_provider(provider_id: str) -> Base | None:
 def _provider(given: JsonValue) -> Provider | None:
     match given:
         case str():
-            return Provider(given, "", {})
+            return Provider(given, given, {})
         case {"id": str() as name, **rest}:
             config, label = rest.get("config"), rest.get("label")
             known = config if isinstance(config, dict) else {}
-            return Provider(name, label if isinstance(label, str) else "", known)
+            return Provider(name, label if isinstance(label, str) and label else name, known)
         case dict() if len(given) == 1:
             name, options = next(iter(given.items()))
             return _provider({"id": name, **(options if isinstance(options, dict) else {})})
@@ -128,7 +104,7 @@ def _settings(providers: Sequence[Provider]) -> tuple[dict[str, JsonValue], list
             shared[name] = values[0]
             continue
         pairs = zip(providers, values, strict=True)
-        listed = ", ".join(f"{clip(value)} of {each.label or each.id}" for each, value in pairs)
+        listed = ", ".join(f"{clip(value)} of {each.name}" for each, value in pairs)
         notes.append(f"{key} was not imported: it is {listed}. Set evaluate.{name}.")
     return shared, notes
 
@@ -144,5 +120,4 @@ def _is_allowed(name: str, value: JsonValue) -> bool:
 def _lost(providers: Sequence[Provider]) -> Iterator[str]:
     for provider in providers:
         if lost := sorted(provider.config.keys() - SILENT):
-            name = provider.label or provider.id
-            yield f"These settings of {name} were not imported: {', '.join(lost)}."
+            yield f"These settings of {provider.name} were not imported: {', '.join(lost)}."

@@ -20,7 +20,7 @@ from unitune.evaluate.scoring.scorers import build
 from unitune.files.validation import first_problem
 from unitune.findings import SHOWN_LINES, Finding
 from unitune.importers.promptfoo.assertions import SuiteFiles
-from unitune.importers.promptfoo.providers import Providers, base_of_provider
+from unitune.importers.promptfoo.providers import base_of_provider, with_providers
 from unitune.importers.promptfoo.tests import (
     ROWS,
     WRITE_ANEW,
@@ -120,19 +120,9 @@ def _suite(path: Path, content: _Content, rows: Sequence[Row]) -> Suite:
     )
     if was_run:
         return _with_answers(replace(suite, findings=tuple(findings)), rows, lost)
-    providers = Providers.of(content.config)
-    return replace(
-        suite,
-        findings=(*lost, *findings),
-        notes=(
-            *_unrun_notes(content, rows, list(kept.values())),
-            *suite.notes,
-            *providers.notes,
-        ),
-        base=providers.base,
-        contenders=providers.contenders,
-        settings=providers.settings,
-    )
+    notes = (*_unrun_notes(content, rows, list(kept.values())), *suite.notes)
+    suite = replace(suite, findings=(*lost, *findings), notes=notes)
+    return with_providers(suite, content.config)
 
 
 def _with_answers(suite: Suite, rows: Sequence[Row], lost: Sequence[Finding]) -> Suite:

@@ -6,6 +6,7 @@ Files may mix them, and scores may be in files of their own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -104,7 +105,7 @@ class Exports:
 
     calls: list[Call] = field(default_factory=list[Call])
     scores: list[Score] = field(default_factory=list[Score])
-    unusable: dict[str, int] = field(default_factory=dict[str, int])
+    unusable: Counter[str] = field(default_factory=Counter[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +135,12 @@ def read_traces(files: Sequence[Path]) -> Exports:
         if span.span:
             spans[span.span] = span
         else:
-            found.unusable["without an id"] = found.unusable.get("without an id", 0) + 1
+            found.unusable["without an id"] += 1
     for span in spans.values():
         try:
             call = _call(span, spans)
         except Unusable as reason:
-            found.unusable[str(reason)] = found.unusable.get(str(reason), 0) + 1
+            found.unusable[str(reason)] += 1
         else:
             if call is not None:
                 found.calls.append(call)

@@ -5,8 +5,6 @@ There are also rows with ratings, and pairs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,18 +12,18 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.data.example import Example, digest
+from unitune.data.example import Example, called, digest
 from unitune.data.families import families
 from unitune.data.privacy.secrets import find_secrets, strings
 from unitune.errors import DataError, UserError
 from unitune.findings import Finding
 from unitune.importers.new_job import Wishes, draft_job
 from unitune.importers.traces.calls import Call, Exports, Value, read_traces
-from unitune.importers.traces.messages import Fields, Unusable, fields, items, parsed
+from unitune.importers.traces.messages import Fields, Unusable, fields, items
 from unitune.importers.vendor_jobs import moved
 from unitune.text import listed
 
@@ -151,24 +149,15 @@ def _rule(name: str, values: Sequence[Value], good: str | None) -> Callable[[Val
 
 def _keys(call: Call) -> list[str]:
     """Return a hash of the messages up to each turn, the answer's last."""
-    turns = [
-        json.dumps([turn["role"], turn.get("content") or "", *map(_called, _calls(turn))])
+    turns: list[Any] = [
+        [
+            turn["role"],
+            turn.get("content") or "",
+            called(map(fields, items(turn.get("tool_calls")))),
+        ]
         for turn in (*call.prompt, call.answer)
     ]
-    return list(accumulate(turns, lambda known, turn: _hash(known + turn), initial=""))[1:]
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _calls(turn: Fields) -> list[JsonValue]:
-    return items(turn.get("tool_calls"))
-
-
-def _called(call: JsonValue) -> list[JsonValue]:
-    function = fields(fields(call).get("function"))
-    return [function.get("name"), parsed(function.get("arguments"))]
+    return list(accumulate(turns, lambda known, turn: digest([known, turn]), initial=""))[1:]
 
 
 def _example(call: Call, keys: Sequence[str], bad: set[str]) -> Example:
@@ -205,9 +194,7 @@ def _conversation(row: Example) -> JsonValue:
 def _held_out(rows: Sequence[Example]) -> set[JsonValue]:
     """Choose conversations for the test by their hash, while they fit."""
     left = min(int(len(rows) * TEST_SHARE), MOST_CASES)
-    sizes = dict[JsonValue, int]()
-    for row in rows:
-        sizes[_conversation(row)] = sizes.get(_conversation(row), 0) + 1
+    sizes = Counter(map(_conversation, rows))
     held = set[JsonValue]()
     for conversation in sorted(sizes, key=lambda each: digest([each])):
         if sizes[conversation] <= left:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import write_rows
 
 from unitune.backends.formats import Converted, convert_file, wire_lines
 from unitune.data.load import load
@@ -22,14 +23,8 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def write(folder: Path, *lines: str, name: str = "rows.jsonl") -> Path:
-    path = folder / name
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
 def test_a_dataset_is_encoded_with_a_finding_for_each_row_that_will_not_go(tmp_path: Path) -> None:
-    items = list(wire_lines(load(write(tmp_path, *map(json.dumps, ROWS))), "openai-chat"))
+    items = list(wire_lines(load(write_rows(tmp_path / "rows.jsonl", ROWS)), "openai-chat"))
     lines = [item for item in items if isinstance(item, str)]
     findings = [item for item in items if isinstance(item, Finding)]
     assert [(found.code, found.file, found.line) for found in findings] == [
@@ -40,7 +35,7 @@ def test_a_dataset_is_encoded_with_a_finding_for_each_row_that_will_not_go(tmp_p
 
 
 def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) -> None:
-    path = write(tmp_path, *map(json.dumps, ROWS), "broken")
+    path = write_rows(tmp_path / "rows.jsonl", [*ROWS, "broken"])
     items = list(convert_file(path, to="openai-chat"))
     rows = [item for item in items if isinstance(item, Converted)]
     findings = [item for item in items if isinstance(item, Finding)]
@@ -53,15 +48,15 @@ def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) 
 
 
 def test_rows_of_any_method_are_encoded(tmp_path: Path) -> None:
-    question = write(tmp_path, json.dumps({"messages": [USER], "grade": 1}), name="a.jsonl")
-    pair = write(tmp_path, '{"prompt": "a", "chosen": "b", "rejected": "c"}', name="b.jsonl")
+    question = write_rows(tmp_path / "a.jsonl", [{"messages": [USER], "grade": 1}])
+    pair = write_rows(tmp_path / "b.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
     assert all(isinstance(item, Converted) for item in convert_file(question, to="openai-rft"))
     assert all(isinstance(item, Converted) for item in convert_file(pair, to="together-dpo"))
 
 
 def test_a_file_is_decoded_into_canonical_rows(tmp_path: Path) -> None:
     lines = ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "x": 1}', "", "[]"]
-    items = list(convert_file(write(tmp_path, *lines), source="bedrock-prompt"))
+    items = list(convert_file(write_rows(tmp_path / "rows.jsonl", lines), source="bedrock-prompt"))
     assert [json.loads(item.text) for item in items if isinstance(item, Converted)] == [
         {"messages": [USER, {"role": "assistant", "content": "b"}]}
     ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import write_rows
 
 from unitune.backends.formats import Converted, UnrepresentableRow, convert_file, wire_format
 from unitune.data.example import Example
@@ -58,33 +57,24 @@ def user(*parts: dict[str, Any]) -> dict[str, Any]:
     return {"role": "user", "parts": list(parts)}
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A canonical row and what it is on a wire."""
-
-    format: str
-    row: dict[str, Any]
-    wire: dict[str, Any]
-
-
 PAIRS = [
-    Pair("openai-chat", CHAT, CHAT),
-    Pair("openai-chat", WITH_TOOLS, WITH_TOOLS),
-    Pair(
+    ("openai-chat", CHAT, CHAT),
+    ("openai-chat", WITH_TOOLS, WITH_TOOLS),
+    (
         "openai-chat",
         {"messages": [USER, {**ANSWER, "weight": 0}, USER, ANSWER], "parallel_tool_calls": False},
         {"messages": [USER, {**ANSWER, "weight": 0}, USER, ANSWER], "parallel_tool_calls": False},
     ),
-    Pair("openai-dpo", PAIR, PAIR),
-    Pair("openai-rft", QUESTION, QUESTION),
-    Pair("together-chat", {**WITH_TOOLS, "weight": 0.5}, {**WITH_TOOLS, "weight": 0.5}),
-    Pair(
+    ("openai-dpo", PAIR, PAIR),
+    ("openai-rft", QUESTION, QUESTION),
+    ("together-chat", {**WITH_TOOLS, "weight": 0.5}, {**WITH_TOOLS, "weight": 0.5}),
+    (
         "together-chat",
         {"messages": [{**USER, "weight": 1}, ANSWER]},
         {"messages": [{**USER, "weight": 1}, ANSWER]},
     ),
-    Pair("together-dpo", {**PAIR, "weight": 2.0}, {**PAIR, "weight": 2.0}),
-    Pair(
+    ("together-dpo", {**PAIR, "weight": 2.0}, {**PAIR, "weight": 2.0}),
+    (
         "vertex-sft",
         CHAT,
         {
@@ -92,7 +82,7 @@ PAIRS = [
             "contents": [user({"text": "Where is my order?"}), model({"text": "On its way."})],
         },
     ),
-    Pair(
+    (
         "vertex-sft",
         WITH_TOOLS,
         {
@@ -113,7 +103,7 @@ PAIRS = [
             "tools": [GEMINI_TOOL],
         },
     ),
-    Pair(
+    (
         "vertex-preference",
         PAIR,
         {
@@ -125,7 +115,7 @@ PAIRS = [
             ],
         },
     ),
-    Pair(
+    (
         "vertex-rft",
         {"messages": [SYSTEM, USER], "expected": "shipped", "carrier": "DHL"},
         {
@@ -134,7 +124,7 @@ PAIRS = [
             "references": {"expected": "shipped", "carrier": "DHL"},
         },
     ),
-    Pair(
+    (
         "bedrock-nova",
         CHAT,
         {
@@ -146,7 +136,7 @@ PAIRS = [
             ],
         },
     ),
-    Pair(
+    (
         "bedrock-prompt",
         {"messages": [USER, ANSWER]},
         {"prompt": "Where is my order?", "completion": "On its way."},
@@ -154,18 +144,11 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.format)
-def test_a_row_is_written_as_the_vendor_describes_it(pair: Pair) -> None:
-    assert pair.wire == wire_format(pair.format).encode(Example.model_validate(pair.row))
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A row that a format has no place for."""
-
-    format: str
-    row: dict[str, Any]
-    says: str
+@pytest.mark.parametrize(("name", "row", "wire"), PAIRS)
+def test_a_row_is_written_as_the_vendor_describes_it(
+    name: str, row: dict[str, Any], wire: dict[str, Any]
+) -> None:
+    assert wire == wire_format(name).encode(Example.model_validate(row))
 
 
 def chat(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -181,39 +164,37 @@ PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 SFT = ["openai-chat", "together-chat", "vertex-sft", "bedrock-nova", "bedrock-prompt"]
 DPO = ["openai-dpo", "together-dpo", "vertex-preference"]
 REFUSED = [
-    *(Refused(name, PAIR, "a preference") for name in SFT),
-    *(Refused(name, chat(USER, expected="a"), "`expected` is used for evaluation") for name in SFT),
-    *(Refused(name, CHAT, "no worse answer") for name in DPO),
-    *(Refused(n, {**CHAT, "weight": 0.5}, "weight 0.5") for n in SFT if n != "together-chat"),
-    Refused("openai-chat", chat(USER, {**ANSWER, "tool_call_id": "c"}), "has tool_call_id"),
-    Refused("openai-chat", chat(USER, CALLS, {**RESULT, "name": "t"}, ANSWER), "has a name"),
-    Refused("openai-chat", chat({**USER, "weight": 1}, ANSWER), "messages[0] has the weight 1"),
-    Refused("openai-chat", chat(USER, {**CALLS, "tool_calls": [{"id": "1"}]}), "type is not"),
-    Refused("openai-chat", chat(USER, ANSWER, parallel_tool_calls=3), "neither true nor false"),
-    Refused(
+    *((name, PAIR, "a preference") for name in SFT),
+    *((name, chat(USER, expected="a"), "`expected` is used for evaluation") for name in SFT),
+    *((name, CHAT, "no worse answer") for name in DPO),
+    *((n, {**CHAT, "weight": 0.5}, "weight 0.5") for n in SFT if n != "together-chat"),
+    ("openai-chat", chat(USER, {**ANSWER, "tool_call_id": "c"}), "has tool_call_id"),
+    ("openai-chat", chat(USER, CALLS, {**RESULT, "name": "t"}, ANSWER), "has a name"),
+    ("openai-chat", chat({**USER, "weight": 1}, ANSWER), "messages[0] has the weight 1"),
+    ("openai-chat", chat(USER, {**CALLS, "tool_calls": [{"id": "1"}]}), "type is not"),
+    ("openai-chat", chat(USER, ANSWER, parallel_tool_calls=3), "neither true nor false"),
+    (
         "openai-chat",
         chat(USER, ANSWER, tools=[{"name": "t"}]),
         "tools[0] has the unknown key 'name'",
     ),
-    Refused("openai-chat", chat(USER, {"role": "assistant"}), "messages[1] has no content"),
-    Refused("openai-rft", CHAT, "must end with the user's message"),
-    Refused("openai-rft", {**QUESTION, "weight": 2}, "the weight 2"),
-    Refused("together-chat", chat({"role": "developer", "content": "a"}, USER, ANSWER), "first"),
-    Refused("together-chat", chat(USER, USER, ANSWER), "messages[1] is from 'user' like"),
-    Refused("together-chat", chat(USER, SYSTEM, ANSWER), "at the beginning"),
-    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "has 2 parts"),
-    Refused("together-chat", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
-    Refused("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
-    Refused(
-        "together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "also from 'assistant'"
-    ),
-    Refused("vertex-sft", chat(USER, {**ANSWER, "weight": 0}), "messages[1] has the weight 0"),
-    Refused("vertex-sft", chat(USER, {**USER, "role": "developer"}, ANSWER), "use 'system'"),
-    Refused("vertex-sft", with_schema({"additionalProperties": 1}), "nor a boolean"),
-    Refused("vertex-sft", chat(USER, SYSTEM, ANSWER), "it must be the first message"),
-    Refused("vertex-sft", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
-    Refused("vertex-sft", chat(USER, RESULT, ANSWER), "neither answers an earlier call"),
-    Refused(
+    ("openai-chat", chat(USER, {"role": "assistant"}), "messages[1] has no content"),
+    ("openai-rft", CHAT, "must end with the user's message"),
+    ("openai-rft", {**QUESTION, "weight": 2}, "the weight 2"),
+    ("together-chat", chat({"role": "developer", "content": "a"}, USER, ANSWER), "first"),
+    ("together-chat", chat(USER, USER, ANSWER), "messages[1] is from 'user' like"),
+    ("together-chat", chat(USER, SYSTEM, ANSWER), "at the beginning"),
+    ("together-chat", chat({**USER, "content": PARTS}, ANSWER), "has 2 parts"),
+    ("together-chat", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
+    ("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
+    ("together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "also from 'assistant'"),
+    ("vertex-sft", chat(USER, {**ANSWER, "weight": 0}), "messages[1] has the weight 0"),
+    ("vertex-sft", chat(USER, {**USER, "role": "developer"}, ANSWER), "use 'system'"),
+    ("vertex-sft", with_schema({"additionalProperties": 1}), "nor a boolean"),
+    ("vertex-sft", chat(USER, SYSTEM, ANSWER), "it must be the first message"),
+    ("vertex-sft", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
+    ("vertex-sft", chat(USER, RESULT, ANSWER), "neither answers an earlier call"),
+    (
         "vertex-sft",
         chat(
             USER,
@@ -224,36 +205,34 @@ REFUSED = [
         ),
         "is not a JSON object",
     ),
-    Refused("vertex-sft", with_schema({"type": ["string", "null"]}), "type is ['string', 'null']"),
-    Refused("vertex-sft", with_schema({"type": "dict"}), "type is 'dict'"),
-    Refused("vertex-sft", with_schema({"$ref": "#/x"}), "has the unknown key '$ref'"),
-    Refused("vertex-sft", with_schema({"enum": [1]}), "enum is not a list of texts"),
-    Refused(
+    ("vertex-sft", with_schema({"type": ["string", "null"]}), "type is ['string', 'null']"),
+    ("vertex-sft", with_schema({"type": "dict"}), "type is 'dict'"),
+    ("vertex-sft", with_schema({"$ref": "#/x"}), "has the unknown key '$ref'"),
+    ("vertex-sft", with_schema({"enum": [1]}), "enum is not a list of texts"),
+    (
         "vertex-preference",
         {**PAIR, "input": {"messages": [USER], "tools": WITH_TOOLS["tools"]}},
         "has tools",
     ),
-    Refused("vertex-preference", {**PAIR, "input": {"messages": [SYSTEM]}}, "not the user's"),
-    Refused("vertex-rft", CHAT, "must end with the user's message"),
-    Refused(
-        "vertex-rft", QUESTION, "'grade' is {'max': 3}, but references for rewards must be text"
-    ),
-    Refused("bedrock-nova", WITH_TOOLS, "has tools"),
-    Refused(
-        "bedrock-nova", chat(SYSTEM, ANSWER), "messages[1] is from 'assistant' instead of 'user'"
-    ),
-    Refused("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' instead of"),
-    Refused("bedrock-nova", chat({**USER, "content": "a System: b"}, ANSWER), "'System:'"),
-    Refused("bedrock-nova", chat(USER, CALLS, RESULT, ANSWER), "calls or answers a tool"),
-    Refused("bedrock-prompt", CHAT, "move a system prompt into the user's"),
+    ("vertex-preference", {**PAIR, "input": {"messages": [SYSTEM]}}, "not the user's"),
+    ("vertex-rft", CHAT, "must end with the user's message"),
+    ("vertex-rft", QUESTION, "'grade' is {'max': 3}, but references for rewards must be text"),
+    ("bedrock-nova", WITH_TOOLS, "has tools"),
+    ("bedrock-nova", chat(SYSTEM, ANSWER), "messages[1] is from 'assistant' instead of 'user'"),
+    ("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' instead of"),
+    ("bedrock-nova", chat({**USER, "content": "a System: b"}, ANSWER), "'System:'"),
+    ("bedrock-nova", chat(USER, CALLS, RESULT, ANSWER), "calls or answers a tool"),
+    ("bedrock-prompt", CHAT, "move a system prompt into the user's"),
 ]
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.format}: {case.says}")
-def test_what_has_no_place_is_refused_with_its_place_and_reason(case: Refused) -> None:
+@pytest.mark.parametrize(("name", "row", "says"), REFUSED)
+def test_what_has_no_place_is_refused_with_its_place_and_reason(
+    name: str, row: dict[str, Any], says: str
+) -> None:
     with pytest.raises(UnrepresentableRow) as caught:
-        wire_format(case.format).encode(Example.model_validate(case.row))
-    assert case.says in str(caught.value)
+        wire_format(name).encode(Example.model_validate(row))
+    assert says in str(caught.value)
 
 
 def test_a_word_that_nova_reserves_may_stand_in_an_answer() -> None:
@@ -366,9 +345,8 @@ def test_an_empty_list_of_tools_is_none_at_vertex() -> None:
 
 
 def test_converting_reports_rows_that_lose_strict(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
     row = chat(USER, ANSWER, tools=[{"type": "function", "function": STRICT}])
-    file.write_text(json.dumps(row) + "\n")
+    file = write_rows(tmp_path / "rows.jsonl", [row])
     (lost,) = convert_file(file, to="vertex-sft")
     (kept,) = convert_file(file, to="openai-chat")
     assert isinstance(lost, Converted)

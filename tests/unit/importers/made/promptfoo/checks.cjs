@@ -1,1 +1,0 @@
-module.exports = {isA: (output, context) => output === 'a'};
