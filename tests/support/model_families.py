@@ -24,6 +24,7 @@ from unit.local.serving import served
 
 from support.tiny_gguf import TOKENS, write_gguf
 from support.tiny_model import SIZES, write_rows
+from support.tiny_training import save
 from unitune.backends.local_capabilities import ExportForm, ExportSpec
 from unitune.data.dataset import Dataset
 from unitune.data.example import Message
@@ -36,8 +37,7 @@ from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.export.forms import export
 from unitune_local.forecasting.forecast import forecast
 from unitune_local.inference.answers import Sampling
-from unitune_local.models import store
-from unitune_local.models.adapter import check_adapter, checked_prompts, save_adapter
+from unitune_local.models.adapter import check_adapter, checked_prompts
 from unitune_local.models.gguf_model import convert
 from unitune_local.models.model import (
     config_of,
@@ -47,7 +47,6 @@ from unitune_local.models.model import (
     use_attention,
 )
 from unitune_local.settings import Settings
-from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 
@@ -377,16 +376,7 @@ def _train(base: Path, settings: Settings, rows: Dataset, held_out: Dataset, ada
     live = trained(adapter.with_name("stopped"), 9)
     assert whole == first + losses
 
-    spec = Spec(
-        base=str(base),
-        base_path=base,
-        base_fingerprint=store.fingerprint(base),
-        training=DataFile(path=base, sha256=""),
-        validation=None,
-        data_fingerprint="",
-        settings=settings,
-    )
-    save_adapter(live, tokenizer, spec, adapter)
+    spec = save(live, base, adapter, settings)
     prompts = [torch.tensor([render_prompt(tokenizer, each.messages)]) for each in REQUESTS]
     use_attention(live, None)
     with torch.no_grad():

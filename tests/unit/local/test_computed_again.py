@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
+from support.tiny_model import SETTINGS, save_model, write_rows
+from support.tiny_training import rows_in, run
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -17,7 +19,7 @@ from unitune.errors import Unsupported
 from unitune.job.job import Job
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
-from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.data.rows import read_rows
 from unitune_local.forecasting.cost import (
     ADAM_BYTES,
     PROCESS_BYTES,
@@ -30,7 +32,6 @@ from unitune_local.models.size import Speed, empty_tuned_model, size_of
 from unitune_local.objectives.loss import Form, choose_form, most_logits
 from unitune_local.parallel.ranks import shard_findings
 from unitune_local.settings import Settings
-from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 
 NOTHING = Dataset("validation.jsonl", ())
@@ -49,25 +50,20 @@ def _few_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> list[TrainingRow]:
-    file = write_rows(tmp_path / "train.jsonl", 24)
-    return list(render_rows(tiny_tokenizer(), read_rows(file), 512).rows)
+def rows(tiny_model: Path, tmp_path: Path) -> tuple[TrainingRow, ...]:
+    return rows_in(write_rows(tmp_path / "train.jsonl", 24), tiny_model)
 
 
-def losses_of(base: Path, rows: list[TrainingRow], settings: Settings, folder: Path) -> list[float]:
-    losses: list[float] = []
-
-    def note(kind: str, data: dict[str, object]) -> None:
-        losses.extend([float(str(data["loss"]))] if kind in ("step", "validation") else [])
-
-    model = trainable_model(base, settings)
-    assert train(model, rows[8:], rows[:8], settings, TrainingContext(folder, note, lambda: False))
-    return losses
+def losses_of(
+    base: Path, rows: Sequence[TrainingRow], settings: Settings, folder: Path
+) -> list[float]:
+    done = run(base, rows[8:], rows[:8], folder, settings)
+    return [data["loss"] for _, data in done.events if "loss" in data]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["logits", "layers", "both"])
 def test_losses_are_those_of_a_training_that_keeps_all(
-    tiny_model: Path, tmp_path: Path, rows: list[TrainingRow], way: dict[str, bool]
+    tiny_model: Path, tmp_path: Path, rows: tuple[TrainingRow, ...], way: dict[str, bool]
 ) -> None:
     """Dropout draws the same numbers again."""
     settings = SETTINGS.model_copy(update={"dropout": 0.1, "share_prefix": False})
@@ -79,7 +75,7 @@ def test_losses_are_those_of_a_training_that_keeps_all(
 
 
 def test_each_way_is_forecast_to_hold_less_and_to_compute_more(
-    tiny_model: Path, rows: list[TrainingRow]
+    tiny_model: Path, rows: tuple[TrainingRow, ...]
 ) -> None:
     held, computed = [], []
     for way in ({}, *WAYS):
@@ -203,7 +199,7 @@ def test_a_base_that_cannot_be_spread_is_a_finding(changes: dict[str, object], w
 
 
 def test_logits_that_are_changed_after_the_head_are_not_computed_in_chunks(
-    tiny_model: Path, rows: list[TrainingRow]
+    tiny_model: Path, rows: tuple[TrainingRow, ...]
 ) -> None:
     """As Gemma 2's, which are capped."""
     model = trainable_model(tiny_model, SETTINGS)

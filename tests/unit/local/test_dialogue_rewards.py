@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import pytest
 import torch
+from support import tiny_training
 from support.rewarded_rows import REWARD, use_plain
 from support.tiny_model import SETTINGS, save_model
-from unit.local.test_reward import Trained
+from support.tiny_training import Trained
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -36,7 +37,6 @@ from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objectives.loss import choose_form
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts
-from unitune_local.training.loop import TrainingContext, train
 
 # That of Nous Research: unitune/job/chat_templates
 HERMES = Path(__file__).parents[3] / "unitune" / "job" / "chat_templates" / "hermes.jinja"
@@ -145,15 +145,10 @@ def run(base: Path, folder: Path, *, stop_after: int | None = None, epochs: int 
     settings = SETTINGS.model_copy(
         update={"epochs": epochs, "batch_size": 4, "reward": reward, "sequence_length": 4096}
     )
-    rows = prompts_of(base, 4)
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), settings)
-    done = Trained()
-    grader = grader_of(base, matches(match="superset"))
-    stop = lambda: len(done.steps) == stop_after  # noqa: E731
-    context = TrainingContext(folder, done.note, stop, grader=grader)
-    done.finished = train(model, rows, rows[:2], settings, context)
-    return done
+    rows, grader = prompts_of(base, 4), grader_of(base, matches(match="superset"))
+    return tiny_training.run(
+        base, rows, rows[:2], folder, settings, stop_after=stop_after, grader=grader
+    )
 
 
 @pytest.fixture

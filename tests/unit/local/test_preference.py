@@ -3,15 +3,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from pydantic import JsonValue
+from support import tiny_training
 from support.tiny_model import SETTINGS
+from support.tiny_training import Trained
 from torch import Tensor
 
 from unitune.data.dataset import Dataset, Row
@@ -20,7 +20,6 @@ from unitune_local.data.attention import NAME
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import render_rows
-from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
 from unitune_local.objectives import preference
 from unitune_local.objectives.loss import Form, choose_form
@@ -34,7 +33,6 @@ from unitune_local.objectives.preference import (
     rated_losses,
 )
 from unitune_local.settings import Loss, PreferenceSettings
-from unitune_local.training.loop import TrainingContext, train
 
 PAIR_SETTINGS = SETTINGS.model_copy(
     update={"epochs": 6, "batch_size": 2, "learning_rate": 1e-2, "micro_batch_tokens": 150}
@@ -279,31 +277,11 @@ def test_an_interrupted_pass_goes_on(
     ] == messages
 
 
-@dataclass
-class Trained:
-    """One call of `train`, with what it noted."""
-
-    losses: dict[JsonValue, JsonValue] = field(default_factory=dict)
-    validations: list[dict[str, JsonValue]] = field(default_factory=list)
-    finished: bool = False
-
-    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
-        if kind == "step":
-            self.losses[data["step"]] = data["loss"]
-        elif kind == "validation":
-            self.validations.append(data)
-
-
 def run(
     base: Path, rows: Sequence[TrainingRow], folder: Path, loss: Loss, stop_after: int | None = None
 ) -> Trained:
     chosen = PAIR_SETTINGS.model_copy(update={"preference": settings(loss)})
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), chosen)
-    done = Trained()
-    context = TrainingContext(folder, done.note, lambda: len(done.losses) == stop_after)
-    done.finished = train(model, rows, rows[:2], chosen, context)
-    return done
+    return tiny_training.run(base, rows, rows[:2], folder, chosen, stop_after=stop_after)
 
 
 @pytest.fixture(scope="module")
