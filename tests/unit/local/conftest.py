@@ -28,3 +28,9 @@ def _one_thread() -> Iterator[None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny base model."""
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Event loop of asynchronous tests."""
+    return "asyncio"
