@@ -71,7 +71,7 @@ def loss_of(
     base: Path, *, trained: bool = False, scorer: Scorer = SCORER, **changes: Any
 ) -> RewardLoss:
     model = model_of(base, trained=trained)
-    form = choose_form(model, prompts_of(base), share=True)
+    form = choose_form(model, prompts_of(base), SETTINGS)
     grader, settings = (
         RewardGrader(load_tokenizer(base), [Reward.of(scorer)]),
         REWARD.model_copy(update=changes),

@@ -397,7 +397,7 @@ def test_one_rounding_keeps_changes_that_bfloat16_would_lose(tiny_model: Path) -
 
 
 def test_a_plain_causal_model_takes_packed_rows(tiny_model: Path) -> None:
-    form = choose_form(tuned(tiny_model), random_rows(0), share=True)
+    form = choose_form(tuned(tiny_model), random_rows(0), SETTINGS)
     assert Form("packed", share=True) == form
 
 
@@ -415,7 +415,7 @@ def test_a_model_that_packs_wrongly_gets_padded_rows(
         return torch.zeros_like(rows.transpose(1, 2).flatten(0, 1).index_select(0, layout.places))
 
     monkeypatch.setattr("unitune_local.data.attention._flat_of", nothing)
-    form = choose_form(model, random_rows(0), share=True)
+    form = choose_form(model, random_rows(0), SETTINGS)
     assert form.kind == "padded"
     assert "a different loss" in form.reason
     assert model.get_base_model().config._attn_implementation == "sdpa"

@@ -214,4 +214,4 @@ def test_logits_that_are_changed_after_the_head_are_not_computed_in_chunks(
     base.forward = capped
     assert isinstance(base.get_output_embeddings(), nn.Linear)
     with pytest.raises(Unsupported, match="chunked_cross_entropy to false"):
-        choose_form(model, rows, share=True, most_logits=3)
+        choose_form(model, rows, SETTINGS.model_copy(update={"chunked_cross_entropy": True}))

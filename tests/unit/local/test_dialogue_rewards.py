@@ -183,7 +183,7 @@ def test_only_written_tokens_have_a_gradient(base: Path) -> None:
     model = add_adapter(load_model(base, torch.float32), SETTINGS)
     generate = partial(generate_in_training, model, tokenizer)
     rollouts = Rollouts(generate, grader_of(base, matches()), REWARD, 0, 4096)
-    objective = RewardLoss(rollouts, model, choose_form(model, [prompt], share=True))
+    objective = RewardLoss(rollouts, model, choose_form(model, [prompt], SETTINGS))
     answers, results = (1, 2, 3), (4, 5)
     made = prompt.followed_by((*answers, *results, 6), (1, 1, 1, 0, 0, 1))
     objective._divisor, objective._computed = 4.0, made.trained_tokens

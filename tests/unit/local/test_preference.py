@@ -207,7 +207,7 @@ def gradients_of(model: PeftModel) -> dict[str, Tensor]:
 
 
 def test_the_form_is_checked_on_pairs(tiny_model: Path, rows: Sequence[TrainingRow]) -> None:
-    assert choose_form(model_of(tiny_model, trained=True), rows, share=True).kind == "packed"
+    assert choose_form(model_of(tiny_model, trained=True), rows, SETTINGS).kind == "packed"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_new_adapter_has_gained_nothing(
     tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow], loss: Loss, first: float
 ) -> None:
     model = model_of(tiny_model, trained=False)
-    form = choose_form(model, rows, share=True)
+    form = choose_form(model, rows, SETTINGS)
     referenced = ReferencePass(pairs_by(model, form), tmp_path / "r.jsonl", lambda: False).run(
         [[rows]]
     )
@@ -238,7 +238,7 @@ def test_reference_of_new_adapters_is_the_base(
     tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
 ) -> None:
     model = model_of(tiny_model, trained=False)
-    form = choose_form(model, rows, share=True)
+    form = choose_form(model, rows, SETTINGS)
     made = ReferencePass(pairs_by(model, form), tmp_path / "r", lambda: False).run([[rows]])
     with torch.no_grad(), model.disable_adapter():
         base = answers(model, form, rows).pairs
@@ -254,7 +254,7 @@ def test_an_interrupted_pass_goes_on(
 ) -> None:
     monkeypatch.setattr(preference, "PROGRESS_SECONDS", 0)
     model = model_of(tiny_model, trained=False)
-    form = choose_form(model, rows, share=True)
+    form = choose_form(model, rows, SETTINGS)
     parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]
     whole = ReferencePass(pairs_by(model, form), tmp_path / "whole", lambda: False).run(parts)
     file = tmp_path / "cut"
@@ -316,7 +316,7 @@ def test_the_shift_of_rated_answers_is_the_whole_steps(
     tiny_model: Path, tmp_path: Path, rated: Sequence[TrainingRow]
 ) -> None:
     base, model = (model_of(tiny_model, trained=trained) for trained in (False, True))
-    form = choose_form(base, rated, share=True)
+    form = choose_form(base, rated, SETTINGS)
     use_attention(model, NAME)
     referenced = ReferencePass(pairs_by(base, form), tmp_path / "r", lambda: False).run([[rated]])
     assert referenced is not None
