@@ -8,7 +8,7 @@ import torch
 import transformers
 from support.tiny_model import tiny_tokenizer, write_rows
 
-from unitune.backends.local_capabilities import AnswerForecast, AnswerLoad, Forecast
+from unitune.backends.local_capabilities import AnswerLoad, Forecast
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -20,9 +20,9 @@ from unitune_local.data.batches import Fork, TrainingRow
 from unitune_local.data.rows import _truncated, read_rows, render_prompts, render_rows
 from unitune_local.forecasting import forecast as forecasting
 from unitune_local.forecasting.cost import LAYER_FLOPS, PROCESS_BYTES, CostModel, part_cost
-from unitune_local.forecasting.forecast import forecast, require_memory
+from unitune_local.forecasting.forecast import ADAPTER_SHARE, forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
-from unitune_local.inference.answer_cost import LOAD_SECONDS, answer_seconds
+from unitune_local.inference.answer_cost import answer_seconds
 from unitune_local.models.adapter import full_findings
 from unitune_local.models.model import add_adapter, load_model
 from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
@@ -126,9 +126,8 @@ def test_settings_that_come_to_nothing_are_findings(
 def test_answers_to_the_validation_rows_take_time_at_each_evaluation(
     tiny_model: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first step and after each of three epochs; the model is loaded already."""
-    answers = AnswerForecast(seconds=LOAD_SECONDS + 100, low_share=1, high_share=1)
-    monkeypatch.setattr(forecasting, "forecast_answers", lambda *_: answers)
+    """Before the first step and after each of three epochs."""
+    monkeypatch.setattr(forecasting, "answer_seconds", lambda *_: 100 / ADAPTER_SHARE)
     by_loss = forecast(job(Tuning(keep="best")), tiny_model, rows, rows).summary
     by_score = forecast(job(Tuning(best_by="score")), tiny_model, rows, rows).summary
     added = by_score.seconds_expected - by_loss.seconds_expected
