@@ -25,11 +25,11 @@ from unit.local.serving import served
 from support.tiny_gguf import TOKENS, write_gguf
 from support.tiny_model import SIZES, write_rows
 from support.tiny_training import save
+from support.tuned_here import local_job
 from unitune.backends.local_capabilities import ExportForm, ExportSpec
 from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.errors import Unsupported, UserError
-from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune_local import machine
 from unitune_local.data.rendering import render_prompt
@@ -317,16 +317,7 @@ def measure(name: str, work: Path) -> dict[str, str]:
     base = make(name, work / "base")
     rows, held_out = (read_rows(write_rows(work / f"{n}.jsonl", n)) for n in (16, 4))
     tuning = {"epochs": 1, "batch_size": 4, "sequence_length": 256, "lora": {"rank": 4}}
-    job = Job.model_validate(
-        {
-            "name": "family",
-            "model": str(base),
-            "backend": "local",
-            "data": {"train": "train.jsonl"},
-            "tuning": {**tuning, "learning_rate": 2e-2},
-            "options": {"local": {"dtype": "float32", "threads": 1}},
-        }
-    )
+    job = local_job(base, tuning={**tuning, "learning_rate": 2e-2})
     try:
         plan = forecast(job, base, rows, held_out)
     except (Unsupported, UserError) as refusal:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_model import write_rows
+from support.tuned_here import local_job
 
 from unitune.backends.protocol import Launch
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Unsupported
-from unitune.job.job import Data, Job, Tuning
+from unitune.job.job import Job, Tuning
 from unitune_local import machine
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow
@@ -68,16 +69,7 @@ COST = CostModel(SIZE, MEASURED_SPEED, is_plain=True, file_bytes=40_000)
 
 
 def job(model: Path | str = "tiny", tuning: Tuning | None = None, **options: object) -> Job:
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": str(model),
-            "backend": "local",
-            "data": Data(train="train.jsonl"),
-            "tuning": tuning or Tuning(),
-            "options": {"local": {"dtype": "float32", "threads": 1, **options}},
-        }
-    )
+    return local_job(model, options, tuning=tuning or Tuning())
 
 
 SETTINGS = resolve(job(), Dimensions(context=512, hidden=32))

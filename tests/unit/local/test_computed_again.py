@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.tiny_model import SETTINGS, save_model, write_rows
 from support.tiny_training import rows_in, run
+from support.tuned_here import local_job
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -91,9 +92,7 @@ def test_each_way_is_forecast_to_hold_less_and_to_compute_more(
 
 
 def job(base: Path, **options: object) -> Job:
-    own = {"dtype": "float32", "threads": 1, "device": "cpu", **options}
-    named = {"name": "x", "model": str(base), "backend": "local"}
-    return Job.model_validate({**named, "data": {"train": "-"}, "options": {"local": own}})
+    return local_job(base, {"device": "cpu", **options})
 
 
 def test_what_would_not_fit_is_computed_again_and_the_plan_says_why(

@@ -15,6 +15,7 @@ from support import tiny_training
 from support.rewarded_rows import REWARD, use_plain
 from support.tiny_model import SETTINGS, save_model
 from support.tiny_training import Trained
+from support.tuned_here import local_job
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -226,26 +227,19 @@ def job_of(base: Path, folder: Path, backend: str = "local", **evaluate: Any) ->
         "    return [len(answer) + len(turns) for answer, turns in zip(answers, trajectories)]\n"
     )
     tools = {"tools": {"weather": "tools.py:weather"}, "max_turns": 2}
-    return Job.model_validate(
-        {
-            "name": "dialogues",
-            "model": str(base),
-            "backend": backend,
-            "method": "rft",
-            "data": {"train": "train.jsonl", "validation": 0.3},
-            "tuning": {
-                "epochs": 2,
-                "batch_size": 2,
-                "reward": {
-                    "scorers": {"type": "reward_function", "function": "reward.py:length"},
-                    "group_size": 2,
-                    "max_tokens": 4,
-                },
-            },
-            "evaluate": {"dialogue": tools, "scorers": ["trajectory"], **evaluate},
-            "options": {"local": {"threads": 1, "dtype": "float32"}},
-            "folder": folder,
-        }
+    reward = {"type": "reward_function", "function": "reward.py:length"}
+    return local_job(
+        base,
+        backend=backend,
+        method="rft",
+        data={"train": "train.jsonl", "validation": 0.3},
+        tuning={
+            "epochs": 2,
+            "batch_size": 2,
+            "reward": {"scorers": reward, "group_size": 2, "max_tokens": 4},
+        },
+        evaluate={"dialogue": tools, "scorers": ["trajectory"], **evaluate},
+        folder=folder,
     )
 
 

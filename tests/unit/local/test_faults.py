@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 from support.tiny_model import write_rows
+from support.tuned_here import local_job
 
 from unitune.backends.protocol import Event, Launch, State, Upload
 from unitune.errors import RunFailed
 from unitune.files.filesystem import sha256
-from unitune.job.job import Job
 from unitune.scorers.text import Exact
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow, computed_tokens
@@ -42,18 +42,12 @@ SPEED = {"tokens_per_second", "seconds_left"}
 @pytest.fixture
 def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., Launch]:
     def made(name: str = "run-1", **tuning: object) -> Launch:
-        options: dict[str, object] = {"threads": 1, "dtype": "float32"}
-        job = Job.model_validate(
-            {
-                "name": "x",
-                "model": str(tiny_model),
-                "backend": "local",
-                "data": {"train": "train.jsonl"},
-                "tuning": {"epochs": 3, "batch_size": 8, "evaluate_every": 3, **tuning},
-                "evaluate": {"scorers": ["exact"], "max_tokens": 4},
-                "options": {"local": {**options, "checkpoint_every_steps": CHECKPOINT_STEPS}},
-                "folder": tmp_path,
-            }
+        job = local_job(
+            tiny_model,
+            {"checkpoint_every_steps": CHECKPOINT_STEPS},
+            tuning={"epochs": 3, "batch_size": 8, "evaluate_every": 3, **tuning},
+            evaluate={"scorers": ["exact"], "max_tokens": 4},
+            folder=tmp_path,
         )
         files = [write_rows(tmp_path / file, n) for file, n in (("train", 24), ("dev", 6))]
         uploads = [Upload(str(file), sha256(file)) for file in files]

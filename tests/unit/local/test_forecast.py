@@ -7,13 +7,14 @@ import pytest
 import torch
 import transformers
 from support.tiny_model import tiny_tokenizer, write_rows
+from support.tuned_here import local_job
 
 from unitune.backends.local_capabilities import AnswerLoad, Forecast
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
-from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.job import Job, Lora, Tuning
 from unitune.job.tuning import EarlyStopping
 from unitune_local import machine
 from unitune_local.data.batches import Fork, TrainingRow
@@ -34,16 +35,7 @@ NOTHING = Dataset("validation.jsonl", ())
 
 
 def job(tuning: Tuning | None = None, **options: object) -> Job:
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": "tiny",
-            "backend": "local",
-            "data": Data(train="train.jsonl"),
-            "tuning": tuning or Tuning(),
-            "options": {"local": {"dtype": "float32", "threads": 1, **options}},
-        }
-    )
+    return local_job(options=options, tuning=tuning or Tuning())
 
 
 @pytest.fixture(autouse=True)
@@ -385,10 +377,7 @@ def test_wider_models_get_the_rate_of_the_published_formula_and_narrow_ones_the_
 
 
 def rewarded(scorer: object, **reward: object) -> Job:
-    content = job().model_dump(mode="json")
-    return Job.model_validate(
-        {**content, "method": "rft", "tuning": {"reward": {"scorers": scorer, **reward}}}
-    )
+    return local_job(method="rft", tuning={"reward": {"scorers": scorer, **reward}})
 
 
 def test_sampled_answers_take_as_long_as_they_may_be(tiny_model: Path, rows: Dataset) -> None:

@@ -59,15 +59,8 @@ def test_polling_needs_no_torch() -> None:
 
 
 def job_with(options: dict[str, object]) -> Job:
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": "m",
-            "backend": "local",
-            "data": {"train": "t.jsonl"},
-            "options": {"local": options},
-        }
-    )
+    given = {"name": "x", "model": "m", "backend": "local", "data": {"train": "t.jsonl"}}
+    return Job.model_validate({**given, "options": {"local": options}})
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:

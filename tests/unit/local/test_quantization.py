@@ -11,11 +11,11 @@ import pytest
 import torch
 from support.tiny_model import SETTINGS, write_rows
 from support.tiny_training import Trained, rows_in, save
+from support.tuned_here import local_job
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message
 from unitune.errors import Unsupported
-from unitune.job.job import Job
 from unitune.models import Reply, Request
 from unitune_local.backend import LocalBackend
 from unitune_local.data.rendering import render_prompt
@@ -86,19 +86,14 @@ def test_quantized_weights_are_forecast_smaller_and_nothing_else(
     rows = read_rows(write_rows(tmp_path / "train.jsonl", 10))
     held = {}
     for quantization in (None, "8bit", "4bit"):
-        made = LocalBackend().forecast(job(tiny_model, quantization), rows, rows)
+        options = {"quantization": quantization, "device": "cpu"}
+        made = LocalBackend().forecast(local_job(tiny_model, options), rows, rows)
         assert not made.findings
         assert quantization == made.settings["quantization"]
         held[quantization] = made.memory_bytes
     linear = 2 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 64)  # of both layers: q, k, v, o; MLP
     assert pytest.approx(3 * linear, abs=1) == held[None] - held["8bit"]
     assert pytest.approx((4 - 0.516) * linear, abs=1) == held[None] - held["4bit"]
-
-
-def job(model: Path, quantization: str | None) -> Job:
-    options = {"local": {"quantization": quantization, "device": "cpu", "dtype": "float32"}}
-    named = {"name": "demo", "model": str(model), "backend": "local"}
-    return Job.model_validate({**named, "data": {"train": "train.jsonl"}, "options": options})
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from support import tiny_training
 from support.tiny_model import SETTINGS, write_rows
 from support.tiny_training import Trained
+from support.tuned_here import local_job
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from unitune.backends.protocol import WORSE, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
-from unitune.job.job import Job
 from unitune.scorers.interface import Attempt, Setting
 from unitune.scorers.text import Exact, Regex
 from unitune_local.data import attention
@@ -249,11 +249,8 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
 
 def test_of_rated_answers_the_good_are_scored_alone(tiny_model: Path, tmp_path: Path) -> None:
     """An answer that is rated false is none to expect, and its prompt may have no right one."""
-    rated = {"method": "dpo", "tuning": {"preference": {"loss": "kto"}, "best_by": "score"}}
-    named = {"name": "x", "model": str(tiny_model), "backend": "local"}
-    job = Job.model_validate(
-        {**named, **rated, "data": {"train": "t"}, "evaluate": {"scorers": ["exact"]}}
-    )
+    tuning = {"preference": {"loss": "kto"}, "best_by": "score"}
+    job = local_job(tiny_model, method="dpo", tuning=tuning, evaluate={"scorers": ["exact"]})
     turns = [("user", "Colour?"), ("assistant", "red")]
     messages = [{"role": role, "content": content} for role, content in turns]
     lines = [{"messages": messages, "kto_tag": number % 2 == 1} for number in range(8)]
@@ -288,17 +285,11 @@ def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(
 ) -> None:
     """From the job through spec.json to the adapter, as the worker does it."""
     tuning = {"epochs": 3, "best_by": "score", "evaluate_every": 2, "early_stopping": True}
-    job = Job.model_validate(
-        {
-            "name": "x",
-            "model": str(tiny_model),
-            "backend": "local",
-            "data": {"train": "train.jsonl"},
-            "tuning": tuning,
-            "evaluate": {"scorers": ["class_f1", "exact"], "max_tokens": 4},
-            "options": {"local": {"threads": 1, "dtype": "float32"}},
-            "folder": tmp_path,
-        }
+    job = local_job(
+        tiny_model,
+        tuning=tuning,
+        evaluate={"scorers": ["class_f1", "exact"], "max_tokens": 4},
+        folder=tmp_path,
     )
     files = [write_rows(tmp_path / name, count) for name, count in (("train", 24), ("dev", 6))]
     uploads = [Upload(str(file), sha256(file)) for file in files]
