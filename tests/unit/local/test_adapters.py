@@ -110,14 +110,16 @@ def test_a_new_adapter_changes_nothing(
     torch.testing.assert_close(logits(untuned, rows[0]), logits(fresh, rows[0]))
 
 
-@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("changes", [{}, *VARIANTS])
 def test_what_they_hold_in_memory_is_known_without_weights(
     tiny_model: Path, changes: dict[str, Any]
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
     model = add_adapter(load_model(tiny_model, torch.float32), settings)
     expected = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert expected == size_of(empty_tuned_model(tiny_model, settings)).trained
+    size = size_of(empty_tuned_model(tiny_model, settings))
+    assert expected == size.trained
+    assert size == size_of(model)
 
 
 def test_the_loss_is_the_same_packed_and_padded(

@@ -36,6 +36,7 @@ from unitune_local.spec import SpeedBasis
 from unitune_local.training import profile_run
 from unitune_local.training.run import prepare, run_training
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 PACKED, PADDED = Form("packed", share=True), Form("padded", share=False)
 NOTHING = Dataset("validation.jsonl", ())
 SIZE = ModelSize(
@@ -86,11 +87,6 @@ MEASURED = [
     (4776, "float32", [row(1617, 1102)]),
     (4339, "bfloat16", [row(1284, 913)]),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
 # --- the formula

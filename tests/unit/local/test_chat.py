@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from unitune.data.example import Message, digest
 from unitune.data.general_questions import general_text
 from unitune.errors import Mismatch
-from unitune.models import BatchedChatModel, Reply, Request, ScoresText, TextLoss
+from unitune.models import Reply, Request, ScoresText, TextLoss
 from unitune.workspace.user_settings import today
 from unitune_local import machine
 from unitune_local.data.chat_text import template_fingerprint
@@ -86,10 +86,6 @@ def merged_by_peft(model: Any, adapter: Path) -> Any:
 @pytest.fixture
 def base(tiny_model: Path) -> LocalChatModel:
     return LocalChatModel(str(tiny_model), dtype=torch.float32)
-
-
-def test_it_is_a_batched_chat_model(base: LocalChatModel) -> None:
-    assert isinstance(base, BatchedChatModel)
 
 
 def test_many_requests_are_answered_as_one_by_one(base: LocalChatModel) -> None:

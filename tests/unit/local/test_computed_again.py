@@ -35,6 +35,7 @@ from unitune_local.parallel.ranks import shard_findings
 from unitune_local.settings import Settings
 from unitune_local.training.run import trainable_model
 
+pytestmark = pytest.mark.usefixtures("own_cache")  # nothing was calibrated before
 NOTHING = Dataset("validation.jsonl", ())
 WAYS = [
     {"chunked_cross_entropy": True},
@@ -44,10 +45,9 @@ WAYS = [
 
 
 @pytest.fixture(autouse=True)
-def _few_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a micro-batch has several chunks; and nothing was calibrated before."""
+def _few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a micro-batch has several chunks."""
     monkeypatch.setattr("unitune_local.objectives.loss.LOGIT_CHUNK", 3)
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

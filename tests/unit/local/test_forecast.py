@@ -25,10 +25,11 @@ from unitune_local.forecasting.forecast import ADAPTER_SHARE, forecast, require_
 from unitune_local.forecasting.memory_fit import fit_batches
 from unitune_local.inference.answer_cost import answer_seconds
 from unitune_local.models.adapter import full_findings
-from unitune_local.models.model import add_adapter, load_model
-from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
+from unitune_local.models.model import load_model
+from unitune_local.models.size import Speed, empty_model, empty_tuned_model, size_of
 from unitune_local.settings import Dimensions, RewardSettings, Settings, default_rate, resolve
 
+pytestmark = pytest.mark.usefixtures("own_cache")  # nothing was calibrated before
 TINY = Dimensions(context=512, hidden=32)
 
 NOTHING = Dataset("validation.jsonl", ())
@@ -36,12 +37,6 @@ NOTHING = Dataset("validation.jsonl", ())
 
 def job(tuning: Tuning | None = None, **options: object) -> Job:
     return local_job(options=options, tuning=tuning or Tuning())
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was calibrated before."""
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -258,18 +253,6 @@ def test_a_sequence_longer_than_the_model_was_made_for_is_an_error(
 ) -> None:
     (finding,) = look(tiny_model, rows, Tuning(sequence_length=513)).findings
     assert "512" in finding.message
-
-
-def test_the_shape_counts_what_is_there(tiny_model: Path) -> None:
-    settings = resolve(job(), TINY)
-    size = size_of(empty_tuned_model(tiny_model, settings))
-    model = load_model(tiny_model, torch.float32)
-    assert size.parameters == sum(weight.numel() for weight in model.parameters())
-    tuned = add_adapter(model, settings)
-    adapters = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
-    assert size.trained == adapters
-    assert size_of(tuned) == size
-    assert context_of(tiny_model) == 512
 
 
 WIDTHS = {"vocab_size": 258, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
