@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import JsonValue
 
 from support.tiny_model import SETTINGS
 from unitune_local.data.batches import TrainingRow
+from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.job_folder import Kind
 from unitune_local.models import store
 from unitune_local.models.adapter import save_adapter, trained_model
 from unitune_local.models.model import load_model, load_tokenizer, use_attention
 from unitune_local.models.start import load_start
+from unitune_local.options import ChatFormat
 from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
@@ -114,3 +118,29 @@ def logits(model: Any, row: TrainingRow) -> torch.Tensor:
     use_attention(model, None)
     with torch.no_grad():
         return model.eval()(input_ids=torch.tensor([row.ids])).logits
+
+
+def peft_adapter(base: Path, folder: Path, *, spread: float = 0.2, **config: Any) -> Path:
+    """Write an adapter that changes answers, as peft makes it by itself."""
+    torch.manual_seed(1)
+    chosen = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    with warnings.catch_warnings():  # of an attribute that is read, and of layers that are tied
+        warnings.simplefilter("ignore")
+        model = get_peft_model(load_model(base, torch.float32), LoraConfig(**{**chosen, **config}))
+    for name, weights in model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            torch.nn.init.normal_(weights, std=spread)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+def write_record(folder: Path, base: Path, chat: ChatFormat | None = None) -> None:
+    """Write the record that a training stores with its adapter."""
+    form = chat or ChatFormat()
+    record = {
+        "base_fingerprint": store.fingerprint(base),
+        "template_fingerprint": template_fingerprint(load_tokenizer(base, form)),
+        "settings": {"chat": form.model_dump(mode="json")},
+        "more": "is allowed",
+    }
+    (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")

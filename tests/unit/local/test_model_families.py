@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors import torch as safetensors
 from support.model_families import COLUMNS, FAMILIES, TABLE, make, measure
 from support.tiny_model import SETTINGS, save_model
+from support.tiny_training import peft_adapter
 from support.tuned_here import local_job
 
 from unitune.errors import Unsupported, UserError
@@ -174,27 +174,13 @@ def test_a_type_that_transformers_lacks_is_refused_by_name(
         config_of(base_of("t5"))
 
 
-def peft_adapter(base: Path, folder: Path, **config: Any) -> Path:
-    """Write an adapter as peft makes it by itself."""
-    torch.manual_seed(1)
-    model: Any = get_peft_model(
-        load_model(base, torch.float32),
-        LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **config),
-    )
-    for name, weights in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=0.2)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    return folder
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_starts_from_peft_s_own_adapter_of_a_mixture(
     base_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Such an adapter has experts, a router, and ranks of its own for fused experts."""
     base = base_of("mixtral")
-    folder = peft_adapter(base, tmp_path / "adapter", target_modules="all-linear")
+    folder = peft_adapter(base, tmp_path / "adapter")
     shape = read_shape(folder)
     assert {"down_proj", "gate.weight", "gate_up_proj"} == {*(shape.target_parameters or ())}
     assert shape.rank_pattern == {r".*\.gate_up_proj": 8}

@@ -5,7 +5,6 @@ Ray itself is not needed here; tests/slow/test_ray_cluster.py has a cluster.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from vendors import ray as double
 
 from unitune.backends.protocol import Event, Launch, Upload
 from unitune.errors import BackendError, JobError, Unreachable, UserError
+from unitune.files.filesystem import sha256
 from unitune.job.job import Data, Job
 from unitune.models import Start, TunedModel
 from unitune.testing.loopback import serve
@@ -61,17 +61,9 @@ def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RemoteLaunch]:
             "tuning": {"epochs": 3, "batch_size": 8},
             "options": {"ray": {"checkpoint_every_steps": 1}},
         }
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        training = {"ref": name, "sha256": sha256}
-        return RemoteLaunch.model_validate(
-            {
-                "key": KEY,
-                "storage": storage,
-                "job": {**given, **job},
-                "training": training,
-                "validation": None,
-            }
-        )
+        training = Upload(name, sha256(file))
+        own = {**given, **job}
+        return RemoteLaunch(key=KEY, storage=storage, job=own, training=training, validation=None)
 
     return made
 
@@ -89,30 +81,35 @@ def losses(storage: str, key: str = KEY) -> dict[float | None, float | None]:
     return {event.number("step"): event.number("loss") for event in steps}
 
 
+def run_to_the_fourth_step(launch: RemoteLaunch) -> None:
+    """Train until the node is lost, after the checkpoint of a step was stored."""
+    original = remote_folder.RemoteFolder.send_checkpoints
+
+    def failing(folder: remote_folder.RemoteFolder) -> None:
+        original(folder)
+        if (folder.local.checkpoints / "step-4").exists():
+            raise ConnectionError("the node is lost")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote_folder.RemoteFolder, "send_checkpoints", failing)
+        with pytest.raises(ConnectionError):
+            run(launch)
+
+
 def test_a_job_that_has_stored_no_event_yet_has_none(tmp_path: Path) -> None:
     assert remote_folder.read_events(Storage(str(tmp_path)), f"jobs/{KEY}", 0) == b""
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory://ray"])
 def test_a_worker_on_another_node_goes_on_from_what_is_stored(
-    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, kind: str
 ) -> None:
     def stored(name: str) -> str:
         return f"{kind}/{name}" if "://" in kind else str(tmp_path / name)
 
     run(launch(stored("whole")))
-    original = remote_folder.RemoteFolder.send_checkpoints
-
-    def fail_at_the_fourth(folder: remote_folder.RemoteFolder) -> None:
-        original(folder)
-        if (folder.local.checkpoints / "step-4").exists():
-            raise ConnectionError("the node is lost")
-
-    monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", fail_at_the_fourth)
-    with pytest.raises(ConnectionError):
-        run(launch(stored("torn")))
+    run_to_the_fourth_step(launch(stored("torn")))
     assert Storage(stored("torn")).read(f"jobs/{KEY}/result.json") == b""
-    monkeypatch.undo()
     run(launch(stored("torn")))
     texts = [event.data.get("text") for event in events(stored("torn"))]
     assert "resuming at step 4/9" in texts
@@ -141,22 +138,12 @@ def test_what_is_wrong_with_the_job_is_its_result_and_not_tried_again(
 
 
 def test_the_next_attempt_goes_on_from_the_checkpoints_of_one_that_was_cut_off(
-    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., RemoteLaunch], tmp_path: Path
 ) -> None:
     """As by the time limit of a rented machine: there is no result."""
     run(launch(str(tmp_path / "whole")))
-    original = remote_folder.RemoteFolder.send_checkpoints
-
-    def cut_off_at_the_fourth(folder: remote_folder.RemoteFolder) -> None:
-        original(folder)
-        if (folder.local.checkpoints / "step-4").exists():
-            raise ConnectionError("the time limit")
-
-    monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", cut_off_at_the_fourth)
     first, storage = launch(str(tmp_path / "cut")), str(tmp_path / "cut")
-    with pytest.raises(ConnectionError):
-        run(first)
-    monkeypatch.undo()
+    run_to_the_fourth_step(first)
     run(first.model_copy(update={"key": NEXT}))
     texts = [event.data.get("text") for event in events(storage, NEXT)]
     assert "resuming at step 4/9" in texts
