@@ -71,6 +71,20 @@ def fresh(base: Path, settings: Settings = SETTINGS) -> PeftModel:
     return trained_model(load_model(base, settings.torch_dtype), settings)
 
 
+def tuned(base: Path, settings: Settings = SETTINGS, spread: float = 0.1) -> PeftModel:
+    """Return a model whose adapters change what it computes, the same each time."""
+    model = fresh(base, settings)
+    _spread(model, spread)
+    return model.eval()
+
+
+def _spread(model: PeftModel, spread: float) -> None:
+    """Change the matrices B of adapters, which are zero at first."""
+    for name, weights in model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            torch.nn.init.normal_(weights, std=spread)
+
+
 def run(
     base: Path,
     rows: Sequence[TrainingRow],
@@ -127,9 +141,7 @@ def peft_adapter(base: Path, folder: Path, *, spread: float = 0.2, **config: Any
     with warnings.catch_warnings():  # of an attribute that is read, and of layers that are tied
         warnings.simplefilter("ignore")
         model = get_peft_model(load_model(base, torch.float32), LoraConfig(**{**chosen, **config}))
-    for name, weights in model.named_parameters():
-        if "lora_B" in name or "lora_embedding_B" in name:
-            torch.nn.init.normal_(weights, std=spread)
+    _spread(model, spread)
     model.save_pretrained(folder, save_embedding_layers=False)
     return folder
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_model import write_rows
@@ -115,6 +117,21 @@ def test_what_rows_compute_is_counted_with_their_prefix_once() -> None:
     assert part_cost(SIZE, rows, PACKED, SETTINGS)[:2] == (tokens, flops)
     flops = (4 * 8_000 + 6 * 500) * 30 + 4 * 258 * 32 * 3 + 12 * 32 * 2 * 300 + fixed
     assert part_cost(SIZE, rows, PADDED, SETTINGS)[:2] == (30, flops)
+
+
+@given(
+    st.lists(st.integers(2, 90), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.sampled_from([("packed", True), ("packed", False), ("padded", False)]),
+)
+def test_a_batch_computes_what_its_load_says(
+    lengths: list[int], multiple: int, kind: tuple[Literal["packed", "padded"], bool]
+) -> None:
+    rows = [row(length) for length in lengths]
+    form = Form(kind[0], share=kind[1], multiple=multiple)
+    batch = form.batch(rows, torch.device("cpu"))
+    assert part_cost(SIZE, rows, form, SETTINGS).tokens == batch.computed_tokens
+    assert batch.computed_tokens % multiple == 0
 
 
 @pytest.mark.parametrize(("measured", "dtype", "rows"), MEASURED)

@@ -93,11 +93,26 @@ class Faulty:
         monkeypatch.setattr(loop, "_add_gradients", add_gradients)
 
 
-def undisturbed(backend: LocalBackend, launch: Callable[..., Launch]) -> JobFolder:
-    folder = JobFolder(Path(backend.submit(launch("whole"))))
+def worked(backend: LocalBackend, launch: Launch) -> str:
+    """Submit a launch, train until it ends or is paused, and return the job."""
+    job = backend.submit(launch)
+    worker.work(JobFolder(Path(job)))
+    return job
+
+
+def resumed(backend: LocalBackend, job: str) -> JobFolder:
+    """Resume a job, train to its end, and return its folder."""
+    backend.resume(job)
+    folder = JobFolder(Path(job))
     worker.work(folder)
-    assert backend.poll(str(folder.path), "").state is State.SUCCEEDED
+    assert State.SUCCEEDED is backend.poll(job, "").state
     return folder
+
+
+def undisturbed(backend: LocalBackend, launch: Callable[..., Launch]) -> JobFolder:
+    job = worked(backend, launch("whole"))
+    assert backend.poll(job, "").state is State.SUCCEEDED
+    return JobFolder(Path(job))
 
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
@@ -118,20 +133,16 @@ def test_an_exception_pauses_the_training_and_no_whole_step_is_computed_again(
     error, reason = FAULTS[fault]
     whole = undisturbed(backend, launch)
     faulty = Faulty(monkeypatch, error)
-    job = backend.submit(launch())
-    worker.work(JobFolder(Path(job)))
+    job = worked(backend, launch())
     paused = backend.poll(job, "")
     assert State.PAUSED is paused.state
     assert paused.raw == f"interrupted: {reason}; resume continues after step {FAULT_AT - 1}"
     faulty.error = None
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    folder = resumed(backend, job)
     assert len(faulty.computed) == STEPS + 1, "the step that failed is done again, and no other"
-    assert figures(whole) == figures(JobFolder(Path(job)))
-    assert [
-        event.data["text"] for event in events(JobFolder(Path(job))) if event.kind == "warning"
-    ] == [f"interrupted: {reason}"]
+    assert figures(whole) == figures(folder)
+    warnings = [event.data["text"] for event in events(folder) if event.kind == "warning"]
+    assert warnings == [f"interrupted: {reason}"]
 
 
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
@@ -148,15 +159,12 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
         return original(*given)
 
     monkeypatch.setattr(checkpoint, "save", save)
-    job = backend.submit(launch())
-    worker.work(JobFolder(Path(job)))
+    job = worked(backend, launch())
     assert backend.poll(job, "").raw.endswith(f"resume continues after step {CHECKPOINT_STEPS}")
     faulty.error = None
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    folder = resumed(backend, job)
     assert len(faulty.computed) == FAULT_AT + STEPS - CHECKPOINT_STEPS
-    assert figures(whole) == figures(JobFolder(Path(job)))
+    assert figures(whole) == figures(folder)
 
 
 def test_a_disk_that_is_full_when_the_adapter_is_saved_costs_no_step(
@@ -169,12 +177,9 @@ def test_a_disk_that_is_full_when_the_adapter_is_saved_costs_no_step(
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_adapter", full)
-        job = backend.submit(launch())
-        worker.work(JobFolder(Path(job)))
+        job = worked(backend, launch())
     assert backend.poll(job, "").raw.endswith(f"device; resume continues after step {STEPS}")
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    resumed(backend, job)
     assert len(faulty.computed) == STEPS
 
 
@@ -208,18 +213,15 @@ def test_a_scorer_that_breaks_in_an_evaluation_costs_no_step_and_no_evaluation(
                 evaluated(self, step)
 
             patch.setattr(loop.Evaluations, "after", after)
-        job = backend.submit(scored())
-        worker.work(JobFolder(Path(job)))
+        job = worked(backend, scored())
     reason = "interrupted: ConnectionError: the judge does not answer"
     assert backend.poll(job, "").raw == f"{reason}; resume continues after step 6"
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    folder = resumed(backend, job)
     assert len(faulty.computed) == STEPS
-    assert figures(whole) == figures(JobFolder(Path(job)))
+    assert figures(whole) == figures(folder)
     kept = [
-        [event.data["kept_step"] for event in events(folder) if "kept_step" in event.data]
-        for folder in (whole, JobFolder(Path(job)))
+        [event.data["kept_step"] for event in events(each) if "kept_step" in event.data]
+        for each in (whole, folder)
     ]
     assert kept[0] == kept[1]
 
@@ -291,8 +293,7 @@ def test_a_failed_attempt_s_checkpoints_begin_the_next_one(
 ) -> None:
     whole = undisturbed(backend, launch)
     faulty = Faulty(monkeypatch, RunFailed("step 6 has loss nan"))
-    first = backend.submit(launch())
-    worker.work(JobFolder(Path(first)))
+    first = worked(backend, launch())
     assert State.FAILED is backend.poll(first, "").state
     other = backend.submit(launch("run-2", learning_rate=1e-5))
     assert JobFolder(Path(other)).saved_step() == 0, "it is another training"
@@ -371,8 +372,7 @@ def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(
     (folder.checkpoints / "step-x").mkdir()
     (folder.checkpoints / "step-7").touch()
     faulty.error = None
-    backend.resume(job)
-    worker.work(folder)
+    resumed(backend, job)
     warnings = [str(event.data["text"]) for event in events(folder) if event.kind == "warning"]
     assert warnings[1] == (
         f"damaged checkpoints removed from {folder.checkpoints}: step-5, step-7; "
@@ -396,7 +396,6 @@ def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(
 def test_a_training_ends_with_a_model_whatever_is_set(
     launch: Callable[..., Launch], backend: LocalBackend, tuning: dict[str, object]
 ) -> None:
-    job = backend.submit(launch(**tuning))
-    worker.work(JobFolder(Path(job)))
+    job = worked(backend, launch(**tuning))
     done = backend.poll(job, "")
     assert (done.state, done.error) == (State.SUCCEEDED, None)

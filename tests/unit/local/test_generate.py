@@ -68,21 +68,19 @@ def test_batches_answer_as_transformers_does_one_by_one(
     assert expected == [one.ids for one in actual]
 
 
-def test_long_prompts_are_fed_in_chunks_with_the_same_result(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "tokens", "prompts"),
+    [("CHUNK_TOKENS", 7, some_prompts(3, common=40)), ("PROMPT_TOKENS", 25, some_prompts(9))],
+)
+def test_long_or_many_prompts_are_fed_in_parts_with_the_same_result(
+    model: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    tokens: int,
+    prompts: list[list[int]],
 ) -> None:
-    prompts = some_prompts(3, common=40)
     expected = answer(model, prompts, Sampling(max_tokens=5))
-    monkeypatch.setattr(decoding, "CHUNK_TOKENS", 7)
-    assert expected == answer(model, prompts, Sampling(max_tokens=5))
-
-
-def test_prompts_are_fed_in_groups_with_the_same_result(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = some_prompts(9)
-    expected = answer(model, prompts, Sampling(max_tokens=5))
-    monkeypatch.setattr(decoding, "PROMPT_TOKENS", 25)
+    monkeypatch.setattr(decoding, limit, tokens)
     assert expected == answer(model, prompts, Sampling(max_tokens=5))
 
 
