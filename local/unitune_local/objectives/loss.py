@@ -70,7 +70,7 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     return (token_losses(model, batch) * batch.weights).sum()
 
 
-def computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
+def _computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
     """Return a context that computes float32 weights in another dtype; None: in float32."""
     if dtype is None or device.type == "meta":
         return nullcontext()
@@ -94,22 +94,18 @@ def losses_and_entropies(
 
 
 def _measured(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
-    with computed_in(batch.autocast, batch.ids.device):
-        return _measured_there(model, batch, measure)
-
-
-def _measured_there(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
     else:
         inputs |= {"attention_mask": batch.attention_mask}
-    if batch.most_logits is not None:
-        return _chunked(model, batch, inputs, measure)
-    logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
-    if batch.picks is not None:
-        logits = logits[batch.picks]  # (N, V)
-    return measure(logits, batch.targets)
+    with _computed_in(batch.autocast, batch.ids.device):
+        if batch.most_logits is not None:
+            return _chunked(model, batch, inputs, measure)
+        logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
+        if batch.picks is not None:
+            logits = logits[batch.picks]  # (N, V)
+        return measure(logits, batch.targets)
 
 
 def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure: Measure) -> Tensor:
