@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from unitune.errors import BackendError, JobError, Unreachable, UserError
 from unitune.files.filesystem import sha256
 from unitune.job.job import Data, Job
 from unitune.models import Start, TunedModel
-from unitune.testing.loopback import serve
+from unitune.testing.vendor_setup import serve_vendor
 from unitune_local.data.batches import Batch, TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, Result, parse_events, read_events
 from unitune_local.objectives.loss import Form
@@ -45,6 +45,14 @@ KEY, NEXT = "r261127-000000000000-1", "r261127-000000000000-2"
 @pytest.fixture(autouse=True)
 def _events_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_folder, "EVENT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def cluster() -> Iterator[double.RayVendor]:
+    with serve_vendor(double.ray_setup()) as served:
+        vendor = served.server.vendor
+        assert isinstance(vendor, double.RayVendor)
+        yield vendor
 
 
 @pytest.fixture
@@ -178,24 +186,21 @@ def test_a_chain_goes_on_from_an_adapter_in_the_storage_as_on_one_machine(
 
 
 def test_an_adapter_of_this_machine_is_stored_beside_the_training_and_one_of_the_storage_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: double.RayVendor
 ) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "unitune.json", "notes"):
         (folder / name).write_text(name)
-    with double.ray_cluster() as vendor, serve(vendor) as server:
-        for name, value in double.ray_setup().environment(server).items():
-            monkeypatch.setenv(name, value)
-        storage = Storage(str(vendor.storage))
-        for key, adapter in ((KEY, str(folder)), (NEXT, storage.url(f"jobs/{KEY}/adapter"))):
-            start = Start(run="r1", model=TunedModel(backend="x", name=adapter, base="tiny"))
-            job = Job(name="x", model="tiny", backend="ray", data=Data(train="-"))
-            RayBackend().submit(Launch(key, job, Upload("files/a", ""), None, tmp_path, start))
-        kept = [vendor.jobs[key].launch["start"] for key in (KEY, NEXT)]
-        names = {"adapter_config.json", "adapter_model.safetensors", "unitune.json"}
-        assert names == storage.names(f"jobs/{KEY}/start")
-        assert set() == storage.names(f"jobs/{NEXT}")
+    storage = Storage(str(cluster.storage))
+    for key, adapter in ((KEY, str(folder)), (NEXT, storage.url(f"jobs/{KEY}/adapter"))):
+        start = Start(run="r1", model=TunedModel(backend="x", name=adapter, base="tiny"))
+        job = Job(name="x", model="tiny", backend="ray", data=Data(train="-"))
+        RayBackend().submit(Launch(key, job, Upload("files/a", ""), None, tmp_path, start))
+    kept = [cluster.jobs[key].launch["start"] for key in (KEY, NEXT)]
+    names = {"adapter_config.json", "adapter_model.safetensors", "unitune.json"}
+    assert names == storage.names(f"jobs/{KEY}/start")
+    assert set() == storage.names(f"jobs/{NEXT}")
     assert [{"ref": f"jobs/{KEY}/{at}", "run": "r1"} for at in ("start", "adapter")] == kept
 
 
@@ -315,20 +320,19 @@ def test_a_base_is_not_spread_over_the_workers_of_a_cluster() -> None:
         RayBackend().validate_options(job)
 
 
+@pytest.mark.parametrize(
+    "line", ["7", "no JSON", '{"key": 7}', '{"key":"a","kind":"odd","time":0}']
+)
 def test_odd_lines_in_the_storage_are_an_error_of_ours(
-    monkeypatch: pytest.MonkeyPatch,
+    line: str, cluster: double.RayVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with double.ray_cluster() as vendor, serve(vendor) as server:
-        for name, value in double.ray_setup().environment(server).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(vendor, "_train", lambda *_: None)
-        vendor.jobs[KEY] = double.Job({"submission_id": KEY, "entrypoint": ""})
-        folder = vendor.storage / "jobs" / KEY
-        (folder / "events").mkdir(parents=True)
-        for line in ("7", "no JSON", '{"key": 7}', '{"key":"a","kind":"odd","time":0}'):
-            (folder / "events" / "000000000000.jsonl").write_text(f"{line}\n")
-            with pytest.raises(BackendError, match="events has a line that is not an event"):
-                RayBackend().poll(KEY, "")
+    monkeypatch.setattr(cluster, "_train", lambda *_: None)
+    cluster.jobs[KEY] = double.Job({"submission_id": KEY, "entrypoint": ""})
+    events = cluster.storage / "jobs" / KEY / "events"
+    events.mkdir(parents=True)
+    (events / "000000000000.jsonl").write_text(f"{line}\n")
+    with pytest.raises(BackendError, match="events has a line that is not an event"):
+        RayBackend().poll(KEY, "")
 
 
 class Failing:
