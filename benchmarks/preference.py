@@ -52,7 +52,7 @@ def tokens_of(batches: Sequence[Sequence[TrainingRow]]) -> int:
 
 def measure(model: Any, batches: list[list[TrainingRow]], settings: Settings) -> Measured:
     """Train on the batches as unitune does; the first is not timed."""
-    form = choose_form(model, batches[0], share=True, multiple=settings.length_multiple)
+    form = choose_form(model, batches[0], settings)
 
     def cut(rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         return micro_batches(rows, settings.micro_batch_tokens, share=form.share)

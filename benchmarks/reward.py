@@ -62,7 +62,7 @@ def measure(
     model: Any, tokenizer: Any, steps: list[list[TrainingRow]], settings: Settings, kl: float
 ) -> tuple[list[dict[str, float]], list[list[list[Sample]]], float]:
     """Train with unitune; return the figures of each step, its answers, and CPU-seconds."""
-    form = choose_form(model, steps[0], share=True, multiple=settings.length_multiple)
+    form = choose_form(model, steps[0], settings)
     grader = Grader(tokenizer, Letters().ready(Setting(), ""))
     chosen = RewardSettings(group_size=GROUP_SIZE, temperature=1.0, max_tokens=MAX_TOKENS, kl=kl)
     rollouts = Rollouts(model, form, grader, chosen, 0, settings.sequence_length)

@@ -56,7 +56,6 @@ UNKNOWN_HOURS = 24.0  # time limit of a training whose time cannot be forecast
 LEAST_HOURS, SAFETY = 1.0, 2  # least time limit; factor on the high end of the forecast
 BYTES_PER_TOKEN = 2  # of a training file, at least: the forecast's high end counts
 MOST = 10**12  # seconds and millionths of a dollar beyond which an answer is not believed
-ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')  # in the header Link
 SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 
@@ -153,7 +152,7 @@ class HfJobsBackend(RemoteBackend[HfJobsOptions]):
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Return the state of a job, and its events in the storage."""
-        job = self._job(job_id)
+        job = self.api.get("jobs", self.namespace, job_id, action=f"read job {job_id}")
         key, word = job.fields("labels").text(LABEL), job.fields("status").text("stage")
         state = self.state_of(word)
         if key is None:
@@ -165,18 +164,13 @@ class HfJobsBackend(RemoteBackend[HfJobsOptions]):
             # A second job by the same launch ended at once, as the other one trains.
             for other in self._labelled(key):
                 word = other.fields("status").text("stage")
-                if other.text("id") != job_id and self.state_of(word) not in ENDED:
+                if other.text("id") != job_id and not self.state_of(word).ended:
                     return self.stored_status(key, cursor, word, self.state_of(word), str)
-        if state in ENDED:
-            return replace(status, billed_usd=self._billed(job))
-        return status
+        return replace(status, billed_usd=self._billed(job)) if state.ended else status
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; its last events stay in the storage."""
         self.api.post("jobs", self.namespace, job_id, "cancel", action=f"cancel {job_id}")
-
-    def _job(self, job_id: str) -> Fields:
-        return self.api.get("jobs", self.namespace, job_id, action=f"read job {job_id}")
 
     def _labelled(self, key: str) -> Iterator[Fields]:
         """Yield the jobs with a launch key, on all pages of the list."""

@@ -24,11 +24,12 @@ from unit.local.serving import served
 
 from support.tiny_gguf import TOKENS, write_gguf
 from support.tiny_model import SIZES, write_rows
+from support.tiny_training import save
+from support.tuned_here import local_job
 from unitune.backends.local_capabilities import ExportForm, ExportSpec
 from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.errors import Unsupported, UserError
-from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune_local import machine
 from unitune_local.data.rendering import render_prompt
@@ -36,8 +37,7 @@ from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.export.forms import export
 from unitune_local.forecasting.forecast import forecast
 from unitune_local.inference.answers import Sampling
-from unitune_local.models import store
-from unitune_local.models.adapter import check_adapter, checked_prompts, save_adapter
+from unitune_local.models.adapter import check_adapter, checked_prompts
 from unitune_local.models.gguf_model import convert
 from unitune_local.models.model import (
     config_of,
@@ -47,7 +47,6 @@ from unitune_local.models.model import (
     use_attention,
 )
 from unitune_local.settings import Settings
-from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 
@@ -318,16 +317,7 @@ def measure(name: str, work: Path) -> dict[str, str]:
     base = make(name, work / "base")
     rows, held_out = (read_rows(write_rows(work / f"{n}.jsonl", n)) for n in (16, 4))
     tuning = {"epochs": 1, "batch_size": 4, "sequence_length": 256, "lora": {"rank": 4}}
-    job = Job.model_validate(
-        {
-            "name": "family",
-            "model": str(base),
-            "backend": "local",
-            "data": {"train": "train.jsonl"},
-            "tuning": {**tuning, "learning_rate": 2e-2},
-            "options": {"local": {"dtype": "float32", "threads": 1}},
-        }
-    )
+    job = local_job(base, tuning={**tuning, "learning_rate": 2e-2})
     try:
         plan = forecast(job, base, rows, held_out)
     except (Unsupported, UserError) as refusal:
@@ -377,16 +367,7 @@ def _train(base: Path, settings: Settings, rows: Dataset, held_out: Dataset, ada
     live = trained(adapter.with_name("stopped"), 9)
     assert whole == first + losses
 
-    spec = Spec(
-        base=str(base),
-        base_path=base,
-        base_fingerprint=store.fingerprint(base),
-        training=DataFile(path=base, sha256=""),
-        validation=None,
-        data_fingerprint="",
-        settings=settings,
-    )
-    save_adapter(live, tokenizer, spec, adapter)
+    spec = save(live, base, adapter, settings)
     prompts = [torch.tensor([render_prompt(tokenizer, each.messages)]) for each in REQUESTS]
     use_attention(live, None)
     with torch.no_grad():

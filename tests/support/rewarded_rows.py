@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from support.tiny_model import SETTINGS
+from support.tiny_training import fresh, tuned
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.scorers.interface import Attempt, Score, Scorer, Setting
@@ -18,7 +19,7 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import render_prompts
 from unitune_local.grading import Reward, RewardGrader
 from unitune_local.inference.generate import generate_in_training
-from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.models.model import load_tokenizer
 from unitune_local.objectives.loss import choose_form
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts
@@ -58,20 +59,14 @@ def prompts_of(base: Path, count: int = 8) -> tuple[TrainingRow, ...]:
 
 
 def model_of(base: Path, *, trained: bool) -> PeftModel:
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), SETTINGS)
-    if trained:
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.05)
-    return model.train()
+    return (tuned(base, spread=0.05) if trained else fresh(base)).train()
 
 
 def loss_of(
     base: Path, *, trained: bool = False, scorer: Scorer = SCORER, **changes: Any
 ) -> RewardLoss:
     model = model_of(base, trained=trained)
-    form = choose_form(model, prompts_of(base), share=True)
+    form = choose_form(model, prompts_of(base), SETTINGS)
     grader, settings = (
         RewardGrader(load_tokenizer(base), [Reward.of(scorer)]),
         REWARD.model_copy(update=changes),

@@ -11,18 +11,15 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import torch
 import torch.distributed as dist
-from peft import PeftModel
-from pydantic import JsonValue
 from torch.distributed.tensor import DTensor
 
 from support.tiny_model import write_pairs, write_rows
+from support.tiny_training import Trained, fresh
 from support.warm import WarmPopen
 from unitune.data.dataset import Dataset, Row
 from unitune.scorers.interface import Setting
@@ -31,7 +28,7 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_rows, render_prompts, render_rows
 from unitune_local.grading import Reward, RewardGrader
 from unitune_local.job_folder import Kind
-from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.models.model import load_tokenizer
 from unitune_local.parallel.ranks import ALONE, Ranks, joined
 from unitune_local.settings import Settings
 from unitune_local.training.loop import TrainingContext, train
@@ -39,7 +36,6 @@ from unitune_local.training.run import trainable_model
 
 T = TypeVar("T")
 WAIT = timedelta(seconds=60)
-NOT_A_FIGURE = {"tokens_per_second", "seconds_left"}
 
 
 def in_ranks(size: int, folder: Path, act: Callable[[Ranks], T]) -> list[T]:
@@ -60,43 +56,29 @@ def in_ranks(size: int, folder: Path, act: Callable[[Ranks], T]) -> list[T]:
         return [future.result() for future in [threads.submit(be, rank) for rank in range(size)]]
 
 
-@dataclass
-class Trained:
-    """What the first rank of a training noted."""
-
-    model: PeftModel
-    events: list[tuple[Kind, dict[str, JsonValue]]] = field(default_factory=list)
-    finished: bool = False
-
-    def figures(self) -> dict[str, dict[str, float]]:
-        """The figures of each step and validation."""
-        return {
-            f"{kind} {data['step']}": {
-                name: float(str(value)) for name, value in data.items() if name not in NOT_A_FIGURE
-            }
-            for kind, data in self.events
-            if kind in ("step", "validation")
-        }
+def figures_of(done: Trained) -> dict[str, dict[str, float]]:
+    """Return the figures of each step and validation."""
+    kinds: tuple[Kind, ...] = ("step", "validation")
+    return {
+        f"{kind} {data['step']}": {name: float(value) for name, value in data.items()}
+        for kind in kinds
+        for data in done.noted(kind)
+    }
 
 
 def run(
     base: Path, folder: Path, size: int, settings: Settings, stop_after: int | None = None
 ) -> list[Trained]:
     rows, held_out = rows_of(base, folder.parent, settings)
-    every: list[Trained] = []
-    for _ in range(size):
-        torch.manual_seed(0)
-        every.append(Trained(add_adapter(load_model(base, torch.float32), settings)))
+    every = [Trained(fresh(base, settings)) for _ in range(size)]
 
     def act(own: Ranks) -> None:
         done, first = every[own.rank], every[0]
         context = TrainingContext(
             folder,
-            lambda kind, data: done.events.append((kind, data)),
-            lambda: sum(kind == "step" for kind, _ in first.events) == stop_after,
-            grader=RewardGrader(
-                load_tokenizer(base), [Reward.of(Regex(pattern="[a-z]").ready(Setting(), ""))]
-            ),
+            done.note,
+            lambda: len(first.steps) == stop_after,
+            grader=grader_of(base),
             ranks=own,
         )
         done.finished = train(done.model, rows, held_out, settings, context)
@@ -127,17 +109,16 @@ def be_sharded(base: Path, folder: Path, settings: Settings, rank: int) -> None:
             whole = not isinstance(weight, DTensor)
             assert whole == (weight.requires_grad or ".layers." not in name), name
         context = TrainingContext(
-            folder,
-            lambda kind, data: done.events.append((kind, data)),
-            lambda: False,
-            grader=RewardGrader(
-                load_tokenizer(base), [Reward.of(Regex(pattern="[a-z]").ready(Setting(), ""))]
-            ),
-            ranks=own,
+            folder, done.note, lambda: False, grader=grader_of(base), ranks=own
         )
         train(done.model, rows, held_out, settings, context)
     if own.is_first:
-        (folder / "figures.json").write_text(json.dumps(done.figures()))
+        (folder / "figures.json").write_text(json.dumps(figures_of(done)))
+
+
+def grader_of(base: Path) -> RewardGrader:
+    scorer = Regex(pattern="[a-z]").ready(Setting(), "")
+    return RewardGrader(load_tokenizer(base), [Reward.of(scorer)])
 
 
 def rows_of(

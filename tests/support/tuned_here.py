@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -14,18 +15,29 @@ from unitune_local.job_folder import EventLog, JobFolder, read_events
 from unitune_local.training.run import prepare, run_training
 
 
+def local_job(
+    base: Path | str = "tiny", options: Mapping[str, object] = {}, **given: object
+) -> Job:
+    """Return a job of the local backend on one thread in float32."""
+    named = {
+        "name": "demo",
+        "model": str(base),
+        "backend": "local",
+        "data": {"train": "train.jsonl"},
+    }
+    own = {"threads": 1, "dtype": "float32", **options}
+    return Job.model_validate({**named, "options": {"local": own}, **given})
+
+
 def job_for(base: Path, data: Path, **tuning: object) -> Job:
-    return Job.model_validate(
-        {
-            "name": "demo",
-            "model": str(base),
-            "backend": "local",
-            "method": {"pairs.jsonl": "dpo", "raw.jsonl": "cpt"}.get(data.name, "sft"),
-            "data": {"train": str(data)},
-            "tuning": {"epochs": 1, "learning_rate": 2e-3, **tuning},
-            "folder": data.parent,
-            "options": {"local": {"threads": 1, "dtype": "float32", "device": "cpu"}},
-        }
+    """Return a job that trains a base on a file by the method that the file's name tells."""
+    return local_job(
+        base,
+        {"device": "cpu"},
+        method={"pairs.jsonl": "dpo", "raw.jsonl": "cpt"}.get(data.name, "sft"),
+        data={"train": str(data)},
+        tuning={"epochs": 1, "learning_rate": 2e-3, **tuning},
+        folder=data.parent,
     )
 
 

@@ -10,9 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from unitune.backends import registry
+from unitune.backends.protocol import Launch
+from unitune.job.job import Job
+from unitune.testing.contract_base import sha256_of
 from unitune.testing.vendor_setup import RoutedVendor, ServerBehavior, VendorSetup
 
 Kind = TypeVar("Kind", bound="RentedVendor")
+
+LAUNCHED = "r261201-000000000000-1"  # key of a launch
 
 
 class RentedVendor(RoutedVendor):
@@ -97,3 +103,14 @@ def rented_setup(
         model="tiny",
         timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     )
+
+
+def rented_launch(
+    backend: str, folder: Path, key: str = LAUNCHED, rows: int = 100, **job: Any
+) -> Launch:
+    """Return a launch of a job on a rented machine, whose rows are uploaded."""
+    path = folder / "train.jsonl"
+    path.write_text("x" * 99 * rows, encoding="utf-8")
+    given = {"name": "rented", "model": "Qwen/Qwen3-0.6B", "backend": backend}
+    made = Job.model_validate({**given, "data": {"train": "train.jsonl"}, **job})
+    return Launch(key, made, registry.backend(backend).upload(path, sha256_of(path)), None, folder)

@@ -69,6 +69,11 @@ class TrainingRow:
         return sum(self.trained[1:])
 
     @property
+    def prompt_length(self) -> int:
+        """Number of tokens before the first one with loss; all of them without any."""
+        return (*self.trained, True).index(True)
+
+    @property
     def predictors(self) -> Iterator[int]:
         """Position of the token that predicts each trained token."""
         for at in range(1, len(self.ids)):
@@ -207,8 +212,7 @@ def computed_tokens(rows: Sequence[TrainingRow], *, share: bool) -> int:
 
 def shared_prefix(rows: Sequence[TrainingRow]) -> int:
     """Return the length of the rows' shared untrained prefix; 0 for a single row."""
-    untrained = ((*row.trained, True).index(True) for row in rows)
-    return min([common_length([row.ids for row in rows]), *untrained])
+    return min([common_length([row.ids for row in rows]), *(row.prompt_length for row in rows)])
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:

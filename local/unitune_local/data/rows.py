@@ -164,7 +164,7 @@ def _length(row: TrainingRow) -> int:
 
 def _truncated(row: TrainingRow, longest: int) -> TrainingRow | None:
     """Return a row with truncated answers, or None if nothing of an answer is left."""
-    start = (*row.trained, True).index(True) if row.fork is None else row.fork.better
+    start = row.prompt_length if row.fork is None else row.fork.better
     if row.case is not None or start >= longest:
         return None
     sides = [side.ids[:longest] for side in row.conversations]
@@ -193,7 +193,7 @@ def _prompt(
 
 def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> tuple[TrainingRow, ...]:
     """Append the answer of the next rated row to each, cut to what fits."""
-    starts = [row.trained.index(True) for row in rows]
+    starts = [row.prompt_length for row in rows]
     paired: list[TrainingRow] = []
     for at, (row, start) in enumerate(zip(rows, starts, strict=True)):
         following = (at + 1) % len(rows)

@@ -15,7 +15,6 @@ from unitune.text import clip
 from unitune_local.data.chat_text import SPLIT, TemplateError
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
-ANOTHER = "Use a model whose template has that role."
 
 
 class Said(NamedTuple):
@@ -94,7 +93,7 @@ def _after(text: str, message: Message, number: int, place: int) -> int:
 def _left_out(message: Message, number: int, content: str) -> TemplateError:
     return TemplateError(
         f"the chat template leaves out message {number}, {message.role}: {content[:40]!r}.",
-        f"Move its text into another message, or {ANOTHER[0].lower()}{ANOTHER[1:]}",
+        "Move its text into another message, or use a model whose template has that role.",
     )
 
 

@@ -33,12 +33,7 @@ from unitune_local.forecasting.memory_fit import (
     savings,
     scorer_findings,
 )
-from unitune_local.inference.answer_cost import (
-    LOAD_SECONDS,
-    answer_conditions,
-    answer_seconds,
-    forecast_answers,
-)
+from unitune_local.inference.answer_cost import MEASURED_BAND, answer_conditions, answer_seconds
 from unitune_local.models import store
 from unitune_local.models.adapter import full_findings
 from unitune_local.models.model import config_of, load_tokenizer
@@ -56,7 +51,7 @@ from unitune_local.parallel.ranks import process_findings, shard_findings
 from unitune_local.settings import STATE_BYTES, Settings, resolve
 
 # Low and high end of time and memory, as shares of the expected values; not measured on GPUs
-MEASURED_BANDS = ((0.65, 1.35), (0.65, 1.35))
+MEASURED_BANDS = (MEASURED_BAND, MEASURED_BAND)
 GUESSED_BANDS, GPU_BANDS = ((0.5, 2.0), (0.6, 1.5)), ((0.2, 5.0), (0.5, 2.0))
 # Time of answers with an unmerged adapter, relative to a merged one
 ADAPTER_SHARE = 1.5
@@ -121,10 +116,9 @@ def forecast(
     findings += _score_findings(settings, validation)
 
     sampling = None
-    if answers:
+    if answers or settings.selection.best_by == "score":
         sampling = speed_of(answer_conditions(size, settings.device, settings.torch_dtype))
-    scoring = _score_seconds(settings, folder, validation, held_out.rows)
-    time = _TrainingTime(cost, batching, learnt.rows, held_out.rows, sampling, scoring)
+    time = _TrainingTime(cost, batching, learnt.rows, held_out.rows, sampling)
     low, expected, high = (answers.low, answers.expected, answers.high) if answers else (0, 0, 0)
     earliest = min(steps, _earliest_end(settings, count))
     is_guess = cost.speed.measured_on is None
@@ -164,8 +158,7 @@ class _TrainingTime(NamedTuple):
     batching: Batching
     rows: Sequence[TrainingRow]
     validation: Sequence[TrainingRow]
-    sampling: Speed | None  # speed of sampled answers, if any
-    score_seconds: float  # for the answers at each evaluation
+    sampling: Speed | None  # speed of answers of the model in training, if any
 
     def of(self, steps: int, answer_tokens: int) -> float:
         """Return the seconds of so many steps, with sampled answers of so many tokens."""
@@ -179,18 +172,22 @@ class _TrainingTime(NamedTuple):
         else:
             sampled = epochs * self._sampled(self.rows, settings.reward.group_size, answer_tokens)
             sampled += validations * self._sampled(self.validation, 1, answer_tokens)
+        if settings.selection.best_by == "score":
+            scored = [row for row in self.validation if row.is_good is not False]
+            mean = sum(row.trained_tokens for row in scored) / max(1, len(scored))
+            sampled += validations * self._sampled(scored, 1, answer_tokens or mean)
         passes = epochs * (settings.reward.updates if settings.reward else 1)
         # A pass without a backward takes half as long.
         forwards = settings.forwards(passes)
         trained = (passes + forwards / 2) * epoch + (validations + forwards) * validated / 2
         devices = settings.processes / settings.processes_per_device
-        answered = (sampled + validations * self.score_seconds) / devices
-        return OVERHEAD_SECONDS + trained + answered
+        return OVERHEAD_SECONDS + trained + sampled / devices
 
-    def _sampled(self, prompts: Sequence[TrainingRow], group: int, tokens: int) -> float:
-        assert self.sampling is not None, "there is a reward"
-        load = AnswerLoad(group * len(prompts), 0, 0, tokens)
-        ids = [tuple(prompt.ids) for prompt in prompts]
+    def _sampled(self, rows: Sequence[TrainingRow], group: int, tokens: float) -> float:
+        """Return the seconds of a group of answers to the prompt of each row."""
+        assert self.sampling is not None, "there are answers"
+        load = AnswerLoad(group * len(rows), 0, 0, tokens)
+        ids = [tuple(row.ids[: row.prompt_length]) for row in rows]
         return ADAPTER_SHARE * answer_seconds(self.cost.size, self.sampling, ids, load, group)
 
 
@@ -244,16 +241,6 @@ def _earliest_end(settings: Settings, rows: int) -> int:
     if patience is None:
         return settings.steps(rows)
     return (1 + patience) * settings.evaluation_steps(rows)
-
-
-def _score_seconds(
-    settings: Settings, folder: Path, validation: Dataset, rows: Sequence[TrainingRow]
-) -> float:
-    if settings.selection.best_by != "score":
-        return 0.0
-    tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
-    load = AnswerLoad(len(scored_cases(validation)), 0, 0, tokens)
-    return forecast_answers(str(folder), validation, load).seconds - LOAD_SECONDS
 
 
 def _score_findings(settings: Settings, validation: Dataset) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unitune.models import Reply
 from unitune_local.data.chat_text import THINK, THOUGHT, has_template, knows_thought
 from unitune_local.data.rendering import turn_ends
-from unitune_local.inference.structured import Guides
+from unitune_local.inference.structured import Guides, Tools, read_calls
 
 DRAWN_BLOCK = 256  # tokens whose probabilities are summed first
 LAST_TOKENS = 8  # end of a prompt that is searched for the start of reasoning
@@ -48,6 +49,21 @@ class Generated:
     # Its share of the time of rows that were computed together
     seconds: float = field(compare=False)
     reasoning: str = ""  # reasoning before the answer
+
+
+def reply_of(answer: Generated, prompt_tokens: int, tools: Tools) -> Reply:
+    """Return an answer as the reply to a request, with the calls of tools in it."""
+    parsed = read_calls(answer.text, tools)
+    return Reply(
+        text=parsed.text,
+        finish_reason="tool_calls" if parsed.calls else answer.finish_reason,
+        tool_calls=parsed.calls or None,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=len(answer.ids),
+        thought=bool(answer.reasoning),
+        reasoning=answer.reasoning or None,
+        seconds=answer.seconds,
+    )
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

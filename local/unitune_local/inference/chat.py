@@ -30,9 +30,9 @@ from unitune_local import machine
 from unitune_local.data.chat_text import TemplateError, template_fingerprint, with_request
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.answer_cost import measured
-from unitune_local.inference.answers import Generated, Sampling
+from unitune_local.inference.answers import Generated, Sampling, reply_of
 from unitune_local.inference.generate import BATCH_SIZE, generate
-from unitune_local.inference.structured import Tools, grammar_of, read_calls
+from unitune_local.inference.structured import Tools, grammar_of
 from unitune_local.models import store
 from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, is_full, read_record
 from unitune_local.models.model import (
@@ -265,8 +265,13 @@ class LocalChatModel(BatchedChatModel):
 
         def take(done: Sequence[int], answers: Sequence[Generated]) -> None:
             some = [places[at] for at in done]
-            replies = map(_reply, [left.pop(place) for place in some], answers)
-            tell(list(zip(some, replies, strict=True)))
+            prompts = [left.pop(place) for place in some]
+            tell(
+                [
+                    (place, reply_of(answer, len(prompt.ids), prompt.tools))
+                    for place, prompt, answer in zip(some, prompts, answers, strict=True)
+                ]
+            )
 
         prompts = [prompt.ids for prompt in prepared.values()]
         settings = [prompt.sampling for prompt in prepared.values()]
@@ -300,20 +305,6 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="All adapters are already merged")
         return cast("PreTrainedModel", tuned.merge_and_unload())
-
-
-def _reply(prompt: Prepared, answer: Generated) -> Reply:
-    parsed = read_calls(answer.text, prompt.tools)
-    return Reply(
-        text=parsed.text,
-        finish_reason="tool_calls" if parsed.calls else answer.finish_reason,
-        tool_calls=parsed.calls or None,
-        prompt_tokens=len(prompt.ids),
-        completion_tokens=len(answer.ids),
-        thought=bool(answer.reasoning),
-        reasoning=answer.reasoning or None,
-        seconds=answer.seconds,
-    )
 
 
 def _record(adapter: Path) -> AdapterRecord:

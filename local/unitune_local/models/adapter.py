@@ -251,7 +251,7 @@ def checked_prompts(
 ) -> list[tuple[int, ...]]:
     """Return the prompts on which the saved adapter is compared with the trained model."""
     checked = (validation or rows)[:CHECKED_ROWS]
-    return [tuple(row.ids[: (*row.trained, True).index(True)]) for row in checked]
+    return [tuple(row.ids[: row.prompt_length]) for row in checked]
 
 
 class _Answer(NamedTuple):

@@ -70,7 +70,7 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     return (token_losses(model, batch) * batch.weights).sum()
 
 
-def computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
+def _computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
     """Return a context that computes float32 weights in another dtype; None: in float32."""
     if dtype is None or device.type == "meta":
         return nullcontext()
@@ -94,22 +94,18 @@ def losses_and_entropies(
 
 
 def _measured(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
-    with computed_in(batch.autocast, batch.ids.device):
-        return _measured_there(model, batch, measure)
-
-
-def _measured_there(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
     else:
         inputs |= {"attention_mask": batch.attention_mask}
-    if batch.most_logits is not None:
-        return _chunked(model, batch, inputs, measure)
-    logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
-    if batch.picks is not None:
-        logits = logits[batch.picks]  # (N, V)
-    return measure(logits, batch.targets)
+    with _computed_in(batch.autocast, batch.ids.device):
+        if batch.most_logits is not None:
+            return _chunked(model, batch, inputs, measure)
+        logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
+        if batch.picks is not None:
+            logits = logits[batch.picks]  # (N, V)
+        return measure(logits, batch.targets)
 
 
 def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure: Measure) -> Tensor:
@@ -160,27 +156,7 @@ def _loss_and_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Te
     return torch.stack([losses, entropies], dim=1)  # (N, 2)
 
 
-def form_of(model: PeftModel, rows: Sequence[TrainingRow], settings: Settings) -> Form:
-    """Return the best form of a model, as far as the settings allow it; see `choose_form`."""
-    return choose_form(
-        model,
-        rows,
-        share=settings.share_prefix,
-        multiple=settings.length_multiple,
-        most_logits=most_logits(settings),
-        autocast=settings.autocast,
-    )
-
-
-def choose_form(  # noqa: PLR0913 - what a form consists of
-    model: PeftModel,
-    rows: Sequence[TrainingRow],
-    *,
-    share: bool,
-    multiple: int = 1,
-    most_logits: int | None = None,
-    autocast: torch.dtype | None = None,
-) -> Form:
+def choose_form(model: PeftModel, rows: Sequence[TrainingRow], settings: Settings) -> Form:
     """Return the best form that this model computes correctly, and switch its attention to it.
 
     Packing is only right for plain causal attention. The configuration may be wrong about that, so
@@ -190,20 +166,19 @@ def choose_form(  # noqa: PLR0913 - what a form consists of
         Unsupported: The model does more with its logits than its output head.
     """
     base = cast("PreTrainedModel", model.get_base_model())
-    simple = Form(
-        "padded", share=False, multiple=multiple, most_logits=most_logits, autocast=autocast
-    )
+    chunk, autocast = most_logits(settings), settings.autocast
+    simple = Form("padded", False, settings.length_multiple, chunk, autocast=autocast)
     dtype = autocast or base.dtype
     probe = [_probed(row) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
     expected = _probe(model, replace(simple, most_logits=None), probe)
-    if most_logits is not None and not _agree(_probe(model, simple, probe), expected, dtype):
+    if chunk is not None and not _agree(_probe(model, simple, probe), expected, dtype):
         raise Unsupported(
             "this model changes its logits after the output head, so they cannot be computed in "
             "chunks. Set options.local.chunked_cross_entropy to false."
         )
     if reason := attention.not_plain(base.config):
         return replace(simple, reason=reason)
-    form = replace(simple, kind="packed", share=share)
+    form = replace(simple, kind="packed", share=settings.share_prefix)
     try:
         use_attention(model, attention.NAME)
         actual = _probe(model, form, probe)

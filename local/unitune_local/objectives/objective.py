@@ -101,13 +101,10 @@ class PreferenceLoss(_AnswerLoss):
             policy = self.measure(rows)
             reference = _reference(rows, policy)
             losses = pair_losses(policy, reference, self.settings)
-            margins = self._margins(policy, reference).detach()
+            # By the gain on the base, or the mean
+            rewards = policy.sums - reference if self.settings.needs_reference else policy.means
+            margins = self.settings.beta * (rewards[:, 0] - rewards[:, 1]).detach()  # (B,)
             yield _weighted(rows, losses, {"accuracy": _won(margins), "margin": margins})
-
-    def _margins(self, policy: Answers, reference: Tensor) -> Tensor:
-        """Return the lead in reward (beta times the gain on the base, or the mean) of each pair."""
-        gains = policy.sums - reference if self.settings.needs_reference else policy.means
-        return self.settings.beta * (gains[:, 0] - gains[:, 1])  # (B,)
 
 
 class RatedLoss(_AnswerLoss):

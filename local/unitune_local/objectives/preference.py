@@ -17,6 +17,7 @@ answer's loss per token. A step's loss is the mean over its pairs.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +36,6 @@ from unitune_local.job_folder import Note, drop_note
 from unitune_local.objectives.loss import Form, token_losses
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import Loss, PreferenceSettings
-
-LN_2 = 0.6931471805599453
 
 
 class Answers(NamedTuple):
@@ -141,7 +140,9 @@ def _lead(pairs: Tensor) -> Tensor:
 def _log_complement(log_probabilities: Tensor) -> Tensor:
     """Return log(1 - e^a), in the form that is exact for a near 0 or far from it."""
     near = torch.log(-torch.expm1(log_probabilities.clamp(max=-1e-7)))
-    return torch.where(log_probabilities > -LN_2, near, torch.log1p(-torch.exp(log_probabilities)))
+    return torch.where(
+        log_probabilities > -math.log(2), near, torch.log1p(-torch.exp(log_probabilities))
+    )
 
 
 PROGRESS_SECONDS = 15  # between two messages about the progress of a pass

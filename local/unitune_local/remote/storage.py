@@ -73,11 +73,6 @@ class Storage:
         name = url.removeprefix(f"{self.address}/")
         return None if name == url or ".." in name.split("/") else name
 
-    @property
-    def _stores_whole(self) -> bool:
-        """True if a file that is being stored is not visible in part; the Hub moves by copying."""
-        return self.address.startswith(HUB)
-
     def exists(self, name: str) -> bool:
         """Return whether a file or folder exists."""
         return bool(self._call("look for", name, lambda: self._files.exists(self._path(name))))
@@ -104,11 +99,11 @@ class Storage:
         """Store a file."""
         # Each of two processes that send the same file has its own draft.
         draft, path = self._path(f"{name}.{os.urandom(4).hex()}.part"), self._path(name)
-        if self._stores_whole:
-            self._call("write", name, lambda: self._files.put_file(str(file), path))
-            return
 
         def put() -> None:
+            if self.address.startswith(HUB):  # shows no file in part, and moves by copying
+                self._files.put_file(str(file), path)
+                return
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(file), draft)
             self._files.mv(draft, path)

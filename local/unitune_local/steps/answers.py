@@ -13,8 +13,7 @@ from unitune.errors import UnituneError
 from unitune.models import ChatModel, Reply, Request
 from unitune_local.data.chat_text import TemplateError, with_request
 from unitune_local.data.rendering import render_prompt
-from unitune_local.inference.answers import Answer, Ending, Sampling
-from unitune_local.inference.structured import read_calls
+from unitune_local.inference.answers import Answer, Ending, Sampling, reply_of
 from unitune_local.models import store
 from unitune_local.models.model import load_tokenizer
 from unitune_local.steps.machine import ending_tokens
@@ -49,12 +48,11 @@ class SessionChat(ChatModel):
         """Answer one request; a failure is reported in the reply's `error`."""
         began = time.monotonic()
         try:
-            reply = await asyncio.to_thread(self._reply, request)
-        except (UnituneError, TemplateError) as error:
-            if isinstance(error, TemplateError):
-                return Reply(error=str(error))
+            return await asyncio.to_thread(self._reply, request)
+        except TemplateError as error:
+            return Reply(error=str(error))
+        except UnituneError as error:
             return Reply.failed(error, time.monotonic() - began)
-        return reply
 
     async def aclose(self) -> None:
         """End the session; the next request opens another."""
@@ -73,19 +71,8 @@ class SessionChat(ChatModel):
         ((sampled,),) = vendor.sample([prompt])
         sampling = Sampling(request.max_tokens, request.temperature, request.seed, request.stop)
         answer = Answer(0, ids, sampling, ending, opened=ending.has_opened_thought(ids))
-        answer.ids = sampled.ids
-        made = answer.finished()
-        parsed = read_calls(made.text, request.tools or ())
-        return Reply(
-            text=parsed.text,
-            finish_reason="tool_calls" if parsed.calls else made.finish_reason,
-            tool_calls=parsed.calls or None,
-            prompt_tokens=len(ids),
-            completion_tokens=len(made.ids),
-            thought=bool(made.reasoning),
-            reasoning=made.reasoning or None,
-            seconds=time.monotonic() - began,
-        )
+        answer.ids, answer.seconds = sampled.ids, time.monotonic() - began
+        return reply_of(answer.finished(), len(ids), request.tools or ())
 
     def _opened(self) -> Opened:
         with self._lock:

@@ -26,7 +26,7 @@ from unitune_local.data.batches import Batches, TrainingRow, computed_tokens, mi
 from unitune_local.grading import RewardGrader
 from unitune_local.inference.generate import generate_in_training
 from unitune_local.job_folder import REFERENCE_FILE, Note, drop_note
-from unitune_local.objectives.loss import Form, form_of
+from unitune_local.objectives.loss import Form, choose_form
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
 from unitune_local.objectives.preference import ReferencePass, pairs_by
 from unitune_local.objectives.reward import RewardLoss
@@ -74,7 +74,7 @@ def train(
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
     """
     ranks, note = context.ranks, context.note if context.ranks.is_first else drop_note
-    form = form_of(model, rows, settings)
+    form = choose_form(model, rows, settings)
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
     ahead = ReferencePass(

@@ -162,13 +162,20 @@ def judge_keys(folder: JobFolder) -> list[str]:
 Train = Callable[[JobFolder, EventLog, Rescue], Result | None]
 
 
-def work(folder: JobFolder, train: Train | None = None) -> None:
-    """Train by a folder's specification, unless another worker does or it has ended.
+def train_here(folder: JobFolder, log: EventLog, rescue: Rescue) -> Result | None:
+    """Train on this machine; return None if the training was paused."""
+    if rank_and_size() is None:
+        start_ranks(folder, _setting(folder, "processes"), rescue.end)
+    from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
 
-    Args:
-        folder: Folder of the training.
-        train: Trains; without it, this machine does.
-    """
+    model = run_training(folder, log, rescue.ready)
+    if model is None:
+        return Result(state="cancelled") if folder.cancel.exists() else None
+    return Result(state="succeeded", model=model)
+
+
+def work(folder: JobFolder, train: Train = train_here) -> None:
+    """Train by a folder's specification, unless another worker does or it has ended."""
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
             if folder.result() is None and (result := _outcome(folder, train)) is not None:
@@ -179,7 +186,7 @@ def work(folder: JobFolder, train: Train | None = None) -> None:
         print(error, flush=True)  # noqa: T201 - into worker.log
 
 
-def _outcome(folder: JobFolder, train: Train | None) -> Result | None:
+def _outcome(folder: JobFolder, train: Train) -> Result | None:
     """Train, and return the outcome, or None if the training can be resumed."""
     if folder.cancel.exists():
         return Result(state="cancelled")
@@ -190,7 +197,7 @@ def _outcome(folder: JobFolder, train: Train | None) -> Result | None:
     if threading.current_thread() is threading.main_thread():
         rescue.end_on_sigterm()
     try:
-        return (train or _train_here)(folder, log, rescue)
+        return train(folder, log, rescue)
     except (UserError, IntegrityError, RunFailed) as error:  # the same would happen again
         return Result(state="failed", error=str(error))
     except Exception as error:  # noqa: BLE001 - the cause can be corrected, and the training resumed
@@ -200,17 +207,6 @@ def _outcome(folder: JobFolder, train: Train | None) -> Result | None:
             time.sleep(GRACE_SECONDS)
         rescue.interrupt(_reason(error, folder))
         return None
-
-
-def _train_here(folder: JobFolder, log: EventLog, rescue: Rescue) -> Result | None:
-    if rank_and_size() is None:
-        start_ranks(folder, _setting(folder, "processes"), rescue.end)
-    from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
-
-    model = run_training(folder, log, rescue.ready)
-    if model is None:
-        return Result(state="cancelled") if folder.cancel.exists() else None
-    return Result(state="succeeded", model=model)
 
 
 def _reason(error: Exception, folder: JobFolder) -> str:
@@ -260,7 +256,7 @@ def notify_end(folder: JobFolder) -> None:
     )
 
 
-def lead(folder: JobFolder, train: Train | None = None) -> None:
+def lead(folder: JobFolder, train: Train = train_here) -> None:
     """Do the work of a folder, with the run's id in all records, and report the end."""
     with log_fields(run_id=run_of(folder.path.name)):
         work(folder, train)

@@ -14,6 +14,7 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import Linear
 from support.tiny_model import SETTINGS, write_rows
+from support.tiny_training import logits, rows_in, save
 from torch import nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
@@ -21,22 +22,19 @@ from unitune.errors import JobError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_local.data import attention
 from unitune_local.data.batches import TrainingRow, packed, padded
-from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.inference.chat import merged
-from unitune_local.models.adapter import check_adapter, save_adapter
+from unitune_local.models.adapter import check_adapter
 from unitune_local.models.model import (
     add_adapter,
     add_noise,
     load_adapter,
     load_model,
-    load_tokenizer,
     row_lengths,
     use_attention,
 )
 from unitune_local.models.size import empty_tuned_model, size_of
 from unitune_local.objectives.loss import loss_sum
 from unitune_local.settings import Dimensions, Settings, resolve
-from unitune_local.spec import DataFile, Spec
 from unitune_local.training.optimizers import optimizer_of
 
 VARIANTS = [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"rslora": True, "dora": True}]
@@ -44,8 +42,7 @@ VARIANTS = [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"rslora": T
 
 @pytest.fixture(scope="module")
 def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRow, ...]:
-    file = write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 12)
-    return render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+    return rows_in(write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 12), tiny_model)
 
 
 def tuned(base: Path, rows: Sequence[TrainingRow], settings: Settings, steps: int = 3) -> PeftModel:
@@ -60,31 +57,17 @@ def tuned(base: Path, rows: Sequence[TrainingRow], settings: Settings, steps: in
     return model.eval()
 
 
-def logits(model: nn.Module, row: TrainingRow) -> torch.Tensor:
-    with torch.no_grad():
-        return cast("Any", model)(input_ids=torch.tensor([row.ids])).logits
-
-
 def layers(model: nn.Module) -> list[Any]:
     return [layer for layer in model.modules() if type(layer) is Linear]
 
 
-@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("changes", [{}, *VARIANTS])
 def test_plain_peft_gives_the_same_logits_and_so_does_the_merged_model(
     tiny_model: Path, rows: tuple[TrainingRow, ...], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
     model = tuned(tiny_model, rows, settings)
-    spec = Spec(
-        base="tiny",
-        base_path=tiny_model,
-        base_fingerprint="0" * 64,
-        training=DataFile(path=tiny_model, sha256=""),
-        validation=None,
-        data_fingerprint="1" * 64,
-        settings=settings,
-    )
-    save_adapter(model, load_tokenizer(tiny_model), spec, tmp_path / "a")
+    spec = save(model, tiny_model, tmp_path / "a", settings)
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text(encoding="utf-8"))
     assert (settings.rslora, settings.dora) == (config["use_rslora"], config["use_dora"])
     assert check_adapter(copy.deepcopy(model), spec, tmp_path / "a", [rows[0].ids[:20]]) == 0.0
@@ -127,14 +110,16 @@ def test_a_new_adapter_changes_nothing(
     torch.testing.assert_close(logits(untuned, rows[0]), logits(fresh, rows[0]))
 
 
-@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("changes", [{}, *VARIANTS])
 def test_what_they_hold_in_memory_is_known_without_weights(
     tiny_model: Path, changes: dict[str, Any]
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
     model = add_adapter(load_model(tiny_model, torch.float32), settings)
     expected = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert expected == size_of(empty_tuned_model(tiny_model, settings)).trained
+    size = size_of(empty_tuned_model(tiny_model, settings))
+    assert expected == size.trained
+    assert size == size_of(model)
 
 
 def test_the_loss_is_the_same_packed_and_padded(

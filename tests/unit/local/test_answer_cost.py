@@ -20,12 +20,8 @@ from unitune_local.inference.answer_cost import GUESSED_BAND, MEASURED_BAND, ans
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.models.size import empty_model, size_of
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 ONE = AnswerLoad(requests=1, own_tokens=0, shared_tokens=0, answer_tokens=4)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -42,6 +38,7 @@ def test_a_size_is_the_models_own_weights(tiny_model: Path) -> None:
     layers = sum(weights.numel() for name, weights in model.named_parameters() if "proj" in name)
     size = size_of(empty_model(tiny_model))
     assert (size.linear, size.matrices) == (layers, layers)
+    assert size.parameters == model.num_parameters()
     assert size.head == config.vocab_size * config.hidden_size
     assert (size.hidden, size.layers) == (config.hidden_size, config.num_hidden_layers)
 

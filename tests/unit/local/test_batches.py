@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from support.tiny_model import SETTINGS, sliding_model
+from support.tiny_training import tuned
 from torch import Tensor
 
 from unitune_local import machine
@@ -27,27 +28,10 @@ from unitune_local.data.batches import (
     padded,
     shared_prefix,
 )
-from unitune_local.forecasting.cost import part_cost
-from unitune_local.models.model import add_adapter, load_model, use_attention
-from unitune_local.models.size import ModelSize
+from unitune_local.models.model import use_attention
 from unitune_local.objectives.loss import Form, choose_form, loss_sum
-from unitune_local.options import LocalOptions
-from unitune_local.settings import Settings
 
 CPU = torch.device("cpu")
-SIZE = ModelSize(
-    parameters=100,
-    matrices=80,
-    linear=80,
-    head=36,
-    features=60,
-    layers=2,
-    hidden=4,
-    heads=2,
-    trained=8,
-    stores_scores=False,
-    packs=True,
-)
 
 
 def row(ids: list[int], trained: list[int], weight: float = 1.0) -> TrainingRow:
@@ -69,24 +53,6 @@ def random_rows(seed: int, count: int = 5, prefix: int = 7) -> list[TrainingRow]
         trained = list(range(prefix + size // 2, prefix + size))
         rows.append(row(ids, trained, weight=0.5 + size / 10))
     return rows
-
-
-AUTO = [name for name, field in LocalOptions.model_fields.items() if field.default == "auto"]
-
-
-def tuned(folder: Path, dtype: torch.dtype = torch.float32, **changes: object) -> PeftModel:
-    values = {
-        **LocalOptions(device="cpu", threads=1).model_dump(exclude=set(AUTO)),
-        "epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "rank": 4, "alpha": 8.0,
-        "dropout": 0.0, "targets": "all", "sequence_length": 512, "seed": 0, "device": "cpu",
-        "dtype": "float32", "threads": 1, "micro_batch_tokens": 512, **changes,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    model = add_adapter(load_model(folder, dtype), Settings.model_validate(values))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:  # zero at first, which would hide half of the gradients
-            torch.nn.init.normal_(weight, std=0.1)
-    return model.eval()
 
 
 def loss_and_gradient(
@@ -313,21 +279,6 @@ def test_the_order_of_an_epoch_is_computed_once(monkeypatch: pytest.MonkeyPatch)
     assert orders == [0, 1]
 
 
-@given(
-    st.lists(st.integers(2, 90), min_size=1, max_size=6),
-    st.integers(1, 40),
-    st.sampled_from([("packed", True), ("packed", False), ("padded", False)]),
-)
-def test_a_batch_computes_what_its_load_says(
-    lengths: list[int], multiple: int, kind: tuple[Literal["packed", "padded"], bool]
-) -> None:
-    rows = [row(list(range(length)), [length - 1]) for length in lengths]
-    form = Form(kind[0], share=kind[1], multiple=multiple)
-    batch = form.batch(rows, CPU)
-    assert part_cost(SIZE, rows, form, SETTINGS).tokens == batch.computed_tokens
-    assert batch.computed_tokens % multiple == 0
-
-
 def test_first_own_token_is_predicted_from_the_end_of_the_prefix(tiny_model: Path) -> None:
     model = tuned(tiny_model)
     rows = [row([5, 6, 7, 8], [3]), row([5, 6, 7, 9, 4], [3, 4])]
@@ -373,7 +324,7 @@ def test_one_rounding_computes_what_peft_computes(tiny_model: Path) -> None:
 
 def test_one_rounding_keeps_changes_that_bfloat16_would_lose(tiny_model: Path) -> None:
     """An adapter's first update is smaller than half a unit in the last place of the base."""
-    model = tuned(tiny_model, torch.bfloat16)
+    model = tuned(tiny_model, SETTINGS.model_copy(update={"dtype": "bfloat16"}))
     layer = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
     torch.nn.init.constant_(layer.lora_B["default"].weight, 2e-4)
     inputs = torch.randn(512, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
@@ -397,7 +348,7 @@ def test_one_rounding_keeps_changes_that_bfloat16_would_lose(tiny_model: Path) -
 
 
 def test_a_plain_causal_model_takes_packed_rows(tiny_model: Path) -> None:
-    form = choose_form(tuned(tiny_model), random_rows(0), share=True)
+    form = choose_form(tuned(tiny_model), random_rows(0), SETTINGS)
     assert Form("packed", share=True) == form
 
 
@@ -415,7 +366,7 @@ def test_a_model_that_packs_wrongly_gets_padded_rows(
         return torch.zeros_like(rows.transpose(1, 2).flatten(0, 1).index_select(0, layout.places))
 
     monkeypatch.setattr("unitune_local.data.attention._flat_of", nothing)
-    form = choose_form(model, random_rows(0), share=True)
+    form = choose_form(model, random_rows(0), SETTINGS)
     assert form.kind == "padded"
     assert "a different loss" in form.reason
     assert model.get_base_model().config._attn_implementation == "sdpa"

@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_model import write_rows
+from support.tuned_here import local_job
 
 from unitune.backends.protocol import Launch
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Unsupported
-from unitune.job.job import Data, Job, Tuning
+from unitune.job.job import Job, Tuning
 from unitune_local import machine
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow
@@ -35,6 +38,7 @@ from unitune_local.spec import SpeedBasis
 from unitune_local.training import profile_run
 from unitune_local.training.run import prepare, run_training
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 PACKED, PADDED = Form("packed", share=True), Form("padded", share=False)
 NOTHING = Dataset("validation.jsonl", ())
 SIZE = ModelSize(
@@ -68,16 +72,7 @@ COST = CostModel(SIZE, MEASURED_SPEED, is_plain=True, file_bytes=40_000)
 
 
 def job(model: Path | str = "tiny", tuning: Tuning | None = None, **options: object) -> Job:
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": str(model),
-            "backend": "local",
-            "data": Data(train="train.jsonl"),
-            "tuning": tuning or Tuning(),
-            "options": {"local": {"dtype": "float32", "threads": 1, **options}},
-        }
-    )
+    return local_job(model, options, tuning=tuning or Tuning())
 
 
 SETTINGS = resolve(job(), Dimensions(context=512, hidden=32))
@@ -94,11 +89,6 @@ MEASURED = [
     (4776, "float32", [row(1617, 1102)]),
     (4339, "bfloat16", [row(1284, 913)]),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
 # --- the formula
@@ -127,6 +117,21 @@ def test_what_rows_compute_is_counted_with_their_prefix_once() -> None:
     assert part_cost(SIZE, rows, PACKED, SETTINGS)[:2] == (tokens, flops)
     flops = (4 * 8_000 + 6 * 500) * 30 + 4 * 258 * 32 * 3 + 12 * 32 * 2 * 300 + fixed
     assert part_cost(SIZE, rows, PADDED, SETTINGS)[:2] == (30, flops)
+
+
+@given(
+    st.lists(st.integers(2, 90), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.sampled_from([("packed", True), ("packed", False), ("padded", False)]),
+)
+def test_a_batch_computes_what_its_load_says(
+    lengths: list[int], multiple: int, kind: tuple[Literal["packed", "padded"], bool]
+) -> None:
+    rows = [row(length) for length in lengths]
+    form = Form(kind[0], share=kind[1], multiple=multiple)
+    batch = form.batch(rows, torch.device("cpu"))
+    assert part_cost(SIZE, rows, form, SETTINGS).tokens == batch.computed_tokens
+    assert batch.computed_tokens % multiple == 0
 
 
 @pytest.mark.parametrize(("measured", "dtype", "rows"), MEASURED)

@@ -12,22 +12,21 @@ from typing import Any, cast
 import pytest
 import torch
 from accelerate import dispatch_model
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import Linear
 from support.tiny_model import TEMPLATE
+from support.tiny_training import peft_adapter, write_record
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message, digest
 from unitune.data.general_questions import general_text
 from unitune.errors import Mismatch
-from unitune.models import BatchedChatModel, Reply, Request, ScoresText, TextLoss
+from unitune.models import Reply, Request, ScoresText, TextLoss
 from unitune.workspace.user_settings import today
 from unitune_local import machine
-from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference import chat
 from unitune_local.inference.chat import LocalChatModel
-from unitune_local.models import store
 from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.models.model_folder import weight_files
 from unitune_local.options import ChatFormat
@@ -62,20 +61,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that changes answers, as training would leave it."""
+    modules = ["q_proj", "v_proj", "down_proj"]
     folder = tmp_path_factory.mktemp("adapter")
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
-    tuned = quietly(get_peft_model, load_model(tiny_model, torch.float32), config)
-    for name, weights in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=0.5)
-    tuned.save_pretrained(folder)
-    record = {
-        "base_fingerprint": store.fingerprint(tiny_model),
-        "template_fingerprint": template_fingerprint(load_tokenizer(tiny_model)),
-        "more": "is allowed",
-    }
-    (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
+    peft_adapter(tiny_model, folder, spread=0.5, target_modules=modules)
+    write_record(folder, tiny_model)
     return folder
 
 
@@ -86,10 +75,6 @@ def merged_by_peft(model: Any, adapter: Path) -> Any:
 @pytest.fixture
 def base(tiny_model: Path) -> LocalChatModel:
     return LocalChatModel(str(tiny_model), dtype=torch.float32)
-
-
-def test_it_is_a_batched_chat_model(base: LocalChatModel) -> None:
-    assert isinstance(base, BatchedChatModel)
 
 
 def test_many_requests_are_answered_as_one_by_one(base: LocalChatModel) -> None:

@@ -47,6 +47,11 @@ THINKS = TEMPLATE.replace(
     "{% if message.reasoning_content %}<think>\n{{ message.reasoning_content }}\n</think>\n\n"
     "{% endif %}{{ message['content'] }}",
 )
+REWRITES = TEMPLATE.replace(
+    "{{ message['content'] }}",
+    "{{ message['content'] }}{{ '!' if message.role == 'assistant' and not loop.last }}",
+)
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 REASONS = {
     "messages": [
         {"role": "user", "content": "q"},
@@ -161,8 +166,7 @@ def test_of_two_tokens_that_end_each_turn_the_last_is_the_end() -> None:
     """As with Command A."""
     made = tokenizer(TEMPLATE.replace(END, "<|response|><|turn|>"), "<|response|>", "<|turn|>")
     assert made.convert_tokens_to_ids("<|turn|>") == turn_end(made)
-    (sample,) = render(made, example({"role": "user", "content": "q"},
-                                     {"role": "assistant", "content": "yes"}))  # fmt: skip
+    (sample,) = render(made, example(TURNS[0], {**TURNS[1], "content": "yes"}))
     assert learnt(made, sample) == "yes<|response|><|turn|>"
 
 
@@ -230,13 +234,8 @@ def test_developer_is_system_where_the_template_has_no_such_role(knows: str, rol
 
 
 def test_a_plan_counts_the_samples_that_rows_make() -> None:
-    rewrites = TEMPLATE.replace(
-        "{{ message['content'] }}",
-        "{{ message['content'] }}{{ '!' if message.role == 'assistant' and not loop.last }}",
-    )
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    rows = (Row(1, example(*turns, *turns)), Row(2, example(*turns)))
-    made = render_rows(tokenizer(rewrites), Dataset("rows.jsonl", rows), 512)
+    rows = (Row(1, example(*TURNS, *TURNS)), Row(2, example(*TURNS)))
+    made = render_rows(tokenizer(REWRITES), Dataset("rows.jsonl", rows), 512)
     assert len(made.rows) == 3
     (finding,) = made.findings
     assert finding.code == "samples"
@@ -245,13 +244,8 @@ def test_a_plan_counts_the_samples_that_rows_make() -> None:
 
 
 def test_samples_of_one_row_are_not_counted_as_rows() -> None:
-    rewrites = TEMPLATE.replace(
-        "{{ message['content'] }}",
-        "{{ message['content'] }}{{ '!' if message.role == 'assistant' and not loop.last }}",
-    )
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    rows = Dataset("rows.jsonl", (Row(1, example(*turns, *turns)),))
-    made = render_rows(tokenizer(rewrites), rows, 1, "drop")
+    rows = Dataset("rows.jsonl", (Row(1, example(*TURNS, *TURNS)),))
+    made = render_rows(tokenizer(REWRITES), rows, 1, "drop")
     assert made.rows == ()
     assert any(each.message.startswith("2 of 2 samples are longer") for each in made.findings)
 
@@ -271,8 +265,7 @@ def test_pieces_are_tokenised_as_in_the_whole_text() -> None:
         "{% for turn in messages %}{% if turn.role == 'user' %}[i] {{ turn.content }} [/i]"
         "{% else %} {{ turn.content }}<|im_end|>{% endif %}{% endfor %}"
     )
-    (sample,) = render(made, example({"role": "user", "content": "q"},
-                                     {"role": "assistant", "content": "a"}))  # fmt: skip
+    (sample,) = render(made, example(*TURNS))
     text = f"[i] q [/i] a{END}"
     assert made(text, add_special_tokens=False)["input_ids"] == sample.ids
     assert made.convert_ids_to_tokens(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
+from support.tiny_model import SETTINGS, save_model, write_rows
+from support.tiny_training import rows_in, run
+from support.tuned_here import local_job
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -17,7 +20,7 @@ from unitune.errors import Unsupported
 from unitune.job.job import Job
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
-from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.data.rows import read_rows
 from unitune_local.forecasting.cost import (
     ADAM_BYTES,
     PROCESS_BYTES,
@@ -30,9 +33,9 @@ from unitune_local.models.size import Speed, empty_tuned_model, size_of
 from unitune_local.objectives.loss import Form, choose_form, most_logits
 from unitune_local.parallel.ranks import shard_findings
 from unitune_local.settings import Settings
-from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 
+pytestmark = pytest.mark.usefixtures("own_cache")  # nothing was calibrated before
 NOTHING = Dataset("validation.jsonl", ())
 WAYS = [
     {"chunked_cross_entropy": True},
@@ -42,32 +45,26 @@ WAYS = [
 
 
 @pytest.fixture(autouse=True)
-def _few_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a micro-batch has several chunks; and nothing was calibrated before."""
+def _few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a micro-batch has several chunks."""
     monkeypatch.setattr("unitune_local.objectives.loss.LOGIT_CHUNK", 3)
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> list[TrainingRow]:
-    file = write_rows(tmp_path / "train.jsonl", 24)
-    return list(render_rows(tiny_tokenizer(), read_rows(file), 512).rows)
+def rows(tiny_model: Path, tmp_path: Path) -> tuple[TrainingRow, ...]:
+    return rows_in(write_rows(tmp_path / "train.jsonl", 24), tiny_model)
 
 
-def losses_of(base: Path, rows: list[TrainingRow], settings: Settings, folder: Path) -> list[float]:
-    losses: list[float] = []
-
-    def note(kind: str, data: dict[str, object]) -> None:
-        losses.extend([float(str(data["loss"]))] if kind in ("step", "validation") else [])
-
-    model = trainable_model(base, settings)
-    assert train(model, rows[8:], rows[:8], settings, TrainingContext(folder, note, lambda: False))
-    return losses
+def losses_of(
+    base: Path, rows: Sequence[TrainingRow], settings: Settings, folder: Path
+) -> list[float]:
+    done = run(base, rows[8:], rows[:8], folder, settings)
+    return [data["loss"] for _, data in done.events if "loss" in data]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["logits", "layers", "both"])
 def test_losses_are_those_of_a_training_that_keeps_all(
-    tiny_model: Path, tmp_path: Path, rows: list[TrainingRow], way: dict[str, bool]
+    tiny_model: Path, tmp_path: Path, rows: tuple[TrainingRow, ...], way: dict[str, bool]
 ) -> None:
     """Dropout draws the same numbers again."""
     settings = SETTINGS.model_copy(update={"dropout": 0.1, "share_prefix": False})
@@ -79,7 +76,7 @@ def test_losses_are_those_of_a_training_that_keeps_all(
 
 
 def test_each_way_is_forecast_to_hold_less_and_to_compute_more(
-    tiny_model: Path, rows: list[TrainingRow]
+    tiny_model: Path, rows: tuple[TrainingRow, ...]
 ) -> None:
     held, computed = [], []
     for way in ({}, *WAYS):
@@ -95,9 +92,7 @@ def test_each_way_is_forecast_to_hold_less_and_to_compute_more(
 
 
 def job(base: Path, **options: object) -> Job:
-    own = {"dtype": "float32", "threads": 1, "device": "cpu", **options}
-    named = {"name": "x", "model": str(base), "backend": "local"}
-    return Job.model_validate({**named, "data": {"train": "-"}, "options": {"local": own}})
+    return local_job(base, {"device": "cpu", **options})
 
 
 def test_what_would_not_fit_is_computed_again_and_the_plan_says_why(
@@ -203,7 +198,7 @@ def test_a_base_that_cannot_be_spread_is_a_finding(changes: dict[str, object], w
 
 
 def test_logits_that_are_changed_after_the_head_are_not_computed_in_chunks(
-    tiny_model: Path, rows: list[TrainingRow]
+    tiny_model: Path, rows: tuple[TrainingRow, ...]
 ) -> None:
     """As Gemma 2's, which are capped."""
     model = trainable_model(tiny_model, SETTINGS)
@@ -218,4 +213,4 @@ def test_logits_that_are_changed_after_the_head_are_not_computed_in_chunks(
     base.forward = capped
     assert isinstance(base.get_output_embeddings(), nn.Linear)
     with pytest.raises(Unsupported, match="chunked_cross_entropy to false"):
-        choose_form(model, rows, share=True, most_logits=3)
+        choose_form(model, rows, SETTINGS.model_copy(update={"chunked_cross_entropy": True}))

@@ -11,9 +11,11 @@ from typing import Any, cast
 
 import pytest
 import torch
+from support import tiny_training
 from support.rewarded_rows import REWARD, use_plain
 from support.tiny_model import SETTINGS, save_model
-from unit.local.test_reward import Trained
+from support.tiny_training import Trained
+from support.tuned_here import local_job
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -36,7 +38,6 @@ from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objectives.loss import choose_form
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts
-from unitune_local.training.loop import TrainingContext, train
 
 # That of Nous Research: unitune/job/chat_templates
 HERMES = Path(__file__).parents[3] / "unitune" / "job" / "chat_templates" / "hermes.jinja"
@@ -145,15 +146,10 @@ def run(base: Path, folder: Path, *, stop_after: int | None = None, epochs: int 
     settings = SETTINGS.model_copy(
         update={"epochs": epochs, "batch_size": 4, "reward": reward, "sequence_length": 4096}
     )
-    rows = prompts_of(base, 4)
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), settings)
-    done = Trained()
-    grader = grader_of(base, matches(match="superset"))
-    stop = lambda: len(done.steps) == stop_after  # noqa: E731
-    context = TrainingContext(folder, done.note, stop, grader=grader)
-    done.finished = train(model, rows, rows[:2], settings, context)
-    return done
+    rows, grader = prompts_of(base, 4), grader_of(base, matches(match="superset"))
+    return tiny_training.run(
+        base, rows, rows[:2], folder, settings, stop_after=stop_after, grader=grader
+    )
 
 
 @pytest.fixture
@@ -188,7 +184,7 @@ def test_only_written_tokens_have_a_gradient(base: Path) -> None:
     model = add_adapter(load_model(base, torch.float32), SETTINGS)
     generate = partial(generate_in_training, model, tokenizer)
     rollouts = Rollouts(generate, grader_of(base, matches()), REWARD, 0, 4096)
-    objective = RewardLoss(rollouts, model, choose_form(model, [prompt], share=True))
+    objective = RewardLoss(rollouts, model, choose_form(model, [prompt], SETTINGS))
     answers, results = (1, 2, 3), (4, 5)
     made = prompt.followed_by((*answers, *results, 6), (1, 1, 1, 0, 0, 1))
     objective._divisor, objective._computed = 4.0, made.trained_tokens
@@ -231,26 +227,19 @@ def job_of(base: Path, folder: Path, backend: str = "local", **evaluate: Any) ->
         "    return [len(answer) + len(turns) for answer, turns in zip(answers, trajectories)]\n"
     )
     tools = {"tools": {"weather": "tools.py:weather"}, "max_turns": 2}
-    return Job.model_validate(
-        {
-            "name": "dialogues",
-            "model": str(base),
-            "backend": backend,
-            "method": "rft",
-            "data": {"train": "train.jsonl", "validation": 0.3},
-            "tuning": {
-                "epochs": 2,
-                "batch_size": 2,
-                "reward": {
-                    "scorers": {"type": "reward_function", "function": "reward.py:length"},
-                    "group_size": 2,
-                    "max_tokens": 4,
-                },
-            },
-            "evaluate": {"dialogue": tools, "scorers": ["trajectory"], **evaluate},
-            "options": {"local": {"threads": 1, "dtype": "float32"}},
-            "folder": folder,
-        }
+    reward = {"type": "reward_function", "function": "reward.py:length"}
+    return local_job(
+        base,
+        backend=backend,
+        method="rft",
+        data={"train": "train.jsonl", "validation": 0.3},
+        tuning={
+            "epochs": 2,
+            "batch_size": 2,
+            "reward": {"scorers": reward, "group_size": 2, "max_tokens": 4},
+        },
+        evaluate={"dialogue": tools, "scorers": ["trajectory"], **evaluate},
+        folder=folder,
     )
 
 

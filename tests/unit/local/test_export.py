@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import subprocess
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
-from peft import LoraConfig, get_peft_model
 from support.tiny_gguf import TOKENS, write_gguf
 from support.tiny_model import SIZES, TEMPLATE
+from support.tiny_training import peft_adapter, write_record
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -38,7 +37,6 @@ from unitune.data.example import Message
 from unitune.errors import Mismatch, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune_local import machine
-from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt
 from unitune_local.export import forms, gguf_file, verify
 from unitune_local.export.forms import export
@@ -46,7 +44,6 @@ from unitune_local.export.gguf_file import ModelTensors, rounding, write_model
 from unitune_local.export.gguf_tokenizer import pre_tokenizer
 from unitune_local.export.ollama import modelfile
 from unitune_local.export.tuned import Tuned
-from unitune_local.models import store
 from unitune_local.models.gguf_model import convert
 from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.options import ChatFormat
@@ -113,25 +110,16 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def tuned_on(base: Path, folder: Path, chat: ChatFormat | None = None, **lora: Any) -> Tuned:
     """Return a model with an adapter that changes answers, as a training leaves it."""
-    chat = chat or ChatFormat()
-    torch.manual_seed(1)
-    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **lora})
-    with warnings.catch_warnings():  # of an attribute that is read, and of layers that are tied
-        warnings.simplefilter("ignore")
-        model = get_peft_model(load_model(base, torch.float32), config)
-    for name, weights in model.named_parameters():
-        if "lora_B" in name or "lora_embedding_B" in name:
-            torch.nn.init.normal_(weights, std=0.2)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    tokenizer = load_tokenizer(base, chat)
-    tokenizer.save_pretrained(folder)
-    record = {
-        "base_fingerprint": store.fingerprint(base),
-        "template_fingerprint": template_fingerprint(tokenizer),
-        "settings": {"chat": chat.model_dump(mode="json")},
-    }
-    (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
+    peft_adapter(base, folder, **lora)
+    load_tokenizer(base, chat).save_pretrained(folder)
+    write_record(folder, base, chat)
     return Tuned(TunedModel(backend="local", name=str(folder), base=str(base)), folder)
+
+
+@pytest.fixture
+def tuned(base_of: Callable[[str], Path], tmp_path: Path) -> Tuned:
+    """A tuned Llama."""
+    return tuned_on(base_of("llama"), tmp_path / "adapter")
 
 
 def exported(tuned: Tuned, folder: Path, form: ExportForm, **more: Any) -> Exported:
@@ -182,9 +170,7 @@ def test_a_way_to_cut_texts_has_the_name_that_transformers_reads_it_by(
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, cut])
     assert name == pre_tokenizer(tokenizer)
 
-    tensors = ModelTensors(
-        Tuned(_model(base), base).config, load_model(base, torch.float32).state_dict()
-    )
+    tensors = tensors_of(base)
     write_model(tmp_path / "model.gguf", tensors, tokenizer, base, "F16")
     read = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
     text = "<|im_start|>user\nab  it's 1234 größer\n\n x<|im_end|>\n"
@@ -308,10 +294,9 @@ def test_rslora_scales_in_llama_cpp_as_in_training(
 
 
 def test_a_wrong_order_of_rows_is_found_and_nothing_is_kept(
-    base_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xllamacpp", reason="needs the extra `export`")
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     monkeypatch.setattr(gguf_file, "interleaved", lambda weights, _: weights)
     with pytest.raises(Mismatch, match=r"rows differently from the run.*was discarded"):
         exported(tuned, tmp_path / "out", "gguf", quantization="F32")
@@ -319,12 +304,11 @@ def test_a_wrong_order_of_rows_is_found_and_nothing_is_kept(
 
 
 def test_an_export_that_is_interrupted_leaves_nothing(
-    base_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> list[str]:
         raise KeyboardInterrupt
 
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     monkeypatch.setattr(verify, "in_transformers", interrupted)
     with pytest.raises(KeyboardInterrupt):
         exported(tuned, tmp_path / "out", "merged")
@@ -339,9 +323,7 @@ def test_stored_weights_differ_by_no_more_than_their_type_rounds(
     base_of: Callable[[str], Path], tmp_path: Path, quantization: str, most: float
 ) -> None:
     base = base_of("llama")
-    tensors = ModelTensors(
-        Tuned(_model(base), base).config, load_model(base, torch.float32).state_dict()
-    )
+    tensors = tensors_of(base)
     write_model(tmp_path / "model.gguf", tensors, load_tokenizer(base), base, quantization)
     difference = rounding(tmp_path / "model.gguf", tensors)
     assert most / 10 <= difference <= most
@@ -353,6 +335,11 @@ def test_stored_weights_differ_by_no_more_than_their_type_rounds(
     assert quantization == kinds["blk.0.ffn_up.weight"]
     finer = "Q8_0" if quantization in gguf_file.COARSE else quantization
     assert finer == kinds["token_embd.weight"]
+
+
+def tensors_of(base: Path) -> ModelTensors:
+    state = load_model(base, torch.float32).state_dict()
+    return ModelTensors(Tuned(_model(base), base).config, state)
 
 
 def _model(base: Path) -> TunedModel:
@@ -388,17 +375,15 @@ def test_mlx_lm_loads_the_adapter_and_answers_as_the_run_does(
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])
 def test_peft_and_transformers_answer_as_the_run_does(
-    base_of: Callable[[str], Path], tmp_path: Path, form: ExportForm
+    tuned: Tuned, tmp_path: Path, form: ExportForm
 ) -> None:
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     done = exported(tuned, tmp_path / "out", form)
     assert (len(REQUESTS), len(REQUESTS)) == (done.equal, done.rows)
 
 
 def test_a_merged_model_keeps_its_embeddings_tied_and_is_rounded_once(
-    base_of: Callable[[str], Path], tmp_path: Path
+    tuned: Tuned, tmp_path: Path
 ) -> None:
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     exported(tuned, tmp_path / "out", "merged", quantization="BF16")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["tie_word_embeddings"], config["dtype"]) == (True, "bfloat16")
@@ -409,11 +394,8 @@ def test_a_merged_model_keeps_its_embeddings_tied_and_is_rounded_once(
     assert (tuned.base / "chat_template.jinja").read_bytes() == template
 
 
-def test_ollama_s_modelfile_says_how_the_evaluation_has_asked(
-    base_of: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_ollama_s_modelfile_says_how_the_evaluation_has_asked(tuned: Tuned, tmp_path: Path) -> None:
     """The template is ChatML's in Ollama's documentation (docs/template.mdx at fb30760)."""
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     done = exported(tuned, tmp_path / "out", "ollama", quantization="F32", system="Be brief.")
     assert (tmp_path / "out" / "Modelfile").read_text() == (
         "FROM ./tiny.F32.gguf\n"
@@ -457,10 +439,7 @@ def test_a_template_that_says_more_than_ollama_s_can_is_refused(
         modelfile("tiny.gguf", tuned, spec)
 
 
-def test_vllm_is_started_with_rank_adapter_and_template(
-    base_of: Callable[[str], Path], tmp_path: Path
-) -> None:
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+def test_vllm_is_started_with_rank_adapter_and_template(tuned: Tuned, tmp_path: Path) -> None:
     exported(tuned, tmp_path / "out", "vllm")
     stub = tmp_path / "bin" / "vllm"
     stub.parent.mkdir()
@@ -539,10 +518,9 @@ def test_an_export_carries_the_variables_of_the_chat_template(
 
 
 def test_without_llama_cpp_an_export_says_that_it_was_not_verified(
-    base_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forms, "find_spec", lambda _: None)
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
     done = exported(tuned, tmp_path / "out", "gguf", quantization="Q8_0")
     assert done.rows == 0
     assert "xllamacpp is not installed, so it was not verified: pip install" in done.notes[0]
@@ -573,10 +551,7 @@ def test_what_cannot_be_exported_right_is_refused_with_the_reason(
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
-def test_a_form_names_the_quantisations_that_it_takes(
-    base_of: Callable[[str], Path], tmp_path: Path
-) -> None:
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+def test_a_form_names_the_quantisations_that_it_takes(tuned: Tuned, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--to merged takes F32, F16, BF16"):
         exported(tuned, tmp_path / "out", "merged", quantization="Q8_0")
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 from support.tiny_model import write_rows
+from support.tuned_here import local_job
 
 from unitune.backends.protocol import Event, Launch, State, Upload
 from unitune.errors import RunFailed
 from unitune.files.filesystem import sha256
-from unitune.job.job import Job
 from unitune.scorers.text import Exact
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow, computed_tokens
@@ -42,18 +42,12 @@ SPEED = {"tokens_per_second", "seconds_left"}
 @pytest.fixture
 def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., Launch]:
     def made(name: str = "run-1", **tuning: object) -> Launch:
-        options: dict[str, object] = {"threads": 1, "dtype": "float32"}
-        job = Job.model_validate(
-            {
-                "name": "x",
-                "model": str(tiny_model),
-                "backend": "local",
-                "data": {"train": "train.jsonl"},
-                "tuning": {"epochs": 3, "batch_size": 8, "evaluate_every": 3, **tuning},
-                "evaluate": {"scorers": ["exact"], "max_tokens": 4},
-                "options": {"local": {**options, "checkpoint_every_steps": CHECKPOINT_STEPS}},
-                "folder": tmp_path,
-            }
+        job = local_job(
+            tiny_model,
+            {"checkpoint_every_steps": CHECKPOINT_STEPS},
+            tuning={"epochs": 3, "batch_size": 8, "evaluate_every": 3, **tuning},
+            evaluate={"scorers": ["exact"], "max_tokens": 4},
+            folder=tmp_path,
         )
         files = [write_rows(tmp_path / file, n) for file, n in (("train", 24), ("dev", 6))]
         uploads = [Upload(str(file), sha256(file)) for file in files]
@@ -99,11 +93,26 @@ class Faulty:
         monkeypatch.setattr(loop, "_add_gradients", add_gradients)
 
 
-def undisturbed(backend: LocalBackend, launch: Callable[..., Launch]) -> JobFolder:
-    folder = JobFolder(Path(backend.submit(launch("whole"))))
+def worked(backend: LocalBackend, launch: Launch) -> str:
+    """Submit a launch, train until it ends or is paused, and return the job."""
+    job = backend.submit(launch)
+    worker.work(JobFolder(Path(job)))
+    return job
+
+
+def resumed(backend: LocalBackend, job: str) -> JobFolder:
+    """Resume a job, train to its end, and return its folder."""
+    backend.resume(job)
+    folder = JobFolder(Path(job))
     worker.work(folder)
-    assert backend.poll(str(folder.path), "").state is State.SUCCEEDED
+    assert State.SUCCEEDED is backend.poll(job, "").state
     return folder
+
+
+def undisturbed(backend: LocalBackend, launch: Callable[..., Launch]) -> JobFolder:
+    job = worked(backend, launch("whole"))
+    assert backend.poll(job, "").state is State.SUCCEEDED
+    return JobFolder(Path(job))
 
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
@@ -124,20 +133,16 @@ def test_an_exception_pauses_the_training_and_no_whole_step_is_computed_again(
     error, reason = FAULTS[fault]
     whole = undisturbed(backend, launch)
     faulty = Faulty(monkeypatch, error)
-    job = backend.submit(launch())
-    worker.work(JobFolder(Path(job)))
+    job = worked(backend, launch())
     paused = backend.poll(job, "")
     assert State.PAUSED is paused.state
     assert paused.raw == f"interrupted: {reason}; resume continues after step {FAULT_AT - 1}"
     faulty.error = None
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    folder = resumed(backend, job)
     assert len(faulty.computed) == STEPS + 1, "the step that failed is done again, and no other"
-    assert figures(whole) == figures(JobFolder(Path(job)))
-    assert [
-        event.data["text"] for event in events(JobFolder(Path(job))) if event.kind == "warning"
-    ] == [f"interrupted: {reason}"]
+    assert figures(whole) == figures(folder)
+    warnings = [event.data["text"] for event in events(folder) if event.kind == "warning"]
+    assert warnings == [f"interrupted: {reason}"]
 
 
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
@@ -154,15 +159,12 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
         return original(*given)
 
     monkeypatch.setattr(checkpoint, "save", save)
-    job = backend.submit(launch())
-    worker.work(JobFolder(Path(job)))
+    job = worked(backend, launch())
     assert backend.poll(job, "").raw.endswith(f"resume continues after step {CHECKPOINT_STEPS}")
     faulty.error = None
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    folder = resumed(backend, job)
     assert len(faulty.computed) == FAULT_AT + STEPS - CHECKPOINT_STEPS
-    assert figures(whole) == figures(JobFolder(Path(job)))
+    assert figures(whole) == figures(folder)
 
 
 def test_a_disk_that_is_full_when_the_adapter_is_saved_costs_no_step(
@@ -175,12 +177,9 @@ def test_a_disk_that_is_full_when_the_adapter_is_saved_costs_no_step(
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_adapter", full)
-        job = backend.submit(launch())
-        worker.work(JobFolder(Path(job)))
+        job = worked(backend, launch())
     assert backend.poll(job, "").raw.endswith(f"device; resume continues after step {STEPS}")
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    resumed(backend, job)
     assert len(faulty.computed) == STEPS
 
 
@@ -214,18 +213,15 @@ def test_a_scorer_that_breaks_in_an_evaluation_costs_no_step_and_no_evaluation(
                 evaluated(self, step)
 
             patch.setattr(loop.Evaluations, "after", after)
-        job = backend.submit(scored())
-        worker.work(JobFolder(Path(job)))
+        job = worked(backend, scored())
     reason = "interrupted: ConnectionError: the judge does not answer"
     assert backend.poll(job, "").raw == f"{reason}; resume continues after step 6"
-    backend.resume(job)
-    worker.work(JobFolder(Path(job)))
-    assert State.SUCCEEDED is backend.poll(job, "").state
+    folder = resumed(backend, job)
     assert len(faulty.computed) == STEPS
-    assert figures(whole) == figures(JobFolder(Path(job)))
+    assert figures(whole) == figures(folder)
     kept = [
-        [event.data["kept_step"] for event in events(folder) if "kept_step" in event.data]
-        for folder in (whole, JobFolder(Path(job)))
+        [event.data["kept_step"] for event in events(each) if "kept_step" in event.data]
+        for each in (whole, folder)
     ]
     assert kept[0] == kept[1]
 
@@ -297,8 +293,7 @@ def test_a_failed_attempt_s_checkpoints_begin_the_next_one(
 ) -> None:
     whole = undisturbed(backend, launch)
     faulty = Faulty(monkeypatch, RunFailed("step 6 has loss nan"))
-    first = backend.submit(launch())
-    worker.work(JobFolder(Path(first)))
+    first = worked(backend, launch())
     assert State.FAILED is backend.poll(first, "").state
     other = backend.submit(launch("run-2", learning_rate=1e-5))
     assert JobFolder(Path(other)).saved_step() == 0, "it is another training"
@@ -377,8 +372,7 @@ def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(
     (folder.checkpoints / "step-x").mkdir()
     (folder.checkpoints / "step-7").touch()
     faulty.error = None
-    backend.resume(job)
-    worker.work(folder)
+    resumed(backend, job)
     warnings = [str(event.data["text"]) for event in events(folder) if event.kind == "warning"]
     assert warnings[1] == (
         f"damaged checkpoints removed from {folder.checkpoints}: step-5, step-7; "
@@ -402,7 +396,6 @@ def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(
 def test_a_training_ends_with_a_model_whatever_is_set(
     launch: Callable[..., Launch], backend: LocalBackend, tuning: dict[str, object]
 ) -> None:
-    job = backend.submit(launch(**tuning))
-    worker.work(JobFolder(Path(job)))
+    job = worked(backend, launch(**tuning))
     done = backend.poll(job, "")
     assert (done.state, done.error) == (State.SUCCEEDED, None)

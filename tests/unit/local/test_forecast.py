@@ -7,49 +7,36 @@ import pytest
 import torch
 import transformers
 from support.tiny_model import tiny_tokenizer, write_rows
+from support.tuned_here import local_job
 
-from unitune.backends.local_capabilities import AnswerForecast, AnswerLoad, Forecast
+from unitune.backends.local_capabilities import AnswerLoad, Forecast
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
-from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.job import Job, Lora, Tuning
 from unitune.job.tuning import EarlyStopping
 from unitune_local import machine
 from unitune_local.data.batches import Fork, TrainingRow
 from unitune_local.data.rows import _truncated, read_rows, render_prompts, render_rows
 from unitune_local.forecasting import forecast as forecasting
 from unitune_local.forecasting.cost import LAYER_FLOPS, PROCESS_BYTES, CostModel, part_cost
-from unitune_local.forecasting.forecast import forecast, require_memory
+from unitune_local.forecasting.forecast import ADAPTER_SHARE, forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
-from unitune_local.inference.answer_cost import LOAD_SECONDS, answer_seconds
+from unitune_local.inference.answer_cost import answer_seconds
 from unitune_local.models.adapter import full_findings
-from unitune_local.models.model import add_adapter, load_model
-from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
+from unitune_local.models.model import load_model
+from unitune_local.models.size import Speed, empty_model, empty_tuned_model, size_of
 from unitune_local.settings import Dimensions, RewardSettings, Settings, default_rate, resolve
 
+pytestmark = pytest.mark.usefixtures("own_cache")  # nothing was calibrated before
 TINY = Dimensions(context=512, hidden=32)
 
 NOTHING = Dataset("validation.jsonl", ())
 
 
 def job(tuning: Tuning | None = None, **options: object) -> Job:
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": "tiny",
-            "backend": "local",
-            "data": Data(train="train.jsonl"),
-            "tuning": tuning or Tuning(),
-            "options": {"local": {"dtype": "float32", "threads": 1, **options}},
-        }
-    )
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was calibrated before."""
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    return local_job(options=options, tuning=tuning or Tuning())
 
 
 @pytest.fixture
@@ -126,9 +113,8 @@ def test_settings_that_come_to_nothing_are_findings(
 def test_answers_to_the_validation_rows_take_time_at_each_evaluation(
     tiny_model: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first step and after each of three epochs; the model is loaded already."""
-    answers = AnswerForecast(seconds=LOAD_SECONDS + 100, low_share=1, high_share=1)
-    monkeypatch.setattr(forecasting, "forecast_answers", lambda *_: answers)
+    """Before the first step and after each of three epochs."""
+    monkeypatch.setattr(forecasting, "answer_seconds", lambda *_: 100 / ADAPTER_SHARE)
     by_loss = forecast(job(Tuning(keep="best")), tiny_model, rows, rows).summary
     by_score = forecast(job(Tuning(best_by="score")), tiny_model, rows, rows).summary
     added = by_score.seconds_expected - by_loss.seconds_expected
@@ -269,18 +255,6 @@ def test_a_sequence_longer_than_the_model_was_made_for_is_an_error(
     assert "512" in finding.message
 
 
-def test_the_shape_counts_what_is_there(tiny_model: Path) -> None:
-    settings = resolve(job(), TINY)
-    size = size_of(empty_tuned_model(tiny_model, settings))
-    model = load_model(tiny_model, torch.float32)
-    assert size.parameters == sum(weight.numel() for weight in model.parameters())
-    tuned = add_adapter(model, settings)
-    adapters = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
-    assert size.trained == adapters
-    assert size_of(tuned) == size
-    assert context_of(tiny_model) == 512
-
-
 WIDTHS = {"vocab_size": 258, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 FAMILIES = [
     transformers.Gemma2Config(**WIDTHS, head_dim=8, num_key_value_heads=2),  # no fused attention
@@ -386,10 +360,7 @@ def test_wider_models_get_the_rate_of_the_published_formula_and_narrow_ones_the_
 
 
 def rewarded(scorer: object, **reward: object) -> Job:
-    content = job().model_dump(mode="json")
-    return Job.model_validate(
-        {**content, "method": "rft", "tuning": {"reward": {"scorers": scorer, **reward}}}
-    )
+    return local_job(method="rft", tuning={"reward": {"scorers": scorer, **reward}})
 
 
 def test_sampled_answers_take_as_long_as_they_may_be(tiny_model: Path, rows: Dataset) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from peft import PeftModel
-from pydantic import JsonValue
 from safetensors.torch import load_file
 from support.tiny_model import SETTINGS, write_pairs, write_rows
+from support.tiny_training import rows_in, run
 from support.tuned_here import job_for, noted, tune
 from transformers import AutoModelForCausalLM
 
@@ -20,53 +18,18 @@ from unitune.data.example import Message
 from unitune.errors import Unsupported
 from unitune.models import Request, TunedModel
 from unitune_local.data.batches import TrainingRow, epoch_batches, padded
-from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.export.forms import export
 from unitune_local.inference.chat import LocalChatModel
-from unitune_local.job_folder import Kind
-from unitune_local.models.adapter import WEIGHTS, is_full, trained_model
-from unitune_local.models.model import load_adapter, load_model, load_tokenizer
+from unitune_local.models.adapter import WEIGHTS, is_full
+from unitune_local.models.model import load_adapter
 from unitune_local.models.start import read_start
-from unitune_local.settings import Settings
-from unitune_local.training.loop import TrainingContext, train
 
 FULL = SETTINGS.model_copy(update={"full": True, "learning_rate": 2e-3, "weight_decay": 0.1})
 
 
-class Trained:
-    """One call of `train` with what it noted."""
-
-    def __init__(self, model: PeftModel) -> None:
-        self.model = model
-        self.steps: dict[JsonValue, dict[str, JsonValue]] = {}
-
-    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
-        if kind == "step":
-            self.steps[data["step"]] = data
-
-    @property
-    def losses(self) -> dict[JsonValue, Any]:
-        return {step: data["loss"] for step, data in self.steps.items()}
-
-
-def run(
-    base: Path,
-    rows: Sequence[TrainingRow],
-    folder: Path,
-    settings: Settings,
-    stop_after: int | None = None,
-) -> Trained:
-    torch.manual_seed(settings.seed)
-    done = Trained(trained_model(load_model(base, settings.torch_dtype), settings))
-    context = TrainingContext(folder, done.note, lambda: len(done.steps) == stop_after)
-    train(done.model, rows, (), settings, context)
-    return done
-
-
 @pytest.fixture(scope="module")
 def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRow, ...]:
-    file = write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 40)
-    return render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+    return rows_in(write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 40), tiny_model)
 
 
 def test_the_first_losses_are_those_of_a_plain_loop_over_transformers_own_model(
@@ -74,7 +37,7 @@ def test_the_first_losses_are_those_of_a_plain_loop_over_transformers_own_model(
 ) -> None:
     """Vectors do not decay, as in transformers' Trainer; gradients are clipped to a norm of 1."""
     settings = FULL.model_copy(update={"schedule": "constant", "warmup": 0.0, "epochs": 1})
-    ours = run(tiny_model, rows, tmp_path, settings)
+    ours = run(tiny_model, rows, (), tmp_path, settings)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).train()
     groups = [
         {"params": [each for each in model.parameters() if each.ndim == 2]},
@@ -106,9 +69,9 @@ def test_a_resumed_training_has_the_same_losses(
 ) -> None:
     changes = {"dtype": dtype, "optimizer": optimizer, "epochs": 2}
     settings = FULL.model_copy(update=changes)
-    whole = run(tiny_model, rows, tmp_path / "whole", settings)
-    first = run(tiny_model, rows, tmp_path / "parts", settings, stop_after=4)
-    second = run(tiny_model, rows, tmp_path / "parts", settings)
+    whole = run(tiny_model, rows, (), tmp_path / "whole", settings)
+    first = run(tiny_model, rows, (), tmp_path / "parts", settings, stop_after=4)
+    second = run(tiny_model, rows, (), tmp_path / "parts", settings)
     assert whole.losses == first.losses | second.losses
     assert [*second.losses][:2] == [5, 6]
     assert whole.losses[10] < 0.9 * whole.losses[1]
@@ -121,9 +84,9 @@ def test_float16_follows_float32_with_adapters_too(
     tiny_model: Path, rows: tuple[TrainingRow, ...], tmp_path: Path, *, full: bool
 ) -> None:
     settings = SETTINGS.model_copy(update={"full": full, "learning_rate": 2e-3, "epochs": 1})
-    exact = run(tiny_model, rows, tmp_path / "a", settings)
+    exact = run(tiny_model, rows, (), tmp_path / "a", settings)
     half = settings.model_copy(update={"dtype": "float16"})
-    rounded = run(tiny_model, rows, tmp_path / "b", half)
+    rounded = run(tiny_model, rows, (), tmp_path / "b", half)
     assert pytest.approx([*rounded.losses.values()], rel=1e-2) == [*exact.losses.values()]
     assert all("grad_norm" in data for data in rounded.steps.values())
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.tiny_model import sliding_model, tiny_tokenizer
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from unitune.errors import Interrupted
 from unitune_local import machine
@@ -22,11 +22,6 @@ from unitune_local.inference.prefix_cache import is_plain
 from unitune_local.models.model import load_model
 
 TOKENIZER = tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> PreTrainedModel:
-    return load_model(tiny_model, torch.float32)
 
 
 def some_prompts(count: int, common: int = 12, seed: int = 0) -> list[list[int]]:
@@ -73,21 +68,19 @@ def test_batches_answer_as_transformers_does_one_by_one(
     assert expected == [one.ids for one in actual]
 
 
-def test_long_prompts_are_fed_in_chunks_with_the_same_result(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "tokens", "prompts"),
+    [("CHUNK_TOKENS", 7, some_prompts(3, common=40)), ("PROMPT_TOKENS", 25, some_prompts(9))],
+)
+def test_long_or_many_prompts_are_fed_in_parts_with_the_same_result(
+    model: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    tokens: int,
+    prompts: list[list[int]],
 ) -> None:
-    prompts = some_prompts(3, common=40)
     expected = answer(model, prompts, Sampling(max_tokens=5))
-    monkeypatch.setattr(decoding, "CHUNK_TOKENS", 7)
-    assert expected == answer(model, prompts, Sampling(max_tokens=5))
-
-
-def test_prompts_are_fed_in_groups_with_the_same_result(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = some_prompts(9)
-    expected = answer(model, prompts, Sampling(max_tokens=5))
-    monkeypatch.setattr(decoding, "PROMPT_TOKENS", 25)
+    monkeypatch.setattr(decoding, limit, tokens)
     assert expected == answer(model, prompts, Sampling(max_tokens=5))
 
 
@@ -253,10 +246,6 @@ def test_no_prompts_give_no_answers(model: PreTrainedModel) -> None:
     assert answer(model, [], Sampling()) == []
 
 
-def test_plain_attention_is_recognised(model: LlamaForCausalLM) -> None:
-    assert is_plain(model)
-
-
 def test_answers_come_in_slices_which_are_the_same_on_every_run(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +377,49 @@ def test_padding_that_no_row_needs_any_more_is_dropped(model: PreTrainedModel) -
         logits = rows.add(torch.tensor([7]))
     expected = model(torch.tensor([[*prompts[1], 7]])).logits[0, -1]
     assert torch.allclose(expected, logits[0], atol=1e-4)
+
+
+def check_rows(model: PreTrainedModel, rows: list[list[int]], logits: Tensor) -> None:
+    """Compare the logits of rows with those of each row alone."""
+    with torch.inference_mode():
+        for ids, row in zip(rows, logits, strict=True):
+            alone = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_joins_in_place_of_an_ended_one_copies_no_others(
+    model: PreTrainedModel,
+) -> None:
+    prompts = [[place, *range(20)] for place in range(6)]
+    grown = list[tuple[list[list[int]], Tensor]]()
+    with torch.inference_mode(), decoding.prefix_caching(model):
+        running, late = decoding.PrefixCachedRows(model), decoding.PrefixCachedRows(model)
+        running.begin(prompts)
+        late.begin([[7, 8, 9]])
+        running.keep(torch.tensor([0, 1, 5, 3, 4]))  # the last one fills the gap
+        before = [places.keys.data_ptr() for places in running.cache.layers.values()]
+        running.join([late.row(0)])
+        assert before == [places.keys.data_ptr() for places in running.cache.layers.values()]
+        rows = [*[prompts[place] for place in (0, 1, 5, 3, 4)], [7, 8, 9]]
+        for token in range(40):  # beyond the room of a row
+            rows = [[*ids, token] for ids in rows]
+            grown.append((rows, running.add(torch.tensor([token] * 6))))
+        running.join([late.row(0), late.row(0)])
+        assert (running.cache.rows, running.cache.spare) == (8, 2)
+    for rows, logits in grown[::13]:
+        check_rows(model, rows, logits)
+
+
+def test_rows_that_most_have_left_give_their_memory_back(model: PreTrainedModel) -> None:
+    with torch.inference_mode(), decoding.prefix_caching(model):
+        rows = decoding.PrefixCachedRows(model)
+        rows.begin([[place, 1, 2] for place in range(8)])
+        rows.keep(torch.tensor([1, 2, 3, 4, 5]))
+        assert (rows.cache.rows, rows.cache.spare) == (5, 3)
+        rows.keep(torch.tensor([0, 4]))
+        assert (rows.cache.rows, rows.cache.spare) == (2, 0)
+        logits = rows.add(torch.tensor([3, 3]))
+    check_rows(model, [[1, 1, 2, 3], [5, 1, 2, 3]], logits)
 
 
 @pytest.mark.parametrize(

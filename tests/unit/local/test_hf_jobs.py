@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from huggingface_hub import _jobs_api as sdk  # pyright: ignore[reportPrivateUsa
 from support.tiny_model import write_rows
 from vendors.hf_buckets import BucketVendor
 from vendors.hf_jobs import ACCOUNT, FIELDS, KEY, HfJobsVendor, Job, hf_jobs_setup
+from vendors.rented import LAUNCHED, rented_launch
 
-from unitune.backends import registry
-from unitune.backends.protocol import Launch, State
+from unitune.backends.protocol import State
 from unitune.cost.machine_hours import machine_hours, parameters_in
 from unitune.cost.tokens import Count
 from unitune.errors import BackendError, JobError, Unreachable, UserError
@@ -31,8 +33,6 @@ from unitune_local.hf_jobs import HfJobsBackend
 from unitune_local.remote.launch import RemoteLaunch
 from unitune_local.remote.storage import Storage
 from unitune_local.remote.training import run
-
-LAUNCHED = "r261201-000000000000-1"
 
 
 @pytest.fixture
@@ -53,19 +53,7 @@ def vendor_of(served: ServedVendor) -> HfJobsVendor:
     return vendor
 
 
-def launch(folder: Path, key: str = LAUNCHED, rows: int = 100, **job: Any) -> Launch:
-    path = folder / "train.jsonl"
-    path.write_text("x" * 99 * rows, encoding="utf-8")
-    backend = registry.backend("hf-jobs")
-    given = {"name": "rented", "model": "Qwen/Qwen3-0.6B", "backend": "hf-jobs"}
-    made = a_job({**given, "data": {"train": "train.jsonl"}, **job})
-    return Launch(key, made, backend.upload(path, sha256_of(path)), None, folder)
-
-
-def a_job(given: dict[str, Any]) -> Any:
-    from unitune.job.job import Job as JobFile  # noqa: PLC0415
-
-    return JobFile.model_validate(given)
+launch = partial(rented_launch, "hf-jobs")
 
 
 def sent(served: ServedVendor) -> dict[str, Any]:
@@ -320,18 +308,16 @@ def test_a_worker_trains_from_a_bucket_and_its_model_answers_here(
     monkeypatch.setenv("UNITUNE_IMAGE", "unitune:cpu")
     monkeypatch.setenv("UNITUNE_STORAGE", "")
     backend = HfJobsBackend()
-    path = write_rows(tmp_path / "train.jsonl", 24)
-    given = {
-        "name": "rented",
-        "model": str(tiny_model),
-        "backend": "hf-jobs",
-        "data": {"train": "train.jsonl"},
-        "tuning": {"epochs": 1, "batch_size": 8},
-        "options": {"hf-jobs": {"checkpoint_every_steps": 1}},
-    }
+    path = write_rows(tmp_path / "rows.jsonl", 24)
     uploaded = backend.upload(path, sha256_of(path))
     assert backend.upload(path, sha256_of(path)) == uploaded
-    id_ = backend.submit(Launch(LAUNCHED, a_job(given), uploaded, None, tmp_path))
+    made = launch(
+        tmp_path,
+        model=str(tiny_model),
+        tuning={"epochs": 1, "batch_size": 8},
+        options={"hf-jobs": {"checkpoint_every_steps": 1}},
+    )
+    id_ = backend.submit(replace(made, training=uploaded))
     job = bucket.jobs[id_]
     assert job.launch["storage"] == f"hf://buckets/{ACCOUNT}/unitune"
     assert job.spec["environment"]["HF_ENDPOINT"] == os.environ["HF_ENDPOINT"]

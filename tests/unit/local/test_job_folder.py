@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.tuned_here import local_job
 
 from unitune.backends.options import job_options
 from unitune.errors import JobError
-from unitune.job.job import Job
 from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
 from unitune_local.options import LocalOptions
 from unitune_local.training import worker
@@ -58,30 +58,9 @@ def test_polling_needs_no_torch() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def job_with(options: dict[str, object]) -> Job:
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": "m",
-            "backend": "local",
-            "data": {"train": "t.jsonl"},
-            "options": {"local": options},
-        }
-    )
-
-
-def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(JobError, match=r"thread is not a known key\. Did you mean 'threads'"):
-        job_options(job_with({"thread": 2}), "local", LocalOptions)
-
-
 def test_a_value_that_is_not_allowed_is_named() -> None:
     with pytest.raises(JobError, match=r"options\.local\.device is 'tpu'"):
-        job_options(job_with({"device": "tpu"}), "local", LocalOptions)
-
-
-def test_options_default_to_auto() -> None:
-    assert job_options(job_with({}), "local", LocalOptions).threads == "auto"
+        job_options(local_job(options={"device": "tpu"}), "local", LocalOptions)
 
 
 @pytest.mark.parametrize(

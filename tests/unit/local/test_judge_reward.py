@@ -15,6 +15,7 @@ import pytest
 from pydantic import JsonValue
 from support.rewarded_rows import loss_of, prompts_of
 from support.tiny_model import write_rows
+from support.tuned_here import local_job
 
 from unitune.cli.consent import confirm_training
 from unitune.cost.documents import Line
@@ -228,17 +229,8 @@ def test_steps_show_the_figures_of_the_judge(
 def rewarded(**options: Any) -> Job:
     scorer = {"type": "judge", "model": "m", "url": "http://127.0.0.1:9/v1", "rubric": RUBRIC}
     evaluate = {"prices": options.pop("prices")} if "prices" in options else {}
-    return Job.model_validate(
-        {
-            "name": "x",
-            "model": "tiny",
-            "backend": "local",
-            "method": "rft",
-            "data": {"train": "train.jsonl"},
-            "tuning": {"epochs": 2, "reward": {"scorers": {**scorer, **options}}},
-            "evaluate": evaluate,
-        }
-    )
+    tuning = {"epochs": 2, "reward": {"scorers": {**scorer, **options}}}
+    return local_job(method="rft", tuning=tuning, evaluate=evaluate)
 
 
 @pytest.mark.parametrize(

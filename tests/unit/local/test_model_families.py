@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors import torch as safetensors
 from support.model_families import COLUMNS, FAMILIES, TABLE, make, measure
 from support.tiny_model import SETTINGS, save_model
+from support.tiny_training import peft_adapter
+from support.tuned_here import local_job
 
 from unitune.errors import Unsupported, UserError
-from unitune.job.job import Job
 from unitune.models import OTHER_BASE, TunedModel
 from unitune_local import machine
 from unitune_local.export.forms import FORMS
@@ -174,39 +174,17 @@ def test_a_type_that_transformers_lacks_is_refused_by_name(
         config_of(base_of("t5"))
 
 
-def peft_adapter(base: Path, folder: Path, **config: Any) -> Path:
-    """Write an adapter as peft makes it by itself."""
-    torch.manual_seed(1)
-    model: Any = get_peft_model(
-        load_model(base, torch.float32),
-        LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **config),
-    )
-    for name, weights in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=0.2)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    return folder
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_starts_from_peft_s_own_adapter_of_a_mixture(
     base_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Such an adapter has experts, a router, and ranks of its own for fused experts."""
     base = base_of("mixtral")
-    folder = peft_adapter(base, tmp_path / "adapter", target_modules="all-linear")
+    folder = peft_adapter(base, tmp_path / "adapter")
     shape = read_shape(folder)
     assert {"down_proj", "gate.weight", "gate_up_proj"} == {*(shape.target_parameters or ())}
     assert shape.rank_pattern == {r".*\.gate_up_proj": 8}
-    job = Job.model_validate(
-        {
-            "name": "go-on",
-            "model": str(base),
-            "backend": "local",
-            "data": {"train": "t.jsonl"},
-            "start": str(folder),
-        }
-    )
+    job = local_job(base, start=str(folder))
     read = read_start(folder, job, base)
     assert shape == read.shape
     assert [each for each in read.findings if each.severity == "error"] == []
@@ -235,11 +213,10 @@ def test_an_adapter_whose_named_base_is_here_is_held_against_it(tmp_path: Path) 
     changed = {name: values + 0.1 for name, values in weights.items()}
     safetensors.save_file(changed, other / "model.safetensors", metadata={"format": "pt"})
     folder = peft_adapter(own, tmp_path / "adapter", target_modules=["q_proj"])
-    config: dict[str, Any] = {"name": "go-on", "backend": "local", "data": {"train": "t.jsonl"}}
 
     def findings(base: Path) -> list[str]:
-        job = Job.model_validate({**config, "model": str(base), "start": str(folder)})
-        return [each.code for each in read_start(folder, job, base).findings]
+        read = read_start(folder, local_job(base, start=str(folder)), base)
+        return [each.code for each in read.findings]
 
     assert findings(own) == ["start-base-unknown"]
     assert findings(other) == [OTHER_BASE]

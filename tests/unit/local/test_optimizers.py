@@ -121,7 +121,7 @@ def test_betas_reach_adamw(tiny_model: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-@pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw", "paged_adamw_8bit", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "muon"])
 def test_the_state_of_each_optimiser_comes_back_from_a_checkpoint(
     tiny_model: Path, tmp_path: Path, name: str
 ) -> None:
@@ -139,6 +139,7 @@ def test_the_state_of_each_optimiser_comes_back_from_a_checkpoint(
             weights, optimizer = dict(model.named_parameters()), optimizer_of(model, settings)
             saved = checkpoint.latest(tmp_path)
             assert saved is not None
+            assert saved.position.step == 2
             checkpoint.restore(saved, weights, optimizer)
         _gradients(weights, step)
         optimizer.set_rate(1e-2)

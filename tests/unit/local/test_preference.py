@@ -3,15 +3,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from pydantic import JsonValue
+from support import tiny_training
 from support.tiny_model import SETTINGS
+from support.tiny_training import Trained, fresh, tuned
 from torch import Tensor
 
 from unitune.data.dataset import Dataset, Row
@@ -20,8 +20,7 @@ from unitune_local.data.attention import NAME
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import render_rows
-from unitune_local.job_folder import Kind
-from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
+from unitune_local.models.model import load_tokenizer, use_attention
 from unitune_local.objectives import preference
 from unitune_local.objectives.loss import Form, choose_form
 from unitune_local.objectives.objective import PreferenceLoss, RatedLoss
@@ -34,7 +33,6 @@ from unitune_local.objectives.preference import (
     rated_losses,
 )
 from unitune_local.settings import Loss, PreferenceSettings
-from unitune_local.training.loop import TrainingContext, train
 
 PAIR_SETTINGS = SETTINGS.model_copy(
     update={"epochs": 6, "batch_size": 2, "learning_rate": 1e-2, "micro_batch_tokens": 150}
@@ -150,16 +148,6 @@ def rows(tiny_model: Path) -> tuple[TrainingRow, ...]:
     return rendered.rows
 
 
-def model_of(folder: Path, *, trained: bool) -> PeftModel:
-    torch.manual_seed(0)
-    model = add_adapter(load_model(folder, torch.float32), SETTINGS)
-    if trained:
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-    return model.eval()
-
-
 def test_a_row_holds_its_prompt_once(tiny_model: Path, rows: Sequence[TrainingRow]) -> None:
     tokenizer = load_tokenizer(tiny_model)
     better, worse = rows[1].conversations
@@ -178,7 +166,7 @@ def test_sharing_changes_no_sum_and_no_gradient(
     tiny_model: Path, rows: Sequence[TrainingRow], *, share: bool, multiple: int
 ) -> None:
     """Against one conversation after the other, through torch's own attention."""
-    model = model_of(tiny_model, trained=True)
+    model = tuned(tiny_model)
     use_attention(model, "sdpa")
     plain = Form("padded", share=False)
     sides = [side for row in rows for side in row.conversations]
@@ -209,7 +197,7 @@ def gradients_of(model: PeftModel) -> dict[str, Tensor]:
 
 
 def test_the_form_is_checked_on_pairs(tiny_model: Path, rows: Sequence[TrainingRow]) -> None:
-    assert choose_form(model_of(tiny_model, trained=True), rows, share=True).kind == "packed"
+    assert choose_form(tuned(tiny_model), rows, SETTINGS).kind == "packed"
 
 
 @pytest.mark.parametrize(
@@ -218,8 +206,8 @@ def test_the_form_is_checked_on_pairs(tiny_model: Path, rows: Sequence[TrainingR
 def test_a_new_adapter_has_gained_nothing(
     tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow], loss: Loss, first: float
 ) -> None:
-    model = model_of(tiny_model, trained=False)
-    form = choose_form(model, rows, share=True)
+    model = fresh(tiny_model).eval()
+    form = choose_form(model, rows, SETTINGS)
     referenced = ReferencePass(pairs_by(model, form), tmp_path / "r.jsonl", lambda: False).run(
         [[rows]]
     )
@@ -239,8 +227,8 @@ def test_a_new_adapter_has_gained_nothing(
 def test_reference_of_new_adapters_is_the_base(
     tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
 ) -> None:
-    model = model_of(tiny_model, trained=False)
-    form = choose_form(model, rows, share=True)
+    model = fresh(tiny_model).eval()
+    form = choose_form(model, rows, SETTINGS)
     made = ReferencePass(pairs_by(model, form), tmp_path / "r", lambda: False).run([[rows]])
     with torch.no_grad(), model.disable_adapter():
         base = answers(model, form, rows).pairs
@@ -255,8 +243,8 @@ def test_an_interrupted_pass_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(preference, "PROGRESS_SECONDS", 0)
-    model = model_of(tiny_model, trained=False)
-    form = choose_form(model, rows, share=True)
+    model = fresh(tiny_model).eval()
+    form = choose_form(model, rows, SETTINGS)
     parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]
     whole = ReferencePass(pairs_by(model, form), tmp_path / "whole", lambda: False).run(parts)
     file = tmp_path / "cut"
@@ -279,31 +267,11 @@ def test_an_interrupted_pass_goes_on(
     ] == messages
 
 
-@dataclass
-class Trained:
-    """One call of `train`, with what it noted."""
-
-    losses: dict[JsonValue, JsonValue] = field(default_factory=dict)
-    validations: list[dict[str, JsonValue]] = field(default_factory=list)
-    finished: bool = False
-
-    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
-        if kind == "step":
-            self.losses[data["step"]] = data["loss"]
-        elif kind == "validation":
-            self.validations.append(data)
-
-
 def run(
     base: Path, rows: Sequence[TrainingRow], folder: Path, loss: Loss, stop_after: int | None = None
 ) -> Trained:
     chosen = PAIR_SETTINGS.model_copy(update={"preference": settings(loss)})
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), chosen)
-    done = Trained()
-    context = TrainingContext(folder, done.note, lambda: len(done.losses) == stop_after)
-    done.finished = train(model, rows, rows[:2], chosen, context)
-    return done
+    return tiny_training.run(base, rows, rows[:2], folder, chosen, stop_after=stop_after)
 
 
 @pytest.fixture(scope="module")
@@ -337,8 +305,8 @@ def test_a_rated_row_holds_the_next_rows_answer(rated: Sequence[TrainingRow]) ->
 def test_the_shift_of_rated_answers_is_the_whole_steps(
     tiny_model: Path, tmp_path: Path, rated: Sequence[TrainingRow]
 ) -> None:
-    base, model = (model_of(tiny_model, trained=trained) for trained in (False, True))
-    form = choose_form(base, rated, share=True)
+    base, model = fresh(tiny_model).eval(), tuned(tiny_model)
+    form = choose_form(base, rated, SETTINGS)
     use_attention(model, NAME)
     referenced = ReferencePass(pairs_by(base, form), tmp_path / "r", lambda: False).run([[rated]])
     assert referenced is not None

@@ -10,25 +10,24 @@ from pathlib import Path
 import pytest
 import torch
 from support.tiny_model import SETTINGS, write_rows
+from support.tiny_training import Trained, rows_in, save
+from support.tuned_here import local_job
 from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message
 from unitune.errors import Unsupported
-from unitune.job.job import Job
 from unitune.models import Reply, Request
 from unitune_local.backend import LocalBackend
 from unitune_local.data.rendering import render_prompt
-from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.data.rows import read_rows
 from unitune_local.forecasting import forecast as local_forecast
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.inference.generate import generate
 from unitune_local.models import model as local_model
-from unitune_local.models import store
-from unitune_local.models.adapter import check_adapter, save_adapter
+from unitune_local.models.adapter import check_adapter
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
 from unitune_local.settings import Quantization
-from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 
@@ -50,32 +49,17 @@ def test_a_training_on_quantized_weights_answers_as_trained_everywhere(
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
     changes = {"quantization": quantization, "epochs": 2, "dora": dora}
     settings = SETTINGS.model_copy(update=changes)
-    file = write_rows(tmp_path / "train.jsonl", 24)
-    rows = render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+    rows = rows_in(write_rows(tmp_path / "train.jsonl", 24), tiny_model)
     model = trainable_model(tiny_model, settings)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    losses: list[float] = []
-
-    def note(kind: str, data: dict[str, object]) -> None:
-        losses.extend([float(str(data["loss"]))] if kind == "step" else [])
-
-    assert train(
-        model, rows[4:], rows[:4], settings, TrainingContext(tmp_path, note, lambda: False)
-    )
-    assert losses[-1] < losses[0] - 0.5
+    done = Trained(model)
+    context = TrainingContext(tmp_path, done.note, lambda: False)
+    assert train(model, rows[4:], rows[:4], settings, context)
+    assert done.losses[max(done.losses)] < done.losses[1] - 0.5
     frozen = {name: weight for name, weight in model.state_dict().items() if "lora" not in name}
     assert all(torch.equal(before[name], weight) for name, weight in frozen.items())
 
-    spec = Spec(
-        base=str(tiny_model),
-        base_path=tiny_model,
-        base_fingerprint=store.fingerprint(tiny_model),
-        training=DataFile(path=file, sha256="0" * 64),
-        validation=None,
-        data_fingerprint="1" * 64,
-        settings=settings,
-    )
-    save_adapter(model, load_tokenizer(tiny_model), spec, tmp_path / "a")
+    spec = save(model, tiny_model, tmp_path / "a", settings)
     assert check_adapter(copy.deepcopy(model), spec, tmp_path / "a", [rows[0].ids[:20]]) < 1e-3
 
     base = load_model(tiny_model, torch.float32, quantization=quantization)
@@ -102,19 +86,14 @@ def test_quantized_weights_are_forecast_smaller_and_nothing_else(
     rows = read_rows(write_rows(tmp_path / "train.jsonl", 10))
     held = {}
     for quantization in (None, "8bit", "4bit"):
-        made = LocalBackend().forecast(job(tiny_model, quantization), rows, rows)
+        options = {"quantization": quantization, "device": "cpu"}
+        made = LocalBackend().forecast(local_job(tiny_model, options), rows, rows)
         assert not made.findings
         assert quantization == made.settings["quantization"]
         held[quantization] = made.memory_bytes
     linear = 2 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 64)  # of both layers: q, k, v, o; MLP
     assert pytest.approx(3 * linear, abs=1) == held[None] - held["8bit"]
     assert pytest.approx((4 - 0.516) * linear, abs=1) == held[None] - held["4bit"]
-
-
-def job(model: Path, quantization: str | None) -> Job:
-    options = {"local": {"quantization": quantization, "device": "cpu", "dtype": "float32"}}
-    named = {"name": "demo", "model": str(model), "backend": "local"}
-    return Job.model_validate({**named, "data": {"train": "train.jsonl"}, "options": options})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 from support.tiny_model import SETTINGS, write_rows
-from support.trained_ranks import in_ranks, rows_of, run, run_sharded
+from support.trained_ranks import figures_of, in_ranks, rows_of, run, run_sharded
 
 from unitune.errors import RunFailed
 from unitune.scorers.interface import Setting
@@ -60,7 +60,7 @@ def test_two_ranks_train_as_one(tiny_model: Path, tmp_path: Path, settings: Sett
     """Value for value but for the order of sums, which differs: 17 rows in steps of 8, 8 and 1."""
     (alone,) = run(tiny_model, tmp_path / "alone", 1, settings)
     first, second = run(tiny_model, tmp_path / "both", 2, settings)
-    assert first.figures() == close(alone.figures())
+    assert figures_of(first) == close(figures_of(alone))
     assert second.events == []
     own, other = dict(first.model.named_parameters()), second.model.named_parameters()
     for name, weight in other:
@@ -88,7 +88,7 @@ def test_ranks_that_share_a_base_train_as_one(
 ) -> None:
     """Though one of them has no row of the last step, and another number of micro-batches."""
     (alone,) = run(tiny_model, tmp_path / "alone", 1, settings)
-    assert run_sharded(tiny_model, tmp_path / "both", settings) == close(alone.figures())
+    assert run_sharded(tiny_model, tmp_path / "both", settings) == close(figures_of(alone))
 
 
 @pytest.mark.parametrize("settings", [BY_SFT.model_copy(update={"dropout": 0.0}), BY_REWARD])
@@ -99,8 +99,8 @@ def test_ranks_that_stopped_go_on_to_the_same_figures(
     (first, other) = run(tiny_model, tmp_path / "parts", 2, settings, stop_after=2)
     (second, _) = run(tiny_model, tmp_path / "parts", 2, settings)
     assert [first.finished, other.finished, second.finished] == [False, False, True]
-    assert "step 3" in second.figures()
-    assert whole.figures() == first.figures() | second.figures()
+    assert "step 3" in figures_of(second)
+    assert figures_of(whole) == figures_of(first) | figures_of(second)
 
 
 def test_an_interrupted_reference_pass_of_two_ranks_goes_on(
@@ -109,7 +109,7 @@ def test_an_interrupted_reference_pass_of_two_ranks_goes_on(
     settings = by_preference("dpo")
     run(tiny_model, tmp_path / "whole", 2, settings)
     first, _ = run(tiny_model, tmp_path / "parts", 2, settings, stop_after=0)
-    assert (first.finished, first.figures()) == (False, {})
+    assert (first.finished, figures_of(first)) == (False, {})
     whole, kept = (tmp_path / folder / "reference.jsonl" for folder in ("whole", "parts"))
     assert len(kept.read_text().splitlines()) == 1
     run(tiny_model, tmp_path / "parts", 2, settings)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from support.tiny_model import tiny_tokenizer
-from support.tuned_here import job_for as local_job
-from support.tuned_here import tune
+from support.tuned_here import job_for as tuned_job
+from support.tuned_here import local_job, tune
 
 from unitune.backends import event_loop, registry
 from unitune.data.check import read_job
@@ -31,8 +31,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def job_for(path: Path, **changes: Any) -> Job:
-    given = {"name": "x", "model": "tiny", "backend": "local", "method": "cpt"}
-    return Job.model_validate({**given, "data": {"train": str(path)}, **changes})
+    return local_job(method="cpt", data={"train": str(path)}, **changes)
 
 
 def test_each_token_is_learnt_and_a_long_text_is_cut(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_a_model_without_a_chat_template_is_trained_and_completes_texts(
     texts = write(tmp_path / "texts.jsonl", [{"text": "The sky is blue. " * 3}] * 8)
     content = "".join(row.example.line + "\n" for row in load(texts, use="cpt").rows)
     (tmp_path / "raw.jsonl").write_text(content, encoding="utf-8")
-    job = local_job(bare_model, tmp_path / "raw.jsonl", epochs=20, learning_rate=2e-2)
+    job = tuned_job(bare_model, tmp_path / "raw.jsonl", epochs=20, learning_rate=2e-2)
     model = LocalBackend().chat(tune(job, tmp_path / "run"))
     asked = Request(messages=(Message(role="user", content="The sky is"),), max_tokens=6)
     reply = event_loop.run(model.reply(asked))

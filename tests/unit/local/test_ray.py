@@ -5,10 +5,9 @@ Ray itself is not needed here; tests/slow/test_ray_cluster.py has a cluster.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,10 @@ from vendors import ray as double
 
 from unitune.backends.protocol import Event, Launch, Upload
 from unitune.errors import BackendError, JobError, Unreachable, UserError
+from unitune.files.filesystem import sha256
 from unitune.job.job import Data, Job
 from unitune.models import Start, TunedModel
-from unitune.testing.loopback import serve
+from unitune.testing.vendor_setup import serve_vendor
 from unitune_local.data.batches import Batch, TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, Result, parse_events, read_events
 from unitune_local.objectives.loss import Form
@@ -48,6 +48,14 @@ def _events_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def cluster() -> Iterator[double.RayVendor]:
+    with serve_vendor(double.ray_setup()) as served:
+        vendor = served.server.vendor
+        assert isinstance(vendor, double.RayVendor)
+        yield vendor
+
+
+@pytest.fixture
 def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RemoteLaunch]:
     def made(storage: str, rows: int = 24, **job: JsonValue) -> RemoteLaunch:
         file = write_rows(tmp_path / f"{rows}.jsonl", rows)
@@ -61,17 +69,9 @@ def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RemoteLaunch]:
             "tuning": {"epochs": 3, "batch_size": 8},
             "options": {"ray": {"checkpoint_every_steps": 1}},
         }
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        training = {"ref": name, "sha256": sha256}
-        return RemoteLaunch.model_validate(
-            {
-                "key": KEY,
-                "storage": storage,
-                "job": {**given, **job},
-                "training": training,
-                "validation": None,
-            }
-        )
+        training = Upload(name, sha256(file))
+        own = {**given, **job}
+        return RemoteLaunch(key=KEY, storage=storage, job=own, training=training, validation=None)
 
     return made
 
@@ -89,30 +89,35 @@ def losses(storage: str, key: str = KEY) -> dict[float | None, float | None]:
     return {event.number("step"): event.number("loss") for event in steps}
 
 
+def run_to_the_fourth_step(launch: RemoteLaunch) -> None:
+    """Train until the node is lost, after the checkpoint of a step was stored."""
+    original = remote_folder.RemoteFolder.send_checkpoints
+
+    def failing(folder: remote_folder.RemoteFolder) -> None:
+        original(folder)
+        if (folder.local.checkpoints / "step-4").exists():
+            raise ConnectionError("the node is lost")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote_folder.RemoteFolder, "send_checkpoints", failing)
+        with pytest.raises(ConnectionError):
+            run(launch)
+
+
 def test_a_job_that_has_stored_no_event_yet_has_none(tmp_path: Path) -> None:
     assert remote_folder.read_events(Storage(str(tmp_path)), f"jobs/{KEY}", 0) == b""
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory://ray"])
 def test_a_worker_on_another_node_goes_on_from_what_is_stored(
-    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    launch: Callable[..., RemoteLaunch], tmp_path: Path, kind: str
 ) -> None:
     def stored(name: str) -> str:
         return f"{kind}/{name}" if "://" in kind else str(tmp_path / name)
 
     run(launch(stored("whole")))
-    original = remote_folder.RemoteFolder.send_checkpoints
-
-    def fail_at_the_fourth(folder: remote_folder.RemoteFolder) -> None:
-        original(folder)
-        if (folder.local.checkpoints / "step-4").exists():
-            raise ConnectionError("the node is lost")
-
-    monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", fail_at_the_fourth)
-    with pytest.raises(ConnectionError):
-        run(launch(stored("torn")))
+    run_to_the_fourth_step(launch(stored("torn")))
     assert Storage(stored("torn")).read(f"jobs/{KEY}/result.json") == b""
-    monkeypatch.undo()
     run(launch(stored("torn")))
     texts = [event.data.get("text") for event in events(stored("torn"))]
     assert "resuming at step 4/9" in texts
@@ -141,22 +146,12 @@ def test_what_is_wrong_with_the_job_is_its_result_and_not_tried_again(
 
 
 def test_the_next_attempt_goes_on_from_the_checkpoints_of_one_that_was_cut_off(
-    launch: Callable[..., RemoteLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., RemoteLaunch], tmp_path: Path
 ) -> None:
     """As by the time limit of a rented machine: there is no result."""
     run(launch(str(tmp_path / "whole")))
-    original = remote_folder.RemoteFolder.send_checkpoints
-
-    def cut_off_at_the_fourth(folder: remote_folder.RemoteFolder) -> None:
-        original(folder)
-        if (folder.local.checkpoints / "step-4").exists():
-            raise ConnectionError("the time limit")
-
-    monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", cut_off_at_the_fourth)
     first, storage = launch(str(tmp_path / "cut")), str(tmp_path / "cut")
-    with pytest.raises(ConnectionError):
-        run(first)
-    monkeypatch.undo()
+    run_to_the_fourth_step(first)
     run(first.model_copy(update={"key": NEXT}))
     texts = [event.data.get("text") for event in events(storage, NEXT)]
     assert "resuming at step 4/9" in texts
@@ -191,24 +186,21 @@ def test_a_chain_goes_on_from_an_adapter_in_the_storage_as_on_one_machine(
 
 
 def test_an_adapter_of_this_machine_is_stored_beside_the_training_and_one_of_the_storage_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: double.RayVendor
 ) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "unitune.json", "notes"):
         (folder / name).write_text(name)
-    with double.ray_cluster() as vendor, serve(vendor) as server:
-        for name, value in double.ray_setup().environment(server).items():
-            monkeypatch.setenv(name, value)
-        storage = Storage(str(vendor.storage))
-        for key, adapter in ((KEY, str(folder)), (NEXT, storage.url(f"jobs/{KEY}/adapter"))):
-            start = Start(run="r1", model=TunedModel(backend="x", name=adapter, base="tiny"))
-            job = Job(name="x", model="tiny", backend="ray", data=Data(train="-"))
-            RayBackend().submit(Launch(key, job, Upload("files/a", ""), None, tmp_path, start))
-        kept = [vendor.jobs[key].launch["start"] for key in (KEY, NEXT)]
-        names = {"adapter_config.json", "adapter_model.safetensors", "unitune.json"}
-        assert names == storage.names(f"jobs/{KEY}/start")
-        assert set() == storage.names(f"jobs/{NEXT}")
+    storage = Storage(str(cluster.storage))
+    for key, adapter in ((KEY, str(folder)), (NEXT, storage.url(f"jobs/{KEY}/adapter"))):
+        start = Start(run="r1", model=TunedModel(backend="x", name=adapter, base="tiny"))
+        job = Job(name="x", model="tiny", backend="ray", data=Data(train="-"))
+        RayBackend().submit(Launch(key, job, Upload("files/a", ""), None, tmp_path, start))
+    kept = [cluster.jobs[key].launch["start"] for key in (KEY, NEXT)]
+    names = {"adapter_config.json", "adapter_model.safetensors", "unitune.json"}
+    assert names == storage.names(f"jobs/{KEY}/start")
+    assert set() == storage.names(f"jobs/{NEXT}")
     assert [{"ref": f"jobs/{KEY}/{at}", "run": "r1"} for at in ("start", "adapter")] == kept
 
 
@@ -328,20 +320,19 @@ def test_a_base_is_not_spread_over_the_workers_of_a_cluster() -> None:
         RayBackend().validate_options(job)
 
 
+@pytest.mark.parametrize(
+    "line", ["7", "no JSON", '{"key": 7}', '{"key":"a","kind":"odd","time":0}']
+)
 def test_odd_lines_in_the_storage_are_an_error_of_ours(
-    monkeypatch: pytest.MonkeyPatch,
+    line: str, cluster: double.RayVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with double.ray_cluster() as vendor, serve(vendor) as server:
-        for name, value in double.ray_setup().environment(server).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(vendor, "_train", lambda *_: None)
-        vendor.jobs[KEY] = double.Job({"submission_id": KEY, "entrypoint": ""})
-        folder = vendor.storage / "jobs" / KEY
-        (folder / "events").mkdir(parents=True)
-        for line in ("7", "no JSON", '{"key": 7}', '{"key":"a","kind":"odd","time":0}'):
-            (folder / "events" / "000000000000.jsonl").write_text(f"{line}\n")
-            with pytest.raises(BackendError, match="events has a line that is not an event"):
-                RayBackend().poll(KEY, "")
+    monkeypatch.setattr(cluster, "_train", lambda *_: None)
+    cluster.jobs[KEY] = double.Job({"submission_id": KEY, "entrypoint": ""})
+    events = cluster.storage / "jobs" / KEY / "events"
+    events.mkdir(parents=True)
+    (events / "000000000000.jsonl").write_text(f"{line}\n")
+    with pytest.raises(BackendError, match="events has a line that is not an event"):
+        RayBackend().poll(KEY, "")
 
 
 class Failing:

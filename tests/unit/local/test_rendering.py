@@ -225,11 +225,6 @@ def test_rows_rendered_together_are_what_each_is_by_itself() -> None:
     assert render_all(tokenizer, []) == []
 
 
-def test_a_template_that_ignores_tools_is_refused() -> None:
-    with pytest.raises(TemplateError, match="ignores tools"):
-        render_prompt(TINY, [Message(role="user", content="q")], TOOLS)
-
-
 @pytest.mark.parametrize("file", ["train", "test"])
 def test_check_finds_a_template_that_ignores_tools_before_a_plan_does(
     file: str, tiny_model: Path, tmp_path: Path
@@ -244,27 +239,6 @@ def test_check_finds_a_template_that_ignores_tools_before_a_plan_does(
     found = {finding.code: finding for finding in check(job).findings}
     assert (f"{file}.jsonl", 2) == (found["template"].file, found["template"].line)
     assert "ignores tools" in found["template"].message
-
-
-def test_a_template_with_tools_shows_them() -> None:
-    tokenizer = with_template("{{ (tools or []) | tojson }}" + TEMPLATE)
-    ids = render_prompt(tokenizer, [Message(role="user", content="q")], TOOLS)
-    assert '"look"' in tokenizer.decode(ids)
-
-
-def test_arguments_of_tool_calls_reach_the_template_as_objects() -> None:
-    template = TEMPLATE.replace(
-        "{{ message['content'] }}",
-        "{{ message['content'] }}{% for call in message.tool_calls or [] %}"
-        "{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}",
-    )
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
-    messages = [
-        Message(role="user", content="q"),
-        Message(role="assistant", tool_calls=(call,)),
-    ]
-    rendered = render_one(with_template(template), Example(messages=tuple(messages)))
-    assert trained_text(rendered) == f'f{{"x": 1}}{END}'
 
 
 def test_a_template_that_refuses_the_roles_is_reported_with_its_words() -> None:
@@ -320,12 +294,6 @@ def test_a_turn_without_any_token_behind_it_ends_with_the_tokenizers_own_end() -
     tokenizer.eos_token = None
     with pytest.raises(TemplateError, match="without a special token"):
         turn_end(tokenizer)
-
-
-def test_the_stop_token_is_the_templates_not_the_tokenizers() -> None:
-    tokenizer = with_template(TEMPLATE.replace(END, START))
-    assert tokenizer.convert_tokens_to_ids(START) == turn_end(tokenizer)
-    assert tokenizer.eos_token_id != turn_end(tokenizer)
 
 
 def test_the_template_fingerprint_changes_with_the_template() -> None:

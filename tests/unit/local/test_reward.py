@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pydantic import JsonValue
+from support import tiny_training
 from support.rewarded_rows import REWARD, SCORER, loss_of, model_of, prompts_of
 from support.tiny_model import SETTINGS
+from support.tiny_training import Trained
 
 from unitune.data.example import Example
 from unitune.errors import BackendError, RunFailed
@@ -23,12 +24,10 @@ from unitune_local.data.batches import TrainingRow, padded
 from unitune_local.grading import Reward, RewardGrader
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.generate import generate
-from unitune_local.job_folder import Kind
-from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.objectives.loss import token_losses
 from unitune_local.objectives.reward import advantages, has_signal, kl_estimate, scaled
 from unitune_local.objectives.rollout import Rollouts, Sample, seed_of
-from unitune_local.training.loop import TrainingContext, train
 
 
 def test_an_advantage_is_what_an_answer_earns_above_its_group() -> None:
@@ -136,24 +135,6 @@ def test_at_another_temperature_it_is_that_distributions_loss(tiny_model: Path) 
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@dataclass
-class Trained:
-    """One call of `train`, with what it noted."""
-
-    steps: dict[JsonValue, dict[str, JsonValue]] = field(default_factory=dict)
-    validations: list[dict[str, JsonValue]] = field(default_factory=list)
-    finished: bool = False
-
-    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
-        if kind == "step":
-            timed = {"tokens_per_second", "seconds_left"}
-            self.steps[data["step"]] = {
-                name: value for name, value in data.items() if name not in timed
-            }
-        elif kind == "validation":
-            self.validations.append(data)
-
-
 def run(
     base: Path,
     folder: Path,
@@ -172,17 +153,10 @@ def run(
         }
     )
     rows = prompts_of(base)
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), settings)
-    done = Trained()
-    context = TrainingContext(
-        folder,
-        done.note,
-        lambda: len(done.steps) == stop_after,
-        grader=RewardGrader(load_tokenizer(base), [reward or Reward.of(scorer)]),
+    grader = RewardGrader(load_tokenizer(base), [reward or Reward.of(scorer)])
+    return tiny_training.run(
+        base, rows, rows[:2], folder, settings, stop_after=stop_after, grader=grader
     )
-    done.finished = train(model, rows, rows[:2], settings, context)
-    return done
 
 
 def test_what_earns_more_becomes_likelier(tiny_model: Path, tmp_path: Path) -> None:

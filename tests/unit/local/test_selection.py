@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,16 +13,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import PeftModel
 from pydantic import JsonValue
 from safetensors.torch import load_file
+from support import tiny_training
 from support.tiny_model import SETTINGS, write_rows
+from support.tiny_training import Trained
+from support.tuned_here import local_job
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from unitune.backends.protocol import WORSE, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
-from unitune.job.job import Job
 from unitune.scorers.interface import Attempt, Setting
 from unitune.scorers.text import Exact, Regex
 from unitune_local.data import attention
@@ -39,7 +39,7 @@ from unitune_local.objectives.objective import objective_of
 from unitune_local.settings import SelectionSettings, Settings
 from unitune_local.spec import Spec
 from unitune_local.training import checkpoint
-from unitune_local.training.loop import TrainingContext, train, validation_figures
+from unitune_local.training.loop import validation_figures
 from unitune_local.training.run import prepare, run_training
 from unitune_local.training.selection import NONE_YET, Evaluations, Selection, dev_score
 
@@ -107,23 +107,6 @@ def test_a_loss_that_is_no_number_is_never_best() -> None:
 
 
 @dataclass
-class Trained:
-    """One call of `train` with what it told."""
-
-    model: PeftModel
-    events: list[tuple[Kind, dict[str, JsonValue]]] = field(default_factory=list)
-    finished: bool = False
-
-    def figures(self, kind: Kind, name: str = "loss") -> dict[Any, Any]:
-        return {data["step"]: data[name] for each, data in self.events if each == kind}
-
-    @property
-    def conclusion(self) -> dict[str, JsonValue]:
-        (data,) = (data for _, data in self.events if "kept_step" in data)
-        return data
-
-
-@dataclass
 class Rows:
     """Rows that are all answered by red, and validation rows of which half are by rod.
 
@@ -154,24 +137,15 @@ def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return Rows(rows, validation, cases)
 
 
-def run(  # noqa: PLR0917 - each is independent
-    base: Path,
-    rows: Rows,
-    folder: Path,
-    settings: Settings = OVERFITTING,
-    stop_after: int | None = None,
-    score: Callable[[PeftModel], float] | None = None,
+def run(
+    base: Path, rows: Rows, folder: Path, settings: Settings = OVERFITTING, **options: Any
 ) -> Trained:
-    torch.manual_seed(settings.seed)
-    done = Trained(add_adapter(load_model(base, settings.torch_dtype), settings))
-    context = TrainingContext(
-        folder,
-        lambda kind, data: done.events.append((kind, data)),
-        lambda: len(done.figures("step")) == stop_after,
-        score,
-    )
-    done.finished = train(done.model, rows.train, rows.validation, settings, context)
-    return done
+    return tiny_training.run(base, rows.train, rows.validation, folder, settings, **options)
+
+
+def conclusion(done: Trained) -> dict[str, Any]:
+    (data,) = (data for _, data in done.events if "kept_step" in data)
+    return data
 
 
 def test_a_job_that_overfits_ends_early_with_its_best_step(
@@ -183,9 +157,9 @@ def test_a_job_that_overfits_ends_early_with_its_best_step(
     best = min(losses, key=lambda step: losses[step])
     last = max(done.figures("step"))
     assert (best + 4, best + 4) == (last, max(losses)), "two evaluations of two steps each"
-    assert best == done.conclusion["kept_step"]
+    assert best == conclusion(done)["kept_step"]
     assert (
-        done.conclusion["text"]
+        conclusion(done)["text"]
         == f"ended early, at step {last} of 40, after 2 evaluations without a gain; kept step "
         f"{best}, "
         f"which has the lowest validation loss, {losses[best]:.4f}"
@@ -210,7 +184,7 @@ def test_a_killed_training_ends_at_the_same_step_with_the_same_adapter(
     assert not first.finished
     for kind in ("step", "validation"):
         assert whole.figures(kind) == first.figures(kind) | second.figures(kind)
-    assert whole.conclusion == second.conclusion
+    assert conclusion(whole) == conclusion(second)
     for (name, expected), (_, actual) in zip(
         whole.model.named_parameters(), second.model.named_parameters(), strict=True
     ):
@@ -223,7 +197,7 @@ def test_one_killed_after_its_end_makes_no_step_more(
     whole = run(tiny_model, rows, tmp_path)
     again = run(tiny_model, rows, tmp_path)
     assert again.figures("step") == {}
-    assert whole.conclusion == again.conclusion
+    assert conclusion(whole) == conclusion(again)
 
 
 def test_the_best_checkpoint_outlives_newer_ones_and_is_checked(
@@ -231,9 +205,9 @@ def test_the_best_checkpoint_outlives_newer_ones_and_is_checked(
 ) -> None:
     settings = OVERFITTING.model_copy(update={"selection": SelectionSettings(keep="best")})
     done = run(tiny_model, rows, tmp_path, settings)
-    best = done.conclusion["kept_step"]
+    best = conclusion(done)["kept_step"]
     assert {path.name for path in tmp_path.iterdir()} == {f"step-{best}", "step-39", "step-40"}
-    assert f"all 40 steps are done; kept step {best}" in str(done.conclusion["text"])
+    assert f"all 40 steps are done; kept step {best}" in str(conclusion(done)["text"])
     saved = load_file(tmp_path / f"step-{best}" / checkpoint.TENSORS)
     for name, weight in done.model.named_parameters():
         if weight.requires_grad:
@@ -247,8 +221,8 @@ def test_last_is_kept_where_a_job_says_so(tiny_model: Path, rows: Rows, tmp_path
     settings = OVERFITTING.model_copy(update={"selection": SelectionSettings(patience=2)})
     done = run(tiny_model, rows, tmp_path, settings)
     last = max(done.figures("step"))
-    assert last == done.conclusion["kept_step"]
-    assert str(done.conclusion["text"]).endswith(f"without a gain; kept step {last}")
+    assert last == conclusion(done)["kept_step"]
+    assert str(conclusion(done)["text"]).endswith(f"without a gain; kept step {last}")
 
 
 def test_the_score_of_answers_decides_and_changes_no_loss(
@@ -263,8 +237,8 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
     del scores[0]
     best = max(scores, key=lambda step: (scores[step], -step))
     assert scores[best] > 0, "half of the rows are to be answered by red"
-    assert best == done.conclusion["kept_step"]
-    assert f"highest validation score, {100 * scores[best]:.1f} %" in str(done.conclusion["text"])
+    assert best == conclusion(done)["kept_step"]
+    assert f"highest validation score, {100 * scores[best]:.1f} %" in str(conclusion(done)["text"])
     use_attention(done.model, "sdpa")
     assert scores[best] == score(done.model)
 
@@ -275,11 +249,8 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
 
 def test_of_rated_answers_the_good_are_scored_alone(tiny_model: Path, tmp_path: Path) -> None:
     """An answer that is rated false is none to expect, and its prompt may have no right one."""
-    rated = {"method": "dpo", "tuning": {"preference": {"loss": "kto"}, "best_by": "score"}}
-    named = {"name": "x", "model": str(tiny_model), "backend": "local"}
-    job = Job.model_validate(
-        {**named, **rated, "data": {"train": "t"}, "evaluate": {"scorers": ["exact"]}}
-    )
+    tuning = {"preference": {"loss": "kto"}, "best_by": "score"}
+    job = local_job(tiny_model, method="dpo", tuning=tuning, evaluate={"scorers": ["exact"]})
     turns = [("user", "Colour?"), ("assistant", "red")]
     messages = [{"role": role, "content": content} for role, content in turns]
     lines = [{"messages": messages, "kto_tag": number % 2 == 1} for number in range(8)]
@@ -314,17 +285,11 @@ def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(
 ) -> None:
     """From the job through spec.json to the adapter, as the worker does it."""
     tuning = {"epochs": 3, "best_by": "score", "evaluate_every": 2, "early_stopping": True}
-    job = Job.model_validate(
-        {
-            "name": "x",
-            "model": str(tiny_model),
-            "backend": "local",
-            "data": {"train": "train.jsonl"},
-            "tuning": tuning,
-            "evaluate": {"scorers": ["class_f1", "exact"], "max_tokens": 4},
-            "options": {"local": {"threads": 1, "dtype": "float32"}},
-            "folder": tmp_path,
-        }
+    job = local_job(
+        tiny_model,
+        tuning=tuning,
+        evaluate={"scorers": ["class_f1", "exact"], "max_tokens": 4},
+        folder=tmp_path,
     )
     files = [write_rows(tmp_path / name, count) for name, count in (("train", 24), ("dev", 6))]
     uploads = [Upload(str(file), sha256(file)) for file in files]

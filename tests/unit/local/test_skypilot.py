@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,16 @@ import pytest
 pytest.importorskip("fsspec", reason="needs the extra `skypilot`")
 pytest.importorskip("torch", reason="needs the extra `local`")
 
+from vendors.rented import LAUNCHED, rented_launch
 from vendors.skypilot import BODIES, KEY, SkyPilotVendor, skypilot_setup
 
-from unitune.backends import registry
 from unitune.backends.exactly_once import LAUNCH_KEY
-from unitune.backends.protocol import Launch, State
+from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, UserError
-from unitune.job.job import Job
-from unitune.testing.contract_base import sha256_of
 from unitune.testing.loopback import Fault
 from unitune.testing.vendor_setup import ServedVendor, serve_vendor
 from unitune_local.skypilot import SkyPilotBackend
 
-LAUNCHED = "r261201-000000000000-1"
 # Of skypilot 0.14.1, sky/skylet/constants.py
 CLUSTER_NAME = "[a-zA-Z]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?"
 PYTHON = os.environ.get("UNITUNE_SKYPILOT_PYTHON", "")
@@ -98,13 +96,7 @@ def vendor_of(served: ServedVendor) -> SkyPilotVendor:
     return vendor
 
 
-def launch(folder: Path, key: str = LAUNCHED, **job: Any) -> Launch:
-    path = folder / "train.jsonl"
-    path.write_text("x" * 99, encoding="utf-8")
-    given = {"name": "rented", "model": "Qwen/Qwen3-0.6B", "backend": "skypilot"}
-    made = Job.model_validate({**given, "data": {"train": "train.jsonl"}, **job})
-    upload = registry.backend("skypilot").upload(path, sha256_of(path))
-    return Launch(key, made, upload, None, folder)
+launch = partial(rented_launch, "skypilot")
 
 
 def task(served: ServedVendor) -> dict[str, Any]:

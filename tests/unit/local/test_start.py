@@ -6,16 +6,15 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
-from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
+from support import tiny_training
 from support.tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
+from support.tiny_training import Trained, logits, rows_in, save
 
 from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch
@@ -23,21 +22,11 @@ from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import OTHER_BASE, Start, TunedModel
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow
-from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.job_folder import Kind
-from unitune_local.models import store
-from unitune_local.models.adapter import CONFIG, WEIGHTS, adapter_hash, save_adapter
-from unitune_local.models.model import (
-    add_adapter,
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    use_attention,
-)
+from unitune_local.data.rows import read_rows
+from unitune_local.models.adapter import CONFIG, WEIGHTS, adapter_hash
+from unitune_local.models.model import add_adapter, load_adapter, load_model
 from unitune_local.models.start import load_start, misfit, read_start
 from unitune_local.settings import Dimensions, PreferenceSettings, Settings, resolve
-from unitune_local.spec import DataFile, Spec
-from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import check_start
 
 DPO = SETTINGS.model_copy(
@@ -50,73 +39,24 @@ DPO = SETTINGS.model_copy(
 )
 
 
-@dataclass
-class Trained:
-    """One call of `train` with what it noted."""
-
-    model: PeftModel
-    steps: dict[JsonValue, dict[str, JsonValue]] = field(default_factory=dict)
-    validations: list[float] = field(default_factory=list)
-
-    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
-        if kind == "step":
-            self.steps[data["step"]] = data
-        elif kind == "validation":
-            self.validations.append(cast("float", data["loss"]))
-
-    @property
-    def losses(self) -> dict[JsonValue, JsonValue]:
-        return {step: data["loss"] for step, data in self.steps.items()}
-
-
 def run(
     base: Path,
     rows: Sequence[TrainingRow],
     folder: Path,
     settings: Settings = SETTINGS,
-    *,
-    start: Path | None = None,
-    stop_after: int | None = None,
+    **options: Any,
 ) -> Trained:
-    torch.manual_seed(settings.seed)
-    done = Trained(add_adapter(load_model(base, settings.torch_dtype), settings))
-    if start is not None:
-        load_start(done.model, start)
-    context = TrainingContext(folder, done.note, lambda: len(done.steps) == stop_after)
-    train(done.model, rows[6:], rows[:6], settings, context)
-    return done
-
-
-def save(model: PeftModel, base: Path, folder: Path) -> Path:
-    spec = Spec(
-        base=str(base),
-        base_path=base,
-        base_fingerprint=store.fingerprint(base),
-        training=DataFile(path=base, sha256=""),
-        validation=None,
-        data_fingerprint="1" * 64,
-        settings=SETTINGS,
-    )
-    save_adapter(model, load_tokenizer(base), spec, folder)
-    return folder
-
-
-def logits(model: PeftModel, row: TrainingRow) -> torch.Tensor:
-    use_attention(model, "sdpa")
-    with torch.no_grad():
-        return model.eval()(input_ids=torch.tensor([row.ids])).logits
+    return tiny_training.run(base, rows[6:], rows[:6], folder, settings, **options)
 
 
 @pytest.fixture(scope="module")
 def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRow, ...]:
-    file = write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 30)
-    return render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+    return rows_in(write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 30), tiny_model)
 
 
 @pytest.fixture(scope="module")
 def pairs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRow, ...]:
-    file = write_pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl", 14)
-    return render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+    return rows_in(write_pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl", 14), tiny_model)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +68,9 @@ def first(
 
 @pytest.fixture(scope="module")
 def adapter(first: Trained, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(first.model, tiny_model, tmp_path_factory.mktemp("adapters") / "first")
+    folder = tmp_path_factory.mktemp("adapters") / "first"
+    save(first.model, tiny_model, folder)
+    return folder
 
 
 def test_at_a_rate_of_zero_it_ends_as_the_adapter_that_it_began_with(
@@ -137,8 +79,8 @@ def test_at_a_rate_of_zero_it_ends_as_the_adapter_that_it_began_with(
     still = SETTINGS.model_copy(update={"learning_rate": 0.0, "epochs": 1})
     done = run(tiny_model, rows, tmp_path, still, start=adapter)
     assert torch.equal(logits(first.model, rows[0]), logits(done.model, rows[0]))
-    saved = load_file(save(done.model, tiny_model, tmp_path / "a") / WEIGHTS)
-    before = load_file(adapter / WEIGHTS)
+    save(done.model, tiny_model, tmp_path / "a")
+    before, saved = (load_file(each / WEIGHTS) for each in (adapter, tmp_path / "a"))
     assert before.keys() == saved.keys()
     assert all(torch.equal(before[name], saved[name]) for name in before)
 
@@ -147,8 +89,8 @@ def test_it_begins_at_the_loss_where_the_first_training_ended_and_lowers_it(
     tiny_model: Path, rows: tuple[TrainingRow, ...], first: Trained, adapter: Path, tmp_path: Path
 ) -> None:
     second = run(tiny_model, rows, tmp_path, start=adapter)
-    assert first.validations[-1] == pytest.approx(second.validations[0], abs=1e-5)
-    assert second.validations[-1] < 0.9 * second.validations[0]
+    assert first.validations[-1]["loss"] == pytest.approx(second.validations[0]["loss"], abs=1e-5)
+    assert second.validations[-1]["loss"] < 0.9 * second.validations[0]["loss"]
 
 
 def test_preferences_are_held_against_the_adapter_and_not_the_base(
@@ -178,8 +120,9 @@ def test_plain_peft_loads_what_comes_out_on_the_base_alone(
     tiny_model: Path, pairs: tuple[TrainingRow, ...], adapter: Path, tmp_path: Path
 ) -> None:
     done = run(tiny_model, pairs, tmp_path / "run", DPO, start=adapter)
-    folder = save(done.model, tiny_model, tmp_path / "a")
-    plain = load_adapter(load_model(tiny_model, torch.float32), folder, rounds_once=False)
+    save(done.model, tiny_model, tmp_path / "a")
+    base = load_model(tiny_model, torch.float32)
+    plain = load_adapter(base, tmp_path / "a", rounds_once=False)
     torch.testing.assert_close(
         logits(done.model, pairs[0]), logits(plain, pairs[0]), rtol=1e-5, atol=1e-5
     )
@@ -191,13 +134,14 @@ def test_rank_stabilised_and_decomposed_adapters_stay_so(
 ) -> None:
     settings = SETTINGS.model_copy(update={kind: True, "epochs": 1})
     first = run(tiny_model, rows, tmp_path / "first", settings)
-    folder = save(first.model, tiny_model, tmp_path / "a")
+    folder = tmp_path / "a"
+    save(first.model, tiny_model, folder)
     shape = read_start(folder, job(tiny_model), tiny_model).shape
     assert shape is not None
     again = resolve(job(tiny_model), Dimensions(context=512, hidden=32), shape)
     assert getattr(again, kind)
     second = run(tiny_model, rows, tmp_path / "second", settings, start=folder)
-    assert first.validations[-1] == pytest.approx(second.validations[0], abs=1e-5)
+    assert first.validations[-1]["loss"] == pytest.approx(second.validations[0]["loss"], abs=1e-5)
 
 
 def job(base: Path, **lora: object) -> Job:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,18 @@ def learnt(vendor: TinkerVendor, result: Result) -> object:
     """Return the digest of what the model has learnt, in order."""
     assert result.model is not None
     return vendor.kept[result.model.name].state
+
+
+def end_at_the_third_step(vendor: TinkerVendor) -> None:
+    """End the vendor's sessions once, before a step."""
+    steps = count(1)
+
+    def end() -> None:
+        if next(steps) == 3:
+            for each in vendor.sessions.values():
+                each.ended = "interrupted"
+
+    vendor.before_step = end
 
 
 @pytest.fixture
@@ -171,15 +184,8 @@ def test_a_failed_step_is_failed_in_the_vendors_words(
 def test_a_session_that_ended_is_followed_by_another(
     vendor: TinkerVendor, folder: Callable[..., JobFolder], whole: tuple[int, str]
 ) -> None:
-    there, seen = folder(), list[int]()
-
-    def end() -> None:
-        seen.append(1)
-        if len(seen) == 3:
-            for each in vendor.sessions.values():
-                each.ended = "interrupted"
-
-    vendor.before_step = end
+    there = folder()
+    end_at_the_third_step(vendor)
     with pytest.raises(BackendError, match=r"HTTP 410\). The session has ended"):
         trained(there)
     assert learnt(vendor, trained(there)) == whole
@@ -189,15 +195,8 @@ def test_a_session_that_ended_is_followed_by_another(
 def test_checkpoints_that_others_changed_or_made_are_no_obstacle(
     vendor: TinkerVendor, folder: Callable[..., JobFolder], whole: tuple[int, str]
 ) -> None:
-    there, seen = folder(), list[int]()
-
-    def end() -> None:
-        seen.append(1)
-        if len(seen) == 3:
-            for each in vendor.sessions.values():
-                each.ended = "interrupted"
-
-    vendor.before_step = end
+    there = folder()
+    end_at_the_third_step(vendor)
     with pytest.raises(BackendError):
         trained(there)
     kept = list(vendor.kept.values())

@@ -211,10 +211,10 @@ def test_a_hub_name_offline_says_what_to_do() -> None:
         store.resolve("nobody/no-such-model")
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_the_fingerprint_changes_with_weights_tokenizer_and_template(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     seen = {store.fingerprint(tiny_model)}
@@ -236,10 +236,10 @@ def sharded(model: Path, folder: Path, place: str) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_the_fingerprint_has_the_weights_that_the_index_names(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
     folder = sharded(tiny_model, tmp_path / "model", "shards/one.safetensors")
     before = store.fingerprint(folder)
     with (folder / "shards" / "one.safetensors").open("ab") as file:

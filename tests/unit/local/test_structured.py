@@ -19,7 +19,6 @@ from unitune_local.inference.answers import Sampling
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.inference.generate import generate
 from unitune_local.inference.structured import SchemaError, grammar_of
-from unitune_local.models.model import load_model
 
 TOKENIZER = tiny_tokenizer()
 SCHEMAS: dict[str, Any] = {
@@ -38,11 +37,6 @@ SCHEMAS: dict[str, Any] = {
     },
     "choice": {"anyOf": [{"const": None}, {"type": "integer", "minimum": 3, "maximum": 12}]},
 }
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> PreTrainedModel:
-    return load_model(tiny_model, torch.float32)
 
 
 def follows(text: str, schema: Any) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from unitune.models import Request
 from unitune_local.inference.answers import Ending
 from unitune_local.inference.structured import call_begins, read_calls
 
+pytestmark = pytest.mark.anyio  # asynchronous tests
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -97,6 +98,12 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+async def place(model: Path) -> AsyncIterator[Served]:
+    async with served(model) as place:
+        yield place
+
+
 @pytest.fixture(params=[TWO, LLAMA, "It is <tool_call> what?"])
 def text(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the model says, seven letters a token."""
@@ -105,69 +112,51 @@ def text(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return said
 
 
-def test_a_client_gets_calls_whole_and_streamed(model: Path, text: str) -> None:
+async def test_a_client_gets_calls_whole_and_streamed(place: Served, text: str) -> None:
     expected = read_calls(text, [WEATHER])
-
-    async def ask(place: Served) -> None:
-        options = {"tools": [WEATHER], "max_tokens": 40}
-        whole = (await place.create("Weather in Ulm and Köln?", **options)).choices[0]
-        calls = [call.model_dump() for call in whole.message.tool_calls or ()]
-        assert expected.text == (whole.message.content or "")
-        assert functions(expected.calls) == functions(calls)
-        assert ("tool_calls" if expected.calls else "length") == whole.finish_reason
-        parts = [part async for part in await place.create("Weather?", stream=True, **options)]
-        deltas = [part.choices[0].delta for part in parts]
-        assert expected.text == "".join(delta.content or "" for delta in deltas)
-        calls = [call.model_dump() for delta in deltas for call in delta.tool_calls or ()]
-        assert functions(expected.calls) == functions(calls)
-        assert list(range(len(calls))) == [call["index"] for call in calls]
-        assert whole.finish_reason == parts[-1].choices[0].finish_reason
-        reply = await place.engine.reply(
-            Request(
-                messages=(Message(role="user", content="Weather?"),),
-                tools=(WEATHER,),
-                max_tokens=40,
-            )
+    options = {"tools": [WEATHER], "max_tokens": 40}
+    whole = (await place.create("Weather in Ulm and Köln?", **options)).choices[0]
+    calls = [call.model_dump() for call in whole.message.tool_calls or ()]
+    assert expected.text == (whole.message.content or "")
+    assert functions(expected.calls) == functions(calls)
+    assert ("tool_calls" if expected.calls else "length") == whole.finish_reason
+    parts = [part async for part in await place.create("Weather?", stream=True, **options)]
+    deltas = [part.choices[0].delta for part in parts]
+    assert expected.text == "".join(delta.content or "" for delta in deltas)
+    calls = [call.model_dump() for delta in deltas for call in delta.tool_calls or ()]
+    assert functions(expected.calls) == functions(calls)
+    assert list(range(len(calls))) == [call["index"] for call in calls]
+    assert whole.finish_reason == parts[-1].choices[0].finish_reason
+    reply = await place.engine.reply(
+        Request(
+            messages=(Message(role="user", content="Weather?"),),
+            tools=(WEATHER,),
+            max_tokens=40,
         )
-        assert expected.text == reply.text
-        assert functions(expected.calls) == functions(reply.tool_calls or ())
-
-    run(ask, model)
-
-
-def run(test: Any, model: Path) -> None:
-    async def within() -> None:
-        async with served(model) as place:
-            await test(place)
-
-    asyncio.run(within())
+    )
+    assert expected.text == reply.text
+    assert functions(expected.calls) == functions(reply.tool_calls or ())
 
 
-def test_tools_stand_in_the_prompt_unless_none_may_be_called(model: Path) -> None:
-    async def ask(place: Served) -> None:
-        bare = await place.create("hello")
-        with_tools = await place.create("hello", tools=[WEATHER])
-        forbidden = await place.create("hello", tools=[WEATHER], tool_choice="none")
-        assert bare.usage.prompt_tokens == forbidden.usage.prompt_tokens
-        more = len(json.dumps(WEATHER))
-        assert bare.usage.prompt_tokens + more <= with_tools.usage.prompt_tokens
-
-    run(ask, model)
+async def test_tools_stand_in_the_prompt_unless_none_may_be_called(place: Served) -> None:
+    bare = await place.create("hello")
+    with_tools = await place.create("hello", tools=[WEATHER])
+    forbidden = await place.create("hello", tools=[WEATHER], tool_choice="none")
+    assert bare.usage.prompt_tokens == forbidden.usage.prompt_tokens
+    more = len(json.dumps(WEATHER))
+    assert bare.usage.prompt_tokens + more <= with_tools.usage.prompt_tokens
 
 
-def test_results_of_tools_are_sent_back(model: Path) -> None:
-    async def ask(place: Served) -> None:
-        call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-        turns: list[Any] = [
-            {"role": "user", "content": "Weather?"},
-            {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
-            {"role": "tool", "tool_call_id": "c1", "content": "rain"},
-        ]
-        answer = await place.client.chat.completions.create(
-            model=NAME, messages=turns, tools=[WEATHER], max_tokens=2
-        )
-        assert answer.choices
-        with pytest.raises(openai.BadRequestError):
-            await place.create("x", tools=[WEATHER], tool_choice="required")
-
-    run(ask, model)
+async def test_results_of_tools_are_sent_back(place: Served) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    turns: list[Any] = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+        {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+    ]
+    answer = await place.client.chat.completions.create(
+        model=NAME, messages=turns, tools=[WEATHER], max_tokens=2
+    )
+    assert answer.choices
+    with pytest.raises(openai.BadRequestError):
+        await place.create("x", tools=[WEATHER], tool_choice="required")
