@@ -10,7 +10,6 @@ import pytest
 from support.command_line import Command
 from vendors.prices import HardwareList
 
-from unitune.cli import output
 from unitune.testing.loopback import serve
 from unitune.workspace.install import install_command
 
@@ -52,11 +51,9 @@ def test_no_line_is_wider_than_the_terminal(
     unitune: Command, monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     for arguments in ((), ("azure",), ("fireworks",), ("together",)):
         lines = unitune("prices", *arguments).out.splitlines()
         assert max(map(len, lines)) <= int(width), arguments
-    output.console.cache_clear()
 
 
 def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_path: Path) -> None:
