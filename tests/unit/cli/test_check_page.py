@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import write_job, write_rows
 from typer.testing import CliRunner
 
 from unitune.main import app
@@ -24,7 +25,7 @@ def file(tmp_path: Path) -> Path:
     ]
     rows.append({"prompt": f"{rows[0]['prompt']}!", "completion": "rate"})
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)
     return path
 
 
@@ -63,12 +64,9 @@ def test_the_page_replaces_one_of_unitune_and_nothing_else(file: Path, tmp_path:
 
 
 def job_with(folder: Path, rows: list[dict[str, str]], **data: object) -> str:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "train.jsonl").write_text(text, encoding="utf-8")
-    job = {"name": "a", "model": "base", "backend": "fake"}
-    job |= {"data": {"train": "train.jsonl", **data}}
-    job |= {"evaluate": {"scorers": ["exact"], "leaks": "drop"}}
-    (folder / "unitune.yaml").write_text(json.dumps(job), encoding="utf-8")
+    write_rows(folder / "train.jsonl", rows)
+    evaluate = {"scorers": ["exact"], "leaks": "drop"}
+    write_job(folder, data={"train": "train.jsonl", **data}, evaluate=evaluate)
     return "unitune.yaml"
 
 

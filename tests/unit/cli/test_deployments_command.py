@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import chat_row, distinct_rows, write_rows
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
@@ -32,17 +33,8 @@ def vendor(
 ) -> Iterator[ServedVendor]:
     """Bedrock, a job for it in the current folder, and no process left behind."""
     assert unitune
-    rows = (
-        {
-            "messages": [
-                {"role": "user", "content": f"{number}?"},
-                {"role": "assistant", "content": "yes"},
-            ]
-        }
-        for number in range(60)
-    )
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    rows = (chat_row(f"{number}?", "yes") for number in range(60))
+    write_rows(tmp_path / "train.jsonl", rows)
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.setattr(deploying, "_leave_reaper", lambda *_: None)
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
@@ -186,9 +178,7 @@ def test_what_a_deployed_model_says_is_asked_of_the_deployment(
 def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
     unitune: Command, tmp_path: Path
 ) -> None:
-    rows = [{"prompt": f"{number}?", "completion": "yes"} for number in range(60)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    write_rows(tmp_path / "train.jsonl", distinct_rows(60))
     job = JOB.replace("amazon.nova-micro-v1:0:128k", "gpt-4o-mini").replace("bedrock", "openai")
     (tmp_path / "unitune.yaml").write_text(job, encoding="utf-8")
     with serve_vendor("openai"):

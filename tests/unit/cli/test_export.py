@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import write_rows
 
 from unitune.backends import registry
 from unitune.backends.local_capabilities import Exported, ExportSpec
@@ -54,7 +55,7 @@ def _run(unitune: Command, tmp_path: Path) -> None:
     rows = [json.loads(row) for row in ROWS]
     for row in rows:
         row["messages"] = [system, *(turn for turn in row["messages"] if turn["role"] != "system")]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "train.jsonl", rows)
     (tmp_path / "unitune.yaml").write_text(
         "name: demo\nmodel: any\nbackend: fake\ndata: {train: train.jsonl, validation: 0.25}\n"
         "options: {fake: {steps: 1}}\nevaluate: {max_tokens: 9, temperature: 0.5}\n"

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Command, Outcome
+from support.job_files import write_rows
 
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
@@ -103,8 +104,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unitune: Command) -> 
     answers = [{"case": f"c{at}", "answer": "Rome" if at else "Paris"} for at in range(3)]
     train = [{"prompt": f"train {at * 31}?", "completion": "yes"} for at in range(80)]
     for name, lines in {"test": rows, "a": answers, "train": train}.items():
-        text = "".join(f"{json.dumps(line)}\n" for line in lines)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_rows(tmp_path / f"{name}.jsonl", lines)
     for name in list(os.environ):
         if re.match(r"(OPENAI|AZURE|AWS|TOGETHER|ANTHROPIC|NEBIUS|GOOGLE)_", name):
             monkeypatch.delenv(name)

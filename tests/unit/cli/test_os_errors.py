@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Command
+from support.job_files import distinct_rows, write_rows
 from support.warm import warm_run
 
 from unitune.cli.streams import explained, first
@@ -104,7 +104,7 @@ def test_no_room_anywhere_is_no_verdict_and_no_bug(
 ) -> None:
     """A limit of the size of files stands for a disk that is full, the temporary folder too."""
     for name, rows in FILES.items():
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / name, rows)
     words = [sys.executable, "-m", "unitune", *command]
     done = warm_run(words, cwd=tmp_path, limits={resource.RLIMIT_FSIZE: limit})
     assert done.returncode in (2, 4), done.stderr  # 2: it is the user's own folder that is full
@@ -113,7 +113,7 @@ def test_no_room_anywhere_is_no_verdict_and_no_bug(
 
 RECORDED = {"type": "recorded", "answers": "answers.jsonl"}
 FILES: dict[str, list[dict[str, Any]]] = {
-    "train.jsonl": [{"prompt": f"row {n * 7919} a {n}", "completion": "yes"} for n in range(80)],
+    "train.jsonl": distinct_rows(80),
     "test.jsonl": [{"id": f"c{n}", "prompt": f"q{n}?", "completion": "a"} for n in range(30)],
     "answers.jsonl": [{"case": f"c{n}", "answer": "a"} for n in range(30)],
     "train.yaml": [

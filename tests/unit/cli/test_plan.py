@@ -12,10 +12,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 from support.command_line import Command
+from support.job_files import chat_row, write_rows
 
 from unitune.backends.offer import Offer
 from unitune.backends.registry import offer_names
-from unitune.cli import output
 from unitune.planning import saved
 from unitune.planning.plan import plan as make_plan
 from unitune.report.plan import short
@@ -38,17 +38,8 @@ prices:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A job with prices of its own, so that offers may change."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"question {number}, of some length"},
-                {"role": "assistant", "content": f"answer {number}"},
-            ]
-        }
-        for number in range(100)
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    rows = (chat_row(f"question {at}, of some length", f"answer {at}") for at in range(100))
+    write_rows(tmp_path / "train.jsonl", rows)
     (tmp_path / "prices.yaml").write_text(PRICES, encoding="utf-8")
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     return tmp_path / "unitune.yaml"
@@ -72,12 +63,10 @@ def test_all_vendors_stand_side_by_side_on_one_screen(
     unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     shown = unitune("plan", str(file), "--all")
     assert shown.code == 0
     for name in offer_names():
         assert (name != "fake") == (name in shown.out)
-    output.console.cache_clear()
     lines = shown.out.splitlines()
     assert max(map(len, lines)) <= int(width)
     assert len(lines) <= 40

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from support.command_line import Command
+from support.job_files import write_rows
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
@@ -40,10 +41,6 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def _job(folder: Path, evaluate: Mapping[str, Any]) -> None:
     job = {
         "name": "colours",
@@ -61,12 +58,12 @@ def _job(folder: Path, evaluate: Mapping[str, Any]) -> None:
 
 def _colours(folder: Path) -> dict[str, Any]:
     """Write cases, and answers half of which are right; return the contender that gives them."""
-    _write(
+    write_rows(
         folder / "test.jsonl",
         [{"id": f"c{n}", "prompt": f"{n}?", "completion": "red"} for n in range(CASES)],
     )
     answers = [{"case": f"c{n}", "answer": "red" if n % 2 else "blue"} for n in range(CASES)]
-    _write(folder / "answers.jsonl", answers)
+    write_rows(folder / "answers.jsonl", answers)
     return {"type": "recorded", "answers": "answers.jsonl", "name": "half", "role": "candidate"}
 
 
@@ -191,7 +188,7 @@ def test_a_server_that_makes_every_call_right_is_right_everywhere(
     name: str, unitune: Command, tmp_path: Path
 ) -> None:
     rows, known = _bfcl(name)
-    _write(tmp_path / "test.jsonl", rows)
+    write_rows(tmp_path / "test.jsonl", rows)
     with serve(Caller(known)) as caller, serve(Caller({key: [] for key in known})) as silent:
         contenders = [
             {"type": "server", "url": f"{one.url}/v1", "model": "m", "name": name, "role": role}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support.command_line import Command
+from support.job_files import write_rows
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
@@ -48,10 +49,6 @@ def _row(method: str, question: str) -> dict[str, Any]:
             return {"messages": [*turns, _turn("assistant", "red")]}
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 @pytest.fixture
 def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     bases = (CHATTY, THINKING, TUNED_BEFORE)
@@ -73,8 +70,10 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def _job(folder: Path, backend: str, method: str, model: str) -> None:
-    _write(folder / "train.jsonl", [_row(method, f"Row {at}: which colour?") for at in range(120)])
-    _write(folder / "test.jsonl", [_row("sft", question) for question in ANSWERS])
+    write_rows(
+        folder / "train.jsonl", [_row(method, f"Row {at}: which colour?") for at in range(120)]
+    )
+    write_rows(folder / "test.jsonl", [_row("sft", question) for question in ANSWERS])
     options: Mapping[str, Any] = {"grader": GRADER} if method == "rft" else {}
     job = {
         "name": "colours",
