@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from support.command_line import Command
+from unitune.testing.contract_base import ROWS
+
 
 def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSON Lines."""
@@ -30,3 +33,28 @@ def write_job(folder: Path, **fields: Any) -> Path:
     file = folder / "unitune.yaml"
     file.write_text(json.dumps(job | fields), encoding="utf-8")
     return file
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """Replace a text of a file, which must be there."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def trained_run(unitune: Command, folder: Path, system: str = "", **fields: Any) -> str:
+    """Train the fake model on the contract's rows with a command, and return the run's id.
+
+    Args:
+        unitune: Runs a command in the folder.
+        folder: Where the job is written.
+        system: System prompt of all rows.
+        fields: Further fields of the job.
+    """
+    first = [{"role": "system", "content": system}] if system else []
+    rows = [{"messages": [*first, *json.loads(row)["messages"]]} for row in ROWS]
+    write_rows(folder / "train.jsonl", rows)
+    data = {"train": "train.jsonl", "validation": 0.25}
+    write_job(folder, data=data, options={"fake": {"steps": 1}}, **fields)
+    assert unitune("run", "--quiet").code == 0
+    return str(json.loads(unitune("runs", "--json").out)["runs"][0]["id"])
