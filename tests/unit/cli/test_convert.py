@@ -162,10 +162,6 @@ def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: C
     assert convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code == 0
 
 
-def test_help_shows_an_example(convert: Command) -> None:
-    assert "$ unitune data convert train.jsonl --to vertex-sft" in convert("--help").out
-
-
 def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text((json.dumps(ROW) + "\n") * 3000, encoding="utf-8")
     run = "import typer; from unitune.cli.convert import convert; typer.run(convert)"

@@ -32,7 +32,9 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("place", ["unitune.yaml", "./unitune.yaml", "notes.txt", "link", "."])
+@pytest.mark.parametrize(
+    "place", ["unitune.yaml", "./unitune.yaml", "train.jsonl", "notes.txt", "link", "."]
+)
 def test_nothing_else_is_written_over(
     unitune: Command, job: Path, command: str, place: str
 ) -> None:
@@ -44,12 +46,6 @@ def test_nothing_else_is_written_over(
         assert told.code == 2
         assert Path(output).name in told.err
     assert before == {file: file.read_bytes() for file in job.parent.iterdir() if file.is_file()}
-
-
-def test_rows_are_not_written_over(unitune: Command, job: Path) -> None:
-    before = (job.parent / "train.jsonl").read_bytes()
-    assert unitune(*COMMANDS["plan"], "-o", "train.jsonl").code == 2
-    assert before == (job.parent / "train.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from support.command_line import Command
-from support.job_files import chat_row, write_rows
+from support.job_files import change, chat_row, write_rows
 
 from unitune.backends.offer import Offer
 from unitune.backends.registry import offer_names
@@ -43,19 +43,6 @@ def file(tmp_path: Path) -> Path:
     (tmp_path / "prices.yaml").write_text(PRICES, encoding="utf-8")
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     return tmp_path / "unitune.yaml"
-
-
-def change(file: Path, old: str, new: str) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def test_a_plan_tells_lines_sums_and_where_prices_come_from(unitune: Command, file: Path) -> None:
-    told = unitune("plan", str(file))
-    assert told.code == 0, told.err
-    for words in ("training", "30.00 / M", "hosting", "no charge", "2027-01-14", "rests on"):
-        assert words in told.out
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -136,23 +123,26 @@ def test_a_machine_without_a_price_says_where_to_set_it(
     assert "may cost $0.00 to $3.20" in unitune("plan", str(file)).out
 
 
-@pytest.mark.parametrize("name", ["prime-intellect", "no-such"])
-def test_a_backend_that_cannot_be_used_is_one_line_with_those_that_can(
-    unitune: Command, file: Path, name: str
+@pytest.mark.parametrize(
+    ("backend", "model", "said"),
+    [
+        ("prime-intellect", "org/base", "together"),
+        ("no-such", "org/base", "together"),
+        (
+            "openai",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "openai cannot tune 'meta-llama/Llama-3.1-8B-Instruct'",
+        ),
+    ],
+)
+def test_a_backend_that_cannot_train_a_model_is_refused_with_what_can(
+    unitune: Command, file: Path, backend: str, model: str, said: str
 ) -> None:
-    change(file, "backend: openai", f"backend: {name}")
-    change(file, JOB.splitlines()[2], "model: org/base")
+    change(file, "backend: openai", f"backend: {backend}")
+    change(file, JOB.splitlines()[2], f"model: {model}")
     refused = unitune("plan", str(file))
     assert refused.code == 2
-    assert "together" in refused.out + refused.err
-    assert "unknown" not in refused.out
-
-
-def test_a_model_that_the_vendor_lacks_is_refused(unitune: Command, file: Path) -> None:
-    change(file, JOB.splitlines()[2], "model: meta-llama/Llama-3.1-8B-Instruct")
-    refused = unitune("plan", str(file))
-    assert refused.code == 2
-    assert "openai cannot tune 'meta-llama/Llama-3.1-8B-Instruct'" in refused.out
+    assert said in refused.out + refused.err
     assert "unknown" not in refused.out
 
 
