@@ -17,7 +17,6 @@ from unitune.errors import UnreadableRecord, UserError
 if TYPE_CHECKING:
     from unitune.evaluate.documents.diff import ComparisonDiff
     from unitune.evaluate.documents.results import Comparison
-if TYPE_CHECKING:
     from unitune.evaluate.review.queue import Review
 
 

@@ -157,6 +157,12 @@ RequestsMonth = Annotated[
         metavar="N", min=1, max=MAX_REQUESTS, help="Requests per month, for the total cost."
     ),
 ]
+DeployFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Deploy each model that needs it, for at most this time, e.g. 2h."
+    ),
+]
 DeployOptions = Annotated[
     list[str] | None,
     typer.Option(
