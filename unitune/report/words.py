@@ -23,11 +23,7 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 
 def contender(comparison: Comparison, name: str) -> ContenderResult:
-    """Return the result of one contender.
-
-    Raises:
-        KeyError: The comparison has no contender of this name.
-    """
+    """Return the result of one contender; raises `KeyError` for another name."""
     return {result.name: result for result in comparison.contenders}[name]
 
 

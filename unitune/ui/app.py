@@ -156,17 +156,10 @@ def serve(
     browser: bool,
     review: Review | None = None,
 ) -> None:
-    """Serve the pages until Ctrl-C.
+    """Serve the pages until Ctrl-C, and a review first if there is one.
 
-    Args:
-        ledger: Ledger with the runs and comparisons to show.
-        port: Port; 0 for any free one.
-        announce: Function that prints the address.
-        browser: Whether to open the address in a browser.
-        review: Review to show first.
-
-    Raises:
-        UserError: The port is in use.
+    Port 0 is any free one; raises `UserError` if the port is in use. `announce` prints the address,
+    and `browser` opens it.
     """
     try:
         listening = socket.create_server((LOOPBACK, port))

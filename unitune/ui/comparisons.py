@@ -94,11 +94,7 @@ def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
 
 
 def kept_comparison(comparison_id: str) -> Comparison:
-    """Return a finished comparison with its cases, by its full id.
-
-    Raises:
-        NotFoundError: It does not exist.
-    """
+    """Return a finished comparison with its cases, by its full id; raises `NotFoundError`."""
     if comparison_id not in comparison_ids(comparison_id):
         raise NotFoundError("comparison", comparison_id, (), "The page of all has those there are.")
     return _remembered(comparison_id)

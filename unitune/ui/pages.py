@@ -192,11 +192,7 @@ class Pages:
         return files.html_page(comparison, read_notes(_folder(comparison)))
 
     def write_note(self, visit: Visit) -> str:
-        """Save a note on a case, and return the address of that case.
-
-        Raises:
-            NotFoundError: The case does not exist.
-        """
+        """Save a note on a case, and return the address of that case; raises `NotFoundError`."""
         comparison, case = kept_comparison(visit.path["comparison"]), visit.form.get("case", "")
         known = [each.id for each in comparison.cases]
         if case not in known:

@@ -45,11 +45,7 @@ class ReviewPages:
         return self._item(look, items, number, second=second)
 
     def decide(self, visit: Visit) -> str:
-        """Write a verdict, and return the address of the next page.
-
-        Raises:
-            UserError: The form has no such item or verdict.
-        """
+        """Write a verdict, and return the address of the next page; raises `UserError`."""
         items, second = _queue(self._review.look(), visit.query)
         number, form = _number(visit.query), visit.form
         choice: Choice | tuple[ClauseVerdict, ...] | None = None
