@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
 
 ROW = {
     "messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "b"}],
@@ -166,13 +165,7 @@ def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None
     (tmp_path / "rows.jsonl").write_text((json.dumps(ROW) + "\n") * 3000, encoding="utf-8")
     run = "import typer; from unitune.cli.convert import convert; typer.run(convert)"
     command = f'"{sys.executable}" -c "{run}" rows.jsonl --to openai-chat | head -n 1'
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path)
     assert (done.returncode, done.stderr) == (141, "")
     assert json.loads(done.stdout) == ROW
 

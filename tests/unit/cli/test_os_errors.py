@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
 from support.job_files import distinct_rows, write_rows
 from support.warm import warm_run
 
@@ -50,13 +49,7 @@ def test_a_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = f"import os, sys; os.rmdir({str(gone)!r}); sys.argv = ['unitune', *{command!r}]; "
-    done = subprocess.run(
-        [sys.executable, "-c", code + "from unitune.main import main; main()"],
-        cwd=gone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran([sys.executable, "-c", code + "from unitune.main import main; main()"], cwd=gone)
     assert done.returncode in (2, 4), done.stderr
     assert bug_free(done.stderr)
 

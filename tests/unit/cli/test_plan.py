@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
 from support.job_files import change, chat_row, write_rows
 
 from unitune.backends.offer import Offer
@@ -291,18 +290,9 @@ def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
         "assert len(found.plans) == len(offer_names())\n"
         f"print([name for name in {SDKS!r} + ['sqlalchemy', 'scipy'] if name in sys.modules])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={
-            **guarded_environment,
-            "PYTHONPATH": ":".join(sys.path),
-            "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],  # without a ledger
-        },
-        cwd=file.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**guarded_environment, "PYTHONPATH": ":".join(sys.path)}
+    environment["XDG_STATE_HOME"] = os.environ["XDG_STATE_HOME"]  # without a ledger
+    done = ran([sys.executable, "-c", program], env=environment, cwd=file.parent)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 

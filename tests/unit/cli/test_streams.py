@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import ran
 from support.job_files import distinct_rows, write_job, write_rows
 
 from unitune import main as cli
@@ -127,13 +128,7 @@ def test_progress_and_errors_that_cannot_be_written_change_no_exit_code(
 @prints
 def test_streams_closed_from_the_start(folder: Path, command: list[str], closed: str) -> None:
     line = f'"$@" {closed}'
-    done = subprocess.run(
-        ["sh", "-c", line, "sh", *UNITUNE, *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(["sh", "-c", line, "sh", *UNITUNE, *command], cwd=folder)
     assert done.returncode == 0, done.stderr
 
 
