@@ -212,12 +212,7 @@ AUTO = "auto"
 
 def review(
     comparison: Annotated[
-        str,
-        typer.Argument(
-            metavar="COMPARISON",
-            help="Comparison to review: id, its first letters, or newest.",
-            autocompletion=complete_comparison,
-        ),
+        str, _comparison("COMPARISON", "Comparison to review: id, its first letters, or newest.")
     ] = NEWEST,
     *,
     cases: Annotated[

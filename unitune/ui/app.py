@@ -64,16 +64,11 @@ STRANGER = (
 
 
 class Access:
-    """Tokens of one server.
-
-    Args:
-        port: Port of the server, part of the cookies' name: all ports of a machine share cookies.
-        first: Path of the first page.
-    """
+    """Tokens of one server, whose visitors enter at the page `first`."""
 
     def __init__(self, port: int, first: str = "/runs") -> None:
         self.first = first
-        self.cookie = f"unitune-{port}"
+        self.cookie = f"unitune-{port}"  # all ports of a machine share cookies
         self.token = secrets.token_urlsafe(24)
         """Token of the printed address, which may be opened in several browsers."""
         self._session = secrets.token_urlsafe(24)

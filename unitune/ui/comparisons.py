@@ -110,19 +110,12 @@ FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Filters requested by an address; invalid values are replaced by defaults.
+    """Filters requested by an address; invalid values are replaced by defaults."""
 
-    Args:
-        show: One of `FILTERS`.
-        slice: Name of a slice; empty for all cases.
-        text: Words that occur in any text of the case.
-        page: Page number, counted from 1.
-    """
-
-    show: str = "all"
-    slice: str = ""
-    text: str = ""
-    page: int = 1
+    show: str = "all"  # one of `FILTERS`
+    slice: str = ""  # empty for all cases
+    text: str = ""  # words that occur in any text of the case
+    page: int = 1  # counted from 1
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Chosen:
