@@ -156,17 +156,22 @@ def test_an_unknown_price_names_the_option_that_gives_it(
         assert "--price training=25" in refused.err
 
 
-def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -> None:
+@pytest.fixture
+def saved_plan(unitune: Command, file: Path) -> Path:
     saved = file.with_name("plan.json")
     assert unitune("plan", str(file), "-o", str(saved)).code == 0
+    return saved
+
+
+def test_a_saved_plan_is_described_by_its_schema(unitune: Command, saved_plan: Path) -> None:
     schema = json.loads(unitune("schema", "plan").out)
-    jsonschema.validate(json.loads(saved.read_text(encoding="utf-8")), schema)
+    jsonschema.validate(json.loads(saved_plan.read_text(encoding="utf-8")), schema)
 
 
-def test_a_saved_plan_in_place_of_a_job_file_gets_the_command(unitune: Command, file: Path) -> None:
-    saved = file.with_name("plan.json")
-    unitune("plan", str(file), "-o", str(saved))
-    refused = unitune("run", str(saved))
+def test_a_saved_plan_in_place_of_a_job_file_gets_the_command(
+    unitune: Command, saved_plan: Path
+) -> None:
+    refused = unitune("run", str(saved_plan))
     assert refused.code == 2
     assert "launch it with `unitune run --plan`" in refused.err
 
@@ -178,11 +183,9 @@ def test_several_backends_make_no_plan_to_save(unitune: Command, file: Path) -> 
     assert "--output works with one backend" in refused.err
 
 
-def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, file: Path) -> None:
-    saved = file.with_name("plan.json")
-    unitune("plan", str(file), "-o", str(saved))
-    change(file.with_name("train.jsonl"), "answer 7", "another answer 7")
-    refused = unitune("run", "--plan", str(saved))
+def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, saved_plan: Path) -> None:
+    change(saved_plan.with_name("train.jsonl"), "answer 7", "another answer 7")
+    refused = unitune("run", "--plan", str(saved_plan))
     assert refused.code == 5
     assert "data: the rows in train.jsonl have changed" in refused.err
     assert "Nothing was launched" in refused.err
@@ -197,11 +200,9 @@ def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, file: Path)
     ],
 )
 def test_options_that_a_saved_plan_contains_are_refused_with_it(
-    unitune: Command, file: Path, more: tuple[str, ...], extra: str
+    unitune: Command, file: Path, saved_plan: Path, more: tuple[str, ...], extra: str
 ) -> None:
-    saved = file.with_name("plan.json")
-    unitune("plan", str(file), "-o", str(saved))
-    refused = unitune("run", "--plan", str(saved), *(word.format(file=file) for word in more))
+    refused = unitune("run", "--plan", str(saved_plan), *(word.format(file=file) for word in more))
     assert refused.code == 2
     assert f"Leave out {extra}, or save a new plan" in refused.err
 
@@ -237,13 +238,14 @@ def test_a_script_without_budget_or_plan_launches_nothing(unitune: Command, file
     assert "No runs in this project yet" in unitune("runs").out
 
 
-def test_markdown_is_empty_when_the_base_says_the_same(unitune: Command, file: Path) -> None:
-    base = file.with_name("base.json")
-    unitune("plan", str(file), "-o", str(base))
-    same = unitune("plan", str(file), "--markdown", "--against", str(base))
+def test_markdown_is_empty_when_the_base_says_the_same(
+    unitune: Command, file: Path, saved_plan: Path
+) -> None:
+    since = ("plan", str(file), "--markdown", "--against", str(saved_plan))
+    same = unitune(*since)
     assert (same.code, same.out) == (0, "")
     change(file, "epochs: 2", "epochs: 4")
-    told = unitune("plan", str(file), "--markdown", "--against", str(base)).out
+    told = unitune(*since).out
     assert told.startswith("<!-- unitune plan: demo -->\n")
     assert re.search(r"\| tokens \| .* in 2 epochs \| .* in 4 epochs \|", told)
 
