@@ -27,6 +27,11 @@ def chat_row(question: str, answer: str, **more: Any) -> dict[str, Any]:
     return {"messages": turns, **more}
 
 
+def recorded(name: str, role: str, answers: str = "answers.jsonl") -> dict[str, str]:
+    """Return a contender whose answers are in a file."""
+    return {"type": "recorded", "name": name, "role": role, "answers": answers}
+
+
 def write_job(folder: Path, **fields: Any) -> Path:
     """Write a job for the fake backend, with some fields changed, and return its path."""
     job = {"name": "demo", "model": "any", "backend": "fake", "data": {"train": "train.jsonl"}}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from support.command_line import Command, Outcome
-from support.job_files import distinct_rows, write_job, write_rows
+from support.job_files import distinct_rows, recorded, write_job, write_rows
 
 import unitune
 from unitune.backends.protocol import Event
@@ -60,10 +60,6 @@ def folder(tmp_path: Path) -> Path:
     answers = [{"case": f"c{i}", "answer": "Paris"} for i in range(3)]
     write_rows(tmp_path / "answers.jsonl", answers)
     return tmp_path
-
-
-def recorded(name: str, role: str) -> dict[str, str]:
-    return {"type": "recorded", "name": name, "role": role, "answers": "answers.jsonl"}
 
 
 @nasty

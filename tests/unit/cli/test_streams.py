@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import ran
-from support.job_files import distinct_rows, write_job, write_rows
+from support.job_files import distinct_rows, recorded, write_job, write_rows
 
 from unitune import main as cli
 from unitune.cli.streams import CLOSED_PIPE
@@ -33,8 +33,8 @@ def folder(tmp_path: Path) -> Path:
         ]
         write_rows(tmp_path / f"{name[0]}.jsonl", rows)
     contenders = [
-        {"type": "recorded", "name": name, "role": role, "answers": f"{name[0]}.jsonl"}
-        for name, role in (("a", "baseline"), ("b …日", "candidate"))
+        recorded("a", "baseline", "a.jsonl"),
+        recorded("b …日", "candidate", "b.jsonl"),
     ]
     evaluate = {"contenders": contenders, "gate": {"mode": "improve"}}
     write_job(tmp_path, backend="local", data={"test": "test.jsonl"}, evaluate=evaluate)
