@@ -171,22 +171,16 @@ def pytest_runtest_makereport(
 
 def describe(comparison: Comparison, report: Path) -> str:
     """Return the verdict, the first lost cases and the report's path for a failed test."""
+    from unitune.report.cases import Outcome, outcome  # noqa: PLC0415 - only when a test fails
+
     lines = [comparison.summary]
     if comparison.gate is not None:
         lines.append(f"gate {comparison.gate.mode}: {comparison.gate.reason}")
-    for case in _lost(comparison)[:SHOWN_CASES]:
+    lost = [each for each in comparison.cases if outcome(comparison, each) is Outcome.LOST]
+    for case in lost[:SHOWN_CASES]:
         lines += _shown(comparison, case)
     lines.append(f"report: {report}")
     return printable("\n".join(lines))
-
-
-def _lost(comparison: Comparison) -> list[CaseResult]:
-    return [
-        case
-        for case in comparison.cases
-        if case.answers[comparison.candidate].scores[comparison.metric]
-        < case.answers[comparison.baseline].scores[comparison.metric]
-    ]
 
 
 def _shown(comparison: Comparison, case: CaseResult) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from unitune.data.quality.look import look_at
 from unitune.data.report import DataReport, FileReport
 from unitune.report.checked import render
 
+from .conftest import Open, faults_of
+
 SIZES = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
 HOSTILE = "</style></script><script>window.hit=1</script><img src=x onerror=window.hit=1>"
-Open = Callable[..., Any]
 
 
 def report_with(odd: str) -> DataReport:
@@ -46,24 +46,15 @@ def report_with(odd: str) -> DataReport:
 
 
 @pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Open the page of a report; requests and complaints are noted on it."""
-    contexts: list[Any] = []
+def open_page(new_page: Open, tmp_path: Path) -> Open:
+    """Open the page of a report."""
 
     def opened(odd: str = "chip", **options: Any) -> Any:
         file = tmp_path / "check.html"
         file.write_text(render(report_with(odd), "unitune.yaml"), encoding="utf-8")
-        contexts.append(browser.new_context(**{"viewport": SIZES["wide"], **options}))
-        page = contexts[-1].new_page()
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.goto(file.as_uri())
-        return page
+        return new_page(file.as_uri(), **options)
 
-    yield opened
-    for context in contexts:
-        context.close()
+    return opened
 
 
 def test_without_javascript_each_cause_is_reached_and_its_rows_stand_beside_others(
@@ -97,19 +88,13 @@ def test_rows_do_no_more_than_be_read_and_never_widen_the_page(open_page: Open, 
         assert not page.evaluate("window.hit")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
         assert page.complaints == []
-        assert [url.rsplit("/", 1)[-1] for url in page.requests if not url.startswith("data:")] == [
-            "check.html"
-        ]
+        asked = [url for url in page.asked if not url.startswith("data:")]
+        assert [url.rsplit("/", 1)[-1] for url in asked] == ["check.html"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_no_fault(open_page: Open, scheme: str, size: str) -> None:
-    """Source: axe-core, all of its rules, best practices too."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = open_page(color_scheme=scheme, viewport=SIZES[size])
-    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     page.locator(".issues input").first.check()
-    violations = axe.Axe().run(page).response["violations"]
-
-    assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
+    assert faults_of(page) == []

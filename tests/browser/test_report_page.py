@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from unitune.evaluate.documents.results import Comparison
 from unitune.job.job import Gate
 from unitune.report.files import html_page
 
-WIDE = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
+from .conftest import PHONE, WIDE, Open, faults_of
+
 HOSTILE = "</style></script><script>window.hit=1</script><img src=x onerror=window.hit=1>"
 
 CONTRASTS = """() => {
@@ -43,31 +42,17 @@ CONTRASTS = """() => {
     });
 }"""
 
-Open = Callable[..., Any]
-
 
 @pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Open the page of a comparison; what it asked for and complained about is noted on it."""
-    contexts: list[Any] = []
+def open_page(new_page: Open, tmp_path: Path) -> Open:
+    """Open the page of a comparison."""
 
     def opened(comparison: Comparison, **options: Any) -> Any:
         file = tmp_path / "report.html"
         file.write_text(html_page(comparison), encoding="utf-8")
-        context = browser.new_context(**{"viewport": WIDE, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.asked = []
-        page.complaints = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.goto(file.as_uri())
-        return page
+        return new_page(file.as_uri(), **options)
 
-    yield opened
-    for context in contexts:
-        context.close()
+    return opened
 
 
 def whole_comparison() -> Comparison:
@@ -216,15 +201,8 @@ def test_without_javascript_an_address_shows_errors_alone(open_page: Open) -> No
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault(open_page: Open, scheme: str, size: Any) -> None:
-    """Source: axe-core, all of its rules, best practices too."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = open_page(whole_comparison(), color_scheme=scheme, viewport=size)
-    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
-
-    found = axe.Axe().run(page).response
-
-    assert [(fault["id"], fault["impact"]) for fault in found["violations"]] == []
-    assert len(found["passes"]) > 30
+    assert faults_of(page, least=30) == []
 
 
 def test_searching_leaves_the_cases_that_hold_the_words_and_counts_them(open_page: Open) -> None:

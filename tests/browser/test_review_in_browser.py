@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,9 @@ from unitune.ledger import Ledger
 from unitune.ui.app import Access, application
 from unitune.workspace.home import home, make_home
 
-WIDE = {"width": 1400, "height": 900}
-PHONE = {"width": 390, "height": 844}
-LOOKS = [
-    pytest.param("light", WIDE, id="light-wide"),
-    pytest.param("dark", PHONE, id="dark-phone"),
-    pytest.param("dark", WIDE, id="dark-wide", marks=pytest.mark.slow),
-    pytest.param("light", PHONE, id="light-phone", marks=pytest.mark.slow),
-]
+from .conftest import LOOKS, PHONE, Open, faults_of
+
 JUDGE = [-1.0 if at % 4 == 0 else 1.0 for at in range(len(PAIRS))]
-Open = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -52,27 +46,17 @@ def by_rubric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
 
 
 @pytest.fixture
-def enter(browser: Any) -> Iterator[Open]:
+def enter(new_page: Open) -> Iterator[Open]:
     """Open the address that `unitune review` prints."""
-    closing: list[Callable[[], object]] = []
+    with ExitStack() as sites:
 
-    def entered(review: Review, **options: Any) -> Any:
-        make_home(home())
-        access = Access(1, "/review")
-        site = served(application(Ledger(home()), access, review))
-        address = site.__enter__()
-        context = browser.new_context(**{"viewport": WIDE, "base_url": address, **options})
-        closing.extend((lambda: site.__exit__(None, None, None), context.close))
-        page = context.new_page()
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.goto(f"/?token={access.token}")
-        return page
+        def entered(review: Review, **options: Any) -> Any:
+            make_home(home())
+            access = Access(1, "/review")
+            address = sites.enter_context(served(application(Ledger(home()), access, review)))
+            return new_page(f"/?token={access.token}", base_url=address, **options)
 
-    yield entered
-    for close in reversed(closing):
-        close()
+        yield entered
 
 
 def opened(
@@ -235,23 +219,14 @@ def test_axe_finds_no_fault_and_nothing_scrolls_sideways(
     size: Any,
     kind: str,
 ) -> None:
-    """Source: axe-core, all of its rules, best practices too."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     review = opened(request.getfixturevalue(kind), tmp_path)
     page = enter(review, color_scheme=scheme, viewport=size)
-    faults: list[tuple[str, str]] = []
-    paths = ["/review", "/review?item=1"]
-    for path in [*paths, "end", "/review?round=second"]:
+    for path in ("/review", "/review?item=1", "end", "/review?round=second"):
         if path == "end":
             for item in review.look().items:
                 review.write(item, ("unsure", "pass", "fail") if item.contender else "tie")
-            path = "/review"  # noqa: PLW2901
-        page.goto(path)
-        found = axe.Axe().run(page).response
-        faults += [(path, fault["id"]) for fault in found["violations"]]
-        if page.evaluate("document.documentElement.scrollWidth") > size["width"]:
-            faults.append((path, "scrolls sideways"))
-    assert faults == []
+        page.goto("/review" if path == "end" else path)
+        assert faults_of(page) == [], path
 
 
 def test_on_a_phone_the_buttons_stay_on_the_screen(

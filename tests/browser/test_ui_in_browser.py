@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,7 @@ from unitune.evaluate.documents.history import history_folder, read_notes
 from unitune.ui import pages
 from unitune.ui.app import Access, _redirecting, application
 
-WIDE = {"width": 1400, "height": 900}
-PHONE = {"width": 390, "height": 844}
-LOOKS = [
-    pytest.param("light", WIDE, id="light-wide"),
-    pytest.param("dark", PHONE, id="dark-phone"),
-    pytest.param("dark", WIDE, id="dark-wide", marks=pytest.mark.slow),
-    pytest.param("light", PHONE, id="light-phone", marks=pytest.mark.slow),
-]
-OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
-
-Open = Callable[..., Any]
+from .conftest import LOOKS, Open, faults_of
 
 
 @dataclass(frozen=True)
@@ -67,23 +57,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def enter(browser: Any, site: Site) -> Iterator[Open]:
-    """Open the address that the command prints; what the page complained about is noted on it."""
-    contexts: list[Any] = []
+def enter(new_page: Open, site: Site) -> Open:
+    """Open the address that the command prints."""
 
     def entered(**options: Any) -> Any:
-        context = browser.new_context(**{"viewport": WIDE, "base_url": site.address, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.goto(f"/?token={site.access.token}")
-        return page
+        return new_page(f"/?token={site.access.token}", base_url=site.address, **options)
 
-    yield entered
-    for context in contexts:
-        context.close()
+    return entered
 
 
 def test_the_printed_address_leads_to_the_runs_and_leaves_no_token(enter: Open, site: Site) -> None:
@@ -97,19 +77,10 @@ def test_the_printed_address_leads_to_the_runs_and_leaves_no_token(enter: Open, 
 def test_axe_finds_no_fault_and_no_page_scrolls_sideways(
     enter: Open, site: Site, scheme: str, size: Any
 ) -> None:
-    """Source: axe-core, all of its rules, best practices too."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = enter(color_scheme=scheme, viewport=size)
-    faults: list[tuple[str, str]] = []
     for path in site.paths:
         page.goto(path)
-        page.evaluate(OPEN_ALL)
-        found = axe.Axe().run(page).response
-        faults += [(path, fault["id"]) for fault in found["violations"]]
-        assert len(found["passes"]) > 15
-        if page.evaluate("document.documentElement.scrollWidth") > size["width"]:
-            faults.append((path, "scrolls sideways"))
-    assert faults == []
+        assert faults_of(page) == [], path
 
 
 def line(page: Any) -> str:
@@ -178,31 +149,25 @@ def test_the_report_opens_with_its_own_style_and_filters(enter: Open, site: Site
 
 
 def test_a_file_that_leads_to_the_address_enters(
-    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cookie must be sent although the file is of another site."""
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     sample, access = fill(tmp_path), Access(1)
-    context = browser.new_context()
     with (
         served(application(sample.ledger, access)) as address,
         _redirecting(f"{address}/?token={access.token}", tmp_path) as file,
     ):
-        page = context.new_page()
-        page.goto(file.as_uri())
+        page = new_page(file.as_uri())
         page.wait_for_url(f"{address}/runs")
         assert "Runs" in page.title()
-    context.close()
 
 
 def test_the_page_says_when_the_command_has_ended(
-    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     sample, access = fill(tmp_path), Access(1)
-    context = browser.new_context()
     with served(application(sample.ledger, access)) as address:
-        page = context.new_page()
-        page.goto(f"{address}/?token={access.token}")
+        page = new_page(f"{address}/?token={access.token}")
     page.get_by_text("unitune ui does not answer").wait_for(timeout=15_000)
-    context.close()

@@ -16,10 +16,8 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +28,8 @@ from typing import Any
 import pytest
 import yaml
 from crash.postgres import new_database
+from support.command_line import ran
+from support.job_files import write_rows
 from support.trained_runs import IMPROVE, change_answers_of, triage_job
 from support.warm import WarmPopen, warm_run
 
@@ -146,13 +146,12 @@ def free_port() -> int:
 def rows(folder: Path) -> None:
     """Write what a page takes for granted: training and test rows."""
     for name, first, count in (("train", 0, 48), ("test", 64, 6)):
-        lines = (
-            json.dumps(
-                {"id": f"c{n}", "prompt": f"What is {n} plus {n}?", "completion": str(2 * n)}
-            )
-            for n in range(first, first + count)
+        numbers = range(first, first + count)
+        given = (
+            {"id": f"c{n}", "prompt": f"What is {n} plus {n}?", "completion": str(2 * n)}
+            for n in numbers
         )
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_rows(folder / f"{name}.jsonl", given)
 
 
 def recorded_evaluation(folder: Path) -> None:
@@ -161,9 +160,9 @@ def recorded_evaluation(folder: Path) -> None:
     evals.mkdir()
     rows(evals)
     cases = [json.loads(line) for line in (evals / "test.jsonl").read_text().splitlines()]
-    answers = (json.dumps({"case": case["id"], "answer": case["completion"]}) for case in cases)
-    (evals / "old.jsonl").write_text("\n".join(answers) + "\n", encoding="utf-8")
-    shutil.copy(evals / "old.jsonl", evals / "new.jsonl")
+    answers = [{"case": case["id"], "answer": case["completion"]} for case in cases]
+    for name in ("old", "new"):
+        write_rows(evals / f"{name}.jsonl", answers)
     job = JOB | {
         "data": {"test": "test.jsonl"},
         "evaluate": {
@@ -257,14 +256,8 @@ def walk_through(page: Path, walk: Walk) -> None:
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Every link and anchor leads somewhere, and every name that is documented is there."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = ran(build, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stderr
 
 

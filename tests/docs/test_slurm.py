@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("fsspec", reason="needs the extra `hf-jobs`")
 
+from support.command_line import ran
 from support.tiny_model import write_rows
 
 pytestmark = pytest.mark.heavy
@@ -36,10 +36,7 @@ def test_a_worker_under_slurm_trains_once(
     environment = {**guarded_environment, "UNITUNE_CACHE": str(tiny_default), "PATH": path}
 
     def run(*command: str, **variables: str) -> str:
-        given = {**environment, **variables}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=given, capture_output=True, text=True, check=False
-        )
+        done = ran(command, cwd=tmp_path, env={**environment, **variables})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -1,9 +1,12 @@
-"""The command line run within the test's own process: `Command`, and how it ended."""
+"""The command line run within the test's own process, and programs run in processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,8 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+def ran(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its exit code, and keep what it printed."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)

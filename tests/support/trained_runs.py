@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.job_files import write_rows
 from unitune.job.job import Job
 from unitune.run.run import Run, launch
 
@@ -27,8 +28,7 @@ def triage_job(
     folder = folder or Path.cwd()
     for file, count in (("train", 40), ("dev", 20), ("test", CASES)):
         rows = ({"prompt": f"{file} {at}", "completion": "yes"} for at in range(count))
-        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
-        (folder / f"{file}.jsonl").write_text(lines, encoding="utf-8")
+        write_rows(folder / f"{file}.jsonl", rows)
     vendor = folder / "vendor"
     vendor.mkdir(exist_ok=True)
     (vendor / "untuned.json").write_text(json.dumps({"replies": _answers(20)}), encoding="utf-8")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import ran
 
 PROGRAMS = Path(__file__).parent
 
@@ -15,12 +15,7 @@ PROGRAMS = Path(__file__).parent
     "name", ["workflow_types", "client", "notebook", "job_parts", "errors", "deployment"]
 )
 def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", PROGRAMS / f"{name}.py"],
-        cwd=tmp_path,
-        env=guarded_environment | {"XDG_STATE_HOME": str(tmp_path / "state")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = guarded_environment | {"XDG_STATE_HOME": str(tmp_path / "state")}
+    command = [sys.executable, "-W", "error", PROGRAMS / f"{name}.py"]
+    done = ran(command, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

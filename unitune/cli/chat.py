@@ -45,11 +45,7 @@ class _Answers:
     failures: dict[str, str] = field(default_factory=dict[str, str])
 
     def show(self) -> None:
-        """Print all answers as they arrive.
-
-        Raises:
-            KeyboardInterrupt: The user pressed Ctrl-C; the answers have been stopped.
-        """
+        """Print all answers as they arrive; Ctrl-C stops them and raises `KeyboardInterrupt`."""
         together = len(self.streams) > 1 and console().is_terminal
         try:
             self._wait_together() if together else self._print_each()

@@ -12,6 +12,7 @@ from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
     BudgetUsd,
+    DeployFor,
     DeployOptions,
     JobFile,
     Json,
@@ -34,12 +35,6 @@ TunedBy = Annotated[
         metavar="RUN",
         help="Run to evaluate when no contender names one (default: the job's newest).",
         autocompletion=complete_run,
-    ),
-]
-DeployFor = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME", help="Deploy the model if it needs it, for at most this time, e.g. 2h."
     ),
 ]
 Batch = Annotated[

@@ -17,7 +17,6 @@ from unitune.errors import UnreadableRecord, UserError
 if TYPE_CHECKING:
     from unitune.evaluate.documents.diff import ComparisonDiff
     from unitune.evaluate.documents.results import Comparison
-if TYPE_CHECKING:
     from unitune.evaluate.review.queue import Review
 
 
@@ -213,12 +212,7 @@ AUTO = "auto"
 
 def review(
     comparison: Annotated[
-        str,
-        typer.Argument(
-            metavar="COMPARISON",
-            help="Comparison to review: id, its first letters, or newest.",
-            autocompletion=complete_comparison,
-        ),
+        str, _comparison("COMPARISON", "Comparison to review: id, its first letters, or newest.")
     ] = NEWEST,
     *,
     cases: Annotated[

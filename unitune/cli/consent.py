@@ -1,6 +1,7 @@
 """Ask for confirmation before money is spent.
 
-A budget or a saved plan makes it unnecessary. Without either, a script is refused.
+A budget or a saved plan makes it unnecessary. Without either, a script is refused and a person may
+decline, which raises `OverBudget`.
 """
 
 from __future__ import annotations
@@ -45,11 +46,7 @@ DEPLOYMENT = "Set a budget: --budget 20, or month_usd or project_usd in budget.y
 
 
 def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
-    """Ask the user to confirm the cost of a training, unless a budget covers it.
-
-    Raises:
-        OverBudget: There is no budget, and the user cannot confirm or declines.
-    """
+    """Ask the user to confirm the cost of a training, unless a budget covers it."""
     job = resolved.job
     if job.budget is not None or project_budget(job.folder) != ProjectBudget():
         return  # the launch enforces the budgets
@@ -75,11 +72,7 @@ def confirm_deployment(
     budget: HostingBudget,
     options: Mapping[str, JsonValue] | None = None,
 ) -> None:
-    """Ask the user to confirm the cost of a deployment, unless a budget covers it.
-
-    Raises:
-        OverBudget: There is no budget, and the user cannot confirm or declines.
-    """
+    """Ask the user to confirm the cost of a deployment, unless a budget covers it."""
     if budget.usd is not None or budget_of(run) != ProjectBudget():
         return  # deploying enforces the budgets
     if not isinstance(registry.backend(run.backend_name), Deploys):
@@ -99,9 +92,6 @@ def confirm_answers(
 
     The user's own servers and endpoints count only if the job has their prices. `trained` holds the
     jobs that trained the contenders, by contender.
-
-    Raises:
-        OverBudget: There is no budget, and the user cannot confirm or declines.
     """
     if resolved.job.evaluate.budget is not None:
         return
@@ -139,11 +129,7 @@ def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
 
 
 def refuse_unready(resolved: ResolvedJob) -> None:
-    """Refuse a training whose model a comparison could not evaluate.
-
-    Raises:
-        UserError: A comparison would refuse the job.
-    """
+    """Refuse a training whose model a comparison could not evaluate; raises `UserError`."""
     if resolved.rows.read.report.errors:
         return  # the launch refuses such rows
     findings = readiness_findings(resolved.job, resolved.rows.read, resolved.book)

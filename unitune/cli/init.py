@@ -205,8 +205,7 @@ def _init_example(directory: Path, *, json: bool) -> None:
 def write_example(directory: Path) -> list[Path]:
     """Copy the example from the installed package or a checkout into a folder.
 
-    Raises:
-        UserError: A file of that name exists there with other content; nothing is written.
+    Raises `UserError` before anything is written if a file there has other content.
     """
     package = Path(__file__).parents[1]
     source = package / "examples" / EXAMPLE

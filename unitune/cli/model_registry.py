@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.compare import Batch, DeployFor, confirm_costs
+from unitune.cli.compare import Batch, confirm_costs
 from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
     BudgetUsd,
+    DeployFor,
     DeployOptions,
     JobFile,
     Json,

@@ -157,6 +157,12 @@ RequestsMonth = Annotated[
         metavar="N", min=1, max=MAX_REQUESTS, help="Requests per month, for the total cost."
     ),
 ]
+DeployFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Deploy each model that needs it, for at most this time, e.g. 2h."
+    ),
+]
 DeployOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -167,11 +173,7 @@ DeployOptions = Annotated[
 
 
 def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
-    """Return the prices given with ``--price``.
-
-    Raises:
-        UserError: A text is not a price.
-    """
+    """Return the prices given with ``--price``; raises `UserError`."""
     from unitune.job.prices import KINDS, UNITS, PriceEntry
 
     prices: list[PriceEntry] = []
@@ -189,11 +191,7 @@ def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
 
 
 def parse_deploy_options(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """Return the deployment options given with ``--option``.
-
-    Raises:
-        UserError: A pair is not KEY=VALUE.
-    """
+    """Return the deployment options given with ``--option``; raises `UserError`."""
     options: dict[str, JsonValue] = {}
     for pair in pairs or ():
         key, _, value = pair.partition("=")

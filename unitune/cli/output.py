@@ -87,12 +87,7 @@ def aside() -> Console:
 
 
 def print_json(value: BaseModel | Mapping[str, object], *, indent: int | None = 2) -> None:
-    """Print one JSON object.
-
-    Args:
-        value: Document or fields of an object, serialised as pydantic does.
-        indent: Number of spaces; None prints one line.
-    """
+    """Print one JSON object, serialised as pydantic does; on one line if `indent` is None."""
     from pydantic_core import to_json
 
     print_json_text(to_json(value, indent=indent).decode())
@@ -123,12 +118,7 @@ def _write(text: str, end: str = "\n") -> None:
 
 
 def confirmed(question: str, *, err: bool = True) -> bool:
-    """Ask a yes-or-no question; the end of input counts as no.
-
-    Args:
-        question: Question to ask.
-        err: Whether the prompt goes to standard error.
-    """
+    """Ask a yes-or-no question, on standard error if `err`; the end of input counts as no."""
     try:
         return typer.confirm(printable(question), err=err)
     except typer.Abort:
@@ -174,10 +164,7 @@ def exit_for_errors(findings: Iterable[Finding]) -> None:
 def new_table(*headings: str, right: Container[str] = (), fold: Container[str] = ()) -> Table:
     """Return an empty table without rules.
 
-    Args:
-        headings: Headings of its columns.
-        right: Columns that are aligned to the right.
-        fold: Columns whose text may be wrapped.
+    Columns named in `right` are aligned to the right; texts of those in `fold` may be wrapped.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:

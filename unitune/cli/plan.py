@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from unitune.planning.preflight import ResolvedJob
 
 Backends = Annotated[
-    list[str] | None, backend_option("Backend to plan on; several are compared (repeatable).")
+    list[str] | None, backend_option("Backend to use; several are compared (repeatable).")
 ]
 AllBackends = Annotated[bool, typer.Option("--all", help="Compare every supported backend.")]
 Calibrate = Annotated[
@@ -211,10 +211,7 @@ def _conclude(planned: Plan, output: Path | None, file: Path) -> None:
 def cost(
     file: JobFile = JOB_FILE,
     *,
-    backend: Annotated[
-        list[str] | None,
-        backend_option("Backend to price; several are compared (repeatable)."),
-    ] = None,
+    backend: Backends = None,
     all_backends: AllBackends = False,
     requests: RequestsMonth = None,
     price: OwnPrices,

@@ -97,12 +97,7 @@ def serve(
 
 
 def _find(name: str) -> _Served:
-    """Return the base model of this name, or the model of a run.
-
-    Raises:
-        NotFoundError: Neither exists.
-        UserError: The run has no model.
-    """
+    """Return the base model of this name, or the model of a run; raises `NotFoundError`."""
     from unitune.backends import registry
     from unitune.backends.capabilities import Stores
     from unitune.run.run import find_run
@@ -130,11 +125,7 @@ def _find(name: str) -> _Served:
 
 
 def _key(host: str, variable: str | None) -> str | None:
-    """Return the key that requests must have.
-
-    Raises:
-        UserError: The key is missing although other machines could send requests, or is not set.
-    """
+    """Return the key that requests must have; without one, only this machine may send them."""
     if variable is None:
         if not _is_loopback(host):
             raise UserError(

@@ -39,10 +39,7 @@ def run_job(
 ) -> None:
     """Launch a job's run, or the runs of its sweep, and follow them until they end.
 
-    Raises:
-        UserError: A sweep on this machine cannot be detached.
-        RunFailed: One of the runs has no model.
-        Interrupted: The user pressed Ctrl-C; launched runs continue.
+    Raises `RunFailed` if a run has no model, `Interrupted` after Ctrl-C; launched runs continue.
     """
     allowed = {"allow_duplicate": allow_duplicate, "allow_unpriced": allow_unpriced}
     if not resolved.job.sweep:
@@ -66,11 +63,7 @@ def run_job(
 def follow_sweep(
     resolved: ResolvedJob, launches: Iterable[Run], *, quiet: bool, detach: bool = False
 ) -> list[Run]:
-    """Launch the runs of a sweep, follow them until they end, and return them.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; launched runs continue.
-    """
+    """Launch the runs of a sweep, follow them until they end, and return them."""
     here, runs = resolved.offer.trains_here, list[Run]()
     try:
         for run in _shown_launches(launches, quiet=quiet or here):

@@ -116,11 +116,7 @@ def _interruptible(message: str) -> Generator[None]:
 
 
 def follow(run: Run, *, quiet: bool) -> None:
-    """Show a run's progress until it ends, pauses or needs the user.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; the run continues.
-    """
+    """Show a run's progress until it ends, pauses or needs the user."""
     with _interruptible(
         f"no longer following run {run.id}; it continues: unitune runs watch {run.id}"
     ):
@@ -134,11 +130,7 @@ def follow(run: Run, *, quiet: bool) -> None:
 
 
 def wait_for_pause(run: Run) -> None:
-    """Wait until a run has paused or ended.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; the run pauses anyway.
-    """
+    """Wait until a run has paused or ended."""
     end = f"stopped waiting; run {run.id} will still pause: unitune runs show {run.id}"
     with _interruptible(end):
         if not run.is_at_rest:
@@ -148,11 +140,7 @@ def wait_for_pause(run: Run) -> None:
 
 
 def follow_all(*, json: bool) -> None:
-    """Print each change of state of any run until all have ended or paused.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; the runs continue.
-    """
+    """Print each change of state of any run until all have ended or paused."""
     with _interruptible("no longer following the runs; they continue: unitune runs watch --all"):
         for run in watch_all():
             warn_of_duplicates(run)
@@ -176,11 +164,7 @@ def warn_of_duplicates(run: Run) -> None:
 def follow_launch(
     run: Run, *, detach: bool, quiet: bool, json: bool, next_command: str | None = None
 ) -> None:
-    """Follow a launched run until it ends, or print its id if it is detached.
-
-    Raises:
-        RunFailed: The run has no model, or it is unknown whether it was launched.
-    """
+    """Follow a launched run until it ends, or print its id if it is detached."""
     if not detach:
         follow(run, quiet=quiet or json)
         conclude(run, next_command=next_command, json=json)
@@ -194,11 +178,7 @@ def follow_launch(
 def conclude(
     run: Run, *, next_command: str | None = None, json: bool = False, silent: bool = False
 ) -> None:
-    """Print how a run ended.
-
-    Raises:
-        RunFailed: It ended or stopped without a model.
-    """
+    """Print how a run ended; raises `RunFailed` if it has no model."""
     if json:
         print_json(RunView.of(run))
     warn_of_duplicates(run)

@@ -12,6 +12,7 @@ from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
     BudgetUsd,
+    DeployFor,
     DeployOptions,
     JobFile,
     Json,
@@ -50,13 +51,6 @@ Goal = Annotated[
 ]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the cost and time without starting anything.")
-]
-DeployFor = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Deploy each model that needs it, for at most this time, e.g. 2h.",
-    ),
 ]
 
 

@@ -10,6 +10,7 @@ from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
     BudgetUsd,
+    DeployFor,
     DeployOptions,
     JobFile,
     Json,
@@ -20,7 +21,7 @@ from unitune.cli.options import (
     parse_prices,
 )
 from unitune.cli.output import aside, console, print_json
-from unitune.curve.command import DeployFor, Seeds, answer_options
+from unitune.curve.command import Seeds, answer_options
 from unitune.errors import OverBudget
 
 if TYPE_CHECKING:

@@ -154,10 +154,7 @@ def grouped(
 ) -> tuple[Group, ...]:
     """Return the cases by outcome (gained, lost, both wrong, both right), each in their order.
 
-    Args:
-        comparison: Comparison with its cases.
-        budget: Approximate limit for the bytes of all texts with their marks.
-        notes: People's notes on cases, by case id.
+    `budget` approximately limits the bytes of all texts with their marks. `notes` are by case id.
     """
     by_outcome: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
     for case in comparison.cases:
@@ -224,12 +221,7 @@ def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
 
 
 def question(case: CaseResult, prompt: str) -> str:
-    """Return the messages of a case; with several turns, each begins with its role.
-
-    Args:
-        case: The case.
-        prompt: Shared system prompt to omit; may be empty.
-    """
+    """Return a case's messages without a shared `prompt`; each of several begins with its role."""
     turns = case.messages[1:] if prompt else case.messages
     if len(turns) == 1:
         return _content(turns[0])

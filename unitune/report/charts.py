@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from unitune.evaluate.documents.records import Contrast
 from unitune.evaluate.documents.results import Comparison
 from unitune.render.charts import Axis, CaseStrip, IntervalChart, Stroke
 from unitune.render.typography import interval, points
@@ -34,12 +33,6 @@ def difference_chart(comparison: Comparison) -> IntervalChart:
         f"{points(comparison.difference, sign=True)}, {level(comparison)} interval from {ends}, "
         f"margin from {margins}.",
     )
-
-
-def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
-    """Return a shared axis, in points, for several differences."""
-    ends = [100 * end for contrast in contrasts for end in contrast.interval]
-    return Axis.around([0.0, *ends], max_ticks=4)
 
 
 def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:

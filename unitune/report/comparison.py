@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from unitune.evaluate.documents.records import Contrast
 from unitune.evaluate.documents.results import Comparison, ContenderResult
+from unitune.render.charts import Axis
 from unitune.render.sections import (
     Bullets,
     Cell,
@@ -183,7 +184,7 @@ def _checks(comparison: Comparison) -> Iterator[Part]:
 
 def _contenders(comparison: Comparison) -> Iterator[Part]:
     share = "Score, %" if comparison.graded else "Right, %"
-    cut = words.any_cut(comparison)
+    cut = any(result.cut for result in comparison.contenders)
     yield Table(
         [
             "Contender",
@@ -315,6 +316,7 @@ def _contrasts(
 ) -> Table:
     candidate = comparison.candidate
     baseline = "its score" if contrasts is comparison.references else comparison.baseline
+    ends = [100 * end for each in contrasts for end in each.interval]
     rows: list[list[str | Cell | Interval]] = []
     for each in contrasts:
         low, high = (100 * end for end in each.interval)
@@ -329,11 +331,11 @@ def _contrasts(
                 p_value(each.p_adjusted),
             ]
         )
-    drawn = Column("Drawn in points", on_page=True, axis=charts.difference_axis(contrasts))
+    axis = Axis.around([0.0, *ends], max_ticks=4)
     return Table(
         [
-            Column(name),
-            drawn,
+            name,
+            Column("Drawn in points", on_page=True, axis=axis),
             "#Difference,\npoints",
             f"#{baseline},\n{candidate}",
             "#Cases",

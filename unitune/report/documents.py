@@ -25,11 +25,7 @@ def draw(document: object, *, html: bool) -> str:
 
 
 def describe(document: object) -> Document:
-    """Return the description of a document.
-
-    Raises:
-        TypeError: The value is not a document.
-    """
+    """Return the description of a document; raises `TypeError` for another value."""
     match document:
         case Comparison():
             return comparison.describe(document)

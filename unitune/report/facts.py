@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+from unitune.data.overlap import by_kind
 from unitune.evaluate.documents.records import ClauseResult
 from unitune.evaluate.documents.results import Comparison, JudgeResult, Money, StyleFeature
 from unitune.render.sections import Cell, Fact, Facts, Section, Table
 from unitune.render.typography import counted, interval, moment, p_value, percent, points
-from unitune.report.words import NO_PART, best_on_dev, labels, leak_kinds, level, measure, metric
+from unitune.report.words import NO_PART, best_on_dev, labels, level, measure, metric
 
 SMALL_USD = Decimal("0.01")
 
@@ -122,7 +123,8 @@ def _leaks(comparison: Comparison) -> str:
     if not leaks.cases:
         return "none found"
     done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted anyway"}
-    return f"{counted(len(leaks.cases), 'case')} ({leak_kinds(leaks)}), {done[leaks.action]}"
+    kinds = by_kind(case.kind for case in leaks.cases)
+    return f"{counted(len(leaks.cases), 'case')} ({kinds}), {done[leaks.action]}"
 
 
 def judge(result: JudgeResult) -> tuple[Fact, ...]:

@@ -44,9 +44,7 @@ MARKS = (("Errors", "error"), ("Cut off", "cut"), ("Required", "required"))
 def html_page(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> str:
     """Return a comparison as one HTML page that needs no other files and no network.
 
-    Args:
-        comparison: Comparison; without its cases, the page names the file that has them.
-        notes: People's notes on cases, by case id.
+    Without its cases, the page names the file that has them. `notes` are people's, by case id.
     """
     return "".join(page_pieces(comparison, notes))
 

@@ -183,12 +183,7 @@ def pushes_of(events: Sequence[Event]) -> list[str]:
 
 
 def training_figures(curve: Curve, of: str = "") -> Iterator[Figure]:
-    """Yield the losses or rewards of a training, and its learning rates if they are known.
-
-    Args:
-        curve: Figures of a training.
-        of: Name of the model, for the beginning of the caption; may be empty.
-    """
+    """Yield a training's losses or rewards, and known learning rates; captions begin with `of`."""
     if (drawn := drawn_curve(curve)) is None:
         return
     better, other = ("higher", "does not rise") if curve.figure == "reward" else ("lower", "rises")

@@ -12,13 +12,7 @@ from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
 from unitune.evaluate.documents.records import Contrast
-from unitune.evaluate.documents.results import (
-    Comparison,
-    ContenderResult,
-    GateCheck,
-    LeakResult,
-    Regression,
-)
+from unitune.evaluate.documents.results import Comparison, ContenderResult, GateCheck
 from unitune.render.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 from unitune.text import listed
@@ -29,11 +23,7 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 
 def contender(comparison: Comparison, name: str) -> ContenderResult:
-    """Return the result of one contender.
-
-    Raises:
-        KeyError: The comparison has no contender of this name.
-    """
+    """Return the result of one contender; raises `KeyError` for another name."""
     return {result.name: result for result in comparison.contenders}[name]
 
 
@@ -260,7 +250,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         tuned = any(result.type == "tuned" for result in comparison.contenders)
         caveats.append(
             f"{counted(len(leaks.cases), 'test case')} also in the training rows "
-            f"({leak_kinds(leaks)}) and counted anyway (leaks: allow): "
+            f"({by_kind(case.kind for case in leaks.cases)}) and counted anyway (leaks: allow): "
             f"{'the tuned model' if tuned else 'a model trained on them'} may have memorised the "
             "answers."
         )
@@ -340,11 +330,6 @@ def confusions(comparison: Comparison, limit: int) -> list[Confused]:
     return [Confused(*labels, n) for labels, n in counts.most_common(limit)]
 
 
-def leak_kinds(leaks: LeakResult) -> str:
-    """Return the number of test cases in the training rows, by kind of match."""
-    return by_kind(case.kind for case in leaks.cases)
-
-
 def check(result: GateCheck) -> str:
     """Return the result of a gate check in a word or two."""
     return {0: "passed", 1: "failed", 3: "inconclusive", 4: "error", None: "not judged"}[
@@ -354,25 +339,18 @@ def check(result: GateCheck) -> str:
 
 def regressions(comparison: Comparison) -> str:
     """Return how the candidate compares with its baseline file; empty without one."""
-    gate = comparison.gate
-    return " ".join(map(_regression, gate.regressions)) if gate else ""
-
-
-def _regression(then: Regression) -> str:
-    changes = f"; {counted(len(then.added), 'case')} added since" if then.added else ""
-    if then.removed:
-        removed = counted(len(then.removed), "case")
-        changes += f"; {removed} no longer there, counted as wrong"
-    return (
-        f"Against {then.file}{' as first accepted' if then.first else ''}: "
-        f"{points(then.difference, sign=True)} [{interval(then.interval, ', ')}] on "
-        f"{counted(then.n, 'case')}, {then.gained:,} gained / {then.lost:,} lost{changes}."
-    )
-
-
-def any_cut(comparison: Comparison) -> bool:
-    """Return whether any contender's answers were truncated at their maximum length."""
-    return any(result.cut for result in comparison.contenders)
+    sentences: list[str] = []
+    for then in comparison.gate.regressions if comparison.gate else ():
+        changes = f"; {counted(len(then.added), 'case')} added since" if then.added else ""
+        if then.removed:
+            removed = counted(len(then.removed), "case")
+            changes += f"; {removed} no longer there, counted as wrong"
+        sentences.append(
+            f"Against {then.file}{' as first accepted' if then.first else ''}: "
+            f"{points(then.difference, sign=True)} [{interval(then.interval, ', ')}] on "
+            f"{counted(then.n, 'case')}, {then.gained:,} gained / {then.lost:,} lost{changes}."
+        )
+    return " ".join(sentences)
 
 
 def measure(comparison: Comparison) -> str:

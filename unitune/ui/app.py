@@ -28,7 +28,7 @@ import secrets
 import socket
 import tempfile
 import webbrowser
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -64,16 +64,11 @@ STRANGER = (
 
 
 class Access:
-    """Tokens of one server.
-
-    Args:
-        port: Port of the server, part of the cookies' name: all ports of a machine share cookies.
-        first: Path of the first page.
-    """
+    """Tokens of one server, whose visitors enter at the page `first`."""
 
     def __init__(self, port: int, first: str = "/runs") -> None:
         self.first = first
-        self.cookie = f"unitune-{port}"
+        self.cookie = f"unitune-{port}"  # all ports of a machine share cookies
         self.token = secrets.token_urlsafe(24)
         """Token of the printed address, which may be opened in several browsers."""
         self._session = secrets.token_urlsafe(24)
@@ -84,18 +79,15 @@ class Access:
             return "This server answers requests to 127.0.0.1 and localhost alone."
         if request.method not in ("GET", "HEAD") and not _is_from_a_page_of_ours(request):
             return "Only a page of this server may send a form."
-        if request.path != "/" and not _is_one_of(
-            request.cookies.get(self.cookie), [self._session]
-        ):
-            return STRANGER
-        return None
+        return None if request.path == "/" or self._has_cookie(request) else STRANGER
+
+    def _has_cookie(self, request: web.Request) -> bool:
+        return _is_same(request.cookies.get(self.cookie, ""), self._session)
 
     async def enter(self, request: web.Request) -> web.Response:
         """Exchange the token of an address for a cookie, and redirect to the first page."""
-        token = request.query.get("token", "")
-        if not _is_one_of(token, [self.token]) and not _is_one_of(
-            request.cookies.get(self.cookie), [self._session]
-        ):
+        has_token = _is_same(request.query.get("token", ""), self.token)
+        if not has_token and not self._has_cookie(request):
             return web.Response(status=403, text=STRANGER)
         response = web.Response(status=303, headers={"Location": self.first})
         # Not Strict, because the file that the browser opens redirects here from another site.
@@ -108,9 +100,9 @@ def _is_from_a_page_of_ours(request: web.Request) -> bool:
     return same_site and request.headers.get("Origin") == f"http://{request.host}"
 
 
-def _is_one_of(given: str | None, known: Iterable[str]) -> bool:
-    sent = (given or "").encode(errors="surrogateescape")  # its bytes, if it is not valid text
-    return any(hmac.compare_digest(sent, each.encode()) for each in known)
+def _is_same(given: str, secret: str) -> bool:
+    sent = given.encode(errors="surrogateescape")  # its bytes, if it is not valid text
+    return hmac.compare_digest(sent, secret.encode())
 
 
 LOOPBACK = "127.0.0.1"
@@ -159,17 +151,10 @@ def serve(
     browser: bool,
     review: Review | None = None,
 ) -> None:
-    """Serve the pages until Ctrl-C.
+    """Serve the pages until Ctrl-C, and a review first if there is one.
 
-    Args:
-        ledger: Ledger with the runs and comparisons to show.
-        port: Port; 0 for any free one.
-        announce: Function that prints the address.
-        browser: Whether to open the address in a browser.
-        review: Review to show first.
-
-    Raises:
-        UserError: The port is in use.
+    Port 0 is any free one; raises `UserError` if the port is in use. `announce` prints the address,
+    and `browser` opens it.
     """
     try:
         listening = socket.create_server((LOOPBACK, port))

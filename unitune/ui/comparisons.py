@@ -94,11 +94,7 @@ def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
 
 
 def kept_comparison(comparison_id: str) -> Comparison:
-    """Return a finished comparison with its cases, by its full id.
-
-    Raises:
-        NotFoundError: It does not exist.
-    """
+    """Return a finished comparison with its cases, by its full id; raises `NotFoundError`."""
     if comparison_id not in comparison_ids(comparison_id):
         raise NotFoundError("comparison", comparison_id, (), "The page of all has those there are.")
     return _remembered(comparison_id)
@@ -114,19 +110,12 @@ FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Filters requested by an address; invalid values are replaced by defaults.
+    """Filters requested by an address; invalid values are replaced by defaults."""
 
-    Args:
-        show: One of `FILTERS`.
-        slice: Name of a slice; empty for all cases.
-        text: Words that occur in any text of the case.
-        page: Page number, counted from 1.
-    """
-
-    show: str = "all"
-    slice: str = ""
-    text: str = ""
-    page: int = 1
+    show: str = "all"  # one of `FILTERS`
+    slice: str = ""  # empty for all cases
+    text: str = ""  # words that occur in any text of the case
+    page: int = 1  # counted from 1
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Chosen:

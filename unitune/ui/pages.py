@@ -108,7 +108,7 @@ class Pages:
         for run in runs:
             self._poller.look(run)
         total = self._ledger.run_count()
-        return _render(
+        return render(
             "runs.html.j2",
             "Runs",
             live=not all(run.state.ended for run in runs),
@@ -127,7 +127,7 @@ class Pages:
         job = ""
         with suppress(UnreadableRecord):
             job = yaml_file.dump(run.job.model_dump(mode="json", exclude_defaults=True))
-        return _render(
+        return render(
             "run.html.j2",
             "Runs",
             here=False,
@@ -146,7 +146,7 @@ class Pages:
         prices = [each.usd_per_hour for each in listed if each.stands]
         known = [price for price in prices if price is not None]
         unknown = " and what has no known price" if len(known) < len(prices) else ""
-        return _render(
+        return render(
             "deployments.html.j2",
             "Deployments",
             live=bool(prices),
@@ -157,7 +157,7 @@ class Pages:
     def comparisons(self, _visit: Visit) -> str:
         """Return the comparisons in progress, as counts, and the finished ones."""
         going_on = under_way(artifacts())
-        return _render(
+        return render(
             "comparisons.html.j2",
             "Comparisons",
             live=bool(going_on),
@@ -169,7 +169,7 @@ class Pages:
         """Return a comparison: its verdict and the requested cases."""
         comparison, chosen = kept_comparison(visit.path["comparison"]), Chosen.of(visit.query)
         shown = browse(comparison, chosen, read_notes(_folder(comparison)))
-        return _render(
+        return render(
             "comparison.html.j2",
             "Comparisons",
             here=False,
@@ -192,11 +192,7 @@ class Pages:
         return files.html_page(comparison, read_notes(_folder(comparison)))
 
     def write_note(self, visit: Visit) -> str:
-        """Save a note on a case, and return the address of that case.
-
-        Raises:
-            NotFoundError: The case does not exist.
-        """
+        """Save a note on a case, and return the address of that case; raises `NotFoundError`."""
         comparison, case = kept_comparison(visit.path["comparison"]), visit.form.get("case", "")
         known = [each.id for each in comparison.cases]
         if case not in known:
@@ -209,7 +205,7 @@ class Pages:
 
 def problem(title: str, text: str) -> str:
     """Return a page that shows an error."""
-    return _render("problem.html.j2", "", title=title, problem=text)
+    return render("problem.html.j2", title=title, problem=text)
 
 
 def _folder(comparison: Comparison) -> Path:
@@ -217,9 +213,10 @@ def _folder(comparison: Comparison) -> Path:
     return comparison.folder
 
 
-def _render(
-    template: str, section: str, *, live: bool = False, here: bool = True, **content: Any
+def render(
+    template: str, section: str = "", *, live: bool = False, here: bool = True, **content: Any
 ) -> str:
+    """Return a page of a template, with `section` marked in its navigation."""
     page = environment(PACKAGE, files.PACKAGE).get_template(template)
     now = f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005 - the reader's local time
     content |= {"section": section, "live": live, "here": here, "now": now}

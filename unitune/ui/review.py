@@ -17,14 +17,11 @@ from unitune.evaluate.review.figures import ReviewFigures, figures_of
 from unitune.evaluate.review.queue import Choice, Item, Judged, Look, Review
 from unitune.evaluate.statistics.judgements import Agreement
 from unitune.evaluate.statistics.labels import MIN_LABELS
-from unitune.render.html import environment
 from unitune.render.sections import Fact, Facts
 from unitune.render.typography import counted, percent
-from unitune.report import files
 from unitune.report.cases import Piece, Thumbnails, marked, question, shared_system_prompt, steps
 from unitune.report.facts import clause_table
-from unitune.security.json_fields import whole_text
-from unitune.ui.pages import PACKAGE, Visit
+from unitune.ui.pages import Visit, render
 
 MARKED_CHARACTERS = 8_000  # longer answers are shown without marks, which would take seconds
 SIDES = {"left": "A", "right": "B", "tie": "a tie", "unsure": "cannot tell"}
@@ -48,11 +45,7 @@ class ReviewPages:
         return self._item(look, items, number, second=second)
 
     def decide(self, visit: Visit) -> str:
-        """Write a verdict, and return the address of the next page.
-
-        Raises:
-            UserError: The form has no such item or verdict.
-        """
+        """Write a verdict, and return the address of the next page; raises `UserError`."""
         items, second = _queue(self._review.look(), visit.query)
         number, form = _number(visit.query), visit.form
         choice: Choice | tuple[ClauseVerdict, ...] | None = None
@@ -77,9 +70,9 @@ class ReviewPages:
     def _item(self, look: Look, items: list[Item], number: int, *, second: bool) -> str:
         item, case = items[number], self._review.cases[items[number].case]
         label, system = look.own.get(item), shared_system_prompt([case])
-        return _render(
+        return render(
             "rubric.html.j2" if item.contender else "review.html.j2",
-            section="",
+            here=False,
             number=number,
             second=second,
             progress=look.progress(items),
@@ -122,9 +115,9 @@ class ReviewPages:
     def _end(self, look: Look, items: list[Item], *, second: bool) -> str:
         figures, comparison = figures_of(look), self._review.comparison
         missing = MIN_LABELS - figures.cases
-        return _render(
+        return render(
             "review_end.html.j2",
-            section="",
+            here=False,
             comparison=comparison,
             file=self._review.file,
             last=len(items) - 1,
@@ -209,8 +202,3 @@ def _agreement_fact(name: str, agreement: Agreement, kind: str) -> Fact:
     ends = f"{low:.2f} to {high:.2f}".replace("-", "\u2212")
     meaning = f"{kind}, 95 % interval {ends}, {counted(agreement.cases, 'case')}"
     return Fact(name, f"{agreement.estimate:.2f}", meaning)
-
-
-def _render(template: str, **content: Any) -> str:
-    page = environment(PACKAGE, files.PACKAGE).get_template(template)
-    return whole_text(page.render(live=False, here=False, now="", **content))

@@ -41,6 +41,7 @@ from unitune.registry.versions import promote
 from unitune.run.run import Run, find_run
 
 SIGN = "needs the extra `sign`"
+Compared = tuple[Run, Comparison]
 HOSTILE = "</details>`x` **b** | [a](b) <img src=x>\n# no"
 
 
@@ -54,7 +55,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def compared() -> tuple[Run, Comparison]:
+def compared() -> Compared:
     """A run whose model, which is a folder here, was judged."""
     job = triage_job(45)
     run = trained(job)
@@ -71,9 +72,7 @@ def key_file(path: Path, key: Any, password: bytes | None = None) -> Path:
     return path
 
 
-def test_the_hub_reads_the_measured_results_with_their_interval(
-    compared: tuple[Run, Comparison],
-) -> None:
+def test_the_hub_reads_the_measured_results_with_their_interval(compared: Compared) -> None:
     run, comparison = compared
     folder = write_card(run).folder
     assert Path("triage-card") == folder
@@ -243,9 +242,7 @@ def test_croissants_terms_are_those_of_its_reader() -> None:
     assert theirs == {key: value for key, value in CONTEXT.items() if key != "prov"}
 
 
-def test_provenance_is_an_in_toto_statement_with_slsas_predicate(
-    compared: tuple[Run, Comparison],
-) -> None:
+def test_provenance_is_an_in_toto_statement_with_slsas_predicate(compared: Compared) -> None:
     statements = pytest.importorskip("in_toto_attestation.v1.statement", reason=SIGN)
     own = pytest.importorskip("in_toto_attestation.v1.statement_pb2", reason=SIGN)
     slsa = pytest.importorskip(
@@ -279,7 +276,7 @@ def sha256(path: Path) -> str:
 
 
 @pytest.fixture
-def exported(compared: tuple[Run, Comparison], workplace: Path) -> Path:
+def exported(compared: Compared, workplace: Path) -> Path:
     """An export's folder, as backends write it."""
     folder, model = workplace / "out", compared[0].tuned_model
     (folder / "sub").mkdir(parents=True)
@@ -290,7 +287,7 @@ def exported(compared: tuple[Run, Comparison], workplace: Path) -> Path:
 
 
 def test_the_verifier_of_model_signing_finds_a_changed_byte(
-    compared: tuple[Run, Comparison], exported: Path, workplace: Path
+    compared: Compared, exported: Path, workplace: Path
 ) -> None:
     verifying = pytest.importorskip("model_signing.verifying", reason=SIGN)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -323,7 +320,7 @@ def test_the_verifier_of_model_signing_finds_a_changed_byte(
 
 
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_written(
-    compared: tuple[Run, Comparison], workplace: Path
+    compared: Compared, workplace: Path
 ) -> None:
     pytest.importorskip("model_signing.signing", reason=SIGN)
     curve = ec.generate_private_key(ec.SECP256R1())
@@ -341,18 +338,14 @@ def test_a_key_that_cannot_sign_is_refused_before_anything_is_written(
     assert not Path("new").exists()
 
 
-def test_in_an_exports_folder_the_card_is_of_its_files(
-    compared: tuple[Run, Comparison], exported: Path
-) -> None:
+def test_in_an_exports_folder_the_card_is_of_its_files(compared: Compared, exported: Path) -> None:
     done = write_card(compared[0], exported)
     assert done.model_files == ("sub/model.gguf", "unitune.json")
     assert ModelCard.load(exported / README).data.library_name == "gguf"
     assert done == write_card(compared[0], exported)  # the card's own files are none of the model
 
 
-def test_an_export_of_another_training_is_refused(
-    compared: tuple[Run, Comparison], exported: Path
-) -> None:
+def test_an_export_of_another_training_is_refused(compared: Compared, exported: Path) -> None:
     about = json.loads((exported / "unitune.json").read_text())
     (exported / "unitune.json").write_text(json.dumps(about | {"data_fingerprint": "0" * 64}))
     with pytest.raises(Mismatch, match="the export of another training, not of run"):
@@ -362,7 +355,7 @@ def test_an_export_of_another_training_is_refused(
         write_card(compared[0], exported)
 
 
-def test_what_a_person_has_changed_is_not_overwritten(compared: tuple[Run, Comparison]) -> None:
+def test_what_a_person_has_changed_is_not_overwritten(compared: Compared) -> None:
     folder = write_card(compared[0], "card").folder
     write_card(compared[0], folder)
     before = (folder / README).read_text()
@@ -375,9 +368,7 @@ def test_what_a_person_has_changed_is_not_overwritten(compared: tuple[Run, Compa
         write_card(compared[0], folder)
 
 
-def test_changed_results_and_results_of_another_model_are_refused(
-    compared: tuple[Run, Comparison],
-) -> None:
+def test_changed_results_and_results_of_another_model_are_refused(compared: Compared) -> None:
     run, comparison = compared
     assert comparison.id is not None
     verdict = history_folder(comparison.id) / "verdict.json"
@@ -394,9 +385,7 @@ def test_changed_results_and_results_of_another_model_are_refused(
         write_card(run)
 
 
-def test_a_comparison_whose_files_are_not_here_is_told_of(
-    compared: tuple[Run, Comparison],
-) -> None:
+def test_a_comparison_whose_files_are_not_here_is_told_of(compared: Compared) -> None:
     run, comparison = compared
     assert comparison.id is not None
     shutil.rmtree(history_folder(comparison.id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import warm
 from support.github_action import Runner, command
+from support.job_files import write_rows
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def runner(tmp_path: Path) -> Runner:
         for case in cases
     ]
     answers = {"old": ["no", "yes"], "new": ["yes", "yes"]}
-    (evals / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
+    write_rows(evals / "test.jsonl", questions)
     for name, texts in answers.items():
         lines = [{"case": case, "answer": texts[at % 2]} for at, case in enumerate(cases)]
-        (evals / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_rows(evals / f"{name}.jsonl", lines)
     (evals / "unitune.yaml").write_text(
         "name: demo\nmodel: m\nbackend: fake\ndata: {test: test.jsonl}\nevaluate:\n"
         "  contenders:\n"
@@ -46,7 +46,7 @@ def priced(runner: Runner) -> Runner:
     """A workspace under version control, with a training that costs money."""
     evals = runner.folder / "work" / "evals"
     rows = [{"prompt": f"question {number}?", "completion": "yes"} for number in range(60)]
-    (evals / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(evals / "train.jsonl", rows)
     (evals / "prices.yaml").write_text("prices: [{backend: openai, training: 30.00}]\n")
     (evals / "unitune.yaml").write_text(
         "name: demo\nmodel: gpt-4o-mini\nbackend: openai\ndata: {train: train.jsonl}\n"

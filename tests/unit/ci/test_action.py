@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.command_line import ran
 from support.github_action import ACTION, ROOT, STEPS, Runner, command
 
 CI = ROOT / "examples" / "ci"
@@ -36,7 +36,7 @@ def test_files_for_ci_are_valid_by_their_published_schemas(schema: str, file: Pa
     pytest.importorskip("check_jsonschema", reason="needs the extra dev")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
     more = ["--data-transform", "gitlab-ci"] if schema == "vendor.gitlab-ci" else []
-    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    done = ran([*command, *more])
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command_line import ran
 
 dockerfile_parse = pytest.importorskip("dockerfile_parse", reason="needs the extra `dev`")
 pytest.importorskip("fsspec", reason="needs the extra `hf-jobs`")
@@ -22,16 +23,17 @@ pytest.importorskip("fsspec", reason="needs the extra `hf-jobs`")
 ROOT = Path(__file__).parents[3]
 TARGETS = ("cpu", "cuda")
 BUILD_SECONDS = 1800
+Stage = list[tuple[str, str]]  # instructions with their values
 
 
 @pytest.fixture
-def stages(tmp_path: Path) -> dict[str, list[tuple[str, str]]]:
+def stages(tmp_path: Path) -> dict[str, Stage]:
     """The instructions of each stage, by its name, with those of the stage that it starts from."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     parser: Any = dockerfile_parse.DockerfileParser(str(tmp_path / "Dockerfile"))
     parser.content = text
-    stages: dict[str, list[tuple[str, str]]] = {}
-    current: list[tuple[str, str]] = []
+    stages: dict[str, Stage] = {}
+    current: Stage = []
     for each in parser.structure:
         if each["instruction"] == "FROM":
             image, _, name = each["value"].partition(" AS ")
@@ -41,7 +43,7 @@ def stages(tmp_path: Path) -> dict[str, list[tuple[str, str]]]:
     return stages
 
 
-def values(stage: list[tuple[str, str]], instruction: str) -> list[str]:
+def values(stage: Stage, instruction: str) -> list[str]:
     return [value for name, value in stage if name == instruction]
 
 
@@ -51,18 +53,14 @@ def ignored() -> Iterator[str]:
             yield line.removeprefix("!")
 
 
-def test_targets_start_from_an_image_that_is_pinned_by_its_tag(
-    stages: dict[str, list[tuple[str, str]]],
-) -> None:
+def test_targets_start_from_an_image_that_is_pinned_by_its_tag(stages: dict[str, Stage]) -> None:
     assert [*stages] == ["base", *TARGETS]
     for image in values(stages["base"], "FROM"):
         assert re.fullmatch(r"[\w./-]+:\d[\w.-]+", image), image
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_worker_runs_without_root(
-    stages: dict[str, list[tuple[str, str]]], target: str
-) -> None:
+def test_the_worker_runs_without_root(stages: dict[str, Stage], target: str) -> None:
     stage = stages[target]
     assert stage[-2:] == [
         ("USER", "unitune"),
@@ -74,9 +72,7 @@ def test_the_worker_runs_without_root(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_is_copied_exists_and_is_sent_to_docker(
-    stages: dict[str, list[tuple[str, str]]], target: str
-) -> None:
+def test_what_is_copied_exists_and_is_sent_to_docker(stages: dict[str, Stage], target: str) -> None:
     copied = [path for value in values(stages[target], "COPY") for path in value.split()[:-1]]
     assert sorted(copied) == sorted(ignored())
     assert all((ROOT / path).exists() for path in copied)
@@ -87,9 +83,7 @@ def test_what_is_copied_exists_and_is_sent_to_docker(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_extras_that_are_installed_exist(
-    stages: dict[str, list[tuple[str, str]]], target: str
-) -> None:
+def test_extras_that_are_installed_exist(stages: dict[str, Stage], target: str) -> None:
     (install,) = (run for run in values(stages[target], "RUN") if run.startswith("pip install"))
     (extras,) = re.findall(r'"\.\[([\w,-]+)\]"', install)
     build: Any = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -99,7 +93,7 @@ def test_extras_that_are_installed_exist(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_state_is_in_a_volume_that_the_user_may_write(
-    stages: dict[str, list[tuple[str, str]]], target: str
+    stages: dict[str, Stage], target: str
 ) -> None:
     assert values(stages[target], "VOLUME") == ['["/state"]']
     assert values(stages[target], "WORKDIR")[-1] == "/work"
@@ -114,7 +108,7 @@ def test_state_is_in_a_volume_that_the_user_may_write(
 
 @pytest.mark.parametrize("page", ["README.md", "Dockerfile"])
 def test_the_documented_command_runs_a_target_with_its_folders(
-    stages: dict[str, list[tuple[str, str]]], page: str
+    stages: dict[str, Stage], page: str
 ) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     (words,) = (shlex.split(line.lstrip("# ")) for line in text.splitlines() if " run --rm" in line)
@@ -137,10 +131,7 @@ def test_a_devcontainer_installs_what_contributors_begin_with() -> None:
 
 def docker_runs() -> bool:
     docker = shutil.which("docker")
-    return (
-        docker is not None
-        and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
-    )
+    return docker is not None and ran([docker, "info"]).returncode == 0
 
 
 @pytest.mark.slow
@@ -150,14 +141,6 @@ def test_image_is_built_and_its_worker_starts(target: str) -> None:
     tag = f"unitune-test:{target}"
     build = ["docker", "build", "--target", target, "--tag", tag, str(ROOT)]
     subprocess.run(build, check=True, timeout=BUILD_SECONDS)
-    run = [
-        "docker",
-        "run",
-        "--rm",
-        tag,
-        "python",
-        "-c",
-        "import unitune_local.remote.worker, os; print(os.getuid())",
-    ]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1000"
+    program = "import unitune_local.remote.worker, os; print(os.getuid())"
+    done = ran(["docker", "run", "--rm", tag, "python", "-c", program])
+    assert (done.returncode, done.stdout.strip()) == (0, "1000"), done.stderr

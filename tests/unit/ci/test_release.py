@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.command_line import ran
 
 import unitune
 
@@ -74,7 +75,7 @@ def test_both_files_pass_the_checks_of_the_index(built: Path) -> None:
     files = sorted(built.iterdir())
     assert [file.suffix for file in files] == [".whl", ".gz"]
     command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = ran(command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -88,13 +89,8 @@ def test_the_page_on_the_index_has_authors_and_addresses(wheel: Path) -> None:
 
 
 def test_a_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", *PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split()
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    listed = ran(["git", "ls-files", *packages], cwd=ROOT).stdout.split()
     if not listed:
         pytest.skip("no git repository here")
     tracked = {path.removeprefix("providers/").removeprefix("local/") for path in listed}
@@ -141,14 +137,8 @@ def test_a_release_is_refused_whose_files_do_not_agree(
     (tmp_path / "hatchling").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hatchling "$@"\n')
     (tmp_path / "hatchling").chmod(0o700)
     environment = os.environ | {"TAG": tag, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", step["run"]],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    step_command = ["bash", "-euo", "pipefail", "-c", step["run"]]
+    done = ran(step_command, cwd=tmp_path, env=environment)
     assert (done.returncode == 0) == (not message), done.stdout + done.stderr
     assert message in done.stderr
 
@@ -184,14 +174,7 @@ def run(python: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[
     kept = {"HOME", "PATH", "UNITUNE_CACHE", "TMPDIR", "LANG", "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name in kept}
     environment["UNITUNE_DIR"] = str(folder / "state")
-    done = subprocess.run(
-        [str(python.parent / "unitune"), *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran([python.parent / "unitune", *words], cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

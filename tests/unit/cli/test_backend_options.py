@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
 
 from unitune.backends import registry
 from unitune.cli.backends import option_views
@@ -55,7 +54,5 @@ def test_a_bound_a_default_and_a_choice_are_told() -> None:
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_options_are_read_without_the_vendors_packages(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALONE, name], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    done = ran([sys.executable, "-c", IMPORT_ALONE, name])
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

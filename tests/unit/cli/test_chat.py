@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,25 +11,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 from support.command_line import Command
+from support.job_files import trained_run
 
 from unitune.cli import chat
 from unitune.errors import BackendError
 from unitune.models import Reply
 from unitune.run import model_client
-from unitune.testing.contract_base import ROWS
 
 LONG = "white as the snow on the mountains in the light of the moon " * 3
 
 
 @pytest.fixture
 def run(unitune: Command, tmp_path: Path) -> str:
-    (tmp_path / "train.jsonl").write_text("".join(ROWS))
-    (tmp_path / "unitune.yaml").write_text(
-        "name: demo\nmodel: any\nbackend: fake\ndata: {train: train.jsonl, validation: 0.25}\n"
-        "options: {fake: {steps: 1}}\n"
-    )
-    unitune("run", "--quiet")
-    return json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
+    return trained_run(unitune, tmp_path)
 
 
 @dataclass
@@ -126,7 +119,9 @@ def test_a_pipe_gets_both_models_as_plain_lines(unitune: Command, run: str) -> N
     assert "\x1b" not in told.out
     tuned, base = told.out.split("base:\n")
     assert tuned.startswith("tuned:\n")
-    assert tuned.removeprefix("tuned:\n") != base
+    assert tuned.removeprefix("tuned:\n") == "white\n"
+    assert base != "white\n"
+    assert unitune("chat", run, "-m", "What is the colour of snow?").out == "white\n"
 
 
 def test_a_conversation_goes_on_after_a_failure_and_a_stop(

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
-from typer.testing import CliRunner
-
-from unitune.main import app
+from support.job_files import write_job, write_rows
 
 
 @pytest.fixture
@@ -24,7 +22,7 @@ def file(tmp_path: Path) -> Path:
     ]
     rows.append({"prompt": f"{rows[0]['prompt']}!", "completion": "rate"})
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)
     return path
 
 
@@ -42,33 +40,29 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     assert max(map(len, done.out.splitlines())) <= 80
 
 
-def test_json_has_all_of_them(file: Path) -> None:
-    printed = CliRunner().invoke(app, ["check", str(file), "--json"])
-    quality = json.loads(printed.stdout)["quality"]
+def test_json_has_all_of_them(unitune: Command, file: Path) -> None:
+    quality = json.loads(unitune("check", str(file), "--json").out)["quality"]
 
     assert (quality["rows"], quality["is_whole"]) == (41, True)
     assert {"contradictions", "label-errors"} <= {cause["code"] for cause in quality["causes"]}
 
 
-def test_the_page_replaces_one_of_unitune_and_nothing_else(file: Path, tmp_path: Path) -> None:
+def test_the_page_replaces_one_of_unitune_and_nothing_else(
+    unitune: Command, file: Path, tmp_path: Path
+) -> None:
     page, other = tmp_path / "check.html", tmp_path / "other.html"
     other.write_text("<p>mine</p>", encoding="utf-8")
     for _ in range(2):
-        assert CliRunner().invoke(app, ["check", str(file), "--html", str(page)]).exit_code == 0
+        assert unitune("check", str(file), "--html", str(page)).code == 0
     assert "rows.jsonl:41" in page.read_text(encoding="utf-8")
-    refused = CliRunner().invoke(app, ["check", str(file), "--html", str(other)])
-
-    assert refused.exit_code
+    assert unitune("check", str(file), "--html", str(other)).code == 2
     assert other.read_text(encoding="utf-8") == "<p>mine</p>"
 
 
 def job_with(folder: Path, rows: list[dict[str, str]], **data: object) -> str:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "train.jsonl").write_text(text, encoding="utf-8")
-    job = {"name": "a", "model": "base", "backend": "fake"}
-    job |= {"data": {"train": "train.jsonl", **data}}
-    job |= {"evaluate": {"scorers": ["exact"], "leaks": "drop"}}
-    (folder / "unitune.yaml").write_text(json.dumps(job), encoding="utf-8")
+    write_rows(folder / "train.jsonl", rows)
+    evaluate = {"scorers": ["exact"], "leaks": "drop"}
+    write_job(folder, data={"train": "train.jsonl", **data}, evaluate=evaluate)
     return "unitune.yaml"
 
 

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import distinct_rows, write_job, write_rows
 
 Complete = Callable[..., list[str]]
-JOB = """
-name: demo
-model: any
-backend: fake
-data: {train: train.jsonl}
-"""
-ROW = '{"prompt": "q%d", "completion": "a"}\n'
 
 
 @pytest.fixture
@@ -43,8 +37,8 @@ def test_commands_and_backends_are_completed(completed: Complete) -> None:
 
 
 def test_ids_of_runs_are_completed(unitune: Command, completed: Complete, tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text("".join(ROW % n for n in range(60)))
-    (tmp_path / "unitune.yaml").write_text(JOB)
+    write_rows(tmp_path / "train.jsonl", distinct_rows(60))
+    write_job(tmp_path)
     run = unitune("run", "--detach").out.strip()
     for command in (("runs", "show"), ("runs", "delete"), ("compare", "--run")):
         assert completed(*command, run[:3]) == [run]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
 from support.command_line import Command
+from support.job_files import write_rows
 from vendors.openai.vendor import KEY
 from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
@@ -40,8 +40,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVe
     rows = [{"id": f"c{at}", "prompt": f"{at * 7919}?", "completion": "yes"} for at in range(20)]
     old = [{"case": row["id"], "answer": "no"} for row in rows]
     for name, lines in (("test", rows), ("old", old)):
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_rows(tmp_path / f"{name}.jsonl", lines)
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.setenv("OWN_KEY", KEY)
     with serve_vendor("openai") as served:

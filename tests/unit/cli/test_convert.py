@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
 
 ROW = {
     "messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "b"}],
@@ -162,21 +161,11 @@ def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: C
     assert convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code == 0
 
 
-def test_help_shows_an_example(convert: Command) -> None:
-    assert "$ unitune data convert train.jsonl --to vertex-sft" in convert("--help").out
-
-
 def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text((json.dumps(ROW) + "\n") * 3000, encoding="utf-8")
     run = "import typer; from unitune.cli.convert import convert; typer.run(convert)"
     command = f'"{sys.executable}" -c "{run}" rows.jsonl --to openai-chat | head -n 1'
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path)
     assert (done.returncode, done.stderr) == (141, "")
     assert json.loads(done.stdout) == ROW
 

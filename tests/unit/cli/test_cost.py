@@ -21,15 +21,6 @@ def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_the_screen_answers_first_and_then_says_why(unitune: Command, job_file: Path) -> None:
-    outcome = unitune("cost", str(job_file))
-
-    assert outcome.code == 0
-    assert outcome.out.startswith("triage  sft of gpt-4.1-mini-2025-04-14 on azure  ")
-    for part in ("prompted", "tuned", "newest untuned", "Tuned is cheaper", "Sources"):
-        assert part in outcome.out
-
-
 def test_json_is_one_object_by_its_own_schema(unitune: Command, job_file: Path) -> None:
     found = json.loads(unitune("cost", str(job_file), "--json", "--requests", "1234").out)
     schema = json.loads(unitune("schema", "cost").out)

@@ -10,7 +10,6 @@ import pytest
 from support.colour_job import write_colour_job
 from support.command_line import Command
 
-from unitune.cli import output
 from unitune.cli.job_files import document_schema
 
 pytestmark = pytest.mark.heavy
@@ -47,11 +46,9 @@ def test_it_trains_judges_and_goes_on(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     file = written(tmp_path, FAKE)
     ended = unitune("data", "curve", str(file), *SMALL, "--goal", "0.9")
     again = unitune("data", "curve", str(file), *SMALL, "--goal", "0.9", "--json")
-    output.console.cache_clear()
     assert ended.code == again.code == 0, ended.err
     assert max(map(len, ended.out.splitlines())) <= int(width)
     assert "cannot tell" in ended.out

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import distinct_rows, write_job, write_rows
 
 from unitune.workspace.user_settings import today
 
@@ -27,11 +27,8 @@ COMMANDS = [
 
 @pytest.fixture(autouse=True)
 def job(tmp_path: Path) -> None:
-    rows = [{"prompt": f"row {n * 7919} alpha {n}", "completion": "yes"} for n in range(40)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fake = {"states": [], "steps": 1}
-    content = {"name": "d", "model": "x", "backend": "fake", "data": {"train": "train.jsonl"}}
-    (tmp_path / "unitune.yaml").write_text(json.dumps({**content, "options": {"fake": fake}}))
+    write_rows(tmp_path / "train.jsonl", distinct_rows(40))
+    write_job(tmp_path, options={"fake": {"states": [], "steps": 1}})
 
 
 @pytest.mark.parametrize("day", ["9999-12-31", "9999-11-15", "0001-01-01", "1969-12-31", "", "  "])

@@ -11,7 +11,6 @@ import pytest
 from support.colour_job import write_colour_job
 from support.command_line import Command
 
-from unitune.cli import output
 from unitune.cli.job_files import document_schema
 
 pytestmark = pytest.mark.heavy
@@ -35,11 +34,9 @@ def test_it_measures_and_answers(
     unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     file = write_colour_job(tmp_path, ROWS, "fake", FAKE)
     ended = unitune("decide", str(file), "--seeds", "2")
     again = unitune("decide", str(file), "--seeds", "2", "--json")
-    output.console.cache_clear()
     assert ended.code == again.code == 0, ended.err
     assert max(map(len, ended.out.splitlines())) <= int(width)
     document = json.loads(again.out)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import chat_row, distinct_rows, write_job, write_rows
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
@@ -17,12 +18,6 @@ from unitune.job.job import Job
 from unitune.run import deploying, deployment
 from unitune.testing.loopback import Fault
 
-JOB = """
-name: served
-model: amazon.nova-micro-v1:0:128k
-backend: bedrock
-data: {train: train.jsonl}
-"""
 DEPLOYMENTS = r"/custom-model-deployments"
 
 
@@ -32,18 +27,9 @@ def vendor(
 ) -> Iterator[ServedVendor]:
     """Bedrock, a job for it in the current folder, and no process left behind."""
     assert unitune
-    rows = (
-        {
-            "messages": [
-                {"role": "user", "content": f"{number}?"},
-                {"role": "assistant", "content": "yes"},
-            ]
-        }
-        for number in range(60)
-    )
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
-    (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
+    rows = (chat_row(f"{number}?", "yes") for number in range(60))
+    write_rows(tmp_path / "train.jsonl", rows)
+    write_job(tmp_path, model="amazon.nova-micro-v1:0:128k", backend="bedrock")
     monkeypatch.setattr(deploying, "_leave_reaper", lambda *_: None)
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
     with serve_vendor("bedrock") as served:
@@ -162,16 +148,12 @@ def test_nothing_is_deleted_before_somebody_said_so(
         assert f"unitune runs delete {run_id} --yes" in " ".join(refused.err.split())
     monkeypatch.setattr("unitune.cli.consent.is_interactive", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
-    assert (
-        (told := unitune("runs", "delete", run_id)).code,
-        "nothing was" in told.err,
-    ) == (2, True)
+    told = unitune("runs", "delete", run_id)
+    assert (told.code, "nothing was" in told.err) == (2, True)
     assert run_id in unitune("runs").out
     monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
-    assert (0, f"{run_id} is deleted.\n") == (
-        (done := unitune("runs", "delete", run_id)).code,
-        done.out,
-    )
+    done = unitune("runs", "delete", run_id)
+    assert (0, f"{run_id} is deleted.\n") == (done.code, done.out)
 
 
 def test_what_a_deployed_model_says_is_asked_of_the_deployment(
@@ -186,11 +168,8 @@ def test_what_a_deployed_model_says_is_asked_of_the_deployment(
 def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
     unitune: Command, tmp_path: Path
 ) -> None:
-    rows = [{"prompt": f"{number}?", "completion": "yes"} for number in range(60)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
-    job = JOB.replace("amazon.nova-micro-v1:0:128k", "gpt-4o-mini").replace("bedrock", "openai")
-    (tmp_path / "unitune.yaml").write_text(job, encoding="utf-8")
+    write_rows(tmp_path / "train.jsonl", distinct_rows(60))
+    write_job(tmp_path, model="gpt-4o-mini", backend="openai")
     with serve_vendor("openai"):
         refused = unitune("run", "unitune.yaml")
         done = unitune("run", "unitune.yaml", "--budget", "1", "--allow-unpriced")

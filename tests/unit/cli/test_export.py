@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import trained_run
 
 from unitune.backends import registry
 from unitune.backends.local_capabilities import Exported, ExportSpec
@@ -14,7 +15,6 @@ from unitune.data.example import Example, Message
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.run import exporting
-from unitune.testing.contract_base import ROWS
 from unitune.testing.fake import FakeBackend
 
 
@@ -50,16 +50,8 @@ class DownloadingFake(FakeBackend):
 
 @pytest.fixture
 def _run(unitune: Command, tmp_path: Path) -> None:
-    system = {"role": "system", "content": "Be brief."}
-    rows = [json.loads(row) for row in ROWS]
-    for row in rows:
-        row["messages"] = [system, *(turn for turn in row["messages"] if turn["role"] != "system")]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "unitune.yaml").write_text(
-        "name: demo\nmodel: any\nbackend: fake\ndata: {train: train.jsonl, validation: 0.25}\n"
-        "options: {fake: {steps: 1}}\nevaluate: {max_tokens: 9, temperature: 0.5}\n"
-    )
-    unitune("run", "--quiet")
+    evaluate = {"max_tokens": 9, "temperature": 0.5}
+    trained_run(unitune, tmp_path, system="Be brief.", evaluate=evaluate)
 
 
 def taking(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import distinct_rows, write_rows
 
 HUGE = "9" * 60
 
 
 @pytest.fixture(autouse=True)
 def rows(tmp_path: Path) -> None:
-    rows = [{"prompt": f"row {n * 7919} alpha {n}", "completion": "yes"} for n in range(40)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "train.jsonl", distinct_rows(40))
     write_job(tmp_path, "")
 
 

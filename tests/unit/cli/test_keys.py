@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Command, Outcome
+from support.job_files import recorded, write_rows
 
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
@@ -102,9 +103,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unitune: Command) -> 
     rows = [{"prompt": f"{at * 7919}?", "completion": "Paris", "id": f"c{at}"} for at in range(3)]
     answers = [{"case": f"c{at}", "answer": "Rome" if at else "Paris"} for at in range(3)]
     train = [{"prompt": f"train {at * 31}?", "completion": "yes"} for at in range(80)]
-    for name, lines in {"test": rows, "a": answers, "train": train}.items():
-        text = "".join(f"{json.dumps(line)}\n" for line in lines)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    for name, lines in {"test": rows, "answers": answers, "train": train}.items():
+        write_rows(tmp_path / f"{name}.jsonl", lines)
     for name in list(os.environ):
         if re.match(r"(OPENAI|AZURE|AWS|TOGETHER|ANTHROPIC|NEBIUS|GOOGLE)_", name):
             monkeypatch.delenv(name)
@@ -121,10 +121,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unitune: Command) -> 
         current().backends.clear()
         yield Stage(tmp_path, vendor, server, other, unitune)
         current().backends.clear()
-
-
-def recorded(name: str, role: str) -> dict[str, str]:
-    return {"type": "recorded", "name": name, "answers": "a.jsonl", "role": role}
 
 
 def job(*contenders: Mapping[str, Any], scorers: Any = ("exact",), **more: Any) -> str:

@@ -14,28 +14,20 @@ from unittest.mock import Mock
 import pytest
 import yaml
 from support.command_line import Command, Outcome
-from vendors.openai.azure import AzureVendor, environment
-from vendors.openai.vendor import KEY, OpenAIVendor
+from support.job_files import chat_row, write_rows
+from vendors.openai.vendor import KEY
+from vendors.serving import VENDORS
 
 from unitune.backends import registry
 from unitune.run import deploying, deployment
-from unitune.testing.loopback import Server, serve
-from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.user_settings import current
+from unitune.testing.loopback import Server
+from unitune.testing.vendor_setup import ServerBehavior, serve_vendor
 
 GUIDE = Path(__file__).parents[3] / "docs" / "how-to" / "leave-openai.md"
 SECTION = GUIDE.read_text("utf-8").partition("## Or move to Azure")[2]
 COMMANDS = [line for line in SECTION.splitlines() if line.startswith("unitune ")]
 EDITS = yaml.safe_load(re.findall(r"```yaml[^\n]*\n(.*?)```", SECTION, re.DOTALL)[0])
 QUESTIONS = [f"Case {number}: which colour?" for number in range(40)]
-
-
-def rows(questions: list[str]) -> str:
-    turns = (
-        [{"role": "user", "content": each}, {"role": "assistant", "content": "red"}]
-        for each in questions
-    )
-    return "".join(json.dumps({"messages": each}) + "\n" for each in turns)
 
 
 @dataclass
@@ -61,20 +53,18 @@ def move(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command) -> I
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
     old = dict.fromkeys(QUESTIONS[:30], "red")
     new = dict.fromkeys(QUESTIONS, "red")
-    with (
-        serve(
-            OpenAIVendor(ServerBehavior(queued_polls=0, replies=old, otherwise="blue"))
-        ) as openai,
-        serve(AzureVendor(ServerBehavior(queued_polls=0, replies=new))) as azure,
+    before = ServerBehavior(queued_polls=0, replies=old, otherwise="blue")
+    after = ServerBehavior(queued_polls=0, replies=new)
+    for name, questions in (
+        ("train", [f"Row {n}: which?" for n in range(120)]),
+        ("test", QUESTIONS),
     ):
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{openai.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        for name, value in environment(azure).items():
-            monkeypatch.setenv(name, value)
-        current().backends.clear()
-        (tmp_path / "train.jsonl").write_text(rows([f"Row {n}: which?" for n in range(120)]))
-        (tmp_path / "test.jsonl").write_text(rows(QUESTIONS))
-        yield Move(tmp_path, openai, azure, unitune)
+        write_rows(tmp_path / f"{name}.jsonl", (chat_row(each, "red") for each in questions))
+    with (
+        serve_vendor(VENDORS["openai"], before) as openai,
+        serve_vendor(VENDORS["azure"], after) as azure,
+    ):
+        yield Move(tmp_path, openai.server, azure.server, unitune)
 
 
 def test_the_guide_leads_from_a_job_at_openai_to_a_gated_deployment_at_azure(move: Move) -> None:

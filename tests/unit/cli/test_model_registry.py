@@ -38,11 +38,6 @@ def test_a_run_is_promoted_and_shown_by_its_version(unitune: Command, run: Run) 
     done = unitune("models", "promote", run.id[:12], "--as", "production")
     assert done.code == 0
     assert "triage@production points to version 1 (gate of c2" in done.out
-    assert unitune("models").out.split()[-5:] == ["triage", "1", "production", "→", "1"]
-    listed = unitune("models", "triage").out
-    row = listed.splitlines()[1].split()
-    assert ["triage:1", run.id, "production", "passed"] == [*row[:2], *row[3:5]]
-    assert "ana" in listed
     assert "triage:1, triage@production" in unitune("runs", "show", "triage@production").out
     told = json.loads(unitune("models", "triage", "--json").out)
     assert told["aliases"] == {"production": 1}

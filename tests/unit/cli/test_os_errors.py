@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
+from support.job_files import distinct_rows, recorded, write_job, write_rows
 from support.warm import warm_run
 
 from unitune.cli.streams import explained, first
@@ -50,13 +48,7 @@ def test_a_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = f"import os, sys; os.rmdir({str(gone)!r}); sys.argv = ['unitune', *{command!r}]; "
-    done = subprocess.run(
-        [sys.executable, "-c", code + "from unitune.main import main; main()"],
-        cwd=gone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran([sys.executable, "-c", code + "from unitune.main import main; main()"], cwd=gone)
     assert done.returncode in (2, 4), done.stderr
     assert bug_free(done.stderr)
 
@@ -89,9 +81,9 @@ def test_of_tasks_that_ended_together_the_machines_error_is_told() -> None:
 
 
 WRITING = [
-    ["run", "train.yaml", "--quiet"],
-    ["plan", "train.yaml", "-o", "plan.json"],
-    ["compare", "compare.yaml", "--output", "o"],
+    ["run", "--quiet"],
+    ["plan", "-o", "plan.json"],
+    ["compare", "--output", "o"],
     ["init", "new"],
     ["data", "convert", "train.jsonl", "--to", "openai-chat", "-o", "o.jsonl"],
 ]
@@ -103,40 +95,18 @@ def test_no_room_anywhere_is_no_verdict_and_no_bug(
     tmp_path: Path, command: list[str], limit: int
 ) -> None:
     """A limit of the size of files stands for a disk that is full, the temporary folder too."""
-    for name, rows in FILES.items():
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cases = [f"c{number}" for number in range(30)]
+    tests = ({"id": case, "prompt": f"{case}?", "completion": "a"} for case in cases)
+    write_rows(tmp_path / "train.jsonl", distinct_rows(80))
+    write_rows(tmp_path / "test.jsonl", tests)
+    write_rows(tmp_path / "answers.jsonl", ({"case": case, "answer": "a"} for case in cases))
+    write_job(
+        tmp_path,
+        data={"train": "train.jsonl", "test": "test.jsonl"},
+        options={"fake": {"states": [], "steps": 1}},
+        evaluate={"contenders": [recorded("a", "baseline"), recorded("b", "candidate")]},
+    )
     words = [sys.executable, "-m", "unitune", *command]
     done = warm_run(words, cwd=tmp_path, limits={resource.RLIMIT_FSIZE: limit})
     assert done.returncode in (2, 4), done.stderr  # 2: it is the user's own folder that is full
     assert bug_free(done.stderr)
-
-
-RECORDED = {"type": "recorded", "answers": "answers.jsonl"}
-FILES: dict[str, list[dict[str, Any]]] = {
-    "train.jsonl": [{"prompt": f"row {n * 7919} a {n}", "completion": "yes"} for n in range(80)],
-    "test.jsonl": [{"id": f"c{n}", "prompt": f"q{n}?", "completion": "a"} for n in range(30)],
-    "answers.jsonl": [{"case": f"c{n}", "answer": "a"} for n in range(30)],
-    "train.yaml": [
-        {
-            "name": "d",
-            "model": "x",
-            "backend": "fake",
-            "data": {"train": "train.jsonl"},
-            "options": {"fake": {"states": [], "steps": 1}},
-        }
-    ],
-    "compare.yaml": [
-        {
-            "name": "d",
-            "model": "x",
-            "backend": "fake",
-            "data": {"test": "test.jsonl"},
-            "evaluate": {
-                "contenders": [
-                    {**RECORDED, "name": "a", "role": "baseline"},
-                    {**RECORDED, "name": "b", "role": "candidate"},
-                ]
-            },
-        }
-    ],
-}

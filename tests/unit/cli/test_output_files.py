@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import chat_row, write_rows
 
 JOB = """
 name: demo
@@ -18,16 +18,8 @@ data: {train: train.jsonl}
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"question {number}"},
-                {"role": "assistant", "content": f"answer {number}"},
-            ]
-        }
-        for number in range(400)
-    ]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = (chat_row(f"question {number}", f"answer {number}") for number in range(400))
+    write_rows(tmp_path / "train.jsonl", rows)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "unitune.yaml").write_text(JOB)
     return tmp_path / "unitune.yaml"
@@ -40,7 +32,9 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("place", ["unitune.yaml", "./unitune.yaml", "notes.txt", "link", "."])
+@pytest.mark.parametrize(
+    "place", ["unitune.yaml", "./unitune.yaml", "train.jsonl", "notes.txt", "link", "."]
+)
 def test_nothing_else_is_written_over(
     unitune: Command, job: Path, command: str, place: str
 ) -> None:
@@ -52,12 +46,6 @@ def test_nothing_else_is_written_over(
         assert told.code == 2
         assert Path(output).name in told.err
     assert before == {file: file.read_bytes() for file in job.parent.iterdir() if file.is_file()}
-
-
-def test_rows_are_not_written_over(unitune: Command, job: Path) -> None:
-    before = (job.parent / "train.jsonl").read_bytes()
-    assert unitune(*COMMANDS["plan"], "-o", "train.jsonl").code == 2
-    assert before == (job.parent / "train.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

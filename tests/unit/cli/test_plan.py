@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
-from support.command_line import Command
+from support.command_line import Command, ran
+from support.job_files import change, chat_row, write_rows
 
 from unitune.backends.offer import Offer
 from unitune.backends.registry import offer_names
-from unitune.cli import output
 from unitune.planning import saved
 from unitune.planning.plan import plan as make_plan
 from unitune.report.plan import short
@@ -38,33 +37,11 @@ prices:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A job with prices of its own, so that offers may change."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"question {number}, of some length"},
-                {"role": "assistant", "content": f"answer {number}"},
-            ]
-        }
-        for number in range(100)
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    rows = (chat_row(f"question {at}, of some length", f"answer {at}") for at in range(100))
+    write_rows(tmp_path / "train.jsonl", rows)
     (tmp_path / "prices.yaml").write_text(PRICES, encoding="utf-8")
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     return tmp_path / "unitune.yaml"
-
-
-def change(file: Path, old: str, new: str) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def test_a_plan_tells_lines_sums_and_where_prices_come_from(unitune: Command, file: Path) -> None:
-    told = unitune("plan", str(file))
-    assert told.code == 0, told.err
-    for words in ("training", "30.00 / M", "hosting", "no charge", "2027-01-14", "rests on"):
-        assert words in told.out
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -72,12 +49,10 @@ def test_all_vendors_stand_side_by_side_on_one_screen(
     unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     shown = unitune("plan", str(file), "--all")
     assert shown.code == 0
     for name in offer_names():
         assert (name != "fake") == (name in shown.out)
-    output.console.cache_clear()
     lines = shown.out.splitlines()
     assert max(map(len, lines)) <= int(width)
     assert len(lines) <= 40
@@ -147,23 +122,26 @@ def test_a_machine_without_a_price_says_where_to_set_it(
     assert "may cost $0.00 to $3.20" in unitune("plan", str(file)).out
 
 
-@pytest.mark.parametrize("name", ["prime-intellect", "no-such"])
-def test_a_backend_that_cannot_be_used_is_one_line_with_those_that_can(
-    unitune: Command, file: Path, name: str
+@pytest.mark.parametrize(
+    ("backend", "model", "said"),
+    [
+        ("prime-intellect", "org/base", "together"),
+        ("no-such", "org/base", "together"),
+        (
+            "openai",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "openai cannot tune 'meta-llama/Llama-3.1-8B-Instruct'",
+        ),
+    ],
+)
+def test_a_backend_that_cannot_train_a_model_is_refused_with_what_can(
+    unitune: Command, file: Path, backend: str, model: str, said: str
 ) -> None:
-    change(file, "backend: openai", f"backend: {name}")
-    change(file, JOB.splitlines()[2], "model: org/base")
+    change(file, "backend: openai", f"backend: {backend}")
+    change(file, JOB.splitlines()[2], f"model: {model}")
     refused = unitune("plan", str(file))
     assert refused.code == 2
-    assert "together" in refused.out + refused.err
-    assert "unknown" not in refused.out
-
-
-def test_a_model_that_the_vendor_lacks_is_refused(unitune: Command, file: Path) -> None:
-    change(file, JOB.splitlines()[2], "model: meta-llama/Llama-3.1-8B-Instruct")
-    refused = unitune("plan", str(file))
-    assert refused.code == 2
-    assert "openai cannot tune 'meta-llama/Llama-3.1-8B-Instruct'" in refused.out
+    assert said in refused.out + refused.err
     assert "unknown" not in refused.out
 
 
@@ -178,17 +156,22 @@ def test_an_unknown_price_names_the_option_that_gives_it(
         assert "--price training=25" in refused.err
 
 
-def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -> None:
+@pytest.fixture
+def saved_plan(unitune: Command, file: Path) -> Path:
     saved = file.with_name("plan.json")
     assert unitune("plan", str(file), "-o", str(saved)).code == 0
+    return saved
+
+
+def test_a_saved_plan_is_described_by_its_schema(unitune: Command, saved_plan: Path) -> None:
     schema = json.loads(unitune("schema", "plan").out)
-    jsonschema.validate(json.loads(saved.read_text(encoding="utf-8")), schema)
+    jsonschema.validate(json.loads(saved_plan.read_text(encoding="utf-8")), schema)
 
 
-def test_a_saved_plan_in_place_of_a_job_file_gets_the_command(unitune: Command, file: Path) -> None:
-    saved = file.with_name("plan.json")
-    unitune("plan", str(file), "-o", str(saved))
-    refused = unitune("run", str(saved))
+def test_a_saved_plan_in_place_of_a_job_file_gets_the_command(
+    unitune: Command, saved_plan: Path
+) -> None:
+    refused = unitune("run", str(saved_plan))
     assert refused.code == 2
     assert "launch it with `unitune run --plan`" in refused.err
 
@@ -200,11 +183,9 @@ def test_several_backends_make_no_plan_to_save(unitune: Command, file: Path) -> 
     assert "--output works with one backend" in refused.err
 
 
-def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, file: Path) -> None:
-    saved = file.with_name("plan.json")
-    unitune("plan", str(file), "-o", str(saved))
-    change(file.with_name("train.jsonl"), "answer 7", "another answer 7")
-    refused = unitune("run", "--plan", str(saved))
+def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, saved_plan: Path) -> None:
+    change(saved_plan.with_name("train.jsonl"), "answer 7", "another answer 7")
+    refused = unitune("run", "--plan", str(saved_plan))
     assert refused.code == 5
     assert "data: the rows in train.jsonl have changed" in refused.err
     assert "Nothing was launched" in refused.err
@@ -219,11 +200,9 @@ def test_a_plan_whose_data_changed_is_not_launched(unitune: Command, file: Path)
     ],
 )
 def test_options_that_a_saved_plan_contains_are_refused_with_it(
-    unitune: Command, file: Path, more: tuple[str, ...], extra: str
+    unitune: Command, file: Path, saved_plan: Path, more: tuple[str, ...], extra: str
 ) -> None:
-    saved = file.with_name("plan.json")
-    unitune("plan", str(file), "-o", str(saved))
-    refused = unitune("run", "--plan", str(saved), *(word.format(file=file) for word in more))
+    refused = unitune("run", "--plan", str(saved_plan), *(word.format(file=file) for word in more))
     assert refused.code == 2
     assert f"Leave out {extra}, or save a new plan" in refused.err
 
@@ -259,13 +238,14 @@ def test_a_script_without_budget_or_plan_launches_nothing(unitune: Command, file
     assert "No runs in this project yet" in unitune("runs").out
 
 
-def test_markdown_is_empty_when_the_base_says_the_same(unitune: Command, file: Path) -> None:
-    base = file.with_name("base.json")
-    unitune("plan", str(file), "-o", str(base))
-    same = unitune("plan", str(file), "--markdown", "--against", str(base))
+def test_markdown_is_empty_when_the_base_says_the_same(
+    unitune: Command, file: Path, saved_plan: Path
+) -> None:
+    since = ("plan", str(file), "--markdown", "--against", str(saved_plan))
+    same = unitune(*since)
     assert (same.code, same.out) == (0, "")
     change(file, "epochs: 2", "epochs: 4")
-    told = unitune("plan", str(file), "--markdown", "--against", str(base)).out
+    told = unitune(*since).out
     assert told.startswith("<!-- unitune plan: demo -->\n")
     assert re.search(r"\| tokens \| .* in 2 epochs \| .* in 4 epochs \|", told)
 
@@ -312,18 +292,9 @@ def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
         "assert len(found.plans) == len(offer_names())\n"
         f"print([name for name in {SDKS!r} + ['sqlalchemy', 'scipy'] if name in sys.modules])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={
-            **guarded_environment,
-            "PYTHONPATH": ":".join(sys.path),
-            "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],  # without a ledger
-        },
-        cwd=file.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**guarded_environment, "PYTHONPATH": ":".join(sys.path)}
+    environment["XDG_STATE_HOME"] = os.environ["XDG_STATE_HOME"]  # without a ledger
+    done = ran([sys.executable, "-c", program], env=environment, cwd=file.parent)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import chat_row, write_job, write_rows
 from vendors.prices import HardwareList
 
-from unitune.cli import output
 from unitune.testing.loopback import serve
 from unitune.workspace.install import install_command
 
@@ -52,11 +52,9 @@ def test_no_line_is_wider_than_the_terminal(
     unitune: Command, monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     for arguments in ((), ("azure",), ("fireworks",), ("together",)):
         lines = unitune("prices", *arguments).out.splitlines()
         assert max(map(len, lines)) <= int(width), arguments
-    output.console.cache_clear()
 
 
 def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_path: Path) -> None:
@@ -79,12 +77,8 @@ def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_pat
 
 
 def test_a_price_on_the_command_line_wins_in_a_plan(unitune: Command, tmp_path: Path) -> None:
-    turns = '[{"role": "user", "content": "%d?"}, {"role": "assistant", "content": "yes"}]'
-    rows = (f'{{"messages": {turns % number}}}\n' for number in range(60))
-    (tmp_path / "train.jsonl").write_text("".join(rows))
-    (tmp_path / "unitune.yaml").write_text(
-        "name: a\nmodel: gpt-4o-mini\nbackend: openai\ndata: {train: train.jsonl}\n"
-    )
+    write_rows(tmp_path / "train.jsonl", (chat_row(f"{number}?", "yes") for number in range(60)))
+    write_job(tmp_path, model="gpt-4o-mini", backend="openai")
     out = unitune("plan", "unitune.yaml", "--price", "training=1234.50").out
     assert "1234.50" in out
     assert "given on the command line" in out
@@ -145,14 +139,16 @@ def test_a_refresh_writes_the_users_file_when_told_to(
     assert not (tmp_path / "prices.yaml").exists()
 
 
-@pytest.mark.usefixtures("hub")
-def test_a_refresh_of_all_goes_on_past_who_cannot_be_asked(
-    unitune: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+@pytest.fixture
+def _silent_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("OPENAI_API_KEY", "TOGETHER_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("AZURE_RETAIL_PRICES_URL", "http://127.0.0.1:1/api/retail/prices")
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("hub", "_silent_vendors")
+def test_a_refresh_of_all_goes_on_past_who_cannot_be_asked(unitune: Command) -> None:
     found = unitune("prices", "refresh")
     assert found.code == 0
     assert "azure could not be read" in found.out
@@ -160,14 +156,11 @@ def test_a_refresh_of_all_goes_on_past_who_cannot_be_asked(
     assert "2 changed or new, 1 confirmed." in found.out
 
 
+@pytest.mark.usefixtures("_silent_vendors")
 def test_a_refresh_in_which_nobody_answers_fails(
     unitune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key in ("OPENAI_API_KEY", "TOGETHER_API_KEY"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("AZURE_RETAIL_PRICES_URL", "http://127.0.0.1:1/api/retail/prices")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     found = unitune("prices", "refresh")
     assert found.code == 4
     assert "hf-jobs could not be read" in found.err

@@ -6,13 +6,13 @@ import ast
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from support.command_line import Command, Outcome
+from support.job_files import distinct_rows, recorded, write_job, write_rows
 
 import unitune
 from unitune.backends.protocol import Event
@@ -51,29 +51,15 @@ def is_harmless(told: Outcome, name: str, *, codes: tuple[int, ...] = (0,)) -> N
     assert seen(name) in " ".join(seen(told.out + told.err).split())
 
 
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with rows to train on, to test by, and recorded answers."""
-    rows = [{"prompt": f"row {i * 7919} alpha {i}", "completion": "yes"} for i in range(40)]
-    write_rows(tmp_path / "train.jsonl", rows)
+    write_rows(tmp_path / "train.jsonl", distinct_rows(40))
     cases = [{"id": f"c{i}", "prompt": f"q{i}?", "completion": "Paris"} for i in range(3)]
     write_rows(tmp_path / "test.jsonl", cases)
     answers = [{"case": f"c{i}", "answer": "Paris"} for i in range(3)]
     write_rows(tmp_path / "answers.jsonl", answers)
     return tmp_path
-
-
-def write_job(folder: Path, **more: Any) -> None:
-    job = {"name": "demo", "model": "x", "backend": "fake", "data": {"train": "train.jsonl"}}
-    (folder / "unitune.yaml").write_text(json.dumps({**job, **more}))
-
-
-def recorded(name: str, role: str) -> dict[str, str]:
-    return {"type": "recorded", "name": name, "role": role, "answers": "answers.jsonl"}
 
 
 @nasty
@@ -264,7 +250,6 @@ def test_in_a_log_a_finding_is_a_line_and_on_a_terminal_it_is_folded(
     file.parent.mkdir(parents=True)
     write_rows(file, [{"messages": [{"role": "user", "content": "yes?"}]}])
     monkeypatch.delenv("COLUMNS")
-    output.console.cache_clear()
     logged = unitune("check", str(file)).out
     (line,) = [line for line in logged.splitlines() if line.startswith("error")]
     assert (
@@ -274,8 +259,6 @@ def test_in_a_log_a_finding_is_a_line_and_on_a_terminal_it_is_folded(
     assert "".join(line for line in logged.splitlines() if line != line.rstrip()) == ""
     monkeypatch.setattr(output.Terminal, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "80")
-    output.console.cache_clear()
     shown = Text.from_ansi(unitune("check", str(file)).out).plain
     assert len(shown.splitlines()) > len(logged.splitlines()) + 3
     assert max(map(len, shown.splitlines())) <= 80
-    output.console.cache_clear()

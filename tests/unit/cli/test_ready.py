@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import change, write_rows
 
 from unitune.job.job import Job
 
@@ -20,20 +21,16 @@ evaluate: {EVALUATE}
 
 
 def write(folder: Path, evaluate: str) -> Path:
-    def rows(count: int, what: str) -> str:
-        lines = (
-            {
-                "prompt": f"{what} {n}?",
-                "completion": ("yes", "no", "maybe")[n % 3],
-                "lang": "cs",
-                "who": n,
-            }
+    for name, count, what in (
+        ("train", 120, "May one do this"),
+        ("test", 30, "Was that ever so with you"),
+    ):
+        answers = ("yes", "no", "maybe")
+        rows = (
+            {"prompt": f"{what} {n}?", "completion": answers[n % 3], "lang": "cs", "who": n}
             for n in range(count)
         )
-        return "".join(json.dumps(line) + "\n" for line in lines)
-
-    (folder / "train.jsonl").write_text(rows(120, "May one do this"))
-    (folder / "test.jsonl").write_text(rows(30, "Was that ever so with you"))
+        write_rows(folder / f"{name}.jsonl", rows)
     (folder / "old.jsonl").write_text('{"case": "elsewhere", "answer": "yes"}\n')
     (folder / "checks.py").write_text('raise SystemExit("it ran")\ndef polite(a, c): return 1\n')
     file = folder / "unitune.yaml"
@@ -80,20 +77,12 @@ def test_the_scorers_own_code_does_not_run(unitune: Command, tmp_path: Path) -> 
         assert told.code == 0, told.out + told.err
 
 
-def test_a_baseline_that_is_still_to_be_written_is_a_warning(
-    unitune: Command, tmp_path: Path
-) -> None:
-    file = write(tmp_path, "{gate: {mode: no-regress, baseline: baseline.jsonl}}")
-    told = unitune("check", str(file))
-    assert told.code == 0
-    assert "--update-baseline" in told.out
-
-
 @pytest.mark.parametrize(
     ("evaluate", "said"),
     [
         ("{gate: {mode: improve, min_cases: 31}}", "the gate can only be inconclusive"),
         ("{contenders: [{type: recorded, answers: nope.jsonl}, tuned]}", "nope.jsonl cannot be"),
+        ("{gate: {mode: no-regress, baseline: baseline.jsonl}}", "--update-baseline"),
         (UNPRICED, "the price of own is unknown"),
     ],
 )
@@ -111,16 +100,8 @@ def test_cases_with_another_system_prompt_than_the_training_are_found(
     file = write(tmp_path, "{}")
     for name, system in (("train", "Say yes or no."), ("test", "Be brief.")):
         path = tmp_path / f"{name}.jsonl"
-        rows = map(json.loads, path.read_text().splitlines())
-        turns = (
-            [
-                {"role": "system", "content": system},
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": row["completion"]},
-            ]
-            for row in rows
-        )
-        path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_rows(path, ({**row, "system": system} for row in rows))
     told = unitune("check", str(file))
     assert told.code == 2
     assert "not trained with the system prompt of 30 test cases" in " ".join(told.out.split())
@@ -140,7 +121,7 @@ def test_a_job_without_test_cases_is_told_that_it_cannot_be_compared(
     unitune: Command, tmp_path: Path
 ) -> None:
     file = write(tmp_path, "{}")
-    file.write_text(file.read_text().replace("test: test.jsonl, ", ""))
+    change(file, "test: test.jsonl, ", "")
     told = unitune("check", str(file))
     assert told.code == 0
     assert "It can be trained, but `unitune compare` refuses it" in " ".join(told.out.split())
@@ -162,7 +143,7 @@ def test_check_finds_what_the_backend_cannot_do(
     unitune: Command, tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     file = write(tmp_path, "{}")
-    file.write_text(file.read_text().replace(old, new))
+    change(file, old, new)
     told = unitune("check", str(file))
     assert told.code == 2
     assert said in " ".join((told.out + told.err).split())
@@ -182,23 +163,16 @@ def test_a_job_that_is_ready_is_found_so(unitune: Command, tmp_path: Path) -> No
         ("options: {local: {quantization: fp8}}", "options.local.quantization is 'fp8'"),
         ("options: {local: {dtype: bf16}}", "Write `bfloat16`"),
         ("tuning: {callbacks: [gone.py:log]}", "gone.py"),
+        ("model: ./none.gguf", "'./none.gguf'"),
     ],
 )
 def test_check_refuses_the_options_that_plan_would_refuse(
     unitune: Command, tmp_path: Path, section: str, said: str
 ) -> None:
     file = write(tmp_path, "{scorers: [exact]}")
-    text = file.read_text().replace("backend: fake", "backend: local").replace("any", "x/any")
-    file.write_text(f"{text}{section}\n")
+    change(file, "model: any\nbackend: fake", "backend: local")
+    model = "" if section.startswith("model") else "model: x/any\n"
+    file.write_text(f"{file.read_text()}{model}{section}\n")
     shown = unitune("check", str(file))
     assert shown.code == 2
     assert said in " ".join(shown.out.split())
-
-
-def test_check_refuses_a_model_folder_that_is_not_there(unitune: Command, tmp_path: Path) -> None:
-    file = write(tmp_path, "{scorers: [exact]}")
-    text = file.read_text().replace("backend: fake", "backend: local")
-    file.write_text(text.replace("model: any", "model: ./none.gguf"))
-    shown = unitune("check", str(file))
-    assert shown.code == 2
-    assert "'./none.gguf'" in shown.out

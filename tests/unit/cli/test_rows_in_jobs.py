@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Command
+from support.job_files import chat_row, write_rows
 
 JOB = """
 name: demo
@@ -28,18 +29,9 @@ def job(tmp_path: Path) -> Path:
     return tmp_path / "unitune.yaml"
 
 
-def train(job: Path, **beside: Any) -> None:
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"question {number}, of some length"},
-                {"role": "assistant", "content": f"answer {number}"},
-            ],
-            **beside,
-        }
-        for number in range(600)
-    ]
-    (job.parent / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def train(job: Path, **more: Any) -> None:
+    rows = (chat_row(f"question {at}, of some length", f"answer {at}", **more) for at in range(600))
+    write_rows(job.parent / "train.jsonl", rows)
 
 
 @pytest.mark.parametrize("backend", ["openai", "azure", "together", "vertex", "nebius"])
@@ -76,7 +68,7 @@ def test_a_system_prompt_beside_the_messages_is_shown_as_it_is_sent(
 
 def test_a_rated_answer_is_not_shown_as_one_to_learn(unitune: Command, job: Path) -> None:
     row = {"prompt": "Ahoy?", "completion": "Hello.", "label": False}
-    (job.parent / "train.jsonl").write_text(json.dumps(row) + "\n")
+    write_rows(job.parent / "train.jsonl", [row])
     for command in (["check"], ["plan"], ["plan", "--show-tokens"]):
         told = unitune(command[0], str(job), *command[1:])
         assert told.code == 2
@@ -89,13 +81,12 @@ def test_refused_rows_are_told_once_and_no_line_is_an_emoji(unitune: Command, jo
     job.write_text(JOB.replace("backend: openai", "backend: vertex"))
     train(job)
     file = job.parent / "train.jsonl"
-    lines = file.read_text().splitlines(keepends=True)
-    named = [json.loads(line) for line in lines]
+    named = [json.loads(line) for line in file.read_text().splitlines()]
     for row in named[99:249]:
         row["messages"][0]["name"] = "Ann"
     for number, row in enumerate(named[300:320]):
         row["messages"][0]["name"] = f"Bob{number}"
-    file.write_text("".join(json.dumps(row) + "\n" for row in named))
+    write_rows(file, named)
     refused = unitune("run", str(job), "--budget", "9999", "--allow-unpriced")
     assert refused.code == 2
     assert "train.jsonl:100: vertex-sft cannot represent this row" in refused.err

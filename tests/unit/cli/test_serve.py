@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 
 from support.command_line import Command
+from support.job_files import trained_run
 from support.served import wait_until
 from support.tiny_model import save_tiny_model
 from support.warm import WarmPopen
@@ -24,7 +25,6 @@ from support.warm import WarmPopen
 from unitune.backends import registry
 from unitune.backends.capabilities import ServerSettings
 from unitune.models import TunedModel
-from unitune.testing.contract_base import ROWS
 from unitune.testing.fake import FakeBackend
 
 
@@ -49,16 +49,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | TunedModel, Serv
 
 @pytest.fixture
 def run(unitune: Command, tmp_path: Path) -> str:
-    rows = [json.loads(row) for row in ROWS]
-    system = {"role": "system", "content": "Answer in one word's length."}
-    lines = [json.dumps({**row, "messages": [system, *row["messages"]]}) for row in rows]
-    (tmp_path / "train.jsonl").write_text("\n".join(lines))
-    (tmp_path / "unitune.yaml").write_text(
-        "name: demo\nmodel: any\nbackend: fake\ndata: {train: train.jsonl, validation: 0.25}\n"
-        "options: {fake: {steps: 1}}\n"
-    )
-    unitune("run", "--quiet")
-    return json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
+    return trained_run(unitune, tmp_path, system="Answer in one word's length.")
 
 
 def test_a_run_is_served_under_its_id_with_an_example_that_can_be_copied(

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import ran
+from support.job_files import distinct_rows, recorded, write_job, write_rows
 
 from unitune import main as cli
 from unitune.cli.streams import CLOSED_PIPE
@@ -24,25 +26,18 @@ ENCODINGS = ["ascii", "latin-1", "cp1252", "utf-8"]
 def folder(tmp_path: Path) -> Path:
     """A folder with a comparison of recorded answers, whose gate is met."""
     cases = [{"id": f"c{i}", "prompt": f"q{i}?", "completion": "Paris"} for i in range(30)]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in cases))
+    write_rows(tmp_path / "test.jsonl", cases)
     for name, right in (("a", 10), ("b …日", 30)):
         rows = [
             {"case": f"c{i}", "answer": "Paris" if i < right else "Rome"} for i in range(len(cases))
         ]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{name[0]}.jsonl").write_text(text)
+        write_rows(tmp_path / f"{name[0]}.jsonl", rows)
     contenders = [
-        {"type": "recorded", "name": name, "role": role, "answers": f"{name[0]}.jsonl"}
-        for name, role in (("a", "baseline"), ("b …日", "candidate"))
+        recorded("a", "baseline", "a.jsonl"),
+        recorded("b …日", "candidate", "b.jsonl"),
     ]
-    job = {
-        "name": "demo",
-        "model": "x",
-        "backend": "local",
-        "data": {"test": "test.jsonl"},
-        "evaluate": {"contenders": contenders, "gate": {"mode": "improve"}},
-    }
-    (tmp_path / "unitune.yaml").write_text(json.dumps(job))
+    evaluate = {"contenders": contenders, "gate": {"mode": "improve"}}
+    write_job(tmp_path, backend="local", data={"test": "test.jsonl"}, evaluate=evaluate)
     return tmp_path
 
 
@@ -92,12 +87,10 @@ def test_a_comparison_that_nobody_reads_is_written_whole(folder: Path) -> None:
 
 
 def test_a_plan_that_nobody_reads_is_saved(folder: Path) -> None:
-    rows = [{"prompt": f"row {i * 7919} alpha {i}", "completion": "yes"} for i in range(40)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = {"name": "d", "model": "x", "backend": "fake", "data": {"train": "train.jsonl"}}
-    (folder / "t.yaml").write_text(json.dumps(job))
-    ended(folder, ["plan", "t.yaml", "-o", "p.json"], stdout=closed_pipe(), stderr=closed_pipe())
-    assert json.loads((folder / "p.json").read_text())["job"] == "d"
+    write_rows(folder / "train.jsonl", distinct_rows(40))
+    write_job(folder)
+    ended(folder, ["plan", "-o", "p.json"], stdout=closed_pipe(), stderr=closed_pipe())
+    assert json.loads((folder / "p.json").read_text())["job"] == "demo"
 
 
 def test_a_result_goes_where_dev_stdout_leads(folder: Path) -> None:
@@ -135,13 +128,7 @@ def test_progress_and_errors_that_cannot_be_written_change_no_exit_code(
 @prints
 def test_streams_closed_from_the_start(folder: Path, command: list[str], closed: str) -> None:
     line = f'"$@" {closed}'
-    done = subprocess.run(
-        ["sh", "-c", line, "sh", *UNITUNE, *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(["sh", "-c", line, "sh", *UNITUNE, *command], cwd=folder)
     assert done.returncode == 0, done.stderr
 
 

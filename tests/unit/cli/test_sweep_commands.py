@@ -12,7 +12,6 @@ from support.colour_job import write_colour_job
 from support.command_line import Command
 from vendors.serving import VENDORS
 
-from unitune.cli import output
 from unitune.run.watching import watch_all
 from unitune.testing.vendor_setup import ServedVendor, serve_vendor
 
@@ -70,11 +69,9 @@ def test_a_plan_and_the_list_of_runs_fit_a_terminal(
 ) -> None:
     file = written(tmp_path, "fake", "learning_rate: [1e-4, 3e-4], lora: {rank: [8]}")
     monkeypatch.setenv("COLUMNS", width)
-    output.console.cache_clear()
     planned = unitune("plan", str(file))
     ran = unitune("run", str(file))
     listed = unitune("runs")
-    output.console.cache_clear()
     assert "2 runs, one for each combination: learning_rate 0.0001, 0.0003" in planned.out
     for shown in (planned, ran, listed):
         assert max(map(len, shown.out.splitlines())) <= int(width)

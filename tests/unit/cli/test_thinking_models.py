@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from support.command_line import Command
-from vendors.openai.azure import AzureVendor, environment
+from support.job_files import write_rows
+from vendors.openai.azure import AzureVendor
 from vendors.openai.vendor import KEY, OpenAIVendor
+from vendors.serving import VENDORS
 
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
-from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.user_settings import current
+from unitune.testing.vendor_setup import ServerBehavior, serve_vendor
 
 THINKING = "gpt-6-luna"
 CASES = 40
@@ -26,22 +29,14 @@ BFCL = Path(__file__).parents[4] / "shared" / "data" / "bfcl-function-calling"
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Serve a vendor whose models say "red", after more thoughts than answers have room for."""
     red = ServerBehavior(otherwise="red")
-    with (
-        serve(AzureVendor(red, reasoning_tokens=3000)) as azure,
-        serve(OpenAIVendor(red, reasoning_tokens=3000)) as server,
-    ):
-        for name, value in environment(azure).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    openai, azure = (
+        replace(VENDORS[name], vendor=partial(vendor, reasoning_tokens=3000))
+        for name, vendor in (("openai", OpenAIVendor), ("azure", AzureVendor))
+    )
+    with serve_vendor(azure, red), serve_vendor(openai, red) as served:
         monkeypatch.setenv("SERVER_KEY", KEY)
-        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"SERVER_KEY@{server.url}")
-        current().backends.clear()
-        yield server
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"SERVER_KEY@{served.server.url}")
+        yield served.server
 
 
 def _job(folder: Path, evaluate: Mapping[str, Any]) -> None:
@@ -61,12 +56,12 @@ def _job(folder: Path, evaluate: Mapping[str, Any]) -> None:
 
 def _colours(folder: Path) -> dict[str, Any]:
     """Write cases, and answers half of which are right; return the contender that gives them."""
-    _write(
+    write_rows(
         folder / "test.jsonl",
         [{"id": f"c{n}", "prompt": f"{n}?", "completion": "red"} for n in range(CASES)],
     )
     answers = [{"case": f"c{n}", "answer": "red" if n % 2 else "blue"} for n in range(CASES)]
-    _write(folder / "answers.jsonl", answers)
+    write_rows(folder / "answers.jsonl", answers)
     return {"type": "recorded", "answers": "answers.jsonl", "name": "half", "role": "candidate"}
 
 
@@ -77,6 +72,12 @@ def _thinking(kind: str, server: Server) -> dict[str, Any]:
         else {"type": "model", "backend": kind}
     )
     return {**where, "model": THINKING, "name": "thinker", "prompt": "zero-shot"}
+
+
+def _verdict(unitune: Command, folder: Path) -> dict[str, Any]:
+    ended = unitune("compare", "unitune.yaml", "--output", "out")
+    assert ended.code == 0, ended.err
+    return json.loads((folder / "out" / "verdict.json").read_text(encoding="utf-8"))
 
 
 def _rows(folder: Path, contender: str) -> list[dict[str, Any]]:
@@ -92,9 +93,7 @@ def test_a_model_that_thinks_is_judged_by_its_answers(
     half = _colours(tmp_path) | {"role": "baseline" if role == "candidate" else "candidate"}
     thinker = {**_thinking(kind, vendor), "role": role}
     _job(tmp_path, {"scorers": ["exact"], "contenders": [half, thinker]})
-    ended = unitune("compare", "unitune.yaml", "--output", "out")
-    assert ended.code == 0, ended.err
-    found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
+    found = _verdict(unitune, tmp_path)
     scores = {one["name"]: (one["score"], one["errors"]) for one in found["contenders"]}
     assert scores == {"half": (0.5, 0), "thinker": (1.0, 0)}
     assert ("worse" if role == "baseline" else "better") == found["verdict"]
@@ -169,14 +168,12 @@ def test_reasoning_is_kept_apart_shown_on_demand_and_paid(unitune: Command, tmp_
         reasoner = {"type": "server", "url": f"{server.url}/v1", "model": "m", "name": "reasoner"}
         reasoner |= {"prompt": "zero-shot", "role": "candidate"}
         _job(tmp_path, {"scorers": ["exact", "contains"], "contenders": [half, reasoner]})
-        ended = unitune("compare", "unitune.yaml", "--output", "out")
-    assert ended.code == 0, ended.err
+        found = _verdict(unitune, tmp_path)
     rows = _rows(tmp_path, "reasoner")
     assert {(row["text"], row["reasoning"]) for row in rows} == {("red", "Not blue <b>.")}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<summary><b>reasoning</b></summary>" in page
     assert "Not blue &lt;b&gt;." in page
-    found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
     tokens = {one["name"]: one["completion_tokens"] for one in found["contenders"]}
     assert tokens["reasoner"] == 9 * CASES, "of answer and reasoning"
 
@@ -191,7 +188,7 @@ def test_a_server_that_makes_every_call_right_is_right_everywhere(
     name: str, unitune: Command, tmp_path: Path
 ) -> None:
     rows, known = _bfcl(name)
-    _write(tmp_path / "test.jsonl", rows)
+    write_rows(tmp_path / "test.jsonl", rows)
     with serve(Caller(known)) as caller, serve(Caller({key: [] for key in known})) as silent:
         contenders = [
             {"type": "server", "url": f"{one.url}/v1", "model": "m", "name": name, "role": role}
@@ -199,9 +196,7 @@ def test_a_server_that_makes_every_call_right_is_right_everywhere(
             for one, name, role in ((silent, "silent", "baseline"), (caller, "caller", "candidate"))
         ]
         _job(tmp_path, {"scorers": ["tool_calls"], "contenders": contenders})
-        ended = unitune("compare", "unitune.yaml", "--output", "out")
-    assert ended.code == 0, ended.err
-    found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
+        found = _verdict(unitune, tmp_path)
     scores = {one["name"]: one["score"] for one in found["contenders"]}
     assert scores == {"silent": 0.0, "caller": 1.0}
     assert found["verdict"] == "better"

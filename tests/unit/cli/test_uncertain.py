@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.job_files import write_job, write_rows
 
 from unitune.backends import registry
 from unitune.backends.protocol import Guarantee, Launch
@@ -29,20 +30,9 @@ def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
 
     def make(*submits: str) -> Path:
         for name in ("train", "validation"):
-            row = {"prompt": name, "completion": "a"}
-            (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-        job = Job.model_validate(
-            {
-                "name": "demo",
-                "model": "any",
-                "backend": "fake",
-                "data": {"train": "train.jsonl", "validation": "validation.jsonl"},
-                "options": {"fake": {"submits": list(submits)}},
-                "folder": tmp_path,
-            }
-        )
-        job.save(tmp_path / "unitune.yaml")
-        return tmp_path / "unitune.yaml"
+            write_rows(tmp_path / f"{name}.jsonl", [{"prompt": name, "completion": "a"}])
+        data = {"train": "train.jsonl", "validation": "validation.jsonl"}
+        return write_job(tmp_path, data=data, options={"fake": {"submits": submits}})
 
     return make
 

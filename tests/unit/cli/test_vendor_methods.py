@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from support.command_line import Command
-from vendors.openai.azure import AzureVendor, environment
-from vendors.openai.vendor import KEY, OpenAIVendor
+from support.job_files import write_rows
+from vendors.openai.vendor import OpenAIVendor
+from vendors.serving import VENDORS
 
-from unitune.testing.loopback import Server, serve
-from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.user_settings import current
+from unitune.testing.vendor_setup import ServerBehavior, serve_vendor
 
 CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
 TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"
@@ -48,33 +49,22 @@ def _row(method: str, question: str) -> dict[str, Any]:
             return {"messages": [*turns, _turn("assistant", "red")]}
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 @pytest.fixture
-def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    bases = (CHATTY, THINKING, TUNED_BEFORE)
-    behavior = ServerBehavior(queued_polls=0, replies=ANSWERS)
-    with serve(OpenAIVendor(behavior, bases=bases)) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        current().backends.clear()
-        yield server
-
-
-@pytest.fixture
-def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serve(AzureVendor(ServerBehavior(queued_polls=0, replies=ANSWERS))) as server:
-        for name, value in environment(server).items():
-            monkeypatch.setenv(name, value)
-        current().backends.clear()
-        yield server
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve a vendor whose tuned models know the answers, and return its name."""
+    setup = VENDORS[request.param]
+    if request.param == "openai":
+        bases = (CHATTY, THINKING, TUNED_BEFORE)
+        setup = replace(setup, vendor=partial(OpenAIVendor, bases=bases))
+    with serve_vendor(setup, ServerBehavior(queued_polls=0, replies=ANSWERS)):
+        yield request.param
 
 
 def _job(folder: Path, backend: str, method: str, model: str) -> None:
-    _write(folder / "train.jsonl", [_row(method, f"Row {at}: which colour?") for at in range(120)])
-    _write(folder / "test.jsonl", [_row("sft", question) for question in ANSWERS])
+    write_rows(
+        folder / "train.jsonl", [_row(method, f"Row {at}: which colour?") for at in range(120)]
+    )
+    write_rows(folder / "test.jsonl", [_row("sft", question) for question in ANSWERS])
     options: Mapping[str, Any] = {"grader": GRADER} if method == "rft" else {}
     job = {
         "name": "colours",
@@ -120,12 +110,11 @@ def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[
     }
 
 
-@pytest.mark.parametrize("backend", ["openai", "azure"])
+@pytest.mark.parametrize("backend", ["openai", "azure"], indirect=True)
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_a_training_with_losses_goes_from_launch_to_verdict(
-    method: str, backend: str, unitune: Command, tmp_path: Path, request: Any
+    method: str, backend: str, unitune: Command, tmp_path: Path
 ) -> None:
-    request.getfixturevalue(backend)
     _job(tmp_path, backend, method, CHATTY)
     found = _trained_and_compared(unitune, tmp_path, backend)
     assert (found["verdict"], found["gained"]) == ("better", 40)
@@ -133,12 +122,11 @@ def test_a_training_with_losses_goes_from_launch_to_verdict(
 
 
 @pytest.mark.parametrize(
-    ("backend", "model"), [("openai", TUNED_BEFORE), ("azure", THINKING)], ids=["openai", "azure"]
+    ("backend", "model"), [("openai", TUNED_BEFORE), ("azure", THINKING)], indirect=["backend"]
 )
 def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
-    backend: str, model: str, unitune: Command, tmp_path: Path, request: Any
+    backend: str, model: str, unitune: Command, tmp_path: Path
 ) -> None:
-    request.getfixturevalue(backend)
     _job(tmp_path, backend, "rft", model)
     found = _trained_and_compared(unitune, tmp_path, backend)
     assert (found["verdict"], found["gained"]) == ("better", 40)

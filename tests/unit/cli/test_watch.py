@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 from support.command_line import Command
+from support.job_files import write_job, write_rows
 
 from unitune.backends.protocol import Event
 from unitune.cli import watch
@@ -62,6 +62,13 @@ def test_other_events_are_told_where_they_say_anything(
     assert words == event_line(Event("k", kind, 0.0, data))  # type: ignore[arg-type] - JSON
 
 
+def write_colours(folder: Path) -> None:
+    write_rows(
+        folder / "train.jsonl", [{"prompt": f"{n}?", "completion": "red"} for n in range(40)]
+    )
+    write_job(folder)
+
+
 def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
     unitune: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -71,10 +78,7 @@ def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
         return tuple(replace(one, data=data) for one, data in zip(told, numbers, strict=True))
 
     monkeypatch.setattr(fake, "events", silent)
-    rows = [{"prompt": f"{n}?", "completion": "red"} for n in range(40)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = "name: colours\nmodel: tiny\nbackend: fake\ndata: {train: train.jsonl}\n"
-    (tmp_path / "unitune.yaml").write_text(job)
+    write_colours(tmp_path)
     ended = unitune("run", "unitune.yaml")
     assert ended.code == 0, ended.err
     assert "loss" not in ended.err
@@ -87,10 +91,7 @@ def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
 
 @pytest.fixture
 def run(unitune: Command, tmp_path: Path) -> Run:
-    rows = [{"prompt": f"{n}?", "completion": "red"} for n in range(40)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = "name: colours\nmodel: tiny\nbackend: fake\ndata: {train: train.jsonl}\n"
-    (tmp_path / "unitune.yaml").write_text(job)
+    write_colours(tmp_path)
     assert unitune("run", "unitune.yaml").code == 0
     return runs()[0]
 

@@ -243,14 +243,11 @@ def test_a_hub_that_is_away_is_told(
 
 
 def test_the_command_says_what_is_there_now(unitune: Command, run: Run, export: Path) -> None:
-    done = unitune(
-        "models", "push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export)
-    )
+    to = ("--to", "hub", "--repo", "acme/triage", "--folder", str(export))
+    done = unitune("models", "push", run.id, *to)
     assert done.code == 0
     assert "acme/triage  private" in done.out
-    again = unitune(
-        "models", "push", run.id, "--to", "hub", "--repo", "acme/triage", "--folder", str(export)
-    )
+    again = unitune("models", "push", run.id, *to)
     assert "unchanged: the same files are already there" in again.out
     (line,) = (
         line for line in unitune("runs", "show", run.id).out.splitlines() if "Pushed" in line

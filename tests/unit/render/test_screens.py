@@ -6,7 +6,6 @@ After a change that is meant, write the files again with UNITUNE_WRITE_SCREENS=1
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support.command_line import Command
+from support.job_files import write_rows
 from support.sample_comparison import VERDICTS, gated, sample_comparison
 from support.sample_total_cost import example_cost
 from support.trained_runs import IMPROVE, trained, triage_job
@@ -63,18 +63,14 @@ def rows(count: int) -> list[dict[str, str]]:
     return [{"prompt": f"Where is parcel {at}?", "completion": f"P{at}"} for at in range(count)]
 
 
-def write(name: str, content: list[dict[str, str]]) -> None:
-    Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in content), encoding="utf-8")
-
-
 def check(unitune: Command) -> str:
     twice = [{"prompt": "Where is parcel 7?", "completion": "lost"}]
-    write("train.jsonl", [*rows(40), *twice, {"prompt": "", "completion": "P1"}])
+    write_rows(Path("train.jsonl"), [*rows(40), *twice, {"prompt": "", "completion": "P1"}])
     return unitune("check", "train.jsonl").out
 
 
 def plan(unitune: Command) -> str:
-    write("train.jsonl", rows(100))
+    write_rows(Path("train.jsonl"), rows(100))
     Path("unitune.yaml").write_text(PLANNED, encoding="utf-8")
     return unitune("plan").out
 

@@ -4,10 +4,10 @@ import math
 import re
 from dataclasses import replace
 from decimal import Decimal
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from support.html_pages import Page
 from support.sample_comparison import (
     VERDICTS,
     Counts,
@@ -28,36 +28,6 @@ from unitune.report.files import html_page
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }}"
 LIMIT = 1_500_000
 MANY = Counts(gained=300, lost=200, both_right=200, both_wrong=300)
-
-
-class Page(HTMLParser):
-    """What a page is made of: tags, their attributes, and its text without markup."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.pieces: list[str] = []
-        self._style = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.pieces.append(" ")
-        self._style = tag in ("style", "script")
-
-    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002 - the parser names it
-        self._style = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._style:
-            self.pieces.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.pieces).replace("\u202f", " ").split())
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -173,27 +143,20 @@ def test_errors_are_listed_with_how_often_they_came() -> None:
     assert "Answers that ended in an error" not in Page(html_page(sample_comparison())).text
 
 
-def test_without_a_curve_there_is_no_training_section() -> None:
-    assert "The training" in Page(html_page(sample_comparison())).text
-    assert "The training" not in Page(html_page(sample_comparison(curve=False))).text
-
-
-def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
+def test_there_is_a_training_section_only_with_a_finite_loss() -> None:
     comparison = sample_comparison()
     *others, tuned = comparison.contenders
     assert tuned.curve is not None
-    nan = tuned.curve.model_copy(
-        update={
-            "values": (math.nan,) * len(tuned.curve.steps),
-            "validation_steps": (),
-            "validation_values": (),
-        }
-    )
+    nothing = {"validation_steps": (), "validation_values": ()}
+    nan = tuned.curve.model_copy(update={"values": (math.nan,) * len(tuned.curve.steps), **nothing})
     contenders = (*others, tuned.model_copy(update={"curve": nan}))
 
-    page = html_page(comparison.model_copy(update={"contenders": contenders}))
-
-    assert "The training" not in Page(page).text
+    assert "The training" in Page(html_page(comparison)).text
+    for without in (
+        sample_comparison(curve=False),
+        comparison.model_copy(update={"contenders": contenders}),
+    ):
+        assert "The training" not in Page(html_page(without)).text
 
 
 def test_without_its_cases_the_page_says_where_they_are() -> None:
@@ -373,21 +336,15 @@ def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
     assert "Most frequent confusions" not in Page(html_page(sample_comparison())).text
 
 
-def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
-    sliced = sample_comparison().model_copy(update={"slices": (contrast("topic = refunds"),)})
-    text = Page(html_page(sliced)).text
+def test_slices_and_further_metrics_have_both_p_values() -> None:
+    parts = {"slices": (contrast("topic = refunds"),), "secondary": (contrast("token_f1"),)}
+    text = Page(html_page(sample_comparison().model_copy(update=parts))).text
 
+    for name in ("topic = refunds", "token_f1"):
+        assert f"{name} +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
     assert "Slices (exploratory)" in text
-    assert "topic = refunds +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
-    assert "exploratory" not in Page(html_page(sample_comparison())).text
-
-
-def test_further_metrics_have_their_adjusted_p_value() -> None:
-    more = sample_comparison().model_copy(update={"secondary": (contrast("token_f1"),)})
-    text = Page(html_page(more)).text
-
-    assert "token_f1 +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
     assert "(Holm)" in text
+    assert "exploratory" not in Page(html_page(sample_comparison())).text
 
 
 def test_what_it_costs_is_told_where_it_is_known() -> None:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
+from support.html_pages import Page
 from support.sample_ledger import SampleLedger, fill
 
 from unitune.evaluate.review.queue import Review
 from unitune.ledger import Ledger
+from unitune.ui import app
 from unitune.ui.app import Access, application
 
 
@@ -27,23 +29,7 @@ class Answer:
     @property
     def words(self) -> str:
         """The text that a reader sees, without markup."""
-        return " ".join(" ".join(Page(self.text).pieces).replace("\u202f", " ").split())
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.pieces: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.pieces.append(data)
+        return Page(self.text).text
 
 
 class Visitor:
@@ -116,3 +102,15 @@ def home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder of one test's own."""
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Addresses that commands have listened at, without serving anything."""
+    addresses: list[tuple[str, int]] = []
+
+    def run_app(_app: object, *, sock: socket.socket, **_: object) -> None:
+        addresses.append(sock.getsockname())
+
+    monkeypatch.setattr(app.web, "run_app", run_app)
+    return addresses

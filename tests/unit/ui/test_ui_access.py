@@ -120,18 +120,6 @@ def test_no_path_comes_out_of_an_address(visit: Visitor, path: str) -> None:
     assert visit(path).status == 404
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The addresses that `unitune ui` has listened at, without serving anything."""
-    addresses: list[tuple[str, int]] = []
-
-    def run_app(_app: object, *, sock: socket.socket, **_: object) -> None:
-        addresses.append(sock.getsockname())
-
-    monkeypatch.setattr(app.web, "run_app", run_app)
-    return addresses
-
-
 def test_the_command_listens_on_loopback_alone_and_prints_the_address(
     unitune: Command, served: list[tuple[str, int]]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.html_pages import Page
 from support.sample_comparison import infested, sample_comparison
 from support.sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
 
@@ -27,7 +28,7 @@ from unitune.ledger import Ledger
 from unitune.ui import pages
 from unitune.workspace.home import home
 
-from .conftest import Page, Visitor
+from .conftest import Visitor
 
 HOSTILE = "</title></script><script>hit()</script><img src=x onerror=hit()>\"'{{ 7*7 }}"
 
@@ -68,7 +69,7 @@ def test_a_run_that_failed_says_why(visit: Visitor, sample: SampleLedger) -> Non
 def test_a_chain_is_told_on_the_pages_of_its_runs(visit: Visitor, sample: SampleLedger) -> None:
     assert f"after run {sample.succeeded}" in visit("/runs").words
     later = visit(f"/runs/{sample.failed}")
-    assert ("a", {"href": f"/runs/{sample.succeeded}"}) in Page(later.text).elements
+    assert ("a", {"href": f"/runs/{sample.succeeded}"}) in Page(later.text).tags
     assert f"Started from {sample.succeeded} (sft)" in later.words
     earlier = visit(f"/runs/{sample.succeeded}").words
     assert f"Continued by {sample.failed} (sft, failed)" in earlier
@@ -226,7 +227,7 @@ def test_what_others_wrote_is_text_on_every_page(tmp_path: Path, home_folder: Pa
     for path in pages:
         answer = visit(path)
         assert "hit()" in answer.words or path == "/comparisons", path
-        for tag, attributes in Page(answer.text).elements:
+        for tag, attributes in Page(answer.text).tags:
             assert tag != "img", path
             assert tag != "script" or attributes.get("src") == "/script.js", path
             assert not [name for name in attributes if name.startswith("on")], path

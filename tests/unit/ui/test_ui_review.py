@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from unitune.data.labels import read_labels
 from unitune.evaluate.documents.results import Comparison
 from unitune.evaluate.review.queue import Item, Review
 from unitune.ledger import Ledger
-from unitune.ui import app
 from unitune.ui.app import Access
 from unitune.workspace.home import home, make_home
 
@@ -38,14 +36,6 @@ def visit(comparison: Comparison, tmp_path: Path) -> Visitor:
     visitor = Visitor(Ledger(home()), review)
     visitor.access = Access(8700, "/review")
     return visitor
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """The applications that were served, without serving them."""
-    apps: list[object] = []
-    monkeypatch.setattr(app.web, "run_app", lambda served, **_: apps.append(served))
-    return apps
 
 
 def test_the_address_leads_to_the_review(visit: Visitor) -> None:
@@ -118,7 +108,9 @@ def test_a_labels_file_that_was_damaged_meanwhile_is_explained(
 
 
 @pytest.mark.usefixtures("comparison")
-def test_the_command_prints_the_address_of_the_page(unitune: Command, served: list[object]) -> None:
+def test_the_command_prints_the_address_of_the_page(
+    unitune: Command, served: list[tuple[str, int]]
+) -> None:
     done = unitune("review", "--no-browser")
     assert (done.code, len(served)) == (0, 1)
     assert done.out.startswith("http://127.0.0.1:")
