@@ -90,7 +90,7 @@ class NumberTable:
         return array(UNSIGNED_64, read_at(self._file.fileno(), count * BYTES, start * BYTES))
 
 
-class Column:
+class Column(Sequence[int]):
     """A column of a table, including rows appended later."""
 
     def __init__(self, table: NumberTable, at: int) -> None:
@@ -108,8 +108,14 @@ class Column:
         """Yield the numbers block by block."""
         return self._table.blocks(self._at)
 
-    def __getitem__(self, at: int) -> int:
-        return self._table[at][self._at]
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        return self._table[range(len(self))[index]][self._at]
 
 
 def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:

@@ -40,7 +40,8 @@ def test_rows_come_back(rows: list[tuple[int, int]]) -> None:
     for at, column in enumerate((table.column(0), table.column(1))):
         expected = [row[at] for row in rows]
         assert expected == list(column) == list(chain(*column.blocks()))
-        assert expected == [column[at] for at in range(len(rows))]
+        assert expected[1::2] == list(column[1::2])
+        assert expected[-2:] == list(column[-2:])
 
 
 def test_a_column_has_the_rows_that_come_after_it() -> None:
@@ -48,7 +49,7 @@ def test_a_column_has_the_rows_that_come_after_it() -> None:
     column = table.column(1)
     for row in range(7):
         table.append(row, 2 * row)
-    assert (len(column), list(column), column[6]) == (7, [0, 2, 4, 6, 8, 10, 12], 12)
+    assert (len(column), list(column), column[-1]) == (7, [0, 2, 4, 6, 8, 10, 12], 12)
     with pytest.raises(IndexError):
         _ = column[7]
 
