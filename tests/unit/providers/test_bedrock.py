@@ -16,7 +16,6 @@ from vendors.bedrock.storage import S3Storage, s3_storage
 from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deletes, Deploys, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
@@ -119,11 +118,6 @@ def ask(backend: BedrockBackend, model: str | TunedModel) -> Reply:
 
 def created(server: Server) -> dict[str, Any]:
     return server.received("POST", "/model-customization-jobs$")[-1].json
-
-
-def test_it_has_the_abilities_that_bedrock_has(backend: BedrockBackend) -> None:
-    for ability in (Deletes, Deploys, Imports, ListsJobs):
-        assert isinstance(backend, ability)
 
 
 def test_a_file_is_named_by_its_hash_in_the_bucket(

@@ -18,7 +18,6 @@ from unit.providers.openai_spec import (
     on_stage,
 )
 
-from unitune.backends import capabilities
 from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.job.job import Preference, Tuning
@@ -56,13 +55,6 @@ def test_a_start_at_another_server_is_refused(stage: Stage) -> None:
     launch = replace(stage.launch(), start=Start(model=elsewhere))
     with pytest.raises(JobError, match="continue from a model on another server"):
         stage.backend.submit(launch)
-
-
-def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
-    for ability in ("Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Batches"):
-        assert isinstance(stage.backend, getattr(capabilities, ability)), ability
-    for ability in ("Deploys", "Downloads", "Quotes"):
-        assert not isinstance(stage.backend, getattr(capabilities, ability)), ability
 
 
 def test_file_is_named_by_its_hash_and_found_by_its_name(stage: Stage) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from vendors.together.vendor import KEY, TogetherVendor
 
-from unitune.backends import capabilities
 from unitune.backends.protocol import Launch, State, Status
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
@@ -84,20 +83,6 @@ def tuned(backend: TogetherBackend, launch: Launch) -> TunedModel:
     model = ended(backend, backend.submit(launch)).model
     assert model is not None
     return model
-
-
-def test_has_every_ability_that_it_should() -> None:
-    backend = TogetherBackend()
-    for ability in (
-        capabilities.ListsJobs,
-        capabilities.Deletes,
-        capabilities.Deploys,
-        capabilities.Downloads,
-        capabilities.Imports,
-        capabilities.Quotes,
-        capabilities.Checkpoints,
-    ):
-        assert isinstance(backend, ability)
 
 
 def test_file_is_named_by_its_hash_and_sent_once(

@@ -18,7 +18,6 @@ from pydantic import JsonValue
 from support.impatient import served_vertex
 from vendors.vertex.vendor import BUCKET, VertexVendor
 
-from unitune.backends.capabilities import Checkpoints, Deletes, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError, NotFoundError, Unreachable, UserError
 from unitune.job.job import Data, Job, Lora, Preference, Tuning
@@ -86,11 +85,6 @@ def follow(backend: VertexBackend, job_id: str) -> Status:
     while not status.state.ended:
         status = backend.poll(job_id, status.cursor)
     return status
-
-
-def test_has_the_abilities_that_it_says(backend: VertexBackend) -> None:
-    for ability in (Checkpoints, Deletes, Imports, ListsJobs):
-        assert isinstance(backend, ability)
 
 
 # Creating
