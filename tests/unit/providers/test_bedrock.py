@@ -292,15 +292,6 @@ def test_a_job_whose_metrics_cannot_be_read_has_succeeded_all_the_same(
     assert {event.kind for event in status.events} == {"message"}
 
 
-def test_a_word_that_nobody_knows_is_unknown_and_kept(
-    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
-) -> None:
-    behavior.state = "Hibernating"
-    status = backend.poll(backend.submit(launch(backend, tmp_path)), "")
-
-    assert (status.state, status.raw) == (State.UNKNOWN, "Hibernating")
-
-
 def test_an_unknown_word_of_a_phase_is_unknown_and_kept() -> None:
     phases = {"trainingDetails": {"status": "Napping"}}
     raw = raw_of(Fields({"status": "InProgress", "statusDetails": phases}))
@@ -330,15 +321,6 @@ def test_a_file_that_fails_validation_fails_the_job_in_bedrocks_words(
 
     assert (last.state, last.error) == (State.FAILED, "Line 3 has no messages.")
     assert "validation: Failed" in [event.data["text"] for event in last.events]
-
-
-def test_a_job_that_fails_at_the_end_leaves_no_model(
-    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
-) -> None:
-    behavior.fails = "Internal error."
-    last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
-
-    assert (last.state, last.error, last.model) == (State.FAILED, "Internal error.", None)
 
 
 def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_path: Path) -> None:
@@ -380,20 +362,6 @@ def test_a_name_that_is_taken_means_the_job_is_there(
 
     assert job_id == backend.submit(prepared)
     assert len(vendor.jobs) == 1
-
-
-def test_survey_shows_every_job_on_its_pages(backend: BedrockBackend, tmp_path: Path) -> None:
-    ids = [backend.submit(launch(backend, tmp_path, key=f"{KEY}{n}")) for n in range(5)]
-    backend.cancel(ids[0])
-    states, cursor = dict[str, State](), ""
-    while True:
-        page = backend.list_jobs(cursor)
-        states |= page.states
-        cursor = page.cursor
-        if not cursor:
-            break
-
-    assert states == {**dict.fromkeys(ids, State.QUEUED), ids[0]: State.CANCELLING}
 
 
 def test_a_tuned_model_answers_only_from_a_deployment(

@@ -67,48 +67,6 @@ def launch(backend: BedrockBackend, tmp_path: Path) -> Launch:
 
 
 @pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        (Fault.RATE_LIMITED, (BackendError, 429, 0)),
-        (Fault.SERVER_ERROR, (BackendError, 500, 0)),
-        (Fault.ERROR_AFTER, (BackendError, 500, 1)),
-        (Fault.EXPIRED_KEY, (BackendError, 401, 0)),
-        (Fault.SILENCE, (Unreachable, None, 1)),
-        (Fault.CUT, (Unreachable, None, 1)),
-        (Fault.SHORT, (Unreachable, None, 1)),
-    ],
-)
-def test_a_create_call_is_sent_once_and_its_outcome_is_told(
-    backend: BedrockBackend,
-    server: Server,
-    launch: Launch,
-    fault: Fault,
-    expected: tuple[type[BackendError], int | None, int],
-) -> None:
-    server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError, match="AWS could not create") as caught:
-        backend.submit(launch)
-
-    jobs = len(backend.find(KEY, launch.folder))
-    assert expected == (type(caught.value), caught.value.status, jobs)
-    assert len(server.received("POST", CREATE)) == 1
-
-
-@pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT])
-def test_the_same_launch_again_is_the_same_job(
-    backend: BedrockBackend, server: Server, launch: Launch, fault: Fault
-) -> None:
-    server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError):
-        backend.submit(launch)
-
-    job_id = backend.submit(launch)
-    assert backend.find(KEY, launch.folder) == [job_id]
-    first, second = server.received("POST", CREATE)
-    assert first.body == second.body
-
-
-@pytest.mark.parametrize(
     ("fault", "kind"),
     [
         (Fault.RATE_LIMITED, BackendError),

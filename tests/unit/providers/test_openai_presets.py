@@ -102,14 +102,6 @@ def test_azure_trains_with_its_own_header_and_training_type(azure: Stage) -> Non
         assert not any(name.startswith("metadata") for name in asked.query)
 
 
-def test_azure_finds_among_all_jobs(azure: Stage, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
-    job_id = azure.submit()
-    for attempt in range(2, 7):
-        azure.submit(key=f"r0123456789abcdef-{attempt}")
-    assert azure.backend.find(LAUNCH_KEY, azure.folder) == [job_id]
-
-
 def test_azure_token_wins_over_the_key(azure: Stage, monkeypatch: Patch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "a-token")
     sent = azure.backend.endpoint().request_headers(Parameters())

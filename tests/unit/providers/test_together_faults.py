@@ -71,16 +71,6 @@ def check(fault: Fault, act: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))
-def test_create_call_is_sent_once_whatever_happens(
-    server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    check(fault, lambda: backend.submit(launch))
-    assert len(server.received(*CREATE)) == 1
-    assert (fault in OPEN) == bool(backend.find(launch.key, launch.folder))
-
-
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS))
 @pytest.mark.parametrize("path", ["/fine-tunes/ft-[^/]+$", "/events$", "/metrics$"])
 def test_every_part_of_a_poll_fails_as_ours(
     server: Server, backend: TogetherBackend, launch: Launch, fault: Fault, path: str
@@ -152,15 +142,6 @@ def test_a_download_that_breaks_off_leaves_no_file(
     model, folder = status.model, tmp_path / "weights"
     check(fault, lambda: backend.download(model, folder))
     assert list(folder.iterdir()) == []
-
-
-def test_reads_are_repeated(
-    server: Server, backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
-    server.inject_fault(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
-    assert backend.find("key-1", tmp_path) == []
-    assert len(server.received("GET", "/fine-tunes$")) == 2
 
 
 def test_upload_is_sent_without_the_key_and_adopted_by_its_content(
