@@ -9,7 +9,7 @@ from functools import partial
 from unitune.testing import vendor_setup
 from unitune.testing.loopback import Server
 from unitune.testing.vendor_setup import ServedVendor, ServerBehavior, VendorSetup, VendorState
-from vendors import fireworks
+from vendors import anthropic, fireworks
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
 from vendors.openai import azure, nebius
@@ -113,7 +113,20 @@ VENDORS = {
         timeouts=("unitune_providers.bedrock.clients.READ_SECONDS",),
     ),
 }
-"""All hosted backends that are served so, by name."""
+"""All hosted backends that tune, by name."""
+ANTHROPIC = VendorSetup(
+    vendor=anthropic.AnthropicVendor,
+    environment=lambda server: {
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": anthropic.KEY,
+        "ANTHROPIC_AUTH_TOKEN": "",
+        "ANTHROPIC_CUSTOM_HEADERS": "",
+    },
+    create=r"/v1/messages/batches$",
+    model="claude-haiku-4-5",
+    patches=lambda _: {"unitune_providers.anthropic.PAGE_SIZE": 2},
+    timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+)
 
 
 def serve_vendor(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,42 +144,6 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
     with pytest.raises(BackendError, match="NoSuchBucket") as caught:
         backend.upload(path, "a" * 64)
     assert caught.value.status == 404
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (Fault.RATE_LIMITED, "HTTP 429"),
-        (Fault.SERVER_ERROR, "HTTP 500"),
-        (Fault.EXPIRED_KEY, "HTTP 401"),
-        (Fault.SILENCE, "ReadTimeoutError"),
-        (Fault.CUT, "no complete answer"),
-        (Fault.SHORT, "no complete answer"),
-    ],
-)
-def test_a_question_that_fails_is_an_error_in_the_reply(
-    backend: BedrockBackend, server: Server, fault: Fault, message: str
-) -> None:
-    server.inject_fault(fault, "POST", "/converse$")
-    request = Request(messages=(Message(role="user", content="Who?"),))
-    chat = backend.chat(NOVA)
-    failed, answered = (reply_once(chat, request) for _ in range(2))
-
-    assert message in (failed.error or "")
-    assert (answered.error, answered.text) == (None, "I do not know.")
-
-
-def test_questions_run_at_once_and_in_their_own_places(
-    backend: BedrockBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def all_at_once() -> list[str]:
-        requests = [Request(messages=(Message(role="user", content=f"{n}"),)) for n in range(40)]
-        replies = await asyncio.gather(*map(chat.reply, requests))
-        return [reply.error or reply.text for reply in replies]
-
-    monkeypatch.setattr(bedrock_clients, "ANSWER_SECONDS", 30)  # a busy machine is slow with 40
-    chat = backend.chat(NOVA)
-    assert asyncio.run(all_at_once()) == ["I do not know."] * 40
 
 
 def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBackend) -> None:
