@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
 
+from pydantic import JsonValue
 from vendors.serving import ANTHROPIC, VENDORS
 
 from unitune.backends import registry
@@ -31,7 +34,9 @@ from unitune.testing.vendor_setup import VendorSetup, serve_vendor
 from unitune_providers import anthropic
 from unitune_providers.openai import batches as openai
 from unitune_providers.vertex import batches as vertex
+from unitune_providers.vertex import cloud as vertex_cloud
 
+SECRET = "sk-planted-0123456789-abcdefghijklmno"  # noqa: S105 - planted
 LOST = (Fault.SILENCE, Fault.CUT, Fault.SHORT)
 
 
@@ -44,7 +49,23 @@ class Case:
     most: tuple[str, str]  # names of the limits of requests and bytes
     path: str
     results: str
+    failed: Callable[[str], JsonValue]  # row of results of a request that failed with an error
     missing: tuple[str, ...]
+
+
+def failed_at_anthropic(error: str) -> JsonValue:
+    why: JsonValue = {"error": {"type": "authentication_error", "message": error}}
+    return {"custom_id": "k-1-0", "result": {"type": "errored", "error": why}}
+
+
+def failed_at_openai(error: str) -> JsonValue:
+    body: JsonValue = {"error": {"message": error, "code": error}}
+    return {"custom_id": "k-1-0", "response": {"status_code": 401, "body": body}}
+
+
+def failed_at_vertex(error: str) -> JsonValue:
+    status = f"Denied: {json.dumps({'error': {'message': error}})}"
+    return {"status": status, "request": {"labels": {"unitune": "k-1-0"}}}
 
 
 CASES = {
@@ -54,6 +75,7 @@ CASES = {
         ("REQUESTS_MOST", "BYTES_MOST"),
         "/v1/messages/batches",
         "/results$",
+        failed_at_anthropic,
         ("msgbatch_none",),
     ),
     "openai": Case(
@@ -62,6 +84,7 @@ CASES = {
         ("MOST_REQUESTS", "MOST_BYTES"),
         "/batches",
         "/content$",
+        failed_at_openai,
         ("batch_none",),
     ),
     "vertex": Case(
@@ -70,6 +93,7 @@ CASES = {
         ("REQUESTS_MOST", "BYTES_MOST"),
         "/batchPredictionJobs",
         r"/storage/v1/b/[^/]+/o/.+",
+        failed_at_vertex,
         ("projects/my-project/locations/us-central1/batchPredictionJobs/1", "batch-1"),
     ),
 }
@@ -241,3 +265,38 @@ def test_cancelling_that_is_refused_is_an_error(
     monkeypatch.setattr(stage.vendor, "answer", refuse)
     with pytest.raises(BackendError, match="no"):
         stage.backend.cancel_batch(batch_id)
+
+
+# Secrets
+
+
+def test_the_key_is_nowhere_even_if_the_vendor_repeats_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(variable, SECRET)
+    monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", SECRET)
+    stage.vendor.key = SECRET
+    batch_id, error = stage.ended(), f"no {SECRET} here"
+
+    def failed(request: VendorRequest, answer: VendorResponse) -> VendorResponse:
+        row = json.dumps(stage.case.failed(error)).encode()
+        is_result = re.search(stage.case.results, request.path)
+        return replace(answer, content=row) if is_result else answer
+
+    stage.server.change = failed
+    texts = [repr(stage.backend.fetch_batch(batch_id)), repr(stage.backend.poll_batch(batch_id))]
+    stage.server.change = lambda *_: VendorResponse({"error": {"message": error}}, 403)
+    for act in (
+        stage.submit,
+        stage.find,
+        lambda: stage.backend.poll_batch(batch_id),
+        lambda: stage.backend.fetch_batch(batch_id),
+        lambda: stage.backend.cancel_batch(batch_id),
+    ):
+        with pytest.raises(BackendError) as raised:
+            act()
+        texts.append(str(raised.value))
+    assert sum("no *** here" in text for text in texts) == 6
+    assert SECRET not in "".join(texts)
+    assert SECRET.encode() not in b"".join(request.body for request in stage.server.requests)
