@@ -13,14 +13,16 @@ import pytest
 pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 
 from anthropic.pagination import SyncPage
-from anthropic.types import MessageParam
+from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import TypeAdapter
 from support.impatient import served_anthropic
+from unit.providers.test_anthropic import CALL, NEW, OLD, WEATHER
+from unit.providers.test_anthropic import DIALOGUE as TURNS
 from vendors.anthropic import AnthropicVendor
+from vendors.serving import ANTHROPIC
 
-from unitune.backends import registry
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.backends.exactly_once import batch_key
 from unitune.data.example import Message
@@ -31,33 +33,11 @@ from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_malformed import MalformedReplyContract
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.user_settings import current
 from unitune_providers import anthropic as batches
 from unitune_providers.anthropic import AnthropicBackend
 
-NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CREATE = ("POST", r"/v1/messages/batches$")
-CALL: dict[str, Any] = {
-    "id": "call-1",
-    "type": "function",
-    "function": {"name": "weather", "arguments": '{"place": "Bonn"}'},
-}
-WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {"name": "weather", "description": "Tells it.", "parameters": {"type": "object"}},
-}
-DIALOGUE = Request(
-    messages=(
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="Is it wet?"),
-        Message(role="assistant", content="I look.", tool_calls=(CALL,)),
-        Message(role="tool", tool_call_id="call-1", content="rain"),
-        Message(role="user", content="So?"),
-    ),
-    tools=(WEATHER,),
-    stop=("END",),
-    max_tokens=9,
-)
+DIALOGUE = Request(messages=TURNS, tools=(WEATHER,), stop=("END",), max_tokens=9)
 
 
 def asking(text: str) -> Request:
@@ -363,28 +343,11 @@ def test_a_line_that_is_cut_is_no_answer(
 # What every backend with batches must do
 
 
-@pytest.mark.usefixtures("registered")
 class TestAnthropicKeepsTheContract(CapabilityContract, MalformedReplyContract):
     name = "anthropic"
-    model = OLD
+    setup = ANTHROPIC
     poll_seconds = 0.001
     timeout_seconds = 10.0
-
-    @pytest.fixture
-    def server(self, server: Server) -> Server:
-        return server
-
-    @pytest.fixture
-    def backend(self, registered: None) -> Any:
-        del registered
-        return registry.backend("anthropic")
-
-    @pytest.fixture
-    def registered(self, server: Server) -> Iterator[None]:
-        assert server.requests == []
-        current().backends.clear()
-        yield
-        current().backends.clear()
 
     def test_batch_is_found_by_its_key(self, batches: Batches) -> None:
         """Of batches that go on all are named, and once they have ended none but ours."""
@@ -435,6 +398,8 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
         )
         for message in entry["params"]["messages"]:
             TypeAdapter(MessageParam).validate_python(message)
+        for tool in entry["params"].get("tools", []):
+            TypeAdapter(ToolParam).validate_python(tool)
     kinds = {"list": 0, "results": 0, "batch": 0}
     for request, answer in answers:
         if request.path.endswith("/results"):
