@@ -16,7 +16,6 @@ import anthropic
 from support.impatient import served_anthropic
 from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune.backends import registry
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.example import Message
 from unitune.errors import Unsupported, UserError
@@ -254,14 +253,6 @@ def test_every_verb_of_a_training_says_why_not_since_when_and_what_can(
         verb(AnthropicBackend())
     for word in ("2026-11-24", "2026-09-10", "unitune plan", "baseline"):
         assert word in str(caught.value)
-
-
-def test_the_offer_tunes_nothing_and_refuses_every_model() -> None:
-    offer = registry.offer("anthropic")
-
-    assert offer.methods == ()
-    assert offer.terms(NEW).refusal
-    assert "cannot be tuned" in offer.summary
 
 
 @pytest.mark.usefixtures("server")

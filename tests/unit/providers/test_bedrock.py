@@ -487,11 +487,3 @@ def test_a_base_is_asked_by_the_name_that_answers(
 def test_every_base_of_the_offer_can_be_asked(backend: BedrockBackend) -> None:
     for model in registry.offer("bedrock").models:
         assert None is ask(backend, model.name).error
-
-
-def test_claude_is_refused_by_the_offer_with_a_dated_reason() -> None:
-    offer = registry.offer("bedrock")
-
-    for name in ("anthropic.claude-3-haiku-20240307-v1:0:200k", "claude-sonnet-5-5"):
-        assert "2026-09-10" in (offer.terms(name).refusal or "")
-    assert {offer.terms(model.name).refusal for model in offer.models} == {None}

@@ -19,7 +19,7 @@ from vendors.vertex.vendor import BUCKET, VertexVendor
 
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
-from unitune.errors import BackendError, Unsupported, UserError
+from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse
@@ -318,14 +318,6 @@ def test_a_model_that_is_not_there_is_a_404(backend: VertexBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.submit_batch("k-1", "no-such-model", ASKED)
     assert raised.value.status == 404
-
-
-def test_a_missing_bucket_names_the_variable(
-    backend: VertexBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("UNITUNE_VERTEX_BUCKET")
-    with pytest.raises(UserError, match="UNITUNE_VERTEX_BUCKET"):
-        submit(backend)
 
 
 # Which model
