@@ -279,13 +279,6 @@ def test_upload_goes_to_the_folder_in_the_bucket(
     assert upload(backend, training).ref.startswith(f"gs://{BUCKET}/our/files/unitune-")
 
 
-def test_file_that_is_there_is_not_sent_again(
-    server: Server, backend: VertexBackend, training: Path
-) -> None:
-    assert upload(backend, training) == upload(VertexBackend(), training)
-    assert len(server.received(*WRITE)) == 1
-
-
 @pytest.mark.parametrize(
     "fault",
     sorted(OF_VENDORS - {Fault.EXPIRED_KEY}),
