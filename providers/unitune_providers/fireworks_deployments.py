@@ -97,9 +97,8 @@ class FireworksDeployments(HostedBackend[Options]):
         if not _is_hot(deployment):
             raise Unsupported(
                 f"deployment {ref.rpartition('/')[2]} was started without hot reload, so its model "
-                "cannot be replaced. Deploy the new version separately (unitune deployments "
-                "up RUN --ttl "
-                "2h --option hot_reload=true), send requests there, and take this one down: "
+                "cannot be replaced. Deploy the new version separately (unitune deployments up RUN "
+                "--ttl 2h --option hot_reload=true), send requests there, and take this one down: "
                 f"unitune deployments down {ref.rpartition('/')[2]}"
             )
         self._load(ref, model, deployment)

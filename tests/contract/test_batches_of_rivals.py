@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
 
-from vendors.anthropic import KEY, AnthropicVendor
-from vendors.serving import serve_vendor
+from vendors.serving import ANTHROPIC, serve_vendor
 
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference import batch_runner
 from unitune.job.job import Job
-from unitune.testing.loopback import Server, serve
+from unitune.testing import vendor_setup
+from unitune.testing.loopback import Server
 
 CASES = 12
 RIVAL = {"type": "model", "backend": "anthropic", "model": "claude-haiku-4-5", "name": "claude"}
@@ -66,15 +66,13 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_each_vendor_that_can_answers_in_batches_and_who_cannot_is_named_before(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     backend: str,
     batched: set[str],
     singly: list[str],
 ) -> None:
     told: list[str] = []
-    with serve_vendor(backend) as own, serve(AnthropicVendor()) as rival:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", rival.url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    with serve_vendor(backend) as own, vendor_setup.serve_vendor(ANTHROPIC) as served:
+        rival = served.server
         comparing = job(tmp_path, backend, own.setup.model)
         found = compare(comparing, out=tmp_path / "out", batch=True, announce=told.append)
         asked = questions(own.server, r"/chat/completions$")

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("together", reason="needs the vendors' extras")
 
-from vendors.serving import VENDORS, ServedVendor, serve_vendor
+from support.served import trained
+from vendors.serving import ServedVendor, serve_vendor
 
 from unitune import main as cli
-from unitune.job.job import Data, Job
-from unitune.run.run import Run, launch
+from unitune.run.run import Run
 
 Say = Callable[..., str]
 
@@ -32,26 +32,7 @@ def vendor(
 
 @pytest.fixture
 def run(vendor: ServedVendor, tmp_path: Path) -> Run:
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"{number}?"},
-                {"role": "assistant", "content": "yes"},
-            ]
-        }
-        for number in range(60)
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
-    name = next(name for name, part in VENDORS.items() if part is vendor.setup)
-    job = Job(
-        name="weights",
-        model=vendor.setup.model,
-        backend=name,
-        data=Data(train="train.jsonl"),
-        folder=tmp_path,
-    )
-    return launch(job).wait(0.01)
+    return trained(vendor, tmp_path)
 
 
 @pytest.fixture

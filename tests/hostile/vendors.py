@@ -20,6 +20,7 @@ from hostile.examples import FILES, as_file, job, rows
 from hostile.values import BODIES, Edit, as_json, as_json_lines, changed, edits, texts
 from hypothesis import strategies as st
 from support.sparse_vendors import STAGES
+from vendors.serving import VENDORS
 
 from unitune.testing.loopback import Server, Vendor, VendorRequest, VendorResponse, serve
 
@@ -249,12 +250,8 @@ def _staged(
 
 
 MODELS = {
-    "openai": "gpt-4.1-mini-2025-04-14",
-    "azure": "gpt-4.1-mini-2025-04-14",
-    "together": "Qwen/Qwen3-8B",
-    "vertex": "gemini-3.5-flash-lite",
-    "bedrock": "amazon.nova-micro-v1:0:128k",
-    "nebius": "meta-llama/Llama-3.3-70B-Instruct",
+    name: VENDORS[name].model
+    for name in ("openai", "azure", "together", "vertex", "bedrock", "nebius")
 }
 """A base model that each backend tunes."""
 

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
-from unittest.mock import patch
 
-from vendors import anthropic
-from vendors.openai import vendor as wire
-from vendors.openai.azure import AzureVendor
-from vendors.openai.nebius import NebiusVendor
-from vendors.serving import VENDORS, serve_vendor
+from vendors.serving import ANTHROPIC, VENDORS
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
@@ -26,28 +20,14 @@ from unitune.data.example import Example, Message
 from unitune.models import Request
 from unitune.testing.contract import BackendContract
 from unitune.testing.contract_hosted import ROUNDS, Tally, poll_without_fields
-from unitune.testing.loopback import serve
 from unitune.testing.omissions import Omissions
-from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.user_settings import current
-
-CLAUDE = "claude-haiku-4-5"
-GPT = "gpt-4.1-mini-2025-04-14"
-LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+from unitune.testing.vendor_setup import ServerBehavior, VendorSetup, serve_vendor
 
 
 def poll_batches_without_fields(
     backend: Batches, model: str, behavior: ServerBehavior, omits: Omissions, polls: int
 ) -> Tally:
-    """Follow batches at a vendor that leaves fields out, until there were so many polls.
-
-    Args:
-        backend: With its environment leading to the vendor on loopback.
-        model: To ask.
-        behavior: As for `poll_without_fields`.
-        omits: Likewise.
-        polls: Likewise.
-    """
+    """Follow batches at a vendor that omits fields, until at least `polls` calls were made."""
     tally = Tally()
     question = Request(messages=(Message(role="user", content="Why?"),), max_tokens=8)
     for number in count():
@@ -101,51 +81,17 @@ class _Job(BackendContract):
 
 
 @contextmanager
-def _standing(
-    name: str, model: str, vendor: Callable[[ServerBehavior], Any], variables: Mapping[str, str]
-) -> Generator[Stage]:
-    behavior = ServerBehavior()
-    with serve(vendor(behavior)) as server:
-        values = {key: value.format(url=server.url) for key, value in variables.items()}
-        current().backends.clear()
-        with patch.dict("os.environ", values):
-            yield Stage(name, model, behavior)
-        current().backends.clear()
+def _played(name: str, setup: VendorSetup) -> Generator[Stage]:
+    with serve_vendor(setup) as served:
+        yield Stage(name, setup.model, served.behavior)
 
 
-@contextmanager
-def _played(name: str) -> Generator[Stage]:
-    with serve_vendor(name) as served:
-        yield Stage(name, served.setup.model, cast("Any", served.server.vendor).behavior)
-
-
+# Those that tune
 STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
-    **{name: partial(_played, name) for name in VENDORS},
-    "azure": partial(
-        _standing,
-        "azure",
-        GPT,
-        AzureVendor,
-        {"AZURE_OPENAI_ENDPOINT": "{url}", "AZURE_OPENAI_API_KEY": wire.KEY},
-    ),
-    "nebius": partial(
-        _standing,
-        "nebius",
-        LLAMA,
-        partial(NebiusVendor, bases=(LLAMA,)),
-        {"NEBIUS_BASE_URL": "{url}/v1", "NEBIUS_API_KEY": wire.KEY},
-    ),
+    name: partial(_played, name, setup) for name, setup in VENDORS.items()
 }
-"""Those that tune."""
 BATCHED: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
     "openai": STAGES["openai"],
     "vertex": STAGES["vertex"],
-    "anthropic": partial(
-        _standing,
-        "anthropic",
-        CLAUDE,
-        anthropic.AnthropicVendor,
-        {"ANTHROPIC_BASE_URL": "{url}", "ANTHROPIC_API_KEY": anthropic.KEY},
-    ),
+    "anthropic": partial(_played, "anthropic", ANTHROPIC),
 }
-"""Those that answer in batches."""

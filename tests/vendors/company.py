@@ -74,25 +74,16 @@ class Seen:
 
 @dataclass
 class Company:
-    """What is served.
+    """What is served."""
 
-    Args:
-        certificate: File with the authority's certificate.
-        proxy: Address of the proxy, with its user and password.
-        url: Address of the server itself, for whoever needs no proxy.
-        vendors: Addresses of the doubles, by backend.
-        direct: The backend that answers at `url`.
-        tunnels: Host and port of each CONNECT that the proxy has let through.
-        seen: Requests that arrived.
-    """
-
-    certificate: Path
-    vendors: dict[str, str]
-    proxy: str = ""
-    url: str = ""
-    direct: str = "openai"
+    certificate: Path  # file with the authority's certificate
+    vendors: dict[str, str]  # addresses of the doubles, by backend
+    proxy: str = ""  # address of the proxy, with its user and password
+    url: str = ""  # address of the server itself, for whoever needs no proxy
+    direct: str = "openai"  # the backend that answers at `url`
+    # host and port of each CONNECT that the proxy has let through
     tunnels: list[str] = field(default_factory=list[str])
-    seen: list[Seen] = field(default_factory=list[Seen])
+    seen: list[Seen] = field(default_factory=list[Seen])  # requests that arrived
 
     def answer(self, seen: Seen, method: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Answer a request that arrived."""
@@ -158,12 +149,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def company_network(folder: Path, vendors: dict[str, str]) -> Generator[Company]:
-    """Serve a company's network while the body runs.
-
-    Args:
-        folder: Where its certificates are written.
-        vendors: Addresses of the vendors' doubles, by backend.
-    """
+    """Serve a company's network while the body runs."""
     chain = _certificates(folder)
     company = Company(folder / "company-ca.pem", vendors)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

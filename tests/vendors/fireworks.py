@@ -25,19 +25,14 @@ __all__ = ["ACCOUNT", "BASE", "KEY", "DeployedModel", "FireworksVendor"]
 
 @dataclass(slots=True)
 class DeployedModel:
-    """A model in a deployment, as the vendor calls it.
-
-    Args:
-        failed: Whether it could not be merged.
-        replaced: Whether another is put in its place; it answers until then.
-        is_reached: Whether requests reach it; the first may not, as the cookbook says.
-    """
+    """A model in a deployment, as the vendor calls it."""
 
     number: int
     model: str
     progress: Progress = field(default_factory=Progress)
-    failed: bool = False
-    replaced: bool = False
+    failed: bool = False  # whether it could not be merged
+    replaced: bool = False  # whether another is put in its place; it answers until then
+    # whether requests reach it; the first may not, as the cookbook says
     is_reached: bool = False
 
     def is_merged(self, behavior: ServerBehavior) -> bool:
@@ -59,18 +54,13 @@ class DeployedModel:
 
 @dataclass(slots=True)
 class Deployment:
-    """A deployment.
-
-    Args:
-        models: In it; the last is the one that was loaded last.
-        merge_fails: Whether the next tuned model comes to nothing.
-    """
+    """A deployment."""
 
     name: str
     request: Mapping[str, Any]
-    models: list[DeployedModel]
+    models: list[DeployedModel]  # the one loaded last is the last
     progress: Progress = field(default_factory=Progress)
-    merge_fails: bool = False
+    merge_fails: bool = False  # whether the next merge fails
 
     @property
     def is_hot(self) -> bool:

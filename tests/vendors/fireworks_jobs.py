@@ -228,11 +228,7 @@ def _moment(seconds: float) -> str:
 
 
 def checked(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return the body of a call, held against the SDK's types.
-
-    Raises:
-        Refused: It has a field that there is not, or a value of another type.
-    """
+    """Return the body of a call, held against the SDK's types."""
     try:
         shapes.fireworks_request(kind).model_validate(body)
     except ValidationError as error:

@@ -89,17 +89,12 @@ def retail_item(
 
 @dataclass(slots=True)
 class RetailPrices:
-    """Azure's list of meters.
+    """Azure's list of meters."""
 
-    Args:
-        items: Meters with productName, meterName, unitOfMeasure, retailPrice, armRegionName, …
-        page: How many stand on one page; the real one has 1,000.
-        elsewhere: Where the second page is said to be; None: here.
-    """
-
+    # meters with productName, meterName, unitOfMeasure, retailPrice, armRegionName, …
     items: Sequence[Item]
-    page: int = 100
-    elsewhere: str | None = None
+    page: int = 100  # items on a page; the real one has 1,000
+    elsewhere: str | None = None  # address of the second page; None for this one
 
     def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request for a page."""
@@ -129,12 +124,9 @@ class RetailPrices:
 
 @dataclass(slots=True)
 class HardwareList:
-    """Hugging Face's machines.
+    """Hugging Face's machines."""
 
-    Args:
-        machines: With name, prettyName, cpu, ram, unitCostMicroUSD, unitCostUSD, unitLabel, …
-    """
-
+    # machines with name, prettyName, cpu, ram, unitCostMicroUSD, unitCostUSD, unitLabel, …
     machines: Sequence[Item]
 
     def answer(self, asked: VendorRequest) -> VendorResponse:
@@ -146,12 +138,9 @@ class HardwareList:
 
 @dataclass(slots=True)
 class PriceList:
-    """AWS's price list of a service, a file for each region.
+    """AWS's price list of a service, a file for each region."""
 
-    Args:
-        meters: By region: usage type, unit, and US dollars for one.
-    """
-
+    # usage type, unit and US dollars of one, by region
     meters: Mapping[str, Sequence[tuple[str, str, str]]]
 
     def answer(self, asked: VendorRequest) -> VendorResponse:

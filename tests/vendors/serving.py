@@ -9,7 +9,7 @@ from functools import partial
 from unitune.testing import vendor_setup
 from unitune.testing.loopback import Server
 from unitune.testing.vendor_setup import ServedVendor, ServerBehavior, VendorSetup, VendorState
-from vendors import fireworks
+from vendors import anthropic, fireworks
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
 from vendors.openai import azure, nebius
@@ -26,9 +26,13 @@ def _bedrock(behavior: ServerBehavior) -> Generator[bedrock.BedrockVendor]:
         yield bedrock.BedrockVendor(storage, behavior)
 
 
+# So that lists of a few jobs have several pages
+SHORT_PAGES = {"unitune_providers.openai.wire.Server.page": 2}
+
+
 def _openai_patches(server: Server) -> dict[str, object]:
     # Of any other address than the vendor's own it is not known whether it keeps metadata.
-    return {"unitune_providers.openai.backend.OPENAI_URL": f"{server.url}/v1"}
+    return {**SHORT_PAGES, "unitune_providers.openai.backend.OPENAI_URL": f"{server.url}/v1"}
 
 
 VENDORS = {
@@ -48,6 +52,7 @@ VENDORS = {
         environment=azure.environment,
         create=r"/fine_tuning/jobs$",
         model="gpt-4.1-mini-2025-04-14",
+        patches=lambda _: SHORT_PAGES,
         timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "nebius": VendorSetup(
@@ -58,6 +63,7 @@ VENDORS = {
         },
         create=r"/fine_tuning/jobs$",
         model=NEBIUS_BASE,
+        patches=lambda _: SHORT_PAGES,
         timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "together": VendorSetup(
@@ -91,7 +97,11 @@ VENDORS = {
         create=r"/tuningJobs$",
         model="gemini-3.5-flash-lite",
         state=lambda vendor: VendorState(len(vendor.jobs), len(vendor.storage.objects)),
-        patches=lambda _: {"unitune_providers.vertex.backend.OPERATION_POLL_SECONDS": 0.01},
+        patches=lambda _: {
+            "unitune_providers.vertex.backend.OPERATION_POLL_SECONDS": 0.01,
+            "unitune_providers.vertex.backend.PAGE_SIZE": 2,
+            "unitune_providers.vertex.cloud.PAGE_SIZE": 2,
+        },
         timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "bedrock": VendorSetup(
@@ -103,7 +113,20 @@ VENDORS = {
         timeouts=("unitune_providers.bedrock.clients.READ_SECONDS",),
     ),
 }
-"""All hosted backends that are served so, by name."""
+"""All hosted backends that tune, by name."""
+ANTHROPIC = VendorSetup(
+    vendor=anthropic.AnthropicVendor,
+    environment=lambda server: {
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": anthropic.KEY,
+        "ANTHROPIC_AUTH_TOKEN": "",
+        "ANTHROPIC_CUSTOM_HEADERS": "",
+    },
+    create=r"/v1/messages/batches$",
+    model="claude-haiku-4-5",
+    patches=lambda _: {"unitune_providers.anthropic.PAGE_SIZE": 2},
+    timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+)
 
 
 def serve_vendor(

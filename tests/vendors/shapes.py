@@ -96,11 +96,7 @@ def fireworks() -> Sequence[Shape]:
 
 @cache
 def fireworks_request(kind: str) -> type[BaseModel]:
-    """Return what the body of a call may hold at Fireworks, by the types of its SDK.
-
-    Args:
-        kind: The SDK's name of the call, such as ``dpo_job_create``.
-    """
+    """Return what the body of a call may hold at Fireworks, by the types of its SDK."""
     module: Any = import_module(f"fireworks.types.{kind}_params")
     return _wire_model(getattr(module, module.__all__[0]))
 

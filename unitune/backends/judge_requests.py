@@ -43,8 +43,7 @@ class Opinion:
 def request_of(judge: Judge, case: Example, answers: Sequence[str], *, seed: int = 0) -> Request:
     """Return the request to judge one answer by a rubric, or two answers in this order.
 
-    Raises:
-        JobError: The row lacks a column of the rubric.
+    Raise `JobError` if the row lacks a column of the rubric.
     """
     shown = [turn for turn in case.prompt if turn.role not in HIDDEN]
     turns = [f"{turn.role}: {written(turn.shown, turn.tool_calls)}" for turn in shown]

@@ -35,8 +35,7 @@ def rank_and_size() -> tuple[int, int] | None:
 def join_if_other_rank(backend: str) -> None:
     """Join the training of the first process; return if this is the first or the only one.
 
-    Raises:
-        Unsupported: The backend cannot train in processes started by torchrun or srun.
+    Raise `Unsupported` if the backend cannot train in processes started by torchrun or srun.
     """
     own = rank_and_size()
     if own is None or own[0] == 0:

@@ -156,9 +156,7 @@ class Backend(Protocol):
     def find(self, launch_key: str, folder: Path) -> list[str]:
         """Return the ids of jobs with this launch key.
 
-        Args:
-            launch_key: Launch key as in `Launch.key`.
-            folder: The run's folder, for backends that work on this machine.
+        The run's folder is for backends that work on this machine.
         """
         ...
 

@@ -40,6 +40,7 @@ ROUNDS = 4  # times that each job is followed from its start; more jobs would ma
 LOOKS = 80  # polls of a vendor that omits fields
 JOBS = 5  # more than a page of a test vendor should list
 REASON = "the rows taste of soap"
+NEW = {State.QUEUED, State.VALIDATING, State.RUNNING}  # states of a job that was never polled
 # Faults of a create call that took effect, although the answer does not show it
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
 STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
@@ -84,11 +85,10 @@ class HostedContract(ContractBase):
         self, backend: Backend, server: Server, fault: Fault, status: int, tmp_path: Path
     ) -> None:
         """The status decides what follows: wait, give up or search for the job."""
-        launch = self.launch(tmp_path)
-        server.inject_fault(fault, "POST", self.create_path())
-        with pytest.raises(BackendError) as error:
-            backend.submit(launch)
-        assert error.value.status == status
+        error, launch = self.failed_launch(backend, server, fault, tmp_path)
+        assert isinstance(error, BackendError)
+        wait = 1.0 if fault is Fault.RATE_LIMITED else None
+        assert (error.status, error.retry_after) == (status, wait)
         assert backend.find(launch.key, launch.folder) == []
 
     @pytest.mark.parametrize("fault", LOST)
@@ -96,12 +96,21 @@ class HostedContract(ContractBase):
         self, backend: Backend, server: Server, fault: Fault, tmp_path: Path
     ) -> None:
         """Repeating it blindly, or treating it as refused, costs a second job."""
-        launch = self.launch(tmp_path)
+        error, launch = self.failed_launch(backend, server, fault, tmp_path)
+        assert error.is_ambiguous, f"{error!r} implies that nothing was created"
+        assert len(backend.find(launch.key, launch.folder)) == 1
+
+    def failed_launch(
+        self, backend: Backend, server: Server, fault: Fault, folder: Path
+    ) -> tuple[UnituneError, Launch]:
+        """Return the error of a create call with a fault, which must be sent once."""
+        launch = self.launch(folder)
+        before = len(server.received("POST", self.create_path()))
         server.inject_fault(fault, "POST", self.create_path())
         with pytest.raises(UnituneError) as error:
             backend.submit(launch)
-        assert error.value.is_ambiguous, f"{error.value!r} implies that nothing was created"
-        assert len(backend.find(launch.key, launch.folder)) == 1
+        assert len(server.received("POST", self.create_path())) == before + 1
+        return error.value, launch
 
     def test_refused_poll_says_its_status(
         self, backend: Backend, server: Server, tmp_path: Path
@@ -156,10 +165,20 @@ class HostedContract(ContractBase):
         assert last.model is not None
         assert last.model.name != training.model.name
 
-    def test_job_among_many_is_found(self, backend: Backend, tmp_path: Path) -> None:
-        """Lists are paged; the job need not be on the first page."""
+    def test_job_among_many_is_found(
+        self, backend: Backend, behavior: ServerBehavior, tmp_path: Path
+    ) -> None:
+        """Lists are paged, and pages may overlap; the job need not be on the first page."""
         launches = [self.launch(tmp_path) for _ in range(JOBS)]
         jobs = [backend.submit(launch) for launch in launches]
+        if isinstance(backend, ListsJobs):
+            page = backend.list_jobs("")
+            states = {**page.states}
+            while page.cursor:
+                page = backend.list_jobs(page.cursor)
+                states |= page.states
+            assert {states[job_id] for job_id in jobs} <= NEW
+        behavior.lists_repeat = True
         assert jobs == [
             job_id for launch in launches for job_id in backend.find(launch.key, tmp_path)
         ]

@@ -201,10 +201,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
     def _send_file(self, path: Path, name: str, sha256: str) -> str:
         api, action = self.api, f"accept {path.name}"
         form = {"purpose": "fine-tune", "file_name": name, "file_type": "jsonl", "checksum": sha256}
-        parts, expected = (
-            {key: (None, value) for key, value in form.items()},
-            (*REDIRECTS, CONFLICT),
-        )
+        parts, expected = {key: (None, form[key]) for key in form}, (*REDIRECTS, CONFLICT)
         place = api.request("POST", *FILES, action=action, expected=expected, files=parts)
         if place.status == CONFLICT:  # a file with this content exists, possibly under another name
             return created_id(place.fields, api.endpoint, "file_id")

@@ -98,15 +98,18 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
             parents,
             "tuningJobs",
             condition,
-            lambda job: job.fields("labels").text(jobs.LABEL) == launch_key,
+            lambda job: _key_of(job) == launch_key,
         )
 
     def describe_job(self, job_id: str) -> JobDescription:
-        return jobs.description_of(self._job(job_id))
+        job = self._job(job_id)
+        training = jobs.spec_of(job)[1].text("trainingDatasetUri")
+        return JobDescription(_key_of(job), jobs.base_of(job) or None, training)
 
     def poll(self, job_id: str, cursor: str) -> Status:
         job = self._job(job_id)
-        word, model, error = job.text("state"), jobs.tuned_model(job), jobs.failure_of(job)
+        word, model = job.text("state"), jobs.tuned_model(job)
+        error = job.fields("error").text("message") or f"no reason given ({word})"
         status = self.status(word, jobs.events_of(job), cursor, model, error)
         tokens = jobs.count(jobs.data_stats(job), "totalBillableTokenCount")
         state = jobs.state_of(job) if status.state is State.RUNNING else status.state
@@ -198,6 +201,10 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
     def _job(self, job_id: str) -> Fields:
         name = self._resource(job_id)
         return self.cloud.api(name).get(name, action=f"read job {job_id}")
+
+
+def _key_of(job: Fields) -> str | None:
+    return job.fields("labels").text(jobs.LABEL)
 
 
 def _find(api: Api, name: str) -> Fields:

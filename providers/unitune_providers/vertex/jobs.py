@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription
+from unitune.backends.capabilities import Checkpoint, ImportedJob
 from unitune.backends.kit.hosted import explicit, without_none
 from unitune.backends.protocol import Event, Launch, State
 from unitune.documents import Spec
@@ -166,12 +166,6 @@ def spec_of(job: Fields) -> tuple[str, Fields]:
     return "", Fields({})
 
 
-def description_of(job: Fields) -> JobDescription:
-    """Return a job's description for a run that may adopt it."""
-    key = job.fields("labels").text(LABEL)
-    return JobDescription(key, base_of(job) or None, spec_of(job)[1].text("trainingDatasetUri"))
-
-
 def tuned_model(job: Fields) -> TunedModel | None:
     """Return a job's tuned model: the endpoint that Vertex AI deployed."""
     tuned = job.fields("tunedModel")
@@ -235,11 +229,6 @@ def _data_events(stats: Fields, time: float) -> Iterator[Event]:
     if reasons:
         text = f"Vertex AI dropped rows: {'; '.join(dict.fromkeys(reasons))}"
         yield Event("dropped", "warning", time, {"text": text})
-
-
-def failure_of(job: Fields) -> str:
-    """Return the reason of a job's failure."""
-    return job.fields("error").text("message") or f"no reason given ({job.text('state')})"
 
 
 def count(fields: Fields, name: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,51 +13,31 @@ import pytest
 pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 
 from anthropic.pagination import SyncPage
-from anthropic.types import MessageParam
+from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import TypeAdapter
 from support.impatient import served_anthropic
-from vendors.anthropic import KEY, AnthropicVendor
+from unit.providers.test_anthropic import CALL, NEW, OLD, WEATHER
+from unit.providers.test_anthropic import DIALOGUE as TURNS
+from vendors.anthropic import AnthropicVendor
+from vendors.serving import ANTHROPIC
 
-from unitune.backends import registry
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.backends.exactly_once import batch_key
 from unitune.data.example import Message
-from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract import CapabilityContract
 from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_malformed import MalformedReplyContract
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune.workspace.user_settings import current
 from unitune_providers import anthropic as batches
 from unitune_providers.anthropic import AnthropicBackend
 
-NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CREATE = ("POST", r"/v1/messages/batches$")
-CALL: dict[str, Any] = {
-    "id": "call-1",
-    "type": "function",
-    "function": {"name": "weather", "arguments": '{"place": "Bonn"}'},
-}
-WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {"name": "weather", "description": "Tells it.", "parameters": {"type": "object"}},
-}
-DIALOGUE = Request(
-    messages=(
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="Is it wet?"),
-        Message(role="assistant", content="I look.", tool_calls=(CALL,)),
-        Message(role="tool", tool_call_id="call-1", content="rain"),
-        Message(role="user", content="So?"),
-    ),
-    tools=(WEATHER,),
-    stop=("END",),
-    max_tokens=9,
-)
+DIALOGUE = Request(messages=TURNS, tools=(WEATHER,), stop=("END",), max_tokens=9)
 
 
 def asking(text: str) -> Request:
@@ -268,10 +247,6 @@ def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
     assert server.requests == []
 
 
-def test_the_limits_are_anthropics() -> None:
-    assert (batches.REQUESTS_MOST, batches.BYTES_MOST) == (100_000, 256_000_000)
-
-
 def test_what_is_measured_is_no_less_than_what_is_sent(
     backend: AnthropicBackend, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,14 +262,6 @@ def test_a_tuned_model_is_refused(backend: AnthropicBackend, server: Server) -> 
     with pytest.raises(Unsupported, match="no tuning API"):
         backend.submit_batch("k-1", tuned, ASKED)
     assert server.requests == []
-
-
-def test_a_missing_key_names_the_variable(
-    backend: AnthropicBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("ANTHROPIC_API_KEY")
-    with pytest.raises(UserError, match="variable ANTHROPIC_API_KEY"):
-        submit(backend)
 
 
 # Finding
@@ -368,28 +335,11 @@ def test_a_line_that_is_cut_is_no_answer(
 # What every backend with batches must do
 
 
-@pytest.mark.usefixtures("registered")
 class TestAnthropicKeepsTheContract(CapabilityContract, MalformedReplyContract):
     name = "anthropic"
-    model = OLD
+    setup = ANTHROPIC
     poll_seconds = 0.001
     timeout_seconds = 10.0
-
-    @pytest.fixture
-    def server(self, server: Server) -> Server:
-        return server
-
-    @pytest.fixture
-    def backend(self, registered: None) -> Any:
-        del registered
-        return registry.backend("anthropic")
-
-    @pytest.fixture
-    def registered(self, server: Server) -> Iterator[None]:
-        assert server.requests == []
-        current().backends.clear()
-        yield
-        current().backends.clear()
 
     def test_batch_is_found_by_its_key(self, batches: Batches) -> None:
         """Of batches that go on all are named, and once they have ended none but ours."""
@@ -403,46 +353,6 @@ class TestAnthropicKeepsTheContract(CapabilityContract, MalformedReplyContract):
 
 
 # The key, and the vendor's own types
-
-
-class Telltale:
-    """An Anthropic that repeats the key in everything that it complains of."""
-
-    def __init__(self, vendor: AnthropicVendor) -> None:
-        self.vendor = vendor
-        self.refuses = False
-
-    def answer(self, request: VendorRequest) -> VendorResponse:
-        error: dict[str, Any] = {"type": "authentication_error", "message": f"no {KEY} here"}
-        if self.refuses:
-            return VendorResponse({"type": "error", "error": error}, 403)
-        if request.path.endswith("/results"):
-            result = {"type": "errored", "error": {"type": "error", "error": error}}
-            line = {"custom_id": "k-1-0", "result": result}
-            return VendorResponse(json.dumps(line).encode())
-        return self.vendor.answer(request)
-
-
-def test_the_key_is_nowhere_even_if_anthropic_repeats_it(
-    backend: AnthropicBackend, server: Server, vendor: AnthropicVendor
-) -> None:
-    server.vendor = telltale = Telltale(vendor)
-    batch_id = submit(backend)
-    follow(backend, batch_id)
-    texts = [repr(backend.fetch_batch(batch_id)), repr(backend.poll_batch(batch_id))]
-    telltale.refuses = True
-    for act in (
-        lambda: submit(backend),
-        lambda: backend.find_batch("k-1", 0),
-        lambda: backend.poll_batch(batch_id),
-        lambda: backend.fetch_batch(batch_id),
-        lambda: backend.cancel_batch(batch_id),
-    ):
-        with pytest.raises(BackendError) as raised:
-            act()
-        texts.append(str(raised.value))
-    assert sum("no *** here" in text for text in texts) == 6
-    assert not any(KEY in text for text in texts)
 
 
 def unknown(model: Any) -> list[str]:
@@ -480,6 +390,8 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
         )
         for message in entry["params"]["messages"]:
             TypeAdapter(MessageParam).validate_python(message)
+        for tool in entry["params"].get("tools", []):
+            TypeAdapter(ToolParam).validate_python(tool)
     kinds = {"list": 0, "results": 0, "batch": 0}
     for request, answer in answers:
         if request.path.endswith("/results"):

@@ -14,7 +14,7 @@ from support.impatient import served_anthropic
 from vendors.anthropic import AnthropicVendor
 
 from unitune.data.example import Message
-from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Request, TunedModel
 from unitune.testing.contract import LONG, SHORT
 from unitune.testing.loopback import Fault, Server
@@ -72,15 +72,6 @@ def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
     assert words in str(caught.value)
     assert f"count tokens for {MODEL}" in str(caught.value)
     assert AnthropicBackend().count_tokens(MODEL, SHORT) > 0
-
-
-def test_missing_key_names_the_variable_and_asks_nobody(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("ANTHROPIC_API_KEY")
-    with pytest.raises(UserError, match="variable ANTHROPIC_API_KEY"):
-        AnthropicBackend().count_tokens(MODEL, SHORT)
-    assert server.requests == []
 
 
 def test_what_cannot_be_asked_is_not_counted(server: Server) -> None:

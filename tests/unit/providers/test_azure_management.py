@@ -8,13 +8,16 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from unit.providers.company_stage import azure_identity
 from unit.providers.openai_spec import LAUNCH_KEY, Stage
 from unit.providers.test_openai_presets import preset
 from vendors.openai.azure import ARM_TOKEN, AzureVendor
 
-from unitune.errors import BackendError
+from unitune.errors import BackendError, JobError, UserError
+from unitune.models import TunedModel
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune.workspace import user_config
+from unitune_providers.openai.azure import ARM_URL
 from unitune_providers.openai.backend import AzureBackend
 
 VARIABLES = {
@@ -32,6 +35,17 @@ VARIABLES = {
 def azure(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with preset(tmp_path, monkeypatch, AzureBackend(), AzureVendor(), **VARIABLES) as stage:
         yield stage
+
+
+def tuned(azure: Stage, job_id: str) -> TunedModel:
+    model = azure.backend.poll(job_id, "").model
+    assert model is not None
+    return model
+
+
+@pytest.fixture
+def model(azure: Stage) -> TunedModel:
+    return tuned(azure, azure.succeed())
 
 
 def client(server: Server) -> Any:
@@ -52,10 +66,10 @@ def client(server: Server) -> Any:
     )
 
 
-def test_azures_own_client_reads_what_we_deployed_and_takes_it_down(azure: Stage) -> None:
+def test_azures_own_client_reads_what_we_deployed_and_takes_it_down(
+    azure: Stage, model: TunedModel
+) -> None:
     theirs, ours = client(azure.server), azure.backend
-    model = azure.backend.poll(azure.succeed(), "").model
-    assert model is not None
     for number in range(3):
         ours.deploy(model, f"unitune-{number}", {"sku": "GlobalStandard", "capacity": 5})
     found = theirs.deployments.get("group-1", "resource-1", "unitune-1")
@@ -68,11 +82,11 @@ def test_azures_own_client_reads_what_we_deployed_and_takes_it_down(azure: Stage
     assert ours.find_deployment("unitune-1") is None
 
 
-def test_our_deployment_has_the_fields_that_azures_own_client_sends(azure: Stage) -> None:
+def test_our_deployment_has_the_fields_that_azures_own_client_sends(
+    azure: Stage, model: TunedModel
+) -> None:
     from azure.mgmt.cognitiveservices import models  # noqa: PLC0415 - skipped without it
 
-    model = azure.backend.poll(azure.succeed(), "").model
-    assert model is not None
     azure.backend.deploy(model, "unitune-1", {})
     theirs = models.Deployment(
         sku=models.Sku(name="Standard", capacity=100),
@@ -88,9 +102,7 @@ def test_our_deployment_has_the_fields_that_azures_own_client_sends(azure: Stage
     assert ours.query == sdk.query
 
 
-def test_a_missing_quota_says_what_to_do(azure: Stage) -> None:
-    model = azure.backend.poll(azure.succeed(), "").model
-    assert model is not None
+def test_a_missing_quota_says_what_to_do(azure: Stage, model: TunedModel) -> None:
     with pytest.raises(BackendError, match=r"InsufficientQuota.*Lower --option capacity") as caught:
         azure.backend.deploy(model, "unitune-1", {"capacity": 2000})
     assert caught.value.status == 400
@@ -171,9 +183,7 @@ def test_azures_own_package_signs_in_with_a_managed_identity(
         monkeypatch.setenv("IDENTITY_HEADER", "identity-secret")
         credential = Mock(return_value=identity.ManagedIdentityCredential())
         monkeypatch.setattr("unitune.backends.kit.entra._entra_credential", credential)
-        model = azure.backend.poll(azure.succeed(), "").model
-        assert model is not None
-        azure.backend.deploy(model, "unitune-1", {})
+        azure.backend.deploy(tuned(azure, azure.succeed()), "unitune-1", {})
         assert azure.backend.find_deployment("unitune-1") == "unitune-1"
         assert {request.path for request in server.requests} == {"/token"}
 
@@ -190,8 +200,81 @@ def test_a_token_command_signs_in_to_both_apis(
     config = user_config.read().model_copy(update={"key_commands": commands})
     monkeypatch.setattr(user_config, "read", Mock(return_value=config))
     monkeypatch.setattr("unitune.backends.credentials._printed", {})
-    model = azure.backend.poll(azure.succeed(), "").model
-    assert model is not None
-    azure.backend.deploy(model, "unitune-1", {})
+    azure.backend.deploy(tuned(azure, azure.succeed()), "unitune-1", {})
     tokens = {request.headers["authorization"] for request in azure.server.requests}
     assert tokens == {"Bearer entra-token", f"Bearer {ARM_TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("Creating", "starting"),
+        ("Succeeded", "ready"),
+        ("Failed", "failed"),
+        ("Canceled", "failed"),
+        ("Deleting", "gone"),
+    ],
+)
+def test_a_deployment_has_the_state_that_azure_reports(
+    azure: Stage, model: TunedModel, word: str, state: str
+) -> None:
+    ref = azure.backend.deploy(model, "unitune-1", {"capacity": 7})
+    azure.vendor.provisioning = word
+    status = azure.backend.deployment_status(ref, model)
+    assert (status.state, status.raw, status.model.name) == (state, word, "unitune-1")
+
+
+def test_a_second_deploy_of_a_name_leaves_the_first_as_it_is(
+    azure: Stage, model: TunedModel
+) -> None:
+    for options in ({"capacity": 7}, {}):
+        assert azure.backend.deploy(model, "unitune-1", options) == "unitune-1"
+    assert len(azure.server.received("PUT", "/subscriptions/")) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "maker", "sku"),
+    [
+        ("gpt-4.1-2025-04-14", "OpenAI", "Standard"),
+        ("gpt-oss-20b", "Microsoft", "GlobalStandard"),
+        ("Llama-3.3-70B-Instruct", "Meta", "GlobalStandard"),
+        ("Qwen-32B", "Alibaba", "GlobalStandard"),
+    ],
+)
+def test_open_models_have_their_makers_format(
+    azure: Stage, model: TunedModel, base: str, maker: str, sku: str
+) -> None:
+    azure.backend.deploy(model.model_copy(update={"base": base}), "unitune-1", {})
+    body = azure.server.received("PUT", "/subscriptions/")[0].json
+    assert (maker, sku) == (body["properties"]["model"]["format"], body["sku"]["name"])
+
+
+def test_an_unknown_option_is_named(azure: Stage, model: TunedModel) -> None:
+    with pytest.raises(JobError, match="capacitee"):
+        azure.backend.deploy(model, "unitune-1", {"capacitee": 1})
+    assert azure.server.received("PUT", "") == []
+
+
+def test_a_refusal_shows_azures_words_and_request_id_but_no_token(
+    azure: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"error": {"code": "TooManyRequests", "message": f"Too often by {ARM_TOKEN}."}}
+    headers = {"Retry-After": "7", "x-ms-request-id": "request-1"}
+    monkeypatch.setattr(
+        azure.server.vendor, "answer", lambda _: VendorResponse(error, 429, headers)
+    )
+    message = r"Too often by \*\*\* \[TooManyRequests\] \(HTTP 429\)"
+    with pytest.raises(BackendError, match=message) as caught:
+        azure.backend.undeploy("unitune-1")
+    assert (caught.value.retry_after, caught.value.request_id) == (7.0, "request-1")
+
+
+def test_a_missing_token_says_where_one_comes_from(
+    azure: Stage, model: TunedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_ACCESS_TOKEN")
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    with pytest.raises(UserError, match=r"AZURE_ACCESS_TOKEN.*unitune's extra `azure`"):
+        azure.backend.deployment_status("unitune-1", model)
+    azure_identity(monkeypatch, {f"{ARM_URL}/.default": ARM_TOKEN}.__getitem__)
+    assert azure.backend.deployment_status("unitune-1", model).state == "gone"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -12,10 +14,10 @@ import pytest
 
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
 
-from vendors.anthropic import KEY, AnthropicVendor
-from vendors.serving import VENDORS
-from vendors.vertex.vendor import VertexVendor, environment
+from pydantic import JsonValue
+from vendors.serving import ANTHROPIC, VENDORS
 
+from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
@@ -27,72 +29,71 @@ from unitune.testing.loopback import (
     Server,
     VendorRequest,
     VendorResponse,
-    serve,
 )
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.vendor_setup import VendorSetup, serve_vendor
 from unitune_providers import anthropic
 from unitune_providers.openai import batches as openai
-from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.vertex import batches as vertex
-from unitune_providers.vertex.backend import VertexBackend
+from unitune_providers.vertex import cloud as vertex_cloud
 
-Environment = Callable[[Server], Mapping[str, str]]
+SECRET = "sk-planted-0123456789-abcdefghijklmno"  # noqa: S105 - planted
 LOST = (Fault.SILENCE, Fault.CUT, Fault.SHORT)
 
 
 @dataclass(frozen=True)
-class Vendor:
+class Case:
     """How a vendor is served, and where its batches, their list and their results are."""
 
-    backend: Callable[[], Any]
-    served: Callable[[ServerBehavior], Any]
-    environment: Environment
-    model: str
+    setup: VendorSetup
     limits: ModuleType
     most: tuple[str, str]  # names of the limits of requests and bytes
-    page_size: str
     path: str
     results: str
+    failed: Callable[[str], JsonValue]  # row of results of a request that failed with an error
     missing: tuple[str, ...]
-    patches: Callable[[Server], Mapping[str, object]] = field(default=lambda _: {})
+
+
+def failed_at_anthropic(error: str) -> JsonValue:
+    why: JsonValue = {"error": {"type": "authentication_error", "message": error}}
+    return {"custom_id": "k-1-0", "result": {"type": "errored", "error": why}}
+
+
+def failed_at_openai(error: str) -> JsonValue:
+    body: JsonValue = {"error": {"message": error, "code": error}}
+    return {"custom_id": "k-1-0", "response": {"status_code": 401, "body": body}}
+
+
+def failed_at_vertex(error: str) -> JsonValue:
+    status = f"Denied: {json.dumps({'error': {'message': error}})}"
+    return {"status": status, "request": {"labels": {"unitune": "k-1-0"}}}
 
 
 CASES = {
-    "anthropic": Vendor(
-        anthropic.AnthropicBackend,
-        AnthropicVendor,
-        lambda server: {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": server.url},
-        "claude-haiku-4-5",
+    "anthropic": Case(
+        ANTHROPIC,
         anthropic,
         ("REQUESTS_MOST", "BYTES_MOST"),
-        "unitune_providers.anthropic.PAGE_SIZE",
         "/v1/messages/batches",
         "/results$",
+        failed_at_anthropic,
         ("msgbatch_none",),
     ),
-    "openai": Vendor(
-        OpenAIBackend,
-        VENDORS["openai"].vendor,
-        VENDORS["openai"].environment,
-        VENDORS["openai"].model,
+    "openai": Case(
+        VENDORS["openai"],
         openai,
         ("MOST_REQUESTS", "MOST_BYTES"),
-        "unitune_providers.openai.wire.Server.page",
         "/batches",
         "/content$",
+        failed_at_openai,
         ("batch_none",),
-        VENDORS["openai"].patches,
     ),
-    "vertex": Vendor(
-        VertexBackend,
-        VertexVendor,
-        lambda server: environment(server.url),
-        "gemini-3.5-flash",
+    "vertex": Case(
+        VENDORS["vertex"],
         vertex,
         ("REQUESTS_MOST", "BYTES_MOST"),
-        "unitune_providers.vertex.cloud.PAGE_SIZE",
         "/batchPredictionJobs",
         r"/storage/v1/b/[^/]+/o/.+",
+        failed_at_vertex,
         ("projects/my-project/locations/us-central1/batchPredictionJobs/1", "batch-1"),
     ),
 }
@@ -102,13 +103,13 @@ CASES = {
 class Stage:
     """A backend with the server that it calls."""
 
-    case: Vendor
+    case: Case
     server: Server
     vendor: Any
     backend: Any
 
     def submit(self, count: int = 1) -> str:
-        return self.backend.submit_batch("k-1", self.case.model, asked(count))
+        return self.backend.submit_batch("k-1", self.case.setup.model, asked(count))
 
     def find(self) -> list[str]:
         return self.backend.find_batch("k-1", time.time())
@@ -135,18 +136,12 @@ def asked(count: int) -> dict[str, Request]:
 @pytest.fixture(params=CASES)
 def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     case = CASES[request.param]
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "UNITUNE_VERTEX_BASE_LOCATION"):
-        monkeypatch.delenv(name, raising=False)
     for name in ("kit.api.TIMEOUT_SECONDS", "kit.api.UPLOAD_SECONDS", "kit.chat.ANSWER_SECONDS"):
         monkeypatch.setattr(f"unitune.backends.{name}", 0.6)
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    vendor = case.served(ServerBehavior())
-    with serve(vendor) as server:
-        for name, value in case.environment(server).items():
-            monkeypatch.setenv(name, value)
-        for name, replacement in case.patches(server).items():
-            monkeypatch.setattr(name, replacement)
-        yield Stage(case, server, vendor, case.backend())
+    with serve_vendor(case.setup) as served:
+        server = served.server
+        yield Stage(case, server, server.vendor, registry.backend(request.param))
 
 
 # Creating
@@ -191,10 +186,7 @@ def test_too_much_or_nothing_for_a_batch_is_refused_before_anything_is_sent(
 # Finding
 
 
-def test_long_repeating_and_reordered_lists_give_each_batch_once(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stage.case.page_size, 2)
+def test_long_repeating_and_reordered_lists_give_each_batch_once(stage: Stage) -> None:
     stage.vendor.behavior.lists_repeat = True
     stage.vendor.filters = "ignored"  # read by Vertex AI alone
     made = [stage.submit() for _ in range(5)]
@@ -273,3 +265,38 @@ def test_cancelling_that_is_refused_is_an_error(
     monkeypatch.setattr(stage.vendor, "answer", refuse)
     with pytest.raises(BackendError, match="no"):
         stage.backend.cancel_batch(batch_id)
+
+
+# Secrets
+
+
+def test_the_key_is_nowhere_even_if_the_vendor_repeats_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(variable, SECRET)
+    monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", SECRET)
+    stage.vendor.key = SECRET
+    batch_id, error = stage.ended(), f"no {SECRET} here"
+
+    def failed(request: VendorRequest, answer: VendorResponse) -> VendorResponse:
+        row = json.dumps(stage.case.failed(error)).encode()
+        is_result = re.search(stage.case.results, request.path)
+        return replace(answer, content=row) if is_result else answer
+
+    stage.server.change = failed
+    texts = [repr(stage.backend.fetch_batch(batch_id)), repr(stage.backend.poll_batch(batch_id))]
+    stage.server.change = lambda *_: VendorResponse({"error": {"message": error}}, 403)
+    for act in (
+        stage.submit,
+        stage.find,
+        lambda: stage.backend.poll_batch(batch_id),
+        lambda: stage.backend.fetch_batch(batch_id),
+        lambda: stage.backend.cancel_batch(batch_id),
+    ):
+        with pytest.raises(BackendError) as raised:
+            act()
+        texts.append(str(raised.value))
+    assert sum("no *** here" in text for text in texts) == 6
+    assert SECRET not in "".join(texts)
+    assert SECRET.encode() not in b"".join(request.body for request in stage.server.requests)

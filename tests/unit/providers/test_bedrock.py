@@ -16,7 +16,6 @@ from vendors.bedrock.storage import S3Storage, s3_storage
 from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deletes, Deploys, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
@@ -119,11 +118,6 @@ def ask(backend: BedrockBackend, model: str | TunedModel) -> Reply:
 
 def created(server: Server) -> dict[str, Any]:
     return server.received("POST", "/model-customization-jobs$")[-1].json
-
-
-def test_it_has_the_abilities_that_bedrock_has(backend: BedrockBackend) -> None:
-    for ability in (Deletes, Deploys, Imports, ListsJobs):
-        assert isinstance(backend, ability)
 
 
 def test_a_file_is_named_by_its_hash_in_the_bucket(
@@ -298,15 +292,6 @@ def test_a_job_whose_metrics_cannot_be_read_has_succeeded_all_the_same(
     assert {event.kind for event in status.events} == {"message"}
 
 
-def test_a_word_that_nobody_knows_is_unknown_and_kept(
-    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
-) -> None:
-    behavior.state = "Hibernating"
-    status = backend.poll(backend.submit(launch(backend, tmp_path)), "")
-
-    assert (status.state, status.raw) == (State.UNKNOWN, "Hibernating")
-
-
 def test_an_unknown_word_of_a_phase_is_unknown_and_kept() -> None:
     phases = {"trainingDetails": {"status": "Napping"}}
     raw = raw_of(Fields({"status": "InProgress", "statusDetails": phases}))
@@ -336,15 +321,6 @@ def test_a_file_that_fails_validation_fails_the_job_in_bedrocks_words(
 
     assert (last.state, last.error) == (State.FAILED, "Line 3 has no messages.")
     assert "validation: Failed" in [event.data["text"] for event in last.events]
-
-
-def test_a_job_that_fails_at_the_end_leaves_no_model(
-    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
-) -> None:
-    behavior.fails = "Internal error."
-    last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
-
-    assert (last.state, last.error, last.model) == (State.FAILED, "Internal error.", None)
 
 
 def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_path: Path) -> None:
@@ -386,20 +362,6 @@ def test_a_name_that_is_taken_means_the_job_is_there(
 
     assert job_id == backend.submit(prepared)
     assert len(vendor.jobs) == 1
-
-
-def test_survey_shows_every_job_on_its_pages(backend: BedrockBackend, tmp_path: Path) -> None:
-    ids = [backend.submit(launch(backend, tmp_path, key=f"{KEY}{n}")) for n in range(5)]
-    backend.cancel(ids[0])
-    states, cursor = dict[str, State](), ""
-    while True:
-        page = backend.list_jobs(cursor)
-        states |= page.states
-        cursor = page.cursor
-        if not cursor:
-            break
-
-    assert states == {**dict.fromkeys(ids, State.QUEUED), ids[0]: State.CANCELLING}
 
 
 def test_a_tuned_model_answers_only_from_a_deployment(
@@ -525,11 +487,3 @@ def test_a_base_is_asked_by_the_name_that_answers(
 def test_every_base_of_the_offer_can_be_asked(backend: BedrockBackend) -> None:
     for model in registry.offer("bedrock").models:
         assert None is ask(backend, model.name).error
-
-
-def test_claude_is_refused_by_the_offer_with_a_dated_reason() -> None:
-    offer = registry.offer("bedrock")
-
-    for name in ("anthropic.claude-3-haiku-20240307-v1:0:200k", "claude-sonnet-5-5"):
-        assert "2026-09-10" in (offer.terms(name).refusal or "")
-    assert {offer.terms(model.name).refusal for model in offer.models} == {None}

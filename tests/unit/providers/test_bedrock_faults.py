@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,48 +63,6 @@ def launch(backend: BedrockBackend, tmp_path: Path) -> Launch:
     rows = backend.upload(path, hashlib.sha256(b"{}\n").hexdigest())
     job = Job(name="faults", model=NOVA, backend="bedrock", data=Data(train="rows.jsonl"))
     return Launch(KEY, job, rows, None, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        (Fault.RATE_LIMITED, (BackendError, 429, 0)),
-        (Fault.SERVER_ERROR, (BackendError, 500, 0)),
-        (Fault.ERROR_AFTER, (BackendError, 500, 1)),
-        (Fault.EXPIRED_KEY, (BackendError, 401, 0)),
-        (Fault.SILENCE, (Unreachable, None, 1)),
-        (Fault.CUT, (Unreachable, None, 1)),
-        (Fault.SHORT, (Unreachable, None, 1)),
-    ],
-)
-def test_a_create_call_is_sent_once_and_its_outcome_is_told(
-    backend: BedrockBackend,
-    server: Server,
-    launch: Launch,
-    fault: Fault,
-    expected: tuple[type[BackendError], int | None, int],
-) -> None:
-    server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError, match="AWS could not create") as caught:
-        backend.submit(launch)
-
-    jobs = len(backend.find(KEY, launch.folder))
-    assert expected == (type(caught.value), caught.value.status, jobs)
-    assert len(server.received("POST", CREATE)) == 1
-
-
-@pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT])
-def test_the_same_launch_again_is_the_same_job(
-    backend: BedrockBackend, server: Server, launch: Launch, fault: Fault
-) -> None:
-    server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError):
-        backend.submit(launch)
-
-    job_id = backend.submit(launch)
-    assert backend.find(KEY, launch.folder) == [job_id]
-    first, second = server.received("POST", CREATE)
-    assert first.body == second.body
 
 
 @pytest.mark.parametrize(
@@ -187,42 +144,6 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
     with pytest.raises(BackendError, match="NoSuchBucket") as caught:
         backend.upload(path, "a" * 64)
     assert caught.value.status == 404
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (Fault.RATE_LIMITED, "HTTP 429"),
-        (Fault.SERVER_ERROR, "HTTP 500"),
-        (Fault.EXPIRED_KEY, "HTTP 401"),
-        (Fault.SILENCE, "ReadTimeoutError"),
-        (Fault.CUT, "no complete answer"),
-        (Fault.SHORT, "no complete answer"),
-    ],
-)
-def test_a_question_that_fails_is_an_error_in_the_reply(
-    backend: BedrockBackend, server: Server, fault: Fault, message: str
-) -> None:
-    server.inject_fault(fault, "POST", "/converse$")
-    request = Request(messages=(Message(role="user", content="Who?"),))
-    chat = backend.chat(NOVA)
-    failed, answered = (reply_once(chat, request) for _ in range(2))
-
-    assert message in (failed.error or "")
-    assert (answered.error, answered.text) == (None, "I do not know.")
-
-
-def test_questions_run_at_once_and_in_their_own_places(
-    backend: BedrockBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def all_at_once() -> list[str]:
-        requests = [Request(messages=(Message(role="user", content=f"{n}"),)) for n in range(40)]
-        replies = await asyncio.gather(*map(chat.reply, requests))
-        return [reply.error or reply.text for reply in replies]
-
-    monkeypatch.setattr(bedrock_clients, "ANSWER_SECONDS", 30)  # a busy machine is slow with 40
-    chat = backend.chat(NOVA)
-    assert asyncio.run(all_at_once()) == ["I do not know."] * 40
 
 
 def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBackend) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
@@ -17,18 +17,18 @@ pytest.importorskip("anthropic", reason="needs the vendors' extras")
 
 from hypothesis import given
 from hypothesis import strategies as st
-from vendors import anthropic
 from vendors.openai import vendor as openai
-from vendors.serving import VENDORS, serve_vendor
+from vendors.serving import ANTHROPIC, VENDORS
 
 from unitune.backends import registry
 from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
 from unitune.evaluate.inference.budget import most_tokens
 from unitune.models import ChatModel, Request
-from unitune.testing.loopback import Server, serve
-from unitune.testing.vendor_setup import ServerBehavior
+from unitune.testing.loopback import Server
+from unitune.testing.vendor_setup import serve_vendor
 
+SETUPS = {**VENDORS, "anthropic": ANTHROPIC, "server": VENDORS["openai"]}
 LIMITS = ("max_tokens", "max_completion_tokens", "maxTokens", "maxOutputTokens")
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
 NAME = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
@@ -81,19 +81,13 @@ def dialogues(draw: st.DrawFn) -> Request:
 
 @contextmanager
 def played(name: str) -> Iterator[tuple[Server, ChatModel]]:
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        if name == "anthropic":
-            server = stack.enter_context(serve(anthropic.AnthropicVendor(ServerBehavior())))
-            patch.setenv("ANTHROPIC_API_KEY", anthropic.KEY)
-            patch.setenv("ANTHROPIC_BASE_URL", server.url)
-            yield server, registry.backend(name).chat("claude-haiku-4-5")
-        elif name == "server":
-            server = stack.enter_context(serve(openai.OpenAIVendor(ServerBehavior())))
-            url = f"{server.url}/v1"
-            yield server, open_server(url, VENDORS["openai"].model, key=lambda: openai.KEY)
+    with serve_vendor(SETUPS[name]) as served:
+        model = served.setup.model
+        if name == "server":
+            url = f"{served.server.url}/v1"
+            yield served.server, open_server(url, model, key=lambda: openai.KEY)
         else:
-            served = stack.enter_context(serve_vendor(name))
-            yield served.server, registry.backend(name).chat(served.setup.model)
+            yield served.server, registry.backend(name).chat(model)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -117,7 +111,7 @@ def limits(value: Any) -> Iterator[int]:
             yield from limits(each)
 
 
-@pytest.mark.parametrize("name", [*sorted(VENDORS), "anthropic", "server"])
+@pytest.mark.parametrize("name", sorted(SETUPS))
 def test_the_most_is_never_less_than_what_is_sent_and_counted(name: str) -> None:
     with played(name) as (server, model), asyncio.Runner() as runner:
 

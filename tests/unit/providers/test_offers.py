@@ -177,6 +177,7 @@ def test_who_would_refuse_the_job_itself_is_not_named() -> None:
     [
         ("anthropic", "claude-haiku-4-5", "2026-09-10", ""),
         ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0", "2026-09-10", ""),
+        ("bedrock", "claude-sonnet-5-5", "2026-09-10", ""),
         ("cohere", "command-r-08-2024", "2025-09-15", "local"),
         ("mistral", "ministral-3b-latest", "2026-06-30", "azure (Ministral-3B)"),
         ("predibase", "qwen3-8b", "2026-07-11", "together (Qwen/Qwen3-8B)"),

@@ -18,7 +18,6 @@ from unit.providers.openai_spec import (
     on_stage,
 )
 
-from unitune.backends import capabilities
 from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.job.job import Preference, Tuning
@@ -56,13 +55,6 @@ def test_a_start_at_another_server_is_refused(stage: Stage) -> None:
     launch = replace(stage.launch(), start=Start(model=elsewhere))
     with pytest.raises(JobError, match="continue from a model on another server"):
         stage.backend.submit(launch)
-
-
-def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
-    for ability in ("Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Batches"):
-        assert isinstance(stage.backend, getattr(capabilities, ability)), ability
-    for ability in ("Deploys", "Downloads", "Quotes"):
-        assert not isinstance(stage.backend, getattr(capabilities, ability)), ability
 
 
 def test_file_is_named_by_its_hash_and_found_by_its_name(stage: Stage) -> None:
@@ -208,37 +200,12 @@ def test_find_does_not_trust_a_filter(stage: Stage, monkeypatch: pytest.MonkeyPa
     assert stage.backend.find(LAUNCH_KEY, stage.folder) == [job_id]
 
 
-def test_find_reads_all_pages_and_drops_repeats(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
-    stage.vendor.behavior.lists_repeat = True
-    same = [stage.submit() for _ in range(7)]
-    assert sorted(same) == sorted(stage.backend.find(LAUNCH_KEY, stage.folder))
-
-
-def test_job_that_lists_do_not_show_yet_is_not_found(stage: Stage) -> None:
-    stage.vendor.behavior.list_lag_seconds = 60
-    stage.submit()
-    assert stage.backend.find(LAUNCH_KEY, stage.folder) == []
-    stage.vendor.behavior.list_lag_seconds = 0
-    assert len(stage.backend.find(LAUNCH_KEY, stage.folder)) == 1
-
-
 def test_states_are_ours_and_words_are_the_vendors(stage: Stage) -> None:
     statuses = stage.follow(stage.submit())
     seen = [(status.state, status.raw) for status in statuses]
     assert seen[0] == (State.QUEUED, "queued")
     assert (State.RUNNING, "running") in seen
     assert seen[-1] == (State.SUCCEEDED, "succeeded")
-
-
-def test_unknown_state_is_kept_and_polled_on(stage: Stage) -> None:
-    stage.vendor.behavior.state = "resharding"
-    job_id = stage.submit()
-    status = stage.backend.poll(job_id, "")
-    assert (status.state, status.raw) == (State.UNKNOWN, "resharding")
-    assert State.SUCCEEDED is stage.follow(job_id)[-1].state
 
 
 def test_paused_job_goes_on(stage: Stage) -> None:
@@ -293,16 +260,6 @@ def test_unusable_rows_end_the_job(stage: Stage, rows: str, message: str) -> Non
     assert status.error is not None
     assert message in status.error
     assert "[invalid_training_file]" in status.error
-
-
-def test_survey_turns_the_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
-    jobs = [stage.submit() for _ in range(3)]
-    first = stage.backend.list_jobs("")
-    second = stage.backend.list_jobs(first.cursor)
-    assert tuple(first.states) == (jobs[2], jobs[1])
-    assert second.states == {jobs[0]: State.VALIDATING}
-    assert second.cursor == ""
 
 
 def test_deleting_what_is_gone_is_no_error(stage: Stage) -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 from unit.providers.openai_spec import MODEL, Stage, on_stage
-from vendors.openai.vendor import KEY
 
 from unitune.data.example import Message, TextPart
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
-from unitune.testing.loopback import Fault
 
 QUESTION = Message(role="user", content="Colour of snow?")
 ASKED = Request(messages=(QUESTION,))
@@ -91,54 +89,6 @@ def test_refusal_and_filter_are_answers(stage: Stage) -> None:
     stage.vendor.finishes = {"Colour of snow?": "content_filter"}
     reply = ask(stage, MODEL)
     assert (reply.text, reply.finish_reason, reply.error) == ("", "content_filter", None)
-
-
-@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
-def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
-    stage: Stage, fault: Fault
-) -> None:
-    stage.server.inject_fault(fault, "POST", CHAT)
-    assert ask(stage, MODEL).retryable
-    assert len(stage.server.received("POST", CHAT)) == 1
-
-
-def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> None:
-    stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CHAT)
-    reply = ask(stage, MODEL)
-    assert (reply.status, reply.retryable, reply.retry_after_seconds) == (429, True, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (Fault.SERVER_ERROR, "HTTP 500"),
-        (Fault.CUT, "no complete answer"),
-        (Fault.SILENCE, "no complete answer"),
-        (Fault.EXPIRED_KEY, "Check the key in OPENAI_API_KEY"),
-    ],
-)
-def test_lasting_fault_is_in_the_reply(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str
-) -> None:
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.2)
-    stage.server.inject_fault(fault, "POST", CHAT, times=9)
-    reply = ask(stage, MODEL)
-    assert reply.error is not None
-    assert words in reply.error
-    assert KEY not in reply.error
-    assert reply.finish_reason == "error"
-
-
-def test_missing_model_is_in_the_reply(stage: Stage) -> None:
-    reply = ask(stage, "ft:none")
-    assert reply.error is not None
-    assert "does not exist" in reply.error
-
-
-def test_one_model_answers_in_several_loops_and_after_closing(stage: Stage) -> None:
-    chat = stage.backend.chat(MODEL)
-    for _ in range(2):
-        assert reply_once(chat, ASKED).error is None
 
 
 def test_fingerprint_names_vendor_and_model(stage: Stage, tuned: TunedModel) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unit.providers.openai_spec import CHAT_ROW, LAUNCH_KEY, Stage, on_stage
+from unit.providers.openai_spec import CHAT_ROW, Stage, on_stage
 
 from unitune.errors import BackendError, DataError, Unreachable
 from unitune.testing.loopback import Fault
@@ -25,42 +25,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield stage
 
 
-@pytest.mark.parametrize(("fault", "status"), REFUSED.items())
-def test_create_that_is_refused_made_no_job_and_was_sent_once(
-    stage: Stage, fault: Fault, status: int
-) -> None:
-    stage.server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(BackendError) as caught:
-        stage.submit()
-    assert status == caught.value.status
-    assert len(stage.server.received("POST", CREATE)) == 1
-    assert stage.backend.find(LAUNCH_KEY, stage.folder) == []
-
-
-def test_rate_limit_says_how_long_to_wait(stage: Stage) -> None:
-    stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CREATE)
-    with pytest.raises(BackendError) as caught:
-        stage.submit()
-    assert caught.value.retry_after == 1.0
-
-
-@pytest.mark.parametrize("fault", LOST)
-def test_create_without_an_answer_is_sent_once_and_found(stage: Stage, fault: Fault) -> None:
-    stage.server.inject_fault(fault, "POST", CREATE)
-    with pytest.raises(Unreachable):
-        stage.submit()
-    assert len(stage.server.received("POST", CREATE)) == 1
-    assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
-
-
-def test_create_that_took_effect_and_failed_is_found(stage: Stage) -> None:
-    stage.server.inject_fault(Fault.ERROR_AFTER, "POST", CREATE)
-    with pytest.raises(BackendError) as caught:
-        stage.submit()
-    assert caught.value.status == 500
-    assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
-
-
 @pytest.mark.parametrize("fault", [*LOST, Fault.ERROR_AFTER])
 def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) -> None:
     stage.server.inject_fault(fault, "POST", "/files$")
@@ -68,20 +32,6 @@ def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) ->
         stage.upload("train.jsonl", CHAT_ROW * 10)
     stage.upload("train.jsonl", CHAT_ROW * 10)
     assert len(stage.vendor.files) == 1
-
-
-@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
-def test_reading_is_repeated(stage: Stage, fault: Fault) -> None:
-    job_id = stage.submit()
-    stage.server.inject_fault(fault, "GET", f"/{job_id}$")
-    assert stage.backend.poll(job_id, "").raw.replace("running", "queued") == "queued"
-
-
-def test_reading_that_fails_on_and_on_is_an_error(stage: Stage) -> None:
-    job_id = stage.submit()
-    stage.server.inject_fault(Fault.CUT, "GET", f"/{job_id}$", times=9)
-    with pytest.raises(Unreachable):
-        stage.backend.poll(job_id, "")
 
 
 def test_server_that_is_not_there_is_unreachable(

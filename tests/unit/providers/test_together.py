@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from vendors.together.vendor import KEY, TogetherVendor
 
-from unitune.backends import capabilities
-from unitune.backends.protocol import Launch, State, Status
+from unitune.backends.protocol import Launch, Status
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.job.tuning import EarlyStopping
@@ -84,20 +83,6 @@ def tuned(backend: TogetherBackend, launch: Launch) -> TunedModel:
     model = ended(backend, backend.submit(launch)).model
     assert model is not None
     return model
-
-
-def test_has_every_ability_that_it_should() -> None:
-    backend = TogetherBackend()
-    for ability in (
-        capabilities.ListsJobs,
-        capabilities.Deletes,
-        capabilities.Deploys,
-        capabilities.Downloads,
-        capabilities.Imports,
-        capabilities.Quotes,
-        capabilities.Checkpoints,
-    ):
-        assert isinstance(backend, ability)
 
 
 def test_file_is_named_by_its_hash_and_sent_once(
@@ -189,46 +174,6 @@ def test_job_is_found_by_its_models_name_where_the_list_has_no_suffix(
     assert backend.find("r251125-abc", tmp_path) == []
 
 
-def test_repeated_and_reordered_lists_give_each_job_once(
-    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch, tmp_path: Path
-) -> None:
-    behavior.lists_repeat = True
-    ids = [backend.submit(launch) for _ in range(3)]
-    assert sorted(ids) == sorted(backend.find(launch.key, tmp_path))
-    assert set(ids) == set(backend.list_jobs("").states)
-
-
-def test_job_that_the_list_shows_late_is_not_found_yet(
-    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch, tmp_path: Path
-) -> None:
-    behavior.list_lag_seconds = 60
-    backend.submit(launch)
-    assert backend.find(launch.key, tmp_path) == []
-
-
-def test_survey_is_one_page_of_states(backend: TogetherBackend, launch: Launch) -> None:
-    job_id = backend.submit(launch)
-    page = backend.list_jobs("")
-    assert ({job_id: State.QUEUED}, "") == (dict(page.states), page.cursor)
-
-
-def test_unknown_state_is_unknown_with_its_word(
-    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch
-) -> None:
-    behavior.state = "rescheduling"
-    behavior.steps = 100
-    status = backend.poll(backend.submit(launch), "")
-    assert (status.state, status.raw) == (State.UNKNOWN, "rescheduling")
-
-
-def test_failed_job_says_why_in_togethers_words(
-    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch
-) -> None:
-    behavior.fails = "CUDA out of memory"
-    status = ended(backend, backend.submit(launch))
-    assert (status.state, status.error, status.model) == (State.FAILED, "CUDA out of memory", None)
-
-
 def test_losses_are_steps_and_evaluations(backend: TogetherBackend, launch: Launch) -> None:
     status = ended(backend, backend.submit(launch))
     losses = [event for event in status.events if event.kind in ("step", "validation")]
@@ -259,19 +204,6 @@ def test_warnings_and_failures_are_told_as_such(
     assert [event.data["text"] for event in events if event.kind == "warning"] == [
         "CUDA out of memory"
     ]
-
-
-def test_events_of_earlier_polls_are_not_told_again(
-    backend: TogetherBackend, launch: Launch
-) -> None:
-    job_id = backend.submit(launch)
-    seen, cursor = list[str](), ""
-    while not (status := backend.poll(job_id, cursor)).state.ended:
-        seen, cursor = seen + [event.key for event in status.events], status.cursor
-    seen += [event.key for event in status.events]
-    assert sorted(event.key for event in backend.poll(job_id, "").events) == sorted(seen)
-    assert len(set(seen)) == len(seen)
-    assert backend.poll(job_id, status.cursor).events == ()
 
 
 def test_quote_is_the_price_that_together_says(

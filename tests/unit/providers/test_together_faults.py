@@ -10,11 +10,9 @@ import pytest
 from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends.protocol import Launch, Upload
-from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable
 from unitune.job.job import Data, Job
-from unitune.models import Request
-from unitune.testing.contract_base import ROWS, reply_once
+from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
 from unitune_providers.together.backend import TogetherBackend
 
@@ -71,16 +69,6 @@ def check(fault: Fault, act: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))
-def test_create_call_is_sent_once_whatever_happens(
-    server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    check(fault, lambda: backend.submit(launch))
-    assert len(server.received(*CREATE)) == 1
-    assert (fault in OPEN) == bool(backend.find(launch.key, launch.folder))
-
-
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS))
 @pytest.mark.parametrize("path", ["/fine-tunes/ft-[^/]+$", "/events$", "/metrics$"])
 def test_every_part_of_a_poll_fails_as_ours(
     server: Server, backend: TogetherBackend, launch: Launch, fault: Fault, path: str
@@ -128,19 +116,6 @@ def test_a_failure_before_the_create_call_leaves_nothing_open(
     assert server.received(*CREATE) == []
 
 
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS))
-def test_a_failed_answer_is_a_reply_with_an_error(
-    server: Server, backend: TogetherBackend, fault: Fault
-) -> None:
-    server.inject_fault(fault, "POST", "/chat/completions$")
-    chat = backend.chat("Qwen/Qwen3-8B")
-    request = Request(messages=(Message(role="user", content="?"),))
-    reply = reply_once(chat, request)
-    assert reply.finish_reason == "error"
-    assert reply.error
-    assert KEY not in reply.error
-
-
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.SHORT, Fault.SILENCE])
 def test_a_download_that_breaks_off_leaves_no_file(
     server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path, fault: Fault
@@ -152,15 +127,6 @@ def test_a_download_that_breaks_off_leaves_no_file(
     model, folder = status.model, tmp_path / "weights"
     check(fault, lambda: backend.download(model, folder))
     assert list(folder.iterdir()) == []
-
-
-def test_reads_are_repeated(
-    server: Server, backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
-    server.inject_fault(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
-    assert backend.find("key-1", tmp_path) == []
-    assert len(server.received("GET", "/fine-tunes$")) == 2
 
 
 def test_upload_is_sent_without_the_key_and_adopted_by_its_content(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from pydantic import JsonValue
 from support.impatient import served_vertex
 from vendors.vertex.vendor import BUCKET, VertexVendor
 
-from unitune.backends.capabilities import Checkpoints, Deletes, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError, NotFoundError, Unreachable, UserError
 from unitune.job.job import Data, Job, Lora, Preference, Tuning
@@ -26,7 +25,6 @@ from unitune.job.tuning import Reward
 from unitune.models import Start, TunedModel
 from unitune.testing.loopback import OF_VENDORS, Fault, Server
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune_providers.vertex import backend as vertex
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
 
@@ -88,44 +86,7 @@ def follow(backend: VertexBackend, job_id: str) -> Status:
     return status
 
 
-def test_has_the_abilities_that_it_says(backend: VertexBackend) -> None:
-    for ability in (Checkpoints, Deletes, Imports, ListsJobs):
-        assert isinstance(backend, ability)
-
-
 # Creating
-
-
-@pytest.mark.parametrize("fault", NO_ANSWER)
-def test_create_without_answer_is_unreachable_sent_once_and_found(
-    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    with pytest.raises(Unreachable):
-        submit()
-    assert len(server.received(*CREATE)) == 1
-    assert len(backend.find("r-1", Path())) == 1
-
-
-@pytest.mark.parametrize(
-    ("fault", "status"),
-    [
-        (Fault.RATE_LIMITED, 429),
-        (Fault.SERVER_ERROR, 500),
-        (Fault.ERROR_AFTER, 500),
-        (Fault.EXPIRED_KEY, 401),
-    ],
-)
-def test_create_answered_with_an_error_keeps_its_status_and_is_sent_once(
-    server: Server, backend: VertexBackend, submit: Submit, fault: Fault, status: int
-) -> None:
-    server.inject_fault(fault, *CREATE)
-    with pytest.raises(BackendError) as raised:
-        submit()
-    assert status == raised.value.status
-    assert len(server.received(*CREATE)) == 1
-    created = 1 if fault is Fault.ERROR_AFTER else 0
-    assert created == len(backend.find("r-1", Path()))
 
 
 def test_wrong_token_is_refused_by_both_services_and_not_shown(
@@ -260,38 +221,6 @@ def test_job_is_found_whatever_the_vendor_makes_of_filters(
     assert backend.find("r-", Path()) == []
 
 
-def test_repeated_and_reordered_pages_give_each_job_once(
-    vendor: VertexVendor,
-    backend: VertexBackend,
-    submit: Submit,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(vertex, "PAGE_SIZE", 2)
-    vendor.behavior.lists_repeat = True
-    vendor.filters = "ignored"
-    created = [submit("r-1") for _ in range(5)]
-    assert sorted(created) == sorted(backend.find("r-1", Path()))
-    assert set(created) == set(_surveyed(backend))
-
-
-def _surveyed(backend: VertexBackend) -> Iterator[str]:
-    page = backend.list_jobs("")
-    yield from page.states
-    while page.cursor:
-        page = backend.list_jobs(page.cursor)
-        yield from page.states
-
-
-def test_late_list_shows_the_job_later(
-    vendor: VertexVendor, backend: VertexBackend, submit: Submit
-) -> None:
-    vendor.behavior.list_lag_seconds = 60
-    job_id = submit()
-    assert backend.find("r-1", Path()) == []
-    vendor.behavior.list_lag_seconds = 0
-    assert backend.find("r-1", Path()) == [job_id]
-
-
 def test_list_that_fails_is_not_taken_for_no_job(server: Server, backend: VertexBackend) -> None:
     server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
@@ -302,59 +231,10 @@ def test_list_that_fails_is_not_taken_for_no_job(server: Server, backend: Vertex
 # Watching
 
 
-@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
-def test_reading_a_job_is_tried_again(
-    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
-) -> None:
-    job_id = submit()
-    server.inject_fault(fault, *READ)
-    assert backend.poll(job_id, "").state in (State.QUEUED, State.VALIDATING)
-
-
-@pytest.mark.parametrize("fault", NO_ANSWER)
-def test_job_that_cannot_be_read_is_unreachable(
-    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
-) -> None:
-    job_id = submit()
-    server.inject_fault(fault, *READ, times=9)
-    with pytest.raises(Unreachable):
-        backend.poll(job_id, "")
-
-
-def test_key_that_expires_during_a_run_is_a_401(
-    server: Server, backend: VertexBackend, submit: Submit
-) -> None:
-    job_id = submit()
-    server.inject_fault(Fault.EXPIRED_KEY, *READ)
-    with pytest.raises(BackendError) as raised:
-        backend.poll(job_id, "")
-    assert raised.value.status == 401
-
-
 def test_missing_job_is_a_404(backend: VertexBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.poll("projects/my-project/locations/us-central1/tuningJobs/1", "")
     assert raised.value.status == 404
-
-
-def test_new_word_for_a_state_is_unknown_and_kept(
-    vendor: VertexVendor, backend: VertexBackend, submit: Submit
-) -> None:
-    job_id = submit()
-    vendor.behavior.state = "JOB_STATE_BRAND_NEW"
-    status = backend.poll(job_id, "")
-    assert (status.state, status.raw) == (State.UNKNOWN, "JOB_STATE_BRAND_NEW")
-    vendor.behavior.state = None
-    assert State.SUCCEEDED is follow(backend, job_id).state
-
-
-@pytest.mark.parametrize("why", ["rejects_files", "fails"])
-def test_failed_job_says_why(
-    vendor: VertexVendor, backend: VertexBackend, submit: Submit, why: str
-) -> None:
-    setattr(vendor.behavior, why, "row 3 has no contents")
-    done = follow(backend, submit())
-    assert (done.state, done.error) == (State.FAILED, "row 3 has no contents")
 
 
 def test_short_id_names_a_job_of_the_location(backend: VertexBackend, submit: Submit) -> None:
@@ -399,13 +279,6 @@ def test_upload_goes_to_the_folder_in_the_bucket(
     assert upload(backend, training).ref.startswith(f"gs://{BUCKET}/our/files/unitune-")
 
 
-def test_file_that_is_there_is_not_sent_again(
-    server: Server, backend: VertexBackend, training: Path
-) -> None:
-    assert upload(backend, training) == upload(VertexBackend(), training)
-    assert len(server.received(*WRITE)) == 1
-
-
 @pytest.mark.parametrize(
     "fault",
     sorted(OF_VENDORS - {Fault.EXPIRED_KEY}),
@@ -416,14 +289,6 @@ def test_upload_gets_through_one_fault_as_one_file(
     server.inject_fault(fault, *WRITE)
     done = upload(backend, training)
     assert list(vendor.storage.objects) == [done.ref]
-
-
-def test_upload_that_never_gets_an_answer_is_unreachable(
-    server: Server, backend: VertexBackend, training: Path
-) -> None:
-    server.inject_fault(Fault.SILENCE, *WRITE, times=99)
-    with pytest.raises(Unreachable):
-        upload(backend, training)
 
 
 def test_upload_that_always_fails_keeps_the_status(
@@ -527,16 +392,6 @@ def test_refused_deletion_keeps_its_status(
     with pytest.raises(BackendError) as raised:
         backend.delete_model(model)
     assert raised.value.status == 500
-
-
-@pytest.mark.parametrize("fault", NO_ANSWER)
-def test_deletion_without_answer_is_unreachable(
-    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
-) -> None:
-    model = _tuned(backend, submit)
-    server.inject_fault(fault, "DELETE", "/models/")
-    with pytest.raises(Unreachable):
-        backend.delete_model(model)
 
 
 def _tuned(backend: VertexBackend, submit: Submit) -> TunedModel:

@@ -19,13 +19,11 @@ from vendors.vertex.vendor import BUCKET, VertexVendor
 
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
-from unitune.errors import BackendError, Unsupported, UserError
+from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
-from unitune_providers.vertex import batches
-from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
 
 PLACE = "projects/my-project/locations/us-central1"
@@ -316,22 +314,10 @@ def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
     assert server.requests == []
 
 
-def test_the_limits_are_googles() -> None:
-    assert (batches.REQUESTS_MOST, batches.BYTES_MOST) == (200_000, 1_000_000_000)
-
-
 def test_a_model_that_is_not_there_is_a_404(backend: VertexBackend) -> None:
     with pytest.raises(BackendError) as raised:
         backend.submit_batch("k-1", "no-such-model", ASKED)
     assert raised.value.status == 404
-
-
-def test_a_missing_bucket_names_the_variable(
-    backend: VertexBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("UNITUNE_VERTEX_BUCKET")
-    with pytest.raises(UserError, match="UNITUNE_VERTEX_BUCKET"):
-        submit(backend)
 
 
 # Which model
@@ -492,53 +478,6 @@ def test_what_the_sdk_does_not_know_yet_spoils_no_answer(
 
 
 # The token, and the vendor's own types
-
-
-class Telltale:
-    """A Vertex AI that repeats its caller's token in all that it complains of."""
-
-    secret = "ya29.planted-0123456789-abcdefghijklmno"  # noqa: S105 - planted
-
-    def __init__(self, vendor: VertexVendor) -> None:
-        self.vendor = vendor
-        self.refuses = False
-
-    def answer(self, request: VendorRequest) -> VendorResponse:
-        if not self.refuses:
-            return self.vendor.answer(request)
-        message = f"Bearer {self.secret} may not do this."
-        return VendorResponse({"error": {"code": 403, "message": message, "status": "DENIED"}}, 403)
-
-
-def test_the_token_is_nowhere_even_if_google_repeats_it(
-    server: Server, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", Telltale.secret)
-    vendor.key = Telltale.secret
-    server.vendor = telltale = Telltale(vendor)
-    backend = VertexBackend()
-    batch_id = submit(backend)
-    follow(backend, batch_id)
-    error = json.dumps({"error": {"message": f"no {Telltale.secret} here"}})
-    row = {"status": f"Denied: {error}", "request": {"labels": {"unitune": "k-1-0"}}}
-    rewrite(vendor, batch_id, json.dumps(row).encode())
-    texts = [repr(backend.fetch_batch(batch_id))]
-    telltale.refuses = True
-    for act in (
-        lambda: submit(backend),
-        lambda: backend.find_batch("k-1", 0),
-        lambda: backend.poll_batch(batch_id),
-        lambda: backend.fetch_batch(batch_id),
-        lambda: backend.cancel_batch(batch_id),
-    ):
-        with pytest.raises(BackendError) as raised:
-            act()
-        texts.append(str(raised.value))
-    assert sum("***" in text for text in texts) == 6, texts
-    assert not any(Telltale.secret in text for text in texts)
-    contents = [stored.content for stored in vendor.storage.objects.values()]
-    assert len(contents) == 2
-    assert [row for row in contents if Telltale.secret.encode() in row] == contents[1:]
 
 
 def wire_names(convert: object) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Generator
 
@@ -17,7 +16,7 @@ from unitune.errors import UserError
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
 from unitune.testing.contract_base import reply_once
-from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorResponse
+from unitune.testing.loopback import Server, VendorResponse
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.backend import VertexBackend
@@ -107,24 +106,6 @@ def test_tools_are_declared(tuned: ChatModel, server: Server) -> None:
     assert tool["functionDeclarations"][0]["name"] == "look_up"
 
 
-@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
-def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
-    tuned: ChatModel, server: Server, fault: Fault
-) -> None:
-    server.inject_fault(fault, *GENERATE)
-    assert ask(tuned).retryable
-    assert len(server.received(*GENERATE)) == 1
-
-
-@pytest.mark.parametrize("fault", sorted(OF_VENDORS))
-def test_failure_is_a_reply_with_an_error(tuned: ChatModel, server: Server, fault: Fault) -> None:
-    server.inject_fault(fault, *GENERATE, times=9)
-    reply = ask(tuned)
-    assert (reply.text, reply.finish_reason) == ("", "error")
-    assert reply.error
-    assert "loopback" not in reply.error
-
-
 def test_credentials_that_end_during_a_comparison_are_a_reply_with_an_error(
     tuned: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,25 +119,6 @@ def test_credentials_that_end_during_a_comparison_are_a_reply_with_an_error(
 def test_what_rows_cannot_carry_is_a_reply_with_an_error(tuned: ChatModel) -> None:
     reply = ask(tuned, Message(role="user", name="anna", content="Hello?"))
     assert "anna" in (reply.error or "")
-
-
-def test_one_model_answers_in_several_loops_and_is_closed_outside(tuned: ChatModel) -> None:
-    assert [ask(tuned).text for _ in range(3)] == ["white as ever"] * 3
-
-
-def test_many_questions_at_once_share_a_client(tuned: ChatModel) -> None:
-    async def all_at_once() -> list[Reply]:
-        request = Request(messages=(QUESTION,))
-        async with tuned:
-            return await asyncio.gather(*(tuned.reply(request) for _ in range(8)))
-
-    assert [reply.text for reply in asyncio.run(all_at_once())] == ["white as ever"] * 8
-
-
-def test_missing_model_is_a_reply_with_an_error(server: Server) -> None:
-    chat = VertexBackend().chat("no-such-model")
-    assert "404" in (ask(chat).error or "")
-    assert len(server.received(*GENERATE)) == 1
 
 
 def test_untuned_models_can_be_asked_in_another_location(

@@ -47,17 +47,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A model that can be tuned.
-
-    Args:
-        region: Where.
-        bounds: By hyperparameter; None: its bounds are not published.
-        validates: Whether it takes validation rows.
-    """
+    """A model that can be tuned."""
 
     region: str
-    bounds: Mapping[str, Bound] | None
-    validates: bool = True
+    bounds: Mapping[str, Bound] | None  # bounds by hyperparameter; None if unpublished
+    validates: bool = True  # whether it takes validation rows
 
 
 NOVA = {
@@ -88,16 +82,7 @@ def invalid(message: str) -> Refused:
 
 
 def check_members(operation: str, members: Mapping[str, Any], service: str = "bedrock") -> None:
-    """Refuse members that AWS's description of an operation does not allow.
-
-    Args:
-        operation: Its name.
-        members: Of the body, or of the query with texts as values.
-        service: Its botocore name.
-
-    Raises:
-        Refused: One is missing, of another kind, or out of its bounds; the first is named.
-    """
+    """Refuse members that AWS's description of an operation does not allow."""
     shape: Any = _input_of(service, operation)
     for where, value, rule in _broken(shape, members, ""):
         raise invalid(
@@ -107,15 +92,7 @@ def check_members(operation: str, members: Mapping[str, Any], service: str = "be
 
 
 def check_job(request: Mapping[str, Any], region: str) -> None:
-    """Refuse a training that Bedrock would not take.
-
-    Args:
-        request: The create call's members, right by themselves.
-        region: Where it was sent.
-
-    Raises:
-        Refused: Its base, a hyperparameter or its validation rows.
-    """
+    """Refuse a training that Bedrock would not take."""
     name = str(request["baseModelIdentifier"]).rpartition("foundation-model/")[2]
     base = BASES.get(name)
     if base is None or base.region != region:

@@ -33,19 +33,12 @@ COPIED = (
 
 @dataclass(slots=True)
 class CustomizationJob:
-    """One job.
+    """One job."""
 
-    Args:
-        request: The create call's members.
-        number: Twelve letters or digits that end its ARN.
-        progress: How far it is.
-        stopped: Looks at it when it was stopped; None when it was not.
-    """
-
-    request: Mapping[str, Any]
-    number: str
+    request: Mapping[str, Any]  # the create call's members
+    number: str  # twelve letters or digits that end its ARN
     progress: Progress = field(default_factory=Progress)
-    stopped: int | None = None
+    stopped: int | None = None  # polls when it was stopped; None if it was not
     ended: float | None = None
     failure: str | None = None
 

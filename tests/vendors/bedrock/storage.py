@@ -48,11 +48,7 @@ class Storage(Protocol):
 
 
 class S3Storage:
-    """An S3 on this machine, as Bedrock's role would see it.
-
-    Args:
-        url: Where it is.
-    """
+    """An S3 on this machine, as Bedrock's role would see it."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -39,12 +39,7 @@ DEPLOYMENTS = "/model-customization/custom-model-deployments"
 
 
 def environment(url: str, s3_url: str) -> dict[str, str]:
-    """Return the environment in which boto3 finds the loopback servers, and nothing else of AWS.
-
-    Args:
-        url: Of the server that plays Bedrock.
-        s3_url: Of the one that plays S3.
-    """
+    """Return the environment in which boto3 finds the loopback servers, and nothing else of AWS."""
     return {
         "AWS_ENDPOINT_URL_BEDROCK": url,
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": url,
@@ -62,19 +57,15 @@ def environment(url: str, s3_url: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Deployment:
-    """One custom model deployment.
-
-    Args:
-        update: The model that it was last to serve instead, and how far that is.
-        update_fails: Whether that comes to nothing.
-    """
+    """One custom model deployment."""
 
     name: str
     model_arn: str
     number: str
     progress: Progress = field(default_factory=Progress)
+    # newest update: the model and its progress
     update: tuple[str, Progress] | None = None
-    update_fails: bool = False
+    update_fails: bool = False  # whether the update fails
 
     @property
     def arn(self) -> str:
@@ -110,10 +101,6 @@ class Deployment:
 
 class BedrockVendor(RoutedVendor):
     """Bedrock in one account and region.
-
-    Args:
-        storage: The account's S3.
-        behavior: How it behaves.
 
     `ends` is when a base model's life ends, by its name.
     """

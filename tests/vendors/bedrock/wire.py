@@ -25,21 +25,12 @@ PAGE = 2
 
 
 def refused(code: str, message: str) -> Refused:
-    """Return the refusal of a request.
-
-    Args:
-        code: AWS's name of the error.
-        message: In AWS's words, more or less.
-    """
+    """Return the refusal of a request."""
     return Refused(STATUS[code], message, code=code)
 
 
 def texts_of(request: VendorRequest) -> dict[str, Any]:
-    """Return the members of a query as texts, but for counts.
-
-    Raises:
-        Malformed: A count is none.
-    """
+    """Return the members of a query as texts, but for counts."""
     texts: dict[str, Any] = {name: values[0] for name, values in request.query.items()}
     if "maxResults" in texts:
         texts["maxResults"] = request.number("maxResults", PAGE)
@@ -52,11 +43,7 @@ def moment(text: str) -> float:
 
 
 class Lists:
-    """Lists in pages.
-
-    Args:
-        behavior: Whether they repeat and reorder.
-    """
+    """Lists in pages."""
 
     def __init__(self, behavior: ServerBehavior) -> None:
         self._behavior = behavior
@@ -65,13 +52,7 @@ class Lists:
     def page(
         self, name: str, items: Iterable[dict[str, JsonValue]], request: VendorRequest
     ) -> dict[str, JsonValue]:
-        """Return one page; its token keeps the order of the first page to the last.
-
-        Args:
-            name: Under which the items stand.
-            items: All of the list.
-            request: The request.
-        """
+        """Return one page; its token keeps the order of the first page to the last."""
         shown = list(items)
         token = request.first("nextToken")
         rotation, start = map(int, token.split("-")) if token else (next(self._rotations), 0)

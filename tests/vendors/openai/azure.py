@@ -54,15 +54,7 @@ def environment(server: Server) -> dict[str, str]:
 
 @dataclass
 class AzureVendor(OpenAIVendor):
-    """Azure's state.
-
-    Args:
-        deployments: What stands, by name.
-        provisioning: The state of deployments, in ARM's words.
-        quota: Thousands of tokens per minute that deployments may have in all.
-        trainings: Those that may run and wait; at Azure 3 and 20 (openai/quotas-limits.md).
-        tokens: Tokens of Entra ID that are valid now.
-    """
+    """Azure's state."""
 
     rules: ClassVar[Rules] = Rules(
         arguments=Rules().arguments | {"trainingType"},
@@ -71,10 +63,13 @@ class AzureVendor(OpenAIVendor):
     key_headers: ClassVar[Mapping[str, str]] = {"api-key": "", "authorization": "Bearer "}
     filters: ClassVar[bool] = False
 
+    # deployments by name
     deployments: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    provisioning: str = "Succeeded"
-    quota: int = 1000
+    provisioning: str = "Succeeded"  # the state of deployments, in ARM's words
+    quota: int = 1000  # thousands of tokens per minute that deployments may have in all
+    # trainings that may run or wait; at Azure 3 and 20 (openai/quotas-limits.md)
     trainings: int = 1000
+    # tokens of Entra ID that are valid now
     tokens: set[str] = field(default_factory=lambda: {ENTRA_TOKEN})
 
     def check_key(self, request: VendorRequest) -> None:
@@ -118,11 +113,7 @@ class AzureVendor(OpenAIVendor):
 
 
 class ResourceManager(RoutedVendor):
-    """The management API, with the deployments of one resource.
-
-    Args:
-        resource: Whose deployments they are.
-    """
+    """The management API, with the deployments of one resource."""
 
     key = ARM_TOKEN
     wrong_key = "InvalidAuthenticationToken"

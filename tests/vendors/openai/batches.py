@@ -49,29 +49,19 @@ EXPIRED: Json = {
 
 @dataclass(slots=True)
 class LoopbackBatch:
-    """A batch with its state.
-
-    Args:
-        id: As the vendor names it.
-        request: The create call's body.
-        lines: Of its input file.
-        problem: What is wrong with that file.
-        progress: How far it is.
-        stopped: Requests that were answered when it was cancelled; None unless it was.
-        answered: How many requests are answered before the window ends; None: all.
-        files: Ids of what came out, by their name in the batch; None before the end.
-        failed: Requests that failed.
-    """
+    """A batch with its state."""
 
     id: str
-    request: Body
-    lines: list[Json]
-    problem: Json | None = None
+    request: Body  # the create call's body
+    lines: list[Json]  # lines of its input file
+    problem: Json | None = None  # what is wrong with that file
     progress: Progress = field(default_factory=Progress)
+    # requests that were answered when it was cancelled; None unless it was
     stopped: int | None = None
-    answered: int | None = None
+    answered: int | None = None  # how many requests are answered before the window ends; None: all
+    # ids of what came out, by their name in the batch; None before the end
     files: Mapping[str, str] | None = None
-    failed: int = 0
+    failed: int = 0  # requests that failed
 
     def look(self, behavior: ServerBehavior) -> None:
         """Let a poll's worth of time pass, unless it has ended."""
@@ -79,11 +69,7 @@ class LoopbackBatch:
             self.progress.look()
 
     def stop(self, behavior: ServerBehavior) -> None:
-        """Let it end with what is answered.
-
-        Raises:
-            Refused: It has ended.
-        """
+        """Let it end with what is answered."""
         status = self.status(behavior)
         if status in ENDED:
             raise Refused(409, f"Cannot cancel a batch with status '{status}'.")
@@ -157,13 +143,7 @@ class LoopbackBatch:
         respond: Callable[[Body], Json],
         keep: Callable[[bytes], str],
     ) -> None:
-        """Write both files once the end is there.
-
-        Args:
-            behavior: How it goes.
-            respond: Returns status and body of the response to the body of a request.
-            keep: Keeps a file and returns its id.
-        """
+        """Write both files once the end is there."""
         status = self.status(behavior)
         if self.files is not None or status not in ENDED or status == "failed":
             return
@@ -188,17 +168,7 @@ class LoopbackBatch:
 def open_batch(
     batch_id: str, body: Body, files: Mapping[str, LoopbackFile], models: Collection[str]
 ) -> LoopbackBatch:
-    """Return a new batch, whose file is looked through already.
-
-    Args:
-        batch_id: As the vendor names it.
-        body: Of the create call.
-        files: Its input file is one of them.
-        models: Those that answer.
-
-    Raises:
-        Refused: In the vendor's words; whatever stands in the file.
-    """
+    """Return a new batch, whose file is looked through already."""
     _check_create(body)
     file = files.get(body["input_file_id"])
     if file is None or file.purpose != "batch":

@@ -54,31 +54,17 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a model answers.
+    """How a model answers."""
 
-    Args:
-        replies: Texts by the last user message.
-        otherwise: Text where there is none.
-        finishes: How an answer ends that is no plain one, by the last user message.
-        thinks: Hidden tokens before each answer; None: it does not think.
-    """
-
-    replies: Mapping[str, str]
-    otherwise: str
+    replies: Mapping[str, str]  # answers by the last user message
+    otherwise: str  # any other answer
+    # unusual ends of answers by the last user message
     finishes: Mapping[str, Finish]
-    thinks: int | None = None
+    thinks: int | None = None  # hidden tokens before each answer; None: it does not think
 
 
 def completion(body: Mapping[str, Any], manner: Manner) -> JsonValue:
-    """Return the answer to a request.
-
-    Args:
-        body: Of the request.
-        manner: Of the model that it names.
-
-    Raises:
-        Refused: The request is not what the vendor takes.
-    """
+    """Return the answer to a request."""
     _check(body, thinks=manner.thinks is not None)
     question = last_question(body["messages"])
     words = manner.replies.get(question, manner.otherwise).split(" ")

@@ -19,17 +19,9 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What one vendor's create call knows.
+    """What one vendor's create call knows."""
 
-    Args:
-        arguments: Names at the top level.
-        graders: Types of graders.
-        own_hyperparameters: Names at the top level's `hyperparameters`; None: they stand in
-            `method`, within OpenAI's bounds, or at the top level for supervised jobs.
-        further: Hyperparameters that this vendor alone takes in `method`, by kind of training.
-        reinforced: Pattern of the models that are trained by reinforcement, and by nothing else.
-    """
-
+    # arguments at the top level
     arguments: frozenset[str] = frozenset(
         {
             "model",
@@ -43,6 +35,7 @@ class Rules:
             "metadata",
         }
     )
+    # types of graders
     graders: tuple[str, ...] = (
         "string_check",
         "text_similarity",
@@ -50,30 +43,26 @@ class Rules:
         "score_model",
         "multi",
     )
+    # names at the top level's `hyperparameters`; None: they stand in `method`, within OpenAI's
+    # bounds, or at the top level for supervised jobs
     own_hyperparameters: frozenset[str] | None = None
+    # hyperparameters that this vendor alone takes in `method`, by kind of training
     further: Mapping[str, Mapping[str, Bound]] = field(
         default_factory=dict[str, Mapping[str, "Bound"]]
     )
+    # pattern of the models that are trained by reinforcement, and by nothing else
     reinforced: str = r"(ft:)?(o\d|gpt-[5-9])"
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Which values a hyperparameter takes.
-
-    Args:
-        kind: Its type.
-        least: Smallest value.
-        most: Largest value; None: no bound.
-        open: Whether the smallest value itself is out of bounds.
-        choices: Texts that it takes.
-    """
+    """Which values a hyperparameter takes."""
 
     kind: type = int
-    least: float = 1
-    most: float | None = None
-    open: bool = False
-    choices: tuple[str, ...] = ("auto",)
+    least: float = 1  # smallest value
+    most: float | None = None  # largest value; None: no bound
+    open: bool = False  # whether the smallest value itself is out of bounds
+    choices: tuple[str, ...] = ("auto",)  # texts that it takes
 
     def takes(self, value: object) -> bool:
         """Whether a value is within the bounds."""
@@ -108,15 +97,7 @@ SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def check_create(body: Body, rules: Rules) -> None:
-    """Refuse a create call that the vendor would refuse, whatever its files.
-
-    Args:
-        body: Of the request.
-        rules: What the vendor knows.
-
-    Raises:
-        Refused: In the vendor's words.
-    """
+    """Refuse a create call that the vendor would refuse, whatever its files."""
     for name in sorted(body.keys() - rules.arguments):
         raise Refused(400, f"Unrecognized request argument supplied: {name}")
     for name in ("model", "training_file"):
@@ -153,14 +134,7 @@ def _check_seed(seed: object) -> None:
 
 
 def check_metadata(metadata: object) -> None:
-    """Refuse metadata that is none.
-
-    Args:
-        metadata: As it was sent.
-
-    Raises:
-        Refused: In the vendor's words.
-    """
+    """Refuse metadata that is none."""
     if metadata is None:
         return
     pairs = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else None

@@ -18,28 +18,16 @@ MOST_BYTES = {"fine-tune": 512 << 20, "batch": 200 << 20}
 
 @dataclass(frozen=True, slots=True)
 class LoopbackFile:
-    """A file as it was sent.
-
-    Args:
-        id: As the vendor names it.
-        name: As the sender named it.
-        purpose: What for.
-        content: As sent.
-        created: Seconds since 1970, UTC.
-    """
+    """A file as it was sent."""
 
     id: str
-    name: str
+    name: str  # as the sender named it
     purpose: str
     content: bytes
-    created: int
+    created: int  # seconds since 1970, UTC
 
     def as_json(self, status: str = "processed") -> Json:
-        """Return the file as the vendor shows it.
-
-        Args:
-            status: uploaded, processed or error; on Azure pending and running too.
-        """
+        """Return the file as the vendor shows it."""
         return {
             "id": self.id,
             "object": "file",
@@ -53,21 +41,15 @@ class LoopbackFile:
 
 @dataclass
 class Files(RoutedVendor):
-    """All files of the account.
-
-    Args:
-        behavior: How the vendor behaves.
-        files: Those that are there, by id, oldest first.
-        file_count: How many there ever were.
-        file_statuses: What the next looks at files show, as on a vendor that validates them first.
-        file_details: Why a file has the status error.
-    """
+    """All files of the account."""
 
     behavior: ServerBehavior = field(default_factory=ServerBehavior)
+    # existing files by id, oldest first
     files: dict[str, LoopbackFile] = field(default_factory=dict[str, LoopbackFile])
-    file_count: int = 0
+    file_count: int = 0  # number of files ever sent
+    # what the next looks at files show, as on a vendor that validates them first
     file_statuses: list[str] = field(default_factory=list[str])
-    file_details: str | None = None
+    file_details: str | None = None  # why a file has the status error
 
     @route("POST", "/files")
     def create_file(self, request: VendorRequest) -> JsonValue:

@@ -36,12 +36,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def problem_of(grader: object, kinds: tuple[str, ...]) -> str | None:
-    """Return what is wrong with a grader; None if nothing.
-
-    Args:
-        grader: As it was sent.
-        kinds: Types that the vendor knows.
-    """
+    """Return what is wrong with a grader; None if nothing."""
     given = cast("dict[str, Any]", grader) if isinstance(grader, dict) else dict[str, Any]()
     kind = given.get("type")
     if kind not in kinds:

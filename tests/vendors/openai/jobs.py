@@ -41,35 +41,20 @@ def reward(step: int) -> float:
 
 @dataclass(slots=True)
 class LoopbackJob:
-    """A job with its state.
-
-    Args:
-        id: As the vendor names it.
-        number: Counted from 1; part of the tuned model's name.
-        request: The create call's body.
-        method: supervised, dpo or reinforcement.
-        rows: Of its training file.
-        tokens: Of its training file, for one epoch.
-        problem: What is wrong with its training file.
-        metadata: Whether it is kept and given back.
-        names_model: Whether the job says what its model is called.
-        progress: How far it is.
-        stopped: Steps that were done when it was cancelled; None unless it was.
-        paused: Whether it waits to be resumed.
-    """
+    """A job with its state."""
 
     id: str
-    number: int
-    request: Mapping[str, Any]
-    method: str
-    rows: int = 0
-    tokens: int = 0
-    problem: str | None = None
-    metadata: bool = True
-    names_model: bool = True
+    number: int  # counted from 1; part of the tuned model's name
+    request: Mapping[str, Any]  # the create call's body
+    method: str  # supervised, dpo or reinforcement
+    rows: int = 0  # rows of its training file
+    tokens: int = 0  # tokens of an epoch
+    problem: str | None = None  # what is wrong with its training file
+    metadata: bool = True  # whether it is kept and given back
+    names_model: bool = True  # whether the job says what its model is called
     progress: Progress = field(default_factory=Progress)
-    stopped: int | None = None
-    paused: bool = False
+    stopped: int | None = None  # steps that were done when it was cancelled; None unless it was
+    paused: bool = False  # whether it waits to be resumed
 
     @property
     def tuned(self) -> str:

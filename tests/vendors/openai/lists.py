@@ -24,19 +24,7 @@ def paged(
     overlap: int = 0,
     turned: bool = False,
 ) -> Json:
-    """Return the page that a request is for.
-
-    Args:
-        request: Its `after` and `limit` are read.
-        items: All of the list.
-        default: Limit when the request has none.
-        most: Largest limit.
-        overlap: How many items of the page before are repeated.
-        turned: Whether its items come in the opposite order.
-
-    Raises:
-        Refused: The limit is none, or there is no item to begin after.
-    """
+    """Return the page that a request is for."""
     value = request.first("limit")
     limit = default if value is None else int(value) if value.isdecimal() else 0
     if not 1 <= limit <= most:
@@ -54,12 +42,7 @@ def paged(
 
 
 def with_ends(page: Json, empty: str | None = None) -> Json:
-    """Return a page as the vendor writes it where it names the first and the last item.
-
-    Args:
-        page: Without them.
-        empty: What they are when the page is empty.
-    """
+    """Return a page as the vendor writes it where it names the first and the last item."""
     items = cast("list[Json]", page["data"])
     first, last = (items[0], items[-1]) if items else ({}, {})
     return {**page, "first_id": first.get("id", empty), "last_id": last.get("id", empty)}

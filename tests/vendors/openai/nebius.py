@@ -21,15 +21,10 @@ from vendors.openai.vendor import OpenAIVendor
 
 @dataclass
 class NebiusVendor(OpenAIVendor):
-    """Nebius' state.
+    """Nebius' state."""
 
-    Args:
-        custom: Custom models by name.
-        custom_status: What their status becomes once they are listed.
-    """
-
-    custom: dict[str, Json] = field(default_factory=dict[str, Json])
-    custom_status: str = "active"
+    custom: dict[str, Json] = field(default_factory=dict[str, Json])  # custom models by name
+    custom_status: str = "active"  # what their status becomes once they are listed
 
     prefix = "/v[01]"
     rules: ClassVar[Rules] = Rules(

@@ -26,13 +26,7 @@ Problems = Iterator[str]
 
 
 def problem_in(content: bytes, method: str, least: int = LEAST_ROWS) -> str | None:
-    """Return the first thing that is wrong with a file, in the vendor's manner; None if nothing.
-
-    Args:
-        content: JSON Lines.
-        method: supervised, dpo or reinforcement.
-        least: Fewest rows.
-    """
+    """Return the first thing that is wrong with a file, in the vendor's manner; None if nothing."""
     lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
     if len(lines) < least:
         return f"Training file has {len(lines)} example(s), but must have at least {least} examples"

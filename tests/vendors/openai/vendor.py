@@ -42,18 +42,7 @@ KEY = "sk-loopback-0123456789"
 
 @dataclass
 class OpenAIVendor(Files):
-    """The server's state.
-
-    Args:
-        key: The one that is taken.
-        bases: Models that can be tuned.
-        answering: Others that answer.
-        reasoning_tokens: How many tokens a model that thinks spends on it before each answer.
-        finishes: How answers end that are no plain ones, by the last user message.
-        batch_answers: How many requests of a new batch are answered within its window, so that it
-            expires; None: all.
-        shutdown_dates: When models stop, where that is announced.
-    """
+    """The server's state."""
 
     prefix = shapes.OPENAI_PATH
     wrong_key = "Incorrect API key provided."
@@ -68,15 +57,19 @@ class OpenAIVendor(Files):
     keeps_metadata: ClassVar[bool] = True
     names_models: ClassVar[bool] = True
 
-    key: str = KEY
-    bases: Sequence[str] = BASES
-    answering: Sequence[str] = ANSWERING
+    key: str = KEY  # key that requests need
+    bases: Sequence[str] = BASES  # models that can be tuned
+    answering: Sequence[str] = ANSWERING  # other models that answer
+    # how many tokens a model that thinks spends on it before each answer
     reasoning_tokens: int = 320
+    # unusual ends of answers by the last user message
     finishes: dict[str, Finish] = field(default_factory=dict[str, Finish])
     jobs: dict[str, LoopbackJob] = field(default_factory=dict[str, LoopbackJob])
     deleted: set[str] = field(default_factory=set[str])
     batches: dict[str, LoopbackBatch] = field(default_factory=dict[str, LoopbackBatch])
+    # how many requests of a new batch are answered within its window, so that it expires; None: all
     batch_answers: int | None = None
+    # when models stop, where that is announced
     shutdown_dates: dict[str, str] = field(default_factory=dict[str, str])
     lists: int = 0
 

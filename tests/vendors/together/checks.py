@@ -120,11 +120,7 @@ WHOLE, REAL = (int,), (int, float)
 
 
 def check_create(body: Fields) -> None:
-    """Refuse what the real one refuses of a body, its files aside.
-
-    Raises:
-        Refused: A field is unknown, of another kind, or out of its range.
-    """
+    """Refuse what the real one refuses of a body, its files aside."""
     if unknown := body.keys() - TAKEN:
         raise Refused(400, f"unknown field {min(unknown)}")
     if len(field(body, "suffix", str) or "") > MOST_SUFFIX:
@@ -158,13 +154,7 @@ def method_of(body: Fields) -> str:
 
 
 def check_rows(content: bytes, body: Fields, name: str) -> None:
-    """Refuse a file whose rows are of another method.
-
-    Args:
-        content: Of a file that is valid by itself.
-        body: Of the create call.
-        name: The field that names the file.
-    """
+    """Refuse a file whose rows are of another method."""
     method = method_of(body)
     row: object = json.loads(content.partition(b"\n")[0])
     if (PAIRS in cast("Mapping[str, Any]", row)) != (method == "dpo"):

@@ -32,11 +32,7 @@ def fresh(prefix: str) -> str:
 
 
 def field(body: Fields, name: str, *kinds: type) -> Any:
-    """Return a field of a request, None when it was left out.
-
-    Raises:
-        Refused: It is of another kind.
-    """
+    """Return a field of a request, None when it was left out."""
     value = body.get(name)
     wrong = isinstance(value, bool) and bool not in kinds
     if value is not None and (wrong or not isinstance(value, kinds)):
@@ -45,11 +41,7 @@ def field(body: Fields, name: str, *kinds: type) -> Any:
 
 
 def needed(body: Fields, name: str, *kinds: type) -> Any:
-    """Return a field that a request must have.
-
-    Raises:
-        Refused: It was left out, or is of another kind.
-    """
+    """Return a field that a request must have."""
     value = field(body, name, *kinds)
     if value is None:
         raise Refused(422, f"{name} is required")

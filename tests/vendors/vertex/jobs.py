@@ -77,12 +77,7 @@ class Job:
         self.polls_cancelled = self.polls_cancelled or 0
 
     def advance(self, behavior: ServerBehavior, problem: str | None = None) -> str | None:
-        """Let it come to the end that is due, and return the state in which it has just ended.
-
-        Args:
-            behavior: How the vendor behaves.
-            problem: Why it cannot be done.
-        """
+        """Let it come to the end that is due, and return the state in which it has just ended."""
         if self.ended:
             return None
         now = datetime.now(UTC).timestamp()
@@ -220,12 +215,7 @@ class TuningJobs(Models):
         return {}
 
     def condition(self, request: VendorRequest, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Return what a list's filter says; None where it is ignored, or there is none.
-
-        Args:
-            request: For a list.
-            pattern: Of the filters that this list takes.
-        """
+        """Return what a list's filter says; None where it is ignored, or there is none."""
         text = request.first("filter")
         if not text or self.filters == "ignored":
             return None
@@ -303,11 +293,7 @@ class TuningJobs(Models):
 
 
 def existing_job(jobs: Mapping[str, AnyJob], name: str) -> AnyJob:
-    """Return a job by its full name.
-
-    Raises:
-        Refused: There is none.
-    """
+    """Return a job by its full name."""
     if name not in jobs:
         raise missing(name)
     return jobs[name]

@@ -73,11 +73,7 @@ class Models(RoutedVendor):
         return version, names
 
     def is_tuned(self, model: str) -> bool:
-        """Whether a model that answers is a tuned one: an endpoint, or a model with a version.
-
-        Raises:
-            Refused: There is none of this name.
-        """
+        """Whether a model that answers is a tuned one: an endpoint, or a model with a version."""
         if "/publishers/" in model:
             if not ANSWERING.fullmatch(model.rpartition("/")[2]):
                 raise missing(f"Publisher Model `{model}`")

@@ -135,14 +135,7 @@ def camel(value: JsonValue) -> JsonValue:
 
 
 def check_create(body: dict[str, Any]) -> None:
-    """Refuse a create call that Vertex AI would refuse.
-
-    Args:
-        body: A tuning job as it was sent.
-
-    Raises:
-        Refused: A field is unknown, missing, or has no allowed value.
-    """
+    """Refuse a create call that Vertex AI would refuse."""
     specs = [name for name in SPECS if name in body]
     if len(specs) != 1:
         raise invalid("Exactly one tuning spec must be set.")
@@ -203,12 +196,7 @@ def _check_hyperparameters(hyper: dict[str, Any]) -> None:
 
 
 def problem_of(content: bytes, spec_name: str) -> str | None:
-    """Return why a file of rows cannot be trained on; None when it can.
-
-    Args:
-        content: Of the file.
-        spec_name: The kind of tuning: which keys a row has.
-    """
+    """Return why a file of rows cannot be trained on; None when it can."""
     own = {"preferenceOptimizationSpec": "completions", "reinforcementTuningSpec": "references"}
     key = own.get(spec_name)
     for number, line in enumerate(content.splitlines(), 1):
@@ -223,14 +211,7 @@ def problem_of(content: bytes, spec_name: str) -> str | None:
 
 
 def check_batch(body: dict[str, Any]) -> None:
-    """Refuse a batch job that Vertex AI would refuse.
-
-    Args:
-        body: A batch job as it was sent.
-
-    Raises:
-        Refused: A field is unknown, missing, or has no allowed value.
-    """
+    """Refuse a batch job that Vertex AI would refuse."""
     given = {"": body, **{part: body.get(part, {}) for part in ("inputConfig", "outputConfig")}}
     for part, fields in given.items():
         if unknown := fields.keys() - BATCH_FIELDS[part]:
@@ -256,11 +237,7 @@ def _check_labels(body: dict[str, Any]) -> None:
 
 
 def question(body: dict[str, Any]) -> str:
-    """Return the text of the last turn of a request.
-
-    Raises:
-        Refused: There is none, or it is the model's own.
-    """
+    """Return the text of the last turn of a request."""
     if unknown := body.keys() - QUESTION_FIELDS:
         raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
     _check_labels(body)
@@ -303,12 +280,7 @@ def input_tokens(body: dict[str, Any]) -> int:
 
 
 def answer_with(body: dict[str, Any], text: str) -> JsonValue:
-    """Return a model's answer, cut after as many words as it may have tokens.
-
-    Args:
-        body: The request's.
-        text: What the model answers.
-    """
+    """Return a model's answer, cut after as many words as it may have tokens."""
     words = text.split()
     limit = int(body.get("generationConfig", {}).get("maxOutputTokens", 8192))
     prompt_tokens, answer_tokens = input_tokens(body), min(limit, len(words))

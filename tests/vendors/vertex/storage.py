@@ -26,15 +26,10 @@ REASONS = {401: "authError", 404: "notFound", 412: "conditionNotMet"}
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One object.
-
-    Args:
-        content: Its bytes.
-        generation: Number of its writing.
-    """
+    """One object."""
 
     content: bytes
-    generation: int
+    generation: int  # number of its writing
 
 
 class StorageVendor(RoutedVendor):

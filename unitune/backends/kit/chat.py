@@ -65,17 +65,8 @@ class JsonChatModel(ChatModel):
     """A model that answers a POST of JSON; a subclass implements the API.
 
     Its methods may raise a `JobError` for a setting of the job, and a KeyError or ValueError for a
-    request that cannot be sent.
-
-    Args:
-        endpoint: The server.
-        path: Path of its resource, below the address.
-        model: Its name there, for messages.
-        fingerprint: As in `ChatModel.fingerprint`.
-
-    Raises:
-        UserError: The environment names an unusable proxy or certificate file, or the user's
-            configuration a gateway parameter that is not set.
+    request that cannot be sent. The constructor raises a `UserError` for an unusable proxy or
+    certificate file in the environment and for a gateway parameter that is not set.
     """
 
     def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
@@ -286,11 +277,8 @@ class StreamingChatModel(JsonChatModel):
 class ChatCompletions(StreamingChatModel):
     """A model on a server with OpenAI's chat completions API.
 
-    Args:
-        endpoint: The server.
-        model: Its name there.
-        fingerprint: As in `ChatModel.fingerprint`; by default the address and the name.
-        dialect: Known differences of the model; can be shared to learn them once.
+    Its fingerprint is by default the address and the name. Models can share a `dialect`, so that
+    differences are learnt once.
     """
 
     def __init__(
@@ -323,15 +311,10 @@ class ChatCompletions(StreamingChatModel):
 
 
 def open_server(url: str, model: str, *, key: Callable[[], str] | None = None) -> ChatCompletions:
-    """Return a model on any server with this API.
+    """Return a model on any server with this API; raise `JobError` for an invalid URL.
 
-    Args:
-        url: Base URL, with its version: ``http://127.0.0.1:8000/v1``.
-        model: Its name there.
-        key: Returns the bearer token for each request; None to send no token.
-
-    Raises:
-        JobError: The URL is invalid.
+    The URL includes the version (``http://127.0.0.1:8000/v1``). `key` returns the bearer token for
+    each request; without it, no token is sent.
     """
     try:
         base = checked(url)

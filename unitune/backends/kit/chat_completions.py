@@ -180,13 +180,9 @@ class Dialect:
         return replace(read_reply(content, seconds), max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Change a refused body in place so that the model may accept it, if possible.
+        """Change a refused body in place, if possible, and return whether to send it again.
 
-        Returns:
-            Whether to send it again.
-
-        Raises:
-            JobError: The model refuses a setting of the job.
+        Raise `JobError` if the model refuses a setting of the job.
         """
         for name in (*SAMPLING, STREAM_USAGE):
             if name in body and refuses(refusal, request, name):

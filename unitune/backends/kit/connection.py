@@ -151,12 +151,7 @@ class BodyError(ValueError):
 
 
 class Body:
-    """A body that arrives in pieces.
-
-    Args:
-        encoding: The header Content-Encoding.
-        most: Maximum size in bytes, decompressed.
-    """
+    """A body that arrives in pieces, of at most `most` bytes when decompressed."""
 
     def __init__(self, encoding: str | None, most: int = LARGEST_ANSWER) -> None:
         encoding = (encoding or "").strip().lower()

@@ -158,16 +158,9 @@ BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
 
 @contextmanager
 def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable) -> Generator[None]:
-    """Map failures at a vendor to `BackendError`.
+    """Map a library's exceptions to `BackendError`, or `Unreachable` without a complete answer.
 
-    Args:
-        vendor: Vendor that is called.
-        doing: Completes "VENDOR could not DOING".
-        table: Exceptions of the library.
-
-    Raises:
-        BackendError: The vendor answered with an error.
-        Unreachable: It did not answer, or its answer was cut short.
+    `doing` completes "VENDOR could not DOING".
     """
     try:
         yield

@@ -161,12 +161,8 @@ class HostedBackend(Generic[Options]):
     ) -> Status:
         """Return the result of a poll; a succeeded job without a model is not ended yet.
 
-        Args:
-            word: The vendor's state.
-            events: All known events; those after the cursor are returned.
-            cursor: Cursor of the previous poll.
-            model: The tuned model, once the job has succeeded.
-            error: Reason of the failure, in the vendor's words.
+        `word` is the vendor's state, and `events` are all known ones, of which those after the
+        previous poll's `cursor` are returned.
         """
         state = self.state_of(word)
         if state is State.SUCCEEDED and model is None:
@@ -231,14 +227,9 @@ def content_name(sha256: str) -> str:
 
 
 def wait_for_file(is_validated: Callable[[], bool], what: str) -> None:
-    """Wait until a vendor has validated a file.
+    """Wait until a vendor has validated a file; raise `Unreachable` after `FILE_SECONDS`.
 
-    Args:
-        is_validated: Polls the vendor; raises if it refused the file.
-        what: Vendor and file, as in "WHAT is still being validated".
-
-    Raises:
-        Unreachable: It took longer than `FILE_SECONDS`.
+    `what` names vendor and file, as in "WHAT is still being validated".
     """
     if not wait_until(is_validated, FILE_SECONDS, FILE_POLL_SECONDS):
         raise Unreachable(
@@ -277,9 +268,7 @@ class Cursor(Frozen):
 def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str]:
     """Return the events after a cursor, oldest first and each once, and the next cursor.
 
-    Args:
-        events: Events in any order; events of the same time keep their order.
-        cursor: Cursor of the previous poll; empty for the first one.
+    Events may come in any order; those of the same time keep theirs. The first cursor is empty.
     """
     before = Cursor.read(cursor)
     new = {event.key: event for event in events if before.is_before(event)}
