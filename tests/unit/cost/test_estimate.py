@@ -65,9 +65,6 @@ class Words:
     basis: str = "words"
     assumptions: tuple[str, ...] = ()
 
-    def text(self, text: str) -> Count:
-        return Count.of(len(text.split()))
-
     def row(self, example: Example) -> RowCount:
         words = sum(len(message.text.split()) for message in example.messages)
         answer = Count.of(len((example.answer or "").split()))

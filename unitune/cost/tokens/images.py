@@ -136,9 +136,6 @@ class ImageCounter:
     def assumptions(self) -> tuple[str, ...]:
         return self.own.assumptions
 
-    def text(self, text: str) -> Count:
-        return self.own.text(text)
-
     def row(self, example: Example) -> RowCount:
         row = self.own.row(example)
         if not example.images:

@@ -12,6 +12,8 @@ from unitune.cost.tokens import Count, counter_for
 from unitune.cost.tokens.counter import LATIN, SCRIPTS, UNSEEN, Multiple, families, family_of
 from unitune.data.example import Example, Message
 
+from .conftest import text_tokens
+
 
 @pytest.mark.parametrize(
     "model",
@@ -52,8 +54,8 @@ def test_older_models_have_cl100k_base(model: str) -> None:
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6.1-sol"])
 def test_models_whose_encoding_is_not_told_are_ranges_that_say_so(model: str) -> None:
     counter = counter_for(model)
-    known = counter_for("gpt-5").text("A text of several words. " * 40)
-    count = counter.text("A text of several words. " * 40)
+    known = text_tokens(counter_for("gpt-5"), "A text of several words. " * 40)
+    count = text_tokens(counter, "A text of several words. " * 40)
 
     assert known.expected == count.expected
     assert (count.low, count.high) == (known.low * 9 // 10, -(-known.high * 11 // 10))
@@ -75,11 +77,11 @@ def test_unseen_and_small_vocabularies_have_a_wider_range(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     counter = counter_for(model)
-    known = counter_for("gpt-5").text("a word " * 100).expected
+    known = text_tokens(counter_for("gpt-5"), "a word " * 100).expected
 
     assert reason in counter.assumptions[0]
     assert "0.83 to 1.89 times" in counter.assumptions[0]
-    count = counter.text("a word " * 100)
+    count = text_tokens(counter, "a word " * 100)
     assert count == Count(floor(known * 0.83), round(known * 1.05), ceil(known * 1.35 * 1.4))
 
 
@@ -99,11 +101,11 @@ def test_models_whose_tokenizer_is_not_here_are_counted_with_o200k_base(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     counter = counter_for(model)
-    known = counter_for("gpt-5").text("a word " * 100).expected
+    known = text_tokens(counter_for("gpt-5"), "a word " * 100).expected
 
     assert reason in counter.assumptions[0]
     assert "0.83 to 1.35 times" in counter.assumptions[0]
-    count = counter.text("a word " * 100)
+    count = text_tokens(counter, "a word " * 100)
     assert count == Count(floor(known * 0.83), round(known * 1.05), ceil(known * 1.35))
 
 
@@ -147,13 +149,13 @@ def test_qwens_own_count_of_plain_english_is_in_the_range() -> None:
 def test_vocabularies_with_a_token_for_each_digit_are_in_the_range() -> None:
     """Qwen, Gemma and Gemini make 2.58 times as many tokens of long numbers as o200k_base."""
     text = " ".join(str(10**11 + 7919 * at) for at in range(100))
-    assert counter_for("Qwen/Qwen3-8B").text(text).high >= sum(map(str.isdigit, text))
+    assert text_tokens(counter_for("Qwen/Qwen3-8B"), text).high >= sum(map(str.isdigit, text))
 
 
 def test_each_script_of_a_text_has_its_own_range() -> None:
     counter = counter_for("Qwen/Qwen3-8B")
-    latin, tamil = counter.text("only words " * 50), counter.text("தமிழ் " * 50)
-    both = counter.text("only words " * 50 + "தமிழ் " * 50)
+    latin, tamil = text_tokens(counter, "only words " * 50), text_tokens(counter, "தமிழ் " * 50)
+    both = text_tokens(counter, "only words " * 50 + "தமிழ் " * 50)
     assert latin.high / latin.low < 1.7
     assert tamil.high / tamil.low > 5
     assert latin.high < both.high <= latin.high + tamil.high + 1
