@@ -24,6 +24,7 @@ from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
+from unitune.render.html import write_page
 from unitune.run.run import Run, launch, launch_sweep, runs
 from unitune.testing.fake import FakeBackend
 
@@ -268,7 +269,8 @@ class TestJudging:
         ]
         distances = [drawing.x.position(rows) for rows in (100, 200, 400)]
         assert distances[1] - distances[0] == pytest.approx(distances[2] - distances[1], abs=0.02)
-        page = report.write_page(curve).read_text(encoding="utf-8").replace("\u00a0", " ")
+        path = write_page(curve.folder / report.PAGE, report.describe(curve))
+        page = path.read_text(encoding="utf-8").replace("\u00a0", " ")
         assert report.headline(curve) in page
         assert page.count('class="span"') == 6
         for run in curve.points[-1].runs:
