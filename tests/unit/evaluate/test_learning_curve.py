@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from support.known import known
 from vendors.serving import VENDORS
 
 from unitune.backends import registry
@@ -335,8 +336,7 @@ class TestMoney:
         planned = plan(learning_curve_of(preflight(hosted), 3, 2))
         assert len(planned.runs) == 6
         assert planned.runs[0].settings == {"rows": 25, "seed": 0}
-        estimate = planned.estimate
-        assert estimate is not None
+        estimate = known(planned.estimate)
         assert len(estimate.of("training")) == len(estimate.of("evaluation")) == 6
         assert planned.evaluation is not None
         assert planned.evaluation.requests.expected == 6 * 60
@@ -347,8 +347,7 @@ class TestMoney:
 
     def test_a_budget_is_for_trainings_and_answers_together(self, hosted: Job) -> None:
         curve = learning_curve_of(preflight(hosted), 3, 2)
-        estimate = plan(curve).estimate
-        assert estimate is not None
+        estimate = known(plan(curve).estimate)
         assert estimate.launch_usd is not None
         assert estimate.evaluation_usd is not None
         both = estimate.launch_usd.high + estimate.evaluation_usd.high

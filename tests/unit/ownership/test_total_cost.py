@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from support.known import known
 from support.sample_total_cost import PRICES, TOKENS, book, example_cost, job
 
 from unitune.cost.spread import Spread
@@ -70,8 +71,7 @@ def test_the_totals_meet_where_it_says() -> None:
     found = example_cost(cache_hit_rate=0)
     prompted, tuned = found.columns[:2]
     assert found.break_even is not None
-    at = found.break_even.expected.at
-    assert at is not None
+    at = known(found.break_even.expected.at)
     costs = [one.monthly(at, found.horizon.months) for one in (prompted, tuned)]
 
     assert len({f"{cost.expected:.2f}" for cost in costs if cost}) == 1
