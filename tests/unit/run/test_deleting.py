@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from pydantic import JsonValue
 from unitune.backends import registry
 from unitune.backends.protocol import State, Upload
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
-from unitune.job.job import Job
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.run import deleting
@@ -22,7 +20,7 @@ from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
 from unitune.workspace.home import home
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
 
 
 @dataclass

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import JsonValue
 
 from unitune.backends.capabilities import JobDescription
 from unitune.backends.protocol import Guarantee, State
@@ -17,7 +15,8 @@ from unitune.run.run import Run, find_run, launch, runs
 from unitune.run.watching import watch_all
 from unitune.testing import FakeBackend
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
+
 ALL = tuple(Guarantee)
 REPEATABLE = (Guarantee.OWN_ID, Guarantee.TOKEN)
 

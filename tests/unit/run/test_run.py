@@ -22,7 +22,7 @@ from unitune.errors import (
     UserError,
     WaitTimeout,
 )
-from unitune.job.job import Budget, Evaluate, Job, Tuning
+from unitune.job.job import Budget, Evaluate, Tuning
 from unitune.ledger import Ledger
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
@@ -32,9 +32,8 @@ from unitune.scorers.json_text import JsonValid
 from unitune.testing import FakeBackend
 from unitune.workspace.home import home
 
-from .conftest import Clock
+from .conftest import Clock, MakeJob
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
 KEYS = ["created", "step-1", "step-2", "step-3", "step-4", "validation"]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from crash.postgres import new_database
-from pydantic import JsonValue
 
 from unitune.backends.protocol import State
 from unitune.errors import DuplicateRunError, RunFailed, Unreachable, UserError
@@ -19,7 +18,8 @@ from unitune.ledger import Ledger
 from unitune.run.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
+
 GoTo = Callable[[str], None]
 
 
