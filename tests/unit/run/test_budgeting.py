@@ -18,6 +18,7 @@ from crash.forks import Fork, Gate
 from crash.postgres import new_database
 from pydantic import JsonValue
 from support.known import known
+from support.records import a_deployment
 
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage
@@ -27,8 +28,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.spread import Spread
 from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable, UnreadableRecord
 from unitune.job.job import Job, TrainingBudget, Tuning
-from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
-from unitune.models import TunedModel
+from unitune.ledger import Books, Ledger, RunRecord, budgeting
 from unitune.planning import saved
 from unitune.planning.plan import plan
 from unitune.report import runs as runs_report
@@ -271,27 +271,11 @@ def test_a_resumed_launch_is_paid_from_the_month_that_is_now(
         run.launch(other(priced()))
 
 
-def a_deployment(usd_per_hour: str | None, created: float, until: float) -> DeploymentRecord:
-    model = TunedModel(backend="fake", name="tuned", base="base")
-    return DeploymentRecord(
-        id=f"r-{created}",
-        run_id=None,
-        backend="fake",
-        name="r",
-        model=model,
-        state="ready",
-        ref="r",
-        usd_per_hour=None if usd_per_hour is None else Decimal(usd_per_hour),
-        created=created,
-        until=until,
-        ended=None,
-    )
-
-
 def test_a_deployment_that_outlives_its_time_costs_until_now() -> None:
     """10 hours have passed, 2 were asked for."""
     now = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
-    overdue = a_deployment("100", now - 36_000, now - 28_800)
+    times = {"created": now - 36_000, "until": now - 28_800}
+    overdue = a_deployment(usd_per_hour=Decimal(100), **times)
     gone = budgeting.spent(Books((), (overdue,), now), date(2026, 11, 20))
     assert (Decimal(1000), Decimal(1000)) == (gone.month_usd, gone.project_usd)
     early = budgeting.spent(Books((), (overdue,), now - 36_000), date(2026, 11, 20))
@@ -308,7 +292,8 @@ def test_deployments_at_once_share_one_budget() -> None:
     gate = Gate()
 
     def race(number: int) -> str:
-        record = a_deployment("5", now + number, now + number + 7200)
+        times = {"created": now + number, "until": now + number + 7200}
+        record = a_deployment(id=f"d{number}", usd_per_hour=Decimal(5), **times)
         gate.wait()
         budgeting.add_deployment(Ledger(home()), record, project)
         return "made"
@@ -323,7 +308,7 @@ def test_deployments_at_once_share_one_budget() -> None:
 @pytest.mark.usefixtures("workplace")
 def test_a_deployment_of_unknown_price_needs_a_word_where_a_budget_holds() -> None:
     ledger, project = Ledger(home()), ProjectBudget(month_usd=Decimal(100))
-    record = a_deployment(None, ledger.now(), ledger.now() + 60)
+    record = a_deployment(created=ledger.now(), until=ledger.now() + 60)
     with pytest.raises(OverBudget, match="fake's price for the deployment is unknown"):
         budgeting.add_deployment(ledger, record, project)
     assert ledger.deployments() == []

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.records import interrupted_in_its_upload
 
 from unitune.backends.capabilities import JobDescription
 from unitune.backends.protocol import Guarantee, State
@@ -264,13 +265,9 @@ def test_cancelling_an_interrupted_launch_leaves_no_job_that_trains(
 
 
 def test_cancelling_before_the_create_call_creates_nothing(
-    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, make_job: MakeJob
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-        with pytest.raises(Unreachable):
-            launch(make_job({}))
-    (run,) = runs()
+    run = interrupted_in_its_upload(make_job({}))
     assert State.CANCELLED is run.cancel().state
     assert jobs_at_the_vendor(workplace) == []
     with pytest.raises(UserError, match="cancelled"):
@@ -309,12 +306,9 @@ def test_a_launch_whose_rows_are_handed_over_goes_on_without_its_folder(
 def test_a_launch_that_misses_the_rows_it_must_still_hand_over_says_what_to_do(
     workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, host: str, advice: str
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-        broken.setattr("socket.gethostname", lambda: host)
-        with pytest.raises(Unreachable):
-            launch(make_job({}))
-    (run,) = runs()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: host)
+        run = interrupted_in_its_upload(make_job({}))
     shutil.rmtree(run.folder)
     with pytest.raises(UserError, match=advice):
         run.resume()
