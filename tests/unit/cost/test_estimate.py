@@ -19,7 +19,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate, repriced
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
-from unitune.cost.tokens import Count, RowCount, counter_for
+from unitune.cost.tokens import Count, RowCount
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
@@ -99,40 +99,6 @@ def high(words: list[int], epochs: int = 1) -> Decimal:
 
 
 # Published answers.
-
-
-def azures_rows() -> Dataset:
-    """The ten training examples in Azure's tutorial are 46 to 59 tokens each, 498 in sum."""
-    prompt = "Clippy is a factual chatbot that is also sarcastic."
-    return Dataset("t.jsonl", tuple(Row(at, _turns(prompt, at)) for at in range(10)))
-
-
-def _turns(system: str, number: int) -> Example:
-    return Example(
-        messages=(
-            Message(role="system", content=system),
-            Message(role="user", content=f"Who discovered antiseptic number {number}?"),
-            Message(
-                role="assistant",
-                content="Some chap named Alexander Fleming, while playing around with mold.",
-            ),
-        )
-    )
-
-
-def test_ten_short_rows_cost_thousands_of_tokens_and_not_tens_of_thousands() -> None:
-    """Azure's tutorial multiplies 4,800 by 10 epochs once more than its own data does.
-
-    Source: MicrosoftDocs/azure-ai-docs, openai/tutorials/fine-tune.md: 10 rows of about 49 tokens.
-    """
-    rules = Billing(epochs_auto="openai-cookbook", validation="free")
-    splits = Splits(azures_rows(), Dataset("v", ()), None)
-    work = measure(splits, counter_for("gpt-4o-mini-2024-07-18"))
-    told = offer(rules, training="3.00")
-    made = estimate(job(), work, book_of(told), DAY)
-    assert Count(2, 10, 11) == made.epochs
-    assert made.trained_tokens is not None
-    assert 3_000 < made.trained_tokens.expected < 5_500
 
 
 def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published() -> None:
