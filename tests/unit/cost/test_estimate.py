@@ -124,8 +124,7 @@ def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published(
     told = offer(rules, training="8.00")
     work = measure(Splits(Dataset("t", rows), Dataset("v", ()), None), Cookbook())
     made = estimate(job(tuning=Tuning(epochs=20)), work, book_of(told), DAY)
-    assert made.trained_tokens is not None
-    assert made.trained_tokens.high == 8242 * 20
+    assert known(made.trained_tokens).high == 8242 * 20
     auto = estimate(job(), work, book_of(told), DAY)
     assert Count(2, 20, 21) == auto.epochs
 
@@ -139,8 +138,7 @@ def test_tokens_times_epochs_and_validation_once_as_ori_bills() -> None:
     wanted = job(tuning=Tuning(epochs=3))
     # A word more in each answer makes 1,000 tokens a row.
     made = costs(wanted, told, examples(*[999] * 1000), examples(*[999] * 100))
-    assert made.launch_usd is not None
-    assert made.launch_usd.expected == (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION
+    assert known(made.launch_usd).expected == (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION
 
 
 def test_high_is_an_upper_bound_with_all_framing() -> None:
@@ -266,8 +264,7 @@ def test_the_answers_of_each_contender_are_a_line() -> None:
     made = costs(wanted, offer(training="3"), examples(10), test=examples(99, 99))
     lines = {line.what: line.usd for line in made.of("evaluation")}
     assert lines["zero-shot"] is None, "its price is not known"
-    assert lines["tuned"] is not None
-    assert lines["tuned"].expected == (200 * 1 + 2 * 2) / MILLION
+    assert known(lines["tuned"]).expected == (200 * 1 + 2 * 2) / MILLION
 
 
 def test_a_search_on_dev_is_priced_by_all_its_rows() -> None:
@@ -297,9 +294,7 @@ def test_another_days_prices_change_the_launch_and_nothing_else() -> None:
     made = costs(job(), told, examples(99))
     dearer = offer(training="6.00", hosting="9.99")
     fresh = repriced(made, book_of(dearer), DAY)
-    assert made.launch_usd is not None
-    assert fresh.launch_usd is not None
-    assert 2 * made.launch_usd.high == fresh.launch_usd.high
+    assert 2 * known(made.launch_usd).high == known(fresh.launch_usd).high
     assert made.month_usd == fresh.month_usd
 
 

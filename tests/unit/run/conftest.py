@@ -11,18 +11,25 @@ from pathlib import Path
 import pytest
 from crash.postgres import STORES, a_store
 from pydantic import JsonValue
+from support.known import known
 
 from unitune.backends import exactly_once, registry, retry
 from unitune.backends.offer import Billing
 from unitune.job.job import Data, Job, TrainingBudget
 from unitune.job.prices import PriceEntry
 from unitune.ledger import sqlite
+from unitune.planning.plan import plan
 from unitune.run.run import Run
 from unitune.workspace.home import home
 from unitune.workspace.user_settings import today
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 Priced = Callable[..., Job]
+
+
+def high(job: Job) -> Decimal:
+    """Return the most that the training of a job, or of all its runs, may cost."""
+    return known(known(plan(job).estimate).launch_usd).high
 
 
 def ended(run: Run) -> Run:

@@ -37,7 +37,7 @@ from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 from unitune.workspace.user_settings import today
 
-from .conftest import Clock, Priced, change_ledger, ended
+from .conftest import Clock, Priced, change_ledger, ended, high
 
 
 def spent_in(ledger: Ledger) -> Spent:
@@ -51,10 +51,6 @@ def reckoned(job: Job) -> Estimate:
 
 def launch_usd(job: Job) -> Spread:
     return known(reckoned(job).launch_usd)
-
-
-def high(job: Job) -> Decimal:
-    return launch_usd(job).high
 
 
 def limit(folder: Path, **usd: object) -> None:

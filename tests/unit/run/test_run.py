@@ -120,13 +120,14 @@ def test_resume_looks_before_it_decides(make_job: MakeJob) -> None:
     assert State.SUCCEEDED is run.wait(0.001).state
 
 
+class Unpausable:
+    name, guarantee = FakeBackend.name, FakeBackend.guarantee
+    poll = FakeBackend.poll
+
+
 def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unpausable:
-        name, guarantee = FakeBackend.name, FakeBackend.guarantee
-        poll = FakeBackend.poll
-
     run = launch(make_job({"pause_at_step": 2})).wait(0.001)
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
     with pytest.raises(Unsupported, match=f"unitune runs cancel {run.id}"):
@@ -137,10 +138,6 @@ def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
 def test_a_backend_that_cannot_pause_says_so(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unpausable:
-        name, guarantee = FakeBackend.name, FakeBackend.guarantee
-        poll = FakeBackend.poll
-
     run = launch(make_job({"steps": 99})).refresh()
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
     with pytest.raises(Unsupported, match=f"can only cancel a job .unitune runs cancel {run.id}"):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.known import known
 
 from unitune.backends import registry
 from unitune.backends.protocol import State
@@ -21,7 +20,7 @@ from unitune.run.watching import watch_all
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 
-from .conftest import MakeJob, Priced, ended
+from .conftest import MakeJob, Priced, ended, high
 
 GRID: Any = {"learning_rate": [0.1, 0.2], "lora": {"rank": [8, 16]}}
 VALUES: Any = {"lora": {"rank": [8, 16]}}
@@ -29,12 +28,6 @@ VALUES: Any = {"lora": {"rank": [8, 16]}}
 
 def swept(job: Job, values: Any = VALUES) -> Job:
     return job.model_copy(update={"tuning": Tuning.model_validate(values)})
-
-
-def high(job: Job) -> Decimal:
-    estimate = known(plan(job).estimate)
-    assert estimate.launch_usd is not None
-    return estimate.launch_usd.high
 
 
 def trained(folder: Path) -> list[Path]:
