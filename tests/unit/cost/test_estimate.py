@@ -311,10 +311,7 @@ def test_an_estimate_is_json_with_its_prices_and_assumptions() -> None:
     assert any("a page" in line for line in made["assumptions"])
 
 
-@pytest.mark.parametrize("low", [1, 3])
-def test_a_range_out_of_order_is_refused(low: int) -> None:
-    if low == 1:
-        assert not Spread(Decimal(1), Decimal(2), Decimal(2)).exact
-        return
+def test_a_range_out_of_order_is_refused() -> None:
+    assert not Spread(Decimal(1), Decimal(2), Decimal(2)).exact
     with pytest.raises(ValueError, match="out of order"):
-        Spread(Decimal(low), Decimal(2), Decimal(2))
+        Spread(Decimal(3), Decimal(2), Decimal(2))
