@@ -61,8 +61,8 @@ def _row_findings(offer: Offer, rules: Images, row: Row) -> Iterator[Finding]:
         yield error("too-many-images", what, "Remove some, or split the row.")
     for where, image in _placed(row.example):
         for problem, allowed, fix in _problems(rules, image):
-            what = f"{where}, {image}, {problem}; {offer.name} accepts {allowed}."
-            yield error("unfit-image", what, fix)
+            what = f"{where}, {image}, {problem}; {offer.name} accepts"
+            yield error("unfit-image", f"{what} {allowed}.", fix)
 
 
 def _placed(example: Example) -> Iterator[tuple[str, ImageUrl]]:
