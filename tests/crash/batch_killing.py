@@ -130,15 +130,7 @@ def in_fork(act: Callable[[], object]) -> int | None:
 def a_job(folder: Path, instructions: str) -> Job:
     """A job of three contenders, over a handful of rows."""
     for name, count in (("train", 6), ("dev", 2), ("test", 5)):
-        rows = [
-            {
-                "messages": [
-                    {"role": "user", "content": f"{name} {at}"},
-                    {"role": "assistant", "content": "yes"},
-                ]
-            }
-            for at in range(count)
-        ]
+        rows = [{"prompt": f"{name} {at}", "completion": "yes"} for at in range(count)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return Job.model_validate(

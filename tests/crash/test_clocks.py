@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from crash.forks import Fork, eventually, stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
+from support.known import known
 
 from unitune.backends.protocol import Launch, State
 from unitune.errors import LockTimeout
@@ -57,8 +58,7 @@ def test_a_clock_that_is_set_forward_gives_nobody_a_run_whose_create_call_is_on_
     try:
         assert eventually(lambda: submitting() is not None)
         monkeypatch.setattr(time, "time", lambda: real_time() + SET_FORWARD_SECONDS)
-        run = submitting()
-        assert run is not None
+        run = known(submitting())
         assert not run.interrupted
         run.resume()
         assert first.result() == "queued"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,30 +15,6 @@ from unitune.backends.protocol import Guarantee
 KILLING = Path(__file__).parent / "killing.py"
 STRIDE = {"launch": 59, "settle": 2, "cancel": 47, "resume": 47, "sweep": 211}
 """Lines between two kills, so that the tests take seconds; 1 kills before every line."""
-
-LAUNCH_AND_DIE = """
-import sys
-from unitune.job.job import Job
-from unitune.run.run import launch
-launch(Job.load(sys.argv[1]))
-"""
-RESUME = """
-import sys
-from unitune.run.run import runs
-(run,) = runs()
-before = str(run.state)
-run.resume().wait(0)
-print(before, run.state, run.attempt)
-"""
-JOB = """
-name: demo
-model: tiny
-backend: fake
-data: {{train: rows.jsonl, validation: rows.jsonl}}
-evaluate: {{leaks: allow}}
-options: {{fake: {{submits: [{fault}]}}}}
-"""
-ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
 def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str, Any]]:
@@ -101,30 +74,3 @@ def test_a_sweep_killed_at_any_line_launches_each_of_its_runs_once(
     between = [kill for kill in kills if len(kill["left"]) >= 1]
     assert {len(kill["left"]) for kill in between} == {1, 2}
     assert [kill for kill in kills if (kill["jobs"], kill["end"]) != (2, "succeeded")] == []
-
-
-@pytest.mark.parametrize("fault", ["die before", "die after"])
-def test_a_process_killed_within_the_create_call_is_continued_by_another(
-    fault: str, tmp_path: Path
-) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n", encoding="utf-8")
-    (tmp_path / "job.yaml").write_text(JOB.format(fault=fault), encoding="utf-8")
-    place = {"UNITUNE_DIR": str(tmp_path / "ledger"), "UNITUNE_FAKE_DIR": str(tmp_path / "vendor")}
-    environment = {**os.environ, **place}
-    first = subprocess.run(
-        [sys.executable, "-c", LAUNCH_AND_DIE, "job.yaml"],
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-    )
-    assert first.returncode == -signal.SIGKILL
-    second = subprocess.run(
-        [sys.executable, "-c", RESUME],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert second.stdout.strip() == "submitting succeeded 1"
-    assert len(list((tmp_path / "vendor").glob("*/job.json"))) == 1

@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 from crash.forks import stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
+from support.records import interrupted_in_its_upload
 
 from unitune.backends.protocol import Guarantee, State
 from unitune.errors import LockTimeout, Unreachable
@@ -89,14 +90,8 @@ def test_a_process_that_was_taken_over_writes_and_creates_nothing(
     assert len(LOST) + 1 == create_calls(place, run)
 
 
-def test_a_process_that_stood_still_in_an_upload_does_not_write_it_down(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-        with pytest.raises(Unreachable):
-            launch(a_job(place, {}))
-    (run,) = runs()
+def test_a_process_that_stood_still_in_an_upload_does_not_write_it_down(place: Path) -> None:
+    run = interrupted_in_its_upload(a_job(place, {}))
     with stopped(lambda: resume_and_stop(run.id, FakeBackend, "upload", "after")) as still:
         run.resume()
         uploads = Ledger(place / "ledger").uploads(run.id)

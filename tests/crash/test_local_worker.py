@@ -325,10 +325,7 @@ def test_a_training_that_no_one_watches_tells_of_its_end_once(
     user_config.write(UserConfig(notify=Notify(command=("sh", "-c", script))))
     job = launch(tmp_path).job.model_copy(update={"folder": tmp_path})
     run = run_of_job(job)
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not told.exists():
-        assert time.monotonic() < end, (run.folder / run.launch_key / "worker.log").read_text()
-        time.sleep(0.1)
+    wait_until(told.exists, PATIENCE_SECONDS)
     assert State.SUCCEEDED is run.wait().state
     assert told.read_text() == f"{run.id} succeeded\n"
     assert [event for event in run.events() if event.kind == "warning"] == []

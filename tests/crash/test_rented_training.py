@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ pytest.importorskip("torch", reason="needs the extra `local`")
 pytest.importorskip("huggingface_hub", reason="needs the extra `hf-jobs`")
 pytest.importorskip("fsspec", reason="needs the extra `skypilot`")
 
+from support.served import wait_until
 from support.tiny_model import save_tiny_model, write_rows
 from vendors.hf_jobs import HfJobsVendor, hf_jobs_setup
 from vendors.skypilot import SkyPilotVendor, skypilot_setup
@@ -69,18 +69,11 @@ def vendor(
         yield made
 
 
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_launcher_that_is_killed_loses_and_doubles_nothing(
     vendor: HfJobsVendor | SkyPilotVendor,
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", LAUNCH]) as launcher:
-        until(lambda: vendor.jobs)
+        wait_until(lambda: bool(vendor.jobs), PATIENCE_SECONDS)
         os.kill(launcher.pid, signal.SIGKILL)
     (run,) = runs()
     assert run.resume().wait(0.1).state is State.SUCCEEDED, run.error
@@ -107,7 +100,8 @@ def test_a_second_job_on_a_machine_ends_before_it_trains(tmp_path: Path) -> None
         vendor = served.server.vendor
         assert isinstance(vendor, SkyPilotVendor)
         (machine,) = vendor.jobs.values()
-        until(lambda: machine.words(vendor.behavior) == ["SUCCEEDED", "SUCCEEDED"])
+        done = ["SUCCEEDED", "SUCCEEDED"]
+        wait_until(lambda: machine.words(vendor.behavior) == done, PATIENCE_SECONDS)
         said = [log.read_text("utf-8") for log in vendor.storage.glob("*.log")]
     assert sorted("this one ends" in each for each in said) == [False, True]
     steps = [event.number("step") for event in run.events() if event.kind == "step"]

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from crash.killing import jobs_at_the_vendor
+
 LAUNCH = """
 import pathlib, sys, time
 from unitune.errors import DuplicateRunError
@@ -82,16 +84,12 @@ def write_job(folder: Path, text: str) -> None:
     (folder / "job.yaml").write_text(text, encoding="utf-8")
 
 
-def jobs_at_the_vendor(folder: Path) -> int:
-    return len(list((folder / "vendor").glob("*/job.json")))
-
-
 def test_of_processes_that_launch_the_same_job_at_once_one_does(tmp_path: Path) -> None:
     write_job(tmp_path, JOB.replace("lose request", "none"))
     printed = all_at_once(LAUNCH, tmp_path, 3)
     (launched,) = (line.split()[1] for line in printed if line.startswith("launched"))
     assert sorted(printed) == [f"launched {launched}", *[f"twin {launched}"] * 2]
-    assert jobs_at_the_vendor(tmp_path) == 1
+    assert len(jobs_at_the_vendor(tmp_path)) == 1
 
 
 def test_processes_that_resume_and_watch_one_run_see_the_same_and_make_one_job(
@@ -111,4 +109,4 @@ def test_processes_that_resume_and_watch_one_run_see_the_same_and_make_one_job(
     keys = [*[f"step-{step}" for step in range(1, 9)], "validation"]
     for line in printed:
         assert line.split() == [*keys, "succeeded"]
-    assert jobs_at_the_vendor(tmp_path) == 1
+    assert len(jobs_at_the_vendor(tmp_path)) == 1

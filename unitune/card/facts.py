@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from unitune.backends import registry
 from unitune.backends.local_capabilities import ABOUT
 from unitune.backends.protocol import State, Upload
+from unitune.cost.machine_hours import parameters_in
 from unitune.data.binary_tables import SCHEME
 from unitune.errors import Mismatch, UserError
 from unitune.evaluate.documents.history import history_folder, newest_of_run
@@ -29,8 +30,6 @@ from unitune.workspace.home import home
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 HUB_DATA = re.compile(rf"{SCHEME}({HUB_NAME.pattern})", re.ASCII)
-# Model size in a name: ``8B``; for mixtures of experts also the active part: ``A3B``
-BILLIONS = re.compile(r"(?<![\w.])(?P<active>a)?(?P<count>\d+(\.\d+)?)b(?![a-z])", re.IGNORECASE)
 
 
 class Base(NamedTuple):
@@ -174,7 +173,7 @@ def _base(run: Run, trained: TrainingRecord) -> Base:
     known = {
         "counted in the training": trained.base_parameters,
         "from the backend's offer": offered.parameters if offered else None,
-        "from its name": _parameters_in(shown),
+        "from its name": parameters_in(shown),
     }
     counted_by = next((how for how, count in known.items() if count), "")
     licence = offered.licence if offered else None
@@ -187,12 +186,6 @@ def _is_hub_name(name: str, trained: TrainingRecord) -> bool:
     if HUB_NAME.fullmatch(name) is None:
         return False
     return not Path(name).exists() if trained.base_from_hub is None else trained.base_from_hub
-
-
-def _parameters_in(name: str) -> int | None:
-    sizes = {bool(match["active"]): float(match["count"]) for match in BILLIONS.finditer(name)}
-    size = sizes.get(True, sizes.get(False))
-    return round(size * 10**9) if size else None
 
 
 def _row_files(folder: Path, uploads: dict[str, Upload]) -> Iterator[RowFile]:

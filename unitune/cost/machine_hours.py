@@ -25,10 +25,10 @@ SIZE = re.compile(
 )
 
 
-def parameters_in(name: str) -> int | None:
-    """Return the number of parameters in a model's name, of the active part if that is named."""
+def parameters_in(name: str, *, active: bool = True) -> int | None:
+    """Return the number of parameters in a model's name, by default of the active part if named."""
     sizes = {bool(match["active"]): match for match in SIZE.finditer(name)}
-    if not (match := sizes.get(True, sizes.get(False))):
+    if not (match := (active and sizes.get(True)) or sizes.get(False)):
         return None
     count = float(match["count"].replace("p", "."))
     return round(count * (10**9 if match["unit"] in "bB" else 10**6)) or None

@@ -85,11 +85,12 @@ def curve(
     from unitune.cli.progress import evaluation_progress, working
     from unitune.cli.sweep import follow_sweep
     from unitune.curve.measuring import check_goal, judge_curve, with_budget
-    from unitune.curve.page import describe, write_page
+    from unitune.curve.page import PAGE, describe
     from unitune.curve.planning import curve_notes, learning_curve_of
     from unitune.job.job import Job
     from unitune.planning.plan import plan as curve_plan
     from unitune.planning.preflight import preflight
+    from unitune.render.html import write_page
     from unitune.render.terminal import view
     from unitune.run.run import launch_sweep
 
@@ -120,11 +121,12 @@ def curve(
     runs = follow_sweep(resolved, launches, quiet=silent)
     with evaluation_progress(quiet=silent) as progress:
         made = judge_curve(resolved, runs, goal=goal, options=replace(options, progress=progress))
-    page = write_page(made)
+    shown = describe(made)
+    page = write_page(made.folder / PAGE, shown)
     if json:
         print_json(made)
     else:
-        console().print(view(describe(made), [page]))
+        console().print(view(shown, [page]))
 
 
 def answer_options(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from unitune.curve import documents as document
 from unitune.curve.documents import FARTHEST, LearningCurve, RowsForGoal
-from unitune.files.filesystem import replacing
 from unitune.render.charts import Axis, DrawnCurve, LogAxis, Point, Span
-from unitune.render.html import render
 from unitune.render.sections import Cell, Document, Fact, Facts, Figure, Section, Table
 from unitune.render.typography import counted, decimal, moment, percent, points, two_digits
 
@@ -152,11 +149,3 @@ def _runs(curve: LearningCurve) -> Table:
         rows,
         f"{curve.metric}, %. The last doubling of the rows brought {gain}.",
     )
-
-
-def write_page(curve: LearningCurve) -> Path:
-    """Write the page next to the recorded answers, and return its path."""
-    path = curve.folder / PAGE
-    with replacing(path) as file:
-        file.write(render(describe(curve)))
-    return path

@@ -82,9 +82,10 @@ def decide(
     from unitune.cli.sweep import follow_sweep
     from unitune.curve.measuring import check_goal
     from unitune.decision.decide import measure_and_conclude, resolve
-    from unitune.decision.evidence import describe, write_page
+    from unitune.decision.evidence import PAGE, describe
     from unitune.decision.measuring import Choices
     from unitune.job.job import Job
+    from unitune.render.html import write_page
     from unitune.render.terminal import view
     from unitune.run.run import launch_sweep
 
@@ -122,10 +123,11 @@ def decide(
         announce=announce,
     )
     decision = measure_and_conclude(resolved, choices, measure=not plan)
-    page = write_page(decision)
+    shown = describe(decision)
+    page = write_page(decision.folder / PAGE, shown)
     if json:
         print_json(decision)
     else:
-        console().print(view(describe(decision), [page]))
+        console().print(view(shown, [page]))
     if decision.over_budget and budget is not None:
         raise typer.Exit(OverBudget.exit_code)

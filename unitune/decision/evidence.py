@@ -19,9 +19,7 @@ from unitune.curve.page import facts as curve_facts
 from unitune.documents import Frozen
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
-from unitune.files.filesystem import replacing
 from unitune.ownership.serving import TotalCost
-from unitune.render.html import render
 from unitune.render.sections import Bullets, Cell, Document, Fact, Facts, Section
 from unitune.render.typography import decimal, interval, moment, percent, points, usd_range
 
@@ -310,11 +308,3 @@ def _life(option: TuningOption) -> str:
 
 def _range(score: Score) -> str:
     return interval((score.low, score.high))
-
-
-def write_page(decision: Decision) -> Path:
-    """Write the page next to the recorded answers, and return its path."""
-    path = decision.folder / PAGE
-    with replacing(path) as file:
-        file.write(render(describe(decision)))
-    return path

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from itertools import chain
@@ -100,26 +100,21 @@ def _value(answer: str) -> _Value | None:
     return _Value(frozenset(value) if isinstance(value, dict) else None)
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """Checks of answers without an expected one."""
-
-    scorers: tuple[Scorer, ...]
-    form: AnswerForm
-
-    def refusal(self, question: Example, record: Record) -> str | None:
-        """Return why an answer is not accepted, or None."""
-        if incomplete := _incomplete(record):
-            return incomplete
-        if not record.tool_calls and (of_form := self.form.refusal(record.text)):
-            return of_form
-        attempt = attempt_of(question, record)
-        for scorer in self.scorers:
-            if isinstance(scorer, Trajectory):  # a teacher gives one answer
-                continue
-            if not scorer.needs_expected and scorer.score(attempt).value < 1:
-                return f"wrong by the scorer {scorer.name}"
-        return None
+def refusal(
+    question: Example, record: Record, scorers: Iterable[Scorer], form: AnswerForm
+) -> str | None:
+    """Return why an answer without an expected one is not accepted, or None."""
+    if incomplete := _incomplete(record):
+        return incomplete
+    if not record.tool_calls and (of_form := form.refusal(record.text)):
+        return of_form
+    attempt = attempt_of(question, record)
+    for scorer in scorers:
+        if isinstance(scorer, Trajectory):  # a teacher gives one answer
+            continue
+        if not scorer.needs_expected and scorer.score(attempt).value < 1:
+            return f"wrong by the scorer {scorer.name}"
+    return None
 
 
 def _incomplete(record: Record) -> str | None:
@@ -284,12 +279,12 @@ def _judged(
     train = planned.teacher.resolved.splits.train
     form = AnswerForm.of([row.answer for row in train if row.answer is not None])
     scoring = planned.task.scoring.on_dev  # judges read only answers to test cases
-    acceptance = Acceptance(scoring.scorers if scoring else (), form)
+    scorers = scoring.scorers if scoring else ()
     redaction = planned.teacher.resolved.rows.read.redaction
     rows: list[Example] = []
     rejected: list[RejectedAnswer] = []
     for row, record in zip(planned.questions.rows.rows, answered.records, strict=True):
-        if reason := acceptance.refusal(row.example, record):
+        if reason := refusal(row.example, record, scorers, form):
             rejected.append(RejectedAnswer(row.line, record.text, reason))
         else:
             made = _row(planned, row.example, record, answered.choice.prompt.label)

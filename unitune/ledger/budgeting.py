@@ -60,6 +60,16 @@ class Approval(Frozen):
     unpriced: bool = False
     """True if the user accepted an unknown or old price."""
 
+    @property
+    def is_capped(self) -> bool:
+        """True if money is limited."""
+        return bool(caps(self.budget_usd, self.project, Spent()))
+
+    @property
+    def is_limited(self) -> bool:
+        """True if money or hours are limited."""
+        return self.hours is not None or self.is_capped
+
 
 def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
     """Return the terms of a run's launch; None if it costs nothing or they are not recorded."""
@@ -83,12 +93,6 @@ def _parsed(
         return model.model_validate_json(getattr(cost, field))
     except ValidationError as error:
         raise unreadable(error, f"run {cost.run_id}", f"{field}.") from error
-
-
-def is_limited(ledger: Ledger, run_id: str) -> bool:
-    """Return whether money or hours of a run are limited."""
-    approval = approval_of(ledger, run_id)
-    return approval is not None and _is_limited(approval)
 
 
 def reserve(ledger: Ledger, record: RunRecord) -> None:
@@ -213,7 +217,7 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     """Return why a polled run must be ended now; None if it may continue."""
     if (cost := _of_attempt(ledger.costs(record.id), record)) is None:
         return None
-    if not _is_limited(approval := _approval(cost)):
+    if not (approval := _approval(cost)).is_limited:
         return None
     seconds, hours = running_seconds(ledger, record), approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
@@ -279,7 +283,7 @@ def _refuse_other_files(record: RunRecord, approval: Approval, uploaded: Mapping
 
 def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, ...]:
     """Return the limits of an attempt, without the money reserved for it."""
-    if not _is_capped(approval):
+    if not approval.is_capped:
         return ()  # no other run's documents are read
     others = [cost for cost in books.costs if cost.run_id != record.id]
     earlier = [
@@ -288,14 +292,6 @@ def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, .
     before = sum((_usd(cost) or Decimal(0) for cost in earlier), start=Decimal(0))
     gone = spent(replace(books, costs=others), today())
     return caps(approval.budget_usd, approval.project, gone, before)
-
-
-def _is_limited(approval: Approval) -> bool:
-    return approval.hours is not None or _is_capped(approval)
-
-
-def _is_capped(approval: Approval) -> bool:
-    return bool(caps(approval.budget_usd, approval.project, Spent()))
 
 
 def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | None:

@@ -97,25 +97,18 @@ class Lineage(NamedTuple):
 def lineage(ledger: Ledger, record: RunRecord) -> Lineage:
     """Return the chain of trainings of a run."""
     after = tuple(map(_link, ledger.continuations(record.id)))
-    before = (
-        Link(each) if isinstance(each, str) else _link(each)
-        for each in reversed(ancestors(ledger, record))
-    )
-    return Lineage(tuple(before), after)
-
-
-def ancestors(ledger: Ledger, record: RunRecord) -> list[RunRecord | str]:
-    """Return the runs that a run continues from, nearest first; a name if unknown."""
-    chain: list[RunRecord | str] = []
-    while record.start is not None:
-        if record.start.run is None:
-            return [*chain, record.start.model.name]
+    before: list[Link] = []  # nearest first
+    while (start := record.start) is not None:
+        if start.run is None:
+            before.append(Link(start.model.name))
+            break
         try:
-            record = ledger.record(record.start.run)
+            record = ledger.record(start.run)
         except NotFoundError:
-            return [*chain, record.start.run]
-        chain.append(record)
-    return chain
+            before.append(Link(start.run))
+            break
+        before.append(_link(record))
+    return Lineage(tuple(reversed(before)), after)
 
 
 def _link(record: RunRecord) -> Link:

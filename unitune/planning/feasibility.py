@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
+from unitune.cost.machine_hours import parameters_in
 from unitune.cost.prices.book import PriceBook
 from unitune.documents import Spec
 from unitune.errors import JobError, nearest
@@ -41,8 +42,6 @@ Customers = Literal["all", "some"]
 HIGH_LEARNING_RATE, MANY_EPOCHS = 0.1, 50
 SOON = timedelta(days=90)  # dates within this period are warnings, later ones notes
 
-# Size in a model's name: 8B, 0.6B, 0p6b, 270m
-BILLIONS = re.compile(r"(?<![a-z0-9])(\d+(?:[.p]\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
 FAR = 5  # difference in doublings from which a base counts like one of unknown size
 
 
@@ -357,7 +356,7 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
             return ()
     if offer.hub_models and (on_hub := [name for name in names if name.count("/") == 1]):
         return tuple(on_hub[:1])
-    size = next((size for name in names if (size := _billions(name))), None)
+    size = _size(names)
     options = job.options.get(offer.name, {})
 
     def distance(model: OfferedModel) -> tuple[bool, int, Decimal]:
@@ -369,8 +368,7 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
             tier=offer.tier(options, model.name),
             on=today(),
         )
-        sizes = (_billions(name) for name in (model.name, *model.aliases))
-        theirs = next((each for each in sizes if each), None)
+        theirs = _size((model.name, *model.aliases))
         doublings = round(abs(math.log2(theirs / size))) if theirs and size else FAR
         return row is None, min(doublings, FAR), row.usd if row else Decimal(0)
 
@@ -380,7 +378,6 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
     return tuple(dict(reversed([*formats])).values())[::-1]
 
 
-def _billions(name: str) -> float | None:
-    """Return the number of parameters in a model's name, in billions."""
-    match = BILLIONS.search(name)
-    return match and float(match[1].replace("p", ".")) / (1 if match[2] in "bB" else 1000)
+def _size(names: Iterable[str]) -> int | None:
+    """Return the number of parameters in the first of a model's names that has one."""
+    return next(filter(None, (parameters_in(name, active=False) for name in names)), None)

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -113,43 +112,33 @@ def forecast_evaluation(resolved: ResolvedJob) -> EvaluationForecast | None:
         return None
     job = resolved.job
     specs = [spec for spec in job.evaluate.requested if not isinstance(spec, Recorded)]
-    contenders = [_forecast(spec, resolved, test) for spec in specs]
-    contenders += chain.from_iterable(_general(spec, job) for spec in specs)
+    contenders: list[ContenderForecast] = []
+    for spec in specs:
+        tokens = contender_tokens(spec, job, resolved.workload)
+        contenders.append(_forecast(spec.name, job, tokens, _here(spec, job, test, tokens)))
+    if questions := job.evaluate.general_questions(here=True):
+        cases, tokens = general_cases(questions), general_tokens(questions)
+        for spec in specs:
+            if isinstance(spec, Tuned) and (here := _here(spec, job, cases, tokens)):
+                name = f"{spec.name}: general questions"
+                contenders.append(_forecast(name, job, tokens, here))
     return EvaluationForecast(contenders=tuple(contenders))
 
 
-def _forecast(spec: ContenderSpec, resolved: ResolvedJob, test: Dataset) -> ContenderForecast:
-    job = resolved.job
-    tokens = contender_tokens(spec, job, resolved.workload)
+def _forecast(
+    name: str, job: Job, tokens: ContenderTokens, here: AnswerForecast | None
+) -> ContenderForecast:
     requests = tokens.requests
-    if (here := _here(spec, job, test, tokens)) is None:
-        seconds, basis = _assumed(requests, job.evaluate.concurrency)
-    else:
-        seconds, basis = _timed(requests, here)
+    seconds, basis = (
+        _timed(requests, here) if here else _assumed(requests, job.evaluate.concurrency)
+    )
     return ContenderForecast(
-        name=spec.name,
+        name=name,
         requests=requests,
         tokens=tokens.prompt + tokens.answer,
         seconds=seconds,
         basis=basis,
     )
-
-
-def _general(spec: ContenderSpec, job: Job) -> Iterator[ContenderForecast]:
-    """Yield the forecast of general questions to a tuned model here and to its untuned base."""
-    questions = job.evaluate.general_questions(here=True)
-    if not questions or not isinstance(spec, Tuned):
-        return
-    tokens = general_tokens(questions)
-    if (here := _here(spec, job, general_cases(questions), tokens)) is not None:
-        seconds, basis = _timed(tokens.requests, here)
-        yield ContenderForecast(
-            name=f"{spec.name}: general questions",
-            requests=tokens.requests,
-            tokens=tokens.prompt + tokens.answer,
-            seconds=seconds,
-            basis=basis,
-        )
 
 
 def _timed(requests: Count, here: AnswerForecast) -> tuple[Seconds, str]:

@@ -60,9 +60,9 @@ def _row_findings(offer: Offer, rules: Images, row: Row) -> Iterator[Finding]:
         what = f"the row has {count} images; {offer.name} accepts {rules.per_row} in a row."
         yield error("too-many-images", what, "Remove some, or split the row.")
     for where, image in _placed(row.example):
-        for problem, fix in _problems(rules, image):
+        for problem, allowed, fix in _problems(rules, image):
             what = f"{where}, {image}, {problem}; {offer.name} accepts"
-            yield error("unfit-image", f"{what} {fix[0]}.", fix[1])
+            yield error("unfit-image", f"{what} {allowed}.", fix)
 
 
 def _placed(example: Example) -> Iterator[tuple[str, ImageUrl]]:
@@ -72,23 +72,23 @@ def _placed(example: Example) -> Iterator[tuple[str, ImageUrl]]:
                 yield f"messages[{at}].content[{index}]", piece
 
 
-def _problems(rules: Images, image: ImageUrl) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield what is wrong with an image, and what is accepted with the way to get there."""
+def _problems(rules: Images, image: ImageUrl) -> Iterator[tuple[str, str, str]]:
+    """Yield what is wrong with an image, what is accepted, and the way to get there."""
     header = image.image
     if header is None:
         if image.scheme not in rules.references:
             kinds = ["embedded images", *(f"{scheme}: addresses" for scheme in rules.references)]
             fix = "Save the image next to the data file and write its path."
-            yield f"has a {image.scheme}: address", (listed(kinds), fix)
+            yield f"has a {image.scheme}: address", listed(kinds), fix
         return
     kind = header.media_type.partition("/")[2]
     if kind not in rules.types:
-        yield f"is {kind}", (", ".join(rules.types), f"Save it as {rules.types[0]}.")
+        yield f"is {kind}", ", ".join(rules.types), f"Save it as {rules.types[0]}."
     elif rules.modes is not None and header.mode not in rules.modes:
         allowed = " and ".join(rules.modes)
-        yield f"has the colour mode {header.mode}", (allowed, f"Convert it to {rules.modes[0]}.")
+        yield f"has the colour mode {header.mode}", allowed, f"Convert it to {rules.modes[0]}."
     if rules.bytes is not None and header.size > rules.bytes:
-        yield f"has {header.size:,} bytes", (f"{rules.bytes:,}", "Make it smaller.")
+        yield f"has {header.size:,} bytes", f"{rules.bytes:,}", "Make it smaller."
 
 
 def _others(job: Job) -> str:

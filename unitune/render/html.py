@@ -11,11 +11,13 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import cast
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from unitune.files.filesystem import replacing
 from unitune.render import typography
 from unitune.render.charts import short_number
 from unitune.render.sections import SEVERITY_TONES, Document, text_of
@@ -29,6 +31,13 @@ def render(document: Document) -> str:
     """Return a document as one HTML page that needs no other files and no network."""
     template = environment().get_template("document.html.j2")
     return page(template, resource("style.css"), document=document)
+
+
+def write_page(path: Path, document: Document) -> Path:
+    """Write a document as an HTML page, and return the path."""
+    with replacing(path) as file:
+        file.write(render(document))
+    return path
 
 
 def fragment(document: Document) -> str:

@@ -123,7 +123,7 @@ def _requests(folder: Path, job: Job) -> list[Request]:
     rows: list[Example] = [*load(file, use="any")][:MOST_ROWS] if file else []
     if job.method == "cpt":  # a model that has seen a whole text would only end it
         texts = (row.prompt[0].text for row in rows)
-        begun = (text[: min(len(text) // 2 + 1, 2000)] for text in texts)
+        begun = (text[: min(len(text) // 2 + 1, MOST_CHARACTERS)] for text in texts)
         rows = [Example(messages=(Message(role="user", content=text),)) for text in begun]
     limit = job.evaluate.max_tokens
     if limit == "auto":

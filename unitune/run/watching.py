@@ -20,7 +20,7 @@ from unitune.backends.protocol import State
 from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
 from unitune.ledger import Ledger, RunRecord, Standing
-from unitune.ledger.budgeting import is_limited
+from unitune.ledger.budgeting import approval_of
 from unitune.run.handle import Run
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.notifying import notify_end
@@ -151,7 +151,8 @@ class _Watch:
         for run in runs:
             if run.id not in self.limits:
                 try:
-                    self.limits[run.id] = is_limited(self.ledger, run.id)
+                    approval = approval_of(self.ledger, run.id)
+                    self.limits[run.id] = approval is not None and approval.is_limited
                 except UnreadableRecord:
                     self.limits[run.id] = False  # its next poll raises this and is its last
         return {run_id for run_id, limited in self.limits.items() if limited}

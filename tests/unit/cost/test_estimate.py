@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.known import known
 
 from unitune.backends.offer import Billing, Offer, OfferedModel
 from unitune.cost.billing import measure
@@ -18,7 +19,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate, repriced
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
-from unitune.cost.tokens import Count, RowCount, counter_for
+from unitune.cost.tokens import Count, RowCount
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
@@ -65,9 +66,6 @@ class Words:
     basis: str = "words"
     assumptions: tuple[str, ...] = ()
 
-    def text(self, text: str) -> Count:
-        return Count.of(len(text.split()))
-
     def row(self, example: Example) -> RowCount:
         words = sum(len(message.text.split()) for message in example.messages)
         answer = Count.of(len((example.answer or "").split()))
@@ -96,46 +94,11 @@ def costs(
 
 def high(words: list[int], epochs: int = 1) -> Decimal:
     told, wanted = offer(training="25.00"), job(tuning=Tuning(epochs=epochs))
-    found = costs(wanted, told, examples(*words)).launch_usd
-    assert found is not None
+    found = known(costs(wanted, told, examples(*words)).launch_usd)
     return found.high
 
 
 # Published answers.
-
-
-def azures_rows() -> Dataset:
-    """The ten training examples in Azure's tutorial are 46 to 59 tokens each, 498 in sum."""
-    prompt = "Clippy is a factual chatbot that is also sarcastic."
-    return Dataset("t.jsonl", tuple(Row(at, _turns(prompt, at)) for at in range(10)))
-
-
-def _turns(system: str, number: int) -> Example:
-    return Example(
-        messages=(
-            Message(role="system", content=system),
-            Message(role="user", content=f"Who discovered antiseptic number {number}?"),
-            Message(
-                role="assistant",
-                content="Some chap named Alexander Fleming, while playing around with mold.",
-            ),
-        )
-    )
-
-
-def test_ten_short_rows_cost_thousands_of_tokens_and_not_tens_of_thousands() -> None:
-    """Azure's tutorial multiplies 4,800 by 10 epochs once more than its own data does.
-
-    Source: MicrosoftDocs/azure-ai-docs, openai/tutorials/fine-tune.md: 10 rows of about 49 tokens.
-    """
-    rules = Billing(epochs_auto="openai-cookbook", validation="free")
-    splits = Splits(azures_rows(), Dataset("v", ()), None)
-    work = measure(splits, counter_for("gpt-4o-mini-2024-07-18"))
-    told = offer(rules, training="3.00")
-    made = estimate(job(), work, book_of(told), DAY)
-    assert Count(2, 10, 11) == made.epochs
-    assert made.trained_tokens is not None
-    assert 3_000 < made.trained_tokens.expected < 5_500
 
 
 def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published() -> None:
@@ -161,8 +124,7 @@ def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published(
     told = offer(rules, training="8.00")
     work = measure(Splits(Dataset("t", rows), Dataset("v", ()), None), Cookbook())
     made = estimate(job(tuning=Tuning(epochs=20)), work, book_of(told), DAY)
-    assert made.trained_tokens is not None
-    assert made.trained_tokens.high == 8242 * 20
+    assert known(made.trained_tokens).high == 8242 * 20
     auto = estimate(job(), work, book_of(told), DAY)
     assert Count(2, 20, 21) == auto.epochs
 
@@ -176,14 +138,14 @@ def test_tokens_times_epochs_and_validation_once_as_ori_bills() -> None:
     wanted = job(tuning=Tuning(epochs=3))
     # A word more in each answer makes 1,000 tokens a row.
     made = costs(wanted, told, examples(*[999] * 1000), examples(*[999] * 100))
-    assert made.launch_usd is not None
-    assert made.launch_usd.expected == (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION
+    assert known(made.launch_usd).expected == (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION
 
 
 def test_high_is_an_upper_bound_with_all_framing() -> None:
     """qagentur/texttunnel #33: framing that was left out made the bill dearer than the estimate."""
-    found = costs(job(tuning=Tuning(epochs=1)), offer(training="10"), examples(63)).launch_usd
-    assert found is not None
+    found = known(
+        costs(job(tuning=Tuning(epochs=1)), offer(training="10"), examples(63)).launch_usd
+    )
     assert found.high == (64 + 3) * Decimal(10) / MILLION
 
 
@@ -302,8 +264,7 @@ def test_the_answers_of_each_contender_are_a_line() -> None:
     made = costs(wanted, offer(training="3"), examples(10), test=examples(99, 99))
     lines = {line.what: line.usd for line in made.of("evaluation")}
     assert lines["zero-shot"] is None, "its price is not known"
-    assert lines["tuned"] is not None
-    assert lines["tuned"].expected == (200 * 1 + 2 * 2) / MILLION
+    assert known(lines["tuned"]).expected == (200 * 1 + 2 * 2) / MILLION
 
 
 def test_a_search_on_dev_is_priced_by_all_its_rows() -> None:
@@ -333,9 +294,7 @@ def test_another_days_prices_change_the_launch_and_nothing_else() -> None:
     made = costs(job(), told, examples(99))
     dearer = offer(training="6.00", hosting="9.99")
     fresh = repriced(made, book_of(dearer), DAY)
-    assert made.launch_usd is not None
-    assert fresh.launch_usd is not None
-    assert 2 * made.launch_usd.high == fresh.launch_usd.high
+    assert 2 * known(made.launch_usd).high == known(fresh.launch_usd).high
     assert made.month_usd == fresh.month_usd
 
 
@@ -352,10 +311,7 @@ def test_an_estimate_is_json_with_its_prices_and_assumptions() -> None:
     assert any("a page" in line for line in made["assumptions"])
 
 
-@pytest.mark.parametrize("low", [1, 3])
-def test_a_range_out_of_order_is_refused(low: int) -> None:
-    if low == 1:
-        assert not Spread(Decimal(1), Decimal(2), Decimal(2)).exact
-        return
+def test_a_range_out_of_order_is_refused() -> None:
+    assert not Spread(Decimal(1), Decimal(2), Decimal(2)).exact
     with pytest.raises(ValueError, match="out of order"):
-        Spread(Decimal(low), Decimal(2), Decimal(2))
+        Spread(Decimal(3), Decimal(2), Decimal(2))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.known import known
 
 from unitune.backends import registry
 from unitune.backends.local_capabilities import AnswerForecast, AnswerLoad
@@ -52,9 +53,7 @@ def make(tmp_path: Path) -> MakeJob:
 
 
 def forecast(job: Job) -> EvaluationForecast:
-    made = forecast_evaluation(preflight(job))
-    assert made is not None
-    return made
+    return known(forecast_evaluation(preflight(job)))
 
 
 def test_requests_are_the_cases_and_the_choice_on_dev(make: MakeJob) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.known import known
 
 from unitune.backends.offer import Offer, OfferedModel, Serving, Tiers
 from unitune.cli.options import parse_prices
@@ -100,8 +101,7 @@ KNOWN: list[tuple[str, str, Kind, dict[str, object], str]] = [
 def test_known_prices_are_found(
     backend: str, model: str, kind: Kind, more: dict[str, object], expected: str
 ) -> None:
-    found = PriceBook().find(backend, model, kind, on=DAY, **more)  # pyright: ignore[reportArgumentType]
-    assert found is not None
+    found = known(PriceBook().find(backend, model, kind, on=DAY, **more))  # pyright: ignore[reportArgumentType]
     by_time = "" if found.per == "million-tokens" else f"/{found.per}"
     assert expected == f"{found.usd:f}{by_time}"
 
@@ -135,27 +135,27 @@ def test_a_folder_never_lowers_a_known_price(origin: Origin) -> None:
     of_folder = row(origin=origin, usd="0")
     alone = book(of_folder).find("vendor", "small-1", "training", on=DAY)
     assert usd(alone) == "0", "no other price is known"
-    for known in (row(origin="user", usd="2"), row(origin="offer", usd="2")):
-        assert usd(book(of_folder, known).find("vendor", "small-1", "training", on=DAY)) == "2"
+    for listed in (row(origin="user", usd="2"), row(origin="offer", usd="2")):
+        assert usd(book(of_folder, listed).find("vendor", "small-1", "training", on=DAY)) == "2"
     given = row(origin="flag", usd="1")
     assert usd(book(of_folder, given).find("vendor", "small-1", "training", on=DAY)) == "1"
     other_unit = row(origin=origin, usd="5", per="hour")
-    known = row(origin="offer", usd="2")
-    assert usd(book(other_unit, known).find("vendor", "small-1", "training", on=DAY)) == "2"
+    listed = row(origin="offer", usd="2")
+    assert usd(book(other_unit, listed).find("vendor", "small-1", "training", on=DAY)) == "2"
 
 
 def test_a_folder_cannot_price_at_zero_what_is_priced_by_another_row() -> None:
     """Tuned tokens may cost those of the base, validation those of training, hosting a machine."""
     serving = Serving(pattern=".", tuned_as_base=True, source="a page")
     offer = Offer(name="vendor", summary="", as_of=DAY, methods=("sft",), serving=(serving,))
-    known = [row(kind="input", usd="2", origin="offer"), row(usd="3", origin="offer")]
-    known.append(row(kind="hosting", tier="h100", usd="4", per="hour", origin="offer"))
+    listed = [row(kind="input", usd="2", origin="offer"), row(usd="3", origin="offer")]
+    listed.append(row(kind="hosting", tier="h100", usd="4", per="hour", origin="offer"))
     zero = [
         row(kind="input", tuned=True, usd="0", origin="job"),
         row(kind="validation", usd="0", origin="job"),
         row(kind="hosting", usd="0", per="hour", origin="job"),
     ]
-    prices = PriceLookup(book(*known, *zero, offer=offer), "vendor", "small-1", DAY)
+    prices = PriceLookup(book(*listed, *zero, offer=offer), "vendor", "small-1", DAY)
     assert usd(prices.tokens("input", tuned=True)) == "2"
     assert usd(prices.validation()) == "3"
     assert [usd(end) for end in prices.hosting() or ()] == ["4", "4"]
@@ -173,8 +173,9 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
     def found(given: Sequence[PriceEntry] = (), **more: object) -> tuple[str, Origin]:
         content = {"name": "a", "model": "gpt-4.1", "backend": "openai", "data": Data(train="t")}
         job = Job.model_validate({**content, **more}).model_copy(update={"folder": tmp_path})
-        price = book_for(job.with_prices(given)).find("openai", "gpt-4.1", "training", on=DAY)
-        assert price is not None
+        price = known(
+            book_for(job.with_prices(given)).find("openai", "gpt-4.1", "training", on=DAY)
+        )
         return f"{price.usd:f}", price.origin
 
     assert found() == ("31.00", "user")
@@ -203,8 +204,7 @@ def test_third_parties_never_win_over_others(
         row(origin=origin, source_kind=kind, as_of=DAY - timedelta(days=age), usd=number)
         for number, (origin, kind, age) in enumerate(written)
     ]
-    found = book(*rows).find("vendor", "small-1", "training", on=DAY)
-    assert found is not None
+    found = known(book(*rows).find("vendor", "small-1", "training", on=DAY))
     others = any(one.source_kind != "third-party" for one in rows)
     first = min(rows, key=lambda one: rank(one, DAY))
     assert others == (first.source_kind != "third-party")
@@ -249,8 +249,7 @@ def test_a_discount_is_taken_off_list_prices_alone() -> None:
     entry = PriceEntry.model_validate({"training": "10.00", "as_of": DAY, "source": "a page"})
     offer = Offer(name="vendor", summary="", as_of=DAY, methods=("sft",), prices=(entry,))
     half = {"vendor": Decimal("0.5")}
-    listed = book(offer=offer, discounts=half).find("vendor", "x", "training", on=DAY)
-    assert listed is not None
+    listed = known(book(offer=offer, discounts=half).find("vendor", "x", "training", on=DAY))
     assert (usd(listed), listed.note) == ("5.000", "0.5 of the list price")
     contract = book(row(model="*", origin="user", usd="8"), offer=offer, discounts=half)
     assert usd(contract.find("vendor", "x", "training", on=DAY)) == "8"
@@ -258,13 +257,11 @@ def test_a_discount_is_taken_off_list_prices_alone() -> None:
 
 @pytest.mark.skipif(not importlib.util.find_spec("genai_prices"), reason="needs the extra `prices`")
 def test_answers_that_no_row_of_ours_prices_are_priced_by_genai_prices() -> None:
-    found = PriceBook().find("vertex", "gemini-3.5-flash", "input", on=DAY)
-    assert found is not None
+    found = known(PriceBook().find("vertex", "gemini-3.5-flash", "input", on=DAY))
     assert (found.origin, found.source_kind) == ("genai-prices", "third-party")
     assert isinstance(found.usd, Decimal)
     assert found.as_of <= DAY
-    ours = PriceBook().find("openai", "gpt-4o-mini", "input", on=DAY)
-    assert ours is not None
+    ours = known(PriceBook().find("openai", "gpt-4o-mini", "input", on=DAY))
     assert ours.origin == "offer"
     assert PriceBook().find("vertex", "gemini-2.5-flash", "input", tuned=True, on=DAY) is None
 
@@ -286,8 +283,7 @@ def test_an_hour_of_ones_own_machine_has_a_price_once_it_is_given() -> None:
     assert PriceBook().find("local", "any", "machine", on=DAY) is None
     job = Job(name="a", model="m", backend="openai", data=Data(train="t.jsonl"))
     priced = job.with_prices(parse_prices(["local:machine=0.85"], job.backend))
-    found = book_for(priced).find("local", "any", "machine", on=DAY)
-    assert found is not None
+    found = known(book_for(priced).find("local", "any", "machine", on=DAY))
     assert (Decimal("0.85"), "hour", "flag") == (found.usd, found.per, found.origin)
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from support.known import known
 
 from unitune.backends import registry
 from unitune.backends.offer import Limits, ModelUpdate
@@ -59,8 +60,7 @@ def test_what_people_wrote_stays_word_for_word_however_often_it_is_refreshed(
     found = book_here(tmp_path)
     (machine,) = [one for one in found.own if one.kind == "machine"]
     assert (Decimal("4.50"), "project") == (machine.usd, machine.origin)
-    contract = found.find("azure", "gpt-4.1", "training", tier="global", on=DAY)
-    assert contract is not None
+    contract = known(found.find("azure", "gpt-4.1", "training", tier="global", on=DAY))
     assert (
         f"{contract.usd}",
         contract.source,
@@ -108,8 +108,7 @@ def test_what_a_vendor_said_of_its_models_changes_the_offer(tmp_path: Path) -> N
     )
     write_refreshed(tmp_path / "prices.yaml", merged(Refreshed(), (), (STOPS, limits)))
     found = book_here(tmp_path)
-    stopping = found.offer("openai").model("gpt-4.1")
-    assert stopping is not None
+    stopping = known(found.offer("openai").model("gpt-4.1"))
     assert (date(2027, 2, 1), "GET /v1/models") == (stopping.retires_on, stopping.retires_on_source)
     taken = found.offer("together").terms("Qwen/Qwen3-8B").limits
     assert (taken.epochs_most, taken.min_rows) == (7, 1)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from unitune.cost.spread import Spread
-from unitune.curve.documents import (
-    CurvePoint,
-    CurveRun,
-    Figure,
-    Law,
-    LearningCurve,
-    Prediction,
-    RowsForGoal,
-)
-from unitune.curve.fit import Form
+from unitune.curve.documents import CurvePoint, Figure, LearningCurve, Prediction, RowsForGoal
 from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Evidence, Gain, Score, TuningOption
 from unitune.evaluate.statistics.paired import Verdict
-from unitune.ownership.serving import TotalCost
+from unitune.ownership.serving import Column, Horizon, TotalCost
 
 PROMPT = Score(name="few-shot", value=0.6, low=0.5, high=0.69)
 TUNED = Score(name="tuned", value=0.85, low=0.77, high=0.9)
@@ -44,24 +36,14 @@ def curve(
     last_gain: float = 0.08,
 ) -> LearningCurve:
     """Return a curve up to 100 rows, by which the wanted score takes so many."""
-    run = CurveRun(run="r1", seed=0, rows=100, score=0.6, errors=0)
     ahead = Prediction(rows=400, score=figure(0.62, 0.6, high), gain=figure(0.1, 0.05, 0.15))
-    return LearningCurve(
-        job="demo",
-        backend="local",
-        base_model="small",
-        created="2026-11-28T10:00:00+00:00",
-        metric="exact",
-        cases=60,
-        points=(CurvePoint(rows=100, score=figure(0.6, 0.55, 0.65), runs=(run,)),),
+    needed = None if doubts else figure(rows, 150, rows and 2 * rows)
+    return LearningCurve.model_construct(
+        points=(CurvePoint(rows=100, score=figure(0.6, 0.55, 0.65), runs=()),),
         last_gain=figure(last_gain / 2, 0.0, last_gain),
-        law=Law(form=Form.POWER, floor=0.1, scale=1.0, shape=figure(0.5), fitting=(Form.POWER,)),
         doubts=doubts,
-        check=None,
         predictions=() if doubts else (ahead,),
-        goal=RowsForGoal(
-            score=0.65, reached=False, rows=None if doubts else figure(rows, 150, rows and 2 * rows)
-        ),
+        goal=RowsForGoal(score=0.65, reached=False, rows=needed),
     )
 
 
@@ -317,35 +299,10 @@ def test_a_model_that_is_no_worse_and_cheaper_is_tuned_for_its_cost() -> None:
 
 
 def total_cost(**usd: int) -> TotalCost:
+    """Return as much of a total cost as the rules read, by role."""
     columns = [
-        {
-            "role": role,
-            "backend": "local",
-            "model": "small",
-            "retires_on": None,
-            "request_usd": None,
-            "month_usd": None,
-            "once_usd": None,
-            "total_usd": Spread.of(Decimal(amount)),
-            "by_volume_usd": {},
-        }
+        Column.model_construct(role=role, total_usd=Spread.of(Decimal(amount)))
         for role, amount in usd.items()
     ]
-    return TotalCost.model_validate(
-        {
-            "job": "demo",
-            "backend": "local",
-            "model": "small",
-            "method": "sft",
-            "requests_month": 10_000,
-            "prompted_tokens": 400,
-            "tuned_tokens": 40,
-            "horizon": {"months": 12, "planned": 12, "begins": "2026-11-28"},
-            "columns": columns,
-            "break_even": None,
-            "pays_back": None,
-            "figures": (),
-            "notes": (),
-            "prices": (),
-        }
-    )
+    horizon = Horizon(months=Decimal(12), planned=12, begins=date(2026, 11, 28))
+    return TotalCost.model_construct(requests_month=10_000, horizon=horizon, columns=tuple(columns))

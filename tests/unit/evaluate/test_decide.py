@@ -21,6 +21,7 @@ from unitune.evaluate.inference.engine import AnswerOptions, ignore
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.planning.preflight import ResolvedJob
+from unitune.render.html import write_page
 from unitune.run.handle import Run
 from unitune.run.run import runs
 from unitune.testing.fake import FakeBackend
@@ -217,7 +218,8 @@ def test_words_and_page(job: Job, answered: Put) -> None:
     terms = [fact.term for fact in report.option_facts(option)]
     assert terms[:6] == ["Base", "Total cost", "Prompt", "Tuned", "200 rows", "400 rows"]
     assert terms[6].startswith("For 61.7")
-    page = report.write_page(decision).read_text(encoding="utf-8").replace("\u00a0", " ")
+    path = write_page(decision.folder / report.PAGE, report.describe(decision))
+    page = path.read_text(encoding="utf-8").replace("\u00a0", " ")
     for sentence in (decision.conclusion.headline, *decision.conclusion.changes):
         assert sentence in page
 

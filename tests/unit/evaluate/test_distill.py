@@ -13,11 +13,11 @@ from support.command_line import Command
 from unitune.data.example import Example, Message
 from unitune.data.load import load
 from unitune.distillation.distill import (
-    Acceptance,
     AnswerForm,
     Distillation,
     distill,
     plan_distillation,
+    refusal,
 )
 from unitune.distillation.teacher import Teacher, plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
@@ -304,7 +304,7 @@ def test_an_answer_that_was_not_refused_may_end_in_a_call(finish: str, accepted:
         contender="t", case="c", request_hash="h", finish_reason=finish, tool_calls=(call,)
     )
     question = Example(messages=(Message(role="user", content="q"),))
-    assert accepted == (Acceptance((Trajectory(),), AnswerForm()).refusal(question, record) is None)
+    assert accepted == (refusal(question, record, [Trajectory()], AnswerForm()) is None)
 
 
 @pytest.mark.parametrize(

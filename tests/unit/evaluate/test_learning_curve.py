@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from support.known import known
 from vendors.serving import VENDORS
 
 from unitune.backends import registry
@@ -24,6 +25,7 @@ from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
+from unitune.render.html import write_page
 from unitune.run.run import Run, launch, launch_sweep, runs
 from unitune.testing.fake import FakeBackend
 
@@ -174,8 +176,7 @@ class TestRuns:
         assert steps == [25] * 3 + [50] * 3 + [100] * 3
         seeds = [run.forecast and run.forecast.settings.get("seed") for run in planned.runs[:3]]
         assert seeds == [None, 1, 2]
-        assert planned.forecast is not None
-        assert planned.forecast.seconds_expected == 18
+        assert known(planned.forecast).seconds_expected == 18
 
     def test_a_run_that_failed_is_named(self, job: Job) -> None:
         script = {"fake": {"steps": 2, "steps_per_poll": 9, "fail_at_step": 1}}
@@ -189,22 +190,16 @@ class TestJudging:
         learner = Learner()
         curve = judged(job, backend_of, learner)
         assert [point.rows for point in curve.points] == [12, 25, 50, 100]
-        assert pytest.approx([60 * (point.score.value or 0) for point in curve.points]) == [
-            20,
-            34,
-            42,
-            47,
-        ]
+        right = [60 * (point.score.value or 0) for point in curve.points]
+        assert pytest.approx(right) == [20, 34, 42, 47]
         assert [run.score for run in curve.points[0].runs] == [19 / 60, 20 / 60, 21 / 60]
         assert curve.doubts == ()
         assert [each.rows for each in curve.predictions] == [200, 400]
         double = curve.predictions[0].score
         assert 47 / 60 < (double.value or 0) < 1
-        assert curve.check is not None
-        assert (curve.check.rows, pytest.approx(curve.check.measured)) == (100, 47 / 60)
-        assert curve.goal is not None
-        assert curve.goal.rows is not None
-        assert 100 < (curve.goal.rows.value or 0) < 100 * FARTHEST
+        check = known(curve.check)
+        assert (check.rows, pytest.approx(check.measured)) == (100, 47 / 60)
+        assert 100 < (known(known(curve.goal).rows).value or 0) < 100 * FARTHEST
 
     def test_the_test_rows_are_not_answered(self, job: Job, backend_of: BackendOf) -> None:
         learner = Learner()
@@ -220,8 +215,7 @@ class TestJudging:
         curve = judged(job, backend_of, Learner({12: 20, 25: 34, 50: 42, 100: 42}))
         assert curve.predictions == ()
         assert curve.doubts[0].startswith("From 50 to 100 rows the score changed by +0.0 points")
-        assert curve.goal is not None
-        assert curve.goal.rows is None
+        assert known(curve.goal).rows is None
         assert "cannot tell" in {fact.value for fact in report.facts(curve)}
 
     def test_answers_in_error_are_no_curve(self, job: Job, backend_of: BackendOf) -> None:
@@ -229,12 +223,8 @@ class TestJudging:
         learner = Learner()
 
         def failing(model: str, request: Request) -> str:
-            is_last = request.messages[-1].text == "dev 59"
-            return (
-                "ERROR: overloaded"
-                if is_last or "dev 58" in request.messages[-1].text
-                else (learner(model, request))
-            )
+            fails = request.messages[-1].text in ("dev 58", "dev 59")
+            return "ERROR: overloaded" if fails else learner(model, request)
 
         backend_of(failing)
         curve = judge_curve(resolved, launched)
@@ -244,31 +234,26 @@ class TestJudging:
     def test_a_goal_that_is_reached_or_out_of_reach(self, job: Job, backend_of: BackendOf) -> None:
         resolved, launched = trained(job)
         backend_of(Learner())
-        said = {}
-        for goal in (0.5, 0.9, 0.9999):
-            (fact,) = (
-                fact
-                for fact in report.facts(judge_curve(resolved, launched, goal=goal))
-                if fact.term.startswith("For ")
-            )
-            said[goal] = fact
-        assert (
-            said[0.5].value,
-            said[0.5].meaning.split(" (")[0],
-        ) == ("reached", "100 rows score 78.3 %")
-        assert said[0.9].value.endswith(" rows")
-        assert "more than 1,600" in said[0.9999].value
+        reached, ahead, beyond = (
+            fact
+            for goal in (0.5, 0.9, 0.9999)
+            for fact in report.facts(judge_curve(resolved, launched, goal=goal))
+            if fact.term.startswith("For ")
+        )
+        assert reached.value == "reached"
+        assert reached.meaning.startswith("100 rows score 78.3 %")
+        assert ahead.value.endswith(" rows")
+        assert "more than 1,600" in beyond.value
 
     def test_words_drawing_and_page(self, job: Job, backend_of: BackendOf) -> None:
         curve = judged(job, backend_of, Learner())
         drawing = report.drawn(curve)
-        assert pytest.approx([drawing.x.position(12), drawing.x.position(400)], abs=0.01) == [
-            0,
-            100,
-        ]
+        ends = [drawing.x.position(rows) for rows in (12, 400)]
+        assert pytest.approx(ends, abs=0.01) == [0, 100]
         distances = [drawing.x.position(rows) for rows in (100, 200, 400)]
         assert distances[1] - distances[0] == pytest.approx(distances[2] - distances[1], abs=0.02)
-        page = report.write_page(curve).read_text(encoding="utf-8").replace("\u00a0", " ")
+        path = write_page(curve.folder / report.PAGE, report.describe(curve))
+        page = path.read_text(encoding="utf-8").replace("\u00a0", " ")
         assert report.headline(curve) in page
         assert page.count('class="span"') == 6
         for run in curve.points[-1].runs:
@@ -333,27 +318,18 @@ class TestMoney:
         planned = plan(learning_curve_of(preflight(hosted), 3, 2))
         assert len(planned.runs) == 6
         assert planned.runs[0].settings == {"rows": 25, "seed": 0}
-        estimate = planned.estimate
-        assert estimate is not None
+        estimate = known(planned.estimate)
         assert len(estimate.of("training")) == len(estimate.of("evaluation")) == 6
-        assert planned.evaluation is not None
-        assert planned.evaluation.requests.expected == 6 * 60
-        smallest, largest = (estimate.of("training")[at].usd for at in (0, -1))
-        assert smallest is not None
-        assert largest is not None
+        assert known(planned.evaluation).requests.expected == 6 * 60
+        smallest, largest = (known(estimate.of("training")[at].usd) for at in (0, -1))
         assert smallest.expected < largest.expected / 2
 
     def test_a_budget_is_for_trainings_and_answers_together(self, hosted: Job) -> None:
         curve = learning_curve_of(preflight(hosted), 3, 2)
-        estimate = plan(curve).estimate
-        assert estimate is not None
-        assert estimate.launch_usd is not None
-        assert estimate.evaluation_usd is not None
-        both = estimate.launch_usd.high + estimate.evaluation_usd.high
+        estimate = known(plan(curve).estimate)
+        both = known(estimate.launch_usd).high + known(estimate.evaluation_usd).high
         job = with_budget(curve, both + 1).job
-        assert job.budget is not None
-        assert job.evaluate.budget is not None
-        assert both + 1 == job.budget.usd + job.evaluate.budget.usd
+        assert both + 1 == known(job.budget).usd + known(job.evaluate.budget).usd
         with pytest.raises(OverBudget, match="6 trainings"):
             with_budget(curve, both - Decimal("0.0001"))
 
@@ -367,5 +343,4 @@ class TestMoney:
         with pytest.raises(OverBudget, match="the price of rows="):
             with_budget(curve, Decimal(10_000))
         job = with_budget(curve, Decimal(10_000), allow_unpriced=True).job
-        assert job.budget is not None
-        assert job.budget.usd < 10_000
+        assert known(job.budget).usd < 10_000

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Command
+from support.records import a_deployment
 
 from unitune.errors import UnreadableRecord
 from unitune.job.job import Data, Evaluate, Job
-from unitune.ledger import DeploymentRecord, Ledger
-from unitune.models import TunedModel
+from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.workspace.home import home
 
@@ -163,10 +163,7 @@ def test_a_lease_until_a_time_that_is_none_is_taken(two: Sequence[Run]) -> None:
 
 
 def test_a_damaged_deployment_is_told(unitune: Command, two: Sequence[Run]) -> None:
-    model = TunedModel(backend="fake", name="m", base="tiny")
-    record = DeploymentRecord(
-        f"{two[0].id}-d1", two[0].id, "fake", "d", model, "ready", None, Decimal(1), 1e9, 2e9, 2e9
-    )
+    record = a_deployment(run_id=two[0].id, usd_per_hour=Decimal(1), ended=2.0)
     Ledger(home()).add_deployment(record, lambda _: None)
     damage("deployments", "usd_per_hour", "dear")
     done = unitune("deployments")

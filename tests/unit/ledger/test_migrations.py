@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from crash.postgres import new_database
+from support.records import a_record
 
-from unitune.backends.exactly_once import run_id
 from unitune.errors import UnituneError, UserError
-from unitune.ledger import Ledger, RunRecord
+from unitune.ledger import Ledger
 from unitune.ledger.database import Database, create, migrate
 from unitune.ledger.looks import Look
 from unitune.ledger.postgres import PostgreSQL
@@ -74,8 +73,7 @@ def test_the_version_in_the_code_is_the_newest_migration() -> None:
 def test_a_ledger_of_each_earlier_version_is_brought_up_to_date(
     empty: Database, tmp_path: Path, version: str
 ) -> None:
-    now = time.time()
-    record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", "f" * 64, now, now)
+    record = a_record()
     ledger = Ledger(tmp_path)
     ledger.add(record)
     with empty.writing() as connection:
@@ -194,8 +192,7 @@ def test_processes_that_open_a_new_ledger_at_once_all_write(
 def test_a_ledger_that_is_up_to_date_is_not_upgraded_again(
     empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = time.time()
-    record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", "f" * 64, now, now)
+    record = a_record()
     Ledger(tmp_path).add(record)
     monkeypatch.setattr(type(empty), "upgrading", None)
     assert [found.id for found in Ledger(tmp_path).records()] == [record.id]

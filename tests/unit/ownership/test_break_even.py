@@ -9,9 +9,18 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.known import known
 
 from unitune.backends.offer import Caching
-from unitune.cost.break_even import Crossover, Range, ServingCost, break_even, cheaper, payback
+from unitune.cost.break_even import (
+    Crossover,
+    Crossovers,
+    Range,
+    ServingCost,
+    break_even,
+    cheaper,
+    payback,
+)
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 from unitune.ownership.serving import Rates, Request
@@ -67,9 +76,16 @@ def cost_of(once: str, month: str, request: str) -> ServingCost:
     return ServingCost(**{name: Spread.of(Decimal(usd)) for name, usd in parts.items()})
 
 
-def expected_at(asked: Request, hit_rate: str) -> Decimal | None:
-    found = replace(asked, hit_rate=Decimal(hit_rate)).usd
-    return found and found.expected
+def expected_at(asked: Request, hit_rate: str) -> Decimal:
+    return known(replace(asked, hit_rate=Decimal(hit_rate)).usd).expected
+
+
+def even(one: ServingCost, other: ServingCost, months: Decimal) -> Crossovers:
+    return known(break_even(one, other, months))
+
+
+def total(one: ServingCost, volume: Decimal, months: Decimal) -> Spread:
+    return known(one.total(volume, months))
 
 
 class TestKnownAnswers:
@@ -101,18 +117,16 @@ class TestKnownAnswers:
         """By hand: (1,200 / 12 + 1,241) / (0.003 - 0.001) = 670,500 requests a month."""
         tuned = cost_of("1200", "1241", "0.001")
         prompted = cost_of("0", "0", "0.003")
-        found = break_even(tuned, prompted, Decimal(12))
+        found = even(tuned, prompted, Decimal(12))
 
-        assert found is not None
         assert Crossover(Range.ABOVE, Decimal(670_500)) == found.expected
 
     def test_payback_is_what_was_paid_once_by_what_a_month_saves(self) -> None:
         """By hand: 1,200 / (1,000,000 * 0.002 - 1,241) = 1.58 months."""
         tuned = cost_of("1200", "1241", "0.001")
         prompted = cost_of("0", "0", "0.003")
-        found = payback(tuned, prompted, Decimal(1_000_000))
+        found = known(payback(tuned, prompted, Decimal(1_000_000)))
 
-        assert found is not None
         assert found.expected.range == Range.ABOVE
         assert round(found.expected.at or Decimal(), 2) == Decimal("1.58")
 
@@ -123,8 +137,6 @@ class TestKnownAnswers:
         """Source: openai/openai-cookbook, examples/Prompt_Caching_201.ipynb, 1.1."""
         saved = held * Decimal("0.075") / 1_000_000  # 0.15 plain, 0.075 cached
         miss, hit = (expected_at(request(2_000, 10, BASE, shared), rate) for rate in "01")
-        assert miss is not None
-        assert hit is not None
         assert saved == miss - hit
 
     def test_writing_to_a_cache_may_cost_more_than_plain_input(self) -> None:
@@ -141,8 +153,7 @@ class TestKnownAnswers:
             hit_rate=Decimal("0.5"),
         )
 
-        assert asked.usd is not None
-        assert asked.usd.expected == Decimal("0.00013824")  # 2,048 * (0.005 + 0.0625) / 1 M
+        assert known(asked.usd).expected == Decimal("0.00013824")  # 2,048 * (0.005 + 0.0625) / 1 M
 
     def test_hidden_reasoning_lengthens_what_is_billed_as_answer(self) -> None:
         plain = request(0, 1_000, Rates(Decimal(0), Decimal(10)))
@@ -206,35 +217,27 @@ class TestProperties:
     def test_at_break_even_both_totals_are_equal_to_the_cent(
         self, one: ServingCost, other: ServingCost, months: Decimal
     ) -> None:
-        found = break_even(one, other, months)
-        assert found is not None
-        at = found.expected.at
+        at = even(one, other, months).expected.at
         if at is None:
             return
-        totals = [each.total(at, months) for each in (one, other)]
-        assert totals[0] is not None
-        assert totals[1] is not None
-        assert abs(totals[0].expected - totals[1].expected) < Decimal("0.005")
+        mine, theirs = (total(each, at, months).expected for each in (one, other))
+        assert abs(mine - theirs) < Decimal("0.005")
 
     @given(exact, exact, horizons, volumes)
     def test_it_says_where_the_total_is_lower(
         self, one: ServingCost, other: ServingCost, months: Decimal, volume: Decimal
     ) -> None:
-        found = break_even(one, other, months)
-        mine, theirs = one.total(volume, months), other.total(volume, months)
-        assert found is not None
-        assert mine is not None
-        assert theirs is not None
-        if abs(mine.expected - theirs.expected) < Decimal("0.005"):
+        mine, theirs = (total(each, volume, months).expected for each in (one, other))
+        if abs(mine - theirs) < Decimal("0.005"):
             return
-        match found.expected:
+        match even(one, other, months).expected:
             case Crossover(Range.ABOVE, Decimal() as at):
                 expected = volume > at
             case Crossover(Range.BELOW, Decimal() as at):
                 expected = volume < at
             case Crossover(kind):
                 expected = kind is Range.ALWAYS
-        assert expected == (mine.expected < theirs.expected)
+        assert expected == (mine < theirs)
 
     @given(alternatives, alternatives, horizons)
     def test_swapping_the_columns_flips_the_answer(
@@ -247,9 +250,7 @@ class TestProperties:
             Range.BELOW: Range.ABOVE,
             Range.SAME: Range.SAME,
         }
-        there, back = break_even(one, other, months), break_even(other, one, months)
-        assert there is not None
-        assert back is not None
+        there, back = even(one, other, months), even(other, one, months)
         pairs = [
             (there.expected, back.expected),
             (there.best, back.worst),
@@ -262,10 +263,7 @@ class TestProperties:
     def test_more_requests_never_cost_less(
         self, one: ServingCost, asked: list[Decimal], months: Decimal
     ) -> None:
-        totals = [one.total(volume, months) for volume in sorted(asked)]
-        for less, more in pairwise(totals):
-            assert less is not None
-            assert more is not None
+        for less, more in pairwise(total(one, volume, months) for volume in sorted(asked)):
             assert less.low <= more.low
             assert less.expected <= more.expected
             assert less.high <= more.high
@@ -281,15 +279,13 @@ class TestProperties:
         self, one: ServingCost, extra: Spread, part: str, volume: Decimal, months: Decimal
     ) -> None:
         dearer = one.model_copy(update={part: getattr(one, part) + extra})
-        less, more = one.total(volume, months), dearer.total(volume, months)
-        assert less is not None
-        assert more is not None
+        less, more = (total(each, volume, months) for each in (one, dearer))
         assert less.expected <= more.expected
 
     @given(requests())
     def test_low_expected_and_high_of_a_request_are_in_order(self, asked: Request) -> None:
-        assert asked.usd is not None
-        assert asked.usd.low <= asked.usd.expected <= asked.usd.high
+        usd = known(asked.usd)
+        assert usd.low <= usd.expected <= usd.high
 
     @given(requests(), st.integers(0, 5_000))
     def test_longer_prompts_and_answers_never_cost_less(self, asked: Request, more: int) -> None:
@@ -298,9 +294,7 @@ class TestProperties:
         )
         # The cache may then hold more; what it holds is compared at no hits and free writing.
         still = replace(asked, caching=None), replace(longer, caching=None)
-        less, dearer = (each.usd for each in still)
-        assert less is not None
-        assert dearer is not None
+        less, dearer = (known(each.usd) for each in still)
         assert less.expected <= dearer.expected
 
     def test_a_prompt_long_enough_for_the_cache_may_cost_less_than_a_shorter_one(self) -> None:
@@ -314,30 +308,21 @@ class TestProperties:
             hit_rate=Decimal(1),
         )
 
-        assert asked.usd is not None
-        expected = ("0.0001152", "0.0004", "0.0004608")
-        assert expected == tuple(
-            f"{end.normalize():f}" for end in (asked.usd.low, asked.usd.expected, asked.usd.high)
-        )
+        expected = Spread(Decimal("0.0001152"), Decimal("0.0004"), Decimal("0.0004608"))
+        assert expected == asked.usd
 
     @given(requests(), rates, rates)
     def test_more_hits_never_cost_more(self, asked: Request, one: Decimal, other: Decimal) -> None:
-        costs = [expected_at(asked, str(rate)) for rate in sorted((one, other))]
-        assert costs[0] is not None
-        assert costs[1] is not None
-        assert costs[1] <= costs[0]
+        fewer, more = (expected_at(asked, str(rate)) for rate in sorted((one, other)))
+        assert more <= fewer
 
     @given(alternatives, alternatives, volumes, horizons)
     def test_no_float_ever_stands_for_money(
         self, one: ServingCost, other: ServingCost, volume: Decimal, months: Decimal
     ) -> None:
-        total, monthly = one.total(volume, months), one.monthly(volume, months)
-        even, back = break_even(one, other, months), payback(one, other, volume)
-        for spread in (total, monthly):
-            assert spread is not None
+        for spread in (total(one, volume, months), known(one.monthly(volume, months))):
             assert {type(getattr(spread, end.name)) for end in fields(spread)} == {Decimal}
-        for crossings in (even, back):
-            assert crossings is not None
+        for crossings in (even(one, other, months), known(payback(one, other, volume))):
             ends = (crossings.best, crossings.expected, crossings.worst)
             assert all(end.at is None or type(end.at) is Decimal for end in ends)
 
@@ -345,10 +330,8 @@ class TestProperties:
     def test_the_best_case_is_never_later_than_the_worst(
         self, one: ServingCost, other: ServingCost, months: Decimal
     ) -> None:
-        found = break_even(one, other, months)
-        assert found is not None
-        if found.best.range is found.expected.range is found.worst.range is Range.ABOVE:
-            assert found.best.at is not None
-            assert found.expected.at is not None
-            assert found.worst.at is not None
-            assert found.best.at <= found.expected.at <= found.worst.at
+        found = even(one, other, months)
+        cases = (found.best, found.expected, found.worst)
+        if all(each.range is Range.ABOVE for each in cases):
+            ends = [known(each.at) for each in cases]
+            assert ends == sorted(ends)

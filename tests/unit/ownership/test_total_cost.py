@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from support.known import known
 from support.sample_total_cost import PRICES, TOKENS, book, example_cost, job
 
 from unitune.cost.spread import Spread
@@ -31,31 +32,24 @@ def test_every_column_is_priced_by_the_hand_reckoned_formula() -> None:
     """Prompted: 1,800 * 0.40 + 25 * 1.60 = 760 dollars a million; tuned: 90 * 0.40 + 40 = 76."""
     prompted, tuned, newest = example_cost(cache_hit_rate=0).columns
 
-    assert prompted.request_usd is not None
-    assert tuned.request_usd is not None
-    assert prompted.request_usd.expected == Decimal("0.00076")
-    assert tuned.request_usd.expected == Decimal("0.000076")
+    assert known(prompted.request_usd).expected == Decimal("0.00076")
+    assert known(tuned.request_usd).expected == Decimal("0.000076")
     assert (newest.role, newest.model) == ("newest", "newcomer-1")
 
 
 def test_hosting_is_as_planned_and_always_at_the_high_end() -> None:
     """8 hours a day of 0.05 dollars is 12.17 a month; 24 hours are 36.50."""
-    tuned = example_cost(hosting_hours_day=8).columns[1]
-
-    assert tuned.month_usd is not None
-    assert tuple(
-        f"{end:.2f}"
-        for end in (tuned.month_usd.low, tuned.month_usd.expected, tuned.month_usd.high)
-    ) == ("12.17", "12.17", "36.50")
+    month = known(example_cost(hosting_hours_day=8).columns[1].month_usd)
+    ends = (month.low, month.expected, month.high)
+    assert [f"{end:.2f}" for end in ends] == ["12.17", "12.17", "36.50"]
 
 
 def test_paid_once_are_trainings_with_their_judging_and_the_rows() -> None:
     """Two trainings instead of one pay everything twice but the preparation of the rows."""
-    one = example_cost(cache_hit_rate=0).columns[1].once_usd
-    two = example_cost(cache_hit_rate=0, runs=2, preparation_usd=100).columns[1].once_usd
-
-    assert one is not None
-    assert two is not None
+    usages = ({}, {"runs": 2, "preparation_usd": 100})
+    one, two = (
+        known(example_cost(cache_hit_rate=0, **usage).columns[1].once_usd) for usage in usages
+    )
     assert 2 * one.expected + 100 == two.expected
     cases = len(load(job().path("test.jsonl")))
     judging = cases * (Decimal("0.00076") + Decimal("0.000076"))
@@ -69,9 +63,7 @@ def test_nothing_is_paid_once_for_prompting() -> None:
 def test_the_totals_meet_where_it_says() -> None:
     found = example_cost(cache_hit_rate=0)
     prompted, tuned = found.columns[:2]
-    assert found.break_even is not None
-    at = found.break_even.expected.at
-    assert at is not None
+    at = known(known(found.break_even).expected.at)
     costs = [one.monthly(at, found.horizon.months) for one in (prompted, tuned)]
 
     assert len({f"{cost.expected:.2f}" for cost in costs if cost}) == 1
@@ -137,8 +129,7 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
     assert any("machine in prices.yaml" in note for note in unpriced.notes)
     assert "is not known" in headline(unpriced)
     for column in rented.columns[:2]:
-        assert column.month_usd is not None
-        assert column.month_usd.expected == Decimal(365)
+        assert known(column.month_usd).expected == Decimal(365)
 
 
 def test_the_command_lines_volume_goes_before_the_jobs() -> None:
@@ -163,11 +154,9 @@ def test_what_the_job_does_not_say_is_counted_from_its_rows() -> None:
     found = example_cost(**usage)
 
     assert origin_of(found, "tuned prompt") == "counted"
-    prompted, tuned = found.columns[:2]
-    assert prompted.request_usd is not None
-    assert tuned.request_usd is not None
-    assert tuned.request_usd.expected < prompted.request_usd.expected
-    assert prompted.request_usd.low < prompted.request_usd.high, "4 to 16 shots"
+    prompted, tuned = (known(column.request_usd) for column in found.columns[:2])
+    assert tuned.expected < prompted.expected
+    assert prompted.low < prompted.high, "4 to 16 shots"
 
 
 def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
@@ -177,9 +166,8 @@ def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
         "rows": [{"tier": "small", "hosting": "2"}, {"tier": "large", "hosting": "5"}],
     }
     found = total_cost(job("Qwen/Qwen3-8B", "together"), book(prices, backend="together"))
-    month = found.columns[1].month_usd
+    month = known(found.columns[1].month_usd)
 
-    assert month is not None
     assert (f"{month.low:.2f}", f"{month.expected:.2f}") == ("1460.00", "1460.00")
     assert any("hosting depends on the machine: $2" in note for note in found.notes)
 
@@ -188,20 +176,17 @@ def test_where_tuned_tokens_cost_what_the_bases_do_one_price_tells_the_other() -
     """Source of the rule: MicrosoftDocs/azure-ai-docs, fine-tuning cost management."""
     rows = [{"tuned": True, "tier": "regional", "input": "9", "cached-input": "3", "output": "27"}]
     prices = {**PRICES, "rows": rows}
-    prompted, tuned = total_cost(job(tuned_tokens=1_800), book(prices)).columns[:2]
+    columns = total_cost(job(tuned_tokens=1_800), book(prices)).columns[:2]
 
-    assert prompted.request_usd is not None
-    assert tuned.request_usd is not None
     expected = (Decimal(1_800) * 9 + 25 * 27) / 1_000_000
-    assert (expected, expected) == (prompted.request_usd.high, tuned.request_usd.high)
+    assert [expected] * 2 == [known(column.request_usd).high for column in columns]
 
 
 def test_a_cached_price_above_the_plain_one_is_none() -> None:
     """It comes of rows that do not fit together, such as one's own and a vendor's."""
     prices = {**PRICES, "rows": [{"input": "0.05", "cached-input": "0.10", "output": "1.60"}]}
-    prompted = total_cost(job(), book(prices)).columns[0].request_usd
+    prompted = known(total_cost(job(), book(prices)).columns[0].request_usd)
 
-    assert prompted is not None
     assert prompted.exact, "no hit rate changes it"
 
 

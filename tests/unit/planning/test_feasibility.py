@@ -13,8 +13,8 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.errors import UserError
-from unitune.job.job import Data, Job
-from unitune.planning.feasibility import offer_findings
+from unitune.job.job import Data, Job, Tuning
+from unitune.planning.feasibility import explicit_settings, offer_findings
 from unitune.planning.rows import WireFile, row_findings, wire_file
 from unitune.workspace.user_settings import today
 
@@ -24,7 +24,7 @@ OFFER = Offer(
     summary="A vendor.",
     as_of=DAY,
     methods=("sft", "dpo"),
-    supported_settings=("epochs",),
+    supported_settings=("epochs", "lora.rank"),
     models=(
         OfferedModel(
             name="small-1",
@@ -115,9 +115,11 @@ def test_an_unlisted_model_is_a_warning_where_the_list_is_not_complete() -> None
     (refused,) = offer_findings(job("smal-1"), no_names, DAY)
     assert refused.code == "unsupported-model"
     assert "write `model: {vendor: smal-1}`" in refused.fix
+    (elsewhere,) = offer_findings(job("smal-1"), OFFER, DAY)
+    assert (elsewhere.code, elsewhere.severity) == ("unsupported-model", "error")
+    assert elsewhere.message == "vendor cannot tune 'smal-1'; the closest model is 'small-1'."
     (finding,) = offer_findings(job("smal-1"), open_list, DAY)
     assert "the closest is 'small-1'" in finding.message
-    assert told(model="smal-1") == {"unsupported-model": "error"}
     on_ones_own_machine = open_list.model_copy(update={"trains_on": "this-machine"})
     assert told(model="smal-1", offer=on_ones_own_machine) == {}
 
@@ -151,6 +153,34 @@ def test_who_only_answers_says_so() -> None:
 def test_more_epochs_than_the_vendor_makes_are_refused() -> None:
     assert "too-many-epochs" not in told(tuning={"epochs": 5})
     assert told(tuning={"epochs": 6})["too-many-epochs"] == "error"
+
+
+def test_auto_adapts_and_only_an_explicit_setting_is_refused() -> None:
+    """A seed that the vendor does not take is a warning: one job file must run anywhere."""
+    explicit = {"epochs": 2, "seed": 0, "lora": {"rank": 8, "dropout": 0.0}}
+    refused, seed = offer_findings(job("large-1", tuning=explicit), OFFER, DAY)
+    assert (refused.code, refused.severity) == ("unsupported-setting", "error")
+    assert (seed.code, seed.severity) == ("no-seed", "warning")
+    assert refused.message == "vendor does not support tuning.lora.dropout."
+    assert told(model="large-1", tuning={}) == {}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "expected"),
+    [
+        ({"epochs": 1, "lora": {"rank": 1}}, ["epochs", "lora.rank"]),
+        ({"early_stopping": True}, ["early_stopping"]),
+        ({"early_stopping": {}}, ["early_stopping"]),
+        ({"early_stopping": False}, []),
+        (
+            {"early_stopping": {"patience": 2, "min_delta": 0.1}},
+            ["early_stopping.patience", "early_stopping.min_delta"],
+        ),
+    ],
+)
+def test_explicit_settings_are_dotted(tuning: object, expected: list[str]) -> None:
+    """Some vendors take no more than whether early stopping is on."""
+    assert expected == explicit_settings(Tuning.model_validate(tuning))
 
 
 def test_a_model_is_listed_under_its_aliases() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -9,16 +11,38 @@ from pathlib import Path
 import pytest
 from crash.postgres import STORES, a_store
 from pydantic import JsonValue
+from support.known import known
 
 from unitune.backends import exactly_once, registry, retry
 from unitune.backends.offer import Billing
 from unitune.job.job import Data, Job, TrainingBudget
 from unitune.job.prices import PriceEntry
 from unitune.ledger import sqlite
+from unitune.planning.plan import plan
+from unitune.run.run import Run
+from unitune.workspace.home import home
 from unitune.workspace.user_settings import today
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 Priced = Callable[..., Job]
+
+
+def high(job: Job) -> Decimal:
+    """Return the most that the training of a job, or of all its runs, may cost."""
+    return known(known(plan(job).estimate).launch_usd).high
+
+
+def ended(run: Run) -> Run:
+    """Watch a run until it is at rest, whatever becomes of it."""
+    for _ in run.watch(0):
+        pass
+    return run
+
+
+def change_ledger(statement: str, *values: object) -> None:
+    """Change the ledger's file as no version of the product does."""
+    with closing(sqlite3.connect(home() / "ledger.db")) as connection, connection:
+        connection.execute(statement, values)
 
 
 @pytest.fixture(params=STORES)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crash.forks import Fork
@@ -17,15 +14,13 @@ from pydantic import JsonValue
 from support.command_line import Command
 
 from unitune.errors import DataError, DuplicateRunError, Mismatch
-from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.ledger.audit import BEGINNING, AuditEntry, check_chain, export_lines, read_export
 from unitune.registry.versions import promote
 from unitune.run.run import find_run, launch
 from unitune.workspace.home import home
 
-MakeJob = Callable[[dict[str, Any]], Job]
-Priced = Callable[..., Job]
+from .conftest import MakeJob, Priced, change_ledger
 
 
 @pytest.fixture
@@ -171,16 +166,12 @@ def test_a_ledger_that_was_changed_is_found_by_an_older_export(
     """Also where whoever changed it has computed all hashes anew."""
     file = tmp_path / "audit.jsonl"
     unitune("runs", "audit", "--output", str(file))
-    with sqlite3.connect(home() / "ledger.db") as database:
-        database.execute("update audit_log set who = 'nobody' where number = 3")
-    database.close()
+    change_ledger("update audit_log set who = 'nobody' where number = 3")
     broken = unitune("runs", "audit")
     assert (broken.code, broken.out) == (5, "")
     assert "entry 3 was changed" in broken.err
-    with sqlite3.connect(home() / "ledger.db") as database:
-        database.execute("delete from audit_log where number = ?", (len(log),))
-        database.execute("update audit_log set who = 'mary' where number = 3")
-    database.close()
+    change_ledger("delete from audit_log where number = ?", len(log))
+    change_ledger("update audit_log set who = 'mary' where number = 3")
     assert unitune("runs", "audit").code == 0  # the chain itself holds: it only ends earlier
     gone = unitune("runs", "audit", "--verify", str(file))
     assert (gone.code, f"entry {len(log)} (run.deleted) is missing" in gone.err) == (5, True)

@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,16 +17,18 @@ import pytest
 from crash.forks import Fork, Gate
 from crash.postgres import new_database
 from pydantic import JsonValue
+from support.known import known
+from support.records import a_deployment
 
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage
 from unitune.backends.protocol import Event, State, Status
 from unitune.cost.budget import ProjectBudget, Spent, project_budget
 from unitune.cost.documents import Estimate
+from unitune.cost.spread import Spread
 from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable, UnreadableRecord
 from unitune.job.job import Job, TrainingBudget, Tuning
-from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
-from unitune.models import TunedModel
+from unitune.ledger import Books, Ledger, RunRecord, budgeting
 from unitune.planning import saved
 from unitune.planning.plan import plan
 from unitune.report import runs as runs_report
@@ -37,7 +37,7 @@ from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 from unitune.workspace.user_settings import today
 
-from .conftest import Clock, Priced
+from .conftest import Clock, Priced, change_ledger, ended, high
 
 
 def spent_in(ledger: Ledger) -> Spent:
@@ -46,15 +46,11 @@ def spent_in(ledger: Ledger) -> Spent:
 
 
 def reckoned(job: Job) -> Estimate:
-    made = plan(job).estimate
-    assert made is not None
-    return made
+    return known(plan(job).estimate)
 
 
-def high(job: Job) -> Decimal:
-    usd = reckoned(job).launch_usd
-    assert usd is not None
-    return usd.high
+def launch_usd(job: Job) -> Spread:
+    return known(reckoned(job).launch_usd)
 
 
 def limit(folder: Path, **usd: object) -> None:
@@ -62,42 +58,36 @@ def limit(folder: Path, **usd: object) -> None:
     (folder / "budget.yaml").write_text(lines, encoding="utf-8")
 
 
+def approval_of(launched: run.Run) -> budgeting.Approval:
+    return known(budgeting.approval_of(Ledger(home()), launched.id))
+
+
+@pytest.fixture
+def price_rises(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price doubles between the plan and the create call."""
+    honest = launching.upload
+
+    def rises(*given: object) -> None:
+        honest(*given)  # pyright: ignore[reportArgumentType]
+        priced(price="2000")
+
+    monkeypatch.setattr(launching, "upload", rises)
+
+
 def other(job: Job) -> Job:
     """Another training, of the same cost."""
     return job.model_copy(update={"tuning": Tuning(learning_rate=0.5)})
 
 
-def test_a_launch_within_its_budget_is_set_aside_and_one_over_it_is_refused(priced: Priced) -> None:
-    job = priced("1000")
-    assert State.SUCCEEDED is run.launch(job).wait(0).state
+def test_the_budget_is_held_against_high_and_not_against_what_is_expected(priced: Priced) -> None:
+    usd = launch_usd(priced())
+    assert usd.expected < usd.high
+    with pytest.raises(OverBudget, match="the job's budget"):
+        run.launch(priced(str(usd.expected)))
+    assert run.runs() == [], "nothing was written down"
+    assert State.SUCCEEDED is run.launch(priced(str(usd.high))).wait(0).state
     (cost,) = Ledger(home()).costs()
     assert cost.reserved is not None
-
-    dear = other(priced(str(high(job) / 2)))
-    with pytest.raises(OverBudget, match="the job's budget"):
-        run.launch(dear)
-    assert len(run.runs()) == 1, "nothing was written down"
-
-
-def test_the_budget_is_held_against_high_and_not_against_what_is_expected(priced: Priced) -> None:
-    usd = reckoned(priced()).launch_usd
-    assert usd is not None
-    assert usd.expected < usd.high
-    with pytest.raises(OverBudget):
-        run.launch(priced(str(usd.expected)))
-    assert State.SUCCEEDED is run.launch(priced(str(usd.high))).wait(0).state
-
-
-@pytest.mark.parametrize("name", ["month_usd", "project_usd"])
-def test_what_other_runs_have_taken_is_not_there_any_more(
-    priced: Priced, workplace: Path, name: str
-) -> None:
-    job = priced()
-    limit(workplace, **{name: high(job) * Decimal("1.5")})
-    run.launch(job)
-    assert "over-budget" in [finding.code for finding in plan(other(job)).errors]
-    with pytest.raises(OverBudget, match="spent or reserved"):
-        run.launch(other(job))
 
 
 @pytest.mark.parametrize("name", ["month_usd", "project_usd"])
@@ -127,8 +117,7 @@ def test_a_run_that_no_budget_limits_is_not_held_up_by_what_others_have_cost(
     """What stands in the ledger of another run's money, whole or damaged, is not its affair."""
     job = priced(script={"steps": 100, "steps_per_poll": 10})
     run.launch(job)
-    with closing(sqlite3.connect(Ledger(home()).folder / "ledger.db")) as connection, connection:
-        connection.execute("UPDATE costs SET approval = '{'")
+    change_ledger("UPDATE costs SET approval = '{'")
     launched = run.launch(other(job))
     while launched.refresh().state is not State.RUNNING:
         pass
@@ -152,10 +141,7 @@ def test_an_unknown_price_is_refused_under_a_budget_and_recorded_when_taken(pric
     job = priced("1000", price="")
     with pytest.raises(OverBudget, match="fake's price for the training is unknown"):
         run.launch(job)
-    launched = run.launch(job, allow_unpriced=True)
-    approval = budgeting.approval_of(Ledger(home()), launched.id)
-    assert approval is not None
-    assert approval.unpriced
+    assert approval_of(run.launch(job, allow_unpriced=True)).unpriced
 
 
 def test_a_file_that_is_not_the_one_that_was_reckoned_is_never_submitted(
@@ -176,18 +162,11 @@ def test_a_file_that_is_not_the_one_that_was_reckoned_is_never_submitted(
     assert kept.job_id is None
 
 
+@pytest.mark.usefixtures("price_rises")
 def test_a_price_that_rose_since_the_plan_is_held_against_the_budget_before_the_create_call(
-    priced: Priced, monkeypatch: pytest.MonkeyPatch
+    priced: Priced,
 ) -> None:
-    job = priced("100000")
-    job = priced(str(high(job)))
-    honest = launching.upload
-
-    def rises(*given: object) -> None:
-        honest(*given)  # pyright: ignore[reportArgumentType]
-        priced(price="2000")
-
-    monkeypatch.setattr(launching, "upload", rises)
+    job = priced(str(high(priced("100000"))))
     with pytest.raises(OverBudget, match="the job's budget"):
         run.launch(job)
     (kept,) = run.runs()
@@ -242,19 +221,10 @@ def test_a_resumed_launch_is_held_to_its_budget_at_the_prices_of_now(priced: Pri
     assert State.SUCCEEDED is lost.resume().wait(0).state, "its own money is not in its way"
 
 
-def test_what_is_set_aside_is_the_price_of_the_create_call(
-    priced: Priced, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It rose between the plan and the call."""
+@pytest.mark.usefixtures("price_rises")
+def test_what_is_set_aside_is_the_price_of_the_create_call(priced: Priced) -> None:
     job = priced("100000")
     usd = high(job)
-    honest = launching.upload
-
-    def rises(*given: object) -> None:
-        honest(*given)  # pyright: ignore[reportArgumentType]
-        priced(price="2000")
-
-    monkeypatch.setattr(launching, "upload", rises)
     run.launch(job)
     assert spent_in(Ledger(home())).project_usd == 2 * usd
 
@@ -268,9 +238,7 @@ def test_a_resumed_launch_is_paid_from_the_month_that_is_now(
     with pytest.raises(Unreachable):
         run.launch(job)
     (lost,) = run.runs()
-    a_month_ago = Ledger(home()).now() - 32 * 86400
-    with closing(sqlite3.connect(home() / "ledger.db")) as connection, connection:
-        connection.execute("UPDATE costs SET reserved = ?", (a_month_ago,))
+    change_ledger("UPDATE costs SET reserved = ?", Ledger(home()).now() - 32 * 86400)
     assert spent_in(Ledger(home())).month_usd == Decimal(0)
     lost.resume()
     assert high(job) == spent_in(Ledger(home())).month_usd
@@ -278,27 +246,11 @@ def test_a_resumed_launch_is_paid_from_the_month_that_is_now(
         run.launch(other(priced()))
 
 
-def a_deployment(usd_per_hour: str | None, created: float, until: float) -> DeploymentRecord:
-    model = TunedModel(backend="fake", name="tuned", base="base")
-    return DeploymentRecord(
-        id=f"r-{created}",
-        run_id=None,
-        backend="fake",
-        name="r",
-        model=model,
-        state="ready",
-        ref="r",
-        usd_per_hour=None if usd_per_hour is None else Decimal(usd_per_hour),
-        created=created,
-        until=until,
-        ended=None,
-    )
-
-
 def test_a_deployment_that_outlives_its_time_costs_until_now() -> None:
     """10 hours have passed, 2 were asked for."""
     now = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
-    overdue = a_deployment("100", now - 36_000, now - 28_800)
+    times = {"created": now - 36_000, "until": now - 28_800}
+    overdue = a_deployment(usd_per_hour=Decimal(100), **times)
     gone = budgeting.spent(Books((), (overdue,), now), date(2026, 11, 20))
     assert (Decimal(1000), Decimal(1000)) == (gone.month_usd, gone.project_usd)
     early = budgeting.spent(Books((), (overdue,), now - 36_000), date(2026, 11, 20))
@@ -315,7 +267,8 @@ def test_deployments_at_once_share_one_budget() -> None:
     gate = Gate()
 
     def race(number: int) -> str:
-        record = a_deployment("5", now + number, now + number + 7200)
+        times = {"created": now + number, "until": now + number + 7200}
+        record = a_deployment(id=f"d{number}", usd_per_hour=Decimal(5), **times)
         gate.wait()
         budgeting.add_deployment(Ledger(home()), record, project)
         return "made"
@@ -330,7 +283,7 @@ def test_deployments_at_once_share_one_budget() -> None:
 @pytest.mark.usefixtures("workplace")
 def test_a_deployment_of_unknown_price_needs_a_word_where_a_budget_holds() -> None:
     ledger, project = Ledger(home()), ProjectBudget(month_usd=Decimal(100))
-    record = a_deployment(None, ledger.now(), ledger.now() + 60)
+    record = a_deployment(created=ledger.now(), until=ledger.now() + 60)
     with pytest.raises(OverBudget, match="fake's price for the deployment is unknown"):
         budgeting.add_deployment(ledger, record, project)
     assert ledger.deployments() == []
@@ -363,8 +316,7 @@ def test_a_second_attempt_finds_less_in_the_jobs_budget(priced: Priced) -> None:
     job = priced(script={"fail_at_step": 3}, failed="everything")
     job = job.model_copy(update={"budget": TrainingBudget(usd=high(job) * Decimal("1.2"))})
     launched = run.launch(job)
-    for _ in launched.watch(0):
-        pass
+    ended(launched)
     assert State.FAILED is launched.state
     with pytest.raises(OverBudget, match="spent or reserved"):
         launched.resume()
@@ -378,8 +330,7 @@ def test_a_run_is_cancelled_when_its_steps_pass_what_is_left(
     limit(workplace, project_usd=high(job))
     launched = run.launch(job)
     limit_now(launched, high(job) / 2)
-    for _ in launched.watch(0):
-        pass
+    ended(launched)
     assert State.CANCELLED is launched.state
     (told,) = [event for event in launched.events() if event.key == launching.OVERRUN]
     assert "the project's budget" in str(told.data["text"])
@@ -389,16 +340,10 @@ def test_a_run_is_cancelled_when_its_steps_pass_what_is_left(
 
 def limit_now(launched: run.Run, usd: Decimal) -> None:
     """Lower the limit that a run was launched under, as its ledger has it."""
-    ledger = Ledger(home())
-    approval = budgeting.approval_of(ledger, launched.id)
-    assert approval is not None
+    approval = approval_of(launched)
     project = approval.project.model_copy(update={"project_usd": usd})
-    lowered = approval.model_copy(update={"project": project})
-    with closing(sqlite3.connect(ledger.folder / "ledger.db")) as connection, connection:
-        connection.execute(
-            "UPDATE costs SET approval = ? WHERE run_id = ?",
-            (lowered.model_dump_json(), launched.id),
-        )
+    lowered = approval.model_copy(update={"project": project}).model_dump_json()
+    change_ledger("UPDATE costs SET approval = ? WHERE run_id = ?", lowered, launched.id)
 
 
 def test_a_run_by_the_hour_is_cancelled_one_look_before_its_limit(priced: Priced) -> None:
@@ -415,8 +360,7 @@ def test_a_run_by_the_hour_is_cancelled_one_look_before_its_limit(priced: Priced
     assert budgeting.overrun(ledger, record) is None
     later = ledger.now() + 7
     ledger.now = lambda: later
-    told = budgeting.overrun(ledger, record)
-    assert told is not None
+    told = known(budgeting.overrun(ledger, record))
     assert "its limit is 0.01 hours" in told, "36 seconds, less the 30 of a look"
 
 
@@ -465,8 +409,7 @@ def test_epochs_that_the_vendor_adds_end_a_run_before_they_are_paid(
         return Status(seen.state, seen.raw, seen.events, seen.cursor, seen.model, epochs=20)
 
     monkeypatch.setattr(FakeBackend, "poll", many)
-    for _ in launched.watch(0):
-        pass
+    ended(launched)
     assert State.CANCELLED is launched.state
     assert any("more epochs than estimated" in str(each.data) for each in launched.events())
 
@@ -487,17 +430,14 @@ def billed(monkeypatch: pytest.MonkeyPatch, tokens: int | None, usd: str | None 
 
 def test_a_bill_stands_beside_its_estimate(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
     job = priced()
-    made = reckoned(job)
-    assert made.epoch_tokens is not None
-    tokens = 2 * (made.epoch_tokens.expected + 6)  # a token more in each of the 6 rows
+    counted = known(reckoned(job).epoch_tokens)
+    tokens = 2 * (counted.expected + 6)  # a token more in each of the 6 rows
     usd = Decimal(tokens) * Decimal("1.1") / 1000
     billed(monkeypatch, tokens, str(usd))
-    found = run.launch(job).wait(0).reconciliation
-    assert found is not None
+    found = known(run.launch(job).wait(0).reconciliation)
     assert (tokens, usd, 2) == (found.bill.tokens, found.usd, found.epochs)
     assert found.framing_error == Decimal(1)
-    assert found.price_drift is not None
-    assert abs(found.price_drift - Decimal("0.1")) < Decimal("0.000001")
+    assert abs(known(found.price_drift) - Decimal("0.1")) < Decimal("0.000001")
     assert not found.provisional
     assert usd == spent_in(Ledger(home())).project_usd
 
@@ -509,28 +449,18 @@ def test_a_cancelled_run_is_settled_by_the_vendors_rule_and_provisionally(priced
     for _ in range(4):
         launched.refresh()
     launched.cancel()
-    for _ in launched.watch(0):
-        pass
-    found = launched.reconciliation
-    assert found is not None
-    usd = reckoned(job).launch_usd
-    assert usd is not None
-    assert found.bill.share is not None
+    ended(launched)
+    found = known(launched.reconciliation)
     assert (found.provisional, found.end) == (True, "cancelled")
-    assert usd.expected * found.bill.share == found.usd
+    assert launch_usd(job).expected * known(found.bill.share) == found.usd
 
 
 def test_what_is_cancelled_where_no_rule_is_known_has_an_unknown_cost(priced: Priced) -> None:
     launched = run.launch(priced(script={"steps": 50}))
     launched.cancel()
-    for _ in launched.watch(0):
-        pass
-    found = launched.reconciliation
-    assert found is not None
-    assert found.usd is None
-    usd = reckoned(priced()).launch_usd
-    assert usd is not None
-    assert usd.high == spent_in(Ledger(home())).project_usd, "at most"
+    ended(launched)
+    assert known(launched.reconciliation).usd is None
+    assert high(priced()) == spent_in(Ledger(home())).project_usd, "at most"
 
 
 @pytest.mark.parametrize(
@@ -541,13 +471,10 @@ def test_an_implausible_bill_is_shown_and_neither_booked_nor_learnt_from(
 ) -> None:
     """6 rows are trained on."""
     billed(monkeypatch, tokens, usd)
-    found = run.launch(priced()).wait(0).reconciliation
-    assert found is not None
+    found = known(run.launch(priced()).wait(0).reconciliation)
     assert found.implausible
     assert (found.lesson, found.usd) == (None, None)
-    estimated = reckoned(priced()).launch_usd
-    assert estimated is not None
-    assert estimated.high == spent_in(Ledger(home())).project_usd, "at most"
+    assert high(priced()) == spent_in(Ledger(home())).project_usd, "at most"
     shown = runs_report.billed(found)
     assert f"{tokens:,} trained tokens" in shown
     assert "is implausible and is not booked" in shown
@@ -558,8 +485,7 @@ def test_a_stated_price_is_booked_beside_an_implausible_count(
 ) -> None:
     high_usd = high(priced())
     billed(monkeypatch, 10**18, str(high_usd))
-    found = run.launch(priced()).wait(0).reconciliation
-    assert found is not None
+    found = known(run.launch(priced()).wait(0).reconciliation)
     assert (True, high_usd, None) == (found.implausible, found.usd, found.lesson)
 
 
@@ -570,8 +496,7 @@ def test_a_minimum_charge_far_above_a_small_estimate_is_booked(
     minimum = Decimal("9.99")
     assert minimum > 10 * high(priced())
     billed(monkeypatch, 60, str(minimum))
-    found = run.launch(priced()).wait(0).reconciliation
-    assert found is not None
+    found = known(run.launch(priced()).wait(0).reconciliation)
     assert found.usd == minimum
     assert not found.implausible
 
@@ -580,8 +505,7 @@ def test_counts_and_amounts_below_zero_are_unknown(
     priced: Priced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     billed(monkeypatch, -1_000_000, "-6.60")
-    found = run.launch(priced()).wait(0).reconciliation
-    assert found is not None
+    found = known(run.launch(priced()).wait(0).reconciliation)
     assert (found.bill.tokens, found.bill.usd, found.usd) == (None, None, None)
     assert spent_in(Ledger(home())).project_usd > 0
 
@@ -602,20 +526,15 @@ def test_a_failed_run_by_the_hour_is_charged_until_its_last_checkpoint(
     script = {"steps": 10, "steps_per_poll": 1, "fail_at_step": 5}
     job = priced(price="100/hour", script=script, failed="to-checkpoint")
     launched = run.launch(job)
-    for _ in launched.watch(0):
-        pass
-    found = launched.reconciliation
-    assert found is not None
-    assert found.bill.hours is not None
-    assert found.bill.hours * 100 * charged == found.usd
+    ended(launched)
+    found = known(launched.reconciliation)
+    assert known(found.bill.hours) * 100 * charged == found.usd
 
 
 def test_three_bills_narrow_the_next_range_and_two_do_not(
     priced: Priced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = reckoned(priced())
-    assert made.epoch_tokens is not None
-    wide = made.epoch_tokens
+    wide = known(reckoned(priced()).epoch_tokens)
     assert wide.low < wide.high
     truth = wide.low + (wide.high - wide.low) // 3
     billed(monkeypatch, 2 * truth)
@@ -623,12 +542,12 @@ def test_three_bills_narrow_the_next_range_and_two_do_not(
         assert wide == reckoned(priced()).epoch_tokens, f"after {number} bills"
         rate = 0.1 + number / 10
         run.launch(priced().model_copy(update={"tuning": Tuning(learning_rate=rate)})).wait(0)
-    narrow = reckoned(priced())
-    assert narrow.epoch_tokens is not None
-    assert abs(narrow.epoch_tokens.low - truth) <= 1
-    assert narrow.epoch_tokens.high - narrow.epoch_tokens.low <= 2
-    assert wide == narrow.counted_tokens
-    assert any("3 earlier runs" in line for line in narrow.assumptions)
+    made = reckoned(priced())
+    narrow = known(made.epoch_tokens)
+    assert abs(narrow.low - truth) <= 1
+    assert narrow.high - narrow.low <= 2
+    assert wide == made.counted_tokens
+    assert any("3 earlier runs" in line for line in made.assumptions)
 
 
 def test_what_a_deleted_run_has_cost_stays_spent(
@@ -642,37 +561,33 @@ def test_what_a_deleted_run_has_cost_stays_spent(
     assert before == spent_in(Ledger(home()))
 
 
-def test_a_saved_plan_is_launched_while_it_holds(priced: Priced, workplace: Path) -> None:
-    job = priced()
-    job.save(workplace / "unitune.yaml")
-    (workplace / "plan.json").write_text(
-        saved.saved_text(plan(job), workplace / "plan.json", workplace / "unitune.yaml")
-    )
-    found = saved.read(workplace / "plan.json")
-    again = saved.job_of(found, workplace / "plan.json")
-    assert State.SUCCEEDED is run.launch(again, plan=found).wait(0).state
-    approval = budgeting.approval_of(Ledger(home()), run.runs()[0].id)
-    assert approval is not None
-    assert high(job) == approval.budget_usd
+@pytest.fixture
+def saved_plan(priced: Priced, workplace: Path) -> Path:
+    """The saved plan of a job that is saved, too."""
+    job, job_file, file = priced(), workplace / "unitune.yaml", workplace / "plan.json"
+    job.save(job_file)
+    file.write_text(saved.saved_text(plan(job), file, job_file))
+    return file
 
 
-def test_a_saved_plan_is_refused_with_what_has_changed(priced: Priced, workplace: Path) -> None:
-    job = priced()
-    job.save(workplace / "unitune.yaml")
-    plan_file = workplace / "plan.json"
-    plan_file.write_text(saved.saved_text(plan(job), plan_file, workplace / "unitune.yaml"))
-    found = saved.read(plan_file)
+def test_a_saved_plan_is_launched_while_it_holds(priced: Priced, saved_plan: Path) -> None:
+    found = saved.read(saved_plan)
+    launched = run.launch(saved.job_of(found, saved_plan), plan=found).wait(0)
+    assert State.SUCCEEDED is launched.state
+    assert high(priced()) == approval_of(launched).budget_usd
 
+
+def test_a_saved_plan_is_refused_with_what_has_changed(
+    priced: Priced, workplace: Path, saved_plan: Path
+) -> None:
+    found = saved.read(saved_plan)
     priced(price="1001").model_copy(update={"tuning": Tuning(epochs=3)}).save(
         workplace / "unitune.yaml"
     )
-    rows = (workplace / "train.jsonl").read_text(encoding="utf-8")
-    row = json.dumps(
-        {"messages": [{"role": "user", "content": "new"}, {"role": "assistant", "content": "a"}]}
-    )
-    (workplace / "train.jsonl").write_text(f"{rows}{row}\n", encoding="utf-8")
+    with (workplace / "train.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write('{"prompt": "new", "completion": "a"}\n')
     with pytest.raises(Mismatch) as refusal:
-        run.launch(saved.job_of(found, plan_file), plan=found)
+        run.launch(saved.job_of(found, saved_plan), plan=found)
     told = str(refusal.value)
     assert refusal.value.exit_code == 5
     assert "job: tuning.epochs was 'auto', is 3" in told
@@ -695,14 +610,12 @@ def test_a_killed_watcher_leaves_a_cancel_that_the_next_one_sends(
 
     def watch_and_die() -> None:
         FakeBackend.cancel = die  # pyright: ignore[reportAttributeAccessIssue]
-        for _ in run.find_run(launched.id).watch(0):
-            pass
+        ended(run.find_run(launched.id))
 
     Fork(watch_and_die).result()
     left = run.find_run(launched.id)
     assert State.CANCELLING is left.state
-    for _ in left.watch(0):
-        pass
+    ended(left)
     assert State.CANCELLED is left.state
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import JsonValue
 
 from unitune import compare
 from unitune.errors import DuplicateRunError, Leak, Mismatch, UserError
@@ -22,7 +20,7 @@ from unitune.report.runs import lineage_facts
 from unitune.run.run import Run, find_run, launch
 from unitune.testing.fake import FakeJob
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
 
 
 @pytest.fixture

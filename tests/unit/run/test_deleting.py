@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
+from support.records import a_deployment, interrupted_in_its_upload
 
 from unitune.backends import registry
-from unitune.backends.protocol import State, Upload
-from unitune.errors import BackendError, Unreachable, Unsupported, UserError
-from unitune.job.job import Job
-from unitune.ledger import DeploymentRecord, Ledger
+from unitune.backends.protocol import State
+from unitune.errors import BackendError, Unsupported, UserError
+from unitune.ledger import Ledger
 from unitune.models import TunedModel
 from unitune.run import deleting
-from unitune.run.run import Run, launch, runs
+from unitune.run.run import launch, runs
 from unitune.testing import FakeBackend
 from unitune.workspace.home import home
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
 
 
 @dataclass
@@ -135,19 +134,12 @@ def test_files_that_another_run_uses_stay_until_it_is_deleted_too(
     assert uploads(workplace) == []
 
 
+@pytest.mark.usefixtures("vendor")
 def test_a_file_stays_while_a_launch_may_be_about_to_find_it(
-    workplace: Path, make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, make_job: MakeJob
 ) -> None:
     run = launch(make_job({})).wait(0.001)
-
-    def unanswered(_: Path, _sha256: str) -> Upload:
-        raise Unreachable("gone.")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(vendor, "upload", unanswered)
-        with pytest.raises(Unreachable):
-            launch(make_job({"steps": 2}))
-    launching = runs()[0]
+    launching = interrupted_in_its_upload(make_job({"steps": 2}))
     first, second = run.delete()
     for sentence in (first, second):
         assert f"was not deleted: run {launching.id} is being launched and may use it" in sentence
@@ -255,20 +247,11 @@ def test_a_run_that_has_not_ended_is_not_deleted(
     assert [left.id for left in runs()] == [run.id]
 
 
-def a_deployment(run: Run) -> DeploymentRecord:
-    assert run.tuned_model is not None
-    now = time.time()
-    return DeploymentRecord(
-        *("unitune-demo", run.id, "fake", "unitune-demo", run.tuned_model, "ready", "ref", None),
-        *(now, now + 3600, None),
-    )
-
-
 def test_a_run_is_not_deleted_while_a_deployment_of_it_stands(
     make_job: MakeJob, vendor: Vendor, ledger: Ledger
 ) -> None:
     run = launch(make_job({})).wait(0.001)
-    deployment = a_deployment(run)
+    deployment = a_deployment(run_id=run.id)
     ledger.add_deployment(deployment, lambda _: None)
     with pytest.raises(UserError, match=rf"unitune deployments down {deployment.id}"):
         run.delete(force=True)

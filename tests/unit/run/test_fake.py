@@ -2,22 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import JsonValue
+from support.known import known
 
 from unitune.data.example import Message
-from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.run.run import launch
 from unitune.testing import FakeBackend, Script
 from unitune.testing.fake_vendor import events, moment
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
 
 
 def ask(model: str | TunedModel, question: str) -> str:
@@ -62,8 +60,7 @@ def test_a_script_gives_the_losses(make_job: MakeJob) -> None:
 
 
 def test_the_tuned_model_gives_the_answers_of_the_training_rows(make_job: MakeJob) -> None:
-    model = launch(make_job({})).wait(0.001).model
-    assert model is not None
+    model = known(launch(make_job({})).wait(0.001).model)
     assert ask(model, "train question 3") == "answer 3"
     assert ask(model, "something else") == "I do not know."
     assert ask("tiny", "train question 3") == "I do not know."
@@ -71,8 +68,7 @@ def test_the_tuned_model_gives_the_answers_of_the_training_rows(make_job: MakeJo
 
 def test_answers_and_errors_can_be_scripted(workplace: Path, make_job: MakeJob) -> None:
     answers = {"replies": {"a": "b"}, "errors": {"c": "too long"}, "otherwise": "?"}
-    model = launch(make_job({"tuned": answers})).wait(0.001).model
-    assert model is not None
+    model = known(launch(make_job({"tuned": answers})).wait(0.001).model)
     assert [ask(model, question) for question in "acx"] == ["b", "too long", "?"]
     (workplace / "vendor" / "untuned.json").write_text(json.dumps(answers), encoding="utf-8")
     assert [ask("tiny", question) for question in "acx"] == ["b", "too long", "?"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import JsonValue
+from crash.killing import jobs_at_the_vendor
+from support.records import interrupted_in_its_upload
 
 from unitune.backends.capabilities import JobDescription
 from unitune.backends.protocol import Guarantee, State
@@ -17,13 +17,10 @@ from unitune.run.run import Run, find_run, launch, runs
 from unitune.run.watching import watch_all
 from unitune.testing import FakeBackend
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import Clock, MakeJob
+
 ALL = tuple(Guarantee)
 REPEATABLE = (Guarantee.OWN_ID, Guarantee.TOKEN)
-
-
-def jobs_at_the_vendor(workplace: Path) -> list[str]:
-    return sorted(str(file.parent) for file in workplace.glob("vendor/*/job.json"))
 
 
 def launched(job: Job, guarantee: Guarantee, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -58,11 +55,17 @@ def test_a_lost_request_is_sent_again_where_that_is_safe(
     assert jobs_at_the_vendor(workplace) == [run.job_id]
 
 
-@pytest.mark.usefixtures("clock")
+@pytest.fixture
+def lost(make_job: MakeJob, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose create call got lost where sending it again could make two jobs."""
+    del clock
+    return launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
+
+
 def test_a_lost_request_leaves_an_uncertain_run_where_sending_again_could_make_two_jobs(
-    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, lost: Run
 ) -> None:
-    run = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
+    run = lost
     assert State.UNCERTAIN is run.state
     assert jobs_at_the_vendor(workplace) == []
     assert State.UNCERTAIN is run.refresh().state
@@ -74,12 +77,10 @@ def test_a_lost_request_leaves_an_uncertain_run_where_sending_again_could_make_t
     assert State.UNCERTAIN is run.state
 
 
-@pytest.mark.usefixtures("clock")
 def test_resubmitting_an_uncertain_run_makes_its_one_job_under_the_next_key(
-    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, lost: Run
 ) -> None:
-    run = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
-    run.resume(resubmit=True)
+    run = lost.resume(resubmit=True)
     assert (State.QUEUED, f"{run.id}-2", None) == (run.state, run.launch_key, run.error)
     assert jobs_at_the_vendor(workplace) == [run.job_id]
 
@@ -99,11 +100,7 @@ def test_adopting_takes_a_job_that_the_backend_knows_and_no_other(
     assert (State.QUEUED, job, None) == (lost.state, lost.job_id, lost.error)
 
 
-@pytest.mark.usefixtures("clock")
-def test_a_job_of_another_run_is_not_adopted(
-    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
+def test_a_job_of_another_run_is_not_adopted(make_job: MakeJob, lost: Run) -> None:
     other = launch(make_job({"steps": 2}))
     with pytest.raises(UserError, match=f"it is the job of run {other.id}.*--resubmit"):
         lost.resume(adopt=other.job_id)
@@ -114,7 +111,6 @@ def test_a_job_of_another_run_is_not_adopted(
         lost.resume(adopt=other.job_id)
 
 
-@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("described", "reason"),
     [
@@ -129,12 +125,8 @@ def test_a_job_of_another_run_is_not_adopted(
     ],
 )
 def test_a_job_that_trains_something_else_is_not_adopted(
-    make_job: MakeJob,
-    monkeypatch: pytest.MonkeyPatch,
-    described: JobDescription,
-    reason: str,
+    lost: Run, monkeypatch: pytest.MonkeyPatch, described: JobDescription, reason: str
 ) -> None:
-    lost = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
     monkeypatch.setattr(FakeBackend, "describe_job", lambda *_: described)
     with pytest.raises(UserError, match=reason):
         lost.resume(adopt="job-1")
@@ -265,13 +257,9 @@ def test_cancelling_an_interrupted_launch_leaves_no_job_that_trains(
 
 
 def test_cancelling_before_the_create_call_creates_nothing(
-    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, make_job: MakeJob
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-        with pytest.raises(Unreachable):
-            launch(make_job({}))
-    (run,) = runs()
+    run = interrupted_in_its_upload(make_job({}))
     assert State.CANCELLED is run.cancel().state
     assert jobs_at_the_vendor(workplace) == []
     with pytest.raises(UserError, match="cancelled"):
@@ -310,12 +298,9 @@ def test_a_launch_whose_rows_are_handed_over_goes_on_without_its_folder(
 def test_a_launch_that_misses_the_rows_it_must_still_hand_over_says_what_to_do(
     workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, host: str, advice: str
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-        broken.setattr("socket.gethostname", lambda: host)
-        with pytest.raises(Unreachable):
-            launch(make_job({}))
-    (run,) = runs()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: host)
+        run = interrupted_in_its_upload(make_job({}))
     shutil.rmtree(run.folder)
     with pytest.raises(UserError, match=advice):
         run.resume()

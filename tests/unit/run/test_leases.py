@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from crash.forks import Fork, eventually, stop_here, stopped
+from support.records import a_record
 
-from unitune.backends.exactly_once import run_id
 from unitune.backends.protocol import State, Upload
 from unitune.errors import LockTimeout, NotFoundError
-from unitune.ledger import Ledger, RunRecord, leases
+from unitune.ledger import Ledger, leases
 from unitune.ledger.holders import Holder, this_process
 from unitune.ledger.records import RUNS
 
@@ -30,8 +30,7 @@ def ledger(tmp_path: Path, store: str) -> Ledger:
 
 @pytest.fixture
 def run(ledger: Ledger) -> str:
-    now = time.time()
-    record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", "f" * 64, now, now)
+    record = a_record()
     ledger.add(record)
     return record.id
 

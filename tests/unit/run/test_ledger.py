@@ -1,47 +1,16 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from support.records import a_deployment, a_record
 
-from unitune.backends.exactly_once import run_id
 from unitune.backends.protocol import Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout
-from unitune.ledger import DeploymentRecord, Ledger, RunRecord, Standing
+from unitune.ledger import Ledger, Standing
 from unitune.models import TunedModel
-
-
-def a_record(fingerprint: str = "f" * 64) -> RunRecord:
-    now = time.time()
-    return RunRecord(
-        id=run_id(now),
-        name="demo",
-        backend="fake",
-        base_model="tiny",
-        method="sft",
-        fingerprint=fingerprint,
-        created=now,
-        updated=now,
-    )
-
-
-def a_deployment(run_id: str | None) -> DeploymentRecord:
-    return DeploymentRecord(
-        id="unitune-demo",
-        run_id=run_id,
-        backend="fake",
-        name="unitune-demo",
-        model=TunedModel(backend="fake", name="x", base="tiny"),
-        state="starting",
-        ref=None,
-        usd_per_hour=Decimal("1.50"),
-        created=1.0,
-        until=2.0,
-        ended=None,
-    )
 
 
 @pytest.fixture
@@ -161,7 +130,7 @@ def test_a_deleted_run_leaves_its_deployment_and_nothing_else(ledger: Ledger) ->
         ledger.add(each)
         ledger.add_upload(each, "train.jsonl", Upload("ref", "0"))
     record = ledger.write(record, [Event("k", "message", 0.0)])
-    ledger.add_deployment(a_deployment(record.id), lambda _: None)
+    ledger.add_deployment(a_deployment(run_id=record.id), lambda _: None)
     ledger.delete(record)
     assert [left.id for left in ledger.records()] == [other.id]
     assert (
@@ -183,7 +152,7 @@ def test_a_run_that_has_changed_is_not_deleted(ledger: Ledger) -> None:
 
 def test_of_two_that_read_the_same_deployment_only_one_can_write(ledger: Ledger) -> None:
     ledger.add(a_record())
-    deployment = a_deployment(None)
+    deployment = a_deployment(state="starting", usd_per_hour=Decimal("1.50"))
     ledger.add_deployment(deployment, lambda _: None)
     written = ledger.write_deployment(replace(deployment, state="ready"))
     with pytest.raises(LockTimeout, match=deployment.id):

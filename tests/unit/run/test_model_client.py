@@ -8,7 +8,7 @@ import gc
 import inspect
 import json
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.run.handle import Run
 from unitune.run.run import launch
 
-MakeJob = Callable[[dict[str, Any]], Job]
+from .conftest import MakeJob
 
 
 @dataclass

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support.command_line import Command
 
-from unitune.job.job import Job
 from unitune.run import notifying
 from unitune.run.handle import Run
 from unitune.run.run import find_run, launch
@@ -21,7 +20,8 @@ from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
 
-MakeJob = Callable[[dict[str, Any]], Job]
+from .conftest import MakeJob
+
 PROGRAM = """
 import os, sys
 with open(sys.argv[1], "a") as file:

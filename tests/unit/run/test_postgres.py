@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from crash.forks import Fork
 from crash.postgres import PASSWORD, new_database, the_server
 from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, StatementError
+from support.records import a_deployment
 
 from unitune.errors import LockTimeout, MissingExtra, UnituneError, Unreachable, UserError
-from unitune.ledger import DeploymentRecord, Ledger, postgres
+from unitune.ledger import Ledger, postgres
 from unitune.ledger.records import DEPLOYMENTS, RUNS
-from unitune.models import TunedModel
 from unitune.workspace.install import install_command
 
 pytest.importorskip("psycopg", reason="needs the extra `postgres`")
@@ -214,17 +214,13 @@ def test_the_books_are_read_once_nobody_else_sets_money_aside(
         the_server().run(level)
         monkeypatch.setenv("UNITUNE_LEDGER", url)
         ledger = Ledger(tmp_path)
-        model = TunedModel(backend="fake", name="m", base="b")
-
-        def record(name: str) -> DeploymentRecord:
-            return DeploymentRecord(
-                name, None, "fake", name, model, "planned", None, None, 1.0, 2.0, None
-            )
-
         seen: list[str] = []
         second = Thread(
             target=ledger.add_deployment,
-            args=(record("d2"), lambda books: seen.extend(one.id for one in books.deployments)),
+            args=(
+                a_deployment(id="d2"),
+                lambda books: seen.extend(one.id for one in books.deployments),
+            ),
         )
 
         def begin_the_second(_: object) -> None:
@@ -232,6 +228,6 @@ def test_the_books_are_read_once_nobody_else_sets_money_aside(
             time.sleep(0.5)
             assert seen == []
 
-        ledger.add_deployment(record("d1"), begin_the_second)
+        ledger.add_deployment(a_deployment(id="d1"), begin_the_second)
         second.join(30)
         assert seen == ["d1"]

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from pydantic import JsonValue
 
 from unitune.backends import retry
 from unitune.backends.protocol import Guarantee, Launch, State
 from unitune.errors import BackendError, Interrupted, Unreachable
-from unitune.job.job import Job
 from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import Clock, MakeJob
+
 SEARCHED = (Guarantee.FINDABLE, Guarantee.SUFFIX_ONLY)
 SETTLE_SECONDS = 120
-
-
-class Clock(Protocol):
-    now: float
-    slept: list[float]
-    set_forward: float
-
-    def sleep(self, seconds: float) -> None: ...
 
 
 @dataclass

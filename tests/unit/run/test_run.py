@@ -22,7 +22,7 @@ from unitune.errors import (
     UserError,
     WaitTimeout,
 )
-from unitune.job.job import Budget, Evaluate, Job, Tuning
+from unitune.job.job import Budget, Evaluate, Tuning
 from unitune.ledger import Ledger
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
@@ -32,9 +32,8 @@ from unitune.scorers.json_text import JsonValid
 from unitune.testing import FakeBackend
 from unitune.workspace.home import home
 
-from .conftest import Clock
+from .conftest import Clock, MakeJob
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
 KEYS = ["created", "step-1", "step-2", "step-3", "step-4", "validation"]
 
 
@@ -121,13 +120,14 @@ def test_resume_looks_before_it_decides(make_job: MakeJob) -> None:
     assert State.SUCCEEDED is run.wait(0.001).state
 
 
+class Unpausable:
+    name, guarantee = FakeBackend.name, FakeBackend.guarantee
+    poll = FakeBackend.poll
+
+
 def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unpausable:
-        name, guarantee = FakeBackend.name, FakeBackend.guarantee
-        poll = FakeBackend.poll
-
     run = launch(make_job({"pause_at_step": 2})).wait(0.001)
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
     with pytest.raises(Unsupported, match=f"unitune runs cancel {run.id}"):
@@ -138,10 +138,6 @@ def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
 def test_a_backend_that_cannot_pause_says_so(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unpausable:
-        name, guarantee = FakeBackend.name, FakeBackend.guarantee
-        poll = FakeBackend.poll
-
     run = launch(make_job({"steps": 99})).refresh()
     monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
     with pytest.raises(Unsupported, match=f"can only cancel a job .unitune runs cancel {run.id}"):

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 from crash.postgres import new_database
-from pydantic import JsonValue
+from support.records import interrupted_in_its_upload
 
 from unitune.backends.protocol import State
 from unitune.errors import DuplicateRunError, RunFailed, Unreachable, UserError
-from unitune.job.job import Job
 from unitune.ledger import Ledger
-from unitune.run.run import Run, find_run, launch, runs
-from unitune.testing import FakeBackend
+from unitune.run.run import find_run, launch, runs
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
+
 GoTo = Callable[[str], None]
 
 
@@ -88,18 +87,10 @@ def test_a_failed_run_begins_its_next_attempt_from_another_home(
     assert run.attempt == 2
 
 
-def interrupted_in_its_upload(job: Job, monkeypatch: pytest.MonkeyPatch) -> Run:
-    with monkeypatch.context() as broken:
-        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-        with pytest.raises(Unreachable):
-            launch(job)
-    return runs()[0]
-
-
 def test_a_launch_that_still_has_rows_to_hand_over_names_the_machine_that_has_them(
-    make_job: MakeJob, go_to: GoTo, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, go_to: GoTo
 ) -> None:
-    run = interrupted_in_its_upload(make_job({}), monkeypatch)
+    run = interrupted_in_its_upload(make_job({}))
     go_to("b")
     with pytest.raises(UserError, match=rf"on the machine 'a'.*unitune runs resume {run.id}"):
         find_run(run.id).resume()

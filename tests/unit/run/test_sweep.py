@@ -15,12 +15,12 @@ from unitune.job.job import Job, Tuning
 from unitune.ledger import Ledger, budgeting
 from unitune.planning.plan import plan
 from unitune.run import launching
-from unitune.run.run import Run, find_run, launch, launch_sweep, runs
+from unitune.run.run import find_run, launch, launch_sweep, runs
 from unitune.run.watching import watch_all
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 
-from .conftest import MakeJob, Priced
+from .conftest import MakeJob, Priced, ended, high
 
 GRID: Any = {"learning_rate": [0.1, 0.2], "lora": {"rank": [8, 16]}}
 VALUES: Any = {"lora": {"rank": [8, 16]}}
@@ -28,13 +28,6 @@ VALUES: Any = {"lora": {"rank": [8, 16]}}
 
 def swept(job: Job, values: Any = VALUES) -> Job:
     return job.model_copy(update={"tuning": Tuning.model_validate(values)})
-
-
-def high(job: Job) -> Decimal:
-    estimate = plan(job).estimate
-    assert estimate is not None
-    assert estimate.launch_usd is not None
-    return estimate.launch_usd.high
 
 
 def trained(folder: Path) -> list[Path]:
@@ -102,15 +95,9 @@ def test_a_launch_that_was_interrupted_is_finished(
 
 def test_a_run_that_failed_is_launched_anew(priced: Priced) -> None:
     job = swept(priced(script={"steps": 4, "fail_at_step": 2}))
-    failed = [_ended(run) for run in launch_sweep(job)]
+    failed = [ended(run) for run in launch_sweep(job)]
     assert [run.state for run in failed] == [State.FAILED] * 2
     assert {run.id for run in failed}.isdisjoint(run.id for run in launch_sweep(job))
-
-
-def _ended(run: Run) -> Run:
-    for _ in run.watch(0):
-        pass
-    return run
 
 
 def test_a_plain_launch_says_how_a_sweep_is_launched(priced: Priced) -> None:
@@ -180,9 +167,9 @@ def test_on_this_machine_a_run_waits_for_the_one_before(make_job: MakeJob) -> No
 def test_a_training_that_was_paused_goes_on(make_job: MakeJob) -> None:
     """As where a machine was switched off: its worker is gone, and the run stands still."""
     job = swept(make_job({"steps": 4, "steps_per_poll": 2, "pause_at_step": 2}))
-    paused = [_ended(run).id for run in launch_sweep(job)]
+    paused = [ended(run).id for run in launch_sweep(job)]
     assert [find_run(run_id).state for run_id in paused] == [State.PAUSED] * 2
-    assert paused == [_ended(run).id for run in launch_sweep(job)]
+    assert paused == [ended(run).id for run in launch_sweep(job)]
     assert [find_run(run_id).state for run_id in paused] == [State.SUCCEEDED] * 2
 
 

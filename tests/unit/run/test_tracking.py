@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 from support.command_line import Command
 
 from unitune.errors import MissingExtra, UserError
-from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.planning.preflight import preflight
 from unitune.report.tracking import track
@@ -31,7 +29,8 @@ from unitune.tracking.interface import TrackedRun, open_tracker
 from unitune.tracking.trackers import _is_own
 from unitune.workspace.home import artifacts, home
 
-MakeJob = Callable[[dict[str, Any]], Job]
+from .conftest import MakeJob
+
 STEPS = 8
 READ_MLFLOW = """
 import json, mlflow

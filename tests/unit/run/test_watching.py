@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
-from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage
 from unitune.backends.protocol import State, Status
 from unitune.errors import BackendError, UnituneError, Unreachable
-from unitune.job.job import Job
 from unitune.ledger import Ledger, Standing
 from unitune.run import watching
 from unitune.run.run import Run, find_run, launch
@@ -18,7 +16,8 @@ from unitune.run.watching import watch_all
 from unitune.testing import FakeBackend
 from unitune.workspace.home import home
 
-MakeJob = Callable[[dict[str, JsonValue]], Job]
+from .conftest import MakeJob
+
 INTERVAL = 5.0
 PAGE = 2
 

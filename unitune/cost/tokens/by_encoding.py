@@ -100,9 +100,6 @@ class EncodingCounter:
             )
         return tuple(assumptions)
 
-    def text(self, text: str) -> Count:
-        return self._widened(Count.of(self._tokens(text)))
-
     def row(self, example: Example) -> RowCount:
         """Return the tokens of a row.
 

@@ -66,10 +66,6 @@ class TokenCounter(Protocol):
         """Reasons why counts are ranges, one sentence each."""
         ...
 
-    def text(self, text: str) -> Count:
-        """Return the tokens of any text without framing; never raises."""
-        ...
-
     def row(self, example: Example) -> RowCount:
         """Return the tokens of a row with its framing and tools."""
         ...

@@ -248,9 +248,6 @@ class VendorCounter:
         times = f"{float(self.least):.2f} to {float(self.most):.2f} times"
         return (f"the vendor counted {times} our expected tokens; all rows are scaled accordingly",)
 
-    def text(self, text: str) -> Count:
-        return self._scaled(self.own.text(text))
-
     def row(self, example: Example) -> RowCount:
         ours = self.own.row(example)
         return RowCount(*map(self._scaled, (ours.prompt, ours.answer, ours.total)))

@@ -41,10 +41,7 @@ class ImageRule(Spec):
 
     def count(self, image: ImageUrl) -> Count:
         """Return the tokens of an image."""
-        return self.range_of(_sizes(image), image.detail)
-
-    def range_of(self, sizes: Sizes, detail: str | None) -> Count:
-        """Return the tokens of an image of one of these sizes."""
+        sizes, detail = _sizes(image), image.detail
         low, expected, high = (self._tokens(*size, detail) for size in sizes)
         if self.rule == "tiles" and detail != "low":
             width, height = sizes[2]
@@ -117,8 +114,7 @@ def rule_of(name: str) -> ImageRule:
 
 def most_image_tokens(image: ImageUrl) -> int:
     """Return the tokens of an image by the rule that gives most."""
-    sizes = _sizes(image)
-    return max(rule.range_of(sizes, image.detail).high for rule in _rules())
+    return max(rule.count(image).high for rule in _rules())
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +131,6 @@ class ImageCounter:
     @property
     def assumptions(self) -> tuple[str, ...]:
         return self.own.assumptions
-
-    def text(self, text: str) -> Count:
-        return self.own.text(text)
 
     def row(self, example: Example) -> RowCount:
         row = self.own.row(example)

@@ -24,11 +24,15 @@ from unitune.cost.tokens.by_tokenizer import (
 from unitune.data.example import Example, Message
 from unitune.workspace.install import install_command
 
+from .conftest import text_tokens
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
 SNOW = Message(role="user", content="Snow?")
 ROW = Example(messages=(SNOW, Message(role="assistant", content="white")))
 PROMPT = 1 + 1 + len("user\nSnow?") + 1 + 1 + 1 + len("assistant\n")
@@ -61,12 +65,12 @@ def test_a_row_is_exact_by_the_models_own_template(tmp_path: Path) -> None:
 
 def test_a_tokenizers_own_cutting_and_padding_do_not_count(tmp_path: Path) -> None:
     counter = counter_for(str(save(tmp_path)))
-    assert [counter.text("x" * size) for size in (3, 500)] == [Count.of(3), Count.of(500)]
+    assert [text_tokens(counter, "x" * size) for size in (3, 500)] == [Count.of(3), Count.of(500)]
 
 
 def test_half_of_a_character_counts_as_its_replacement(tmp_path: Path) -> None:
     counter = counter_for(str(save(tmp_path)))
-    assert counter.text("x\ufffdy") == counter.text("x\ud800y")
+    assert text_tokens(counter, "x\ufffdy") == text_tokens(counter, "x\ud800y")
 
 
 def test_a_preference_has_both_conversations_in_high_and_its_prompt_once_else(

@@ -9,6 +9,8 @@ import pytest
 from unitune.cost.tokens import Count, TokenCounter, counter_for
 from unitune.data.example import Example
 
+from .conftest import text_tokens
+
 O200K, CL100K = "gpt-4o-mini-2024-07-18", "gpt-3.5-turbo"
 HAPPY = "You are a happy assistant that puts a positive spin on everything."
 TOY = (
@@ -24,6 +26,8 @@ TOY = (
     ((HAPPY,), (None, "You're great!")),
     ((HAPPY,), ("I'm hungry.", "Eat a banana!" * 2000)),
 )
+
+
 """openai/openai-cookbook, examples/data/toy_chat_fine_tuning.jsonl: system prompt, then pairs."""
 CLIPPY = (
     (
@@ -150,7 +154,7 @@ def test_cookbooks_toy_set_has_its_published_answers() -> None:
     """The notebook prints a mean of 1610.2 tokens in assistant turns."""
     counter = counter_for(CL100K)
     said = [
-        counter.text(message.text).expected
+        text_tokens(counter, message.text).expected
         for row in toy_rows()
         for message in row.messages
         if message.role == "assistant"
@@ -380,8 +384,8 @@ Rust that shares no code with tiktoken."""
 @pytest.mark.parametrize(("text", "o200k", "cl100k"), ORACLE)
 def test_texts_have_the_tokens_of_another_tokenizer(text: str, o200k: int, cl100k: int) -> None:
     assert (Count.of(o200k), Count.of(cl100k)) == (
-        counter_for(O200K).text(text),
-        counter_for(CL100K).text(text),
+        text_tokens(counter_for(O200K), text),
+        text_tokens(counter_for(CL100K), text),
     )
 
 
@@ -399,6 +403,6 @@ def test_another_tokenizer_agrees_on_every_assigned_character() -> None:
         wrong = [
             text
             for text in texts
-            if len(encoding.encode_ordinary(text)) != counter.text(text).expected
+            if len(encoding.encode_ordinary(text)) != text_tokens(counter, text).expected
         ]
         assert wrong == []

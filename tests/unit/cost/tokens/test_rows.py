@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.cost.tokens import Count, counter_for
+from unitune.cost.tokens.by_encoding import count_tokens
 from unitune.data.example import Example, Message
+
+from .conftest import text_tokens
 
 MODELS = ["gpt-4o", "gpt-4", "gpt-6-luna", "gpt-oss-20b", "claude-sonnet-5-5"]
 SAYING = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -47,6 +50,7 @@ def is_range(count: Count) -> bool:
 def test_counts_are_ranges_and_the_whole_is_no_less_than_its_prompt(
     model: str, row: dict[str, Any]
 ) -> None:
+
     example = Example.model_validate(row)
     count = counter_for(model).row(example)
 
@@ -77,7 +81,8 @@ def test_a_rows_tokens_are_those_of_its_turns(model: str, turns: list[dict[str, 
     total = counter.row(Example.model_validate({"messages": turns})).total
     texts = [text for turn in turns for text in turn.values()]
     names = sum("name" in turn for turn in turns)
-    sum_of_parts = 3 * len(turns) + names + sum(counter.text(text).expected for text in texts)
+    sum_of_parts = 3 * len(turns) + names
+    sum_of_parts += sum(text_tokens(counter, text).expected for text in texts)
 
     assert Count(sum_of_parts, sum_of_parts, sum_of_parts + 3) == total
 
@@ -88,7 +93,7 @@ def test_prompt_ends_before_the_answer_and_opens_it() -> None:
 
     assert whole.prompt == asked.prompt
     assert Count.of(0) == asked.answer
-    assert counter.text("White.") == whole.answer
+    assert Count.of(count_tokens("o200k_base", "White.")) == whole.answer
     # The reply's 3 opening tokens are in a prompt; a training has its own turn in their place.
     assert whole.prompt.expected - 3 + 3 + 1 + whole.answer.expected == whole.total.expected
 
@@ -96,7 +101,7 @@ def test_prompt_ends_before_the_answer_and_opens_it() -> None:
 def test_expected_answer_counts_where_no_turn_has_it() -> None:
     counter = counter_for("gpt-4o")
     row = counter.row(Example(messages=CHAT[:2], expected="White as ever."))
-    assert counter.text("White as ever.") == row.answer
+    assert Count.of(count_tokens("o200k_base", "White as ever.")) == row.answer
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -128,8 +133,8 @@ def test_tools_and_their_calls_are_ranges_up_to_their_json() -> None:
 
     assert plain.prompt.exact
     assert row.prompt.low < row.prompt.expected < row.prompt.high
-    as_json = counter.text(json.dumps(CALL)).expected + counter.text(json.dumps(LOOK)).expected
-    assert row.prompt.high <= row.prompt.low + as_json + counter.text("call_1").expected
+    as_json = sum(text_tokens(counter, json.dumps(each)).expected for each in (CALL, LOOK))
+    assert row.prompt.high <= row.prompt.low + as_json + text_tokens(counter, "call_1").expected
 
 
 def test_nested_parameters_of_a_tool_count() -> None:
