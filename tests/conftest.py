@@ -25,6 +25,7 @@ from support.heavy import all_heavy, is_heavy
 GUARD = Path(__file__).parent / "guard"
 sys.path.insert(0, str(GUARD))
 import sitecustomize  # noqa: E402 - the guard stands before anything that could connect
+from support.command_line import forget_consoles  # noqa: E402 - after the guard
 
 from unitune.ledger.holders import this_process  # noqa: E402 - after the guard
 
@@ -151,6 +152,11 @@ atexit.register(_remove, EMPTY_FOLDER, os.getpid())
 def _own_ledger(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
     """Give each test a state folder of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", f"{USER_FOLDERS}/state/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(autouse=True)
+def _own_consoles() -> None:  # pyright: ignore[reportUnusedFunction]
+    forget_consoles()
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,9 @@ from random import Random
 from typing import Any, cast
 from unittest.mock import patch
 
+from support.command_line import forget_consoles
+
 from unitune import main as cli
-from unitune.cli import output
 from unitune.workspace.user_settings import current
 
 LIMIT_SECONDS = 60.0
@@ -171,8 +172,7 @@ class Sandbox:
 def _forget() -> None:
     """Let neither backends nor consoles know another command's surroundings."""
     current().backends.clear()
-    output.console.cache_clear()
-    output.aside.cache_clear()
+    forget_consoles()
 
 
 def _exit_code() -> tuple[int | None, BaseException | None]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unitune.cli import output
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -19,6 +21,12 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+def forget_consoles() -> None:
+    """Make the next command open its own, as wide as COLUMNS is then."""
+    output.console.cache_clear()
+    output.aside.cache_clear()
 
 
 def ran(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:

@@ -5,23 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.command_line import Command, Outcome
+from support.command_line import Command, Outcome, forget_consoles
 
 from unitune import main as cli
-from unitune.cli import output
 from unitune.run.handle import Run
 from unitune.security import redaction
-
-
-def _clear_consoles() -> None:
-    """They are as wide as COLUMNS was when they were made."""
-    output.console.cache_clear()
-    output.aside.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _consoles_of_its_own() -> None:
-    _clear_consoles()
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +33,7 @@ def unitune(
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> Outcome:
-        _clear_consoles()
+        forget_consoles()
         monkeypatch.setattr(sys, "argv", ["unitune", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()
