@@ -118,14 +118,14 @@ class ExampleVendor(RoutedVendor):
     def list_jobs(self, request: VendorRequest) -> JsonValue:
         """Show a page of jobs."""
         jobs = [job for job in self.jobs.values() if job.progress.listed(self.behavior)]
-        self._lists += 1
-        if self.behavior.lists_repeat and self._lists % 2:
-            jobs.reverse()
         start = request.number("start", 0)
         end = start + PAGE_SIZE
-        overlap = 1 if self.behavior.lists_repeat else 0
+        page = jobs[max(0, start - self.behavior.lists_repeat) : end]
+        self._lists += 1
+        if self.behavior.lists_repeat and self._lists % 2:
+            page.reverse()
         return {
-            "jobs": [job.as_json(self.behavior) for job in jobs[max(0, start - overlap) : end]],
+            "jobs": [job.as_json(self.behavior) for job in page],
             "next": end if end < len(jobs) else None,
         }
 
