@@ -15,7 +15,6 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 REDACTED = "***"
@@ -71,7 +70,8 @@ def _environment_secrets() -> Iterator[str]:
     """Yield values of usual length of variables named like secrets, without paths of key files."""
     for name, value in os.environ.items():
         named = SECRET_NAMES.search(name) and len(value) >= USUAL_CHARACTERS
-        if named and not Path(value).exists():
+        # Path.exists raises for a value longer than a file name may be, such as a JSON Web Token.
+        if named and not os.path.exists(value):  # noqa: PTH110
             yield value.strip()
 
 

@@ -54,6 +54,13 @@ def test_secrets_of_the_environment_go_by_their_names(
     assert redacted(f"sk-of-the-environment hush-hush-hush {words}") == f"*** *** {words}"
 
 
+def test_a_secret_longer_than_a_file_name_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of GitHub Actions and keys of service accounts have thousands of characters."""
+    token = "long-and-secret" * 300
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token)
+    assert redacted(f"{token} was refused") == "*** was refused"
+
+
 @pytest.mark.parametrize("scheme", ["http://", ""])
 def test_a_proxys_password_goes_in_its_basic_form_too(
     monkeypatch: pytest.MonkeyPatch, scheme: str
