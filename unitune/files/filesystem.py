@@ -59,7 +59,12 @@ def replacing(path: Path, *, private: bool = False) -> Generator[TextIO]:
     Args:
         path: The file.
         private: Whether only the user may read it; always so in a private folder.
+
+    Raises:
+        IsADirectoryError: The path is a folder.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(draft, "x", encoding="utf-8", opener=_private if private else no_link) as file:

@@ -192,3 +192,9 @@ def test_a_day_that_is_not_a_date_is_refused_with_an_example(unitune: Command) -
     assert refused.code == 2
     assert "'yesterday' is not a day such as 2026-11-01" in " ".join(refused.err.split())
     assert "Value error" not in refused.err
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_an_export_is_not_written_over_a_folder(unitune: Command, folder: str) -> None:
+    refused = unitune("runs", "audit", "--output", folder)
+    assert (refused.code, "Is a directory" in refused.err) == (2, True)
