@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import sqlalchemy as sa
 from pydantic import Field, TypeAdapter, ValidationError
 
-from unitune.backends.exactly_once import launch_key
+from unitune.backends.exactly_once import MOST_ATTEMPTS, launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
 from unitune.files.validation import sentence
@@ -143,7 +143,8 @@ class RunRecord:
     raw: str = ""  # state in the backend's words
     error: str | None = None
     job_id: str | None = None  # backend's id, once it is known
-    attempt: int = 1  # from 1; each has its own launch key
+    # Each has its own launch key
+    attempt: Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)] = 1
     cursor: str = ""  # position at which the next poll continues
     model: TunedModel | None = None
     version: int = 1  # grows with each write

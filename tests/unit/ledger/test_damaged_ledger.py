@@ -24,7 +24,7 @@ DEEP = "[" * 100_000
 DAMAGE = {
     "state": ("state", ["done", "", "\x1b[31mred", b"\xff"]),
     "model": ("model", ["no json", '{"backend": 5}', '"text"', DEEP, b"\xff\xfe"]),
-    "attempt": ("attempt", ["first"]),
+    "attempt": ("attempt", ["first", 0, 100_000]),
     "created": ("created", ["today", 1e300, -1.0]),
     "version": ("version", ["x"]),
 }
