@@ -115,8 +115,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("quickstart"))
         elif (path := str(item.path.relative_to(here))).startswith(TOGETHER):
             item.add_marker(pytest.mark.xdist_group(path))
-        # hypothesis's own marker comes later.
-        if hasattr(getattr(item, "obj", None), "hypothesis") and _named("exhaustive", config):
+        # hypothesis marks its tests later; hostile/ throws examples by itself, and is marked now.
+        is_property = hasattr(getattr(item, "obj", None), "hypothesis")
+        if _named("exhaustive", config) and (is_property or item.get_closest_marker("hypothesis")):
             item.add_marker(pytest.mark.exhaustive)
     left_out = [item for item in items if _left_out(item, config)]
     config.hook.pytest_deselected(items=left_out)
