@@ -25,7 +25,7 @@ from unitune.curve.command import Seeds, answer_options
 from unitune.errors import OverBudget
 
 if TYPE_CHECKING:
-    from unitune.decision.evidence import Conclusion, Measurement
+    from unitune.decision.evidence import Measurement
     from unitune.planning.preflight import ResolvedJob
     from unitune.run.run import Run
 
@@ -96,10 +96,6 @@ def decide(
         launches = launch_sweep(sweep, allow_unpriced=allow_unpriced)
         return follow_sweep(sweep, launches, quiet=silent)
 
-    def announce(conclusion: Conclusion) -> None:
-        if not silent:
-            aside().print(" ".join(conclusion.reasons))
-
     def agree(what: Measurement, judged: ResolvedJob) -> None:
         if what != "prompts":
             confirm_training(judged, allow_unpriced=allow_unpriced)
@@ -120,7 +116,7 @@ def decide(
         shown=lambda: evaluation_progress(quiet=silent),
         goal=goal,
         file="" if file == JOB_FILE else str(file),
-        announce=announce,
+        announce=lambda found: None if silent else aside().print(" ".join(found.reasons)),
     )
     decision = measure_and_conclude(resolved, choices, measure=not plan)
     shown = describe(decision)
