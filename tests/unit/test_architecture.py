@@ -1,4 +1,4 @@
-"""Data flows one way: no module imports one to its right, late imports included."""
+"""Data flows one way: no module imports one to its right, late imports included. All are short."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ PACKAGES = {
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BACKENDS = PROJECT["entry-points"]["unitune.backends"]
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 80
 
 
 class Import(NamedTuple):
@@ -166,3 +167,14 @@ def test_the_core_imports_what_is_optional_inside_functions_alone() -> None:
     assert [
         one for one in inside("unitune") if one.at_the_top and one.imported.split(".")[0] in extras
     ] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES.values(), ids=PACKAGES)
+def test_files_and_functions_are_short(package: Path) -> None:
+    for file in package.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert text.count("\n") <= MOST_LINES, file
+        for each in ast.walk(ast.parse(text)):
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.end_lineno:
+                lines = each.end_lineno - each.lineno + 1
+                assert lines <= MOST_LINES_OF_A_FUNCTION, f"{file}: {each.name} has {lines} lines"
