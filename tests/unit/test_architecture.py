@@ -1,4 +1,4 @@
-"""Data flows one way: no module imports one to its right, late imports included. All are short."""
+"""Data flows one way: no module imports one to its right, late imports included; all are short."""
 
 from __future__ import annotations
 
