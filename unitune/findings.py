@@ -12,11 +12,20 @@ SHOWN = 12  # findings in an error message
 SHOWN_LINES = 3  # further lines listed for findings with one cause
 # Codes whose findings have one cause although their messages repeat a row's own values
 _ABOUT_VALUES = frozenset(
-    (
-        *("broken-json", "column-count", "contradiction", "duplicate", "encoding", "leak"),
-        *("line-too-long", "overlap", "personal-data", "secret", "unusable-expected"),
+    {
+        "broken-json",
+        "column-count",
+        "contradiction",
+        "duplicate",
+        "encoding",
+        "leak",
+        "line-too-long",
+        "overlap",
+        "personal-data",
+        "secret",
+        "unusable-expected",
         "wrong-value",
-    )
+    }
 )
 # Codes of errors that have a line but concern all rows
 _OF_FILES = frozenset({"line-too-long", "missing-column", "repeated-column"})
