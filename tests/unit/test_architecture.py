@@ -1,4 +1,7 @@
-"""Data flows one way: no module imports one to its right, late imports included; all are short."""
+"""Data flows one way, and files and functions are short.
+
+No module imports one to its right, late imports included.
+"""
 
 from __future__ import annotations
 
